@@ -1,0 +1,242 @@
+"""The configuration of a worker, and the only reader of the environment and of YAML.
+
+Order of precedence: command line, environment (``FACESTREAM_`` prefix, ``__`` between levels), YAML file,
+defaults. A mistake ends the start with the name of the field (:class:`worker.errors.ConfigError`).
+"""
+
+import os
+import re
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from worker.errors import ConfigError
+from worker.redaction import redact
+
+DEFAULT_MODEL_ID: Final = "vggface2-resnet50"
+ENGINE_NAMES = Literal["auto", "openvino", "keras", "onnx", "dlib"]
+_CAMERA_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CameraConfig(_Section):
+    """One camera: where its frames come from and how patient to be with it."""
+
+    id: str = Field(description="name of the camera: letters, digits, '.', '_' and '-'")
+    source: SecretStr = Field(
+        description="rtsp://, rtsps://, http:// or https:// URL, video file, folder of images, or device index"
+    )
+    policy: Literal["auto", "newest", "every"] = Field(
+        "auto", description="which frames to process: 'auto' is newest for live sources, every for files"
+    )
+    transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
+    open_timeout_s: Seconds = Field(10.0, description="give up opening the source after this long")
+    read_timeout_s: Seconds = Field(5.0, description="a live source that sends no frame for this long is reopened")
+    reconnect_initial_s: Seconds = Field(0.5, description="first pause before a live source is reopened")
+    reconnect_max_s: Seconds = Field(30.0, description="longest pause between two tries")
+    start_time: datetime | None = Field(
+        None, description="UTC time of the first frame of a file; default: from the file's own date"
+    )
+    threshold: Fraction | None = Field(None, description="cosine threshold of this camera; default: the gallery's")
+
+    @field_validator("id")
+    @classmethod
+    def _id_is_plain(cls, value: str) -> str:
+        if not _CAMERA_ID.match(value):
+            raise ValueError("use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+        return value
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _device_index_is_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class DetectionConfig(_Section):
+    """Face detection (MTCNN)."""
+
+    min_face_px: int = Field(40, ge=12, le=2000, description="smallest face to look for, px of the source frame")
+    score_threshold: Fraction = Field(0.9, description="faces below this detection score start no track")
+    max_side_px: int = Field(2400, ge=64, description="larger pictures are scaled down to this before detection")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="arithmetic of the detector; 'auto' takes bf16 where the processor has it"
+    )
+
+
+class TrackingConfig(_Section):
+    """Joining the faces of successive frames."""
+
+    max_lost_s: Seconds = Field(1.0, description="a track not seen for this long is given up")
+    min_hits: int = Field(2, ge=1, description="detections before a track counts as a person")
+    iou_threshold: Fraction = Field(0.2, description="smallest overlap with the predicted box to continue a track")
+
+
+class RecognitionConfig(_Section):
+    """From embeddings of a track to a verdict."""
+
+    threshold: Fraction | None = Field(
+        None, description="cosine from which a person is named; default: the gallery's, else the model's"
+    )
+    margin: Fraction = Field(0.03, description="how much nearer the best person must be than the next one")
+    hysteresis: Fraction = Field(0.03, description="a name is withdrawn only this far below the threshold")
+    min_embeddings: int = Field(2, ge=1, description="faces of a track that must be embedded before a verdict")
+    max_embeddings: int = Field(8, ge=1, description="good faces after which a settled track is left alone")
+    min_quality: Fraction = Field(0.2, description="faces below this quality are not embedded")
+    verdict_timeout_s: Seconds = Field(2.0, description="an undecided track is reported as unknown after this long")
+    linger_s: Seconds = Field(
+        30.0, description="a person who returns to the camera within this time continues the same sighting"
+    )
+    batch_size: int = Field(32, ge=1, le=256, description="most faces embedded at once")
+
+
+class BatchingConfig(_Section):
+    """How frames of several cameras are gathered."""
+
+    max_frames: int = Field(8, ge=1, le=64, description="most frames in a batch")
+    max_wait_s: Seconds = Field(0.02, description="how long a batch waits for further cameras")
+    stale_after_s: Seconds = Field(2.0, description="live frames older than this are dropped")
+    queue_frames: int = Field(4, ge=1, le=256, description="frames buffered for a camera whose every frame counts")
+
+
+class RedisConfig(_Section):
+    """Where events go."""
+
+    url: SecretStr = Field(SecretStr("redis://localhost:6379/0"), description="redis://, rediss:// or unix:// URL")
+    stream: str = Field("facestream:events", min_length=1, description="key of the event stream")
+    max_events: int = Field(100_000, ge=1, description="approximate length to which the stream is trimmed")
+    timeout_s: Seconds = Field(5.0, description="connect and reply timeout")
+    buffer_events: int = Field(10_000, ge=1, description="events kept while Redis is away; further ones are dropped")
+    flush_timeout_s: Seconds = Field(10.0, description="how long a stop waits for buffered events to be delivered")
+
+
+class MetricsConfig(_Section):
+    """Where Prometheus and probes look."""
+
+    enabled: bool = Field(True, description="serve /metrics, /healthz and /readyz")
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a worker is scraped from outside
+    port: int = Field(9464, ge=0, le=65_535, description="port; 0 takes a free one and logs it")
+
+
+class LogConfig(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "human", "json"] = Field("auto", description="'auto' is human on a terminal, else json")
+
+
+class Config(BaseSettings):
+    """Everything a worker needs to know, validated."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="FACESTREAM_", env_nested_delimiter="__", validate_default=True
+    )
+
+    worker_id: str = Field(default_factory=socket.gethostname, min_length=1, description="name of this worker")
+    cameras: tuple[CameraConfig, ...] = Field((), description="the cameras to read")
+    gallery: str | None = Field(None, description="folder of the gallery; without one everybody is unknown")
+    model: str | None = Field(None, description="model id or manifest path; default: the gallery's model")
+    models_dir: Path | None = Field(None, description="folder in which weight files are looked for, at any depth")
+    engine: ENGINE_NAMES = Field("auto", description="what runs the networks")
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field("auto", description="arithmetic of the embedder")
+    threads: int = Field(0, ge=0, le=256, description="processor threads for inference; 0 takes all cores")
+    detection: DetectionConfig = DetectionConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    recognition: RecognitionConfig = RecognitionConfig()
+    batching: BatchingConfig = BatchingConfig()
+    redis: RedisConfig = RedisConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _camera_ids_are_unique(self) -> "Config":
+        ids = [camera.id for camera in self.cameras]
+        twice = sorted({camera_id for camera_id in ids if ids.count(camera_id) > 1})
+        if twice:
+            raise ValueError(f"cameras: id used twice: {', '.join(twice)}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, init_settings)
+
+
+def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """The configuration from ``path`` (YAML), the environment, and ``overrides`` (nested, command line).
+
+    Raises:
+        ConfigError: unreadable or malformed file, unknown or wrong field; the message names file and field.
+    """
+    where = str(path) if path else "the command line or the environment"
+    document = _read_yaml(path) if path else {}
+    try:
+        config = Config(**document)
+        if overrides:
+            config = Config.model_validate(_merge(config.model_dump(), overrides))
+    except ValidationError as error:
+        raise ConfigError(f"configuration from {where}: {_first_problem(error)}") from None
+    return config
+
+
+def models_dir() -> Path | None:
+    """``FACESTREAM_MODELS_DIR``, for commands that run without a configuration."""
+    value = os.environ.get("FACESTREAM_MODELS_DIR")
+    return Path(value) if value else None
+
+
+def cache_dir() -> Path:
+    """Where pulled weights and converted networks are kept (``FACESTREAM_CACHE_DIR`` overrides)."""
+    value = os.environ.get("FACESTREAM_CACHE_DIR")
+    return Path(value) if value else Path(platformdirs.user_cache_dir("facestream", appauthor=False))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(redact(str(error)).split())
+        raise ConfigError(f"configuration {path} is not valid YAML: {problem}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"configuration {path}: the top level must be a mapping of fields, not {type(document).__name__}")
+    return document
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_input=False, include_url=False, include_context=False)
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "no such field"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return redact(f"{field}: {message}{more}" if field else message + more)

@@ -1,0 +1,35 @@
+"""Every error that facestream raises on purpose.
+
+A message is one line that says what went wrong, where, and what to do next. It never holds a credential:
+text that may contain a URL passes through :func:`worker.redaction.redact` first.
+"""
+
+from typing import ClassVar
+
+
+class FacestreamError(Exception):
+    """Base of all expected errors; ``exit_code`` is what the command line ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(FacestreamError):
+    """Arguments or configuration are wrong on their own, before anything in the world was met."""
+
+    exit_code = 2
+
+
+class SourceError(FacestreamError):
+    """A camera, a video file or a photo cannot be opened, read or decoded."""
+
+
+class ModelError(FacestreamError):
+    """A model, its manifest or its weights are missing, damaged or unfit."""
+
+
+class GalleryError(FacestreamError):
+    """A gallery is missing, damaged, or made with another model."""
+
+
+class SinkError(FacestreamError):
+    """Events cannot be delivered, or the event stream cannot be read."""

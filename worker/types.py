@@ -1,0 +1,190 @@
+"""The values that flow from frame to event.
+
+All are frozen; arrays are batched per frame and validated once, where they are made. ``n = 0`` is normal
+everywhere and never expressed as ``None``.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""uint8 (H, W, 3), RGB."""
+
+EventType = Literal["started", "updated", "ended", "corrected", "erased"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture of one camera.
+
+    ``sequence`` counts the frames of the camera from 0 since the worker started, dropped ones included.
+    ``pts_s`` is seconds in the source; ``captured_at`` is UTC; ``received_monotonic_s`` is
+    ``time.monotonic()`` when the frame left the decoder (for latency and staleness, immune to clock steps).
+    """
+
+    camera_id: str
+    sequence: int
+    pts_s: float
+    captured_at: datetime
+    received_monotonic_s: float
+    image: Image
+
+    def __post_init__(self) -> None:
+        _require(
+            self.image.ndim == 3 and self.image.shape[2] == 3 and self.image.dtype == np.uint8,
+            f"a frame's image must be uint8 (H, W, 3), not {self.image.dtype} {self.image.shape}",
+        )
+        _require(self.captured_at.tzinfo is not None, "captured_at must carry its time zone (UTC)")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in px."""
+        return self.image.shape[1], self.image.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Faces found in one image.
+
+    ``boxes`` float32 (n, 4) x1, y1, x2, y2 in px of the image (may reach beyond its edges);
+    ``scores`` float32 (n,) in 0..1; ``landmarks`` float32 (n, 5, 2) px: left eye, right eye, nose, left and
+    right corner of the mouth, left and right as seen in the image.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        _require(self.boxes.shape == (n, 4), f"boxes must be ({n}, 4), not {self.boxes.shape}")
+        _require(self.scores.shape == (n,), f"scores must be ({n},), not {self.scores.shape}")
+        _require(self.landmarks.shape == (n, 5, 2), f"landmarks must be ({n}, 5, 2), not {self.landmarks.shape}")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> "Detections":
+        """The detections at ``index`` (integers or a boolean mask), in that order."""
+        return Detections(self.boxes[index], self.scores[index], self.landmarks[index])
+
+    @staticmethod
+    def empty() -> "Detections":
+        return Detections(
+            np.empty((0, 4), np.float32), np.empty((0,), np.float32), np.empty((0, 5, 2), np.float32)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """The faces of one frame, each with the track it belongs to.
+
+    ``track_ids`` int64 (n,), one for each detection, unique within a camera and never reused;
+    ``ages_s`` float32 (n,): seconds since the track's first frame; ``ended_ids`` int64 (m,): tracks that were
+    given up with this frame and will not come back.
+    """
+
+    detections: Detections
+    track_ids: NDArray[np.int64]
+    ages_s: NDArray[np.float32]
+    ended_ids: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        n = len(self.detections)
+        _require(self.track_ids.shape == (n,), f"track_ids must be ({n},), not {self.track_ids.shape}")
+        _require(self.ages_s.shape == (n,), f"ages_s must be ({n},), not {self.ages_s.shape}")
+
+    def __len__(self) -> int:
+        return len(self.track_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Chips:
+    """Face crops ready for an embedder: uint8 or float32 (n, side, side, 3) in the named channel order."""
+
+    images: NDArray[np.uint8] | NDArray[np.float32]
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+    def __post_init__(self) -> None:
+        shape = self.images.shape
+        _require(
+            len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3,
+            f"chips must be (n, side, side, 3), not {shape}",
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Unit vectors: float32 (n, d), each of Euclidean length 1, made by the model ``model_id``."""
+
+    vectors: NDArray[np.float32]
+    model_id: str
+
+    def __post_init__(self) -> None:
+        _require(self.vectors.ndim == 2, f"embeddings must be (n, d), not {self.vectors.shape}")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The open-set answer for one probe.
+
+    ``identity_id`` is None for an unknown person; ``similarity`` is the cosine (-1..1) to the nearest
+    identity, ``runner_up`` that to the nearest *other* one (both -1 where there is none); ``reason`` is one
+    of ``matched``, ``below_threshold``, ``ambiguous``, ``not_enough_evidence``, ``empty_gallery`` and the
+    quality gate's reasons.
+    """
+
+    identity_id: str | None
+    identity_name: str
+    similarity: float
+    runner_up: float
+    threshold: float
+    gallery_version: int
+    reason: str
+
+    @property
+    def margin(self) -> float:
+        """How much nearer the best identity is than the next one, in cosine."""
+        return self.similarity - self.runner_up
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One transition of one sighting, as published; see ``docs/events.md``. Carries no pixels."""
+
+    event_id: str
+    type: EventType
+    camera_id: str
+    track_id: int
+    sighting_id: str
+    identity_id: str
+    identity_name: str
+    similarity: float | None
+    threshold: float | None
+    margin: float | None
+    quality: float | None
+    box: tuple[float, float, float, float]
+    frame_size: tuple[int, int]
+    captured_at: datetime
+    started_at: datetime
+    ended_at: datetime | None
+    pts_s: float
+    model_id: str
+    gallery_version: int
+    worker_id: str
+    epoch: int = 0
