@@ -140,6 +140,23 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the gallery knows about one probe: the nearest person and the nearest *other* person.
+
+    Similarities are cosines (-1..1), over people, not samples: a person is as near as their nearest sample.
+    A person who does not exist (empty gallery, only one person in it) is an empty name at similarity -1 with
+    None (``identity_id``) or an empty string (``runner_up_id``) for an id.
+    """
+
+    identity_id: str | None
+    identity_name: str
+    similarity: float
+    runner_up: float
+    runner_up_id: str = ""
+    runner_up_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """The open-set answer for one probe.
 
