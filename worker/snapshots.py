@@ -1,0 +1,204 @@
+"""Versions of a small set of files, each written whole, checked by digest, and switched to atomically.
+
+Layout of the folder::
+
+    CURRENT                               the name of the snapshot in use
+    lock                                  held by the process that writes
+    snapshots/<version>-<sha256>/         the digest is that of its manifest.json
+        manifest.json                     the digests of the other files, and the owner's own fields
+        ...
+
+The name vouches for the manifest and the manifest for the files, so that no flipped bit goes unseen; a process
+killed at any moment leaves either the old or the new version in use.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from filelock import FileLock, Timeout
+
+from worker.errors import GalleryError
+
+KEPT_SNAPSHOTS: Final = 3
+MANIFEST: Final = "manifest.json"
+_NAME: Final = re.compile(r"^(\d{8,})-([0-9a-f]{64})$")
+_LOCK_TIMEOUT_S: Final = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One intact version: its number, its manifest and the bytes of its files."""
+
+    version: int
+    manifest: dict[str, Any]
+    files: dict[str, bytes]
+
+
+class SnapshotStore:
+    """The snapshots below one folder. Reading needs no lock; writing happens inside :meth:`locked`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._snapshots = folder / "snapshots"
+        self._current = folder / "CURRENT"
+
+    def exists(self) -> bool:
+        """Whether anything was ever committed here."""
+        return self._current.exists() or bool(self._names())
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Changes whenever another snapshot comes into use; costs one ``stat``."""
+        try:
+            status = self._current.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps every other writer out, in this process and in others.
+
+        Raises:
+            GalleryError: another process holds the lock for too long, or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / "lock", timeout=_LOCK_TIMEOUT_S)
+            lock.acquire()
+        except Timeout:
+            raise GalleryError(f"gallery {self.folder} is being changed by another process; try again later") from None
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self) -> Snapshot:
+        """The snapshot in use or, where it is damaged, the newest intact one before it.
+
+        Raises:
+            GalleryError: nothing intact is left.
+        """
+        while True:
+            pointed_to = self._pointer()
+            names = self._names()
+            if pointed_to in names:
+                names = names[: names.index(pointed_to) + 1]
+            elif names:
+                _log.warning("gallery_pointer_damaged", gallery=str(self.folder), file="CURRENT")
+            for name in reversed(names):
+                try:
+                    return _load(self._snapshots / name)
+                except (OSError, ValueError) as error:
+                    if self._pointer() != pointed_to:
+                        break  # replaced and pruned while it was being read: begin again with its successor
+                    _log.warning(
+                        "gallery_snapshot_damaged", gallery=str(self.folder), snapshot=name, problem=str(error)
+                    )
+            else:
+                raise GalleryError(
+                    f"gallery {self.folder} has no intact snapshot: restore the folder from a backup, "
+                    "or remove it and enroll the photos again"
+                )
+
+    def write(self, files: Mapping[str, bytes], fields: Mapping[str, Any]) -> int:
+        """Makes ``files`` the snapshot in use and returns its version; call inside :meth:`locked`.
+
+        ``fields`` go into the manifest. Old snapshots are pruned, and so is what killed writers left behind.
+
+        Raises:
+            GalleryError: the folder cannot be written; the snapshot in use stays as it was.
+        """
+        names = self._names()
+        version = 1 + max((_version(name) for name in names), default=0)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        manifest = json.dumps({**fields, "version": version, "files": digests}, indent=1).encode()
+        name = f"{version:08d}-{hashlib.sha256(manifest).hexdigest()}"
+        draft = self._snapshots / f".draft-{secrets.token_hex(8)}"
+        try:
+            self._remove_drafts()
+            draft.mkdir(parents=True)
+            for file_name, content in {**files, MANIFEST: manifest}.items():
+                _write_durably(draft / file_name, content)
+            _sync_folder(draft)
+            draft.rename(self._snapshots / name)
+            _sync_folder(self._snapshots)
+            pointer = self.folder / "CURRENT.draft"
+            _write_durably(pointer, name.encode())
+            pointer.replace(self._current)
+            _sync_folder(self.folder)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise _unwritable(self.folder, error) from None
+        for old in [*names, name][:-KEPT_SNAPSHOTS]:
+            shutil.rmtree(self._snapshots / old, ignore_errors=True)
+        return version
+
+    def _names(self) -> list[str]:
+        try:
+            entries = [entry.name for entry in self._snapshots.iterdir()]
+        except OSError:
+            return []
+        return sorted((name for name in entries if _NAME.match(name)), key=lambda name: (_version(name), name))
+
+    def _pointer(self) -> str:
+        try:
+            return self._current.read_bytes().decode("ascii", errors="replace")
+        except OSError:
+            return ""
+
+    def _remove_drafts(self) -> None:
+        for draft in self._snapshots.glob(".draft-*"):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _version(name: str) -> int:
+    return int(name.split("-", 1)[0])
+
+
+def _load(folder: Path) -> Snapshot:
+    digest_of_manifest = folder.name.split("-", 1)[1]
+    raw = (folder / MANIFEST).read_bytes()
+    if hashlib.sha256(raw).hexdigest() != digest_of_manifest:
+        raise ValueError(f"{MANIFEST} does not match its digest")
+    manifest = json.loads(raw)
+    files = {}
+    for name, digest in manifest["files"].items():
+        files[name] = (folder / name).read_bytes()
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise ValueError(f"{name} does not match its digest")
+    return Snapshot(manifest["version"], manifest, files)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(folder: Path, error: OSError) -> GalleryError:
+    return GalleryError(
+        f"gallery {folder} cannot be written: {error.strerror or error}; check its permissions and free space"
+    )
