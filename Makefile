@@ -1,0 +1,96 @@
+# Every target sets up what it needs; `make help` lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 \
+	&& { command -v $$p; break; }; done)
+OUTPUT ?= demo-output
+JSON ?= bench-results.json
+PYTEST_ARGS ?=
+
+.PHONY: help
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: demo
+demo: $(VENV)/.core  ## the main job on footage that it makes itself; needs nothing but Python
+	$(VENV)/bin/facestream demo --output $(OUTPUT)
+
+.PHONY: test
+test: $(VENV)/.test system-parts  ## all tests that this machine can run; names those that it cannot
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.test  ## style, types and the direction of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+.PHONY: format
+format: $(VENV)/.test  ## rewrite the code in the project's style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+.PHONY: fault
+fault: $(VENV)/.test system-parts  ## the tests that break Redis, cameras and workers on purpose
+	$(PY) -m pytest tests/fault $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.bench  ## this machine's speed beside the peers; JSON=FILE names the result
+	$(VENV)/bin/facestream bench --json | tee $(JSON)
+
+.PHONY: venv
+venv: $(VENV)/.test  ## the virtual environment for development
+
+.PHONY: lock
+lock: $(VENV)/.uv  ## resolve the pinned requirements anew
+	$(COMPILE) --extra dlib pyproject.toml -o requirements.txt
+	$(COMPILE) --extra test -c requirements.txt pyproject.toml -o requirements-test.txt
+	echo 'uv' | $(COMPILE) - -o requirements-uv.txt
+
+.PHONY: clean
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) build dist $(OUTPUT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: system-parts
+system-parts:
+	@.ci/system-parts gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+
+# One set of versions for all supported Pythons: what is tested is what is installed. No registry is named,
+# so that everybody's own pip settings apply.
+COMPILE := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
+# uv takes a quarter of the time; pip knows the settings (mirrors, local wheels) that uv does not read.
+INSTALL = $(VENV)/bin/uv pip install --quiet --python $(PY) $(1) 2>/dev/null || $(PY) -m pip install --quiet $(1)
+
+$(VENV)/.uv: requirements-uv.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 with venv on the PATH: install one, or make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	$(PYTHON) -m venv --clear $(VENV)
+	-@$(PY) -m pip install --quiet --require-hashes -r requirements-uv.txt
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.uv requirements.txt pyproject.toml
+	@echo "installing pinned requirements: about 0.7 GB to download"
+	@$(call INSTALL,--require-hashes -r requirements.txt)
+	@$(call INSTALL,--no-deps -e .)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core requirements-test.txt
+	@$(call INSTALL,--require-hashes -r requirements-test.txt)
+	@touch $@
+
+# facenet-pytorch asks for old versions of NumPy and torch, and runs with new ones. pip, not uv: pip's settings
+# may offer a build of torch for the processor, which spares gigabytes.
+$(VENV)/.bench: $(VENV)/.test
+	$(PY) -m pip install --quiet torch==2.13.0
+	$(PY) -m pip install --quiet --no-deps facenet-pytorch==2.6.0
+	@touch $@

@@ -1,0 +1,12 @@
+"""Plugin (``pytest -p tests.no_skip``): a run in which a test was skipped has failed."""
+
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and session.exitstatus == pytest.ExitCode.OK:
+        reporter.section(f"{len(skipped)} skipped: here a skip is a failure", sep="=", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
