@@ -14,7 +14,13 @@ from typing import Annotated, Any, Final, Literal
 import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from worker.errors import ConfigError
 from worker.redaction import redact
@@ -165,17 +171,6 @@ class Config(BaseSettings):
             raise ValueError(f"cameras: id used twice: {', '.join(twice)}")
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings, init_settings)
-
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
     """The configuration from ``path`` (YAML), the environment, and ``overrides`` (nested, command line).
@@ -185,13 +180,24 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     """
     where = str(path) if path else "the command line or the environment"
     document = _read_yaml(path) if path else {}
+
+    class LayeredConfig(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=document)
+
     try:
-        config = Config(**document)
-        if overrides:
-            config = Config.model_validate(_merge(config.model_dump(), overrides))
-    except ValidationError as error:
-        raise ConfigError(f"configuration from {where}: {_first_problem(error)}") from None
-    return config
+        return LayeredConfig(**(overrides or {}))
+    except (ValidationError, SettingsError) as error:
+        problem = _first_problem(error) if isinstance(error, ValidationError) else redact(str(error))
+        raise ConfigError(f"configuration from {where}: {problem}") from None
 
 
 def models_dir() -> Path | None:
@@ -219,16 +225,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigError(f"configuration {path}: the top level must be a mapping of fields, not {type(document).__name__}")
     return document
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -1,0 +1,98 @@
+"""The command line: arguments become a configuration, a service does the work.
+
+Each family of commands is one small module. They import what they need when they run, so that
+``facestream --help`` loads no network, no video library and no TensorFlow.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import click
+import typer
+
+from worker import __version__
+from worker.cli import demo, enroll, gallery, identify, models, run, settings, tail
+from worker.errors import FacestreamError
+from worker.redaction import redact
+
+app = typer.Typer(
+    name="facestream",
+    help="Streaming face recognition: cameras in, sightings of people out through Redis Streams.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@app.callback()
+def _root(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (accepted after any command)."),  # noqa: ARG001
+) -> None:
+    pass
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+for family in (demo, run, enroll, gallery, identify, tail, models, settings):
+    family.register(app)
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Runs one command; returns its exit code and never lets an expected error escape."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    previous = signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        result = typer.main.get_command(app).main(arguments, prog_name="facestream", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except click.ClickException as error:
+        _complain(error.format_message() + _hint(error))
+        return 2
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except _Terminated:
+        return 0
+    except FacestreamError as error:
+        if debug:
+            sys.stderr.write(redact(traceback.format_exc()))
+        _complain(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe has gone: say nothing more, not even at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort: one line, and where to find more
+        if debug:
+            sys.stderr.write(redact(traceback.format_exc()))
+        _complain(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived while a command ran that has nothing to finish."""
+
+
+def _on_terminate(_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" (see '{context.command_path} --help')" if context else ""
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"facestream: error: {' '.join(redact(message).split())}\n")

@@ -1,0 +1,83 @@
+"""Options that several commands share, and how they print."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+GalleryPath = Annotated[str, typer.Option("--gallery", metavar="PATH", help="Folder of the gallery.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="ID_OR_MANIFEST",
+        help="Model id or path of a manifest. A gallery that exists keeps its own; this can only confirm it.",
+    ),
+]
+ModelsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--models-dir",
+        help="Folder in which weight files are looked for, at any depth, by name and digest"
+        " (default: FACESTREAM_MODELS_DIR).",
+    ),
+]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="What runs the networks: auto, openvino, keras, onnx or dlib.")
+]
+PrecisionName = Annotated[str, typer.Option("--precision", help="Arithmetic of the embedder: auto, fp32, bf16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line on standard output.")]
+MinFacePx = Annotated[int, typer.Option("--min-face-px", min=12, help="Smallest face to look for, px.")]
+DrawDir = Annotated[Path | None, typer.Option("--draw", metavar="DIR", help="Write annotated pictures to this folder.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")]
+
+PHOTO_MIN_FACE_PX = 20
+"""Photos are searched for smaller faces than streams: nobody waits for the next frame."""
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on one line of standard output, at once."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def quiet_logs(level: str = "warning") -> None:
+    """Logs of commands that are not a service: warnings to standard error."""
+    from worker.logs import configure_logging
+
+    configure_logging(level=level, format="auto")
+
+
+def photo_detector(min_face_px: int = PHOTO_MIN_FACE_PX, engine: str = "auto") -> Any:
+    """The detector for photos: the same object as the stream's, looking for smaller faces.
+
+    Raises:
+        ConfigError: ``min_face_px`` is out of range.
+    """
+    from worker.config import cache_dir, load_config
+    from worker.detection import load_detector
+
+    config = load_config(None, {"detection": {"min_face_px": min_face_px}, "engine": engine})
+    return load_detector(config.detection, cache_dir=cache_dir(), engine=config.engine)
+
+
+def open_embedder(model: str, models_dir: Path | None, engine: str = "auto", precision: str = "auto") -> Any:
+    """The embedder named ``model``.
+
+    Raises:
+        ConfigError: wrong engine or precision.
+        ModelError: unknown model, missing or damaged weights.
+    """
+    from worker.config import cache_dir, load_config
+    from worker.embedding import load_embedder
+
+    config = load_config(None, {"engine": engine, "precision": precision})
+    return load_embedder(
+        model,
+        models_dir=models_dir or config.models_dir,
+        cache_dir=cache_dir(),
+        engine=config.engine,
+        precision=config.precision,
+    )

@@ -1,0 +1,61 @@
+"""``facestream demo``: the whole chain at work, on footage it makes itself."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import AsJson, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command()(demo)
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for clip and pictures.")] = Path(
+        "demo-output"
+    ),
+    json_output: AsJson = False,
+) -> int:
+    """Make a clip, enrol one person from a still, run the worker on an embedded Redis, show what it publishes."""
+    import dataclasses
+
+    from worker.cli.tail import table_header, table_row
+    from worker.demo import run_demo
+    from worker.events import encode
+    from worker.logs import configure_logging
+
+    configure_logging(level="warning", format="human")
+
+    def say(line: str) -> None:
+        typer.echo(line, err=json_output)
+
+    def show(event: Any) -> None:
+        if json_output:
+            print_json(encode(event))
+        else:
+            typer.echo(table_row(event))
+
+    if not json_output:
+        say("Making a clip of Eileen Collins and a cat, starting an embedded Redis and a worker ...")
+        say(table_header())
+    result = run_demo(output, say, show)
+    summary = result.stopped.summary
+    if json_output:
+        print_json({"summary": dataclasses.asdict(summary)})
+        return 0
+    dropped = sum(summary.dropped.values())
+    say("")
+    say(f"frames   {summary.frames}")
+    say(f"faces    {summary.faces}")
+    say(f"tracks   {summary.tracks}")
+    say(f"events   {summary.events}")
+    say(f"fps      {summary.fps}")
+    say(f"dropped  {dropped}")
+    say(f"model    {result.model_id}")
+    say("")
+    say(f"Annotated clip: {result.annotated_clip}")
+    say(f"Contact sheet:  {result.contact_sheet}")
+    return 0

@@ -1,0 +1,65 @@
+"""``facestream enroll``: photos become people of a gallery."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.cli.common import (
+    AsJson,
+    EngineName,
+    GalleryPath,
+    ModelName,
+    ModelsDir,
+    PHOTO_MIN_FACE_PX,
+    open_embedder,
+    photo_detector,
+    print_json,
+    quiet_logs,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command()(enroll)
+
+
+def enroll(
+    photos: Annotated[
+        list[Path],
+        typer.Argument(help="A folder of one folder per person, or of one photo per person named after them."),
+    ],
+    gallery: GalleryPath,
+    model: ModelName = None,
+    models_dir: ModelsDir = None,
+    engine: EngineName = "auto",
+    min_face_px: Annotated[int, typer.Option("--min-face-px", min=12, help="Smallest face, px.")] = PHOTO_MIN_FACE_PX,
+    json_output: AsJson = False,
+) -> int:
+    """Add people to a gallery (made if it does not exist); says for each photo what was taken or why not."""
+    from worker.config import DEFAULT_MODEL_ID
+    from worker.enrolment import enroll_photos
+    from worker.gallery import Gallery
+
+    quiet_logs()
+    existing = Gallery.open(gallery) if Gallery.exists(gallery) else None
+    embedder = open_embedder(model or (existing.model_id if existing else DEFAULT_MODEL_ID), models_dir, engine)
+    if existing:
+        existing.require_model(embedder.model_id, embedder.preprocessing_digest)
+    detector = photo_detector(min_face_px, engine)
+    target = existing or Gallery.create(
+        gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension
+    )
+    accepted = rejected = 0
+    for result in enroll_photos(photos, target, detector, embedder):
+        accepted, rejected = accepted + result.accepted, rejected + (not result.accepted)
+        if json_output:
+            print_json(dataclasses.asdict(result) | {"path": str(result.path)})
+        else:
+            verdict = "taken" if result.accepted else "not taken"
+            reason = f": {result.reason}" if result.reason else ""
+            typer.echo(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
+    if not json_output:
+        typer.echo(f"{accepted} photos taken, {rejected} not; {len(target.people())} people in {gallery}")
+    return 0 if accepted else 1

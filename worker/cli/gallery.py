@@ -1,0 +1,86 @@
+"""``facestream gallery``: who is known."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import AsJson, GalleryPath, print_json, quiet_logs
+
+_app = typer.Typer(help="List, show, remove and rename the people of a gallery; export it.", no_args_is_help=True)
+Who = Annotated[str, typer.Argument(help="Name or id of the person.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to ``app``."""
+    app.add_typer(_app, name="gallery")
+
+
+def _open(path: str) -> Any:
+    from worker.gallery import Gallery
+
+    quiet_logs()
+    return Gallery.open(path)
+
+
+@_app.command("list")
+def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
+    """The people, with how many samples each has."""
+    opened = _open(gallery)
+    people = opened.people()
+    for person in people:
+        if json_output:
+            print_json(
+                {"identity_id": person.identity_id, "identity_name": person.name, "samples": len(person.samples)}
+            )
+        else:
+            typer.echo(f"{person.name:<32}  {len(person.samples):>4} samples  {person.identity_id}")
+    if not json_output:
+        typer.echo(f"{len(people)} people, model {opened.model_id}, version {opened.version}")
+
+
+@_app.command()
+def show(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
+    """One person: every sample, where it came from, how good it is."""
+    person = _open(gallery).person(who)
+    samples = [
+        {"sample_id": s.sample_id, "photo": s.photo, "quality": round(s.quality, 3), "added_at": s.added_at}
+        for s in person.samples
+    ]
+    if json_output:
+        print_json({"identity_id": person.identity_id, "identity_name": person.name, "samples": samples})
+        return
+    typer.echo(f"{person.name}  {person.identity_id}")
+    for sample in samples:
+        typer.echo(f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  {sample['added_at']}")
+
+
+@_app.command()
+def remove(who: Who, gallery: GalleryPath) -> None:
+    """Take a person out, with all samples."""
+    opened = _open(gallery)
+    person = opened.person(who)
+    opened.remove(person.identity_id)
+    typer.echo(f"removed {person.name} ({len(person.samples)} samples); version {opened.version}")
+
+
+@_app.command()
+def rename(
+    who: Who, name: Annotated[str, typer.Argument(help="The new name.")], gallery: GalleryPath
+) -> None:
+    """Give a person another name; the id stays."""
+    opened = _open(gallery)
+    person = opened.person(who)
+    opened.rename(person.identity_id, name)
+    typer.echo(f"renamed {person.name} to {name}; version {opened.version}")
+
+
+@_app.command()
+def export(
+    gallery: GalleryPath,
+    npz: Annotated[Path, typer.Option("--npz", help="File to write: faces, embeddings and names.")],
+) -> None:
+    """Write faces, embeddings and names to a NumPy file (no pickle inside)."""
+    opened = _open(gallery)
+    opened.export_npz(npz)
+    typer.echo(f"wrote {npz}")

@@ -1,0 +1,211 @@
+"""``facestream detect``, ``identify`` and ``verify``: photos instead of streams, the same networks."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import (
+    PHOTO_MIN_FACE_PX,
+    AsJson,
+    DrawDir,
+    EngineName,
+    GalleryPath,
+    MinFacePx,
+    ModelName,
+    ModelsDir,
+    open_embedder,
+    photo_detector,
+    print_json,
+    quiet_logs,
+)
+from worker.errors import FacestreamError, SourceError
+from worker.redaction import redact
+
+Images = Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to ``app``."""
+    app.command()(detect)
+    app.command()(identify)
+    app.command()(verify)
+
+
+def detect(
+    images: Images,
+    min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    engine: EngineName = "auto",
+    draw: DrawDir = None,
+    json_output: AsJson = False,
+) -> int:
+    """Find the faces in photos."""
+    quiet_logs()
+    detector = photo_detector(min_face_px, engine)
+    failed = 0
+    for path, image in _read_all(images):
+        if isinstance(image, FacestreamError):
+            failed += 1
+            continue
+        started = time.perf_counter()
+        (found,) = detector.detect([image])
+        milliseconds = (time.perf_counter() - started) * 1000
+        if json_output:
+            print_json(
+                {
+                    "path": str(path),
+                    "boxes": _rounded(found.boxes, 2),
+                    "scores": _rounded(found.scores, 4),
+                    "landmarks": _rounded(found.landmarks, 2),
+                    "ms": round(milliseconds, 1),
+                }
+            )
+        else:
+            typer.echo(f"{path}: {_count(len(found), 'face')} ({milliseconds:.0f} ms)")
+            for box, score in zip(found.boxes.round().astype(int).tolist(), found.scores.tolist(), strict=True):
+                typer.echo(f"  {box[0]},{box[1]},{box[2]},{box[3]}  score {score:.3f}")
+        if draw:
+            _draw(draw, path, image, found, [f"{score:.2f}" for score in found.scores.tolist()])
+    return 1 if failed else 0
+
+
+def identify(
+    images: Images,
+    gallery: GalleryPath,
+    model: ModelName = None,
+    models_dir: ModelsDir = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which a face is named.")] = None,
+    min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    engine: EngineName = "auto",
+    draw: DrawDir = None,
+    json_output: AsJson = False,
+) -> int:
+    """Say who is in photos: a line for each face."""
+    from worker.gallery import Gallery
+    from worker.identification import embed_faces, identify_faces
+
+    quiet_logs()
+    opened = Gallery.open(gallery)
+    embedder = open_embedder(model or opened.model_id, models_dir, engine)
+    opened.require_model(embedder.model_id, embedder.preprocessing_digest)
+    detector = photo_detector(min_face_px, engine)
+    limit = threshold if threshold is not None else opened.threshold
+    if limit is None:
+        limit = embedder.threshold
+    failed = 0
+    for path, image in _read_all(images):
+        if isinstance(image, FacestreamError):
+            failed += 1
+            continue
+        found, embeddings = embed_faces(image, detector, embedder)
+        matches = identify_faces(embeddings, opened, limit)
+        if not json_output and not matches:
+            typer.echo(f"{path}: no face found")
+        for index, match in enumerate(matches):
+            face = {
+                "path": str(path),
+                "box": _rounded(found.boxes[index], 2),
+                "score": round(float(found.scores[index]), 4),
+                "identity_id": match.identity_id or "",
+                "identity_name": match.identity_name,
+                "similarity": round(match.similarity, 4),
+                "distance": round(math.sqrt(max(0.0, 2 - 2 * match.similarity)), 4),
+                "threshold": match.threshold,
+                "reason": match.reason,
+            }
+            if json_output:
+                print_json(face)
+            else:
+                name = match.identity_name or f"(unknown: {match.reason})"
+                typer.echo(f"{path}: {name}  cosine {match.similarity:.3f}  distance {face['distance']:.3f}")
+        if draw:
+            _draw(draw, path, image, found, [match.identity_name or "unknown" for match in matches])
+    return 1 if failed else 0
+
+
+def verify(
+    image_a: Annotated[Path, typer.Argument(help="A photo.")],
+    image_b: Annotated[Path, typer.Argument(help="Another photo.")],
+    model: ModelName = None,
+    models_dir: ModelsDir = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which they are one.")] = None,
+    min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    engine: EngineName = "auto",
+    draw: Annotated[Path | None, typer.Option("--draw", metavar="FILE", help="Write both faces as a picture.")] = None,
+    json_output: AsJson = False,
+) -> int:
+    """Say whether two photos show the same person (in each, the face nearest the centre)."""
+    from worker.config import DEFAULT_MODEL_ID
+    from worker.identification import central_face
+
+    quiet_logs()
+    embedder = open_embedder(model or DEFAULT_MODEL_ID, models_dir, engine)
+    detector = photo_detector(min_face_px, engine)
+    limit = embedder.threshold if threshold is None else threshold
+    faces = []
+    for path in (image_a, image_b):
+        image = _read(path)
+        face = central_face(image, detector)
+        if not len(face):
+            raise SourceError(f"{path}: no face found; use a photo in which the face is larger or turned to the camera")
+        faces.append((path, image, face))
+    vectors = [embedder.embed(embedder.align(image, face)).vectors[0] for _path, image, face in faces]
+    similarity = float(vectors[0] @ vectors[1])
+    same = similarity >= limit
+    if json_output:
+        print_json(
+            {
+                "similarity": round(similarity, 6),
+                "threshold": limit,
+                "same": same,
+                "model_id": embedder.model_id,
+            }
+        )
+    else:
+        verdict = "the same person" if same else "different people"
+        typer.echo(f"{verdict}: cosine {similarity:.3f}, threshold {limit:.3f} ({embedder.model_id})")
+    if draw:
+        from worker.drawing import pair_sheet
+
+        caption = f"{'same' if same else 'different'}: cosine {similarity:.3f}, threshold {limit:.3f}"
+        pair_sheet([(path.name, image, face) for path, image, face in faces], caption, draw)
+    return 0
+
+
+def _read(path: Path) -> Any:
+    from worker.photos import read_photo
+
+    return read_photo(path)
+
+
+def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
+    """Every photo with its pixels, or with the error that was already told on standard error."""
+    from worker.photos import list_photos
+
+    for path in [photo for given in paths for photo in list_photos(given)]:
+        try:
+            yield path, _read(path)
+        except FacestreamError as error:
+            typer.echo(f"facestream: {redact(str(error))}", err=True)
+            yield path, error
+
+
+def _draw(folder: Path, path: Path, image: Any, found: Any, labels: list[str]) -> None:
+    from worker.drawing import draw_faces, save_picture
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_picture(draw_faces(image, found.boxes, labels, found.landmarks), folder / f"{path.stem}.jpg")
+
+
+def _rounded(values: Any, decimals: int) -> Any:
+    return [[round(x, decimals) for x in row] if isinstance(row, list) and not isinstance(row[0], list)
+            else [[round(x, decimals) for x in point] for point in row] if isinstance(row, list)
+            else round(row, decimals)
+            for row in values.tolist()]  # fmt: skip
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

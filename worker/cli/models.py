@@ -1,0 +1,141 @@
+"""``facestream models``: which networks there are, and their weights."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import AsJson, ModelsDir, print_json, quiet_logs
+
+_app = typer.Typer(help="List the models, pull their weights, check them.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to ``app``."""
+    app.add_typer(_app, name="models")
+
+
+@_app.command("list")
+def list_models(models_dir: ModelsDir = None, json_output: AsJson = False) -> None:
+    """The models, and whether their weights are here."""
+    from worker.registry import list_manifests
+
+    quiet_logs()
+    for manifest in list_manifests():
+        state = _weights_state(manifest, models_dir)
+        if json_output:
+            print_json(
+                {
+                    "model_id": manifest.id,
+                    "description": manifest.description,
+                    "dimension": manifest.dimension,
+                    "threshold": manifest.threshold,
+                    "licence": manifest.licence,
+                    "weights": state,
+                }
+            )
+        else:
+            typer.echo(f"{manifest.id:<36}  weights {state:<8}  {manifest.description}")
+
+
+@_app.command()
+def pull(model: Annotated[str, typer.Argument(help="Model id or path of a manifest.")]) -> None:
+    """Fetch the weights of a model: resumed where it stopped, checked against the digest."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from worker.config import cache_dir
+    from worker.registry import load_manifest
+    from worker.registry import pull as pull_weights
+
+    quiet_logs()
+    manifest = load_manifest(model)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=_stderr_console()) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(name: str, done: int, total: int | None) -> None:
+            task = tasks.get(name)
+            if task is None:
+                task = tasks[name] = bars.add_task(name, total=total)
+            bars.update(task, completed=done, total=total)
+
+        files = pull_weights(manifest, cache_dir(), progress)
+    for path in files.values():
+        typer.echo(str(path))
+
+
+@_app.command()
+def check(
+    models: Annotated[list[str] | None, typer.Argument(help="Model ids or manifests [default: all].")] = None,
+    models_dir: ModelsDir = None,
+    parity: Annotated[
+        bool, typer.Option("--parity", help="Compare our network with keras-vggface itself (needs the extra 'parity').")
+    ] = False,
+    json_output: AsJson = False,
+) -> int:
+    """Check the weights that are here against their digests; --parity compares networks with their originals."""
+    if parity:
+        return _check_parity(models or ["vggface2-resnet50"], json_output)
+    from worker.errors import ModelError
+    from worker.registry import find_weights, list_manifests, load_manifest
+
+    quiet_logs()
+    failed = 0
+    for manifest in [load_manifest(name) for name in models] if models else list_manifests():
+        try:
+            find_weights(manifest, _models_dir(models_dir), _cache_dir())
+        except ModelError as error:
+            # Weights that were never fetched are no fault unless they were asked for by name.
+            failed += bool(models) or "digest" in str(error)
+            result = {"model_id": manifest.id, "ok": False, "problem": str(error)}
+        else:
+            result = {"model_id": manifest.id, "ok": True, "problem": ""}
+        if json_output:
+            print_json(result)
+        else:
+            typer.echo(f"{manifest.id}: {'weights intact' if result['ok'] else result['problem']}")
+    return 1 if failed else 0
+
+
+def _check_parity(models: list[str], json_output: bool) -> int:
+    from worker.networks.parity import check_parity
+
+    quiet_logs()
+    failed = 0
+    for model in models:
+        report = check_parity(model)
+        failed += not report.ok
+        if json_output:
+            print_json(report.as_dict())
+        else:
+            typer.echo(f"{model}: {report}")
+    return 1 if failed else 0
+
+
+def _weights_state(manifest: Any, models_dir: Path | None) -> str:
+    from worker.errors import ModelError
+    from worker.registry import find_weights
+
+    try:
+        find_weights(manifest, _models_dir(models_dir), _cache_dir())
+    except ModelError:
+        return "missing"
+    return "present"
+
+
+def _models_dir(given: Path | None) -> Path | None:
+    from worker.config import models_dir
+
+    return given or models_dir()
+
+
+def _cache_dir() -> Path:
+    from worker.config import cache_dir
+
+    return cache_dir()
+
+
+def _stderr_console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -1,0 +1,94 @@
+"""``facestream run``: the worker."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import AsJson, ModelsDir, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command()(run)
+
+
+def run(
+    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="URL_OR_FILE", help="One camera: URL, file, folder or device.")
+    ] = None,
+    camera_id: Annotated[str | None, typer.Option("--camera-id", help="Name of that camera [default: camera].")] = None,
+    gallery: Annotated[
+        str | None, typer.Option("--gallery", metavar="PATH", help="Who is known; without one, everybody is unknown.")
+    ] = None,
+    redis: Annotated[str | None, typer.Option("--redis", metavar="URL", help="Where events go.")] = None,
+    stream: Annotated[str | None, typer.Option("--stream", help="Key of the event stream.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="ID_OR_MANIFEST", help="Embedding model.")] = None,
+    models_dir: ModelsDir = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="auto, openvino, keras, onnx or dlib.")] = None,
+    min_face_px: Annotated[int | None, typer.Option("--min-face-px", help="Smallest face to look for, px.")] = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which a person is named.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", help="Port of /metrics, /healthz, /readyz; 0 takes a free one.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
+    json_output: AsJson = False,
+) -> int:
+    """Read cameras and publish who is in front of them.
+
+    A file as source ends the run at its end; cameras are read until SIGTERM or Ctrl-C.
+    """
+    from worker.config import load_config
+    from worker.errors import ConfigError
+
+    overrides = _overrides(
+        {
+            "gallery": gallery, "model": model, "models_dir": models_dir, "engine": engine,
+            "redis.url": redis, "redis.stream": stream, "detection.min_face_px": min_face_px,
+            "recognition.threshold": threshold, "metrics.port": metrics_port, "log.level": log_level,
+        }
+    )  # fmt: skip
+    if source is not None:
+        overrides["cameras"] = [{"id": camera_id or "camera", "source": source}]
+    elif camera_id is not None:
+        raise ConfigError("--camera-id names the camera of --source: give both")
+    settings = load_config(config, overrides)
+    if not settings.cameras:
+        raise ConfigError("no camera: give --source URL_OR_FILE, or list cameras in --config FILE")
+
+    from worker.events import encode
+    from worker.logs import configure_logging
+
+    configure_logging(level=settings.log.level, format=settings.log.format)
+    from worker.service import Service
+
+    service = Service(settings, on_event=(lambda event: print_json(encode(event))) if json_output else None)
+    stopped = service.run()
+    if json_output:
+        print_json({"summary": dataclasses.asdict(stopped.summary)})
+    else:
+        _print_summary(stopped.summary)
+    if stopped.errors:
+        raise stopped.errors[0]
+    return 130 if stopped.interrupted else 0
+
+
+def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given, nested at their dots."""
+    nested: dict[str, Any] = {}
+    for path, value in flags.items():
+        if value is None:
+            continue
+        section, _, name = path.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[name] = value
+    return nested
+
+
+def _print_summary(summary: Any) -> None:
+    dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) or "none"
+    typer.echo(
+        f"{summary.frames} frames, {summary.faces} faces, {summary.tracks} tracks, {summary.events} events, "
+        f"{summary.fps} frames/s, {summary.duration_s} s, dropped: {dropped}"
+    )

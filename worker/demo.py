@@ -1,0 +1,149 @@
+"""The main job on footage made on the spot: a clip, a still, an embedded Redis, the worker, its events.
+
+Nothing here is a second code path: the worker is :class:`worker.service.Service`, the people are enrolled by
+:func:`worker.enrolment.enroll_photos`, the events are read back by :func:`worker.tail.read_events`.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, load_config
+from worker.detection import load_detector
+from worker.drawing import Annotation, Tile, contact_sheet, write_annotated_clip
+from worker.embedded_redis import EmbeddedRedis
+from worker.embedding import FaceEmbedder, load_embedder
+from worker.enrolment import enroll_photos
+from worker.errors import FacestreamError, ModelError
+from worker.footage import make_demo_clip
+from worker.gallery import Gallery
+from worker.publisher import connect
+from worker.service import Service, Stopped
+from worker.tail import read_events
+from worker.types import Event, Frame, Image, Tracks
+
+CAMERA_ID = "demo"
+FALLBACK_MODEL_ID = "dlib-resnet"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demo made and saw."""
+
+    stopped: Stopped
+    events: list[Event]
+    annotated_clip: Path
+    contact_sheet: Path
+    model_id: str
+
+
+@dataclass(slots=True)
+class _Album:
+    """Remembers what to draw: boxes of every frame, and the largest face of every sighting's track."""
+
+    annotations: dict[int, list[Annotation]] = field(default_factory=dict)
+    faces: dict[int, tuple[float, Image]] = field(default_factory=dict)
+
+    def watch(self, frame: Frame, tracks: Tracks, labels: list[str]) -> None:
+        boxes = tracks.detections.boxes
+        self.annotations[frame.sequence] = [
+            Annotation(box=tuple(box), label=label) for box, label in zip(boxes.tolist(), labels, strict=True)
+        ]
+        for track_id, box in zip(tracks.track_ids.tolist(), boxes, strict=True):
+            side = float(box[2] - box[0])
+            if side > self.faces.get(track_id, (0.0, None))[0]:
+                self.faces[track_id] = (side, _crop(frame.image, box))
+
+
+def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event], None]) -> DemoResult:
+    """Runs the demo, writes its pictures to ``output``, and hands each event over as it lands in the stream.
+
+    Raises:
+        FacestreamError: no Redis server, no model that works, or the output cannot be written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    footage = make_demo_clip(output)
+    embedder = _load_any_embedder(say)
+    gallery_path = output / "gallery"
+    with EmbeddedRedis() as redis:
+        config = load_config(
+            None,
+            {
+                "cameras": [{"id": CAMERA_ID, "source": str(footage.clip)}],
+                "gallery": str(gallery_path),
+                "model": embedder.model_id,
+                "redis": {"url": redis.url},
+                "metrics": {"host": "127.0.0.1", "port": 0},
+            },
+        )
+        _enroll(config, footage.photo_folder, gallery_path, embedder, say)
+        album = _Album()
+        service = Service(config, watcher=album.watch)
+        seen: list[Event] = []
+        finished = threading.Event()
+
+        def follow() -> None:
+            for _entry_id, event in read_events(
+                connect(config.redis), config.redis.stream, start="0", follow=True, stop=finished
+            ):
+                seen.append(event)
+                on_event(event)
+
+        reader = threading.Thread(target=follow, name="tail", daemon=True)
+        reader.start()
+        try:
+            stopped = service.run()
+        finally:
+            finished.set()
+            reader.join(10)
+    clip = output / "annotated.mp4"
+    write_annotated_clip(footage.clip, album.annotations, clip)
+    sheet = output / "contact-sheet.png"
+    contact_sheet(_tiles(seen, album), sheet, title="facestream demo: who was seen")
+    return DemoResult(stopped, seen, clip, sheet, embedder.model_id)
+
+
+def _load_any_embedder(say: Callable[[str], None]) -> FaceEmbedder:
+    config = load_config()
+    try:
+        return load_embedder(DEFAULT_MODEL_ID, models_dir=config.models_dir, cache_dir=cache_dir())
+    except ModelError as missing:
+        say(f"The weights of {DEFAULT_MODEL_ID} are not here, so this demo runs with {FALLBACK_MODEL_ID} instead.")
+        try:
+            return load_embedder(FALLBACK_MODEL_ID, models_dir=config.models_dir, cache_dir=cache_dir())
+        except ModelError as error:
+            raise ModelError(f"the demo needs one model: {missing}; and the stand-in: {error}") from None
+
+
+def _enroll(config: Config, photos: Path, path: Path, embedder: FaceEmbedder, say: Callable[[str], None]) -> None:
+    if Gallery.exists(path):
+        for person in (gallery := Gallery.open(path)).people():
+            gallery.remove(person.identity_id)
+        gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    else:
+        gallery = Gallery.create(path, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
+    detector = load_detector(config.detection, cache_dir=cache_dir())
+    for result in enroll_photos([photos], gallery, detector, embedder):
+        say(f"Enrolled from {result.path.name}: {'taken' if result.accepted else 'not taken: ' + result.reason}")
+        if not result.accepted:
+            raise FacestreamError(f"the demo's own photo was not taken: {result.reason}")
+
+
+def _tiles(events: list[Event], album: _Album) -> list[Tile]:
+    tiles = []
+    for event in events:
+        if event.type == "ended" and event.track_id in album.faces:
+            seconds = f"{event.pts_s:.1f} s"
+            cosine = "" if event.similarity is None else f", cosine {event.similarity:.2f}"
+            name = event.identity_name or "unknown"
+            tiles.append(Tile(album.faces[event.track_id][1], f"{name}{cosine}, until {seconds}"))
+    return tiles
+
+
+def _crop(image: Image, box: np.ndarray) -> Image:
+    x1, y1, x2, y2 = (round(float(v)) for v in box)
+    height, width = image.shape[:2]
+    return image[max(0, y1) : min(height, y2), max(0, x1) : min(width, x2)].copy()

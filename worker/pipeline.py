@@ -1,0 +1,188 @@
+"""The straight line: frames in, events out.
+
+    frames -> detection -> tracking -> quality -> alignment -> embedding -> gallery -> matching -> events
+
+Frames of all cameras go through together, so that each network runs once a batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker import matching
+from worker.boxes import area
+from worker.config import CameraConfig, Config
+from worker.detection import FaceDetector
+from worker.embedding import FaceEmbedder
+from worker.gallery import Gallery
+from worker.metrics import Observer
+from worker.quality import assess
+from worker.sightings import CameraSightings
+from worker.tracking import Tracker
+from worker.types import Chips, Detections, Embeddings, Event, Frame, Tracks
+
+FrameWatcher = Callable[[Frame, Tracks, list[str]], None]
+"""Is shown each frame with its tracks and what is written beside each: for pictures and previews."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A face that is worth embedding."""
+
+    frame: Frame
+    face: Detections
+    track_id: int
+    quality: float
+
+
+class Camera:
+    """What is remembered of one camera between its frames."""
+
+    def __init__(self, tracker: Tracker, sightings: CameraSightings) -> None:
+        self.tracker = tracker
+        self.sightings = sightings
+        self.last_frame: Frame | None = None
+
+
+class Pipeline:
+    """Turns frames into events. Owned by one thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        detector: FaceDetector,
+        embedder: FaceEmbedder,
+        gallery: Gallery,
+        *,
+        observer: Observer | None = None,
+        watcher: FrameWatcher | None = None,
+    ) -> None:
+        self._config = config
+        self._detector = detector
+        self._embedder = embedder
+        self._gallery = gallery
+        self._observer = observer or Observer()
+        self._watcher = watcher
+        self._gallery_version = gallery.version
+        self._cameras = {camera.id: self._make_camera(camera) for camera in config.cameras}
+
+    def process(self, frames: Sequence[Frame]) -> list[Event]:
+        """The events that ``frames`` cause, in order; frames of one camera must come oldest first."""
+        probes: list[Probe] = []
+        for frame, found in zip(frames, self._detector.detect([frame.image for frame in frames]), strict=True):
+            self._observer.faces_detected(frame.camera_id, len(found))
+            probes += self._follow(frame, found)
+        self._learn(_best_of_each_track(probes))
+        self._decide()
+        last = {frame.camera_id: frame for frame in frames}
+        return [event for frame in last.values() for event in self._transitions(frame)]
+
+    def idle(self, camera_id: str, pts_s: float) -> list[Event]:
+        """The events that fall due by time alone on a camera whose clock stands at ``pts_s``, without frames."""
+        camera = self._cameras[camera_id]
+        if camera.last_frame is None:
+            return []
+        tracks = camera.tracker.update(Detections.empty(), pts_s)
+        camera.sightings.see(camera.last_frame, tracks)
+        self._decide()
+        return camera.sightings.transitions(pts_s)
+
+    def close(self) -> list[Event]:
+        """Ends every sighting."""
+        return [event for camera in self._cameras.values() for event in camera.sightings.close()]
+
+    def _make_camera(self, camera: CameraConfig) -> Camera:
+        config = self._config
+        threshold = camera.threshold or config.recognition.threshold
+        if threshold is None:
+            threshold = self._gallery.threshold_of(camera.id)
+        if threshold is None:
+            threshold = self._embedder.threshold
+        sightings = CameraSightings(
+            camera.id,
+            config.recognition,
+            model_id=self._embedder.model_id,
+            dimension=self._embedder.dimension,
+            threshold=threshold,
+            min_detections=config.tracking.min_hits,
+            worker_id=config.worker_id,
+            observer=self._observer,
+        )
+        return Camera(Tracker(config.tracking, start_score=config.detection.score_threshold), sightings)
+
+    def _follow(self, frame: Frame, found: Detections) -> list[Probe]:
+        """Joins the faces of a frame to their tracks; returns those worth embedding and good enough for it."""
+        camera = self._cameras[frame.camera_id]
+        camera.last_frame = frame
+        with self._observer.stage("track"):
+            tracks = camera.tracker.update(found, frame.pts_s)
+            wanted = camera.sightings.see(frame, tracks)
+        faces = tracks.detections.take(np.array(wanted, np.int64))
+        quality = assess(frame.image, faces)
+        probes = []
+        for index, track_id in enumerate(tracks.track_ids[wanted].tolist()):
+            score, reason = float(quality.scores[index]), quality.reasons[index]
+            if reason or score < self._config.recognition.min_quality:
+                camera.sightings.reject(track_id, reason or "low_quality")
+                self._observer.face_rejected(frame.camera_id, reason or "low_quality")
+            else:
+                probes.append(Probe(frame, faces.take(np.array([index])), track_id, score))
+        if self._watcher:
+            self._watcher(frame, tracks, [camera.sightings.label(i) for i in tracks.track_ids.tolist()])
+        return probes
+
+    def _learn(self, probes: Sequence[Probe]) -> None:
+        """Embeds the probes of all cameras together and adds them to their tracks."""
+        size = self._config.recognition.batch_size
+        for first in range(0, len(probes), size):
+            batch = probes[first : first + size]
+            chips = [self._embedder.align(probe.frame.image, probe.face) for probe in batch]
+            embeddings = self._embedder.embed(_join(chips))
+            for probe, vector in zip(batch, embeddings.vectors, strict=True):
+                self._cameras[probe.frame.camera_id].sightings.learn(
+                    probe.track_id, vector, probe.quality, probe.frame.pts_s, float(area(probe.face.boxes)[0])
+                )
+
+    def _decide(self) -> None:
+        """Takes the verdict on every track that has learnt something, with one search of the gallery."""
+        self._gallery.reload_if_changed()
+        changed, self._gallery_version = self._gallery.version != self._gallery_version, self._gallery.version
+        undecided = [
+            (camera.sightings.threshold, sighting)
+            for camera in self._cameras.values()
+            for sighting in camera.sightings.to_match(changed)
+        ]
+        if not undecided:
+            return
+        with self._observer.stage("search"):
+            vectors = np.stack([sighting.template.vector for _, sighting in undecided])
+            candidates = self._gallery.search(Embeddings(vectors, self._embedder.model_id))
+        with self._observer.stage("decide"):
+            for (threshold, sighting), candidate in zip(undecided, candidates, strict=True):
+                sighting.match = matching.decide(
+                    candidate,
+                    self._config.recognition,
+                    threshold=threshold,
+                    evidence=sighting.template.count,
+                    gallery_version=self._gallery_version,
+                    previous=sighting.match,
+                )
+                sighting.template_changed = False
+
+    def _transitions(self, frame: Frame) -> list[Event]:
+        return self._cameras[frame.camera_id].sightings.transitions(frame.pts_s)
+
+
+def _best_of_each_track(probes: Sequence[Probe]) -> list[Probe]:
+    """At most two faces a track and batch, the best ones: neighbouring frames tell the same."""
+    kept: dict[tuple[str, int], list[Probe]] = {}
+    for probe in probes:
+        kept.setdefault((probe.frame.camera_id, probe.track_id), []).append(probe)
+    return [
+        probe for group in kept.values() for probe in sorted(group, key=lambda probe: probe.quality, reverse=True)[:2]
+    ]
+
+
+def _join(chips: Sequence[Chips]) -> Chips:
+    return Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)

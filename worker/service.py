@@ -1,0 +1,234 @@
+"""Build a worker from its configuration, run it, and stop it in an order that loses nothing.
+
+Stop order: the sources first, so that nothing new arrives; then what is in flight becomes events; then the
+outbox is delivered; then the port is closed. Each step would lose data if the one before it came later.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from worker.batching import Batcher, FrameBuffer
+from worker.config import Config, cache_dir
+from worker.detection import load_detector
+from worker.embedding import FaceEmbedder, load_embedder
+from worker.errors import FacestreamError, SinkError, SourceError
+from worker.gallery import Gallery
+from worker.health import Health, HealthServer
+from worker.metrics import Observer, PrometheusObserver
+from worker.pipeline import FrameWatcher, Pipeline
+from worker.publisher import Publisher, connect
+from worker.source import CameraReader, is_live
+from worker.types import Event, Frame
+
+log = structlog.get_logger()
+
+IDLE_TICK_S = 0.5
+"""How often time alone is looked at when no frame comes."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did: the last line of ``run --json``."""
+
+    frames: int = 0
+    faces: int = 0
+    tracks: int = 0
+    events: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    fps: float = 0.0
+    duration_s: float = 0.0
+    undelivered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """How a run ended: by itself, or by a signal."""
+
+    summary: Summary
+    interrupted: bool = False
+    errors: tuple[FacestreamError, ...] = ()
+
+
+class Service:
+    """One worker: cameras, networks, gallery, outbox, port."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        watcher: FrameWatcher | None = None,
+    ) -> None:
+        self._config = config
+        self._on_event = on_event or (lambda _event: None)
+        self._watcher = watcher
+        self._observer = PrometheusObserver()
+        self._stop = threading.Event()
+        self._interrupted = False
+
+    def stop(self) -> None:
+        """Asks :meth:`run` to stop gracefully; may be called from any thread or a signal handler."""
+        self._stop.set()
+
+    def run(self) -> Stopped:
+        """Runs until the sources end or :meth:`stop` is called.
+
+        Raises:
+            FacestreamError: the worker cannot start: a model, the gallery, Redis or the port.
+        """
+        config = self._config
+        redis_client = connect(config.redis)
+        gallery, embedder = load_gallery_and_embedder(config, self._observer)
+        detector = load_detector(
+            config.detection,
+            cache_dir=cache_dir(),
+            engine=config.engine,
+            threads=config.threads,
+            observer=self._observer,
+        )
+        pipeline = Pipeline(config, detector, embedder, gallery, observer=self._observer, watcher=self._watcher)
+        buffers = {
+            camera.id: FrameBuffer.for_camera(camera, config.batching, self._observer) for camera in config.cameras
+        }
+        readers = [CameraReader(camera, buffers[camera.id], self._observer) for camera in config.cameras]
+        batcher = Batcher(list(buffers.values()), config.batching, self._observer)
+        publisher = Publisher(redis_client, config.redis, self._observer)
+        health = Health()
+        with self._signals(), self._port(health):
+            health.ready("models")
+            health.ready("gallery")
+            started = time.monotonic()
+            try:
+                for reader in readers:
+                    reader.start()
+                health.ready("sources")
+                self._loop(pipeline, batcher, publisher, readers, health)
+            finally:
+                errors, undelivered = self._shut_down(pipeline, publisher, readers)
+        return Stopped(self._summary(time.monotonic() - started, undelivered), self._interrupted, errors)
+
+    def _loop(
+        self,
+        pipeline: Pipeline,
+        batcher: Batcher,
+        publisher: Publisher,
+        readers: list[CameraReader],
+        health: Health,
+    ) -> None:
+        live = {reader.camera_id for reader in readers if reader.live}
+        newest: dict[str, Frame] = {}
+        while not self._stop.is_set():
+            health.beat("pipeline")
+            frames = batcher.next_batch(IDLE_TICK_S)
+            if frames is None:
+                return
+            if frames:
+                newest.update({frame.camera_id: frame for frame in frames})
+                self._emit(pipeline.process(frames), publisher, newest)
+            now = time.monotonic()
+            for camera_id in live:
+                last = newest.get(camera_id)
+                if last and now - last.received_monotonic_s > IDLE_TICK_S:
+                    silence_s = now - last.received_monotonic_s
+                    self._emit(pipeline.idle(camera_id, last.pts_s + silence_s), publisher, newest)
+
+    def _emit(self, events: list[Event], publisher: Publisher, newest: dict[str, Frame]) -> None:
+        for event in events:
+            frame = newest.get(event.camera_id)
+            publisher.publish(event, received_monotonic_s=frame.received_monotonic_s if frame else None)
+            self._on_event(event)
+
+    def _shut_down(
+        self, pipeline: Pipeline, publisher: Publisher, readers: list[CameraReader]
+    ) -> tuple[tuple[FacestreamError, ...], int]:
+        for reader in readers:
+            reader.stop()
+        for reader in readers:
+            reader.join(2.0)
+        self._emit(pipeline.close(), publisher, {})
+        undelivered = publisher.close(self._config.redis.flush_timeout_s)
+        errors: list[FacestreamError] = [reader.error for reader in readers if reader.error]
+        if undelivered:
+            errors.append(
+                SinkError(f"{undelivered} events could not be delivered to Redis before the stop; they are lost")
+            )
+        return tuple(errors), undelivered
+
+    def _summary(self, duration_s: float, undelivered: int) -> Summary:
+        totals: dict[str, Any] = self._observer.summary()
+        return Summary(
+            **totals,
+            fps=round(totals["frames"] / duration_s, 2) if duration_s else 0.0,
+            duration_s=round(duration_s, 3),
+            undelivered=undelivered,
+        )
+
+    @contextmanager
+    def _port(self, health: Health) -> Iterator[None]:
+        if not self._config.metrics.enabled:
+            yield
+            return
+        with HealthServer(self._config.metrics, health, self._observer.registry):
+            yield
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and the first Ctrl-C stop gracefully; a second Ctrl-C interrupts at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            if number == signal.SIGINT:
+                if self._interrupted:
+                    raise KeyboardInterrupt
+                self._interrupted = True
+            self._stop.set()
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
+    """The gallery of ``config`` (an empty one in memory where none is named) and the embedder that made it.
+
+    Raises:
+        GalleryError: it is missing, damaged, or made with another model than ``config.model``.
+        ModelError: the model or its weights are missing.
+    """
+    from worker.config import DEFAULT_MODEL_ID
+
+    if config.gallery is None:
+        embedder = _load(config, config.model or DEFAULT_MODEL_ID, observer)
+        return Gallery.in_memory(embedder.model_id, embedder.preprocessing_digest, embedder.dimension), embedder
+    gallery = Gallery.open(config.gallery)
+    embedder = _load(config, config.model or gallery.model_id, observer)
+    gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    return gallery, embedder
+
+
+def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
+    return load_embedder(
+        model,
+        models_dir=config.models_dir,
+        cache_dir=cache_dir(),
+        engine=config.engine,
+        precision=config.precision,
+        threads=config.threads,
+        observer=observer,
+    )
+
+
+__all__ = ["Service", "SourceError", "Stopped", "Summary", "is_live", "load_gallery_and_embedder"]

@@ -1,0 +1,321 @@
+"""Who is in front of one camera: tracks become sightings, sightings become events.
+
+A sighting is one visit of one person. It outlives its track: a person who is lost and comes back within
+``linger_s`` continues the same sighting, so that one visit raises one alert.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.boxes import area
+from worker.config import RecognitionConfig
+from worker.events import event_id, sighting_id
+from worker.matching import TrackTemplate
+from worker.metrics import Observer
+from worker.types import Event, EventType, Frame, Match, Tracks
+
+SETTLED_DISTANCE = 0.10
+"""A similarity this far from the threshold is a verdict that further faces are unlikely to change."""
+EMBED_INTERVAL_S = 0.2
+"""Faces nearer in time than this look alike: the next one adds cost, not evidence."""
+RECHECK_INTERVAL_S = 5.0
+"""A settled track is looked at again this often: trackers do swap people."""
+CLOSER_FACTOR = 1.5
+"""A face this much larger in area than any embedded one is worth embedding for its quality."""
+
+
+@dataclass(slots=True)
+class Sighting:
+    """One visit of one person to one camera."""
+
+    sighting_id: str
+    camera_id: str
+    track_id: int
+    started_at: datetime
+    started_pts_s: float
+    dimension: int
+    template: TrackTemplate = field(init=False)
+    match: Match | None = None
+    detections: int = 0
+    announced_identity: str | None = None
+    transitions: int = 0
+    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    frame_size: tuple[int, int] = (0, 0)
+    seen_at: datetime = field(init=False)
+    seen_pts_s: float = 0.0
+    lost: bool = False
+    embedded_pts_s: float = float("-inf")
+    embedded_area_px: float = 0.0
+    rejection: str = ""
+    template_changed: bool = False
+
+    def __post_init__(self) -> None:
+        self.template = TrackTemplate(self.dimension)
+        self.seen_at = self.started_at
+
+    @property
+    def announced(self) -> bool:
+        """Whether ``started`` has been published."""
+        return self.announced_identity is not None
+
+    @property
+    def identity_id(self) -> str:
+        """Of the person, empty while unknown."""
+        return (self.match.identity_id or "") if self.match else ""
+
+    @property
+    def label(self) -> str:
+        """For people to read: the name, ``unknown``, or ``...`` while undecided."""
+        if self.match and self.match.identity_id:
+            return self.match.identity_name
+        return "unknown" if self.announced else "..."
+
+    @property
+    def outcome(self) -> str:
+        """Why the person has, or has not, a name."""
+        if self.match and self.template.count:
+            return self.match.reason
+        return self.rejection or "not_enough_evidence"
+
+
+class CameraSightings:
+    """The sightings of one camera, present and lately gone."""
+
+    def __init__(
+        self,
+        camera_id: str,
+        config: RecognitionConfig,
+        *,
+        model_id: str,
+        dimension: int,
+        threshold: float,
+        min_detections: int,
+        worker_id: str,
+        observer: Observer,
+    ) -> None:
+        self.camera_id = camera_id
+        self.threshold = threshold
+        self._config = config
+        self._model_id = model_id
+        self._dimension = dimension
+        self._min_detections = min_detections
+        self._worker_id = worker_id
+        self._observer = observer
+        self._by_track: dict[int, Sighting] = {}
+        self._lingering: list[Sighting] = []
+
+    def see(self, frame: Frame, tracks: Tracks) -> list[int]:
+        """Notes where everybody is; returns the indices of the faces that are worth embedding.
+
+        A face is worth it when its track is new, undecided or about to be re-checked, or when it is much
+        closer to the camera than before: not every face of every frame.
+        """
+        wanted = []
+        areas = area(tracks.detections.boxes)
+        for index, track_id in enumerate(tracks.track_ids.tolist()):
+            sighting = self._by_track.get(track_id) or self._begin(frame, track_id)
+            sighting.detections += 1
+            x1, y1, x2, y2 = tracks.detections.boxes[index].tolist()
+            sighting.box = (x1, y1, x2, y2)
+            sighting.frame_size = frame.size
+            sighting.seen_at = frame.captured_at
+            sighting.seen_pts_s = frame.pts_s
+            if self._wants_face(sighting, frame.pts_s, float(areas[index])):
+                wanted.append(index)
+        for track_id in tracks.ended_ids.tolist():
+            if lost := self._by_track.pop(track_id, None):
+                self._lose(lost)
+        return wanted
+
+    def learn(self, track_id: int, vector: NDArray[np.float32], quality: float, pts_s: float, area_px: float) -> None:
+        """Adds the embedding of a face to what is known of its track."""
+        if sighting := self._by_track.get(track_id):
+            sighting.template.add(vector, quality)
+            sighting.template_changed = True
+            sighting.embedded_pts_s = pts_s
+            sighting.embedded_area_px = max(sighting.embedded_area_px, area_px)
+
+    def reject(self, track_id: int, reason: str) -> None:
+        """Notes why a face was not embedded."""
+        if sighting := self._by_track.get(track_id):
+            sighting.rejection = reason
+
+    def to_match(self, gallery_changed: bool) -> list[Sighting]:
+        """The sightings whose verdict must be taken (anew)."""
+        present = [*self._by_track.values(), *(self._lingering if gallery_changed else ())]
+        return [s for s in present if s.template.count and (s.template_changed or gallery_changed)]
+
+    def label(self, track_id: int) -> str:
+        """What to write beside the face of a track."""
+        sighting = self._by_track.get(track_id)
+        return sighting.label if sighting else ""
+
+    def transitions(self, pts_s: float) -> list[Event]:
+        """The events that are due at ``pts_s`` of this camera, in order."""
+        self._one_face_per_person()
+        events: list[Event] = []
+        for track_id, sighting in list(self._by_track.items()):
+            if not sighting.announced and not self._is_due(sighting, pts_s):
+                continue
+            if not sighting.announced and (gone := self._same_person_gone(sighting)):
+                self._continue(gone, sighting, track_id)
+                sighting = gone
+            events += self._announce(sighting)
+        still_lingering = []
+        for sighting in self._lingering:
+            if sighting.announced and pts_s - sighting.seen_pts_s >= self._config.linger_s:
+                events += self._end(sighting)
+            else:
+                events += self._announce(sighting)
+                still_lingering.append(sighting)
+        self._lingering = still_lingering
+        return events
+
+    def close(self) -> list[Event]:
+        """Ends every sighting: the source has ended or the worker stops."""
+        for sighting in self._by_track.values():
+            self._lose(sighting)
+        self._by_track.clear()
+        events = [event for s in self._lingering for event in (*self._announce(s), *self._end(s))]
+        self._lingering.clear()
+        return events
+
+    def _begin(self, frame: Frame, track_id: int) -> Sighting:
+        sighting = Sighting(
+            sighting_id=sighting_id(self.camera_id, frame.captured_at, track_id),
+            camera_id=self.camera_id,
+            track_id=track_id,
+            started_at=frame.captured_at,
+            started_pts_s=frame.pts_s,
+            dimension=self._dimension,
+        )
+        self._by_track[track_id] = sighting
+        return sighting
+
+    def _wants_face(self, sighting: Sighting, pts_s: float, area_px: float) -> bool:
+        count = sighting.template.count
+        if count < self._config.min_embeddings:
+            return True
+        if pts_s - sighting.embedded_pts_s < EMBED_INTERVAL_S:
+            return False
+        if count < self._config.max_embeddings and not self._is_settled(sighting):
+            return True
+        return (
+            area_px > CLOSER_FACTOR * sighting.embedded_area_px
+            or pts_s - sighting.embedded_pts_s >= RECHECK_INTERVAL_S
+        )
+
+    def _is_settled(self, sighting: Sighting) -> bool:
+        match = sighting.match
+        return match is not None and abs(match.similarity - match.threshold) >= SETTLED_DISTANCE
+
+    def _is_due(self, sighting: Sighting, pts_s: float) -> bool:
+        """Named at once; unknown only when more faces would not help, or have not come in time."""
+        if sighting.detections < self._min_detections:
+            return False
+        if sighting.identity_id:
+            return True
+        return pts_s - sighting.started_pts_s >= self._config.verdict_timeout_s
+
+    def _lose(self, sighting: Sighting) -> None:
+        sighting.lost = True
+        if sighting.detections < self._min_detections and not sighting.announced:
+            self._observer.track_ended(self.camera_id, "too_short")
+            return
+        if not sighting.announced and (gone := self._same_person_gone(sighting)):
+            gone.template.merge(sighting.template)
+            gone.seen_at, gone.seen_pts_s, gone.box = sighting.seen_at, sighting.seen_pts_s, sighting.box
+            gone.template_changed = True
+            return
+        self._lingering.append(sighting)
+
+    def _same_person_gone(self, sighting: Sighting) -> Sighting | None:
+        """The latest sighting that ended its track before this one began and shows the same person."""
+        for gone in reversed(self._lingering):
+            if gone.seen_pts_s > sighting.started_pts_s or not gone.announced:
+                continue
+            if sighting.identity_id:
+                if gone.identity_id == sighting.identity_id:
+                    return gone
+            elif gone.template.count and sighting.template.count:
+                if gone.template.similarity(sighting.template) >= self.threshold:
+                    return gone
+        return None
+
+    def _continue(self, gone: Sighting, sighting: Sighting, track_id: int) -> None:
+        """Lets the sighting ``gone`` go on with the track of ``sighting``."""
+        gone.template.merge(sighting.template)
+        gone.template_changed = True
+        gone.match = sighting.match or gone.match
+        gone.lost = False
+        gone.box, gone.frame_size = sighting.box, sighting.frame_size
+        gone.seen_at, gone.seen_pts_s = sighting.seen_at, sighting.seen_pts_s
+        gone.embedded_pts_s, gone.embedded_area_px = sighting.embedded_pts_s, sighting.embedded_area_px
+        self._lingering.remove(gone)
+        self._by_track[track_id] = gone
+
+    def _one_face_per_person(self) -> None:
+        """Of several faces present at once that were given the same name, only the most similar keeps it."""
+        best: dict[str, Sighting] = {}
+        for sighting in self._by_track.values():
+            if not (sighting.match and sighting.match.identity_id):
+                continue
+            rival = best.setdefault(sighting.match.identity_id, sighting)
+            if rival is sighting or rival.match is None:
+                continue
+            loser = rival if rival.match.similarity < sighting.match.similarity else sighting
+            best[sighting.match.identity_id] = sighting if loser is rival else rival
+            _withdraw(loser)
+
+    def _announce(self, sighting: Sighting) -> list[Event]:
+        if not sighting.announced:
+            kind: EventType = "started"
+        elif sighting.announced_identity != sighting.identity_id:
+            kind = "updated"
+        else:
+            return []
+        sighting.announced_identity = sighting.identity_id
+        return [self._event(sighting, kind)]
+
+    def _end(self, sighting: Sighting) -> list[Event]:
+        self._observer.track_ended(self.camera_id, sighting.outcome)
+        return [self._event(sighting, "ended")]
+
+    def _event(self, sighting: Sighting, kind: EventType) -> Event:
+        match = sighting.match
+        known = match is not None and match.similarity > -1.0
+        event = Event(
+            event_id=event_id(sighting.sighting_id, kind, sighting.transitions),
+            type=kind,
+            camera_id=self.camera_id,
+            track_id=sighting.track_id,
+            sighting_id=sighting.sighting_id,
+            identity_id=sighting.identity_id,
+            identity_name=match.identity_name if match and match.identity_id else "",
+            similarity=match.similarity if match and known else None,
+            threshold=self.threshold,
+            margin=match.margin if match and known and match.runner_up > -1.0 else None,
+            quality=sighting.template.best_quality if sighting.template.count else None,
+            box=sighting.box,
+            frame_size=sighting.frame_size,
+            captured_at=sighting.seen_at,
+            started_at=sighting.started_at,
+            ended_at=sighting.seen_at if kind == "ended" else None,
+            pts_s=sighting.seen_pts_s,
+            model_id=self._model_id,
+            gallery_version=match.gallery_version if match else 0,
+            worker_id=self._worker_id,
+        )
+        sighting.transitions += 1
+        return event
+
+
+def _withdraw(sighting: Sighting) -> None:
+    match = sighting.match
+    if match is not None:
+        sighting.match = Match(
+            None, "", match.similarity, match.runner_up, match.threshold, match.gallery_version, "identity_taken"
+        )
