@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from worker.errors import GalleryError
 from worker.search import PersonIndex, Vectors, require_unit
-from worker.snapshots import Snapshot, SnapshotStore
+from worker.snapshots import MemoryStore, Snapshot, SnapshotStore
 from worker.types import Candidate, Embeddings
 
 FORMAT: Final = "facestream.gallery.v1"
+
+Store = SnapshotStore | MemoryStore
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +45,7 @@ class Person:
     """One enrolled person; ``identity_id`` stays when the name changes."""
 
     identity_id: str
-    identity_name: str
+    name: str
     samples: tuple[Sample, ...]
 
 
@@ -100,13 +102,25 @@ class Gallery:
     with the newest version on disk.
     """
 
-    def __init__(self, store: SnapshotStore, *, search_threads: int = 1) -> None:
+    def __init__(self, store: Store, *, search_threads: int = 1) -> None:
         self.path = store.folder
         self._store = store
         self._search_threads = search_threads
         self._changing = threading.RLock()
         self._stamp = store.stamp()
         self._live = _searchable(_parse(store.read(), store.folder))
+
+    @staticmethod
+    def exists(path: Path | str) -> bool:
+        """Whether there is a gallery, intact or not, in the folder ``path``."""
+        return SnapshotStore(Path(path)).exists()
+
+    @classmethod
+    def in_memory(cls, model_id: str, preprocessing_digest: str, dimension: int) -> Self:
+        """A new, empty gallery that is never written anywhere."""
+        store = MemoryStore()
+        _write(store, _empty(model_id, preprocessing_digest, dimension))
+        return cls(store)
 
     @classmethod
     def create(cls, path: Path | str, model_id: str, preprocessing_digest: str, dimension: int) -> Self:
@@ -116,17 +130,11 @@ class Gallery:
             GalleryError: a gallery, or something else, is there already.
         """
         store = SnapshotStore(Path(path))
-        if dimension < 1:
-            raise ValueError(f"dimension must be at least 1, not {dimension}")
         _refuse_foreign_folder(store.folder)
         with store.locked():
             if store.exists():
                 raise GalleryError(f"gallery {path} exists already; open it, or choose another folder")
-            empty = _State(
-                0, model_id, preprocessing_digest, dimension, {}, (), np.empty((0, dimension), np.float32), None, {},
-                {}, _now(),
-            )  # fmt: skip
-            _write(store, empty)
+            _write(store, _empty(model_id, preprocessing_digest, dimension))
         return cls(store)
 
     @classmethod
@@ -188,7 +196,7 @@ class Gallery:
         """How the thresholds were found, as given to :meth:`set_thresholds`."""
         return dict(self._live.state.calibration)
 
-    def threshold_for(self, camera_id: str) -> float | None:
+    def threshold_of(self, camera_id: str) -> float | None:
         """The camera's calibrated threshold, else the gallery's, else None."""
         state = self._live.state
         return state.camera_thresholds.get(camera_id, state.threshold)
@@ -208,9 +216,9 @@ class Gallery:
         for sample in state.samples:
             samples[sample.identity_id].append(sample)
         people = [Person(key, state.names[key], tuple(own)) for key, own in samples.items()]
-        return sorted(people, key=lambda person: (person.identity_name, person.identity_id))
+        return sorted(people, key=lambda person: (person.name, person.identity_id))
 
-    def find(self, identity: str) -> Person:
+    def person(self, identity: str) -> Person:
         """The person with this id or name.
 
         Raises:
@@ -350,7 +358,7 @@ class Gallery:
             return replace(state, names={**state.names, identity_id: new_name})
 
         self._change(change)
-        return self.find(new_name)
+        return self.person(new_name)
 
     def set_thresholds(
         self, default: float | None, per_camera: Mapping[str, float], calibration: Mapping[str, Any]
@@ -439,6 +447,22 @@ class Gallery:
             self._live = _searchable(replace(state, version=version))
 
 
+def _empty(model_id: str, preprocessing_digest: str, dimension: int) -> _State:
+    return _State(
+        version=0,
+        model_id=model_id,
+        preprocessing_digest=preprocessing_digest,
+        dimension=dimension,
+        names={},
+        samples=(),
+        vectors=np.empty((0, dimension), np.float32),
+        threshold=None,
+        camera_thresholds={},
+        calibration={},
+        created_at=_now(),
+    )
+
+
 def _searchable(state: _State) -> _Searchable:
     identity_ids = tuple(state.names)
     number = {identity_id: position for position, identity_id in enumerate(identity_ids)}
@@ -452,7 +476,7 @@ def _without(state: _State, kept: list[bool], names: dict[str, str]) -> _State:
     return replace(state, names=names, samples=samples, vectors=state.vectors[np.array(kept, bool)])
 
 
-def _write(store: SnapshotStore, state: _State) -> int:
+def _write(store: Store, state: _State) -> int:
     people = {"names": state.names, "samples": [asdict(sample) for sample in state.samples]}
     vectors = io.BytesIO()
     np.save(vectors, state.vectors, allow_pickle=False)

@@ -165,6 +165,30 @@ class SnapshotStore:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+class MemoryStore:
+    """The one snapshot of something that is never written to disk; interface of :class:`SnapshotStore`."""
+
+    folder = Path("in memory")
+
+    def __init__(self) -> None:
+        self._snapshot = Snapshot(0, {}, {})
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        yield
+
+    def read(self) -> Snapshot:
+        return self._snapshot
+
+    def write(self, files: Mapping[str, bytes], fields: Mapping[str, Any]) -> int:
+        version = self._snapshot.version + 1
+        self._snapshot = Snapshot(version, dict(fields), dict(files))
+        return version
+
+
 def _version(name: str) -> int:
     return int(name.split("-", 1)[0])
 

@@ -1,0 +1,121 @@
+"""The evidence on a track, and the open-set decision on it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.config import RecognitionConfig
+from worker.types import Candidate, Match
+
+_LEAST_WEIGHT = 0.05
+_SHORTEST_SUM = 1e-3
+
+
+class TrackTemplate:
+    """What the embedded faces of one track tell together: their mean, weighted by quality, as a unit vector.
+
+    ``count`` is the number of embedded faces, poor ones included: each is evidence, in proportion to its quality.
+    ``best_quality`` is 0..1.
+    """
+
+    __slots__ = ("_best", "_sum", "best_quality", "count")
+
+    def __init__(self, dimension: int) -> None:
+        self._sum = np.zeros(dimension, np.float64)
+        self._best = np.zeros(dimension, np.float32)
+        self.count = 0
+        self.best_quality = 0.0
+
+    def add(self, vector: NDArray[np.float32], quality: float) -> None:
+        """Adds the unit vector (d,) of one face of ``quality`` 0..1. A vector that is not finite tells nothing."""
+        if not np.isfinite(vector).all():
+            return
+        self._sum += max(quality, _LEAST_WEIGHT) * vector.astype(np.float64)
+        self._note_best(vector, quality)
+        self.count += 1
+
+    def merge(self, other: "TrackTemplate") -> None:
+        """Adds everything that ``other`` has seen."""
+        if other.count:
+            self._sum += other._sum
+            self._note_best(other._best, other.best_quality)
+            self.count += other.count
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """The unit vector float32 (d,).
+
+        Raises:
+            ValueError: nothing was added yet.
+        """
+        if not self.count:
+            raise ValueError("the template of a track without embedded faces has no vector")
+        length = float(np.linalg.norm(self._sum))
+        # Faces that contradict each other can cancel out; the best of them still is a face.
+        return (self._sum / length).astype(np.float32) if length > _SHORTEST_SUM else self._best.copy()
+
+    def similarity(self, other: "TrackTemplate") -> float:
+        """Cosine (-1..1) to another template; both need at least one face."""
+        return float(np.clip(self.vector @ other.vector, -1.0, 1.0))
+
+    def _note_best(self, vector: NDArray[np.float32], quality: float) -> None:
+        if not self.count or quality > self.best_quality:
+            self._best = np.array(vector, np.float32)
+            self.best_quality = float(quality)
+
+
+def decide(
+    candidate: Candidate,
+    config: RecognitionConfig,
+    *,
+    threshold: float,
+    evidence: int,
+    gallery_version: int,
+    previous: Match | None = None,
+) -> Match:
+    """The verdict on a track whose template the gallery answered with ``candidate``.
+
+    A person is named from ``threshold`` on, if nearer than the runner-up by ``config.margin`` and seen in
+    ``config.min_embeddings`` faces (``evidence``). A name given by ``previous`` stays down to
+    ``threshold - config.hysteresis``; while it could stay, somebody else takes over only from
+    ``threshold + config.margin`` on.
+    """
+    reason = _reason_for_the_nearest(candidate, config, threshold, evidence)
+    named = candidate.identity_id if reason == "matched" else None
+    kept = previous.identity_id if previous is not None else None
+    if kept is not None and kept != named and _stays(candidate, kept, named, config, threshold):
+        named, reason = kept, "matched"
+    if named is not None and named == candidate.runner_up_id:
+        name, similarity, runner_up = candidate.runner_up_name, candidate.runner_up, candidate.similarity
+    else:
+        name, similarity, runner_up = candidate.identity_name, candidate.similarity, candidate.runner_up
+    return Match(
+        identity_id=named,
+        identity_name=name if named is not None else "",
+        similarity=similarity,
+        runner_up=runner_up,
+        threshold=threshold,
+        gallery_version=gallery_version,
+        reason=reason,
+    )
+
+
+def _reason_for_the_nearest(candidate: Candidate, config: RecognitionConfig, threshold: float, evidence: int) -> str:
+    if candidate.identity_id is None:
+        return "empty_gallery"
+    if evidence < config.min_embeddings:
+        return "not_enough_evidence"
+    if candidate.similarity < threshold:
+        return "below_threshold"
+    if candidate.similarity - candidate.runner_up < config.margin:
+        return "ambiguous"
+    return "matched"
+
+
+def _stays(candidate: Candidate, kept: str, named: str | None, config: RecognitionConfig, threshold: float) -> bool:
+    """Whether the person ``kept``, named before, keeps the name though the nearest, on its own, says otherwise."""
+    floor = threshold - config.hysteresis
+    if kept == candidate.identity_id:
+        return candidate.similarity >= floor
+    if kept != candidate.runner_up_id or candidate.runner_up < floor:
+        return False
+    return named is None or candidate.similarity < threshold + config.margin
