@@ -1,0 +1,82 @@
+"""Cut faces out of an image the way their network was trained on them.
+
+All functions work on all faces of an image at once; the matrices map px of the image to px of the chip, 2x3.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.types import Image
+
+_SMALLEST_SIDE_PX = 1.0
+
+
+def box_matrices(boxes: NDArray[np.float32], side: int, enlarge: float, shorter_side: float) -> NDArray[np.float64]:
+    """float64 (n, 2, 3): the box enlarged, its shorter side brought to ``shorter_side`` px, the centre of that.
+
+    The protocol of VGGFace2 (Cao et al., 2018) has ``enlarge`` 1.3, ``shorter_side`` 256 and ``side`` 224.
+    """
+    boxes = boxes.astype(np.float64)
+    shorter = np.maximum((boxes[:, 2:] - boxes[:, :2]).min(axis=1), _SMALLEST_SIDE_PX)
+    scale = shorter_side / (enlarge * shorter)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    matrices = np.zeros((len(boxes), 2, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = scale
+    matrices[:, :, 2] = side / 2 - scale[:, None] * centre
+    return matrices
+
+
+def similarity_matrices(
+    landmarks: NDArray[np.float32], template: Sequence[tuple[float, float]], side: int
+) -> NDArray[np.float64]:
+    """float64 (n, 2, 3): rotation, scale and shift that bring five points nearest to a template.
+
+    Least squares (Umeyama, 1991) without mirroring, which for points in the plane is one complex division.
+
+    Args:
+        landmarks: (n, 5, 2) px of the image.
+        template: five points as fractions of ``side``.
+        side: of the chip, px.
+    """
+    points = landmarks[..., 0].astype(np.float64) + 1j * landmarks[..., 1]
+    target = np.array([complex(x, y) for x, y in template]) * side
+    centre = points.mean(axis=1, keepdims=True)
+    spread = np.maximum((np.abs(points - centre) ** 2).sum(axis=1), _SMALLEST_SIDE_PX)
+    turn = (np.conj(points - centre) * (target - target.mean())).sum(axis=1) / spread
+    shift = target.mean() - turn * centre[:, 0]
+    rows = [[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]
+    return np.array(rows).transpose(2, 0, 1)
+
+
+def warp(image: Image, matrices: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
+    """Chips uint8 (n, side, side, 3) of ``image``; what lies outside it repeats its edge.
+
+    A face more than twice as large as its chip is first averaged down, so that no pixel is skipped.
+    """
+    chips = np.empty((len(matrices), side, side, 3), np.uint8)
+    for chip, matrix in zip(chips, matrices, strict=True):
+        source, to_chip = _shrunk(image, matrix, side)
+        cv2.warpAffine(source, to_chip, (side, side), dst=chip, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return chips
+
+
+def _shrunk(image: Image, matrix: NDArray[np.float64], side: int) -> tuple[Image, NDArray[np.float64]]:
+    """The part of ``image`` that the chip shows, reduced by a whole factor, and the matrix from there."""
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    factor = int(1 / scale) if scale > 0 else 1
+    if factor < 2:
+        return image, matrix
+    corners = np.array([[0, 0, 1], [side, 0, 1], [0, side, 1], [side, side, 1]]) @ cv2.invertAffineTransform(matrix).T
+    height, width = image.shape[:2]
+    x1, y1 = np.clip(np.floor(corners.min(axis=0)).astype(int) - factor, 0, (width - 1, height - 1))
+    x2, y2 = np.clip(np.ceil(corners.max(axis=0)).astype(int) + factor, (x1 + 1, y1 + 1), (width, height))
+    part = image[y1:y2, x1:x2]
+    size = (max(part.shape[1] // factor, 1), max(part.shape[0] // factor, 1))
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    # Pixel centres lie at whole numbers: (u + 0.5) * ratio - 0.5 + offset is where pixel u of ``small`` came from.
+    ratio = np.array([part.shape[1] / size[0], part.shape[0] / size[1]])
+    back = np.array([[ratio[0], 0, (ratio[0] - 1) / 2 + x1], [0, ratio[1], (ratio[1] - 1) / 2 + y1], [0, 0, 1]])
+    return np.ascontiguousarray(small), matrix @ back
