@@ -1,0 +1,146 @@
+"""How fit a face is for recognition, and why not: size, sharpness, pose, exposure, detection score."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.types import Detections, Image
+
+Floats = NDArray[np.float32]
+
+REJECT_BELOW: Final = 0.2
+_CROP_PX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """``scores`` float32 (n,) 0..1, that of the face's weakest property; ``reasons``: ``""`` where the face is
+    fit, else that property: ``too_small``, ``blurred``, ``pose``, ``exposure`` or ``low_score``."""
+
+    scores: Floats
+    reasons: list[str]
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What the score is made of, float32 (n,) each.
+
+    ``size_px``: shorter side of the box. ``sharpness``: variance of the Laplacian over the variance of the grey
+    values, of a crop of 64 px. ``yaw``: how far the nose is off the middle of the eyes, 0 frontal, 1 above an eye.
+    ``pitch``: how far down the nose is between eyes (0) and mouth (1). ``roll_degrees``: tilt of the line through
+    the eyes. ``brightness``: mean grey value 0..255; ``contrast``: their standard deviation. ``score``: the detector's.
+    """
+
+    size_px: Floats
+    sharpness: Floats
+    yaw: Floats
+    pitch: Floats
+    roll_degrees: Floats
+    brightness: Floats
+    contrast: Floats
+    score: Floats
+
+
+# Where a property makes a face worthless (0) and where it is as good as it needs to be (1), linear between.
+# REJECT_BELOW of the way is where a face is refused.
+_RAMPS: Final[dict[str, tuple[float, float]]] = {
+    "size_px": (12.0, 80.0),
+    "sharpness": (0.0, 0.1),
+    "yaw": (1.1, 0.3),
+    "roll_degrees": (75.0, 25.0),
+    "contrast": (4.0, 30.0),
+    "score": (0.4, 0.98),
+}
+
+
+def assess(image: Image, detections: Detections) -> Quality:
+    """The quality of each face of ``detections`` in ``image`` (uint8 (H, W, 3) RGB)."""
+    n = len(detections)
+    if n == 0:
+        return Quality(np.empty(0, np.float32), [])
+    m = measure(image, detections)
+    properties = {
+        "too_small": _ramp(m.size_px, *_RAMPS["size_px"]),
+        "blurred": _ramp(m.sharpness, *_RAMPS["sharpness"]),
+        "pose": np.minimum.reduce(
+            [
+                _ramp(m.yaw, *_RAMPS["yaw"]),
+                _ramp(m.roll_degrees, *_RAMPS["roll_degrees"]),
+                _ramp(m.pitch, -0.2, 0.3),
+                _ramp(m.pitch, 1.3, 0.85),
+            ]
+        ),
+        "exposure": np.minimum.reduce(
+            [
+                _ramp(m.contrast, *_RAMPS["contrast"]),
+                _ramp(m.brightness, 8.0, 60.0),
+                _ramp(m.brightness, 252.0, 225.0),
+            ]
+        ),
+        "low_score": _ramp(m.score, *_RAMPS["score"]),
+    }
+    table = np.stack(list(properties.values()))
+    weakest = table.argmin(axis=0)
+    scores = table[weakest, np.arange(n)].astype(np.float32)
+    names = list(properties)
+    reasons = [names[row] if score < REJECT_BELOW else "" for row, score in zip(weakest, scores, strict=True)]
+    return Quality(scores, reasons)
+
+
+def measure(image: Image, detections: Detections) -> Measures:
+    """The single properties that :func:`assess` judges."""
+    sharpness, brightness, contrast = _texture(image, detections.boxes)
+    left_eye, right_eye, nose, left_mouth, right_mouth = detections.landmarks.transpose(1, 0, 2)
+    across = right_eye - left_eye
+    eye_distance = np.maximum(np.linalg.norm(across, axis=1), 1e-3)
+    along = across / eye_distance[:, None]
+    down = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
+    to_nose = nose - eyes
+    mouth_depth = np.maximum(_dot(mouth - eyes, down), 1e-3)
+    sizes = detections.boxes[:, 2:] - detections.boxes[:, :2]
+    return Measures(
+        size_px=sizes.min(axis=1),
+        sharpness=sharpness,
+        yaw=np.abs(2 * _dot(to_nose, along) / eye_distance).astype(np.float32),
+        pitch=(_dot(to_nose, down) / mouth_depth).astype(np.float32),
+        roll_degrees=np.degrees(np.abs(np.arctan2(across[:, 1], across[:, 0]))),
+        brightness=brightness,
+        contrast=contrast,
+        score=detections.scores,
+    )
+
+
+def _texture(image: Image, boxes: Floats) -> tuple[Floats, Floats, Floats]:
+    """Sharpness, brightness and contrast of each box; a box beyond the image has none of them."""
+    height, width = image.shape[:2]
+    corners = np.rint(boxes).astype(np.int64)
+    corners[:, 0::2] = corners[:, 0::2].clip(0, width)
+    corners[:, 1::2] = corners[:, 1::2].clip(0, height)
+    texture = np.zeros((len(boxes), 3), np.float32)
+    for row, (x1, y1, x2, y2) in enumerate(corners.tolist()):  # each is resized by its own factor
+        if x2 > x1 and y2 > y1:
+            crop = cv2.resize(image[y1:y2, x1:x2], (_CROP_PX, _CROP_PX), interpolation=cv2.INTER_LINEAR)
+            grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+            _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
+            mean, contrast = cv2.meanStdDev(grey)
+            texture[row] = edges.item(), mean.item(), contrast.item()
+    # Over the variance of the grey values, so that a dark or hazy face is not taken for a blurred one.
+    sharpness: Floats = np.square(texture[:, 0] / np.maximum(texture[:, 2], np.float32(1.0)))
+    return sharpness, texture[:, 1], texture[:, 2]
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    product: Floats = np.sum(a * b, axis=1)
+    return product
+
+
+def _ramp(values: Floats, worst: float, best: float) -> Floats:
+    ramp: Floats = np.clip((values - worst) / (best - worst), 0.0, 1.0)
+    return ramp
