@@ -3,22 +3,47 @@
 import re
 from typing import Final
 
-# Everything from "scheme://" to the last "@" before the path is user information, even when the password
-# itself holds "@", ":" or "/" unescaped: a malformed URL must not leak more than a good one.
-_USER_INFORMATION: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^\s'\"<>]*)@")
+# A token up to its first ":" and slashes is taken for the scheme, everything from there to its last "@" for
+# user information, even when the password itself holds "@", ":" or "/" unescaped: a malformed URL must not
+# leak more than a good one. Anchored at the start of a token, so that long text takes linear time.
+_USER_INFORMATION: Final = re.compile(r"(?<![^\s'\"<>])(?P<scheme>[^\s'\"<>:]*:[/\\]{0,3})[^\s'\"<>]*@")
+# A password with white space or quotes in it: from "scheme://name:" on, unless what follows the colon is a port.
+_BROKEN_USER_INFORMATION: Final = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,31}://)[^\s/:@]{0,256}:(?!\d{1,5}(?:[/?#\s,;)'\"\]]|$))[^\n@]{0,256}@"
+)
+_NAMES: Final = (
+    r"(?:password|passwd|passphrase|pwd|psw|pass|loginpas|token|secret|credentials?|api[_-]?key|auth|authbasic|"
+    r"access[_-]?key|signature|sig)"
+)
 _SECRET_PARAMETER: Final = re.compile(
-    r"(?P<name>(?:^|[?&;\s,'\"{(])(?:password|passwd|pwd|pass|token|secret|api_?key|auth|access_?key|signature)['\"]?\s*[=:]\s*)"
-    r"(?P<secret>(?:'[^']*'|\"[^\"]*\"|[^\s&;,'\")}]+))",
+    r"(?P<name>(?:^|[?&;\s,'\"{(\[])[\w.-]{0,64}?" + _NAMES + r"['\"]?\s{0,8}[=:]\s{0,8})"
+    r"(?P<secret>'[^']*'|\"[^\"]*\"|[^\s&;,'\")}]+)",
     re.IGNORECASE,
 )
-_AUTHORIZATION: Final = re.compile(r"(?P<name>\b(?:Bearer|Basic|Digest)\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+_QUERY_KEY: Final = re.compile(r"(?P<name>[?&]key=)[^\s&;,'\")}]+", re.IGNORECASE)
+_AUTHORIZATION_HEADER: Final = re.compile(r"(?P<name>\bauthorization['\"]?\s{0,8}[:=]\s{0,8})[^\r\n]+", re.IGNORECASE)
+_AUTHORIZATION: Final = re.compile(r"(?P<name>\b(?:Bearer|Basic|Digest)\s{1,8})[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+_WHOLE_URL: Final = re.compile(r"^(?P<scheme>\s*[^:/@]*:[/\\]{0,3}).*@", re.DOTALL)
 
 
 def redact(text: str) -> str:
     """``text`` with the user information of URLs, secret parameters and authorisation values replaced by ``***``.
 
-    Works on any text (a URL, a log line, a traceback) and on malformed URLs.
+    Works on any text (a URL, a log line, a traceback) and on malformed URLs. Rather takes out too much than
+    too little.
     """
-    text = _USER_INFORMATION.sub(r"\g<scheme>***@", text)
+    if "@" in text:
+        text = _USER_INFORMATION.sub(r"\g<scheme>***@", text)
+        text = _BROKEN_USER_INFORMATION.sub(r"\g<scheme>***@", text)
+    text = _AUTHORIZATION_HEADER.sub(r"\g<name>***", text)
     text = _SECRET_PARAMETER.sub(r"\g<name>***", text)
+    text = _QUERY_KEY.sub(r"\g<name>***", text)
     return _AUTHORIZATION.sub(r"\g<name>***", text)
+
+
+def redact_url(url: str) -> str:
+    """``url``, known to be one URL or path and nothing else, with its credentials replaced by ``***``.
+
+    Stricter than :func:`redact`: everything between the scheme and the last ``@`` goes, white space included.
+    """
+    return redact(_WHOLE_URL.sub(r"\g<scheme>***@", url))

@@ -1,0 +1,237 @@
+"""Pictures out of video files, network streams, devices and folders of images; the only user of FFmpeg.
+
+PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import av.logging
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+
+from worker.addresses import Address
+from worker.config import CameraConfig
+from worker.errors import SourceError
+from worker.metrics import Observer
+from worker.photos import list_photos, read_photo
+from worker.types import Image
+
+FOLDER_FPS: Final = 25.0
+"""A folder of images counts as this many a second."""
+
+_UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
+_MAX_FRUITLESS_READS: Final = 10
+_TIMEOUTS: Final = (av.error.ExitError, av.error.TimeoutError)
+_PROTOCOLS: Final = {
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsp,rtsps,rtp,srtp,udp,tcp,tls",
+    "http": "http,https,httpproxy,tcp,tls,crypto",
+    "https": "https,httpproxy,tcp,tls,crypto",
+}
+
+# FFmpeg's own messages quote URLs with their passwords.
+av.logging.set_level(None)
+
+
+class SourceSilentError(SourceError):
+    """The source sent nothing within its timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One decoded picture.
+
+    ``pts_s`` is seconds since the beginning of the source, None where the source does not say;
+    ``to_rgb`` gives uint8 (H, W, 3) and raises SourceError where the picture cannot be converted.
+    """
+
+    pts_s: float | None
+    to_rgb: Callable[[], Image]
+
+
+class Video:
+    """An open video. Use from one thread; :meth:`pictures` may be called once."""
+
+    def __init__(self, container: InputContainer, address: Address, observer: Observer) -> None:
+        stream = container.streams.best("video")
+        if stream is None:
+            container.close()
+            raise SourceError(f"{address.label} holds no video: give a video stream or file")
+        self._container = container
+        self._stream = stream
+        self._address = address
+        self._observer = observer
+        # One thread adds no delay to a live picture; two halve the wall time of a recording at the same CPU time.
+        stream.codec_context.thread_count = 1 if address.live else min(2, os.cpu_count() or 1)
+        stream.codec_context.thread_type = "FRAME"
+        rate = stream.average_rate or stream.guessed_rate
+        self.frame_interval_s = float(1 / rate) if rate else 1 / 25
+        self.duration_s = container.duration / 1_000_000 if container.duration else None
+        self._timed = not (address.live and container.format.name in _UNTIMED_FORMATS)
+
+    @property
+    def recording(self) -> bool:
+        """It has an end: a file, or one that is served over HTTP."""
+        if self._address.kind == "network":
+            return self.duration_s is not None and self._address.target[:4].lower() == "http"
+        return self._address.kind == "file"
+
+    def pictures(self, keep_going: Callable[[], bool]) -> Iterator[Picture | None]:
+        """Each picture in the order of display; None in place of one that cannot be decoded.
+
+        ``keep_going`` is asked after each packet, so also while nothing can be decoded.
+
+        Raises:
+            SourceError: reading fails (a live source: no data within the read timeout).
+        """
+        for packet in self._packets():
+            if not keep_going():
+                return
+            if packet is None:
+                yield None
+                continue
+            if packet.stream.index != self._stream.index:
+                continue
+            try:
+                with self._observer.stage("decode"):
+                    frames = packet.decode()
+            except av.error.FFmpegError:
+                yield None
+                continue
+            for frame in frames:
+                yield None if frame.is_corrupt else self._picture(frame)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _packets(self) -> Iterator[Any]:
+        """Each packet; None in place of damage in a recording, behind which it is read on."""
+        fruitless = 0
+        while fruitless < _MAX_FRUITLESS_READS:
+            fruitless += 1
+            try:
+                for packet in self._container.demux():
+                    fruitless = 0
+                    yield packet
+            except av.error.InvalidDataError as error:
+                if self._address.live:
+                    raise self._read_error(error) from None
+                if not fruitless:
+                    yield None
+            except (av.error.FFmpegError, OSError) as error:
+                raise self._read_error(error) from None
+            else:
+                return
+
+    def _read_error(self, error: Exception) -> SourceError:
+        kind = SourceSilentError if isinstance(error, _TIMEOUTS) else SourceError
+        return kind(f"{self._address.label}: reading stopped: {_problem(error)}")
+
+    def _picture(self, frame: VideoFrame) -> Picture:
+        pts_s: float | None = None
+        if self._timed and frame.pts is not None and frame.time_base is not None:
+            pts_s = float((frame.pts - (self._stream.start_time or 0)) * frame.time_base)
+        return Picture(pts_s, lambda: _to_rgb(frame))
+
+
+class ImageFolder:
+    """The images of a folder, in the order of their names, as a recording."""
+
+    recording = True
+    frame_interval_s = 1 / FOLDER_FPS
+
+    def __init__(self, address: Address) -> None:
+        self._paths = list_photos(Path(address.target))
+        if not self._paths:
+            raise SourceError(f"{address.label} holds no images: give a folder of images, a video file or a URL")
+        self.duration_s = len(self._paths) / FOLDER_FPS
+
+    def pictures(self, keep_going: Callable[[], bool]) -> Iterator[Picture | None]:
+        """Each image; None in place of one that cannot be read."""
+        for number, path in enumerate(self._paths):
+            if not keep_going():
+                return
+            try:
+                image = read_photo(path)
+            except SourceError:
+                yield None
+            else:
+                yield Picture(number / FOLDER_FPS, lambda image=image: image)  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Video | ImageFolder:
+    """Open a source.
+
+    Blocks for at most twice ``open_timeout_s`` (to connect, and to learn what the stream is), apart from the
+    look-up of a host's name, which FFmpeg cannot limit.
+
+    Raises:
+        SourceError: missing, unreadable, not a video, refused, silent; without credentials in its text.
+    """
+    if address.kind == "folder":
+        return ImageFolder(address)
+    if address.kind == "file" and not Path(address.target).is_file():
+        raise SourceError(f"{address.label}: no such file; check the path")
+    arguments: dict[str, Any] = {"options": _options(address, camera)}
+    if address.live:
+        arguments["timeout"] = (camera.open_timeout_s, camera.read_timeout_s)
+    if address.kind == "device":
+        arguments["format"] = "video4linux2,v4l2"
+    try:
+        container = av.open(address.target, **arguments)
+    except (av.error.FFmpegError, OSError) as error:
+        raise SourceError(f"{address.label} cannot be opened: {_problem(error)}; {_advice(address)}") from None
+    return Video(container, address, observer)
+
+
+def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
+    if address.kind == "device":
+        return {}
+    if address.kind == "file":
+        return {"protocol_whitelist": "file"}
+    scheme = address.target.split(":", 1)[0].lower()
+    options = {"protocol_whitelist": _PROTOCOLS[scheme], "fflags": "nobuffer"}
+    socket_timeout_us = str(int(camera.read_timeout_s * 1_000_000))
+    if scheme in ("rtsp", "rtsps"):
+        return options | {
+            "rtsp_transport": camera.transport,
+            "allowed_media_types": "video",
+            "timeout": str(int(camera.open_timeout_s * 1_000_000)),
+        }
+    return options | {"rw_timeout": socket_timeout_us}
+
+
+def _problem(error: Exception) -> str:
+    """What went wrong, without the file name or URL that the exception's own text quotes."""
+    if isinstance(error, _TIMEOUTS):
+        return "no answer within the timeout"
+    if isinstance(error, av.error.InvalidDataError):
+        return "not a video that can be read, or a damaged one"
+    strerror = getattr(error, "strerror", None)
+    return str(strerror) if strerror else type(error).__name__
+
+
+def _advice(address: Address) -> str:
+    if address.kind == "network":
+        return "check address, credentials and network"
+    return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
+
+
+def _to_rgb(frame: VideoFrame) -> Image:
+    try:
+        image: Image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise SourceError(
+            f"a picture of format {frame.format.name} cannot be converted: {type(error).__name__}"
+        ) from None
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
