@@ -6,6 +6,7 @@ Nothing here is a second code path: the worker is :class:`worker.service.Service
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +15,13 @@ import numpy as np
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, load_config
 from worker.detection import load_detector
 from worker.drawing import Annotation, Tile, contact_sheet, write_annotated_clip
-from worker.embedded_redis import EmbeddedRedis
+from worker.embedded_redis import embedded_redis
 from worker.embedding import FaceEmbedder, load_embedder
 from worker.enrolment import enroll_photos
 from worker.errors import FacestreamError, ModelError
 from worker.footage import make_demo_clip
 from worker.gallery import Gallery
-from worker.publisher import connect
+from worker.redis_client import connect
 from worker.service import Service, Stopped
 from worker.tail import read_events
 from worker.types import Event, Frame, Image, Tracks
@@ -68,14 +69,14 @@ def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event
     footage = make_demo_clip(output)
     embedder = _load_any_embedder(say)
     gallery_path = output / "gallery"
-    with EmbeddedRedis() as redis:
+    with embedded_redis() as redis_url:
         config = load_config(
             None,
             {
                 "cameras": [{"id": CAMERA_ID, "source": str(footage.clip)}],
                 "gallery": str(gallery_path),
                 "model": embedder.model_id,
-                "redis": {"url": redis.url},
+                "redis": {"url": redis_url},
                 "metrics": {"host": "127.0.0.1", "port": 0},
             },
         )
@@ -85,20 +86,24 @@ def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event
         seen: list[Event] = []
         finished = threading.Event()
 
-        def follow() -> None:
-            for _entry_id, event in read_events(
-                connect(config.redis), config.redis.stream, start="0", follow=True, stop=finished
+        def read(start: str, follow: bool) -> str:
+            last_id = start
+            for last_id, event in read_events(
+                connect(config.redis), config.redis.stream, start=start, follow=follow, stop=finished, block_s=0.2
             ):
                 seen.append(event)
                 on_event(event)
+            return last_id
 
-        reader = threading.Thread(target=follow, name="tail", daemon=True)
-        reader.start()
-        try:
-            stopped = service.run()
-        finally:
-            finished.set()
-            reader.join(10)
+        with ThreadPoolExecutor(1, "tail") as reader:
+            following = reader.submit(read, "0", follow=True)
+            try:
+                stopped = service.run()
+            finally:
+                finished.set()
+                last_id = following.result()
+        finished.clear()
+        read(last_id, follow=False)
     clip = output / "annotated.mp4"
     write_annotated_clip(footage.clip, album.annotations, clip)
     sheet = output / "contact-sheet.png"

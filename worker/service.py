@@ -16,22 +16,25 @@ from typing import Any
 import structlog
 
 from worker.batching import Batcher, FrameBuffer
-from worker.config import Config, cache_dir
+from worker.config import DEFAULT_MODEL_ID, Config, cache_dir
 from worker.detection import load_detector
 from worker.embedding import FaceEmbedder, load_embedder
-from worker.errors import FacestreamError, SinkError, SourceError
+from worker.errors import FacestreamError, SinkError
 from worker.gallery import Gallery
 from worker.health import Health, HealthServer
 from worker.metrics import Observer, PrometheusObserver
 from worker.pipeline import FrameWatcher, Pipeline
-from worker.publisher import Publisher, connect
-from worker.source import CameraReader, is_live
+from worker.publisher import Publisher
+from worker.redis_client import connect
+from worker.source import CameraReader
 from worker.types import Event, Frame
 
 log = structlog.get_logger()
 
 IDLE_TICK_S = 0.5
 """How often time alone is looked at when no frame comes."""
+STUCK_AFTER_S = 60.0
+"""A batch never takes this long: the pipeline hangs, and the probe of the process should fail."""
 
 
 @dataclass(slots=True)
@@ -102,14 +105,13 @@ class Service:
         batcher = Batcher(list(buffers.values()), config.batching, self._observer)
         publisher = Publisher(redis_client, config.redis, self._observer)
         health = Health()
+        health.condition("redis", lambda: publisher.error)
+        health.condition("sources", lambda: _why_blind(readers))
         with self._signals(), self._port(health):
-            health.ready("models")
-            health.ready("gallery")
             started = time.monotonic()
             try:
                 for reader in readers:
                     reader.start()
-                health.ready("sources")
                 self._loop(pipeline, batcher, publisher, readers, health)
             finally:
                 errors, undelivered = self._shut_down(pipeline, publisher, readers)
@@ -125,8 +127,9 @@ class Service:
     ) -> None:
         live = {reader.camera_id for reader in readers if reader.live}
         newest: dict[str, Frame] = {}
+        beat = health.watch("pipeline", STUCK_AFTER_S)
         while not self._stop.is_set():
-            health.beat("pipeline")
+            beat()
             frames = batcher.next_batch(IDLE_TICK_S)
             if frames is None:
                 return
@@ -208,8 +211,6 @@ def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Galle
         GalleryError: it is missing, damaged, or made with another model than ``config.model``.
         ModelError: the model or its weights are missing.
     """
-    from worker.config import DEFAULT_MODEL_ID
-
     if config.gallery is None:
         embedder = _load(config, config.model or DEFAULT_MODEL_ID, observer)
         return Gallery.in_memory(embedder.model_id, embedder.preprocessing_digest, embedder.dimension), embedder
@@ -231,4 +232,8 @@ def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
     )
 
 
-__all__ = ["Service", "SourceError", "Stopped", "Summary", "is_live", "load_gallery_and_embedder"]
+def _why_blind(readers: list[CameraReader]) -> str:
+    """Why no camera delivers frames; empty while at least one does."""
+    if any(reader.state in {"streaming", "ended"} for reader in readers):
+        return ""
+    return "; ".join(f"{reader.camera_id}: {reader.state} {reader.reason}".strip() for reader in readers)

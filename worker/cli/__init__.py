@@ -10,8 +10,8 @@ import sys
 import traceback
 from types import FrameType
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from worker import __version__
 from worker.cli import demo, enroll, gallery, identify, models, run, settings, tail
@@ -24,8 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -54,12 +53,14 @@ def run_command_line(arguments: list[str]) -> int:
     try:
         result = typer.main.get_command(app).main(arguments, prog_name="facestream", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return 130
-    except click.ClickException as error:
-        _complain(error.format_message() + _hint(error))
+    except TyperException as error:
+        # A command group without a command has shown its help, and has no message.
+        if message := error.format_message():
+            _complain(message + _hint(error))
         return 2
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
     except _Terminated:
         return 0
@@ -89,7 +90,7 @@ def _on_terminate(_number: int, _frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def _hint(error: click.ClickException) -> str:
+def _hint(error: TyperException) -> str:
     context = getattr(error, "ctx", None)
     return f" (see '{context.command_path} --help')" if context else ""
 

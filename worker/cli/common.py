@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -43,11 +43,12 @@ def print_json(document: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def quiet_logs(level: str = "warning") -> None:
+def quiet_logs(level: Literal["info", "warning"] = "warning") -> None:
     """Logs of commands that are not a service: warnings to standard error."""
-    from worker.logs import configure_logging
+    from worker.config import LogConfig
+    from worker.logs import configure
 
-    configure_logging(level=level, format="auto")
+    configure(LogConfig(level=level, format="human"))
 
 
 def photo_detector(min_face_px: int = PHOTO_MIN_FACE_PX, engine: str = "auto") -> Any:

@@ -25,9 +25,9 @@ def demo(
     from worker.cli.tail import table_header, table_row
     from worker.demo import run_demo
     from worker.events import encode
-    from worker.logs import configure_logging
+    from worker.cli.common import quiet_logs
 
-    configure_logging(level="warning", format="human")
+    quiet_logs()
 
     def say(line: str) -> None:
         typer.echo(line, err=json_output)

@@ -59,9 +59,9 @@ def run(
         raise ConfigError("no camera: give --source URL_OR_FILE, or list cameras in --config FILE")
 
     from worker.events import encode
-    from worker.logs import configure_logging
+    from worker.logs import configure
 
-    configure_logging(level=settings.log.level, format=settings.log.format)
+    configure(settings.log)
     from worker.service import Service
 
     service = Service(settings, on_event=(lambda event: print_json(encode(event))) if json_output else None)

@@ -1,6 +1,5 @@
 """``facestream tail``: follow the events."""
 
-import threading
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -27,14 +26,14 @@ def tail(
     """Print events as they land in the stream, as a table or --json."""
     from worker.config import load_config
     from worker.events import encode
-    from worker.publisher import connect
+    from worker.redis_client import connect
     from worker.tail import read_events
 
     quiet_logs()
     flags = {"url": redis, "stream": stream}
     config = load_config(None, {"redis": {key: value for key, value in flags.items() if value is not None}}).redis
     client = connect(config)
-    entries = read_events(client, config.stream, start=start, follow=follow, stop=threading.Event())
+    entries = read_events(client, config.stream, start=start, follow=follow)
     if not json_output:
         typer.echo(table_header())
     for _entry_id, event in _first(entries, count):
