@@ -292,6 +292,8 @@ class Gallery:
                            round(float(sample.quality), 4), _now())
                 )  # fmt: skip
             taken = [row for row, sample in enumerate(stored) if sample is not None]
+            if not taken:
+                return state
             return replace(
                 state,
                 names={identity_id: name for name, identity_id in ids.items()},
@@ -442,6 +444,8 @@ class Gallery:
         with self._changing, self._store.locked():
             self.reload_if_changed()
             state = change(self._live.state)
+            if state is self._live.state:
+                return
             version = _write(self._store, state)
             self._stamp = self._store.stamp()
             self._live = _searchable(replace(state, version=version))
