@@ -4,9 +4,15 @@ Stages know :class:`Observer` only, which does nothing; :class:`PrometheusObserv
 them. The hot loop holds no counters of its own.
 """
 
+import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from worker import __version__
 
 SourceState = Literal["connecting", "streaming", "stalled", "waiting", "ended", "failed"]
 SOURCE_STATES: Final[tuple[SourceState, ...]] = (
@@ -48,6 +54,9 @@ class Observer:
     def event_latency(self, camera_id: str, seconds: float) -> None:
         """From the frame's arrival to its event's acceptance by Redis."""
 
+    def sink_up(self, up: bool) -> None:
+        """Whether Redis took, or would take, events when last tried."""
+
     def gallery_size(self, people: int, samples: int, version: int) -> None:
         """The gallery that is searched now."""
 
@@ -55,6 +64,133 @@ class Observer:
         """A source changed its state."""
 
     @contextmanager
-    def stage(self, stage: Stage) -> Iterator[None]:
+    def stage(self, stage: Stage) -> Iterator[None]:  # noqa: ARG002
         """Times the block as one run of ``stage``."""
         yield
+
+
+_STAGE_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0)
+_LATENCY_BUCKETS_S: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0)
+_BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class PrometheusObserver(Observer):
+    """Keeps what stages report as Prometheus metrics; ``docs/metrics.md`` describes each.
+
+    ``registry`` holds the metrics of this observer and of the process, and nothing else.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._frames_read = self._counter("frames_read", "Frames that left the decoder", "camera")
+        self._frames_dropped = self._counter("frames_dropped", "Frames given up unprocessed", "camera", "reason")
+        self._faces_detected = self._counter("faces_detected", "Faces found in frames", "camera")
+        self._faces_rejected = self._counter("faces_rejected", "Faces that were not embedded", "camera", "reason")
+        self._tracks_ended = self._counter("tracks_ended", "Tracks that ended, by outcome", "camera", "reason")
+        self._events_published = self._counter("events_published", "Events that Redis accepted", "camera", "type")
+        self._events_dropped = self._counter("events_dropped", "Events given up", "camera", "reason")
+        self._stage_s = self._histogram(
+            "stage_duration_seconds", "Duration of one run of a stage", _STAGE_BUCKETS_S, "stage"
+        )
+        self._batch_items = self._histogram("batch_items", "Items in one run of a stage", _BATCH_BUCKETS, "stage")
+        self._latency_s = self._histogram(
+            "event_latency_seconds", "From a frame's arrival to its event in Redis", _LATENCY_BUCKETS_S, "camera"
+        )
+        self._queue_items = self._gauge("queue_items", "Items that wait in a queue", "queue")
+        self._sink_up = self._gauge("sink_up", "1 if Redis took events when last tried, else 0")
+        self._gallery_people = self._gauge("gallery_people", "People in the gallery that is searched")
+        self._gallery_samples = self._gauge("gallery_samples", "Faces in the gallery that is searched")
+        self._gallery_version = self._gauge("gallery_version", "Version of the gallery that is searched")
+        self._source_state = self._gauge(
+            "source_state", "1 for the state that a source is in, else 0", "camera", "state"
+        )
+        self._last_frame_s = self._gauge("last_frame_timestamp_seconds", "Unix time of a camera's last frame", "camera")
+        build = self._gauge("build_info", "1, with the versions that run as labels", "version", "python")
+        build.labels(__version__, platform.python_version()).set(1)
+        ProcessCollector(namespace="facestream", registry=self.registry)
+
+    def frame_read(self, camera_id: str) -> None:
+        self._frames_read.labels(camera_id).inc()
+        self._last_frame_s.labels(camera_id).set(time.time())
+
+    def frame_dropped(self, camera_id: str, reason: str, count: int = 1) -> None:
+        self._frames_dropped.labels(camera_id, reason).inc(count)
+
+    def faces_detected(self, camera_id: str, count: int) -> None:
+        self._faces_detected.labels(camera_id).inc(count)
+
+    def face_rejected(self, camera_id: str, reason: str, count: int = 1) -> None:
+        self._faces_rejected.labels(camera_id, reason).inc(count)
+
+    def track_ended(self, camera_id: str, outcome: str) -> None:
+        self._tracks_ended.labels(camera_id, outcome).inc()
+
+    def batch(self, stage: Stage, size: int) -> None:
+        self._batch_items.labels(stage).observe(size)
+
+    def queue_depth(self, queue: str, depth: int) -> None:
+        self._queue_items.labels(queue).set(depth)
+
+    def event_published(self, camera_id: str, event_type: str) -> None:
+        self._events_published.labels(camera_id, event_type).inc()
+
+    def event_dropped(self, camera_id: str, reason: str) -> None:
+        self._events_dropped.labels(camera_id, reason).inc()
+
+    def event_latency(self, camera_id: str, seconds: float) -> None:
+        self._latency_s.labels(camera_id).observe(seconds)
+
+    def sink_up(self, up: bool) -> None:
+        self._sink_up.set(up)
+
+    def gallery_size(self, people: int, samples: int, version: int) -> None:
+        self._gallery_people.set(people)
+        self._gallery_samples.set(samples)
+        self._gallery_version.set(version)
+
+    def source_state(self, camera_id: str, state: SourceState) -> None:
+        for known in SOURCE_STATES:
+            self._source_state.labels(camera_id, known).set(known == state)
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        begun_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stage_s.labels(stage).observe(time.perf_counter() - begun_s)
+
+    def summary(self) -> dict[str, Any]:
+        """Totals so far: ``frames`` (read), ``faces``, ``tracks`` (ended), ``events`` and ``dropped`` {reason: n}.
+
+        ``dropped`` holds frames and events alike; their reasons differ.
+        """
+        dropped: dict[str, int] = {}
+        for counter in (self._frames_dropped, self._events_dropped):
+            for labels, value in _totals(counter):
+                dropped[labels["reason"]] = dropped.get(labels["reason"], 0) + value
+        return {
+            "frames": _total(self._frames_read),
+            "faces": _total(self._faces_detected),
+            "tracks": _total(self._tracks_ended),
+            "events": _total(self._events_published),
+            "dropped": dropped,
+        }
+
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(f"facestream_{name}", description, labels, registry=self.registry)
+
+    def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
+        return Gauge(f"facestream_{name}", description, labels, registry=self.registry)
+
+    def _histogram(self, name: str, description: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"facestream_{name}", description, labels, buckets=buckets, registry=self.registry)
+
+
+def _totals(counter: Counter) -> list[tuple[dict[str, str], int]]:
+    samples = (sample for family in counter.collect() for sample in family.samples)
+    return [(sample.labels, int(sample.value)) for sample in samples if sample.name.endswith("_total")]
+
+
+def _total(counter: Counter) -> int:
+    return sum(value for _, value in _totals(counter))
