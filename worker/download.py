@@ -17,7 +17,6 @@ Progress = Callable[[str, int, int | None], None]
 
 _TRIES: Final = 5
 _TIMEOUT_S: Final = 30.0
-_CHUNK_BYTES: Final = 1 << 18
 _WORTH_RETRYING: Final = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -105,7 +104,7 @@ def _append(response: httpx.Response, part: Path, have: int, size: int | None, p
     total = have + int(length) if length.isdigit() else size
     name = part.name.removesuffix(".part")
     with part.open("ab" if have else "wb") as file:
-        for chunk in response.iter_bytes(_CHUNK_BYTES):
+        for chunk in response.iter_bytes():
             file.write(chunk)
             have += len(chunk)
             if size is not None and have > size:

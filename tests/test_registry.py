@@ -1,0 +1,296 @@
+"""Manifests, where weights are found, and how they are pulled."""
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from worker.download import download
+from worker.errors import ModelError
+from worker.registry import Manifest, find_weights, list_manifests, load_manifest, pull
+
+CONTENT = bytes(range(256)) * 4096
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "tiny",
+        "description": "a network for tests",
+        "format": "onnx",
+        "files": [{"name": "tiny.onnx", "sha256": DIGEST}],
+        "licence": "none",
+        "source": "made here",
+        "input": {"side": 32, "channel_order": "rgb", "layout": "nchw", "mean": 127.5, "scale": 127.5},
+        "alignment": {"kind": "five_point"},
+        "dimension": 8,
+        "threshold": 0.4,
+        "threshold_fitted_on": "nothing",
+    } | changes
+
+
+def written(folder: Path, **changes: Any) -> Manifest:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(document(**changes)))
+    return load_manifest(str(path))
+
+
+def shipped_like(**changes: Any) -> Manifest:
+    return Manifest.model_validate(document(**changes))
+
+
+def test_shipped_models_are_listed_with_the_default_first() -> None:
+    ids = [manifest.id for manifest in list_manifests()]
+    assert ids[0] == "vggface2-resnet50"
+    assert {"dlib-resnet", "face-reidentification-retail-0095"} < set(ids)
+    assert [load_manifest(model_id).id for model_id in ids] == ids
+
+
+def test_unknown_id_names_the_models_there_are() -> None:
+    with pytest.raises(ModelError, match=r"no model is called 'arcface'.*vggface2-resnet50.*dlib-resnet"):
+        load_manifest("arcface")
+
+
+@pytest.mark.parametrize("name", ["../secrets", "/etc/passwd", "", "a b"])
+def test_an_id_is_no_way_into_other_folders(name: str) -> None:
+    with pytest.raises(ModelError):
+        load_manifest(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"colour": "blue"}, "colour: no such field"),
+        ({"dimension": 0}, "dimension"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"files": []}, "files"),
+        ({"files": [{"name": "../x.onnx", "sha256": DIGEST}]}, "files.0.name"),
+        ({"files": [{"name": "x.onnx", "sha256": "abc"}]}, "files.0.sha256"),
+        ({"files": [{"name": "x.bin", "sha256": DIGEST}]}, "needs a file ending in .onnx"),
+        ({"alignment": {"kind": "guess"}}, "alignment"),
+        ({"alignment": {"kind": "dlib", "predictor": "p.dat"}}, "go together"),
+        ({"format": "h5", "files": [{"name": "x.h5", "sha256": DIGEST}]}, "needs 'network'"),
+        ({"input": document()["input"] | {"scale": 0}}, "input.scale"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_with_file_and_field(tmp_path: Path, changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        written(tmp_path, **changes)
+    assert field in str(caught.value)
+    assert str(tmp_path / "tiny.yaml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "- 1", "", "\xff\xfe"])
+def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"bad\.yaml"):
+        load_manifest(str(path))
+
+
+def test_the_digest_follows_what_changes_vectors_and_nothing_else() -> None:
+    base = shipped_like().preprocessing_digest
+    same = [{"threshold": 0.6}, {"description": "x"}, {"files": [{"name": "other.onnx", "sha256": DIGEST, "size": 5}]}]
+    other = [
+        {"files": [{"name": "tiny.onnx", "sha256": "0" * 64}]},
+        {"input": document()["input"] | {"channel_order": "bgr"}},
+        {"input": document()["input"] | {"mean": 0}},
+        {"alignment": {"kind": "box"}},
+        {"alignment": {"kind": "five_point", "template": [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.3, 0.8], [0.7, 0.8]]}},
+    ]
+    assert all(shipped_like(**change).preprocessing_digest == base for change in same)
+    digests = {shipped_like(**change).preprocessing_digest for change in other}
+    assert len(digests | {base}) == len(other) + 1
+
+
+def test_weights_are_found_at_any_depth_by_name_and_digest(tmp_path: Path) -> None:
+    models, deep = tmp_path / "models", tmp_path / "models" / "a" / "b"
+    deep.mkdir(parents=True)
+    (models / "tiny.onnx").write_bytes(b"another file of that name")
+    (deep / "tiny.onnx").write_bytes(CONTENT)
+    assert find_weights(shipped_like(), models, tmp_path / "cache") == {"tiny.onnx": deep / "tiny.onnx"}
+
+
+def test_weights_are_found_in_the_cache_and_beside_a_manifest_of_ones_own(tmp_path: Path) -> None:
+    cached = tmp_path / "cache" / "models" / "tiny" / "tiny.onnx"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(CONTENT)
+    assert find_weights(shipped_like(), None, tmp_path / "cache") == {"tiny.onnx": cached}
+    own = written(tmp_path)
+    (tmp_path / "tiny.onnx").write_bytes(CONTENT)
+    assert find_weights(own, None, tmp_path / "nothing") == {"tiny.onnx": tmp_path / "tiny.onnx"}
+
+
+def test_missing_weights_are_one_line_with_three_ways_on(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        find_weights(load_manifest("vggface2-resnet50"), tmp_path / "none", tmp_path / "cache")
+    message = str(caught.value)
+    assert "facestream models pull vggface2-resnet50" in message
+    assert "rcmalli_vggface_tf_notop_resnet50.h5" in message
+    assert str(tmp_path / "none") in message
+    assert "--model" in message
+    assert "\n" not in message
+
+
+def test_a_wrong_file_shows_both_digests(tmp_path: Path) -> None:
+    (tmp_path / "tiny.onnx").write_bytes(b"damaged")
+    with pytest.raises(ModelError) as caught:
+        find_weights(shipped_like(), tmp_path, tmp_path / "cache")
+    assert DIGEST in str(caught.value)
+    assert hashlib.sha256(b"damaged").hexdigest() in str(caught.value)
+
+
+def test_dlib_weights_come_from_the_installed_package(tmp_path: Path) -> None:
+    pytest.importorskip("dlib")
+    manifest = load_manifest("dlib-resnet")
+    found = find_weights(manifest, None, tmp_path)
+    assert set(found) == {file.name for file in manifest.files}
+    assert pull(manifest, tmp_path) == found
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``CONTENT`` with byte ranges, and can be told to misbehave."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content = CONTENT
+        self.broken_after: list[int] = []
+        self.statuses: list[int] = []
+        self.ignores_ranges = False
+        self.ranges: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://user:secret@127.0.0.1:{self.server_address[1]}/tiny.onnx"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.ranges.append(wanted)
+        if self.server.statuses:
+            self.send_error(self.server.statuses.pop(0))
+            return
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if self.server.ignores_ranges:
+            start = 0
+        body = self.server.content[start:]
+        if wanted and not body:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.broken_after.pop(0)] if self.server.broken_after else body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def fetch(server: Server, target: Path, **arguments: Any) -> None:
+    download(server.url, target, **({"sha256": DIGEST, "size": len(CONTENT), "retry_wait_s": 0} | arguments))
+
+
+def test_pull_places_the_file_and_does_not_fetch_it_twice(server: Server, tmp_path: Path) -> None:
+    manifest = shipped_like(files=[{"name": "tiny.onnx", "sha256": DIGEST, "size": len(CONTENT), "url": server.url}])
+    seen: list[tuple[str, int, int | None]] = []
+    found = pull(manifest, tmp_path, lambda *step: seen.append(step))
+    assert found["tiny.onnx"].read_bytes() == CONTENT
+    assert seen[-1] == ("tiny.onnx", len(CONTENT), len(CONTENT))
+    assert find_weights(manifest, None, tmp_path) == found
+    assert pull(manifest, tmp_path) == found
+    assert len(server.ranges) == 1
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    server.broken_after = [300_000, 200_000]
+    fetch(server, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == CONTENT
+    starts = [int(wanted.removeprefix("bytes=").removesuffix("-")) for wanted in server.ranges[1:] if wanted]
+    assert len(starts) == 2
+    assert 0 < starts[0] < starts[1] <= 500_000
+
+
+def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "x.part").write_bytes(CONTENT[:1000])
+    fetch(server, tmp_path / "x")
+    assert server.ranges == ["bytes=1000-"]
+    assert (tmp_path / "x").read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
+    server.ignores_ranges = True
+    (tmp_path / "x.part").write_bytes(b"?" * 1000)
+    fetch(server, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+def test_a_leftover_that_is_too_long_starts_over(server: Server, tmp_path: Path, size: int | None) -> None:
+    (tmp_path / "x.part").write_bytes(CONTENT + b"more")
+    fetch(server, tmp_path / "x", size=size)
+    assert (tmp_path / "x").read_bytes() == CONTENT
+
+
+def test_failures_of_the_moment_are_tried_again(server: Server, tmp_path: Path) -> None:
+    server.statuses = [503, 429]
+    fetch(server, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == CONTENT
+
+
+def test_a_server_that_stays_away_is_one_line_and_keeps_what_came(server: Server, tmp_path: Path) -> None:
+    server.broken_after = [1000] * 5
+    with pytest.raises(ModelError, match="again to go on") as caught:
+        fetch(server, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    assert (tmp_path / "x.part").read_bytes() == CONTENT[:5000]
+    assert "secret" not in str(caught.value)
+
+
+def test_a_refusal_is_not_tried_again(server: Server, tmp_path: Path) -> None:
+    server.statuses = [404]
+    with pytest.raises(ModelError, match="answers 404") as caught:
+        fetch(server, tmp_path / "x")
+    assert len(server.ranges) == 1
+    assert "secret" not in str(caught.value)
+
+
+def test_another_file_of_the_same_length_is_refused_with_both_digests(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT[::-1]
+    with pytest.raises(ModelError) as caught:
+        fetch(server, tmp_path / "x")
+    assert DIGEST in str(caught.value)
+    assert hashlib.sha256(server.content).hexdigest() in str(caught.value)
+    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "x.part").exists()
+
+
+def test_a_longer_file_is_not_read_to_its_end(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT * 2
+    with pytest.raises(ModelError, match="more than the expected"):
+        fetch(server, tmp_path / "x")
+
+
+def test_a_model_without_an_address_says_where_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be pulled.*open_model_zoo"):
+        pull(load_manifest("face-reidentification-retail-0095"), tmp_path)
