@@ -1,0 +1,122 @@
+"""Geometry of boxes, in pure NumPy.
+
+Boxes are (n, 4) arrays of x1, y1, x2, y2 in px, x2 and y2 exclusive; n = 0 is fine everywhere.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.floating]
+Overlap = Literal["union", "min"]
+
+
+def area(boxes: Boxes) -> Boxes:
+    """Area of each box, (n,) px²."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def iou_matrix(a: Boxes, b: Boxes) -> Boxes:
+    """Intersection over union of each box of ``a`` (n, 4) with each of ``b`` (m, 4): (n, m), 0..1."""
+    return _overlap(a[:, None, :], b[None, :, :], "union")
+
+
+def clip(boxes: Boxes, width: float, height: float) -> Boxes:
+    """The boxes cut off at the edges of a picture of ``width`` by ``height`` px."""
+    limit = np.array([width, height, width, height], boxes.dtype)
+    return np.clip(boxes, 0, limit)
+
+
+def square(boxes: Boxes) -> Boxes:
+    """Squares with the boxes' centres and longer sides."""
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True, initial=0) / 2
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def expand(boxes: Boxes, factor: float) -> Boxes:
+    """The boxes enlarged about their centres: sides times ``factor``."""
+    half = (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def nearest_to_centre(boxes: Boxes, width: float, height: float) -> int:
+    """Index of the box whose centre is nearest that of a picture of ``width`` by ``height`` px; needs one box."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return int(np.argmin(np.square(centres - np.array([width / 2, height / 2])).sum(axis=1)))
+
+
+def nms(
+    boxes: Boxes,
+    scores: NDArray[np.floating],
+    threshold: float,
+    *,
+    groups: NDArray[np.integer] | None = None,
+    overlap: Overlap = "union",
+) -> NDArray[np.intp]:
+    """Indices of the boxes that no higher-scored box of the same group overlaps by more than ``threshold``.
+
+    This is the rule of the MTCNN reference implementation: a box falls to *any* better one, even to one that
+    falls itself, so the answer needs no loop. Of equal scores the earlier box counts as the better.
+
+    Args:
+        boxes: (n, 4).
+        scores: (n,).
+        threshold: overlap, 0..1.
+        groups: (n,) integers; boxes of different groups (images, pyramid levels) never meet. Default: one group.
+        overlap: what the intersection is divided by: the union of the two, or the smaller of them.
+
+    Returns:
+        (k,) indices, best score first.
+    """
+    ranked = np.argsort(-scores, kind="stable")
+    if len(ranked) < 2:
+        return ranked
+    better, worse = _close_pairs(boxes, ranked, threshold if overlap == "union" else 0.0, groups)
+    falls = _overlap(boxes[better], boxes[worse], overlap) > threshold
+    kept = np.ones(len(boxes), bool)
+    kept[worse[falls]] = False
+    return ranked[kept[ranked]]
+
+
+def _overlap(a: Boxes, b: Boxes, overlap: Overlap) -> Boxes:
+    """Overlap of boxes in the last axis, broadcast; boxes without area overlap nothing."""
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    np.maximum(sides, 0, out=sides)
+    shared = sides[..., 0] * sides[..., 1]
+    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
+    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
+    whole = area_a + area_b - shared if overlap == "union" else np.minimum(area_a, area_b)
+    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+
+
+def _close_pairs(
+    boxes: Boxes, ranked: NDArray[np.intp], threshold: float, groups: NDArray[np.integer] | None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs (better, worse) of one group that can overlap by more than ``threshold`` of their union.
+
+    An overlap above t leaves the right one of two boxes starting within (1 - t) widths of the left one, so with
+    the boxes sorted by their left edge the partners of each are one run: pairs grow with the crowding of the
+    picture, not with the square of the number of boxes.
+    """
+    left = boxes[:, 0].astype(np.float64)
+    reach = (1 - threshold) * (boxes[:, 2] - boxes[:, 0]).clip(0)
+    if groups is not None:
+        span = left.max() - left.min() + reach.max() + 1
+        left = left + groups * span
+    order = np.argsort(left, kind="stable")
+    left = left[order]
+    ends = np.searchsorted(left, left + reach[order], side="right")
+    counts = ends - np.arange(1, len(left) + 1)
+    first = np.repeat(np.arange(len(left)), counts)
+    runs = np.repeat(np.cumsum(counts) - counts, counts)
+    second = first + 1 + np.arange(len(first)) - runs
+    first, second = order[first], order[second]
+    meet = (boxes[first, 1] < boxes[second, 3]) & (boxes[second, 1] < boxes[first, 3])
+    first, second = first[meet], second[meet]
+    rank = np.empty_like(ranked)
+    rank[ranked] = np.arange(len(ranked))
+    swap = rank[first] > rank[second]
+    return np.where(swap, second, first), np.where(swap, first, second)

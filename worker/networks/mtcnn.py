@@ -1,0 +1,150 @@
+"""The three MTCNN networks (Zhang et al. 2016), with the weights that the PyPI package ``mtcnn`` 1.0.0 carries.
+
+Each takes uint8 RGB pixels as they are: the usual ``(x - 127.5) / 128`` is folded into the first convolution,
+which is exact because none of these convolutions pads. Instead of two softmax classes each gives the difference
+of their logits, face minus not face, which has the same order and spares the exponentials.
+"""
+
+import hashlib
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.errors import ModelError
+
+Part = Literal["proposal", "refinement", "output"]
+
+_FILES: Final[dict[Part, tuple[str, str]]] = {
+    "proposal": ("pnet.lz4", "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5"),
+    "refinement": ("rnet.lz4", "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee"),
+    "output": ("onet.lz4", "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3"),
+}
+_REMEDY: Final = "install mtcnn==1.0.0 again (pip install --force-reinstall --no-deps mtcnn==1.0.0)"
+
+
+def network_digest(part: Part) -> str:
+    """What determines the network ``part``: its weights and this module, as one digest."""
+    return hashlib.sha256(_FILES[part][1].encode() + Path(__file__).read_bytes()).hexdigest()
+
+
+def load_weights(part: Part) -> list[NDArray[np.float32]]:
+    """The arrays of one network, from the installed ``mtcnn`` package and nowhere else.
+
+    The files are pickles, so their bytes are checked against a pinned digest before they are interpreted.
+
+    Raises:
+        ModelError: the package or the file is missing, or the file is not the released one.
+    """
+    name, expected = _FILES[part]
+    package = importlib.util.find_spec("mtcnn")
+    if package is None or not package.submodule_search_locations:
+        raise ModelError(f"MTCNN's weights are missing: the package mtcnn is not installed; {_REMEDY}")
+    path = Path(package.submodule_search_locations[0]).resolve() / "assets" / "weights" / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"MTCNN's weights {path}: {error.strerror or error}; {_REMEDY}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ModelError(f"MTCNN's weights {path} are not the released ones: sha256 {found}, not {expected}; {_REMEDY}")
+    return [np.asarray(array, np.float32) for array in joblib.load(io.BytesIO(content))]
+
+
+def build(part: Part, dtype: str = "float32") -> Any:
+    """One network as a ``keras.Model`` with its weights, computing by the Keras policy ``dtype``.
+
+    ``proposal``: uint8 (b, H, W / 2, 6), the pixels with their columns in pairs, H and W even -> float32
+    (b, H / 2 - 5, W / 2 - 5, 5), one cell for each 12x12 px window at a stride of 2 px: logit difference, then
+    offsets of x1, y1, x2, y2 in window sizes.
+    ``refinement``: uint8 (n, 24, 24, 3) -> float32 (n, 5), the same five.
+    ``output``: uint8 (n, 48, 48, 3) -> float32 (n, 15), the same five, then x of the five landmarks, then y.
+
+    Raises:
+        ModelError: see :func:`load_weights`.
+    """
+    import keras  # noqa: PLC0415 - takes seconds, and a worker with a warm cache never needs it
+
+    policy_before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        inputs, outputs = _proposal(keras) if part == "proposal" else _refiner(keras, part)
+        network = keras.Model(inputs, keras.ops.cast(outputs, "float32"), name=part)
+    finally:
+        keras.config.set_dtype_policy(policy_before)
+    network.set_weights(_ported(part, load_weights(part)))
+    return network
+
+
+def _proposal(keras: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """The first convolution and its 2x2 pooling as four strided convolutions and a maximum.
+
+    A convolution of three channels followed by a pooling keeps a processor waiting for memory; on pairs of
+    columns, six channels deep, each of the four places in the pooling window is a strided convolution of its own
+    that writes a quarter as much.
+    """
+    layers = keras.layers
+    inputs = keras.Input((None, None, 6), dtype="uint8", name="pixels")
+    x = keras.ops.cast(inputs, "float32")
+    places = [layers.Conv2D(10, (4, 2), strides=(2, 1), name=f"conv1_{place}")(x) for place in range(4)]
+    x = layers.Maximum(name="pool1")(
+        [layers.PReLU(shared_axes=[1, 2], name=f"prelu1_{i}")(p) for i, p in enumerate(places)]
+    )
+    for number, count in ((2, 16), (3, 32)):
+        x = layers.Conv2D(count, 3, name=f"conv{number}")(x)
+        x = layers.PReLU(shared_axes=[1, 2], name=f"prelu{number}")(x)
+    return inputs, layers.Conv2D(5, 1, name="heads")(x)
+
+
+def _refiner(keras: Any, part: Part) -> tuple[Any, Any]:  # noqa: ANN401
+    layers = keras.layers
+    side, channels, kernels, pools, dense, heads = _REFINERS[part]
+    inputs = keras.Input((side, side, 3), dtype="uint8", name="pixels")
+    x = keras.ops.cast(inputs, "float32")
+    for number, (count, kernel, pool) in enumerate(zip(channels, kernels, pools, strict=True), start=1):
+        x = layers.Conv2D(count, kernel, name=f"conv{number}")(x)
+        x = layers.PReLU(shared_axes=[1, 2], name=f"prelu{number}")(x)
+        if pool:
+            x = layers.MaxPooling2D(pool[0], 2, padding=pool[1], name=f"pool{number}")(x)
+    x = layers.Permute((2, 1, 3), name="columns_first")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(dense, name="dense")(x)
+    x = layers.PReLU(name="prelu_dense")(x)
+    return inputs, layers.Dense(heads, name="heads")(x)
+
+
+_Pool = tuple[int, Literal["same", "valid"]] | None
+_REFINERS: Final[dict[Part, tuple[int, tuple[int, ...], tuple[int, ...], tuple[_Pool, ...], int, int]]] = {
+    "refinement": (24, (28, 48, 64), (3, 3, 2), ((3, "same"), (3, "valid"), None), 128, 5),
+    "output": (48, (32, 64, 64, 128), (3, 3, 3, 2), ((3, "same"), (3, "valid"), (2, "same"), None), 256, 15),
+}
+
+
+def _ported(part: Part, arrays: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """The released arrays with the normalisation folded in and the heads joined into one."""
+    heads = next(i for i in range(len(arrays) - 1) if arrays[i].shape[-1] == 4 and arrays[i + 1].shape == (4,))
+    trunk, tail = arrays[:heads], arrays[heads:]
+    kernel = trunk[0] / 128
+    first = [kernel, trunk[1] - 127.5 * kernel.sum(axis=(0, 1, 2))]
+    if part == "proposal":
+        first = [array for row in (0, 1) for column in (0, 1) for array in (_placed(kernel, row, column), first[1])]
+        first += [trunk[2]] * 4
+        trunk = trunk[1:]
+    weights, biases = tail[::2], tail[1::2]
+    joined = [np.concatenate([_face_minus_not(part[-1]), *part[:-1]], axis=-1) for part in (weights, biases)]
+    return [*first, *trunk[2:], *joined]
+
+
+def _placed(kernel: NDArray[np.float32], row: int, column: int) -> NDArray[np.float32]:
+    """A 3x3 kernel at one place of a pooling window: (4, 2, 6, n) over pairs of columns."""
+    whole = np.zeros((4, 4, *kernel.shape[2:]), np.float32)
+    whole[row : row + 3, column : column + 3] = kernel
+    return whole.reshape(4, 2, 6, -1)
+
+
+def _face_minus_not(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    return array[..., 1:] - array[..., :1]
