@@ -30,7 +30,9 @@ def connect(config: RedisConfig) -> redis.Redis:
     client = _client(config)
     try:
         # Without leave for MULTI, a batch would be written and yet fail, and so be written again and again.
-        client.pipeline(transaction=True).ping().execute()
+        with client.pipeline(transaction=True) as pipeline:
+            pipeline.ping()
+            pipeline.execute()
         if CAMERA_PLACEHOLDER not in config.stream:
             _check_key(client, config)
     except (RedisError, OSError) as error:

@@ -18,7 +18,7 @@ from worker.types import Event
 _COUNT: Final = 500
 _REMEMBERED_EVENTS: Final = 65_536
 _DOUBLINGS: Final = 10
-_SOCKET_SHARE: Final = 0.8
+_SOCKET_SHARE: Final = 0.5
 
 _log = get_logger(__name__)
 _backoff: Final = FullJitterBackoff(cap=5.0, base=0.1)
