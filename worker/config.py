@@ -223,7 +223,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigError(f"configuration {path}: the top level must be a mapping of fields, not {type(document).__name__}")
+        raise ConfigError(
+            f"configuration {path}: the top level must be a mapping of fields, not {type(document).__name__}"
+        )
     return document
 
 

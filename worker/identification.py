@@ -46,9 +46,7 @@ def only_central(found: Detections, image: Image) -> Detections:
     return found.take(np.array([nearest_to_centre(found.boxes, image.shape[1], image.shape[0])]))
 
 
-def central_embeddings(
-    images: Sequence[Image], detector: FaceDetector, embedder: FaceEmbedder
-) -> list[Embeddings]:
+def central_embeddings(images: Sequence[Image], detector: FaceDetector, embedder: FaceEmbedder) -> list[Embeddings]:
     """For each image the embedding (1, d) of the face nearest its centre, or (0, d) where there is none."""
     found = detector.detect(images)
     return [

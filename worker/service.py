@@ -8,12 +8,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
-
-import structlog
 
 from worker.batching import Batcher, FrameBuffer
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir
@@ -28,8 +26,6 @@ from worker.publisher import Publisher
 from worker.redis_client import connect
 from worker.source import CameraReader
 from worker.types import Event, Frame
-
-log = structlog.get_logger()
 
 IDLE_TICK_S = 0.5
 """How often time alone is looked at when no frame comes."""
@@ -179,7 +175,7 @@ class Service:
         if not self._config.metrics.enabled:
             yield
             return
-        with HealthServer(self._config.metrics, health, self._observer.registry):
+        with closing(HealthServer(self._config.metrics, health, self._observer.registry)):
             yield
 
     @contextmanager

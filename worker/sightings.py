@@ -204,8 +204,7 @@ class CameraSightings:
         if count < self._config.max_embeddings and not self._is_settled(sighting):
             return True
         return (
-            area_px > CLOSER_FACTOR * sighting.embedded_area_px
-            or pts_s - sighting.embedded_pts_s >= RECHECK_INTERVAL_S
+            area_px > CLOSER_FACTOR * sighting.embedded_area_px or pts_s - sighting.embedded_pts_s >= RECHECK_INTERVAL_S
         )
 
     def _is_settled(self, sighting: Sighting) -> bool:

@@ -30,7 +30,7 @@ app = typer.Typer(
 
 @app.callback()
 def _root(
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (accepted after any command)."),  # noqa: ARG001
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (accepted after any command)."),
 ) -> None:
     pass
 

@@ -22,10 +22,10 @@ def demo(
     """Make a clip, enrol one person from a still, run the worker on an embedded Redis, show what it publishes."""
     import dataclasses
 
+    from worker.cli.common import quiet_logs
     from worker.cli.tail import table_header, table_row
     from worker.demo import run_demo
     from worker.events import encode
-    from worker.cli.common import quiet_logs
 
     quiet_logs()
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from worker.cli.common import (
+    PHOTO_MIN_FACE_PX,
     AsJson,
     EngineName,
     GalleryPath,
     ModelName,
     ModelsDir,
-    PHOTO_MIN_FACE_PX,
     open_embedder,
     photo_detector,
     print_json,
@@ -48,9 +48,7 @@ def enroll(
     if existing:
         existing.require_model(embedder.model_id, embedder.preprocessing_digest)
     detector = photo_detector(min_face_px, engine)
-    target = existing or Gallery.create(
-        gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension
-    )
+    target = existing or Gallery.create(gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
     accepted = rejected = 0
     for result in enroll_photos(photos, target, detector, embedder):
         accepted, rejected = accepted + result.accepted, rejected + (not result.accepted)

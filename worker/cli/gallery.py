@@ -65,9 +65,7 @@ def remove(who: Who, gallery: GalleryPath) -> None:
 
 
 @_app.command()
-def rename(
-    who: Who, name: Annotated[str, typer.Argument(help="The new name.")], gallery: GalleryPath
-) -> None:
+def rename(who: Who, name: Annotated[str, typer.Argument(help="The new name.")], gallery: GalleryPath) -> None:
     """Give a person another name; the id stays."""
     opened = _open(gallery)
     person = opened.person(who)
