@@ -167,6 +167,20 @@ def test_events_wait_while_redis_hangs_and_none_is_lost(
     assert unique == events
 
 
+def test_broken_connections_may_repeat_an_event_but_lose_and_reorder_none(
+    redis_url: str, outbox: Callable[..., Publisher]
+) -> None:
+    publisher = outbox()
+    events = [make_event(i) for i in range(2000)]
+    with redis.Redis.from_url(redis_url) as saboteur:
+        for i, event in enumerate(events):
+            publisher.publish(event)
+            if i % 100 == 50:
+                saboteur.execute_command("CLIENT", "KILL", "TYPE", "normal")
+    assert publisher.close(PATIENCE_S) == 0
+    assert list({event.event_id: event for event in stored(redis_url)}.values()) == events
+
+
 def test_a_full_buffer_drops_further_events_and_counts_them(
     redis_server: RedisServer, outbox: Callable[..., Publisher], caplog: pytest.LogCaptureFixture
 ) -> None:
