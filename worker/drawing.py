@@ -68,7 +68,7 @@ def draw_faces(
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
-    line_px = max(1, round(min(height, width) / 300))
+    line_px = max(2, round(min(height, width) / 300))
     font_px = int(np.clip(min(height, width) / 32, 11, 44))
     # Labels go on after all boxes, so that no box is drawn over a neighbour's name.
     taken: list[tuple[int, int, int, int]] = []
@@ -138,10 +138,11 @@ def pair_sheet(faces: Sequence[tuple[str, Image, Detections]], caption: str, pat
         SinkError: ``path`` cannot be written.
     """
     height_px = 420
-    pictures = [
-        _resized(Pillow.fromarray(draw_faces(image, found.boxes, [""] * len(found))), 640, height_px)
-        for _name, image, found in faces
-    ]
+    pictures = []
+    for _name, image, found in faces:
+        picture = _resized(Pillow.fromarray(image), 640, height_px)
+        boxes = found.boxes * (picture.width / image.shape[1])
+        pictures.append(Pillow.fromarray(draw_faces(np.asarray(picture), boxes, [""] * len(found))))
     width = sum(picture.width + _GAP_PX for picture in pictures) + _GAP_PX
     width = max(width, _text_width(caption, 20) + 2 * _GAP_PX)
     sheet = Pillow.new("RGB", (width, height_px + 96), _PAPER)
@@ -197,9 +198,7 @@ def _label_place(
     return (free or fitting or [last_resort])[0]
 
 
-def _paste(
-    canvas: Image, patch: Image, corner: tuple[int, int], taken: list[tuple[int, int, int, int]]
-) -> None:
+def _paste(canvas: Image, patch: Image, corner: tuple[int, int], taken: list[tuple[int, int, int, int]]) -> None:
     x, y = corner
     height, width = canvas[y : y + patch.shape[0], x : x + patch.shape[1]].shape[:2]
     canvas[y : y + height, x : x + width] = patch[:height, :width]
@@ -245,7 +244,8 @@ def _wrapped(text: str, width_px: int, font_px: int) -> list[str]:
 
 
 def _fitted(text: str, width_px: int, font_px: int) -> str:
-    """``text``, cut short with an ellipsis where it is wider than ``width_px``."""
+    """``text`` on one line, cut short with an ellipsis where it is wider than ``width_px``."""
+    text = " ".join(text.split())
     if _text_width(text, font_px) <= width_px:
         return text
     while text and _text_width(text + "…", font_px) > width_px:

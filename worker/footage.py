@@ -37,9 +37,7 @@ _OUTLINE: Final = (
 )  # fmt: skip
 
 
-_FIRST_WALK: Final = np.array(
-    [(0.0, -170, 0.8), (1.6, 420, 1.1), (2.4, 600, 1.45), (3.2, 660, 1.6), (4.4, 1600, 1.3)]
-)
+_FIRST_WALK: Final = np.array([(0.0, -170, 0.8), (1.6, 420, 1.1), (2.4, 600, 1.45), (3.2, 660, 1.6), (4.4, 1600, 1.3)])
 _SECOND_WALK: Final = np.array([(0.0, 1420, 0.75), (1.4, 850, 0.85), (2.2, 700, 0.9), (3.6, -180, 1.0)])
 
 
@@ -97,16 +95,16 @@ def _walk(picture: Image, person: NDArray[np.uint8], t: float, path: NDArray[np.
     # Her picture ends at the waist: keep that end below the lower edge, and her hair below the upper one.
     y = max(SIZE[1] - (512 - _FACE_CENTRE[1]) * scale, 108 * scale + 8) + 5 * stride * abs(math.sin(2 * math.pi * t))
     tilt_deg = 1.5 * math.sin(1.7 * math.pi * t)
-    _paint(picture, person, _FACE_CENTRE, (x, y), scale, tilt_deg, blur_px=round(speed / FPS / 2))
+    paint(picture, person, _FACE_CENTRE, (x, y), scale, tilt_deg, blur_px=round(speed / FPS / 2))
 
 
 def _prowl(picture: Image, cat: NDArray[np.uint8], progress: float) -> None:
     x = SIZE[0] + 200 - progress * (SIZE[0] + 400)
     y = 545 - 14 * abs(math.sin(6 * math.pi * progress))
-    _paint(picture, cat, (225, 150), (x, y), 0.8, 3 * math.sin(6 * math.pi * progress), blur_px=5)
+    paint(picture, cat, (225, 150), (x, y), 0.8, 3 * math.sin(6 * math.pi * progress), blur_px=5)
 
 
-def _paint(
+def paint(
     picture: Image,
     figure: NDArray[np.uint8],
     anchor: tuple[float, float],
@@ -137,16 +135,17 @@ def _paint(
 def _person(portrait: Image) -> NDArray[np.uint8]:
     mask = np.zeros(portrait.shape[:2], np.uint8)
     cv2.fillPoly(mask, [np.array(_OUTLINE, np.int32)], 255)
-    return _cut_out(portrait, mask, feather_px=2.0)
+    # A little inside the outline, for the studio's bright wall shines round her.
+    return cut_out(portrait, cv2.erode(mask, np.ones((5, 5), np.uint8)), feather_px=1.5)
 
 
 def _cat(photo: Image) -> NDArray[np.uint8]:
     mask = np.zeros(photo.shape[:2], np.uint8)
     cv2.ellipse(mask, (222, 150), (172, 132), 0, 0, 360, 255, -1)
-    return _cut_out(photo, mask, feather_px=7.0)
+    return cut_out(photo, mask, feather_px=7.0)
 
 
-def _cut_out(photo: Image, mask: NDArray[np.uint8], feather_px: float) -> NDArray[np.uint8]:
+def cut_out(photo: Image, mask: NDArray[np.uint8], *, feather_px: float) -> NDArray[np.uint8]:
     """uint8 (H, W, 4): RGB times alpha, and alpha with a soft edge."""
     alpha = cv2.GaussianBlur(mask, (0, 0), feather_px)
     colours = cv2.multiply(photo, cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
@@ -175,7 +174,7 @@ def _room() -> Image:
 def _write_photo(portrait: Image, path: Path) -> None:
     """Another picture of her than any in the clip: head and shoulders, larger, tilted, brighter, JPEG."""
     matrix = cv2.getRotationMatrix2D(_FACE_CENTRE, -4.0, 1.9)
-    matrix[:, 2] += np.subtract((300, 290), _FACE_CENTRE)
+    matrix[:, 2] += np.subtract((300, 208), _FACE_CENTRE)
     photo = cv2.warpAffine(portrait, matrix, (600, 720), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     brighter = 255 * (photo.astype(np.float32) / 255) ** 0.88
     save_picture(np.clip(brighter + 4, 0, 255).astype(np.uint8), path)
