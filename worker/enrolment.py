@@ -165,8 +165,9 @@ class _Run:
 
     def note(self, photo: str, sha256: str) -> str:
         """Remembers a photo by its digest; returns the earlier one with the same bytes, or an empty string."""
-        known = self._photos.setdefault(sha256, photo)
-        return "" if known is photo else known
+        known = self._photos.get(sha256, "")
+        self._photos.setdefault(sha256, photo)
+        return known
 
     def take(self, photos: Sequence[_Photo]) -> None:
         """Decides on a batch of photos."""

@@ -405,7 +405,7 @@ class Gallery:
                     f"(preprocessing {state.preprocessing_digest}), not {before.model_id} "
                     f"({before.preprocessing_digest}); restart with the new model"
                 )
-            if state.version == before.version:
+            if (state.version, state.created_at) == (before.version, before.created_at):
                 return False
             self._live = _searchable(state)
             return True

@@ -1,0 +1,411 @@
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from worker.errors import GalleryError
+from worker.gallery import Gallery, NewSample
+from worker.types import Embeddings
+
+MODEL, DIGEST, DIMENSION = "tiny", "digest-1", 8
+
+
+def vector(seed: int) -> np.ndarray:
+    made = np.random.default_rng(seed).normal(size=DIMENSION)
+    return (made / np.linalg.norm(made)).astype(np.float32)
+
+
+def sample(name: str, seed: int) -> NewSample:
+    return NewSample(name, vector(seed), f"{seed}.jpg", hashlib.sha256(str(seed).encode()).hexdigest(), quality=0.5)
+
+
+def probe(*seeds: int, model_id: str = MODEL) -> Embeddings:
+    return Embeddings(np.stack([vector(seed) for seed in seeds]), model_id)
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Gallery:
+    return Gallery.create(tmp_path / "gallery", MODEL, DIGEST, DIMENSION)
+
+
+def snapshots(gallery: Gallery) -> list[Path]:
+    return sorted(path for path in (gallery.path / "snapshots").iterdir() if not path.name.startswith("."))
+
+
+def test_what_is_enrolled_is_found_again_after_reopening(gallery: Gallery) -> None:
+    gallery.add([sample("Zoë van Dijk", 1), sample("Zoë van Dijk", 2), sample("李 雷", 3)])
+    reopened = Gallery.open(gallery.path)
+    assert [(person.name, len(person.samples)) for person in reopened.people()] == [("Zoë van Dijk", 2), ("李 雷", 1)]
+    zoe, li = reopened.search(probe(2, 3))
+    assert (zoe.identity_name, zoe.similarity) == ("Zoë van Dijk", pytest.approx(1.0, abs=1e-5))
+    assert zoe.runner_up == pytest.approx(float(vector(2) @ vector(3)), abs=1e-5)
+    assert zoe.runner_up_name == "李 雷"
+    assert li.identity_id == reopened.person("李 雷").identity_id
+    stored = reopened.person("李 雷").samples[0]
+    assert (stored.photo, stored.quality) == ("3.jpg", 0.5)
+    assert stored.added_at.endswith("Z")
+
+
+def test_a_gallery_of_one_person_has_no_runner_up(gallery: Gallery) -> None:
+    gallery.add([sample("a", 1), sample("a", 2)])
+    (found,) = gallery.search(probe(1))
+    assert (found.runner_up, found.runner_up_id, found.runner_up_name) == (-1.0, "", "")
+
+
+def test_an_empty_gallery_gives_nobody(gallery: Gallery) -> None:
+    (found,) = gallery.search(probe(1))
+    assert (found.identity_id, found.identity_name, found.similarity, found.runner_up) == (None, "", -1.0, -1.0)
+
+
+def test_the_same_photo_is_not_taken_twice(gallery: Gallery) -> None:
+    first, again = gallery.add([sample("a", 1), sample("b", 1)])
+    assert first is not None
+    assert again is None
+    version = gallery.version
+    assert gallery.add([sample("a", 1)]) == [None]
+    assert gallery.version == version
+    assert gallery.sample_count == 1
+
+
+@pytest.mark.parametrize("bad", [np.zeros(DIMENSION), np.full(DIMENSION, np.nan), np.ones(DIMENSION)])
+def test_no_vector_that_is_not_of_unit_length_gets_in(gallery: Gallery, bad: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="unit length"):
+        gallery.add([sample("a", 1), NewSample("b", bad.astype(np.float32), "x.jpg", "0")])
+    assert len(gallery) == 0
+
+
+def test_the_id_survives_a_new_name(gallery: Gallery) -> None:
+    gallery.add([sample("a", 1), sample("b", 2)])
+    before = gallery.person("a").identity_id
+    assert gallery.rename("a", "A. Smith").identity_id == before
+    (found,) = Gallery.open(gallery.path).search(probe(1))
+    assert (found.identity_id, found.identity_name) == (before, "A. Smith")
+    with pytest.raises(GalleryError, match="already"):
+        gallery.rename(before, "b")
+    with pytest.raises(GalleryError, match="nobody called 'a'"):
+        gallery.person("a")
+
+
+def test_a_person_goes_with_the_last_sample(gallery: Gallery) -> None:
+    gallery.add([sample("a", 1), sample("a", 2), sample("b", 3)])
+    first, second = gallery.person("a").samples
+    gallery.remove_sample(first.sample_id)
+    assert len(gallery.person("a").samples) == 1
+    gallery.remove_sample(second.sample_id)
+    assert [person.name for person in gallery.people()] == ["b"]
+    with pytest.raises(GalleryError, match="no sample"):
+        gallery.remove_sample(second.sample_id)
+
+
+def test_another_model_is_refused_by_both_names(gallery: Gallery) -> None:
+    with pytest.raises(GalleryError, match=r"tiny.*other"):
+        Gallery.open(gallery.path, model_id="other")
+    with pytest.raises(GalleryError, match=r"digest-1.*digest-2"):
+        Gallery.open(gallery.path, model_id=MODEL, preprocessing_digest="digest-2")
+    with pytest.raises(GalleryError, match=r"tiny.*other"):
+        gallery.search(probe(1, model_id="other"))
+
+
+def test_missing_and_foreign_folders(tmp_path: Path, gallery: Gallery) -> None:
+    assert not Gallery.exists(tmp_path / "none")
+    with pytest.raises(GalleryError, match=r"no gallery at .*enroll"):
+        Gallery.open(tmp_path / "none")
+    with pytest.raises(GalleryError, match="exists already"):
+        Gallery.create(gallery.path, MODEL, DIGEST, DIMENSION)
+    foreign = tmp_path / "holiday"
+    foreign.mkdir()
+    (foreign / "beach.jpg").touch()
+    with pytest.raises(GalleryError, match="not empty and not a gallery"):
+        Gallery.create(foreign, MODEL, DIGEST, DIMENSION)
+    with pytest.raises(GalleryError, match="is a file"):
+        Gallery.create(foreign / "beach.jpg", MODEL, DIGEST, DIMENSION)
+
+
+def test_thresholds_are_kept_for_each_camera(gallery: Gallery) -> None:
+    assert gallery.threshold_of("door") is None
+    gallery.set_thresholds(0.4, {"door": 0.5}, {"far": 1e-4})
+    reopened = Gallery.open(gallery.path)
+    assert (reopened.threshold, reopened.threshold_of("door"), reopened.threshold_of("yard")) == (0.4, 0.5, 0.4)
+    assert reopened.calibration == {"far": 1e-4}
+    with pytest.raises(ValueError, match="cosine"):
+        gallery.set_thresholds(40.0, {}, {})
+
+
+def test_export_needs_no_pickle(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.add([sample("Zoë", 1), sample("b", 2)])
+    assert gallery.export_npz(tmp_path / "out.npz") == 2
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as exported:
+        assert exported["names"].tolist() == ["Zoë", "b"]
+        assert exported["identity_ids"][0] == gallery.person("Zoë").identity_id
+        assert exported["embeddings"] == pytest.approx(np.stack([vector(1), vector(2)]))
+        assert len(exported["faces"]) == 0
+    with pytest.raises(GalleryError, match="cannot write"):
+        gallery.export_npz(tmp_path / "missing" / "out.npz")
+
+
+def test_a_gallery_in_memory_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gallery = Gallery.in_memory(MODEL, DIGEST, DIMENSION)
+    gallery.add([sample("a", 1)])
+    assert gallery.search(probe(1))[0].identity_name == "a"
+    assert not gallery.reload_if_changed()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_open_gallery_takes_up_the_changes_of_others(gallery: Gallery) -> None:
+    watching = Gallery.open(gallery.path)
+    assert not watching.reload_if_changed()
+    gallery.add([sample("a", 1)])
+    assert watching.search(probe(1))[0].identity_id is None
+    assert watching.reload_if_changed()
+    assert watching.search(probe(1))[0].identity_name == "a"
+    assert watching.version == gallery.version
+    assert not watching.reload_if_changed()
+
+
+def test_two_writers_lose_nothing(gallery: Gallery) -> None:
+    def enrol(first_seed: int) -> None:
+        own = Gallery.open(gallery.path)
+        for seed in range(first_seed, first_seed + 10):
+            own.add([sample(f"person {seed}", seed)])
+
+    threads = [threading.Thread(target=enrol, args=(first,)) for first in (0, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = {f"person {seed}" for seed in (*range(10), *range(100, 110))}
+    assert {person.name for person in Gallery.open(gallery.path).people()} == expected
+
+
+def test_a_gallery_replaced_by_another_model_stops_the_worker(gallery: Gallery, tmp_path: Path) -> None:
+    watching = Gallery.open(gallery.path)
+    shutil.rmtree(gallery.path)
+    Gallery.create(gallery.path, "other", DIGEST, DIMENSION)
+    with pytest.raises(GalleryError, match=r"other.*tiny"):
+        watching.reload_if_changed()
+
+
+def test_a_gallery_replaced_by_one_of_the_same_version_is_seen(gallery: Gallery) -> None:
+    gallery.add([sample("a", 1)])
+    watching = Gallery.open(gallery.path)
+    shutil.rmtree(gallery.path)
+    Gallery.create(gallery.path, MODEL, DIGEST, DIMENSION).add([sample("b", 1)])
+    assert watching.reload_if_changed()
+    assert watching.search(probe(1))[0].identity_name == "b"
+
+
+def test_search_is_whole_while_the_gallery_changes(gallery: Gallery) -> None:
+    """Two people swap names for ever; each answer must be of one version, never half of two."""
+    gallery.add([sample("a", 1), sample("b", 2)])
+    first, second = gallery.person("a").identity_id, gallery.person("b").identity_id
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def search() -> None:
+        while not stop.is_set():
+            found, other = gallery.search(probe(1, 2))
+            if (found.identity_id, other.identity_id) != (first, second):
+                wrong.append((found, other))
+            if len({found.identity_name, other.identity_name}) != 2:
+                wrong.append((found, other))
+
+    threads = [threading.Thread(target=search) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for seed in range(10, 25):
+        gallery.add([sample("c", seed)])
+        gallery.remove("c")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_only_the_last_snapshots_are_kept(gallery: Gallery) -> None:
+    for seed in range(6):
+        gallery.add([sample("a", seed)])
+    assert [int(path.name.split("-")[0]) for path in snapshots(gallery)] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("name", ["people.json", "embeddings.npy", "manifest.json"])
+def test_any_flipped_bit_sends_the_gallery_back_to_the_version_before(gallery: Gallery, name: str) -> None:
+    gallery.add([sample("a", 1)])
+    gallery.add([sample("b", 2)])
+    file = snapshots(gallery)[-1] / name
+    intact = file.read_bytes()
+    rng = random.Random(0)
+    bits = range(len(intact) * 8) if len(intact) < 50 else rng.sample(range(len(intact) * 8), 60)
+    for bit in bits:
+        damaged = bytearray(intact)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with capture_logs() as logs:
+            people = Gallery.open(gallery.path).people()
+        assert [person.name for person in people] == ["a"]
+        assert [entry["event"] for entry in logs] == ["gallery_snapshot_damaged"]
+        assert name in logs[0]["problem"] or name == "manifest.json"
+    file.write_bytes(intact)
+    assert len(Gallery.open(gallery.path)) == 2
+
+
+def test_a_damaged_pointer_leads_to_the_newest_snapshot(gallery: Gallery) -> None:
+    gallery.add([sample("a", 1)])
+    pointer = gallery.path / "CURRENT"
+    damaged = bytearray(pointer.read_bytes())
+    damaged[3] ^= 1
+    for content in (bytes(damaged), b"", b"\xff\xfe"):
+        pointer.write_bytes(content)
+        with capture_logs() as logs:
+            assert len(Gallery.open(gallery.path)) == 1
+        assert [entry["event"] for entry in logs] == ["gallery_pointer_damaged"]
+
+
+def test_numbers_of_damaged_versions_are_not_used_again(gallery: Gallery) -> None:
+    gallery.add([sample("a", 1)])
+    (snapshots(gallery)[-1] / "people.json").write_bytes(b"{}")
+    with capture_logs():
+        reopened = Gallery.open(gallery.path)
+        assert reopened.version == 1
+        reopened.add([sample("b", 2)])
+    assert reopened.version == 3
+    assert [person.name for person in Gallery.open(gallery.path).people()] == ["b"]
+
+
+def test_nothing_intact_says_what_to_do(gallery: Gallery) -> None:
+    for snapshot in snapshots(gallery):
+        (snapshot / "embeddings.npy").unlink()
+    with capture_logs(), pytest.raises(GalleryError, match=r"no intact snapshot: restore.*enroll"):
+        Gallery.open(gallery.path)
+
+
+def test_a_worker_keeps_its_version_when_the_folder_is_damaged(gallery: Gallery) -> None:
+    gallery.add([sample("a", 1)])
+    watching = Gallery.open(gallery.path)
+    gallery.add([sample("b", 2)])
+    for snapshot in snapshots(gallery):
+        (snapshot / "people.json").write_bytes(b"")
+    with capture_logs() as logs:
+        assert not watching.reload_if_changed()
+        assert not watching.reload_if_changed()
+    assert [entry["event"] for entry in logs].count("gallery_not_reloaded") == 1
+    assert watching.search(probe(1))[0].identity_name == "a"
+
+
+def test_a_format_of_the_future_is_named(gallery: Gallery) -> None:
+    snapshot = snapshots(gallery)[-1]
+    manifest = json.loads((snapshot / "manifest.json").read_bytes())
+    raw = json.dumps({**manifest, "format": "facestream.gallery.v9"}).encode()
+    (snapshot / "manifest.json").write_bytes(raw)
+    renamed = snapshot.rename(snapshot.with_name(f"00000001-{hashlib.sha256(raw).hexdigest()}"))
+    (gallery.path / "CURRENT").write_text(renamed.name)
+    with pytest.raises(GalleryError, match="v9"):
+        Gallery.open(gallery.path)
+
+
+def test_a_full_disk_leaves_the_gallery_as_it_was(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery.add([sample("a", 1)])
+
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("worker.snapshots.os.fsync", no_space)
+    with pytest.raises(GalleryError, match="No space left"):
+        gallery.add([sample("b", 2)])
+    monkeypatch.undo()
+    assert [person.name for person in gallery.people()] == ["a"]
+    assert [person.name for person in Gallery.open(gallery.path).people()] == ["a"]
+    assert not list((gallery.path / "snapshots").glob(".draft-*"))
+
+
+Operation = st.tuples(
+    st.sampled_from(["add", "remove", "rename"]), st.integers(0, 4), st.integers(0, 4), st.integers(0, 30)
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(operations=st.lists(Operation, max_size=15))
+def test_any_sequence_of_changes_is_that_of_a_dictionary(
+    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int, int, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("gallery") / "g"
+    gallery = Gallery.create(folder, MODEL, DIGEST, DIMENSION)
+    model: dict[str, set[int]] = {}
+    for kind, who, other, seed in operations:
+        name, new_name = f"person {who}", f"person {other}"
+        if kind == "add":
+            if not any(seed in seeds for seeds in model.values()):
+                model.setdefault(name, set()).add(seed)
+            gallery.add([sample(name, seed)])
+        elif name not in model:
+            with pytest.raises(GalleryError):
+                gallery.remove(name) if kind == "remove" else gallery.rename(name, new_name)
+        elif kind == "remove":
+            del model[name]
+            gallery.remove(name)
+        elif new_name in model and new_name != name:
+            with pytest.raises(GalleryError):
+                gallery.rename(name, new_name)
+        else:
+            model[new_name] = model.pop(name)
+            gallery.rename(name, new_name)
+    for view in (gallery, Gallery.open(folder)):
+        assert {p.name: {int(Path(s.photo).stem) for s in p.samples} for p in view.people()} == model
+        for name, seeds in model.items():
+            for found in view.search(probe(*sorted(seeds))):
+                assert found.identity_name == name
+                assert found.similarity == pytest.approx(1.0, abs=1e-5)
+    shutil.rmtree(folder)
+
+
+CHURN = """
+import sys
+import numpy as np
+from worker.gallery import Gallery, NewSample
+gallery = Gallery.open(sys.argv[1])
+vectors = np.eye(gallery.dimension, dtype=np.float32)
+number = 0
+print("ready", flush=True)
+while True:
+    number += 2
+    photos = [f"{sys.argv[2]} {number + which}" for which in (0, 1)]
+    gallery.add([NewSample("new", vectors[0], photo, photo) for photo in photos])
+    gallery.rename("new", "old")
+    gallery.remove("old")
+"""
+
+
+def test_a_process_killed_at_any_moment_leaves_an_openable_gallery(gallery: Gallery) -> None:
+    gallery.add([sample("constant", 7)])
+    rng = random.Random(1)
+    root = Path(__file__).resolve().parent.parent
+    for round_number in range(6):
+        with subprocess.Popen(
+            [sys.executable, "-c", CHURN, str(gallery.path), str(round_number)], stdout=subprocess.PIPE, cwd=root
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(rng.uniform(0.01, 0.12))  # the moment of the kill: random on purpose
+            process.send_signal(signal.SIGKILL)
+        with capture_logs() as logs:
+            survivor = Gallery.open(gallery.path)
+        assert logs == []
+        people = {person.name: len(person.samples) for person in survivor.people()}
+        assert people in ({"constant": 1}, {"constant": 1, "new": 2}, {"constant": 1, "old": 2})
+        for name in set(people) - {"constant"}:
+            survivor.remove(name)
+    assert Gallery.open(gallery.path).search(probe(7))[0].identity_name == "constant"
+    survivor.add([sample("last", 8)])
+    assert not list((gallery.path / "snapshots").glob(".draft-*"))
