@@ -69,13 +69,13 @@ COMPILE := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --fork-strat
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
 # uv takes a quarter of the time; pip knows the settings (mirrors, local wheels) that uv does not read.
-INSTALL = $(VENV)/bin/uv pip install --quiet --python $(PY) $(1) 2>/dev/null || $(PY) -m pip install --quiet $(1)
+INSTALL = $(VENV)/bin/uv pip install -qq --python $(PY) $(1) 2>/dev/null || $(PY) -m pip install -qq $(1)
 
 $(VENV)/.uv: requirements-uv.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 with venv on the PATH: install one, or make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "making $(VENV) with $(PYTHON)"
 	$(PYTHON) -m venv --clear $(VENV)
-	-@$(PY) -m pip install --quiet --require-hashes -r requirements-uv.txt
+	-@$(PY) -m pip install -qq --require-hashes -r requirements-uv.txt
 	@touch $@
 
 $(VENV)/.core: $(VENV)/.uv requirements.txt pyproject.toml
@@ -91,6 +91,6 @@ $(VENV)/.test: $(VENV)/.core requirements-test.txt
 # facenet-pytorch asks for old versions of NumPy and torch, and runs with new ones. pip, not uv: pip's settings
 # may offer a build of torch for the processor, which spares gigabytes.
 $(VENV)/.bench: $(VENV)/.test
-	$(PY) -m pip install --quiet torch==2.13.0
-	$(PY) -m pip install --quiet --no-deps facenet-pytorch==2.6.0
+	$(PY) -m pip install -qq torch==2.13.0
+	$(PY) -m pip install -qq --no-deps facenet-pytorch==2.6.0
 	@touch $@
