@@ -184,6 +184,17 @@ def test_a_redis_that_is_away_ends_a_reader_that_does_not_follow(redis_server: R
             list(read_events(client, STREAM, start="0", follow=False))
 
 
+def test_the_documented_permissions_of_a_reader_are_enough(redis_server: RedisServer) -> None:
+    commands = ["+ping", "+type", "+exists", "+xinfo|stream", "+xread"]
+    with redis.Redis.from_url(redis_server.url) as admin:
+        admin.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=[STREAM], commands=commands)
+        add(admin, 0)
+    url = redis_server.url.replace("redis://", "redis://reader:pw@")
+    with connect(RedisConfig(url=SecretStr(url)), read_only=True) as client:
+        assert seconds(read_events(client, STREAM, start="0", follow=False)) == [0]
+        assert seconds(read_events(client, STREAM, start="$", follow=False)) == []
+
+
 @pytest.mark.parametrize(
     ("start", "key", "message"),
     [("0", "text", "WRONGTYPE"), ("$", "text", "no such key|WRONGTYPE"), ("yesterday", STREAM, "Invalid stream ID")],

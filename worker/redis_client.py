@@ -18,10 +18,11 @@ from worker.keys import CAMERA_PLACEHOLDER
 from worker.redaction import redact
 
 
-def connect(config: RedisConfig) -> redis.Redis:
+def connect(config: RedisConfig, *, read_only: bool = False) -> redis.Redis:
     """A client of the Redis at ``config.url`` that was seen to answer, and whose stream key is free or a stream.
 
-    The client itself never retries (redis-py would, ten times): whoever uses it knows what may be repeated.
+    ``read_only`` leaves unasked whether this user may write. The client itself never retries (redis-py would, ten
+    times): whoever uses it knows what may be repeated.
 
     Raises:
         ConfigError: the URL is none of Redis.
@@ -30,7 +31,7 @@ def connect(config: RedisConfig) -> redis.Redis:
     client = _client(config)
     try:
         # Without leave for MULTI, a batch would be written and yet fail, and so be written again and again.
-        with client.pipeline(transaction=True) as pipeline:
+        with client.pipeline(transaction=not read_only) as pipeline:
             pipeline.ping()
             pipeline.execute()
         if CAMERA_PLACEHOLDER not in config.stream:
@@ -66,7 +67,8 @@ def explain(error: Exception, config: RedisConfig) -> str:
     if isinstance(error, NoPermissionError) or "EXEC without MULTI" in reply:
         return (
             f"{where} does not permit this user what is needed ({reply}); "
-            "its ACL must allow +ping +type +multi +exec +xadd on the key of the stream"
+            "its ACL must allow +ping +type +multi +exec +xadd (to read: +ping +type +exists +xinfo|stream +xread) "
+            "on the key of the stream"
         )
     if isinstance(error, AuthenticationError | AuthorizationError) or reply.startswith(("WRONGPASS", "NOAUTH")):
         return f"{where} refuses the login ({reply}); check user and password in redis.url"

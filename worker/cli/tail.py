@@ -32,7 +32,7 @@ def tail(
     quiet_logs()
     flags = {"url": redis, "stream": stream}
     config = load_config(None, {"redis": {key: value for key, value in flags.items() if value is not None}}).redis
-    client = connect(config)
+    client = connect(config, read_only=True)
     entries = read_events(client, config.stream, start=start, follow=follow)
     if not json_output:
         typer.echo(table_header())
