@@ -181,6 +181,8 @@ def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Vi
         return ImageFolder(address)
     if address.kind == "file" and not Path(address.target).is_file():
         raise SourceError(f"{address.label}: no such file; check the path")
+    if address.kind == "file" and not Path(address.target).stat().st_size:
+        raise SourceError(f"{address.label}: the file is empty; was it copied completely?")
     arguments: dict[str, Any] = {"options": _options(address, camera)}
     if address.live:
         arguments["timeout"] = (camera.open_timeout_s, camera.read_timeout_s)
@@ -199,13 +201,15 @@ def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
     if address.kind == "file":
         return {"protocol_whitelist": "file"}
     scheme = address.target.split(":", 1)[0].lower()
-    options = {"protocol_whitelist": _PROTOCOLS[scheme], "fflags": "nobuffer"}
-    socket_timeout_us = str(int(camera.read_timeout_s * 1_000_000))
+    # A second longer than the interrupts that PyAV sets, whose error says what it is.
+    socket_timeout_us = str(int((max(camera.open_timeout_s, camera.read_timeout_s) + 1) * 1_000_000))
+    # Only the frame rate takes long to find out, and nothing here depends on it.
+    options = {"protocol_whitelist": _PROTOCOLS[scheme], "fpsprobesize": "0", "analyzeduration": "1000000"}
     if scheme in ("rtsp", "rtsps"):
         return options | {
             "rtsp_transport": camera.transport,
             "allowed_media_types": "video",
-            "timeout": str(int(camera.open_timeout_s * 1_000_000)),
+            "timeout": socket_timeout_us,
         }
     return options | {"rw_timeout": socket_timeout_us}
 
