@@ -87,13 +87,14 @@ def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event
         finished = threading.Event()
 
         def read(start: str, follow: bool) -> str:
-            last_id = start
-            for last_id, event in read_events(
-                connect(config.redis), config.redis.stream, start=start, follow=follow, stop=finished, block_s=0.2
+            client = connect(config.redis)
+            for entry_id, event in read_events(
+                client, config.redis.stream, start=start, follow=follow, stop=finished, block_s=0.2
             ):
+                start = entry_id
                 seen.append(event)
                 on_event(event)
-            return last_id
+            return start
 
         with ThreadPoolExecutor(1, "tail") as reader:
             following = reader.submit(read, "0", follow=True)

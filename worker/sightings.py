@@ -239,9 +239,8 @@ class CameraSightings:
             if sighting.identity_id:
                 if gone.identity_id == sighting.identity_id:
                     return gone
-            elif gone.template.count and sighting.template.count:
-                if gone.template.similarity(sighting.template) >= self.threshold:
-                    return gone
+            elif _look_alike(gone, sighting, self.threshold):
+                return gone
         return None
 
     def _continue(self, gone: Sighting, sighting: Sighting, track_id: int) -> None:
@@ -310,6 +309,12 @@ class CameraSightings:
         )
         sighting.transitions += 1
         return event
+
+
+def _look_alike(one: Sighting, other: Sighting, threshold: float) -> bool:
+    if not (one.template.count and other.template.count):
+        return False
+    return one.template.similarity(other.template) >= threshold
 
 
 def _withdraw(sighting: Sighting) -> None:

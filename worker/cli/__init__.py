@@ -46,7 +46,7 @@ for family in (demo, run, enroll, gallery, identify, tail, models, settings):
 
 
 def run_command_line(arguments: list[str]) -> int:
-    """Runs one command; returns its exit code and never lets an expected error escape."""
+    """Runs one command; returns its exit code and never lets an error escape."""
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     previous = signal.signal(signal.SIGTERM, _on_terminate)
@@ -55,31 +55,34 @@ def run_command_line(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except TyperException as error:
+    except _Terminated:
+        return 0
+    except typer.Exit as error:
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort: one line, and where to find more
+        if debug:
+            sys.stderr.write(redact(traceback.format_exc()))
+        return _exit_code_of(error)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _exit_code_of(error: Exception) -> int:
+    """Tells the error in one line; returns the exit code that its kind has."""
+    if isinstance(error, TyperException):
         # A command group without a command has shown its help, and has no message.
         if message := error.format_message():
             _complain(message + _hint(error))
         return 2
-    except typer.Exit as error:
-        return error.exit_code
-    except _Terminated:
-        return 0
-    except FacestreamError as error:
-        if debug:
-            sys.stderr.write(redact(traceback.format_exc()))
+    if isinstance(error, FacestreamError):
         _complain(str(error))
         return error.exit_code
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # The reader of a pipe has gone: say nothing more, not even at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 - the last resort: one line, and where to find more
-        if debug:
-            sys.stderr.write(redact(traceback.format_exc()))
-        _complain(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")
-        return 1
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    _complain(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")
+    return 1
 
 
 class _Terminated(BaseException):

@@ -35,12 +35,14 @@ def demo(
     def show(event: Any) -> None:
         if json_output:
             print_json(encode(event))
-        else:
-            typer.echo(table_row(event))
+            return
+        if not shown:
+            say(table_header())
+        shown.append(event.event_id)
+        say(table_row(event))
 
-    if not json_output:
-        say("Making a clip of Eileen Collins and a cat, starting an embedded Redis and a worker ...")
-        say(table_header())
+    shown: list[str] = []
+    say("Making a clip of Eileen Collins and a cat; starting an embedded Redis and a worker ...")
     result = run_demo(output, say, show)
     summary = result.stopped.summary
     if json_output:
