@@ -93,9 +93,9 @@ def make_ground_truth_clip(
     face_px: tuple[float, float] = (60.0, 160.0),
     visit_s: tuple[float, float] = (2.0, 4.0),
 ) -> GroundTruth:
-    """Writes ``clip.mp4``, ``enroll/<Name>/<photo>.jpg`` and ``truth.json`` into ``folder``; the same seed, the same clip.
+    """Writes ``clip.mp4``, ``enroll/<Name>/<photo>.jpg`` and ``truth.json`` into ``folder``.
 
-    Up to three people are visible at a time and never overlap; each is seen once.
+    The same seed gives the same clip. Up to three people are visible at a time and never overlap; each is seen once.
 
     Args:
         lfw_folder: the folder with ``images/Name/Name_0001.jpg``.
@@ -161,7 +161,7 @@ def _schedule(
                 (chance.uniform(0.85, 1.0), chance.uniform(0.85, 1.0)),
                 chance.uniform(-4, 4),
                 frames,
-            )  # fmt: skip
+            )
         )
         free_at[lane] += frames + chance.randrange(FPS // 2, 2 * FPS)
     return walks

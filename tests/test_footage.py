@@ -1,6 +1,7 @@
 """The demo's footage: the same on every run, and with a person in it when it says so."""
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_known_footage_keeps_boxes_apart_in_the_picture_and_in_time(truth: Groun
             assert 59 <= x2 - x1 <= 161
     for frame in range(truth.frames):
         here = sorted(visit.boxes[frame] for visit in truth.visits if frame in visit.boxes)
-        assert all(left[2] < right[0] for left, right in zip(here, here[1:], strict=False))
+        assert all(left[2] < right[0] for left, right in itertools.pairwise(here))
 
 
 def _orange_share(picture: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import av
 import cv2
@@ -54,7 +54,7 @@ class ClipWriter:
         self._file.mux(self._stream.encode(None))
         self._file.close()
 
-    def __enter__(self) -> "ClipWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -254,7 +254,8 @@ def _fitted(text: str, width_px: int, font_px: int) -> str:
 
 
 def _text_width(text: str, font_px: int) -> int:
-    return round(_font(font_px).getlength(text))
+    width_px: float = _font(font_px).getlength(text)
+    return round(width_px)
 
 
 @functools.cache

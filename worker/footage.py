@@ -55,7 +55,7 @@ def make_demo_clip(folder: Path) -> DemoFootage:
     Raises:
         SourceError: ``folder`` cannot be written.
     """
-    from skimage import data  # noqa: PLC0415 - takes a second, and only the demo needs it
+    from skimage import data  # takes a second, and only the demo needs it
 
     photo_folder = folder / "photos"
     photo_folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,8 @@ def _room() -> Image:
     cv2.rectangle(room, (530, 160), (750, 290), (196, 184, 160), -1)
     for row in range(3):
         cv2.rectangle(room, (550, 180 + 34 * row), (550 + 160 - 30 * row, 190 + 34 * row), (140, 132, 118), -1)
-    return cv2.GaussianBlur(room, (0, 0), 1.2).clip(0, 255).astype(np.uint8)
+    blurred: NDArray[np.float32] = cv2.GaussianBlur(room, (0, 0), 1.2)
+    return blurred.clip(0, 255).astype(np.uint8)
 
 
 def _write_photo(portrait: Image, path: Path) -> None:

@@ -1,0 +1,199 @@
+"""What is installed: the wheel holds all it needs, and the rules of the source hold."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.conftest import REPOSITORY
+
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+SOURCES = sorted((REPOSITORY / "worker").rglob("*.py"))
+# Only these may read the environment; the second kind hands it on to a process of its own.
+ENVIRONMENT_OWNERS = {"config.py", "engines/keras.py", "networks/conversion.py", "networks/parity.py"}
+
+# dlib-bin does not say that it provides dlib; gi belongs to the system's own Python.
+_UNLISTED = {"dlib": "dlib-bin"}
+_SYSTEM_MODULES = {"gi"}
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder]
+    done = subprocess.run([*command, REPOSITORY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the unpacked wheel, away from the repository."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--target", folder, wheel]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def test_the_wheel_holds_the_package_its_manifests_schemas_and_licence_and_no_weights(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for source in (path.relative_to(REPOSITORY).as_posix() for path in SOURCES):
+        assert source in names
+    assert {f"worker/manifests/{path.name}" for path in (REPOSITORY / "models").glob("*.yaml")} <= names
+    assert {f"worker/schemas/{path.name}" for path in (REPOSITORY / "worker/schemas").iterdir()} <= names
+    assert "worker/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.endswith((".h5", ".onnx", ".dat", ".bin", ".npz"))]
+    assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_the_installed_wheel_lists_its_models_and_loads_nothing_from_the_repository(installed: Path) -> None:
+    done = _python(installed, "-m", "worker", "models", "list", "--json")
+    assert done.returncode == 0, done.stderr
+    listed = {json.loads(line)["model_id"] for line in done.stdout.splitlines()}
+    assert {"vggface2-resnet50", "dlib-resnet", "face-reidentification-retail-0095"} <= listed
+    listing = _python(
+        installed, "-c", "import worker.registry as r; print(r.__file__); print(r.list_manifests()[0].id)"
+    )
+    assert listing.stdout.splitlines() == [str(installed / "worker" / "registry.py"), "vggface2-resnet50"]
+
+
+def test_help_loads_no_heavy_library(installed: Path) -> None:
+    code = (
+        "import sys\n"
+        "from worker.cli import run_command_line\n"
+        "assert run_command_line(['--help']) == 0\n"
+        "print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    done = _python(installed, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    loaded = set(done.stdout.rpartition("LOADED ")[2].split())
+    assert "worker" in loaded
+    heavy = {
+        "tensorflow",
+        "keras",
+        "openvino",
+        "onnxruntime",
+        "cv2",
+        "faiss",
+        "sklearn",
+        "scipy",
+        "av",
+        "dlib",
+        "skimage",
+    }
+    assert not loaded & heavy
+
+
+def test_python_m_worker_answers_and_refuses(installed: Path) -> None:
+    assert _python(installed, "-m", "worker", "--help").returncode == 0
+    wrong = _python(installed, "-m", "worker", "no-such-command")
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
+
+
+def test_everything_that_the_code_imports_is_declared() -> None:
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"]
+    core = _names(project["dependencies"])
+    optional = core | _names(line for lines in extras.values() for line in lines)
+    assert _undeclared(SOURCES, optional | {"facestream"}) == set()
+    assert _undeclared(SOURCES, core | {"facestream"}, top_level_only=True) <= {"onnxruntime", "tf-keras"}
+    tests = sorted((REPOSITORY / "tests").rglob("*.py"))
+    assert (
+        _undeclared(tests, core | _names([*extras["test"], *extras["dlib"], *extras["parity"]]) | {"facestream"})
+        == set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras"), [("requirements.txt", ["dlib"]), ("requirements-test.txt", ["dlib", "test"])]
+)
+def test_the_lock_covers_every_requirement_with_hashes_and_names_no_registry(lock: str, extras: list[str]) -> None:
+    text = (REPOSITORY / lock).read_text()
+    assert not re.search(r"https?://|--(extra-)?index-url|--find-links", text)
+    entries = [entry for entry in re.split(r"\n(?=\S)", text) if entry.strip()]
+    assert all("--hash=sha256:" in entry for entry in entries)
+    pinned = {
+        canonicalize_name(requirement.name): requirement
+        for requirement in (Requirement(entry.split("\\")[0].strip()) for entry in entries)
+    }
+    project = PYPROJECT["project"]
+    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    for requirement in map(Requirement, wanted):
+        if requirement.name == "facestream":
+            continue
+        (pin,) = pinned[canonicalize_name(requirement.name)].specifier
+        assert requirement.specifier.contains(pin.version), f"{requirement} but {lock} has {pin}: run make lock"
+    assert not pinned.keys() & {"torch", "facenet-pytorch"}, "the peers of the benchmark are no requirement of ours"
+
+
+def test_both_locks_agree() -> None:
+    core, test = (
+        set(re.findall(r"^(\S+==\S+)", (REPOSITORY / lock).read_text(), re.MULTILINE))
+        for lock in ("requirements.txt", "requirements-test.txt")
+    )
+    assert core <= test
+
+
+def test_only_the_configuration_reads_the_environment() -> None:
+    readers = {
+        path.relative_to(REPOSITORY / "worker").as_posix()
+        for path in SOURCES
+        if re.search(r"\bos\.(environ|getenv|putenv)\b|from os import .*environ", path.read_text())
+    }
+    assert readers <= ENVIRONMENT_OWNERS
+
+
+def test_no_frames_are_decoded_outside_of_their_owners() -> None:
+    users = [path.name for path in SOURCES if re.search(r"^[^#\n`]*\bVideoCapture\(", path.read_text(), re.MULTILINE)]
+    assert users == []
+
+
+def test_nothing_unpickles() -> None:
+    pattern = re.compile(r"^\s*(import pickle|from pickle)|\bpickle\.loads?\(|allow_pickle\s*=\s*True", re.MULTILINE)
+    assert [path.name for path in SOURCES if pattern.search(path.read_text())] == []
+
+
+def _python(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "FACESTREAM_"))}
+    environment |= {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=installed, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _names(lines: object) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in lines}  # type: ignore[attr-defined]
+
+
+def _undeclared(files: list[Path], declared: set[str], *, top_level_only: bool = False) -> set[str]:
+    """Distributions (or modules that nothing provides) that ``files`` import and ``declared`` lacks."""
+    modules: set[str] = set()
+    for path in files:
+        tree = ast.parse(path.read_text())
+        for node in tree.body if top_level_only else ast.walk(tree):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.partition(".")[0])
+    providers = packages_distributions()
+    missing = set()
+    for module in modules - sys.stdlib_module_names - _SYSTEM_MODULES - {"worker", "tests"}:
+        names = {canonicalize_name(name) for name in providers.get(module, [_UNLISTED.get(module, module)])}
+        if not names & declared:
+            missing |= names
+    return missing
