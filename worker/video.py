@@ -4,6 +4,7 @@ PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,10 +189,15 @@ def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Vi
         arguments["timeout"] = (camera.open_timeout_s, camera.read_timeout_s)
     if address.kind == "device":
         arguments["format"] = "video4linux2,v4l2"
+    begun_s = time.monotonic()
     try:
         container = av.open(address.target, **arguments)
     except (av.error.FFmpegError, OSError) as error:
-        raise SourceError(f"{address.label} cannot be opened: {_problem(error)}; {_advice(address)}") from None
+        problem = _problem(error)
+        # FFmpeg's RTSP client calls an interrupted handshake invalid data.
+        if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
+            problem = f"no answer within {camera.open_timeout_s:g} s"
+        raise SourceError(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
     return Video(container, address, observer)
 
 
@@ -238,4 +244,5 @@ def _to_rgb(frame: VideoFrame) -> Image:
             f"a picture of format {frame.format.name} cannot be converted: {type(error).__name__}"
         ) from None
     turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    # FFmpeg pads the rows of widths that do not suit it.
+    return np.ascontiguousarray(np.rot90(image, turns) if turns else image)

@@ -13,14 +13,14 @@ def _rtsp_clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     require_rtsp()
     folder = tmp_path_factory.mktemp("rtsp")
     return {
-        "/clip": write_clip(folder / "clip.mp4", frames=100),
-        "/wide": write_clip(folder / "wide.mp4", frames=100, size=(640, 360)),
+        "/clip": write_clip(folder / "clip.mp4", frames=75),
+        "/wide": write_clip(folder / "wide.mp4", frames=75, size=(640, 360)),
     }
 
 
 @pytest.fixture
 def rtsp_server(_rtsp_clips: dict[str, Path]) -> Iterator[RtspServer]:
-    """Serves ``/clip`` (320x240) and ``/wide`` (640x360), 4 s of 25 fps each, to anybody."""
+    """Serves ``/clip`` (320x240) and ``/wide`` (640x360), 3 s of 25 fps each, to anybody."""
     server = RtspServer(dict(_rtsp_clips))
     server.start()
     yield server
