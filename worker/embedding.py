@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from worker import alignment
 from worker.engines import choose_engine
 from worker.errors import ModelError
+from worker.logs import get_logger
 from worker.metrics import Observer
 from worker.networks.conversion import converted_network
 from worker.registry import Manifest, find_weights, load_manifest
@@ -23,7 +23,7 @@ _SHORTEST: Final = 1e-6
 _KERAS_BUILDER: Final = "worker.networks.vggface2:build"
 _IMPORT_BUILDER: Final = "worker.engines.openvino_import:build"
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Network(Protocol):

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from worker.errors import GalleryError
+from worker.logs import get_logger
 from worker.search import PersonIndex, Vectors, require_unit
 from worker.snapshots import MemoryStore, Snapshot, SnapshotStore
 from worker.types import Candidate, Embeddings
@@ -23,7 +23,7 @@ FORMAT: Final = "facestream.gallery.v1"
 
 Store = SnapshotStore | MemoryStore
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

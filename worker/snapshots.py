@@ -24,17 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
 from filelock import FileLock, Timeout
 
 from worker.errors import GalleryError
+from worker.logs import get_logger
 
 KEPT_SNAPSHOTS: Final = 3
 MANIFEST: Final = "manifest.json"
 _NAME: Final = re.compile(r"^(\d{8,})-([0-9a-f]{64})$")
 _LOCK_TIMEOUT_S: Final = 30.0
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
