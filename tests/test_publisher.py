@@ -314,6 +314,28 @@ def test_a_stop_gives_up_in_time_and_says_how_many_were_lost(
     assert recorder.dropped[-1] == "closed"
 
 
+def test_a_thread_that_was_given_up_ends_quietly_when_its_connection_is_closed(
+    redis_server: RedisServer, outbox: Callable[..., Publisher]
+) -> None:
+    died: list[threading.ExceptHookArgs] = []
+    before = threading.excepthook
+    threading.excepthook = died.append
+    assert redis_server.process is not None
+    try:
+        publisher = outbox(redis_server.url, timeout_s=5)
+        redis_server.process.send_signal(signal.SIGSTOP)
+        publisher.publish(make_event())
+        eventually(lambda: publisher.depth == 1)
+        assert publisher.close(0.1) == 1
+        publisher._client.close()
+        redis_server.process.send_signal(signal.SIGCONT)
+        publisher._thread.join(PATIENCE_S)
+        assert not publisher._thread.is_alive()
+    finally:
+        threading.excepthook = before
+    assert died == []
+
+
 def test_a_stop_while_redis_is_away_still_delivers_when_it_returns(
     redis_server: RedisServer, outbox: Callable[..., Publisher], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,7 @@ class Publisher:
         self._error = ""
         self._unlogged_drops = 0
         self._drop_logged_s = float("-inf")
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread = threading.Thread(target=self._run_until_given_up, name="outbox", daemon=True)
         self._thread.start()
 
     @property
@@ -134,6 +134,14 @@ class Publisher:
         if lost:
             _log.error("events given up at the stop", count=len(lost), reason=self._error or "no reply in time")
         return len(lost)
+
+    def _run_until_given_up(self) -> None:
+        try:
+            self._run()
+        except Exception:
+            # After the stop gave up on this thread, its connection may be closed while it waits for a reply.
+            if time.monotonic() < self._deadline_s:
+                raise
 
     def _run(self) -> None:
         probed_s = time.monotonic()
