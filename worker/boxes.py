@@ -89,7 +89,8 @@ def _overlap(a: Boxes, b: Boxes, overlap: Overlap) -> Boxes:
     area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
     area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
     whole = area_a + area_b - shared if overlap == "union" else np.minimum(area_a, area_b)
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+    ratio: Boxes = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+    return ratio
 
 
 def _close_pairs(

@@ -185,7 +185,7 @@ def _crops(
         corners, sides = squares[own, :2], squares[own, 2:] - squares[own, :2]
         places = corners[:, :, None] + sides[:, :, None] * steps
         last = np.array([image.shape[1] - 1, image.shape[0] - 1], np.float32)[:, None]
-        places *= last / (last + 1)
+        places = (places * (last / (last + 1))).astype(np.float32)
         places[(places < 0) | (places > last)] = -2
         shape = (len(own), side, side)
         across = np.broadcast_to(places[:, 0, None, :], shape).reshape(len(own), -1)
@@ -214,14 +214,14 @@ def load_detector(
         ModelError: the engine cannot run the networks, their weights are missing or damaged, or cannot be converted.
     """
     if choose_engine("face detection", "h5", engine) == "keras":
-        networks = [_keras_network(part, config) for part in _PARTS]
+        proposal, refinement, output = (_keras_network(part, config) for part in _PARTS)
     else:
-        networks = [_openvino_network(part, config, cache_dir, threads) for part in _PARTS]
-    return FaceDetector(*networks, config, observer=observer)
+        proposal, refinement, output = (_openvino_network(part, config, cache_dir, threads) for part in _PARTS)
+    return FaceDetector(proposal, refinement, output, config, observer=observer)
 
 
 def _openvino_network(part: mtcnn.Part, config: DetectionConfig, cache_dir: Path, threads: int) -> Network:
-    from worker.engines import openvino  # noqa: PLC0415 - only the engine that is chosen is loaded
+    from worker.engines import openvino
 
     path = conversion.converted_network(
         "worker.networks.mtcnn:build", {"part": part}, mtcnn.network_digest(part), cache_dir
@@ -233,7 +233,7 @@ def _openvino_network(part: mtcnn.Part, config: DetectionConfig, cache_dir: Path
 
 
 def _keras_network(part: mtcnn.Part, config: DetectionConfig) -> Network:
-    from worker.engines import keras  # noqa: PLC0415 - only the engine that is chosen is loaded
+    from worker.engines import keras
 
     precision = keras.best_precision() if config.precision == "auto" else config.precision
     network = keras.KerasNetwork("worker.networks.mtcnn:build", {"part": part}, precision=precision)

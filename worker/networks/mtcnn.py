@@ -67,7 +67,7 @@ def build(part: Part, dtype: str = "float32") -> Any:
     Raises:
         ModelError: see :func:`load_weights`.
     """
-    import keras  # noqa: PLC0415 - takes seconds, and a worker with a warm cache never needs it
+    import keras
 
     policy_before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
@@ -80,7 +80,7 @@ def build(part: Part, dtype: str = "float32") -> Any:
     return network
 
 
-def _proposal(keras: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def _proposal(keras: Any) -> tuple[Any, Any]:
     """The first convolution and its 2x2 pooling as four strided convolutions and a maximum.
 
     A convolution of three channels followed by a pooling keeps a processor waiting for memory; on pairs of
@@ -100,7 +100,7 @@ def _proposal(keras: Any) -> tuple[Any, Any]:  # noqa: ANN401
     return inputs, layers.Conv2D(5, 1, name="heads")(x)
 
 
-def _refiner(keras: Any, part: Part) -> tuple[Any, Any]:  # noqa: ANN401
+def _refiner(keras: Any, part: Part) -> tuple[Any, Any]:
     layers = keras.layers
     side, channels, kernels, pools, dense, heads = _REFINERS[part]
     inputs = keras.Input((side, side, 3), dtype="uint8", name="pixels")
@@ -128,7 +128,7 @@ def _ported(part: Part, arrays: list[NDArray[np.float32]]) -> list[NDArray[np.fl
     """The released arrays with the normalisation folded in and the heads joined into one."""
     heads = next(i for i in range(len(arrays) - 1) if arrays[i].shape[-1] == 4 and arrays[i + 1].shape == (4,))
     trunk, tail = arrays[:heads], arrays[heads:]
-    kernel = trunk[0] / 128
+    kernel = (trunk[0] / 128).astype(np.float32)
     first = [kernel, trunk[1] - 127.5 * kernel.sum(axis=(0, 1, 2))]
     if part == "proposal":
         first = [array for row in (0, 1) for column in (0, 1) for array in (_placed(kernel, row, column), first[1])]
