@@ -47,7 +47,9 @@ class Scene:
         boxes = np.array([[10 * i, 0, 10 * i + 60, 60] for i in range(n)], np.float32).reshape(n, 4)
         found = Detections(boxes, np.ones(n, np.float32), np.zeros((n, 5, 2), np.float32))
         tracks = Tracks(found, np.array(list(faces), np.int64), np.zeros(n, np.float32), np.array(ended, np.int64))
-        frame = Frame("door", 0, self.pts_s, NOON + timedelta(seconds=self.pts_s), 0.0, np.zeros((90, 160, 3), np.uint8))
+        frame = Frame(
+            "door", 0, self.pts_s, NOON + timedelta(seconds=self.pts_s), 0.0, np.zeros((90, 160, 3), np.uint8)
+        )
         for index in self.sightings.see(frame, tracks):
             track_id = int(tracks.track_ids[index])
             if embed:
@@ -145,6 +147,23 @@ def test_another_person_does_not_continue_a_sighting() -> None:
     events = scene.frames(15, {1: ALICE}) + scene.frame({}, ended=(1,)) + scene.frames(15, {2: BOB})
     events += scene.sightings.close()
     assert sorted(kinds(events)) == [("ended", "Alice"), ("ended", "Bob"), ("started", "Alice"), ("started", "Bob")]
+
+
+def test_person_who_steps_into_the_place_of_another_is_a_new_sighting() -> None:
+    scene = Scene(linger_s=5.0)
+    events = scene.frames(15, {1: ALICE})
+    left_at = NOON + timedelta(seconds=scene.pts_s)
+    events += scene.absent(0.8) + scene.frames(15, {1: BOB}) + scene.sightings.close()
+    assert sorted(kinds(events)) == [("ended", "Alice"), ("ended", "Bob"), ("started", "Alice"), ("started", "Bob")]
+    assert next(event for event in events if kinds([event]) == [("ended", "Alice")]).ended_at == left_at
+
+
+@pytest.mark.parametrize("embed", [True, False])
+def test_same_person_after_a_gap_of_the_track_is_the_same_sighting(embed: bool) -> None:
+    scene = Scene(linger_s=5.0)
+    events = scene.frames(15, {1: ALICE}) + scene.absent(0.8)
+    events += [event for _ in range(15) for event in scene.frame({1: ALICE}, embed=embed)] + scene.sightings.close()
+    assert kinds(events) == [("started", "Alice"), ("ended", "Alice")]
 
 
 def test_two_faces_at_once_cannot_be_the_same_person() -> None:

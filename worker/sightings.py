@@ -23,6 +23,8 @@ EMBED_INTERVAL_S = 0.2
 """Faces nearer in time than this look alike: the next one adds cost, not evidence."""
 RECHECK_INTERVAL_S = 5.0
 """A settled track is looked at again this often: trackers do swap people."""
+GAP_S = 0.5
+"""A face that comes back to its track after this long may be another person's, who stepped into the place."""
 CLOSER_FACTOR = 1.5
 """A face this much larger in area than any embedded one is worth embedding for its quality."""
 
@@ -116,7 +118,7 @@ class CameraSightings:
         wanted = []
         areas = area(tracks.detections.boxes)
         for index, track_id in enumerate(tracks.track_ids.tolist()):
-            sighting = self._by_track.get(track_id) or self._begin(frame, track_id)
+            sighting = self._of_track(track_id, frame)
             sighting.detections += 1
             x1, y1, x2, y2 = tracks.detections.boxes[index].tolist()
             sighting.box = (x1, y1, x2, y2)
@@ -183,6 +185,16 @@ class CameraSightings:
         self._lingering.clear()
         return events
 
+    def _of_track(self, track_id: int, frame: Frame) -> Sighting:
+        """The sighting that a face of the track belongs to; after a gap a new one, until it is seen to be the same."""
+        sighting = self._by_track.get(track_id)
+        if sighting is None:
+            return self._begin(frame, track_id)
+        if sighting.announced and frame.pts_s - sighting.seen_pts_s > GAP_S:
+            self._lose(sighting)
+            return self._begin(frame, track_id)
+        return sighting
+
     def _begin(self, frame: Frame, track_id: int) -> Sighting:
         sighting = Sighting(
             sighting_id=sighting_id(self.camera_id, frame.captured_at, track_id),
@@ -239,7 +251,7 @@ class CameraSightings:
             if sighting.identity_id:
                 if gone.identity_id == sighting.identity_id:
                     return gone
-            elif _look_alike(gone, sighting, self.threshold):
+            elif _seems_the_same(gone, sighting, self.threshold):
                 return gone
         return None
 
@@ -311,10 +323,11 @@ class CameraSightings:
         return event
 
 
-def _look_alike(one: Sighting, other: Sighting, threshold: float) -> bool:
-    if not (one.template.count and other.template.count):
-        return False
-    return one.template.similarity(other.template) >= threshold
+def _seems_the_same(gone: Sighting, sighting: Sighting, threshold: float) -> bool:
+    """By the faces, or, where no face was good enough to tell, because the track is the same."""
+    if not sighting.template.count:
+        return gone.track_id == sighting.track_id
+    return gone.template.count > 0 and gone.template.similarity(sighting.template) >= threshold
 
 
 def _withdraw(sighting: Sighting) -> None:
