@@ -100,7 +100,7 @@ class FaceDetector:
         owners = np.repeat(np.arange(len(images)), [len(found) for found in proposed])
         owners, squares = self._refine(scaled, owners, np.concatenate(proposed))
         owners, boxes, scores, landmarks = self._finish(scaled, owners, squares)
-        up = (1 / np.array(scales, np.float32))[owners]
+        up = np.array([1 / scale for scale in scales], np.float32)[owners]
         boxes, landmarks = boxes * up[:, None], landmarks * up[:, None, None]
         each = [np.flatnonzero(owners == index) for index in range(len(images))]
         return [Detections(boxes[own], scores[own], landmarks[own]) for own in each]
