@@ -68,8 +68,8 @@ class Video:
         self._stream = stream
         self._address = address
         self._observer = observer
-        # One thread adds no delay to a live picture; two halve the wall time of a recording at the same CPU time.
-        stream.codec_context.thread_count = 1 if address.live else min(2, os.cpu_count() or 1)
+        # A second thread costs an eighth more CPU time and delays live pictures; recordings may use spare cores.
+        stream.codec_context.thread_count = 1 if address.live else max(1, min(4, (os.cpu_count() or 1) // 2))
         stream.codec_context.thread_type = "FRAME"
         rate = stream.average_rate or stream.guessed_rate
         self.frame_interval_s = float(1 / rate) if rate else 1 / 25
