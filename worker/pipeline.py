@@ -153,6 +153,8 @@ class Pipeline:
             for camera in self._cameras.values()
             for sighting in camera.sightings.to_match(changed)
         ]
+        if changed:
+            self._observer.gallery_size(len(self._gallery), self._gallery.sample_count, self._gallery_version)
         if not undecided:
             return
         with self._observer.stage("search"):

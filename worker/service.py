@@ -20,12 +20,15 @@ from worker.embedding import FaceEmbedder, load_embedder
 from worker.errors import FacestreamError, SinkError
 from worker.gallery import Gallery
 from worker.health import Health, HealthServer
+from worker.logs import get_logger
 from worker.metrics import Observer, PrometheusObserver
 from worker.pipeline import FrameWatcher, Pipeline
 from worker.publisher import Publisher
 from worker.redis_client import connect
 from worker.source import CameraReader
 from worker.types import Event, Frame
+
+log = get_logger(__name__)
 
 IDLE_TICK_S = 0.5
 """How often time alone is looked at when no frame comes."""
@@ -72,6 +75,7 @@ class Service:
         self._observer = PrometheusObserver()
         self._stop = threading.Event()
         self._interrupted = False
+        self._processed = 0
 
     def stop(self) -> None:
         """Asks :meth:`run` to stop gracefully; may be called from any thread or a signal handler."""
@@ -83,6 +87,12 @@ class Service:
         Raises:
             FacestreamError: the worker cannot start: a model, the gallery, Redis or the port.
         """
+        health = Health()
+        health.condition("models", "loading")
+        with self._port(health), _redacted_thread_errors():
+            return self._run(health)
+
+    def _run(self, health: Health) -> Stopped:
         config = self._config
         redis_client = connect(config.redis)
         gallery, embedder = load_gallery_and_embedder(config, self._observer)
@@ -94,17 +104,19 @@ class Service:
             observer=self._observer,
         )
         pipeline = Pipeline(config, detector, embedder, gallery, observer=self._observer, watcher=self._watcher)
+        self._observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
         buffers = {
             camera.id: FrameBuffer.for_camera(camera, config.batching, self._observer) for camera in config.cameras
         }
         readers = [CameraReader(camera, buffers[camera.id], self._observer) for camera in config.cameras]
         batcher = Batcher(list(buffers.values()), config.batching, self._observer)
-        publisher = Publisher(redis_client, config.redis, self._observer)
-        health = Health()
+        alive = health.watch("outbox", 2 * config.redis.timeout_s + 5)
+        publisher = Publisher(redis_client, config.redis, self._observer, heartbeat=alive)
+        health.condition("models", "")
         health.condition("redis", lambda: publisher.error)
         health.condition("sources", lambda: _why_blind(readers))
-        with self._signals(), self._port(health):
-            started = time.monotonic()
+        started = time.monotonic()
+        with self._signals():
             try:
                 for reader in readers:
                     reader.start()
@@ -130,6 +142,7 @@ class Service:
             if frames is None:
                 return
             if frames:
+                self._processed += len(frames)
                 newest.update({frame.camera_id: frame for frame in frames})
                 self._emit(pipeline.process(frames), publisher, newest)
             now = time.monotonic()
@@ -165,7 +178,7 @@ class Service:
         totals: dict[str, Any] = self._observer.summary()
         return Summary(
             **totals,
-            fps=round(totals["frames"] / duration_s, 2) if duration_s else 0.0,
+            fps=round(self._processed / duration_s, 2) if duration_s else 0.0,
             duration_s=round(duration_s, 3),
             undelivered=undelivered,
         )
@@ -198,6 +211,22 @@ class Service:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _redacted_thread_errors() -> Iterator[None]:
+    """A thread that dies says so through the log, which holds no credentials."""
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        name = failure.thread.name if failure.thread else "unknown"
+        error = failure.exc_value
+        log.error("a thread died", thread=name, exc_info=error if error is not None else True)
+
+    before, threading.excepthook = threading.excepthook, report
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
