@@ -79,7 +79,7 @@ $(VENV)/.uv: requirements-uv.txt
 	@touch $@
 
 $(VENV)/.core: $(VENV)/.uv requirements.txt pyproject.toml
-	@echo "installing pinned requirements: about 0.7 GB to download"
+	@echo "installing the pinned requirements: this takes minutes, once"
 	@$(call INSTALL,--require-hashes -r requirements.txt)
 	@$(call INSTALL,--no-deps -e .)
 	@touch $@

@@ -26,7 +26,7 @@ VISITS_S: Final = ((0.4, 4.8), (7.0, 10.6))
 """When the person is in the picture, at least in part: seconds from, to."""
 
 _CAT_S: Final = (4.6, 7.4)
-_DIM_S: Final = (3.2, 4.0)
+_DIM_S: Final = (1.5, 2.4)
 _FACE_CENTRE: Final = (226.0, 118.0)
 # The outline of the person in the portrait of 512 x 512 px, clockwise from the top of her hair.
 _OUTLINE: Final = (
