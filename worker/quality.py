@@ -12,7 +12,7 @@ from worker.types import Detections, Image
 Floats = NDArray[np.float32]
 
 REJECT_BELOW: Final = 0.2
-_CROP_PX: Final = 64
+_CROP_PX: Final = 32  # smaller than a face that is large enough, so that no small one passes for blurred
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,17 @@ class Measures:
     """What the score is made of, float32 (n,) each.
 
     ``size_px``: shorter side of the box. ``sharpness``: variance of the Laplacian over the variance of the grey
-    values, of a crop of 64 px. ``yaw``: how far the nose is off the middle of the eyes, 0 frontal, 1 above an eye.
-    ``pitch``: how far down the nose is between eyes (0) and mouth (1). ``roll_degrees``: tilt of the line through
-    the eyes. ``brightness``: mean grey value 0..255; ``contrast``: their standard deviation. ``score``: the detector's.
+    values, of the face at 32 px. ``yaw``: how far the nose is off the middle of the eyes, 0 frontal, 1 above an eye.
+    ``pitch``: how far down the nose is between eyes (0) and mouth (1). ``eye_distance``: in sizes of the box.
+    ``roll_degrees``: tilt of the line through the eyes. ``brightness``: mean grey value 0..255; ``contrast``: their
+    standard deviation. ``score``: the detector's.
     """
 
     size_px: Floats
     sharpness: Floats
     yaw: Floats
     pitch: Floats
+    eye_distance: Floats
     roll_degrees: Floats
     brightness: Floats
     contrast: Floats
@@ -51,10 +53,15 @@ class Measures:
 # REJECT_BELOW of the way is where a face is refused.
 _RAMPS: Final[dict[str, tuple[float, float]]] = {
     "size_px": (12.0, 80.0),
-    "sharpness": (0.0, 0.1),
+    "sharpness": (0.0, 1.0),
     "yaw": (1.1, 0.3),
+    "eye_distance": (0.05, 0.25),
     "roll_degrees": (75.0, 25.0),
+    "pitch_up": (-0.2, 0.3),
+    "pitch_down": (1.3, 0.85),
     "contrast": (4.0, 30.0),
+    "dark": (8.0, 60.0),
+    "bright": (252.0, 225.0),
     "score": (0.4, 0.98),
 }
 
@@ -72,15 +79,16 @@ def assess(image: Image, detections: Detections) -> Quality:
             [
                 _ramp(m.yaw, *_RAMPS["yaw"]),
                 _ramp(m.roll_degrees, *_RAMPS["roll_degrees"]),
-                _ramp(m.pitch, -0.2, 0.3),
-                _ramp(m.pitch, 1.3, 0.85),
+                _ramp(m.eye_distance, *_RAMPS["eye_distance"]),
+                _ramp(m.pitch, *_RAMPS["pitch_up"]),
+                _ramp(m.pitch, *_RAMPS["pitch_down"]),
             ]
         ),
         "exposure": np.minimum.reduce(
             [
                 _ramp(m.contrast, *_RAMPS["contrast"]),
-                _ramp(m.brightness, 8.0, 60.0),
-                _ramp(m.brightness, 252.0, 225.0),
+                _ramp(m.brightness, *_RAMPS["dark"]),
+                _ramp(m.brightness, *_RAMPS["bright"]),
             ]
         ),
         "low_score": _ramp(m.score, *_RAMPS["score"]),
@@ -110,6 +118,7 @@ def measure(image: Image, detections: Detections) -> Measures:
         sharpness=sharpness,
         yaw=np.abs(2 * _dot(to_nose, along) / eye_distance).astype(np.float32),
         pitch=(_dot(to_nose, down) / mouth_depth).astype(np.float32),
+        eye_distance=(eye_distance / np.maximum(sizes.min(axis=1), 1.0)).astype(np.float32),
         roll_degrees=np.degrees(np.abs(np.arctan2(across[:, 1], across[:, 0]))),
         brightness=brightness,
         contrast=contrast,
