@@ -292,5 +292,5 @@ def test_a_longer_file_is_not_read_to_its_end(server: Server, tmp_path: Path) ->
 
 
 def test_a_model_without_an_address_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be pulled.*open_model_zoo"):
+    with pytest.raises(ModelError, match=r"cannot be pulled.*open_model_zoo"):
         pull(load_manifest("face-reidentification-retail-0095"), tmp_path)

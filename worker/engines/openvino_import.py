@@ -41,8 +41,11 @@ def build(
     where = Path(paths[0]).name
     try:
         model = openvino.Core().read_model(*paths)
-        shape = [max_batch or -1, 3, side, side] if layout == "nchw" else [max_batch or -1, side, side, 3]
-        model.reshape(shape)
+        picture = [3, side, side] if layout == "nchw" else [side, side, 3]
+        takes = model.input().get_partial_shape()
+        if not takes.compatible(openvino.PartialShape([-1, *picture])):
+            raise ModelError(f"{where} takes {takes}, its manifest says {picture}: correct side or layout there")
+        model.reshape([max_batch or -1, *picture])
         steps = PrePostProcessor(model)
         steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
         steps.input().tensor().set_color_format(ColorFormat.RGB)

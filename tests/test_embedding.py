@@ -1,0 +1,310 @@
+"""Chips become unit vectors, in few batch sizes, on whichever engine was asked for."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import structlog.testing
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from worker import engines
+from worker.embedding import BATCH_SIZES, FaceEmbedder, load_embedder
+from worker.engines import choose_engine
+from worker.errors import ModelError
+from worker.metrics import Observer
+from worker.registry import Manifest, load_manifest
+from worker.types import Chips, Detections
+
+SIDE = 16
+MEAN, SCALE = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "means",
+        "description": "mean colour of a chip",
+        "format": "onnx",
+        "files": [{"name": "means.onnx", "sha256": "0" * 64}],
+        "licence": "none",
+        "source": "made here",
+        "input": {"side": SIDE, "channel_order": "bgr", "layout": "nchw", "mean": MEAN, "scale": SCALE},
+        "alignment": {"kind": "five_point"},
+        "dimension": 3,
+        "threshold": 0.4,
+        "threshold_fitted_on": "nothing",
+    } | changes
+
+
+class MeanColour:
+    """A network whose features are a chip's mean colour; it notes the batches it was given."""
+
+    device = "CPU"
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.output: NDArray[np.float32] | None = None
+
+    def __call__(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        assert batch.flags.c_contiguous
+        self.sizes.append(len(batch))
+        if self.output is not None:
+            return (np.repeat(self.output[None], len(batch), axis=0),)
+        return (batch.astype(np.float32).mean(axis=(1, 2))[:, :, None, None],)
+
+
+def embedder(network: MeanColour, observer: Observer | None = None, **changes: Any) -> FaceEmbedder:
+    manifest = Manifest.model_validate(document(**changes))
+    return FaceEmbedder(manifest, network, lambda image, _: image[None], engine="test", observer=observer)
+
+
+def chips(n: int, seed: int = 0, side: int = SIDE) -> Chips:
+    random = np.random.default_rng(seed)
+    colours = random.integers(1, 200, (n, 1, 1, 3))
+    return Chips((colours + random.integers(0, 50, (n, side, side, 3))).astype(np.uint8))
+
+
+@given(n=st.integers(0, 80))
+def test_every_count_gives_its_own_vectors_in_order_from_the_fixed_batch_sizes(n: int) -> None:
+    network = MeanColour()
+    given_chips = chips(n)
+    found = embedder(network).embed(given_chips)
+    means = given_chips.images.astype(np.float32).mean(axis=(1, 2))
+    np.testing.assert_allclose(found.vectors, means / np.linalg.norm(means, axis=1, keepdims=True), rtol=1e-5)
+    assert found.vectors.dtype == np.float32
+    assert found.model_id == "means"
+    assert set(network.sizes) <= set(BATCH_SIZES)
+    assert sum(network.sizes) < max(2 * n, 1) + 1
+
+
+def test_no_faces_run_no_network() -> None:
+    network = MeanColour()
+    assert embedder(network).embed(chips(0)).vectors.shape == (0, 3)
+    assert network.sizes == []
+
+
+def test_a_network_for_single_faces_gets_them_singly() -> None:
+    network = MeanColour()
+    embedder(network, input=document()["input"] | {"max_batch": 1}).embed(chips(5))
+    assert network.sizes == [1] * 5
+
+
+def test_warming_up_meets_every_batch_size() -> None:
+    network = MeanColour()
+    embedder(network).warm_up()
+    assert network.sizes == list(BATCH_SIZES)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_a_vector_without_direction_is_an_error_and_never_a_result(value: float) -> None:
+    network = MeanColour()
+    network.output = np.full(3, value, np.float32)
+    with pytest.raises(ModelError, match="zero or no number"):
+        embedder(network).embed(chips(2))
+
+
+def test_a_vector_of_another_length_than_the_manifest_says_is_an_error() -> None:
+    with pytest.raises(ModelError, match="3 numbers, its manifest says 4"):
+        embedder(MeanColour(), dimension=4).embed(chips(1))
+
+
+def test_chips_of_another_size_or_type_are_refused() -> None:
+    with pytest.raises(ValueError, match="uint8 chips of 16 px"):
+        embedder(MeanColour()).embed(chips(1, side=20))
+    with pytest.raises(ValueError, match="uint8 chips"):
+        embedder(MeanColour()).embed(Chips(np.zeros((1, SIDE, SIDE, 3), np.float32)))
+
+
+def test_bgr_chips_are_turned_to_rgb() -> None:
+    straight = chips(3)
+    turned = Chips(np.ascontiguousarray(straight.images[..., ::-1]), "bgr")
+    one = embedder(MeanColour())
+    np.testing.assert_array_equal(one.embed(straight).vectors, one.embed(turned).vectors)
+
+
+def test_the_observer_hears_of_stages_and_batches() -> None:
+    heard: list[Any] = []
+
+    class Ears(Observer):
+        def batch(self, stage: Any, size: int) -> None:
+            heard.append((stage, size))
+
+    embedder(MeanColour(), Ears()).embed(chips(35))
+    assert heard == [("embed", 32), ("embed", 3)]
+
+
+# A network as files: the mean colour again, but preprocessed as the manifest says.
+
+
+def _field(number: int, value: bytes | int) -> bytes:
+    """One field of a protocol buffer, which is all that an ONNX file is."""
+    if isinstance(value, int):
+        return bytes([number << 3]) + _varint(value)
+    return bytes([number << 3 | 2]) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _varint(value >> 7)
+
+
+def _tensor(name: str, *sizes: int | str) -> bytes:
+    dimensions = b"".join(
+        _field(1, _field(1, size) if isinstance(size, int) else _field(2, size.encode())) for size in sizes
+    )
+    return _field(1, name.encode()) + _field(2, _field(1, _field(1, 1) + _field(2, dimensions)))
+
+
+def onnx_file(path: Path, batch: int | str = "n") -> None:
+    node = _field(1, b"chips") + _field(2, b"features") + _field(4, b"GlobalAveragePool")
+    graph = (
+        _field(1, node)
+        + _field(2, b"means")
+        + _field(11, _tensor("chips", batch, 3, SIDE, SIDE))
+        + _field(12, _tensor("features", batch, 3, 1, 1))
+    )
+    path.write_bytes(_field(1, 8) + _field(7, graph) + _field(8, _field(2, 13)))
+
+
+def openvino_files(folder: Path) -> None:
+    import openvino
+
+    onnx_file(folder / "means.onnx", batch=1)
+    openvino.save_model(openvino.Core().read_model(folder / "means.onnx"), folder / "means.xml")
+    (folder / "means.onnx").unlink()
+    # OpenVINO writes no weights file content for a network without weights.
+    if not (folder / "means.bin").stat().st_size:
+        (folder / "means.bin").write_bytes(b"\0")
+
+
+def own_model(folder: Path, model_format: str) -> Path:
+    if model_format == "onnx":
+        onnx_file(folder / "means.onnx")
+        names = ["means.onnx"]
+    else:
+        openvino_files(folder)
+        names = ["means.xml", "means.bin"]
+    files = [{"name": name, "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()} for name in names]
+    path = folder / "means.yaml"
+    path.write_text(yaml.safe_dump(document(format=model_format, files=files, input={
+        "side": SIDE, "channel_order": "bgr", "layout": "nchw", "mean": list(MEAN), "scale": list(SCALE),
+    })))  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize(
+    ("model_format", "engine"), [("onnx", "auto"), ("onnx", "openvino"), ("onnx", "onnx"), ("openvino", "auto")]
+)
+def test_a_model_of_ones_own_is_preprocessed_as_its_manifest_says(
+    tmp_path: Path, model_format: str, engine: str
+) -> None:
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime")
+    manifest = own_model(tmp_path, model_format)
+    made = load_embedder(str(manifest), models_dir=None, cache_dir=tmp_path / "cache", engine=engine, precision="fp32")
+    assert made.engine == ("openvino" if engine == "auto" else engine)
+    assert made.device == "CPU"
+    given_chips = chips(5)
+    bgr = given_chips.images[..., ::-1].astype(np.float64).mean(axis=(1, 2))
+    expected = (bgr - MEAN) / SCALE
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(made.embed(given_chips).vectors, expected, atol=1e-5)
+
+
+def test_a_manifest_with_the_wrong_side_is_told_apart(tmp_path: Path) -> None:
+    path = own_model(tmp_path, "onnx")
+    changed = yaml.safe_load(path.read_text())
+    changed["input"] |= {"side": 32, "layout": "nhwc"}
+    path.write_text(yaml.safe_dump(changed))
+    for engine in ("openvino", "onnx"):
+        with pytest.raises(ModelError, match=r"means\.onnx"):
+            load_embedder(str(path), models_dir=None, cache_dir=tmp_path / "cache", engine=engine).embed(
+                chips(1, side=32)
+            )
+
+
+def test_engines_are_taken_by_name_and_otherwise_by_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "gpu_is_visible", lambda: False)
+    assert choose_engine("m", "h5") == "openvino"
+    assert choose_engine("m", "h5", "keras") == "keras"
+    assert choose_engine("m", "dlib") == "dlib"
+    monkeypatch.setattr(engines, "gpu_is_visible", lambda: True)
+    assert choose_engine("m", "h5") == "keras"
+    assert choose_engine("m", "onnx") == "openvino"
+    with pytest.raises(ModelError, match="runs on dlib, not on the engine 'keras'"):
+        choose_engine("m", "dlib", "keras")
+
+
+def test_missing_weights_are_noticed_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="weights of vggface2-resnet50 are missing"):
+        load_embedder("vggface2-resnet50", models_dir=None, cache_dir=tmp_path)
+
+
+def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+    manifest = own_model(tmp_path, "onnx")
+    with pytest.raises(ModelError, match="int8"):
+        load_embedder(str(manifest), models_dir=None, cache_dir=tmp_path / "cache", precision="int8")
+
+
+# Real faces.
+
+CENTRE = Detections(
+    np.array([[75, 70, 175, 190]], np.float32),
+    np.array([0.99], np.float32),
+    np.array([[[104, 113], [146, 113], [125, 136], [108, 158], [142, 158]]], np.float32),
+)
+"""Where the face is in the deep-funneled images of LFW, all of which are aligned to each other."""
+
+PEOPLE = ("George_W_Bush", "Colin_Powell", "Tony_Blair", "Laura_Bush")
+
+
+def lfw_chips(made: FaceEmbedder, test_data: Path) -> tuple[Chips, NDArray[np.intp]]:
+    found, people = [], []
+    for number, person in enumerate(PEOPLE):
+        for path in sorted((test_data / "lfw_dev" / "images" / person).glob("*.jpg"))[:3]:
+            image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+            found.append(made.align(image, CENTRE).images)
+            people.append(number)
+    return Chips(np.concatenate(found)), np.array(people)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("model", ["face-reidentification-retail-0095", "dlib-resnet"])
+def test_real_faces_of_one_person_are_nearer_than_those_of_two(test_data: Path, tmp_path: Path, model: str) -> None:
+    if model == "dlib-resnet":
+        pytest.importorskip("dlib")
+    with structlog.testing.capture_logs() as logs:
+        made = load_embedder(model, models_dir=test_data / "models", cache_dir=tmp_path)
+    assert logs[0]["model"] == model
+    assert logs[0]["engine"] == made.engine
+    assert logs[0]["device"] == made.device == "CPU"
+    manifest = load_manifest(model)
+    assert (made.dimension, made.threshold) == (manifest.dimension, manifest.threshold)
+    assert made.preprocessing_digest == manifest.preprocessing_digest
+    faces, people = lfw_chips(made, test_data)
+    vectors = made.embed(faces).vectors
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    similar, same = vectors @ vectors.T, people[:, None] == people[None]
+    upper = np.triu(np.ones_like(same), 1).astype(bool)
+    assert np.mean((similar >= made.threshold)[upper] == same[upper]) > 0.97
+    assert made.align(np.zeros((50, 50, 3), np.uint8), Detections.empty()).images.shape == (0, *faces.images.shape[1:])
+
+
+@pytest.mark.data
+def test_reduced_precision_keeps_directions_on_real_faces(test_data: Path, tmp_path: Path) -> None:
+    def vectors(precision: str) -> NDArray[np.float32]:
+        made = load_embedder(
+            "face-reidentification-retail-0095",
+            models_dir=test_data / "models",
+            cache_dir=tmp_path,
+            precision=precision,
+        )
+        found = made.embed(lfw_chips(made, test_data)[0]).vectors
+        centred: NDArray[np.float32] = found - found.mean(axis=0)
+        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+
+    assert (vectors("fp32") * vectors("bf16")).sum(axis=1).min() > 0.998
