@@ -293,6 +293,30 @@ def test_flipped_bits_cost_frames_and_nothing_else(tmp_path: Path, make: Make, s
     assert all(later.pts_s > earlier.pts_s for earlier, later in itertools.pairwise(frames))
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".ts", ".avi", ".mkv", ".gif"])
+def test_damage_anywhere_ends_in_order(tmp_path: Path, make: Make, suffix: str) -> None:
+    """Headers, indices and tables included: the reader ends or fails in one line, and foresees each way to fail."""
+    whole = tmp_path / f"whole{suffix}"
+    if suffix == ".gif":
+        shades = [Pillow.new("L", (64, 48), shade) for shade in range(0, 250, 10)]
+        shades[0].save(whole, save_all=True, append_images=shades[1:], duration=40)
+    else:
+        write_clip(whole, frames=25, size=(64, 48), codec="mjpeg" if suffix == ".avi" else "libx264")
+    path = tmp_path / f"clip{suffix}"
+    for seed in range(25):
+        chance = random.Random(seed)
+        data = bytearray(whole.read_bytes())
+        for _ in range(chance.choice([1, 10, 100, 1000])):
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(data[: chance.randrange(len(data))] if seed % 4 == 0 else data)
+        rig = make(path)
+        frames = rig.drain()
+        assert all(later.pts_s > earlier.pts_s for earlier, later in itertools.pairwise(frames))
+        assert rig.reader.state in ("ended", "failed")
+        assert "died of" not in rig.reader.reason, seed
+        assert (rig.reader.error is None) == (rig.reader.state == "ended")
+
+
 def test_file_cut_short_gives_what_is_there(tmp_path: Path, make: Make) -> None:
     path = write_clip(tmp_path / "clip.ts", frames=50)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

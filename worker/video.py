@@ -15,6 +15,7 @@ import av.logging
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from worker.addresses import Address
 from worker.config import CameraConfig
@@ -61,9 +62,9 @@ class Video:
 
     def __init__(self, container: InputContainer, address: Address, observer: Observer) -> None:
         stream = container.streams.best("video")
-        if stream is None:
+        if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
-            raise SourceError(f"{address.label} holds no video: give a video stream or file")
+            raise SourceError(f"{address.label} holds no video that can be decoded: give a video stream or file")
         self._container = container
         self._stream = stream
         self._address = address
@@ -96,17 +97,9 @@ class Video:
                 return
             if packet is None:
                 yield None
-                continue
-            if packet.stream.index != self._stream.index:
-                continue
-            try:
-                with self._observer.stage("decode"):
-                    frames = packet.decode()
-            except av.error.FFmpegError:
-                yield None
-                continue
-            for frame in frames:
-                yield None if frame.is_corrupt else self._picture(frame)
+            elif packet.stream.index == self._stream.index:
+                yield from self._decoded(packet)
+        yield from self._decoded(None)
 
     def close(self) -> None:
         self._container.close()
@@ -118,8 +111,9 @@ class Video:
             fruitless += 1
             try:
                 for packet in self._container.demux():
-                    fruitless = 0
-                    yield packet
+                    if packet.size:
+                        fruitless = 0
+                        yield packet
             except av.error.InvalidDataError as error:
                 if self._address.live:
                     raise self._read_error(error) from None
@@ -127,8 +121,24 @@ class Video:
                     yield None
             except (av.error.FFmpegError, OSError) as error:
                 raise self._read_error(error) from None
+            except IndexError:
+                # At the end, PyAV stumbles over streams that damage made appear on the way.
+                return
             else:
                 return
+
+    def _decoded(self, packet: av.Packet | None) -> Iterator[Picture | None]:
+        """The pictures that ``packet`` completes; without a packet, those that the decoder still holds."""
+        try:
+            with self._observer.stage("decode"):
+                frames = self._stream.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            yield None
+            return
+        for frame in frames:
+            yield None if frame.is_corrupt else self._picture(frame)
 
     def _read_error(self, error: Exception) -> SourceError:
         kind = SourceSilentError if isinstance(error, _TIMEOUTS) else SourceError
@@ -184,7 +194,7 @@ def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Vi
         raise SourceError(f"{address.label}: no such file; check the path")
     if address.kind == "file" and not Path(address.target).stat().st_size:
         raise SourceError(f"{address.label}: the file is empty; was it copied completely?")
-    arguments: dict[str, Any] = {"options": _options(address, camera)}
+    arguments: dict[str, Any] = {"options": _options(address, camera), "metadata_errors": "replace"}
     if address.live:
         arguments["timeout"] = (camera.open_timeout_s, camera.read_timeout_s)
     if address.kind == "device":
