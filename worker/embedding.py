@@ -21,6 +21,8 @@ BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
 
 _SHORTEST: Final = 1e-6
 _KERAS_BUILDER: Final = "worker.networks.vggface2:build"
+_BUILDERS_VERSION: Final = 1
+"""Raise it when a builder changes what it makes, so that networks converted before are made anew."""
 _IMPORT_BUILDER: Final = "worker.engines.openvino_import:build"
 
 log = get_logger(__name__)
@@ -203,15 +205,16 @@ def _load_fp32_network(manifest: Manifest, files: dict[str, Path], engine: str, 
 
 
 def _openvino_network(manifest: Manifest, files: dict[str, Path], cache_dir: Path) -> Path:
+    key = f"{manifest.weights_digest}-{_BUILDERS_VERSION}"
     if manifest.format == "h5":
-        return converted_network(_KERAS_BUILDER, _keras_arguments(manifest, files), manifest.weights_digest, cache_dir)
+        return converted_network(_KERAS_BUILDER, _keras_arguments(manifest, files), key, cache_dir)
     suffixes = (".xml", ".bin") if manifest.format == "openvino" else (".onnx",)
     arguments = manifest.input.preprocessing | {
         "paths": [str(files[manifest.file_with_suffix(suffix)]) for suffix in suffixes],
         "layout": manifest.input.layout,
         "max_batch": manifest.input.max_batch,
     }
-    return converted_network(_IMPORT_BUILDER, arguments, manifest.weights_digest, cache_dir)
+    return converted_network(_IMPORT_BUILDER, arguments, key, cache_dir)
 
 
 def _keras_arguments(manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:
