@@ -31,8 +31,8 @@ def nothing(width: int) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float3
 
     def network(items: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         if width == 0:  # the proposal network
-            bands, height, pairs, _ = items.shape
-            return (np.full((bands, height // 2 - 5, pairs - 5, 5), -9, np.float32),)
+            bands, height, across, _ = items.shape
+            return (np.full((bands, height // 2 - 5, across // 2 - 5, 5), -9, np.float32),)
         return (np.full((len(items), width), -9, np.float32),)
 
     return network
@@ -96,8 +96,8 @@ def test_no_level_is_smaller_than_a_window(width: int, height: int, min_face_px:
 @given(st.integers(12, 700), st.integers(12, 700), st.sampled_from([12.0, 17.0, 20.0, 40.0, 150.0]))
 def test_levels_share_a_canvas_without_touching(width: int, height: int, min_face_px: float) -> None:
     canvas = Canvas(width, height, min_face_px)
-    bands, rows, pairs, _ = canvas.bands.shape
-    taken = np.zeros((bands * BAND_STEP_PX + rows - BAND_STEP_PX, pairs * 2), np.int32)
+    bands, rows, across, _ = canvas.bands.shape
+    taken = np.zeros((bands * BAND_STEP_PX + rows - BAND_STEP_PX, across), np.int32)
     for level in canvas.levels:
         even = (level.width + level.width % 2, level.height + level.height % 2)
         assert (level.top + even[1], level.left + even[0]) <= taken.shape
@@ -107,7 +107,7 @@ def test_levels_share_a_canvas_without_touching(width: int, height: int, min_fac
 
 def test_a_cell_leads_back_to_its_place_in_its_level() -> None:
     canvas = Canvas(300, 200, 20)
-    cells = np.arange(canvas.bands.shape[0] * (BAND_STEP_PX // 2) * (canvas.bands.shape[2] - 5))
+    cells = np.arange(canvas.bands.shape[0] * (BAND_STEP_PX // 2) * (canvas.bands.shape[2] // 2 - 5))
     inside, levels, corners = canvas.windows(cells)
     assert len(inside) == sum(((v.width - 1) // 2 - 4) * ((v.height - 1) // 2 - 4) for v in canvas.levels)
     for number, level in enumerate(canvas.levels):
@@ -122,7 +122,7 @@ def test_a_level_is_the_average_of_the_pixels_it_covers() -> None:
     canvas.draw(image)
     pixels = np.vstack(
         [
-            canvas.bands[:, :BAND_STEP_PX].reshape(-1, canvas.bands.shape[2] * 2, 3),
+            canvas.bands[:, :BAND_STEP_PX].reshape(-1, canvas.bands.shape[2], 3),
             canvas.bands[-1, BAND_STEP_PX:].reshape(10, -1, 3),
         ]
     )

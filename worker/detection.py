@@ -213,39 +213,44 @@ def load_detector(
     Raises:
         ModelError: the engine cannot run the networks, their weights are missing or damaged, or cannot be converted.
     """
-    if choose_engine("face detection", "h5", engine) == "keras":
-        proposal, refinement, output = (_keras_network(part, config) for part in _PARTS)
-    else:
-        proposal, refinement, output = (_openvino_network(part, config, cache_dir, threads) for part in _PARTS)
+    make = _keras_networks if choose_engine("face detection", "h5", engine) == "keras" else _openvino_networks
+    proposal, refinement, output = make(config, cache_dir, threads)
     return FaceDetector(proposal, refinement, output, config, observer=observer)
 
 
-def _openvino_network(part: mtcnn.Part, config: DetectionConfig, cache_dir: Path, threads: int) -> Network:
+def _openvino_networks(config: DetectionConfig, cache_dir: Path, threads: int) -> list[Network]:
     from worker.engines import openvino
 
-    path = conversion.converted_network(
-        "worker.networks.mtcnn:build", {"part": part}, mtcnn.network_digest(part), cache_dir
+    paths = conversion.converted_networks(
+        "worker.networks.mtcnn:build", [{"part": part} for part in _CHUNKS], mtcnn.networks_digest(), cache_dir
     )
     precision = openvino.best_precision() if config.precision == "auto" else config.precision
-    return openvino.OpenVinoNetwork(
-        path, precision=precision, threads=threads, cache_dir=cache_dir, chunk=_CHUNKS[part]
-    )
+    return [
+        openvino.OpenVinoNetwork(path, precision=precision, threads=threads, cache_dir=cache_dir, chunk=chunk)
+        for path, chunk in zip(paths, _CHUNKS.values(), strict=True)
+    ]
 
 
-def _keras_network(part: mtcnn.Part, config: DetectionConfig) -> Network:
+def _keras_networks(config: DetectionConfig, _cache_dir: Path, _threads: int) -> list[Network]:
     from worker.engines import keras
 
     precision = keras.best_precision() if config.precision == "auto" else config.precision
-    network = keras.KerasNetwork("worker.networks.mtcnn:build", {"part": part}, precision=precision)
+    return [
+        _in_few_sizes(keras.KerasNetwork("worker.networks.mtcnn:build", {"part": part}, precision=precision), chunk)
+        for part, chunk in _CHUNKS.items()
+    ]
 
-    def in_one_of_few_sizes(batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        size = _CHUNKS[part] << max(0, math.ceil(math.log2(len(batch) / _CHUNKS[part])))
+
+def _in_few_sizes(network: Network, smallest: int) -> Network:
+    """Fills batches up to a power of two times ``smallest``, since every size is compiled on its own."""
+
+    def filled_up(batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        size = smallest << max(0, math.ceil(math.log2(len(batch) / smallest)))
         padding = np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)
         return tuple(found[: len(batch)] for found in network(np.concatenate([batch, padding])))
 
-    return in_one_of_few_sizes
+    return filled_up
 
 
-_PARTS: Final[tuple[mtcnn.Part, ...]] = ("proposal", "refinement", "output")
 _CHUNKS: Final[dict[mtcnn.Part, int]] = {"proposal": 1, "refinement": 64, "output": 8}
 """Items that a network takes at once: fixed, so that a face's result does not depend on the batch around it."""

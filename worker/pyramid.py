@@ -57,11 +57,10 @@ class Canvas:
         self._pixels = np.zeros((rows, canvas_width, 3), np.uint8)
         self._samples = np.empty(max((12 * w * h for _, w, h in sizes), default=0), np.uint8)
         step, *inner = self._pixels.strides
-        self.bands: NDArray[np.uint8] = as_strided(
-            self._pixels, (bands, BAND_PX, canvas_width // 2, 6), (BAND_STEP_PX * step, step, 2 * inner[0], 1)
+        self.bands: Image = as_strided(
+            self._pixels, (bands, BAND_PX, canvas_width, 3), (BAND_STEP_PX * step, step, *inner)
         )
-        """uint8 (bands, BAND_PX, W / 2, 6): the canvas with its columns in pairs, without a copy; neighbours share
-        the rows that a window needs of both."""
+        """uint8 (bands, BAND_PX, W, 3) view of the canvas; neighbours share the rows that a window needs of both."""
         cells = np.full((bands * BAND_STEP_PX // STRIDE_PX, (canvas_width - _HALO_PX) // STRIDE_PX), -1, np.int8)
         for number, level in enumerate(self.levels):
             top, left = level.top // STRIDE_PX, level.left // STRIDE_PX

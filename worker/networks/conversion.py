@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,12 +33,22 @@ def converted_network(builder: str, arguments: Mapping[str, Any], key: str, cach
     Raises:
         ModelError: the conversion failed; the message holds its last line.
     """
+    return converted_networks(builder, [arguments], key, cache_dir)[0]
+
+
+def converted_networks(builder: str, arguments: Sequence[Mapping[str, Any]], key: str, cache_dir: Path) -> list[Path]:
+    """As :func:`converted_network` for each of ``arguments``, with one process for all that are not cached."""
+    folders = [_folder(builder, each, key, cache_dir) for each in arguments]
+    missing = [(dict(each), folder) for each, folder in zip(arguments, folders, strict=True) if not _is_intact(folder)]
+    if missing:
+        _convert(builder, missing)
+    return [folder / "network.xml" for folder in folders]
+
+
+def _folder(builder: str, arguments: Mapping[str, Any], key: str, cache_dir: Path) -> Path:
     identity = json.dumps([builder, dict(arguments), key], sort_keys=True)
     name = f"{builder.rpartition(':')[2]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    folder = cache_dir / "networks" / name
-    if not _is_intact(folder):
-        _convert(builder, arguments, folder)
-    return folder / "network.xml"
+    return cache_dir / "networks" / name
 
 
 def _is_intact(folder: Path) -> bool:
@@ -49,12 +59,12 @@ def _is_intact(folder: Path) -> bool:
         return False
 
 
-def _convert(builder: str, arguments: Mapping[str, Any], folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        made = Path(scratch) / "made"
-        made.mkdir()
-        command = [sys.executable, "-m", "worker.networks.conversion", builder, json.dumps(dict(arguments)), str(made)]
+def _convert(builder: str, wanted: Sequence[tuple[dict[str, Any], Path]]) -> None:
+    parent = wanted[0][1].parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent) as scratch:
+        jobs = [(arguments, str(Path(scratch) / folder.name)) for arguments, folder in wanted]
+        command = [sys.executable, "-m", "worker.networks.conversion", builder, json.dumps(jobs)]
         environment = os.environ | {
             "KERAS_BACKEND": "tensorflow",
             "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -70,15 +80,17 @@ def _convert(builder: str, arguments: Mapping[str, Any], folder: Path) -> None:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise ModelError(f"converting {builder} for OpenVINO failed: {last}")
-        digests = {file.name: _sha256(file) for file in sorted(made.iterdir())}
-        (made / _DIGEST_FILE).write_text(json.dumps(digests))
-        _replace_folder(made, folder)
+        for _, folder in wanted:
+            made = Path(scratch) / folder.name
+            digests = {file.name: _sha256(file) for file in sorted(made.iterdir())}
+            (made / _DIGEST_FILE).write_text(json.dumps(digests))
+            _replace_folder(made, folder)
 
 
 def _replace_folder(made: Path, folder: Path) -> None:
     """Moves ``made`` to ``folder``; another process that was quicker wins, its result being the same."""
     if folder.exists():
-        folder.rename(made.parent / "damaged")
+        folder.rename(made.parent / f"{made.name}-damaged")
     try:
         made.rename(folder)
     except OSError:
@@ -91,11 +103,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def main(builder: str, arguments: str, folder: str) -> None:
-    """Runs in the process of its own: builds the network and writes ``network.xml`` and ``.bin``."""
+def main(builder: str, jobs: str) -> None:
+    """Runs in the process of its own: builds each network and writes its ``network.xml`` and ``.bin``."""
     module, _, function = builder.partition(":")
-    network = getattr(importlib.import_module(module), function)(**json.loads(arguments))
-    network.export(str(Path(folder) / "network.xml"), format="openvino", verbose=False)
+    build = getattr(importlib.import_module(module), function)
+    for arguments, folder in json.loads(jobs):
+        Path(folder).mkdir()
+        build(**arguments).export(str(Path(folder) / "network.xml"), format="openvino", verbose=False)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ _FILES: Final[dict[Part, tuple[str, str]]] = {
 _REMEDY: Final = "install mtcnn==1.0.0 again (pip install --force-reinstall --no-deps mtcnn==1.0.0)"
 
 
-def network_digest(part: Part) -> str:
-    """What determines the network ``part``: its weights and this module, as one digest."""
-    return hashlib.sha256(_FILES[part][1].encode() + Path(__file__).read_bytes()).hexdigest()
+def networks_digest() -> str:
+    """What determines the networks: the digests of their weights and this module's text, as one digest."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def load_weights(part: Part) -> list[NDArray[np.float32]]:
@@ -58,9 +58,8 @@ def load_weights(part: Part) -> list[NDArray[np.float32]]:
 def build(part: Part, dtype: str = "float32") -> Any:
     """One network as a ``keras.Model`` with its weights, computing by the Keras policy ``dtype``.
 
-    ``proposal``: uint8 (b, H, W / 2, 6), the pixels with their columns in pairs, H and W even -> float32
-    (b, H / 2 - 5, W / 2 - 5, 5), one cell for each 12x12 px window at a stride of 2 px: logit difference, then
-    offsets of x1, y1, x2, y2 in window sizes.
+    ``proposal``: uint8 (b, H, W, 3), H and W even -> float32 (b, H / 2 - 5, W / 2 - 5, 5), one cell for each 12x12 px
+    window at a stride of 2 px: logit difference, then offsets of x1, y1, x2, y2 in window sizes.
     ``refinement``: uint8 (n, 24, 24, 3) -> float32 (n, 5), the same five.
     ``output``: uint8 (n, 48, 48, 3) -> float32 (n, 15), the same five, then x of the five landmarks, then y.
 
@@ -72,37 +71,17 @@ def build(part: Part, dtype: str = "float32") -> Any:
     policy_before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        inputs, outputs = _proposal(keras) if part == "proposal" else _refiner(keras, part)
+        inputs, outputs = _layers(keras, part)
         network = keras.Model(inputs, keras.ops.cast(outputs, "float32"), name=part)
     finally:
         keras.config.set_dtype_policy(policy_before)
-    network.set_weights(_ported(part, load_weights(part)))
+    network.set_weights(_ported(load_weights(part)))
     return network
 
 
-def _proposal(keras: Any) -> tuple[Any, Any]:
-    """The first convolution and its 2x2 pooling as four strided convolutions and a maximum.
-
-    A convolution of three channels followed by a pooling keeps a processor waiting for memory; on pairs of
-    columns, six channels deep, each of the four places in the pooling window is a strided convolution of its own
-    that writes a quarter as much.
-    """
+def _layers(keras: Any, part: Part) -> tuple[Any, Any]:
     layers = keras.layers
-    inputs = keras.Input((None, None, 6), dtype="uint8", name="pixels")
-    x = keras.ops.cast(inputs, "float32")
-    places = [layers.Conv2D(10, (4, 2), strides=(2, 1), name=f"conv1_{place}")(x) for place in range(4)]
-    x = layers.Maximum(name="pool1")(
-        [layers.PReLU(shared_axes=[1, 2], name=f"prelu1_{i}")(p) for i, p in enumerate(places)]
-    )
-    for number, count in ((2, 16), (3, 32)):
-        x = layers.Conv2D(count, 3, name=f"conv{number}")(x)
-        x = layers.PReLU(shared_axes=[1, 2], name=f"prelu{number}")(x)
-    return inputs, layers.Conv2D(5, 1, name="heads")(x)
-
-
-def _refiner(keras: Any, part: Part) -> tuple[Any, Any]:
-    layers = keras.layers
-    side, channels, kernels, pools, dense, heads = _REFINERS[part]
+    side, channels, kernels, pools, dense, heads = _SHAPES[part]
     inputs = keras.Input((side, side, 3), dtype="uint8", name="pixels")
     x = keras.ops.cast(inputs, "float32")
     for number, (count, kernel, pool) in enumerate(zip(channels, kernels, pools, strict=True), start=1):
@@ -110,6 +89,8 @@ def _refiner(keras: Any, part: Part) -> tuple[Any, Any]:
         x = layers.PReLU(shared_axes=[1, 2], name=f"prelu{number}")(x)
         if pool:
             x = layers.MaxPooling2D(pool[0], 2, padding=pool[1], name=f"pool{number}")(x)
+    if dense is None:
+        return inputs, layers.Conv2D(heads, 1, name="heads")(x)
     x = layers.Permute((2, 1, 3), name="columns_first")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(dense, name="dense")(x)
@@ -118,32 +99,23 @@ def _refiner(keras: Any, part: Part) -> tuple[Any, Any]:
 
 
 _Pool = tuple[int, Literal["same", "valid"]] | None
-_REFINERS: Final[dict[Part, tuple[int, tuple[int, ...], tuple[int, ...], tuple[_Pool, ...], int, int]]] = {
+_SHAPES: Final[dict[Part, tuple[int | None, tuple[int, ...], tuple[int, ...], tuple[_Pool, ...], int | None, int]]] = {
+    "proposal": (None, (10, 16, 32), (3, 3, 3), ((2, "same"), None, None), None, 5),
     "refinement": (24, (28, 48, 64), (3, 3, 2), ((3, "same"), (3, "valid"), None), 128, 5),
     "output": (48, (32, 64, 64, 128), (3, 3, 3, 2), ((3, "same"), (3, "valid"), (2, "same"), None), 256, 15),
 }
+"""Side of the input, channels, kernels and poolings of the convolutions, width of the dense layer, outputs."""
 
 
-def _ported(part: Part, arrays: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+def _ported(arrays: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
     """The released arrays with the normalisation folded in and the heads joined into one."""
     heads = next(i for i in range(len(arrays) - 1) if arrays[i].shape[-1] == 4 and arrays[i + 1].shape == (4,))
     trunk, tail = arrays[:heads], arrays[heads:]
     kernel = (trunk[0] / 128).astype(np.float32)
-    first = [kernel, trunk[1] - 127.5 * kernel.sum(axis=(0, 1, 2))]
-    if part == "proposal":
-        first = [array for row in (0, 1) for column in (0, 1) for array in (_placed(kernel, row, column), first[1])]
-        first += [trunk[2]] * 4
-        trunk = trunk[1:]
+    trunk[:2] = [kernel, trunk[1] - 127.5 * kernel.sum(axis=(0, 1, 2))]
     weights, biases = tail[::2], tail[1::2]
     joined = [np.concatenate([_face_minus_not(part[-1]), *part[:-1]], axis=-1) for part in (weights, biases)]
-    return [*first, *trunk[2:], *joined]
-
-
-def _placed(kernel: NDArray[np.float32], row: int, column: int) -> NDArray[np.float32]:
-    """A 3x3 kernel at one place of a pooling window: (4, 2, 6, n) over pairs of columns."""
-    whole = np.zeros((4, 4, *kernel.shape[2:]), np.float32)
-    whole[row : row + 3, column : column + 3] = kernel
-    return whole.reshape(4, 2, 6, -1)
+    return [*trunk, *joined]
 
 
 def _face_minus_not(array: NDArray[np.float32]) -> NDArray[np.float32]:
