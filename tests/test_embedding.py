@@ -7,7 +7,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import structlog.testing
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -274,14 +273,18 @@ def lfw_chips(made: FaceEmbedder, test_data: Path) -> tuple[Chips, NDArray[np.in
 
 @pytest.mark.data
 @pytest.mark.parametrize("model", ["face-reidentification-retail-0095", "dlib-resnet"])
-def test_real_faces_of_one_person_are_nearer_than_those_of_two(test_data: Path, tmp_path: Path, model: str) -> None:
+def test_real_faces_of_one_person_are_nearer_than_those_of_two(
+    test_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str
+) -> None:
     if model == "dlib-resnet":
         pytest.importorskip("dlib")
-    with structlog.testing.capture_logs() as logs:
+    with caplog.at_level("INFO", logger="worker"):
         made = load_embedder(model, models_dir=test_data / "models", cache_dir=tmp_path)
-    assert logs[0]["model"] == model
-    assert logs[0]["engine"] == made.engine
-    assert logs[0]["device"] == made.device == "CPU"
+    (said,) = [record.msg for record in caplog.records if record.name == "worker.embedding"]
+    assert isinstance(said, dict)
+    assert said["model"] == model
+    assert said["engine"] == made.engine
+    assert said["device"] == made.device == "CPU"
     manifest = load_manifest(model)
     assert (made.dimension, made.threshold) == (manifest.dimension, manifest.threshold)
     assert made.preprocessing_digest == manifest.preprocessing_digest
