@@ -155,9 +155,29 @@ def test_does_not_wait_for_closed_cameras_nor_for_more_than_a_batch() -> None:
     b.put(make_frame("b", 0))
     batcher = Batcher([a, b, c], config(max_wait_s=86_400))
     assert ids(batcher.next_batch(60)) == [("a", 0), ("b", 0)]
-    for sequence in range(1, 6):
+    full = Batcher([a, b, FrameBuffer("d", "newest")], config(max_wait_s=86_400, max_frames=2))
+    a.put(make_frame("a", 1))
+    b.put(make_frame("b", 1))
+    assert ids(full.next_batch(60)) == [("a", 1), ("b", 1)]
+
+
+def test_a_batch_holds_one_frame_of_each_camera_in_order() -> None:
+    a, b = FrameBuffer("a", "every", capacity=9), FrameBuffer("b", "every", capacity=9)
+    for sequence in range(2):
         a.put(make_frame("a", sequence))
-    assert ids(batcher.next_batch(60)) == [("a", 1), ("a", 2), ("a", 3), ("a", 4)]
+        b.put(make_frame("b", sequence))
+    batcher = Batcher([a, b], config())
+    assert [ids(batcher.next_batch(60)) for _ in range(2)] == [[("a", 0), ("b", 0)], [("a", 1), ("b", 1)]]
+
+
+def test_frames_that_are_not_due_are_passed_over() -> None:
+    buffer = FrameBuffer("a", "every", capacity=9)
+    for sequence in range(7):
+        buffer.put(make_frame("a", sequence))
+    buffer.close()
+    batcher = Batcher([buffer], config(), due=lambda frame: frame.sequence % 3 == 0)
+    assert [ids(batcher.next_batch(1)) for _ in range(3)] == [[("a", 0)], [("a", 3)], [("a", 6)]]
+    assert batcher.next_batch(1) is None
 
 
 def test_silent_camera_holds_nobody_up() -> None:
@@ -209,7 +229,7 @@ def test_superseded_frames_are_never_converted() -> None:
             converted.append(sequence)
             return IMAGE
 
-        return RawFrame("a", sequence, 0.0, datetime.now(UTC), time.monotonic(), to_rgb)
+        return RawFrame("a", sequence, 0.0, datetime.now(UTC), time.monotonic(), to_rgb, lambda: IMAGE[..., 0])
 
     buffer = FrameBuffer("a", "newest")
     batcher = Batcher([buffer], config())
@@ -227,7 +247,7 @@ def test_frame_that_cannot_be_converted_is_counted(recorder: Recorder) -> None:
         raise SourceError("no such pixel format")
 
     buffer = FrameBuffer("a", "every", observer=recorder)
-    buffer.put(RawFrame("a", 0, 0.0, datetime.now(UTC), time.monotonic(), broken))
+    buffer.put(RawFrame("a", 0, 0.0, datetime.now(UTC), time.monotonic(), broken, lambda: IMAGE[..., 0]))
     buffer.put(make_frame("a", 1))
     assert ids(Batcher([buffer], config(), recorder).next_batch(1)) == [("a", 1)]
     assert recorder.dropped == {("a", "undecodable"): 1}
@@ -293,7 +313,7 @@ class Schedule(RuleBasedStateMachine):
     def build(self, policies: list[Policy]) -> None:
         self.recorder = Recorder()
         self.policies = dict(zip(self.cameras, policies, strict=True))
-        self.max_frames = 3
+        self.max_frames = 2
         self.batcher = Batcher([], config(max_frames=self.max_frames, max_wait_s=0.000_001), self.recorder)
         self.buffers: dict[str, FrameBuffer] = {}
         self.inside: dict[str, list[int]] = {name: [] for name in self.cameras}
@@ -322,7 +342,7 @@ class Schedule(RuleBasedStateMachine):
 
     @rule()
     def take_batch(self) -> None:
-        waiting = sum(len(inside) for inside in self.inside.values())
+        waiting = sum(1 for inside in self.inside.values() if inside)
         frames = self.batcher.next_batch(0)
         if frames is None:
             assert not waiting
@@ -330,7 +350,7 @@ class Schedule(RuleBasedStateMachine):
             return
         assert len(frames) == min(self.max_frames, waiting)
         represented = {frame.camera_id for frame in frames}
-        assert len(represented) == min(self.max_frames, sum(1 for inside in self.inside.values() if inside))
+        assert len(represented) == len(frames)
         for frame in frames:
             assert self.inside[frame.camera_id].pop(0) == frame.sequence
             self.taken[frame.camera_id].append(frame.sequence)

@@ -45,7 +45,10 @@ class CameraConfig(_Section):
         description="rtsp://, rtsps://, http:// or https:// URL, video file, folder of images, or device index"
     )
     policy: Literal["auto", "newest", "every"] = Field(
-        "auto", description="which frames to process: 'auto' is newest for live sources, every for files"
+        "auto",
+        description="'newest' drops what the worker is too late for; 'every' drops and passes over no frame; 'auto' is "
+        "'newest' for live sources, 'every' for folders, and for files drops nothing but passes over frames that "
+        "tell nothing new",
     )
     transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
     open_timeout_s: Seconds = Field(10.0, description="give up opening the source after this long")
@@ -79,6 +82,19 @@ class DetectionConfig(_Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="arithmetic of the detector; 'auto' takes bf16 where the processor has it"
     )
+    interval_s: float = Field(
+        0.08,
+        ge=0,
+        le=10,
+        description="pause between two searches for faces while somebody is undecided; 0: every frame",
+    )
+    settled_interval_s: float = Field(
+        0.16, ge=0, le=10, description="pause between two searches while everybody is settled, or nobody is there"
+    )
+    motion_gate: bool = Field(True, description="search again only where the picture has changed")
+    unmoved_interval_s: float = Field(
+        1.0, ge=0, le=60, description="an unchanged picture is searched again after this long all the same"
+    )
 
 
 class TrackingConfig(_Section):
@@ -102,7 +118,7 @@ class RecognitionConfig(_Section):
     min_quality: Fraction = Field(0.2, description="faces below this quality are not embedded")
     verdict_timeout_s: Seconds = Field(2.0, description="an undecided track is reported as unknown after this long")
     linger_s: Seconds = Field(
-        30.0, description="a person who returns to the camera within this time continues the same sighting"
+        10.0, description="a person who returns to the camera within this time continues the same sighting"
     )
     batch_size: int = Field(32, ge=1, le=256, description="most faces embedded at once")
 

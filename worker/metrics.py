@@ -30,6 +30,10 @@ class Observer:
     def frame_dropped(self, camera_id: str, reason: str, count: int = 1) -> None:
         """``count`` frames were given up unprocessed (``superseded``, ``stale``, ``undecodable``, ...)."""
 
+    def frame_skipped(self, camera_id: str, reason: str) -> None:
+        """A frame was passed over because searching it would tell nothing new, or was worth least under load
+        (``interval``, ``no_motion``, ``load``)."""
+
     def faces_detected(self, camera_id: str, count: int) -> None:
         """``count`` faces were found in a frame."""
 
@@ -84,6 +88,7 @@ class PrometheusObserver(Observer):
         self.registry = registry or CollectorRegistry()
         self._frames_read = self._counter("frames_read", "Frames that left the decoder", "camera")
         self._frames_dropped = self._counter("frames_dropped", "Frames given up unprocessed", "camera", "reason")
+        self._frames_skipped = self._counter("frames_skipped", "Frames not worth searching", "camera", "reason")
         self._faces_detected = self._counter("faces_detected", "Faces found in frames", "camera")
         self._faces_rejected = self._counter("faces_rejected", "Faces that were not embedded", "camera", "reason")
         self._tracks_ended = self._counter("tracks_ended", "Tracks that ended, by outcome", "camera", "reason")
@@ -115,6 +120,9 @@ class PrometheusObserver(Observer):
 
     def frame_dropped(self, camera_id: str, reason: str, count: int = 1) -> None:
         self._frames_dropped.labels(camera_id, reason).inc(count)
+
+    def frame_skipped(self, camera_id: str, reason: str) -> None:
+        self._frames_skipped.labels(camera_id, reason).inc()
 
     def faces_detected(self, camera_id: str, count: int) -> None:
         self._faces_detected.labels(camera_id).inc(count)
@@ -161,20 +169,18 @@ class PrometheusObserver(Observer):
             self._stage_s.labels(stage).observe(time.perf_counter() - begun_s)
 
     def summary(self) -> dict[str, Any]:
-        """Totals so far: ``frames`` (read), ``faces``, ``tracks`` (ended), ``events`` and ``dropped`` {reason: n}.
+        """Totals so far: ``frames`` (read), ``faces``, ``tracks`` (ended), ``events``, ``dropped`` and ``skipped``
+        {reason: n}.
 
         ``dropped`` holds frames and events alike; their reasons differ.
         """
-        dropped: dict[str, int] = {}
-        for counter in (self._frames_dropped, self._events_dropped):
-            for labels, value in _totals(counter):
-                dropped[labels["reason"]] = dropped.get(labels["reason"], 0) + value
         return {
             "frames": _total(self._frames_read),
             "faces": _total(self._faces_detected),
             "tracks": _total(self._tracks_ended),
             "events": _total(self._events_published),
-            "dropped": dropped,
+            "dropped": _by_reason(self._frames_dropped, self._events_dropped),
+            "skipped": _by_reason(self._frames_skipped),
         }
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
@@ -190,6 +196,13 @@ class PrometheusObserver(Observer):
 def _totals(counter: Counter) -> list[tuple[dict[str, str], int]]:
     samples = (sample for family in counter.collect() for sample in family.samples)
     return [(sample.labels, int(sample.value)) for sample in samples if sample.name.endswith("_total")]
+
+
+def _by_reason(*counters: Counter) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for labels, value in (sample for counter in counters for sample in _totals(counter)):
+        sums[labels["reason"]] = sums.get(labels["reason"], 0) + value
+    return sums
 
 
 def _total(counter: Counter) -> int:

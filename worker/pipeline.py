@@ -18,12 +18,15 @@ from worker.embedding import FaceEmbedder
 from worker.gallery import Gallery
 from worker.metrics import Observer
 from worker.quality import assess
-from worker.sightings import CameraSightings
+from worker.scheduling import Attention
+from worker.sightings import CameraSightings, Sighting
 from worker.tracking import Tracker
 from worker.types import Chips, Detections, Embeddings, Event, Frame, Tracks
 
 FrameWatcher = Callable[[Frame, Tracks, list[str]], None]
 """Is shown each frame with its tracks and what is written beside each: for pictures and previews."""
+VerdictWatcher = Callable[[Sighting], None]
+"""Is shown each sighting when a verdict on it was taken: for calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Pipeline:
         *,
         observer: Observer | None = None,
         watcher: FrameWatcher | None = None,
+        on_verdict: VerdictWatcher | None = None,
     ) -> None:
         self._config = config
         self._detector = detector
@@ -64,6 +68,7 @@ class Pipeline:
         self._gallery = gallery
         self._observer = observer or Observer()
         self._watcher = watcher
+        self._on_verdict = on_verdict
         self._gallery_version = gallery.version
         self._cameras = {camera.id: self._make_camera(camera) for camera in config.cameras}
 
@@ -87,6 +92,10 @@ class Pipeline:
         camera.sightings.see(camera.last_frame, tracks)
         self._decide()
         return camera.sightings.transitions(pts_s)
+
+    def attention(self, camera_id: str) -> Attention:
+        """What a further look at the camera is worth."""
+        return self._cameras[camera_id].sightings.attention()
 
     def close(self) -> list[Event]:
         """Ends every sighting."""
@@ -171,6 +180,8 @@ class Pipeline:
                     previous=sighting.match,
                 )
                 sighting.template_changed = False
+                if self._on_verdict:
+                    self._on_verdict(sighting)
 
     def _transitions(self, frame: Frame) -> list[Event]:
         return self._cameras[frame.camera_id].sightings.transitions(frame.pts_s)

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from worker.batching import Batcher, FrameBuffer
-from worker.config import DEFAULT_MODEL_ID, Config, cache_dir
+from worker.config import DEFAULT_MODEL_ID, CameraConfig, Config, cache_dir
 from worker.detection import load_detector
 from worker.embedding import FaceEmbedder, load_embedder
 from worker.errors import FacestreamError, SinkError
@@ -25,7 +26,8 @@ from worker.metrics import Observer, PrometheusObserver
 from worker.pipeline import FrameWatcher, Pipeline
 from worker.publisher import Publisher
 from worker.redis_client import connect
-from worker.source import CameraReader
+from worker.scheduling import Schedule
+from worker.source import CameraReader, is_live
 from worker.types import Event, Frame
 
 log = get_logger(__name__)
@@ -45,6 +47,7 @@ class Summary:
     tracks: int = 0
     events: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
     fps: float = 0.0
     duration_s: float = 0.0
     undelivered: int = 0
@@ -75,7 +78,6 @@ class Service:
         self._observer = PrometheusObserver()
         self._stop = threading.Event()
         self._interrupted = False
-        self._processed = 0
 
     def stop(self) -> None:
         """Asks :meth:`run` to stop gracefully; may be called from any thread or a signal handler."""
@@ -87,6 +89,8 @@ class Service:
         Raises:
             FacestreamError: the worker cannot start: a model, the gallery, Redis or the port.
         """
+        for camera in self._config.cameras:
+            is_live(camera)  # a source that can never be read is said before anything is loaded
         health = Health()
         health.condition("models", "loading")
         with self._port(health), _redacted_thread_errors():
@@ -108,8 +112,12 @@ class Service:
         buffers = {
             camera.id: FrameBuffer.for_camera(camera, config.batching, self._observer) for camera in config.cameras
         }
-        readers = [CameraReader(camera, buffers[camera.id], self._observer) for camera in config.cameras]
-        batcher = Batcher(list(buffers.values()), config.batching, self._observer)
+        schedule = Schedule(config.detection, self._observer, always=_never_skipped(config.cameras))
+        readers = [
+            CameraReader(camera, buffers[camera.id], self._observer, wanted=schedule.wanted)
+            for camera in config.cameras
+        ]
+        batcher = Batcher(list(buffers.values()), config.batching, self._observer, due=schedule.due)
         alive = health.watch("outbox", 2 * config.redis.timeout_s + 5)
         publisher = Publisher(redis_client, config.redis, self._observer, heartbeat=alive)
         health.condition("models", "")
@@ -120,7 +128,7 @@ class Service:
             try:
                 for reader in readers:
                     reader.start()
-                self._loop(pipeline, batcher, publisher, readers, health)
+                self._loop(pipeline, batcher, schedule, publisher, readers, health)
             finally:
                 errors, undelivered = self._shut_down(pipeline, publisher, readers)
         return Stopped(self._summary(time.monotonic() - started, undelivered), self._interrupted, errors)
@@ -129,6 +137,7 @@ class Service:
         self,
         pipeline: Pipeline,
         batcher: Batcher,
+        schedule: Schedule,
         publisher: Publisher,
         readers: list[CameraReader],
         health: Health,
@@ -142,10 +151,13 @@ class Service:
             if frames is None:
                 return
             if frames:
-                self._processed += len(frames)
                 newest.update({frame.camera_id: frame for frame in frames})
                 self._emit(pipeline.process(frames), publisher, newest)
             now = time.monotonic()
+            for frame in frames:
+                schedule.attend(frame.camera_id, pipeline.attention(frame.camera_id))
+                if frame.camera_id in live:
+                    schedule.lagged(now - frame.received_monotonic_s)
             for camera_id in live:
                 last = newest.get(camera_id)
                 if last and now - last.received_monotonic_s > IDLE_TICK_S:
@@ -178,7 +190,7 @@ class Service:
         totals: dict[str, Any] = self._observer.summary()
         return Summary(
             **totals,
-            fps=round(self._processed / duration_s, 2) if duration_s else 0.0,
+            fps=round(totals["frames"] / duration_s, 2) if duration_s else 0.0,
             duration_s=round(duration_s, 3),
             undelivered=undelivered,
         )
@@ -255,6 +267,11 @@ def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
         threads=config.threads,
         observer=observer,
     )
+
+
+def _never_skipped(cameras: tuple[CameraConfig, ...]) -> list[str]:
+    """Cameras whose every frame is to be searched: as configured, and folders, whose images need not be alike."""
+    return [c.id for c in cameras if c.policy == "every" or Path(c.source.get_secret_value()).is_dir()]
 
 
 def _why_blind(readers: list[CameraReader]) -> str:

@@ -15,6 +15,7 @@ from worker.config import RecognitionConfig
 from worker.events import event_id, sighting_id
 from worker.matching import TrackTemplate
 from worker.metrics import Observer
+from worker.scheduling import Attention
 from worker.types import Event, EventType, Frame, Match, Tracks
 
 SETTLED_DISTANCE = 0.10
@@ -175,6 +176,13 @@ class CameraSightings:
                 still_lingering.append(sighting)
         self._lingering = still_lingering
         return events
+
+    def attention(self) -> Attention:
+        """What a further look at this camera is worth."""
+        if not self._by_track:
+            return "empty"
+        decided = all(s.announced and self._is_settled(s) for s in self._by_track.values())
+        return "settled" if decided else "deciding"
 
     def close(self) -> list[Event]:
         """Ends every sighting: the source has ended or the worker stops."""

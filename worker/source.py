@@ -44,8 +44,8 @@ class CameraReader:
 
     A live source (network, device) is reopened whenever it breaks; a recording (file, folder, a video that is
     served over HTTP) ends, or fails with :attr:`error`. The buffer is closed at the end in each case.
-    ``wanted``, called in the decode thread with a frame's ``pts_s``, decides whether it is converted and
-    buffered at all (else counted as ``not_wanted``).
+    ``wanted``, called in the decode thread with the camera's id and a frame's ``pts_s``, decides whether a live
+    frame is buffered at all, and must count what is not.
 
     A thread that hangs inside FFmpeg beyond its timeouts cannot be ended from Python: it is abandoned (it ends as
     soon as FFmpeg returns) and another started, up to :data:`MAX_ABANDONED` at a time.
@@ -60,7 +60,7 @@ class CameraReader:
         buffer: FrameBuffer,
         observer: Observer | None = None,
         *,
-        wanted: Callable[[float], bool] | None = None,
+        wanted: Callable[[str, float], bool] | None = None,
         opener: Opener = open_video,
     ) -> None:
         self.camera_id = camera.id
@@ -236,19 +236,11 @@ class CameraReader:
         self._observer.frame_read(self.camera_id)
         if self._state != "streaming":
             self._enter("streaming", "")
-        if self._wanted is not None and not self._wanted(pts_s):
-            self._observer.frame_dropped(self.camera_id, "not_wanted")
+        if self._wanted is not None and self._buffer.policy == "newest" and not self._wanted(self.camera_id, pts_s):
             return True
-        raw = RawFrame(self.camera_id, sequence, pts_s, captured_at, received_s, picture.to_rgb)
-        if self._buffer.policy == "newest":
-            return self._buffer.put(raw)
-        # A frame that is certainly used is converted here, beside the pipeline rather than in its thread.
-        try:
-            frame = raw.convert()
-        except SourceError:
-            self._observer.frame_dropped(self.camera_id, "undecodable")
-            return True
-        return self._buffer.put(frame)
+        return self._buffer.put(
+            RawFrame(self.camera_id, sequence, pts_s, captured_at, received_s, picture.to_rgb, picture.to_grey)
+        )
 
     def _at_its_own_speed(self, pts_s: float, received_s: float) -> float:
         """A recording of which only the newest frame counts is played like a camera. Returns the time of arrival."""

@@ -16,6 +16,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from worker.addresses import Address
 from worker.config import CameraConfig
@@ -29,6 +30,8 @@ FOLDER_FPS: Final = 25.0
 
 _UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
 _MAX_FRUITLESS_READS: Final = 10
+_GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
+"""Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
 _TIMEOUTS: Final = (av.error.ExitError, av.error.TimeoutError)
 _PROTOCOLS: Final = {
     "rtsp": "rtsp,rtp,udp,tcp",
@@ -50,11 +53,13 @@ class Picture:
     """One decoded picture.
 
     ``pts_s`` is seconds since the beginning of the source, None where the source does not say;
-    ``to_rgb`` gives uint8 (H, W, 3) and raises SourceError where the picture cannot be converted.
+    ``to_rgb`` gives uint8 (H, W, 3), ``to_grey`` uint8 (H, W), not turned upright; both raise SourceError where
+    the picture cannot be converted.
     """
 
     pts_s: float | None
     to_rgb: Callable[[], Image]
+    to_grey: Callable[[], NDArray[np.uint8]]
 
 
 class Video:
@@ -148,7 +153,7 @@ class Video:
         pts_s: float | None = None
         if self._timed and frame.pts is not None and frame.time_base is not None:
             pts_s = float((frame.pts - (self._stream.start_time or 0)) * frame.time_base)
-        return Picture(pts_s, lambda: _to_rgb(frame))
+        return Picture(pts_s, lambda: _to_rgb(frame), lambda: _to_grey(frame))
 
 
 class ImageFolder:
@@ -173,7 +178,11 @@ class ImageFolder:
             except SourceError:
                 yield None
             else:
-                yield Picture(number / FOLDER_FPS, lambda image=image: image)  # type: ignore[misc]
+                yield Picture(
+                    number / FOLDER_FPS,
+                    lambda image=image: image,  # type: ignore[misc]
+                    lambda image=image: np.ascontiguousarray(image[..., 1]),  # type: ignore[misc]
+                )
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -246,13 +255,26 @@ def _advice(address: Address) -> str:
     return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
 
 
+def _to_grey(frame: VideoFrame) -> NDArray[np.uint8]:
+    if frame.format.name in _GREY_FIRST:
+        plane = frame.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        return np.asarray(rows[: frame.height, : frame.width])
+    try:
+        return np.asarray(frame.to_ndarray(format="gray"), np.uint8)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise _unconvertible(frame, error) from None
+
+
+def _unconvertible(frame: VideoFrame, error: Exception) -> SourceError:
+    return SourceError(f"a picture of format {frame.format.name} cannot be converted: {type(error).__name__}")
+
+
 def _to_rgb(frame: VideoFrame) -> Image:
     try:
         image: Image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except (av.error.FFmpegError, ValueError) as error:
-        raise SourceError(
-            f"a picture of format {frame.format.name} cannot be converted: {type(error).__name__}"
-        ) from None
+        raise _unconvertible(frame, error) from None
     turns = round(frame.rotation / 90) % 4
     # FFmpeg pads the rows of widths that do not suit it.
     return np.ascontiguousarray(np.rot90(image, turns) if turns else image)
