@@ -252,5 +252,5 @@ def _in_few_sizes(network: Network, smallest: int) -> Network:
     return filled_up
 
 
-_CHUNKS: Final[dict[mtcnn.Part, int]] = {"proposal": 1, "refinement": 64, "output": 8}
+_CHUNKS: Final[dict[mtcnn.Part, int]] = {"proposal": 1, "refinement": 128, "output": 16}
 """Items that a network takes at once: fixed, so that a face's result does not depend on the batch around it."""

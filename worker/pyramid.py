@@ -21,7 +21,7 @@ _HALO_PX: Final = CELL_PX - STRIDE_PX
 BAND_STEP_PX: Final = 128
 BAND_PX: Final = BAND_STEP_PX + _HALO_PX
 """Rows that the proposal network sees at once: few enough for its layers to stay in the processor's cache."""
-_WIDTH_STEP_PX: Final = 128
+_WIDTH_STEP_PX: Final = 64
 """Canvases come in few widths, since each width is compiled once."""
 
 
