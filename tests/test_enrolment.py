@@ -213,16 +213,41 @@ def test_another_model_is_refused_before_any_photo_is_read(bench: SimpleNamespac
     ],
 )
 def test_the_face_meant_is_the_only_or_much_the_largest(found: Detections, reason: str, side: float | None) -> None:
-    chosen, why = choose_face(found)
+    chosen, why = choose_face(found, (1000, 1000))
     assert why == reason
     if side:
         assert float(chosen.boxes[0, 2] - chosen.boxes[0, 0]) == side
 
 
+def placed(*boxes: tuple[float, float, float]) -> Detections:
+    """Square faces by left, top and side."""
+    faces = squares(*(side for _, _, side in boxes))
+    corners = np.array([[x, y, x + side, y + side] for x, y, side in boxes], np.float32)
+    return Detections(corners, faces.scores, faces.landmarks)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (placed((70, 60, 100), (180, 70, 80)), ""),
+        (placed((70, 60, 100), (180, 70, 120)), "several_faces"),
+        (placed((5, 60, 100), (140, 70, 90)), "several_faces"),
+        (placed((70, 60, 100), (110, 70, 90)), "several_faces"),
+        (placed((90, 90, 80), (5, 90, 75), (180, 90, 75)), "several_faces"),
+    ],
+    ids=["bystander", "bystander nearer", "couple", "cheek to cheek", "group of three"],
+)
+def test_a_bystander_does_not_spoil_a_portrait(found: Detections, reason: str) -> None:
+    chosen, why = choose_face(found, (250, 250))
+    assert why == reason
+    if not reason:
+        assert chosen.boxes[0].tolist() == found.boxes[0].tolist()
+
+
 def test_uncertain_faces_beside_a_certain_one_are_passed_over() -> None:
     both = [squares(50), squares(60, score=0.7)]
     found = Detections(*(np.concatenate([getattr(d, name) for d in both]) for name in Detections.__slots__))
-    chosen, reason = choose_face(found)
+    chosen, reason = choose_face(found, (1000, 1000))
     assert (len(chosen), reason) == (1, "")
     assert chosen.scores[0] == pytest.approx(0.99)
 
@@ -242,7 +267,7 @@ def test_real_people_are_enrolled_and_recognised(test_data: Path, tmp_path: Path
     right = wrong = 0
     for photo, name in people_of(photos / "test"):
         image = np.array(Pillow.open(photo).convert("RGB"))
-        faces, reason = choose_face(detector.detect([image])[0])
+        faces, reason = choose_face(detector.detect([image])[0], image.shape[1::-1])
         if not reason:
             (found,) = gallery.search(embedder.embed(embedder.align(image, faces)))
             right, wrong = right + (found.identity_name == name), wrong + (found.identity_name != name)
