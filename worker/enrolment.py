@@ -128,7 +128,7 @@ def choose_face(detections: Detections, image_size: tuple[int, int]) -> tuple[De
 def _is_portrait(boxes: NDArray[np.float32], image_size: tuple[int, int]) -> bool:
     """Whether the first of ``boxes``, the largest, is large for the photo and alone in its middle."""
     centre = np.array(image_size, np.float32) / 2
-    covers = ((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:])).all(axis=1)
+    covers = np.all((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:]), axis=1)
     side = float(np.sqrt(area(boxes[:1])[0]))
     return bool(covers[0] and covers.sum() == 1 and side >= CENTRAL_SIDE * min(image_size))
 
