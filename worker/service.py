@@ -27,7 +27,7 @@ from worker.pipeline import FrameWatcher, Pipeline
 from worker.publisher import Publisher
 from worker.redis_client import connect
 from worker.scheduling import Schedule
-from worker.source import CameraReader, is_live
+from worker.source import CameraReader, find_fault
 from worker.types import Event, Frame
 
 log = get_logger(__name__)
@@ -87,10 +87,12 @@ class Service:
         """Runs until the sources end or :meth:`stop` is called.
 
         Raises:
-            FacestreamError: the worker cannot start: a model, the gallery, Redis or the port.
+            FacestreamError: the worker cannot start: a model, the gallery, Redis, the port or every source.
         """
-        for camera in self._config.cameras:
-            is_live(camera)  # a source that can never be read is said before anything is loaded
+        # Sources that can never be read are told before anything is loaded.
+        faults = [find_fault(camera) for camera in self._config.cameras]
+        if faults and all(faults) and faults[0]:
+            raise faults[0]
         health = Health()
         health.condition("models", "loading")
         with self._port(health), _redacted_thread_errors():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from worker.addresses import Address, is_live, parse_address
+from worker.addresses import Address, parse_address
 from worker.batching import FrameBuffer, RawFrame
 from worker.config import CameraConfig
 from worker.connection import Connection, Opener
@@ -19,7 +19,7 @@ from worker.redaction import redact
 from worker.timeline import LiveTimeline, RecordingTimeline, Timeline
 from worker.video import ImageFolder, Picture, Video, open_video
 
-__all__ = ["CameraReader", "backoff_s", "is_live"]
+__all__ = ["CameraReader", "backoff_s", "find_fault"]
 
 MAX_ABANDONED: Final = 3
 """Threads of one camera that may hang in FFmpeg at a time; no further try is made while there are as many."""
@@ -37,6 +37,22 @@ def backoff_s(attempt: int, initial_s: float, maximum_s: float, uniform: Callabl
     M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
     return uniform(0.0, min(maximum_s, initial_s * 2.0 ** min(attempt, 32)))
+
+
+def find_fault(camera: CameraConfig) -> SourceError | None:
+    """Why a file or folder cannot be read at all; None where it can, and for network and device, which may come back.
+
+    Raises:
+        ConfigError: the camera's source is not one that is read.
+    """
+    address = parse_address(camera.source.get_secret_value())
+    if address.live:
+        return None
+    try:
+        open_video(address, camera, Observer()).close()
+    except SourceError as error:
+        return error
+    return None
 
 
 class CameraReader:

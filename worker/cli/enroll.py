@@ -56,7 +56,7 @@ def enroll(
             print_json(dataclasses.asdict(result) | {"path": str(result.path)})
         else:
             verdict = "taken" if result.accepted else "not taken"
-            reason = f": {result.reason}" if result.reason else ""
+            reason = "".join(f"{mark}{text}" for mark, text in ((": ", result.reason), (", ", result.detail)) if text)
             typer.echo(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
     if not json_output:
         typer.echo(f"{accepted} photos taken, {rejected} not; {len(target.people())} people in {gallery}")

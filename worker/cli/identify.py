@@ -185,12 +185,23 @@ def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
     """Every photo with its pixels, or with the error that was already told on standard error."""
     from worker.photos import list_photos
 
-    for path in [photo for given in paths for photo in list_photos(given)]:
+    for given in paths:
         try:
-            yield path, _read(path)
+            photos = list_photos(given)
         except FacestreamError as error:
-            typer.echo(f"facestream: {redact(str(error))}", err=True)
-            yield path, error
+            yield given, _told(error)
+            continue
+        for path in photos:
+            try:
+                image = _read(path)
+            except FacestreamError as error:
+                image = _told(error)
+            yield path, image
+
+
+def _told(error: FacestreamError) -> FacestreamError:
+    typer.echo(f"facestream: error: {redact(str(error))}", err=True)
+    return error
 
 
 def _draw(folder: Path, path: Path, image: Any, found: Any, labels: list[str]) -> None:
