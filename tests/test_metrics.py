@@ -17,6 +17,7 @@ def used() -> PrometheusObserver:
     """An observer that has been told everything once."""
     observer = PrometheusObserver()
     observer.frame_read("door")
+    observer.frame_skipped("door", "no_motion")
     observer.frame_dropped("door", "stale", 3)
     observer.faces_detected("door", 7)
     observer.face_rejected("door", "blurred", 2)
@@ -90,8 +91,10 @@ def test_the_summary_adds_up_over_cameras_and_reasons(used: PrometheusObserver) 
         "tracks": 1,
         "events": 1,
         "dropped": {"stale": 5, "buffer_full": 1},
+        "skipped": {"no_motion": 1},
     }
-    assert PrometheusObserver().summary() == {"frames": 0, "faces": 0, "tracks": 0, "events": 0, "dropped": {}}
+    nothing = {"frames": 0, "faces": 0, "tracks": 0, "events": 0, "dropped": {}, "skipped": {}}
+    assert PrometheusObserver().summary() == nothing
 
 
 def test_two_observers_share_nothing(used: PrometheusObserver) -> None:
