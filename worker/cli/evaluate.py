@@ -1,0 +1,222 @@
+"""``facestream evaluate``: how well faces are verified, people identified, and visits to a camera recognised."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import (
+    PHOTO_MIN_FACE_PX,
+    AsJson,
+    EngineName,
+    MinFacePx,
+    ModelName,
+    ModelsDir,
+    PrecisionName,
+    print_json,
+    quiet_logs,
+)
+from worker.cli.networks import Networks
+from worker.cli.progress import progress_bar
+from worker.errors import ConfigError, SinkError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    pairs: Annotated[
+        Path | None, typer.Option("--pairs", help="Verification: labelled pairs in the format of LFW.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of their images: Name/Name_0001.jpg.")] = None,
+    threshold_from: Annotated[
+        Path | None, typer.Option("--threshold-from", metavar="PAIRS", help="Pairs on which the threshold is fitted.")
+    ] = None,
+    people: Annotated[
+        Path | None, typer.Option("--people", help="Open-set identification: a folder of one folder per person.")
+    ] = None,
+    probes: Annotated[
+        Path | None,
+        typer.Option("--probes", help="Photos to identify, by person [default: each of --people, left out in turn]."),
+    ] = None,
+    video: Annotated[Path | None, typer.Option("--video", help="A clip through the worker's own pipeline.")] = None,
+    truth: Annotated[Path | None, typer.Option("--truth", help="Who is in the clip, when and where (JSON).")] = None,
+    gallery: Annotated[
+        str | None, typer.Option("--gallery", metavar="PATH", help="Who is known (--video); its model and threshold.")
+    ] = None,
+    model: ModelName = None,
+    models_dir: ModelsDir = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which two faces are one.")] = None,
+    min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    engine: EngineName = "auto",
+    precision: PrecisionName = "auto",
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write the curve as a PNG.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Write result and curve to this folder.")
+    ] = None,
+    json_output: AsJson = False,
+) -> int:
+    """Measure accuracy on labelled data: pairs of photos, folders of people, or a clip with known answers."""
+    quiet_logs()
+    _require_one_task({"--pairs": pairs, "--people": people, "--video": video})
+    _require_beside("--pairs", pairs, {"--images": images})
+    _require_beside("--video", video, {"--truth": truth, "--gallery": gallery})
+    _refuse_without("--pairs", pairs, {"--images": images, "--threshold-from": threshold_from})
+    _refuse_without("--people", people, {"--probes": probes})
+    _refuse_without("--video", video, {"--truth": truth})
+    if threshold is not None and threshold_from is not None:
+        raise ConfigError("--threshold and --threshold-from exclude each other: give one")
+    networks = Networks(gallery, model, models_dir, min_face_px, engine, precision)
+    curve = plot or (output / "curve.png" if output else None)
+    if pairs and images:
+        result = _verify(pairs, images, threshold_from, threshold, networks, curve)
+    elif people:
+        result = _identify(people, probes, networks, curve)
+    elif video and truth:
+        if plot:
+            raise ConfigError("--plot draws no curve for --video: leave it out")
+        result, curve = _replay(video, truth, threshold, networks), None
+    result["model_id"] = networks.embedder.model_id
+    if output:
+        _write(output / "evaluation.json", result)
+    if json_output:
+        print_json(result)
+    else:
+        _print(result)
+        for path in filter(None, (curve, output and output / "evaluation.json")):
+            typer.echo(f"written: {path}")
+    return 0
+
+
+def _verify(
+    pairs_file: Path, images: Path, threshold_from: Path | None, threshold: float | None, networks: Networks,
+    curve: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    from worker.verification import (
+        accuracy_document,
+        find_photos,
+        fit_threshold,
+        pair_similarities,
+        read_pairs,
+        verify_at,
+        verify_in_folds,
+    )
+
+    pairs = read_pairs(pairs_file)
+    fitting = read_pairs(threshold_from) if threshold_from else None
+    keys = list(dict.fromkeys([*pairs.photos, *(fitting.photos if fitting else ())]))
+    faces = networks.embed(find_photos(keys, images), "embedding faces")
+    row = {key: number for number, key in enumerate(keys)}
+
+    def similarities(of: Any) -> Any:
+        rows = [row[photo] for photo in of.photos]
+        return pair_similarities(of, faces.vectors[rows], faces.found[rows])
+
+    scores = similarities(pairs)
+    if threshold is not None:
+        result = verify_at(pairs, scores, threshold, "--threshold")
+    elif fitting:
+        fitted = fit_threshold(similarities(fitting), fitting.same)
+        result = verify_at(pairs, scores, fitted, f"fitted on {threshold_from.name}" if threshold_from else "")
+    elif pairs.fold_count > 1:
+        result = verify_in_folds(pairs, scores)
+    else:
+        result = verify_at(pairs, scores, *networks.own_threshold())
+    if curve:
+        from worker.plots import plot_roc
+
+        impostors = int((~pairs.same).sum())
+        label = f"accuracy {result.accuracy:.2%} ± {result.accuracy_sem:.2%}, AUC {result.roc.auc:.4f}"
+        title = f"{networks.embedder.model_id} on {pairs_file.name}"
+        plot_roc(result.roc.far, result.roc.tar, title=title, label=label, impostors=impostors, path=curve)
+    failed = int((~faces.found[[row[photo] for photo in pairs.photos]]).sum())
+    return accuracy_document(result, pairs) | {"images": len(pairs.photos), "failed_images": failed}
+
+
+def _identify(people: Path, probes: Path | None, networks: Networks, curve: Path | None) -> dict[str, Any]:
+    from worker.open_set import det_curve, identification_document, search_left_out, search_probes
+
+    gallery = networks.embed_people(people, "embedding the gallery")
+    if probes:
+        probed = networks.embed_people(probes, "embedding probes")
+        searches, failed = search_probes(gallery, probed), gallery.failed + probed.failed
+    else:
+        searches, failed = search_left_out(gallery), gallery.failed
+    result = identification_document(searches) | {"failed_images": failed}
+    if curve:
+        from worker.plots import plot_det
+
+        found, strangers = det_curve(searches), len(searches.strangers)
+        label = f"{searches.enrolled_people} people enrolled, rank 1 {result['rank_1']:.2%}"
+        title = f"{networks.embedder.model_id} on {people.name}"
+        plot_det(found.fpir, found.fnir, title=title, label=label, strangers=strangers, path=curve)
+    return result
+
+
+def _replay(video: Path, truth_file: Path, threshold: float | None, networks: Networks) -> dict[str, Any]:
+    from worker.config import load_config
+    from worker.replay import frame_count, replay
+    from worker.types import Event
+    from worker.visits import judge, read_truth
+
+    truth = read_truth(truth_file)
+    frames = frame_count(video)
+    source = "--threshold"
+    if threshold is None:
+        threshold, source = networks.own_threshold()
+    config = load_config(
+        None,
+        {
+            "cameras": [{"id": "evaluation", "source": str(video), "policy": "every"}],
+            "recognition": {"threshold": threshold},
+        },
+    )
+    events: list[Event] = []
+    embedder, detector = networks.embedder, networks.detector(config.detection)
+    with progress_bar("frames", frames) as bar:
+        read = replay(config, detector, embedder, networks.gallery, on_event=events.append, advance=bar.advance)
+    return judge(truth, events) | {"frames": read, "threshold": threshold, "threshold_source": source}
+
+
+def _require_one_task(tasks: dict[str, Path | None]) -> None:
+    if sum(value is not None for value in tasks.values()) != 1:
+        raise ConfigError(f"give one of {', '.join(tasks)}: what to evaluate")
+
+
+def _require_beside(option: str, value: Path | None, others: dict[str, Any]) -> None:
+    missing = [name for name, other in others.items() if other is None]
+    if value is not None and missing:
+        raise ConfigError(f"{option} needs {' and '.join(missing)}")
+
+
+def _refuse_without(option: str, value: Path | None, others: dict[str, Any]) -> None:
+    given = [name for name, other in others.items() if other is not None]
+    if value is None and given:
+        raise ConfigError(f"{given[0]} goes with {option}: give both")
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _print(result: dict[str, Any]) -> None:
+    """One line for each value; nested ones on one line."""
+    for name, value in result.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items())
+        typer.echo(f"{name.replace('_', ' '):<26} {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value)) or "none"
+    return "none" if value is None else str(value)

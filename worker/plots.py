@@ -1,0 +1,98 @@
+"""Curves as PNG files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from worker.errors import SinkError
+
+_DPI: Final = 150
+_SIZE_IN: Final = (7.0, 5.0)
+_LINE: Final = "#1d4ebe"
+_SECOND: Final = "#c2540a"
+_GUIDE: Final = "#8a9099"
+_LEAST_DECADES: Final = 2
+
+Floats = NDArray[np.float64]
+
+
+def plot_roc(far: Floats, tar: Floats, *, title: str, label: str, impostors: int, path: Path) -> None:
+    """TAR against FAR, FAR on a logarithmic axis down to one of ``impostors`` pairs.
+
+    Raises:
+        SinkError: ``path`` cannot be written.
+    """
+    figure, axes = _figure(title, "false accept rate (pairs of different people)", "true accept rate (same person)")
+    least = 1 / max(impostors, 10**_LEAST_DECADES)
+    axes.step(np.maximum(far, least), tar, where="post", color=_LINE, label=label)
+    axes.set_xscale("log")
+    axes.set_xlim(least, 1)
+    axes.set_ylim(min(0.9, float(np.floor(tar[far <= 0.1].max(initial=0.9) * 10) / 10)) - 0.001, 1.001)
+    axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def plot_det(fpir: Floats, fnir: Floats, *, title: str, label: str, strangers: int, path: Path) -> None:
+    """FNIR against FPIR, both logarithmic.
+
+    Raises:
+        SinkError: ``path`` cannot be written.
+    """
+    figure, axes = _figure(title, "FPIR: strangers given a name", "FNIR: enrolled people missed")
+    least = 1 / max(strangers, 10**_LEAST_DECADES)
+    axes.step(np.maximum(fpir, least), np.maximum(fnir, 1e-4), where="post", color=_LINE, label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(least, 1)
+    axes.legend(loc="upper right")
+    _save(figure, path)
+
+
+def plot_calibration(
+    curves: Sequence[tuple[str, Floats, Floats]],
+    *,
+    title: str,
+    target: float,
+    threshold: float,
+    interval: tuple[float, float],
+    path: Path,
+) -> None:
+    """Rates against the threshold, as (label, thresholds, rates), with the target and the chosen threshold.
+
+    Raises:
+        SinkError: ``path`` cannot be written.
+    """
+    figure, axes = _figure(title, "threshold (cosine)", "rate")
+    for (label, thresholds, rates), colour in zip(curves, (_LINE, _SECOND, _GUIDE), strict=False):
+        axes.plot(thresholds, np.maximum(rates, 1e-7), color=colour, label=label)
+    axes.axhline(target, color=_GUIDE, linestyle=":", label=f"target {target:g}")
+    axes.axvline(threshold, color="black", linewidth=1, label=f"threshold {threshold:.3f}")
+    axes.axvspan(*interval, color="black", alpha=0.12)
+    axes.set_yscale("log")
+    axes.set_ylim(max(target / 100, 1e-7), 1)
+    axes.legend(loc="best")
+    _save(figure, path)
+
+
+def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=_SIZE_IN, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(visible=True, which="both", alpha=0.25)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=_DPI)
+    except OSError as error:
+        raise SinkError(f"cannot write plot {path}: {error.strerror or error}") from None
