@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from worker import __version__
-from worker.cli import demo, enroll, gallery, identify, models, run, settings, tail
+from worker.cli import calibrate, demo, enroll, evaluate, gallery, identify, models, run, settings, tail
 from worker.errors import FacestreamError
 from worker.redaction import redact
 
@@ -41,7 +41,7 @@ def version() -> None:
     typer.echo(__version__)
 
 
-for family in (demo, run, enroll, gallery, identify, tail, models, settings):
+for family in (demo, run, enroll, gallery, identify, evaluate, calibrate, tail, models, settings):
     family.register(app)
 
 

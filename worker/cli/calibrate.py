@@ -1,0 +1,242 @@
+"""``facestream calibrate``: the threshold for the false-match rate that a site can live with."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import (
+    PHOTO_MIN_FACE_PX,
+    AsJson,
+    EngineName,
+    GalleryPath,
+    MinFacePx,
+    ModelName,
+    ModelsDir,
+    PrecisionName,
+    print_json,
+    quiet_logs,
+)
+from worker.cli.networks import Networks
+from worker.cli.progress import progress_bar
+from worker.errors import ConfigError, GalleryError
+
+DEFAULT_VISITS_PER_DAY = 1000.0
+_SUSPECTS = 5
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command()(calibrate)
+
+
+def calibrate(
+    gallery: GalleryPath,
+    target_fmr: Annotated[
+        float | None,
+        typer.Option("--target-fmr", help="False-match rate of one comparison: a face with one enrolled face."),
+    ] = None,
+    target_fpir: Annotated[
+        float | None, typer.Option("--target-fpir", help="Share of strangers who may be given some name.")
+    ] = None,
+    pairs: Annotated[Path | None, typer.Option("--pairs", help="Evidence: labelled pairs (with --images).")] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of their images: Name/Name_0001.jpg.")] = None,
+    people: Annotated[
+        Path | None, typer.Option("--people", help="Evidence: a folder of one folder per person.")
+    ] = None,
+    strangers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--strangers",
+            metavar="VIDEO_OR_FOLDER",
+            help="Evidence: the site's own footage, or photos, of people who are not enrolled (may be repeated).",
+        ),
+    ] = None,
+    camera: Annotated[
+        str | None, typer.Option("--camera", metavar="ID", help="Write the threshold for this camera only.")
+    ] = None,
+    visits_per_day: Annotated[
+        float, typer.Option("--visits-per-day", min=0, help="Strangers who pass a camera on a day.")
+    ] = DEFAULT_VISITS_PER_DAY,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do not write to the gallery.")] = False,
+    model: ModelName = None,
+    models_dir: ModelsDir = None,
+    min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    engine: EngineName = "auto",
+    precision: PrecisionName = "auto",
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write the curves as a PNG.")] = None,
+    json_output: AsJson = False,
+) -> int:
+    """Find the threshold for a target false-match rate, with its confidence interval, and write it to the gallery.
+
+    A target that the data cannot support is refused.
+    """
+    quiet_logs()
+    _check(target_fmr, target_fpir, pairs, images, people, strangers, camera)
+    from worker.calibration import Evidence, Target, calibration_document
+
+    networks = Networks(gallery, model, models_dir, min_face_px, engine, precision)
+    samples = networks.gallery.sample_count
+    target = (
+        Target.of_comparisons(target_fmr, samples)
+        if target_fmr is not None
+        else Target.of_strangers(target_fpir or 0.0, samples)
+    )
+    evidence: list[Evidence] = []
+    if pairs and images:
+        evidence.append(_from_pairs(pairs, images, networks, target))
+    if people:
+        evidence.append(_from_people(people, networks, target))
+    if strangers:
+        evidence.append(_from_strangers(strangers, networks, target))
+    result = calibration_document(evidence, target, visits_per_day) | {
+        "model_id": networks.embedder.model_id,
+        "camera_id": camera or "",
+        "calibrated_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }
+    if plot:
+        _plot(plot, evidence, result)
+    if not dry_run:
+        _store(networks.gallery, result, camera)
+    if json_output:
+        print_json(result | {"written": not dry_run})
+    else:
+        _print(result, gallery, camera, dry_run)
+    return 0
+
+
+def _check(
+    target_fmr: float | None, target_fpir: float | None, pairs: Path | None, images: Path | None, people: Path | None,
+    strangers: list[Path] | None, camera: str | None,
+) -> None:  # fmt: skip
+    from worker.config import load_config
+
+    if (target_fmr is None) == (target_fpir is None):
+        raise ConfigError("give one of --target-fmr (of one comparison) and --target-fpir (of a stranger)")
+    for option, value in (("--target-fmr", target_fmr), ("--target-fpir", target_fpir)):
+        if value is not None and not 0 < value < 0.5:
+            raise ConfigError(f"{option} is a rate above 0 and below 0.5, not {value:g}")
+    if (pairs is None) != (images is None):
+        raise ConfigError("--pairs and --images go together: give both")
+    if not (pairs or people or strangers):
+        raise ConfigError("no evidence: give --people DIR, --pairs FILE --images DIR, or --strangers VIDEO_OR_FOLDER")
+    if camera is not None:
+        load_config(None, {"cameras": [{"id": camera, "source": "0"}]})
+
+
+def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: Any) -> Any:
+    from worker.calibration import weigh
+    from worker.false_matches import listed_pairs
+    from worker.verification import find_photos, pair_similarities, read_pairs
+
+    pairs = read_pairs(pairs_file)
+    faces = networks.embed(find_photos(pairs.photos, images), "embedding faces of pairs")
+    similarities = pair_similarities(pairs, faces.vectors, faces.found)
+    people, _ = pairs.people
+    same = (similarities[pairs.same], people[pairs.same])
+    return weigh("pairs", listed_pairs(pairs, similarities), target, same)
+
+
+def _from_people(folder: Path, networks: Networks, target: Any) -> Any:
+    import numpy as np
+
+    from worker.calibration import same_person_similarities, weigh
+    from worker.false_matches import everybody_with_everybody, strangers_against_gallery
+    from worker.types import Embeddings
+
+    faces = networks.embed_people(folder, "embedding faces of people")
+    scores = everybody_with_everybody(faces.vectors, faces.people, target.fmr)
+    enrolled = {person.name for person in networks.gallery.people()}
+    apart = np.array([name not in enrolled for name in faces.names])[faces.people]
+    against = None
+    if apart.any():
+        found = networks.gallery.search(Embeddings(faces.vectors[apart], networks.embedder.model_id))
+        _, people = np.unique(faces.people[apart], return_inverse=True)
+        against = strangers_against_gallery(np.array([candidate.similarity for candidate in found]), people)
+    return weigh("people", scores, target, same_person_similarities(faces.vectors, faces.people), against)
+
+
+def _from_strangers(paths: list[Path], networks: Networks, target: Any) -> Any:
+    from worker.calibration import weigh
+    from worker.config import load_config
+    from worker.false_matches import strangers_against_gallery
+    from worker.strangers import visits_of_strangers
+
+    if not networks.gallery.sample_count:
+        raise GalleryError("--strangers are compared with the gallery, and it is empty: enroll people first")
+    threshold, _ = networks.own_threshold()
+    detector, embedder = networks.detector(load_config(None, {}).detection), networks.embedder
+    with progress_bar("footage of strangers") as bar:
+        visits = visits_of_strangers(
+            paths, networks.gallery, networks.photo_detector, detector, embedder, threshold=threshold,
+            advance=lambda _done: bar.advance(1),
+        )  # fmt: skip
+    _name_suspects(visits, threshold)
+    return weigh("strangers", strangers_against_gallery(visits.similarities, visits.people), target)
+
+
+def _name_suspects(visits: Any, threshold: float) -> None:
+    """An enrolled person among the strangers spoils the calibration: show who might be one."""
+    order = [row for row in (-visits.similarities).argsort()[:_SUSPECTS] if visits.similarities[row] >= threshold]
+    for row in order:
+        typer.echo(
+            f"facestream: {visits.places[row]} looks like {visits.nearest[row]} "
+            f"(cosine {visits.similarities[row]:.3f}): if that is right, leave it out",
+            err=True,
+        )
+
+
+def _store(gallery: Any, result: dict[str, Any], camera: str | None) -> None:
+    cameras, calibration = gallery.camera_thresholds, gallery.calibration
+    default = gallery.threshold
+    if camera:
+        cameras[camera] = result["threshold"]
+        calibration["cameras"] = {**calibration.get("cameras", {}), camera: result}
+    else:
+        default = result["threshold"]
+        calibration["default"] = result
+    gallery.set_thresholds(default, cameras, calibration)
+
+
+def _plot(path: Path, evidence: list[Any], result: dict[str, Any]) -> None:
+    import numpy as np
+
+    from worker.plots import plot_calibration
+
+    decisive = next(found for found in evidence if found.source == result["decided_by"])
+    scores = decisive.scores
+    curves = [("FPIR" if scores.of_strangers else "FMR", scores.similarities, scores.rates)]
+    same = np.sort(decisive.same[0])
+    if len(same):
+        curves.append(("FNMR", same, np.arange(len(same)) / len(same)))
+    plot_calibration(
+        curves,
+        title=f"Calibration of {result['model_id']}",
+        target=decisive.threshold.target,
+        threshold=result["threshold"],
+        interval=tuple(result["threshold_interval_95"]),
+        path=path,
+    )
+
+
+def _print(result: dict[str, Any], gallery: str, camera: str | None, dry_run: bool) -> None:
+    low, high = result["threshold_interval_95"]
+    typer.echo(f"threshold {result['threshold']:.4f} (95 % confidence: {low:.4f} to {high:.4f})")
+    for name, what in (
+        ("fmr", "false-match rate of one comparison"),
+        ("fpir", "strangers who match somebody"),
+        ("fnmr", "photos of one person that do not match"),
+        ("false_alarms_per_camera_and_day", "false alarms per camera and day"),
+    ):
+        if result[name] is not None:
+            low, high = result[f"{name}_interval_95"]
+            typer.echo(f"{what}: {result[name]:.3g} (as many other people: {low:.3g} to {high:.3g}, 95 %)")
+    typer.echo(f"strangers judged from {result['fpir_from']}; {result['visits_per_day']:g} strangers a day assumed")
+    for found in result["evidence"]:
+        typer.echo(
+            f"evidence from {found['source']}: {found['people']} people, worth {found['effective_comparisons']} "
+            f"independent comparisons; allows {found['threshold']:.4f}"
+        )
+    where = f"camera {camera} in {gallery}" if camera else gallery
+    typer.echo("not written (--dry-run)" if dry_run else f"written to {where}")
