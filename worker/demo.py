@@ -7,14 +7,13 @@ Nothing here is a second code path: the worker is :class:`worker.service.Service
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from worker.album import Album
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, load_config
 from worker.detection import load_detector
-from worker.drawing import Annotation, Tile, contact_sheet, write_annotated_clip
+from worker.drawing import contact_sheet, write_annotated_clip
 from worker.embedded_redis import embedded_redis
 from worker.embedding import FaceEmbedder, load_embedder
 from worker.enrolment import enroll_photos
@@ -24,7 +23,7 @@ from worker.gallery import Gallery
 from worker.redis_client import connect
 from worker.service import Service, Stopped
 from worker.tail import read_events
-from worker.types import Event, Frame, Image, Tracks
+from worker.types import Event
 
 CAMERA_ID = "demo"
 FALLBACK_MODEL_ID = "dlib-resnet"
@@ -39,24 +38,6 @@ class DemoResult:
     annotated_clip: Path
     contact_sheet: Path
     model_id: str
-
-
-@dataclass(slots=True)
-class _Album:
-    """Remembers what to draw: boxes of every frame, and the largest face of every sighting's track."""
-
-    annotations: dict[int, list[Annotation]] = field(default_factory=dict)
-    faces: dict[int, tuple[float, Image]] = field(default_factory=dict)
-
-    def watch(self, frame: Frame, tracks: Tracks, labels: list[str]) -> None:
-        boxes = tracks.detections.boxes
-        self.annotations[frame.sequence] = [
-            Annotation(box=tuple(box), label=label) for box, label in zip(boxes.tolist(), labels, strict=True)
-        ]
-        for track_id, box in zip(tracks.track_ids.tolist(), boxes, strict=True):
-            side = float(box[2] - box[0])
-            if side > self.faces.get(track_id, (0.0, None))[0]:
-                self.faces[track_id] = (side, _crop(frame.image, box))
 
 
 def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event], None]) -> DemoResult:
@@ -81,7 +62,7 @@ def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event
             },
         )
         _enroll(config, footage.photo_folder, gallery_path, embedder, say)
-        album = _Album()
+        album = Album()
         service = Service(config, watcher=album.watch)
         seen: list[Event] = []
         finished = threading.Event()
@@ -106,9 +87,9 @@ def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event
         finished.clear()
         read(last_id, follow=False)
     clip = output / "annotated.mp4"
-    write_annotated_clip(footage.clip, album.annotations, clip)
+    write_annotated_clip(footage.clip, album.annotations(), clip)
     sheet = output / "contact-sheet.png"
-    contact_sheet(_tiles(seen, album), sheet, title="facestream demo: who was seen")
+    contact_sheet(album.tiles(seen), sheet, title="facestream demo: who was seen")
     return DemoResult(stopped, seen, clip, sheet, embedder.model_id)
 
 
@@ -136,20 +117,3 @@ def _enroll(config: Config, photos: Path, path: Path, embedder: FaceEmbedder, sa
         say(f"Enrolled from {result.path.name}: {'taken' if result.accepted else 'not taken: ' + result.reason}")
         if not result.accepted:
             raise FacestreamError(f"the demo's own photo was not taken: {result.reason}")
-
-
-def _tiles(events: list[Event], album: _Album) -> list[Tile]:
-    tiles = []
-    for event in events:
-        if event.type == "ended" and event.track_id in album.faces:
-            seconds = f"{event.pts_s:.1f} s"
-            cosine = "" if event.similarity is None else f", cosine {event.similarity:.2f}"
-            name = event.identity_name or "unknown"
-            tiles.append(Tile(album.faces[event.track_id][1], f"{name}{cosine}, until {seconds}"))
-    return tiles
-
-
-def _crop(image: Image, box: np.ndarray) -> Image:
-    x1, y1, x2, y2 = (round(float(v)) for v in box)
-    height, width = image.shape[:2]
-    return image[max(0, y1) : min(height, y2), max(0, x1) : min(width, x2)].copy()
