@@ -2,16 +2,22 @@
 
 import sys
 
+from worker import signals
+
 
 def main() -> None:
     """Runs the command line and exits: 0 done, 1 met in the world, 2 wrong arguments, 130 interrupted."""
     try:
+        signals.catch()
         from worker.cli import run_command_line
 
         code = run_command_line(sys.argv[1:])
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+    except BaseException:
+        number = signals.received()
+        if number is None:
+            raise
+        code = signals.EXIT_CODES[number]
+    signals.leave(code)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from worker import signals
 from worker.batching import Batcher, FrameBuffer
 from worker.config import DEFAULT_MODEL_ID, CameraConfig, Config, cache_dir
 from worker.detection import load_detector
@@ -220,6 +221,8 @@ class Service:
             self._stop.set()
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        if (missed := signals.received()) is not None:
+            on_signal(missed, None)
         try:
             yield
         finally:

@@ -5,15 +5,13 @@ Each family of commands is one small module. They import what they need when the
 """
 
 import os
-import signal
 import sys
 import traceback
-from types import FrameType
 
 import typer
 from typer.exceptions import TyperException
 
-from worker import __version__
+from worker import __version__, signals
 from worker.cli import calibrate, demo, enroll, evaluate, gallery, identify, models, run, settings, tail
 from worker.errors import FacestreamError
 from worker.redaction import redact
@@ -49,22 +47,23 @@ def run_command_line(arguments: list[str]) -> int:
     """Runs one command; returns its exit code and never lets an error escape."""
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    previous = signal.signal(signal.SIGTERM, _on_terminate)
     try:
         result = typer.main.get_command(app).main(arguments, prog_name="facestream", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except _Terminated:
+    except signals.Terminated:
         return 0
     except typer.Exit as error:
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort: one line, and where to find more
         if debug:
             sys.stderr.write(redact(traceback.format_exc()))
+        if number := signals.received():
+            return signals.EXIT_CODES[number]
         return _exit_code_of(error)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    number = signals.received()
+    return signals.EXIT_CODES[number] if number and code == 0 else code
 
 
 def _exit_code_of(error: Exception) -> int:
@@ -83,14 +82,6 @@ def _exit_code_of(error: Exception) -> int:
         return 0
     _complain(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")
     return 1
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived while a command ran that has nothing to finish."""
-
-
-def _on_terminate(_number: int, _frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def _hint(error: TyperException) -> str:
