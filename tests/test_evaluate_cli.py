@@ -114,6 +114,23 @@ def test_pairs_are_verified_and_the_results_written(
 
 
 @pytest.mark.data
+def test_a_missing_image_is_a_failed_one_and_its_warning_stays_off_standard_output(
+    lfw: Path, weights: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (lfw / "pairsDevTest.txt").read_text().splitlines()
+    assert lines[0] == "Abdullah_Gul\t13\t14"  # which the images lack
+    different = [line for line in lines if len(line.split("\t")) == 4][:12]
+    (tmp_path / "pairs.txt").write_text("\n".join([lines[0], *different]))
+    document = run_json(
+        capsys, "evaluate", "--pairs", str(tmp_path / "pairs.txt"), "--images", str(lfw / "images"),
+        "--model", RETAIL, "--threshold", "0.9",
+    )  # fmt: skip
+    assert (document["failed_images"], document["threshold_source"]) == (1, "--threshold")
+    assert document["accuracy"] == pytest.approx(12 / 13, abs=1e-6)
+    assert document["tar_at_far"]["0.1"] == 0.0
+
+
+@pytest.mark.data
 def test_people_are_identified(people: Path, weights: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = run_json(
         capsys, "evaluate", "--people", str(people), "--model", RETAIL, "--plot", str(tmp_path / "det.png")

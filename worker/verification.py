@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 from sklearn.metrics import auc, roc_curve
 
 from worker.errors import SourceError
+from worker.logs import get_logger
 from worker.photos import SUFFIXES
 from worker.resampling import draw_people, variance_of_mean
 
@@ -24,7 +24,7 @@ NO_FACE: Final = -2.0
 _TOLERATED_MISSING: Final = 0.05
 REPORTED_FARS: Final = (0.1, 0.01, 0.001, 0.0001)
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class PhotoKey(NamedTuple):
