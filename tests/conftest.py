@@ -1,5 +1,6 @@
 """Fixtures that several test modules share: real data, a real Redis."""
 
+import logging
 import os
 import shutil
 import socket
@@ -17,6 +18,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests, and the processes they start, share converted networks: each conversion loads TensorFlow for seconds."""
     assert config.cache is not None
     os.environ["FACESTREAM_CACHE_DIR"] = str(config.cache.mkdir("facestream"))
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers() -> Iterator[None]:
+    """A command run inside a test logs to that test's standard error, which is closed afterwards."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

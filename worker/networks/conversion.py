@@ -46,7 +46,9 @@ def converted_networks(builder: str, arguments: Sequence[Mapping[str, Any]], key
 
 
 def _folder(builder: str, arguments: Mapping[str, Any], key: str, cache_dir: Path) -> Path:
-    identity = json.dumps([builder, dict(arguments), key], sort_keys=True)
+    # ``key`` stands for the weights themselves: where their file lies makes no difference.
+    decisive = {name: value for name, value in arguments.items() if name != "weights"}
+    identity = json.dumps([builder, decisive, key], sort_keys=True)
     name = f"{builder.rpartition(':')[2]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     return cache_dir / "networks" / name
 
