@@ -46,6 +46,13 @@ def test_a_good_face_is_taken() -> None:
     assert score > 0.8
 
 
+def test_the_gate_can_be_opened_and_tightened() -> None:
+    blurred, score = scene(detail_px=14.0), only(assess(scene(), face()))[0]
+    assert only(assess(blurred, face(), 0.0))[1] == ""
+    assert only(assess(scene(), face(), score + 0.01))[1] != ""
+    assert only(assess(scene(), face(), score - 0.01))[1] == ""
+
+
 def test_no_face_no_judgement() -> None:
     quality = assess(scene(), Detections.empty())
     assert (quality.scores.shape, quality.scores.dtype, quality.reasons) == ((0,), np.float32, [])

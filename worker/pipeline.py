@@ -128,13 +128,13 @@ class Pipeline:
             tracks = camera.tracker.update(found, frame.pts_s)
             wanted = camera.sightings.see(frame, tracks)
         faces = tracks.detections.take(np.array(wanted, np.int64))
-        quality = assess(frame.image, faces)
+        quality = assess(frame.image, faces, self._config.recognition.min_quality)
         probes = []
         for index, track_id in enumerate(tracks.track_ids[wanted].tolist()):
             score, reason = float(quality.scores[index]), quality.reasons[index]
-            if reason or score < self._config.recognition.min_quality:
-                camera.sightings.reject(track_id, reason or "low_quality")
-                self._observer.face_rejected(frame.camera_id, reason or "low_quality")
+            if reason:
+                camera.sightings.reject(track_id, reason)
+                self._observer.face_rejected(frame.camera_id, reason)
             else:
                 probes.append(Probe(frame, faces.take(np.array([index])), track_id, score))
         if self._watcher:

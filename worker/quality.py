@@ -12,6 +12,7 @@ from worker.types import Detections, Image
 Floats = NDArray[np.float32]
 
 REJECT_BELOW: Final = 0.2
+"""A face whose weakest property scores less is refused, unless another limit is given."""
 _CROP_PX: Final = 32  # smaller than a face that is large enough, so that no small one passes for blurred
 
 
@@ -50,7 +51,7 @@ class Measures:
 
 
 # Where a property makes a face worthless (0) and where it is as good as it needs to be (1), linear between.
-# REJECT_BELOW of the way is where a face is refused.
+# REJECT_BELOW of the way is where a face is refused by default.
 _RAMPS: Final[dict[str, tuple[float, float]]] = {
     "size_px": (12.0, 80.0),
     "sharpness": (0.0, 1.0),
@@ -67,8 +68,11 @@ _RAMPS: Final[dict[str, tuple[float, float]]] = {
 }
 
 
-def assess(image: Image, detections: Detections) -> Quality:
-    """The quality of each face of ``detections`` in ``image`` (uint8 (H, W, 3) RGB)."""
+def assess(image: Image, detections: Detections, reject_below: float = REJECT_BELOW) -> Quality:
+    """The quality of each face of ``detections`` in ``image`` (uint8 (H, W, 3) RGB).
+
+    Faces that score less than ``reject_below`` (0..1) have a reason; at 0 none has.
+    """
     n = len(detections)
     if n == 0:
         return Quality(np.empty(0, np.float32), [])
@@ -98,7 +102,7 @@ def assess(image: Image, detections: Detections) -> Quality:
     weakest = table.argmin(axis=0)
     scores = table[weakest, np.arange(n)].astype(np.float32)
     names = list(properties)
-    reasons = [names[row] if score < REJECT_BELOW else "" for row, score in zip(weakest, scores, strict=True)]
+    reasons = [names[row] if score < reject_below else "" for row, score in zip(weakest, scores, strict=True)]
     return Quality(scores, reasons)
 
 
