@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from worker import engines
-from worker.embedding import BATCH_SIZES, FaceEmbedder, load_embedder
+from worker.embedding import BATCH_SIZES, Averaging, FaceEmbedder, load_embedder, split_variant
 from worker.engines import choose_engine
 from worker.errors import ModelError
 from worker.metrics import Observer
@@ -311,3 +311,63 @@ def test_reduced_precision_keeps_directions_on_real_faces(test_data: Path, tmp_p
         return centred / np.linalg.norm(centred, axis=1, keepdims=True)
 
     assert (vectors("fp32") * vectors("bf16")).sum(axis=1).min() > 0.998
+
+
+class Halves(MeanColour):
+    """A network that tells left from right and centre from border."""
+
+    def __call__(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        pixels = batch.astype(np.float32)
+        parts = [pixels[:, :, : SIDE // 2], pixels[:, :, SIDE // 2 :], pixels[:, 5:11, 5:11]]
+        return (np.stack([part.mean(axis=(1, 2, 3)) for part in parts], axis=1),)
+
+
+def averaged(averaging: Averaging, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    manifest = Manifest.model_validate(document())
+    made = FaceEmbedder(
+        manifest, Halves(), lambda *_: np.empty((0, SIDE, SIDE, 3), np.uint8), engine="onnx", averaging=averaging
+    )
+    return made.embed(Chips(images)).vectors
+
+
+def test_flip_makes_mirror_images_alike() -> None:
+    chips = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    chips[:, :, : SIDE // 2] //= 4
+    mirrored = np.ascontiguousarray(chips[:, :, ::-1])
+    assert not np.allclose(averaged(Averaging(), chips), averaged(Averaging(), mirrored), atol=0.05)
+    both = averaged(Averaging(flip=True), chips)
+    assert np.allclose(both, averaged(Averaging(flip=True), mirrored), atol=1e-6)
+    assert np.allclose(np.linalg.norm(both, axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("jitter", [1, 4, 9])
+def test_jitter_is_the_same_every_time_and_near_the_plain_vector(jitter: int) -> None:
+    chips = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8), (0, 0), 2)[
+        None
+    ]
+    plain, moved = averaged(Averaging(), chips), averaged(Averaging(jitter=jitter), chips)
+    assert np.array_equal(moved, averaged(Averaging(jitter=jitter), chips))
+    assert not np.array_equal(moved, plain)
+    assert float((moved @ plain.T).item()) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "averaging"),
+    [
+        ("a-model", "a-model", Averaging()),
+        ("a-model+flip", "a-model", Averaging(flip=True)),
+        ("a-model+jitter4", "a-model", Averaging(jitter=4)),
+        ("dir/my+own.yaml+flip+jitter9", "dir/my+own.yaml", Averaging(flip=True, jitter=9)),
+        ("a-model+jitter0", "a-model+jitter0", Averaging()),
+    ],
+)
+def test_the_model_name_says_what_is_averaged(name: str, model: str, averaging: Averaging) -> None:
+    assert split_variant(name) == (model, averaging)
+
+
+def test_vectors_of_other_views_are_another_models() -> None:
+    digests = {Averaging(flip, jitter).digest("d") for flip in (False, True) for jitter in (0, 1, 2)}
+    assert len(digests) == 6
+    assert Averaging().digest("d") == "d"
+    plain = FaceEmbedder(Manifest.model_validate(document()), MeanColour(), lambda *_: None, engine="onnx")  # type: ignore[arg-type, return-value]
+    assert plain.model_id == "means"

@@ -1,6 +1,9 @@
 """FaceEmbedder: faces to unit vectors, with any model that has a manifest."""
 
+import hashlib
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -24,6 +27,7 @@ _KERAS_BUILDER: Final = "worker.networks.vggface2:build"
 _BUILDERS_VERSION: Final = 1
 """Raise it when a builder changes what it makes, so that networks converted before are made anew."""
 _IMPORT_BUILDER: Final = "worker.engines.openvino_import:build"
+_VARIANT: Final = re.compile(r"^(?P<model>.+?)(?P<flip>\+flip)?(?:\+jitter(?P<jitter>[1-9]))?$")
 
 log = get_logger(__name__)
 
@@ -40,12 +44,47 @@ class Network(Protocol):
 Aligner = Callable[[Image, Detections], NDArray[np.uint8]]
 
 
+@dataclass(frozen=True, slots=True)
+class Averaging:
+    """Over which views of a chip its vector is averaged: the chip itself, ``jitter`` copies of it moved and scaled a
+    little, and, with ``flip``, the mirror images of all these."""
+
+    flip: bool = False
+    jitter: int = 0
+
+    @property
+    def suffix(self) -> str:
+        """What it adds to a model's id, since other views make other vectors: ``+flip``, ``+jitter4``, both, or
+        nothing."""
+        return ("+flip" if self.flip else "") + (f"+jitter{self.jitter}" if self.jitter else "")
+
+    def digest(self, preprocessing_digest: str) -> str:
+        """The preprocessing digest of a model with this averaging."""
+        if not self.suffix:
+            return preprocessing_digest
+        return hashlib.sha256(f"{preprocessing_digest}{self.suffix}".encode()).hexdigest()
+
+    def views(self, chips: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """All views of ``chips`` (n, side, side, 3), each of that shape."""
+        views = [chips, *(alignment.moved(chips, number) for number in range(self.jitter))]
+        return [*views, *(view[:, :, ::-1] for view in views)] if self.flip else views
+
+
+def split_variant(model: str) -> tuple[str, Averaging]:
+    """The model that ``model`` names and the averaging that its ending asks for: ``+flip``, ``+jitter1`` to
+    ``+jitter9``, or ``+flip+jitter1``."""
+    parts = _VARIANT.match(model)
+    if parts is None:
+        return model, Averaging()
+    return parts["model"], Averaging(bool(parts["flip"]), int(parts["jitter"] or 0))
+
+
 class FaceEmbedder:
     """Cuts faces out of images and turns them into unit vectors. Not safe for concurrent calls of ``embed``.
 
     Attributes:
         manifest: the model's.
-        model_id: its id.
+        model_id: its id, with the ending of its :class:`Averaging`.
         preprocessing_digest: digest of all that changes a vector; vectors of different digests do not compare.
         dimension: length of a vector.
         threshold: cosine from which two faces count as one person, by the manifest.
@@ -62,15 +101,16 @@ class FaceEmbedder:
         *,
         engine: str,
         precision: str = "fp32",
+        averaging: Averaging = Averaging(),
         observer: Observer | None = None,
     ) -> None:
         self.manifest = manifest
-        self.model_id = manifest.id
-        self.preprocessing_digest = manifest.preprocessing_digest
+        self.model_id = manifest.id + averaging.suffix
+        self.preprocessing_digest = averaging.digest(manifest.preprocessing_digest)
         self.dimension = manifest.dimension
         self.threshold = manifest.threshold
         self.engine, self.precision, self.device = engine, precision, network.device
-        self._network, self._aligner = network, aligner
+        self._network, self._aligner, self._averaging = network, aligner, averaging
         self._observer = observer or Observer()
         self._sizes = BATCH_SIZES[:1] if manifest.input.max_batch == 1 else BATCH_SIZES
 
@@ -87,6 +127,13 @@ class FaceEmbedder:
             ValueError: chips of another size or type.
         """
         images = self._checked(chips)
+        views = self._averaging.views(images)
+        vectors = self._embed(views[0])
+        if len(views) > 1:
+            vectors = self._unit(np.sum([vectors, *map(self._embed, views[1:])], axis=0))
+        return Embeddings(vectors, self.model_id)
+
+    def _embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         vectors = np.empty((len(images), self.dimension), np.float32)
         largest = self._sizes[-1]
         for start in range(0, len(images), largest):
@@ -94,7 +141,7 @@ class FaceEmbedder:
             with self._observer.stage("embed"):
                 vectors[start : start + len(batch)] = self._unit_vectors(batch)
             self._observer.batch("embed", len(batch))
-        return Embeddings(vectors, self.model_id)
+        return vectors
 
     def warm_up(self, sizes: tuple[int, ...] | None = None) -> None:
         """Compile the network for the batch ``sizes`` (default: all), so that no face waits for it later.
@@ -126,6 +173,9 @@ class FaceEmbedder:
                 f"{self.model_id} gave vectors of {features.shape[1]} numbers, its manifest says {self.dimension}: "
                 "correct the manifest's dimension, or the file"
             )
+        return self._unit(features)
+
+    def _unit(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
         if not np.all(np.isfinite(lengths)) or np.any(lengths < _SHORTEST):
             raise ModelError(
@@ -149,7 +199,7 @@ def load_embedder(
     """The embedder of a model, ready to run; which engine and device it has is logged and kept in its attributes.
 
     Args:
-        model: id of a shipped manifest, or path of one.
+        model: id of a shipped manifest, or path of one; ``+flip`` or ``+jitter4`` behind it average over more views.
         models_dir: folder in which weight files are looked for, at any depth.
         cache_dir: where pulled weights and converted networks are.
         engine: ``auto`` takes OpenVINO on a processor, and TensorFlow for Keras networks if there is a GPU.
@@ -160,14 +210,16 @@ def load_embedder(
     Raises:
         ModelError: no such model, missing or wrong weights, an engine that cannot run it or is not installed.
     """
-    manifest = load_manifest(model)
+    base, averaging = split_variant(model)
+    manifest = load_manifest(base)
     chosen = choose_engine(manifest.id, manifest.format, engine)
     files = find_weights(manifest, models_dir, cache_dir)
     network, precision = _load_network(manifest, files, chosen, precision, threads, cache_dir)
+    aligner = _load_aligner(manifest, files)
     embedder = FaceEmbedder(
-        manifest, network, _load_aligner(manifest, files), engine=chosen, precision=precision, observer=observer
+        manifest, network, aligner, engine=chosen, precision=precision, averaging=averaging, observer=observer
     )
-    log.info("model loaded", model=manifest.id, engine=chosen, precision=precision, device=embedder.device)
+    log.info("model loaded", model=embedder.model_id, engine=chosen, precision=precision, device=embedder.device)
     return embedder
 
 
