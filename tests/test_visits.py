@@ -58,6 +58,13 @@ def test_mistakes_are_counted_and_named() -> None:
     assert result["missed"] == ["ann"]
 
 
+def test_a_face_may_be_found_just_before_and_lost_just_after_its_visit() -> None:
+    result = judge(TRUTH, [event("s3", 3.9, "bo", LEFT), event("s3", 6.1, "bo", LEFT)])
+    assert (result["precision"], result["sightings_nowhere"]) == (1.0, 0)
+    assert result["time_to_identify_s"]["median"] == 0.0
+    assert judge(TRUTH, [event("s3", 3.0, "bo", LEFT)])["sightings_nowhere"] == 1
+
+
 def test_a_name_that_is_withdrawn_does_not_count() -> None:
     result = judge(TRUTH, [event("s2", 0.5, "ann", RIGHT), event("s2", 1.5, "", RIGHT)])
     assert result["precision"] is None

@@ -14,6 +14,8 @@ from worker.errors import SourceError
 from worker.types import Event
 
 _LEAST_IOU = 0.2
+_TOLERANCE_S = 0.3
+"""A face may be found a little before or after the frames in which the ground truth says that it can be seen."""
 
 
 class Visit(BaseModel):
@@ -114,8 +116,11 @@ def _visit_of(truth: Truth, sighting: _Sighting) -> int | None:
     """The number of the visit that most of a sighting's boxes overlap, None if none does."""
     votes: dict[int, float] = defaultdict(float)
     for event in sighting.events:
-        frame = round(event.pts_s * truth.fps)
-        visible = [(number, visit.boxes[frame]) for number, visit in enumerate(truth.visits) if frame in visit.boxes]
+        visible = [
+            (number, box)
+            for number, visit in enumerate(truth.visits)
+            if (box := _box_near(visit, event.pts_s, truth.fps)) is not None
+        ]
         if not visible:
             continue
         overlaps = iou_matrix(np.array([event.box]), np.array([box for _, box in visible]))[0]
@@ -123,6 +128,14 @@ def _visit_of(truth: Truth, sighting: _Sighting) -> int | None:
         if overlaps[best] >= _LEAST_IOU:
             votes[visible[best][0]] += float(overlaps[best])
     return max(votes, key=votes.__getitem__) if votes else None
+
+
+def _box_near(visit: Visit, pts_s: float, fps: float) -> tuple[float, float, float, float] | None:
+    """Where the face is, or is nearest in time, None if that is too long ago or ahead."""
+    if not visit.start_s - _TOLERANCE_S <= pts_s <= visit.end_s + _TOLERANCE_S or not visit.boxes:
+        return None
+    nearest = min(visit.boxes, key=lambda frame: abs(frame - pts_s * fps))
+    return visit.boxes[nearest] if abs(nearest - pts_s * fps) <= _TOLERANCE_S * fps else None
 
 
 def _is_right(truth: Truth, visit: int | None, name: str) -> bool:
