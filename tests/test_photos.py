@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -149,8 +150,16 @@ def test_folders_without_photos(tmp_path: Path) -> None:
         list_photos(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_listed(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "closed").mkdir(mode=0)
+    if os.geteuid() == 0:  # root may read everything
+        real = os.scandir
+
+        def scandir(path: str) -> Iterator[os.DirEntry[str]]:
+            if str(path).endswith("closed"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(SourceError, match="closed cannot be listed"):
         list_photos(tmp_path)
