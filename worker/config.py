@@ -142,6 +142,13 @@ class RedisConfig(_Section):
     buffer_events: int = Field(10_000, ge=1, description="events kept while Redis is away; further ones are dropped")
     flush_timeout_s: Seconds = Field(10.0, description="how long a stop waits for buffered events to be delivered")
 
+    @field_validator("url")
+    @classmethod
+    def _url_is_of_redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("not a Redis URL; write redis://host:6379/0, rediss://... or unix:///path")
+        return value
+
 
 class MetricsConfig(_Section):
     """Where Prometheus and probes look."""

@@ -39,10 +39,12 @@ def enroll(
 ) -> int:
     """Add people to a gallery (made if it does not exist); says for each photo what was taken or why not."""
     from worker.config import DEFAULT_MODEL_ID
-    from worker.enrolment import enroll_photos
+    from worker.enrolment import enroll_photos, people_of
     from worker.gallery import Gallery
 
     quiet_logs()
+    for path in photos:
+        people_of(path)  # a mistyped path is told before a gallery is made
     existing = Gallery.open(gallery) if Gallery.exists(gallery) else None
     embedder = open_embedder(model or (existing.model_id if existing else DEFAULT_MODEL_ID), models_dir, engine)
     if existing:

@@ -34,7 +34,8 @@ def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
                 {"identity_id": person.identity_id, "identity_name": person.name, "samples": len(person.samples)}
             )
         else:
-            typer.echo(f"{person.name:<32}  {len(person.samples):>4} samples  {person.identity_id}")
+            samples = f"{len(person.samples):>4} sample{'' if len(person.samples) == 1 else 's'}"
+            typer.echo(f"{person.name:<32}  {samples:<12}  {person.identity_id}")
     if not json_output:
         typer.echo(f"{len(people)} people, model {opened.model_id}, version {opened.version}")
 

@@ -40,6 +40,7 @@ def run(
 
     A file as source ends the run at its end; cameras are read until SIGTERM or Ctrl-C.
     """
+    from worker.addresses import parse_address
     from worker.config import load_config
     from worker.errors import ConfigError
 
@@ -57,6 +58,8 @@ def run(
     settings = load_config(config, overrides)
     if not settings.cameras:
         raise ConfigError("no camera: give --source URL_OR_FILE, or list cameras in --config FILE")
+    for camera in settings.cameras:
+        parse_address(camera.source.get_secret_value())  # a source that is never read is told before all else
 
     from worker.events import encode
     from worker.logs import configure
