@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from tests.conftest import RedisServer
 from tests.sample_events import make_event
 from worker import publisher as publisher_module
-from worker.config import RedisConfig
+from worker.config import RedisConfig, load_config
 from worker.errors import ConfigError, SinkError
 from worker.events import decode
 from worker.metrics import Observer, Stage
@@ -380,9 +380,7 @@ def test_the_client_does_not_retry_by_itself(redis_url: str) -> None:
         assert client.get_retry()._retries == 0
 
 
-@pytest.mark.parametrize(
-    "url", ["http://:s3cr3t@localhost:1", "localhost:6379", "redis://:s3c/r3t@host:x1/0", "redis://u:s3cr3t@[::1"]
-)
+@pytest.mark.parametrize("url", ["redis://:s3c/r3t@host:x1/0", "redis://u:s3cr3t@[::1"])
 def test_what_is_no_redis_url_is_a_mistake_in_the_configuration(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^redis\.url: .* is not a Redis URL; write redis://") as caught:
         connect(config_for(url))
@@ -445,3 +443,10 @@ def test_publishing_is_timed_as_a_stage(redis_url: str, outbox: Callable[..., Pu
     publisher.publish(make_event())
     publisher.close(PATIENCE_S)
     assert set(stages) == {"publish"}
+
+
+@pytest.mark.parametrize("url", ["http://:s3cr3t@localhost:1", "localhost:6379"])
+def test_another_scheme_is_refused_with_the_configuration(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"redis\.url: not a Redis URL; write redis://") as caught:
+        load_config(None, {"redis": {"url": url}})
+    assert "s3cr3t" not in str(caught.value)
