@@ -22,6 +22,10 @@ def used() -> PrometheusObserver:
     observer.faces_detected("door", 7)
     observer.face_rejected("door", "blurred", 2)
     observer.track_ended("door", "matched")
+    observer.face_quality("door", 0.55)
+    observer.verdict("door", named=True, similarity=0.61, margin=0.2)
+    observer.verdict("door", named=False, similarity=-0.05, margin=None)
+    observer.record_dropped("buffer_full", 2)
     observer.batch("detect", 4)
     observer.queue_depth("outbox", 5)
     observer.event_published("door", "started")
@@ -45,6 +49,14 @@ def test_what_stages_report_is_what_prometheus_reads(used: PrometheusObserver) -
     assert value(used, "faces_detected_total", camera="door") == 7
     assert value(used, "faces_rejected_total", camera="door", reason="blurred") == 2
     assert value(used, "tracks_ended_total", camera="door", reason="matched") == 1
+    assert value(used, "face_quality_bucket", camera="door", le="0.5") == 0
+    assert value(used, "face_quality_bucket", camera="door", le="0.6") == 1
+    assert value(used, "match_similarity_sum", camera="door", named="yes") == 0.61
+    assert value(used, "match_similarity_bucket", camera="door", named="no", le="0.0") == 1
+    assert value(used, "match_similarity_sum", camera="door", named="no") == 0
+    assert value(used, "match_margin_bucket", camera="door", named="yes", le="0.2") == 1
+    assert value(used, "match_margin_count", camera="door", named="no") is None
+    assert value(used, "records_dropped_total", reason="buffer_full") == 2
     assert value(used, "batch_items_sum", stage="detect") == 4
     assert value(used, "queue_items", queue="outbox") == 5
     assert value(used, "events_published_total", camera="door", type="started") == 1

@@ -30,6 +30,7 @@ ENGINE_NAMES = Literal["auto", "openvino", "keras", "onnx", "dlib"]
 _CAMERA_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Days = Annotated[float, Field(gt=0, le=3650)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -132,6 +133,26 @@ class BatchingConfig(_Section):
     queue_frames: int = Field(4, ge=1, le=256, description="frames buffered for a camera whose every frame counts")
 
 
+class HistoryConfig(_Section):
+    """What is remembered of sightings that have ended, for ``search``, ``explain`` and ``unknown``."""
+
+    enabled: bool = Field(True, description="remember past sightings: times, verdicts and templates, no pixels")
+    keep_days: Days = Field(7.0, description="how long a sighting is remembered after it was recorded")
+
+
+class UnknownsConfig(_Section):
+    """People who are not enrolled, and are told apart all the same."""
+
+    enabled: bool = Field(True, description="give unknown people an id that stays across sightings and cameras")
+    remember_days: Days = Field(7.0, description="how long after their last sighting an unknown person keeps the id")
+    threshold: Fraction | None = Field(
+        None, description="cosine from which two sightings are one unknown person; default: that of naming people"
+    )
+    max_people: int = Field(
+        5_000, ge=1, le=100_000, description="most unknown people remembered; then whoever was not seen longest goes"
+    )
+
+
 class RedisConfig(_Section):
     """Where events go."""
 
@@ -173,6 +194,18 @@ class Config(BaseSettings):
     worker_id: str = Field(default_factory=socket.gethostname, min_length=1, description="name of this worker")
     cameras: tuple[CameraConfig, ...] = Field((), description="the cameras to read")
     gallery: str | None = Field(None, description="folder of the gallery; without one everybody is unknown")
+    state_dir: Path | None = Field(
+        None,
+        description="folder for what is remembered of past sightings; default: GALLERY.state beside the gallery; "
+        "without a gallery nothing outlives the worker",
+    )
+    shadow_gallery: str | None = Field(
+        None, description="gallery of another model to score beside: its verdicts are counted, not published"
+    )
+    gallery_key: SecretStr | None = Field(
+        None, description="32 bytes in base64 or hex with which kept enrolment crops are encrypted"
+    )
+    gallery_key_file: Path | None = Field(None, description="file that holds that key; gallery_key goes first")
     model: str | None = Field(None, description="model id or manifest path; default: the gallery's model")
     models_dir: Path | None = Field(None, description="folder in which weight files are looked for, at any depth")
     engine: ENGINE_NAMES = Field("auto", description="what runs the networks")
@@ -181,6 +214,8 @@ class Config(BaseSettings):
     detection: DetectionConfig = DetectionConfig()
     tracking: TrackingConfig = TrackingConfig()
     recognition: RecognitionConfig = RecognitionConfig()
+    history: HistoryConfig = HistoryConfig()
+    unknowns: UnknownsConfig = UnknownsConfig()
     batching: BatchingConfig = BatchingConfig()
     redis: RedisConfig = RedisConfig()
     metrics: MetricsConfig = MetricsConfig()
@@ -193,6 +228,21 @@ class Config(BaseSettings):
         if twice:
             raise ValueError(f"cameras: id used twice: {', '.join(twice)}")
         return self
+
+    def read_gallery_key(self) -> str | None:
+        """The text of the key for kept crops, None without one.
+
+        Raises:
+            ConfigError: its file cannot be read.
+        """
+        if self.gallery_key is not None:
+            return self.gallery_key.get_secret_value()
+        if self.gallery_key_file is None:
+            return None
+        try:
+            return self.gallery_key_file.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"gallery_key_file {self.gallery_key_file} cannot be read as a key") from None
 
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:

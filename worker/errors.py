@@ -33,3 +33,7 @@ class GalleryError(FacestreamError):
 
 class SinkError(FacestreamError):
     """Events cannot be delivered, or the event stream cannot be read."""
+
+
+class HistoryError(FacestreamError):
+    """What is remembered of past sightings is missing, damaged or inaccessible."""

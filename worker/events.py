@@ -67,6 +67,7 @@ def encode(event: Event) -> dict[str, str]:
         "gallery_version": str(event.gallery_version),
         "worker_id": event.worker_id,
         "epoch": str(event.epoch),
+        "unknown_id": event.unknown_id,
     }
     return {name: value.encode("utf-8", "replace").decode() for name, value in fields.items()}
 
@@ -109,6 +110,7 @@ def decode(fields: Fields) -> Event:
         gallery_version=read("gallery_version", int),
         worker_id=read("worker_id", str),
         epoch=read("epoch", int),
+        unknown_id=texts.get("unknown_id", ""),
     )
 
 

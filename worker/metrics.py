@@ -43,6 +43,15 @@ class Observer:
     def track_ended(self, camera_id: str, outcome: str) -> None:
         """A track ended as ``matched``, ``below_threshold``, ``ambiguous``, ``too_short``, ..."""
 
+    def face_quality(self, camera_id: str, quality: float) -> None:
+        """A face was judged, 0..1, whether it was then embedded or not."""
+
+    def verdict(self, camera_id: str, *, named: bool, similarity: float, margin: float | None) -> None:
+        """A sighting ended with this cosine to the nearest person, and this much nearer than the next one."""
+
+    def record_dropped(self, reason: str, count: int = 1) -> None:
+        """``count`` records of past sightings were given up (``buffer_full``, ``unwritten``)."""
+
     def batch(self, stage: Stage, size: int) -> None:
         """A stage was run on ``size`` items at once."""
 
@@ -75,6 +84,9 @@ class Observer:
 
 _STAGE_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0)
 _LATENCY_BUCKETS_S: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SIMILARITY_BUCKETS: Final = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)
+_MARGIN_BUCKETS: Final = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
+_QUALITY_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -92,6 +104,16 @@ class PrometheusObserver(Observer):
         self._faces_detected = self._counter("faces_detected", "Faces found in frames", "camera")
         self._faces_rejected = self._counter("faces_rejected", "Faces that were not embedded", "camera", "reason")
         self._tracks_ended = self._counter("tracks_ended", "Tracks that ended, by outcome", "camera", "reason")
+        self._face_quality = self._histogram(
+            "face_quality", "Quality of the faces that were judged", _QUALITY_BUCKETS, "camera"
+        )
+        self._match_similarity = self._histogram(
+            "match_similarity", "Cosine of a sighting to the nearest person", _SIMILARITY_BUCKETS, "camera", "named"
+        )
+        self._match_margin = self._histogram(
+            "match_margin", "How much nearer that person is than the next", _MARGIN_BUCKETS, "camera", "named"
+        )
+        self._records_dropped = self._counter("records_dropped", "Records of past sightings given up", "reason")
         self._events_published = self._counter("events_published", "Events that Redis accepted", "camera", "type")
         self._events_dropped = self._counter("events_dropped", "Events given up", "camera", "reason")
         self._stage_s = self._histogram(
@@ -132,6 +154,19 @@ class PrometheusObserver(Observer):
 
     def track_ended(self, camera_id: str, outcome: str) -> None:
         self._tracks_ended.labels(camera_id, outcome).inc()
+
+    def face_quality(self, camera_id: str, quality: float) -> None:
+        self._face_quality.labels(camera_id).observe(quality)
+
+    def verdict(self, camera_id: str, *, named: bool, similarity: float, margin: float | None) -> None:
+        answer = "yes" if named else "no"
+        # The sum of a histogram must not fall.
+        self._match_similarity.labels(camera_id, answer).observe(max(similarity, 0.0))
+        if margin is not None:
+            self._match_margin.labels(camera_id, answer).observe(max(margin, 0.0))
+
+    def record_dropped(self, reason: str, count: int = 1) -> None:
+        self._records_dropped.labels(reason).inc(count)
 
     def batch(self, stage: Stage, size: int) -> None:
         self._batch_items.labels(stage).observe(size)

@@ -18,10 +18,12 @@ from worker.embedding import FaceEmbedder
 from worker.gallery import Gallery
 from worker.metrics import Observer
 from worker.quality import assess
+from worker.recorder import Recorder
 from worker.scheduling import Attention
 from worker.sightings import CameraSightings, Sighting
 from worker.tracking import Tracker
 from worker.types import Chips, Detections, Embeddings, Event, Frame, Tracks
+from worker.unknowns import Unknowns
 
 FrameWatcher = Callable[[Frame, Tracks, list[str]], None]
 """Is shown each frame with its tracks and what is written beside each: for pictures and previews."""
@@ -61,6 +63,8 @@ class Pipeline:
         observer: Observer | None = None,
         watcher: FrameWatcher | None = None,
         on_verdict: VerdictWatcher | None = None,
+        unknowns: Unknowns | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._config = config
         self._detector = detector
@@ -69,6 +73,8 @@ class Pipeline:
         self._observer = observer or Observer()
         self._watcher = watcher
         self._on_verdict = on_verdict
+        self._unknowns = unknowns
+        self._recorder = recorder or Recorder()
         self._gallery_version = gallery.version
         self._cameras = {camera.id: self._make_camera(camera) for camera in config.cameras}
 
@@ -117,6 +123,9 @@ class Pipeline:
             min_detections=config.tracking.min_hits,
             worker_id=config.worker_id,
             observer=self._observer,
+            preprocessing_digest=self._embedder.preprocessing_digest,
+            unknowns=self._unknowns,
+            recorder=self._recorder,
         )
         return Camera(Tracker(config.tracking, start_score=config.detection.score_threshold), sightings)
 
@@ -127,11 +136,15 @@ class Pipeline:
         with self._observer.stage("track"):
             tracks = camera.tracker.update(found, frame.pts_s)
             wanted = camera.sightings.see(frame, tracks)
+        if untracked := len(found) - len(tracks):
+            self._observer.face_rejected(frame.camera_id, "low_start_score", untracked)
+            self._recorder.rejected(frame.camera_id, frame.captured_at, "low_start_score", faces=untracked)
         faces = tracks.detections.take(np.array(wanted, np.int64))
         quality = assess(frame.image, faces, self._config.recognition.min_quality)
         probes = []
         for index, track_id in enumerate(tracks.track_ids[wanted].tolist()):
             score, reason = float(quality.scores[index]), quality.reasons[index]
+            self._observer.face_quality(frame.camera_id, score)
             if reason:
                 camera.sightings.reject(track_id, reason)
                 self._observer.face_rejected(frame.camera_id, reason)
@@ -171,6 +184,7 @@ class Pipeline:
             candidates = self._gallery.search(Embeddings(vectors, self._embedder.model_id))
         with self._observer.stage("decide"):
             for (threshold, sighting), candidate in zip(undecided, candidates, strict=True):
+                sighting.candidate = candidate
                 sighting.match = matching.decide(
                     candidate,
                     self._config.recognition,

@@ -106,6 +106,12 @@ def assess(image: Image, detections: Detections, reject_below: float = REJECT_BE
     return Quality(scores, reasons)
 
 
+def smallest_face_px(reject_below: float = REJECT_BELOW) -> float:
+    """The shorter side in px below which a face is ``too_small``."""
+    worst, best = _RAMPS["size_px"]
+    return worst + reject_below * (best - worst)
+
+
 def measure(image: Image, detections: Detections) -> Measures:
     """The single properties that :func:`assess` judges."""
     sharpness, brightness, contrast = _texture(image, detections.boxes)

@@ -22,14 +22,17 @@ from worker.embedding import FaceEmbedder, load_embedder
 from worker.errors import FacestreamError, SinkError
 from worker.gallery import Gallery
 from worker.health import Health, HealthServer
+from worker.history import Embedder
 from worker.logs import get_logger
 from worker.metrics import Observer, PrometheusObserver
 from worker.pipeline import FrameWatcher, Pipeline
 from worker.publisher import Publisher
+from worker.recorder import Recorder, open_history, open_recorder
 from worker.redis_client import connect
 from worker.scheduling import Schedule
 from worker.source import CameraReader, find_fault
 from worker.types import Event, Frame
+from worker.unknowns import Unknowns
 
 log = get_logger(__name__)
 
@@ -110,7 +113,19 @@ class Service:
             threads=config.threads,
             observer=self._observer,
         )
-        pipeline = Pipeline(config, detector, embedder, gallery, observer=self._observer, watcher=self._watcher)
+        recorder = open_recorder(config, self._observer, heartbeat=health.watch("history", STUCK_AFTER_S))
+        if not recorder.lasting:
+            health.unwatch("history")
+        pipeline = Pipeline(
+            config,
+            detector,
+            embedder,
+            gallery,
+            observer=self._observer,
+            watcher=self._watcher,
+            unknowns=_unknown_people(config, embedder, recorder),
+            recorder=recorder,
+        )
         self._observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
         buffers = {
             camera.id: FrameBuffer.for_camera(camera, config.batching, self._observer) for camera in config.cameras
@@ -134,6 +149,7 @@ class Service:
                 self._loop(pipeline, batcher, schedule, publisher, readers, health)
             finally:
                 errors, undelivered = self._shut_down(pipeline, publisher, readers)
+                recorder.close()
         return Stopped(self._summary(time.monotonic() - started, undelivered), self._interrupted, errors)
 
     def _loop(
@@ -271,6 +287,18 @@ def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
         precision=config.precision,
         threads=config.threads,
         observer=observer,
+    )
+
+
+def _unknown_people(config: Config, embedder: FaceEmbedder, recorder: Recorder) -> Unknowns | None:
+    if not config.unknowns.enabled:
+        return None
+    return Unknowns(
+        config.unknowns,
+        Embedder(embedder.model_id, embedder.preprocessing_digest),
+        embedder.dimension,
+        recorder=recorder,
+        history=open_history(config, recorder),
     )
 
 

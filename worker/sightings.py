@@ -10,13 +10,18 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.account import Account
 from worker.boxes import area
 from worker.config import RecognitionConfig
-from worker.events import event_id, sighting_id
+from worker.events import encode, event_id, sighting_id
+from worker.history import Embedder, PastSighting
 from worker.matching import TrackTemplate
 from worker.metrics import Observer
+from worker.quality import smallest_face_px
+from worker.recorder import Recorder
 from worker.scheduling import Attention
-from worker.types import Event, EventType, Frame, Match, Tracks
+from worker.types import Candidate, Event, EventType, Frame, Match, Tracks
+from worker.unknowns import Unknowns, unknown_id_of
 
 SETTLED_DISTANCE = 0.10
 """A similarity this far from the threshold is a verdict that further faces are unlikely to change."""
@@ -26,6 +31,8 @@ RECHECK_INTERVAL_S = 5.0
 """A settled track is looked at again this often: trackers do swap people."""
 GAP_S = 0.5
 """A face that comes back to its track after this long may be another person's, who stepped into the place."""
+NOT_ENROLLED = frozenset({"below_threshold", "empty_gallery"})
+"""Verdicts that tell an unknown person from one who may well be enrolled."""
 CLOSER_FACTOR = 1.5
 """A face this much larger in area than any embedded one is worth embedding for its quality."""
 
@@ -42,6 +49,7 @@ class Sighting:
     dimension: int
     template: TrackTemplate = field(init=False)
     match: Match | None = None
+    candidate: Candidate | None = None
     detections: int = 0
     announced_identity: str | None = None
     transitions: int = 0
@@ -54,6 +62,8 @@ class Sighting:
     embedded_area_px: float = 0.0
     rejection: str = ""
     template_changed: bool = False
+    unknown_id: str = ""
+    account: Account = field(default_factory=Account)
 
     def __post_init__(self) -> None:
         self.template = TrackTemplate(self.dimension)
@@ -98,11 +108,16 @@ class CameraSightings:
         min_detections: int,
         worker_id: str,
         observer: Observer,
+        preprocessing_digest: str = "",
+        unknowns: Unknowns | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.camera_id = camera_id
         self.threshold = threshold
         self._config = config
-        self._model_id = model_id
+        self._embedder = Embedder(model_id, preprocessing_digest)
+        self._unknowns = unknowns
+        self._recorder = recorder or Recorder()
         self._dimension = dimension
         self._min_detections = min_detections
         self._worker_id = worker_id
@@ -123,6 +138,8 @@ class CameraSightings:
             sighting.detections += 1
             x1, y1, x2, y2 = tracks.detections.boxes[index].tolist()
             sighting.box = (x1, y1, x2, y2)
+            sighting.account.faces += 1
+            sighting.account.largest_px = max(sighting.account.largest_px, min(x2 - x1, y2 - y1))
             sighting.frame_size = frame.size
             sighting.seen_at = frame.captured_at
             sighting.seen_pts_s = frame.pts_s
@@ -137,6 +154,7 @@ class CameraSightings:
         """Adds the embedding of a face to what is known of its track."""
         if sighting := self._by_track.get(track_id):
             sighting.template.add(vector, quality)
+            sighting.account.embedded += 1
             sighting.template_changed = True
             sighting.embedded_pts_s = pts_s
             sighting.embedded_area_px = max(sighting.embedded_area_px, area_px)
@@ -145,6 +163,7 @@ class CameraSightings:
         """Notes why a face was not embedded."""
         if sighting := self._by_track.get(track_id):
             sighting.rejection = reason
+            sighting.account.rejected[reason] += 1
 
     def to_match(self, gallery_changed: bool) -> list[Sighting]:
         """The sightings whose verdict must be taken (anew)."""
@@ -243,9 +262,12 @@ class CameraSightings:
         sighting.lost = True
         if sighting.detections < self._min_detections and not sighting.announced:
             self._observer.track_ended(self.camera_id, "too_short")
+            self._recorder.rejected(
+                self.camera_id, sighting.seen_at, "too_short", tracks=1, faces=sighting.account.faces
+            )
             return
         if not sighting.announced and (gone := self._same_person_gone(sighting)):
-            gone.template.merge(sighting.template)
+            self._join(gone, sighting)
             gone.seen_at, gone.seen_pts_s, gone.box = sighting.seen_at, sighting.seen_pts_s, sighting.box
             gone.template_changed = True
             return
@@ -265,15 +287,22 @@ class CameraSightings:
 
     def _continue(self, gone: Sighting, sighting: Sighting, track_id: int) -> None:
         """Lets the sighting ``gone`` go on with the track of ``sighting``."""
-        gone.template.merge(sighting.template)
+        self._join(gone, sighting)
         gone.template_changed = True
         gone.match = sighting.match or gone.match
+        gone.candidate = sighting.candidate or gone.candidate
         gone.lost = False
         gone.box, gone.frame_size = sighting.box, sighting.frame_size
         gone.seen_at, gone.seen_pts_s = sighting.seen_at, sighting.seen_pts_s
         gone.embedded_pts_s, gone.embedded_area_px = sighting.embedded_pts_s, sighting.embedded_area_px
         self._lingering.remove(gone)
         self._by_track[track_id] = gone
+
+    def _join(self, gone: Sighting, sighting: Sighting) -> None:
+        """Adds what was learnt in ``sighting`` to ``gone``: they are one, seen on two tracks."""
+        gone.template.merge(sighting.template)
+        gone.account.merge(sighting.account, sighting.track_id)
+        self._observer.track_ended(self.camera_id, "continued")
 
     def _one_face_per_person(self) -> None:
         """Of several faces present at once that were given the same name, only the most similar keeps it."""
@@ -288,7 +317,31 @@ class CameraSightings:
             best[sighting.match.identity_id] = sighting if loser is rival else rival
             _withdraw(loser)
 
+    def _tell_apart(self, sighting: Sighting) -> None:
+        """Gives an unknown person an id as soon as there is enough to tell them by, and takes it back from one who
+        is known after all."""
+        if self._unknowns is None:
+            return
+        if sighting.identity_id:
+            if sighting.unknown_id == unknown_id_of(sighting.sighting_id):
+                self._unknowns.retract(sighting.unknown_id)
+            sighting.unknown_id = ""
+        elif (
+            not sighting.unknown_id
+            and sighting.outcome in NOT_ENROLLED
+            and sighting.template.count >= self._config.min_embeddings
+        ):
+            sighting.unknown_id = self._unknowns.identify(
+                sighting.sighting_id,
+                sighting.template.vector,
+                sighting.template.count,
+                sighting.seen_at,
+                threshold=self.threshold,
+                taken={other.unknown_id for other in self._by_track.values() if other.unknown_id},
+            )
+
     def _announce(self, sighting: Sighting) -> list[Event]:
+        self._tell_apart(sighting)
         if not sighting.announced:
             kind: EventType = "started"
         elif sighting.announced_identity != sighting.identity_id:
@@ -300,7 +353,38 @@ class CameraSightings:
 
     def _end(self, sighting: Sighting) -> list[Event]:
         self._observer.track_ended(self.camera_id, sighting.outcome)
-        return [self._event(sighting, "ended")]
+        event = self._event(sighting, "ended")
+        if event.similarity is not None:
+            self._observer.verdict(
+                self.camera_id, named=bool(event.identity_id), similarity=event.similarity, margin=event.margin
+            )
+        self._remember(sighting, event)
+        return [event]
+
+    def _remember(self, sighting: Sighting, event: Event) -> None:
+        template = sighting.template.vector if sighting.template.count else None
+        if self._unknowns is not None and sighting.unknown_id and template is not None:
+            is_new = sighting.unknown_id == unknown_id_of(sighting.sighting_id)
+            self._unknowns.met(sighting.unknown_id, template, sighting.template.count, sighting.seen_at, is_new=is_new)
+        sighting.account.least_px = smallest_face_px(self._config.min_quality)
+        sighting.account.conclude(sighting.candidate, sighting.match, self.threshold, sighting.outcome)
+        self._recorder.sighting(
+            PastSighting(
+                sighting_id=sighting.sighting_id,
+                camera_id=self.camera_id,
+                started_at=sighting.started_at,
+                ended_at=sighting.seen_at,
+                identity_id=event.identity_id,
+                identity_name=event.identity_name,
+                unknown_id=event.unknown_id,
+                embedder=self._embedder,
+                template=template,
+                evidence=sighting.template.count,
+                quality=event.quality,
+                event=encode(event),
+                account=sighting.account,
+            )
+        )
 
     def _event(self, sighting: Sighting, kind: EventType) -> Event:
         match = sighting.match
@@ -323,9 +407,10 @@ class CameraSightings:
             started_at=sighting.started_at,
             ended_at=sighting.seen_at if kind == "ended" else None,
             pts_s=sighting.seen_pts_s,
-            model_id=self._model_id,
+            model_id=self._embedder.model_id,
             gallery_version=match.gallery_version if match else 0,
             worker_id=self._worker_id,
+            unknown_id=sighting.unknown_id,
         )
         sighting.transitions += 1
         return event

@@ -79,9 +79,7 @@ class Detections:
 
     @staticmethod
     def empty() -> "Detections":
-        return Detections(
-            np.empty((0, 4), np.float32), np.empty((0,), np.float32), np.empty((0, 5, 2), np.float32)
-        )
+        return Detections(np.empty((0, 4), np.float32), np.empty((0,), np.float32), np.empty((0, 5, 2), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +203,4 @@ class Event:
     gallery_version: int
     worker_id: str
     epoch: int = 0
+    unknown_id: str = ""

@@ -12,7 +12,21 @@ import typer
 from typer.exceptions import TyperException
 
 from worker import __version__, signals
-from worker.cli import calibrate, demo, enroll, evaluate, gallery, identify, models, run, settings, tail
+from worker.cli import (
+    calibrate,
+    demo,
+    enroll,
+    evaluate,
+    explain,
+    gallery,
+    identify,
+    models,
+    run,
+    search,
+    settings,
+    tail,
+    unknown,
+)
 from worker.errors import FacestreamError
 from worker.redaction import redact
 
@@ -39,7 +53,21 @@ def version() -> None:
     typer.echo(__version__)
 
 
-for family in (demo, run, enroll, gallery, identify, evaluate, calibrate, tail, models, settings):
+for family in (
+    demo,
+    run,
+    enroll,
+    gallery,
+    identify,
+    evaluate,
+    calibrate,
+    tail,
+    models,
+    settings,
+    unknown,
+    search,
+    explain,
+):
     family.register(app)
 
 

@@ -1,0 +1,140 @@
+"""``facestream unknown``: people who are not enrolled, and how they get a name."""
+
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import AsJson, ConfigFile, print_json, quiet_logs
+from worker.cli.past import GalleryOption, StateDir, open_past, settings, sighting_json, time_json, time_text
+
+_app = typer.Typer(help="Unknown people: list, show, enroll, forget.", no_args_is_help=True)
+UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as in events and in the list.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to ``app``."""
+    app.add_typer(_app, name="unknown")
+
+
+@_app.command("list")
+def list_people(
+    gallery: GalleryOption = None, state_dir: StateDir = None, config: ConfigFile = None, json_output: AsJson = False
+) -> None:
+    """Who was seen and is not enrolled, the latest first."""
+    quiet_logs()
+    with open_past(settings(config, gallery, state_dir)) as history:
+        people, _revision = history.unknowns()
+        sightings: dict[str, list[Any]] = {person.unknown_id: [] for person in people}
+        for sighting in history.sightings():
+            if sighting.unknown_id in sightings:
+                sightings[sighting.unknown_id].append(sighting)
+    people.sort(key=lambda person: person.last_seen, reverse=True)
+    if not json_output:
+        typer.echo(f"{'unknown_id':<16}  {'sightings':>9}  {'first seen (UTC)':<19}  {'last seen (UTC)':<19}  cameras")
+    for person in people:
+        summary = _summary(person, sightings[person.unknown_id])
+        if json_output:
+            print_json(summary)
+        else:
+            typer.echo(
+                f"{person.unknown_id:<16}  {summary['sightings']:>9}  {time_text(person.first_seen)}  "
+                f"{time_text(person.last_seen)}  {', '.join(summary['cameras'])}"
+            )
+
+
+@_app.command()
+def show(
+    who: UnknownId,
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """One unknown person: every sighting, and whom they were nearest to."""
+    from worker.explanation import explain
+
+    quiet_logs()
+    with open_past(settings(config, gallery, state_dir)) as history:
+        person = history.unknown(who)
+        sightings = history.sightings(unknown_id=who)
+    if json_output:
+        print_json(_summary(person, sightings) | {"seen": [sighting_json(sighting) for sighting in sightings]})
+        return
+    typer.echo(f"{who}: first seen {time_text(person.first_seen)}, last {time_text(person.last_seen)} UTC")
+    for sighting in sightings:
+        typer.echo(f"  {time_text(sighting.started_at)}  {sighting.camera_id:<16}  {sighting.sighting_id}")
+        typer.echo(f"    {explain(sighting)}")
+
+
+@_app.command()
+def enroll(
+    who: UnknownId,
+    name: Annotated[str, typer.Option("--name", help="Who it is; somebody enrolled gets further samples.")],
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    redis: Annotated[str | None, typer.Option("--redis", metavar="URL", help="Where corrected events go.")] = None,
+    stream: Annotated[str | None, typer.Option("--stream", help="Key of the event stream.")] = None,
+    json_output: AsJson = False,
+) -> int:
+    """Give an unknown person a name: they join the gallery, and their past sightings are published as corrected."""
+    from worker.errors import ConfigError, SinkError
+    from worker.gallery import Gallery
+    from worker.naming import enroll_unknown, settle
+    from worker.publisher import Publisher
+    from worker.redis_client import connect
+
+    quiet_logs()
+    config_ = settings(config, gallery, state_dir, url=redis, stream=stream)
+    if config_.gallery is None:
+        raise ConfigError("enroll into which gallery? give --gallery PATH or --config FILE")
+    if not name.strip():
+        raise ConfigError("--name must not be empty")
+    with open_past(config_) as history:
+        history.unknown(who)
+        # Before anything is changed: without Redis, the past could not be corrected.
+        client = connect(config_.redis)
+        named = enroll_unknown(who, name, history, Gallery.open(config_.gallery))
+        publisher = Publisher(client, config_.redis)
+        refused = sum(not publisher.publish(event) for event in named.corrections)
+        if lost := refused + publisher.close():
+            raise SinkError(
+                f"{name} is enrolled, but {lost} corrected events could not be delivered; "
+                "run the same command again: nothing is done twice"
+            )
+        settle(who, named, history)
+    result = {
+        "unknown_id": who,
+        "identity_id": named.identity_id,
+        "identity_name": named.identity_name,
+        "samples": named.samples,
+        "corrected": len(named.corrections),
+    }
+    if json_output:
+        print_json(result)
+    else:
+        typer.echo(f"{who} is now {name}: {named.samples} samples, {len(named.corrections)} past sightings corrected")
+    return 0
+
+
+@_app.command()
+def forget(
+    who: UnknownId, gallery: GalleryOption = None, state_dir: StateDir = None, config: ConfigFile = None
+) -> None:
+    """Delete what an unknown person is recognised by; their next sighting is somebody new."""
+    quiet_logs()
+    with open_past(settings(config, gallery, state_dir)) as history:
+        history.unknown(who)
+        history.drop_unknown(who)
+    typer.echo(f"{who} is forgotten")
+
+
+def _summary(person: Any, sightings: list[Any]) -> dict[str, Any]:
+    return {
+        "unknown_id": person.unknown_id,
+        "sightings": len(sightings),
+        "first_seen": time_json(person.first_seen),
+        "last_seen": time_json(person.last_seen),
+        "cameras": sorted({sighting.camera_id for sighting in sightings}),
+        "model_id": person.embedder.model_id,
+    }
