@@ -92,6 +92,13 @@ class DetectionConfig(_Section):
     settled_interval_s: float = Field(
         0.16, ge=0, le=10, description="pause between two searches while everybody is settled, or nobody is there"
     )
+    search_interval_s: float = Field(
+        0.24,
+        ge=0,
+        le=10,
+        description="pause between two searches of the whole picture while somebody is there; looks in between go "
+        "where faces are expected; 0: every look is a search",
+    )
     motion_gate: bool = Field(True, description="search again only where the picture has changed")
     unmoved_interval_s: float = Field(
         1.0, ge=0, le=60, description="an unchanged picture is searched again after this long all the same"

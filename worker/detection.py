@@ -33,6 +33,8 @@ _IMAGE_NMS: Final = 0.7
 _REFINEMENT_PX: Final = 24
 _OUTPUT_PX: Final = 48
 _CANVASES_KEPT: Final = 8
+_MOVES: Final = 0.15 * np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], np.float32)
+_TRIES: Final = len(_MOVES)
 _BACKGROUND: Final = (128, 128, 128)
 """What lies outside an image: zero once pixels are normalised."""
 
@@ -98,12 +100,27 @@ class FaceDetector:
             self._propose(image, self._min_face_px * scale) for image, scale in zip(scaled, scales, strict=True)
         ]
         owners = np.repeat(np.arange(len(images)), [len(found) for found in proposed])
-        owners, squares = self._refine(scaled, owners, np.concatenate(proposed))
-        owners, boxes, scores, landmarks = self._finish(scaled, owners, squares)
+        squares = np.concatenate(proposed)
+        owners, boxes, scores, landmarks = self._finish(scaled, *self._refine(scaled, owners, squares))
         up = np.array([1 / scale for scale in scales], np.float32)[owners]
         boxes, landmarks = boxes * up[:, None], landmarks * up[:, None, None]
-        each = [np.flatnonzero(owners == index) for index in range(len(images))]
-        return [Detections(boxes[own], scores[own], landmarks[own]) for own in each]
+        return _each(len(images), owners, boxes, scores, landmarks)
+
+    def follow(self, images: Sequence[Image], expected: Sequence[NDArray[np.float32]]) -> list[Detections]:
+        """The faces of each image at or near the boxes where they are expected, at a fraction of a search's cost.
+
+        The cascade without its proposal network: a face that is not expected is not found.
+
+        Args:
+            images: each uint8 (H, W, 3), RGB.
+            expected: boxes float32 (n, 4) px, one array for each image.
+        """
+        if not any(map(len, expected)):
+            return [Detections.empty() for _ in images]
+        with self._observer.stage("follow"):
+            squares = box.square(np.concatenate([_around(boxes) for boxes in expected]))
+            owners = np.repeat(np.arange(len(images)), [len(boxes) * _TRIES for boxes in expected])
+            return _each(len(images), *self._finish(images, *self._refine(images, owners, squares)))
 
     def _propose(self, image: Image, min_face_px: float) -> NDArray[np.float32]:
         """Squares (n, 4) that may hold a face."""
@@ -155,6 +172,24 @@ class FaceDetector:
         kept = box.nms(boxes, found[:, 0], _IMAGE_NMS, groups=owners, overlap="min")
         scores = 1 / (1 + np.exp(-found[kept, 0]))
         return owners[kept], boxes[kept], scores, landmarks[kept]
+
+
+def _each(
+    count: int,
+    owners: NDArray[np.intp],
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    landmarks: NDArray[np.float32],
+) -> list[Detections]:
+    own = [np.flatnonzero(owners == index) for index in range(count)]
+    return [Detections(boxes[index], scores[index], landmarks[index]) for index in own]
+
+
+def _around(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each box where it is expected and moved by a share of its size in every direction (TRIES n, 4)."""
+    sizes = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    moved: NDArray[np.float32] = (boxes[:, None] + np.tile(_MOVES, 2)[None] * sizes[:, None]).reshape(-1, 4)
+    return moved
 
 
 def _scaled(image: Image, scale: float) -> Image:

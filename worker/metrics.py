@@ -18,7 +18,7 @@ SourceState = Literal["connecting", "streaming", "stalled", "waiting", "ended", 
 SOURCE_STATES: Final[tuple[SourceState, ...]] = (
     "connecting", "streaming", "stalled", "waiting", "ended", "failed",
 )  # fmt: skip
-Stage = Literal["decode", "detect", "track", "align", "embed", "search", "decide", "publish"]
+Stage = Literal["decode", "detect", "follow", "track", "align", "embed", "search", "decide", "publish"]
 
 
 class Observer:

@@ -5,10 +5,11 @@
 Frames of all cameras go through together, so that each network runs once a batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker import matching
 from worker.boxes import area
@@ -19,7 +20,7 @@ from worker.gallery import Gallery
 from worker.metrics import Observer
 from worker.quality import assess
 from worker.recorder import Recorder
-from worker.scheduling import Attention
+from worker.scheduling import JITTER_S, Attention
 from worker.sightings import CameraSightings, Sighting
 from worker.tracking import Tracker
 from worker.types import Chips, Detections, Embeddings, Event, Frame, Tracks
@@ -48,10 +49,15 @@ class Camera:
         self.tracker = tracker
         self.sightings = sightings
         self.last_frame: Frame | None = None
+        self.searched_pts_s = float("-inf")
 
 
 class Pipeline:
-    """Turns frames into events. Owned by one thread."""
+    """Turns frames into events. Owned by one thread.
+
+    Every frame is searched for faces, but for the cameras ``followed``: theirs only every
+    ``detection.search_interval_s``, and in between the faces are looked for where they are expected.
+    """
 
     def __init__(
         self,
@@ -65,8 +71,10 @@ class Pipeline:
         on_verdict: VerdictWatcher | None = None,
         unknowns: Unknowns | None = None,
         recorder: Recorder | None = None,
+        followed: Collection[str] = (),
     ) -> None:
         self._config = config
+        self._followed = frozenset(followed)
         self._detector = detector
         self._embedder = embedder
         self._gallery = gallery
@@ -81,7 +89,7 @@ class Pipeline:
     def process(self, frames: Sequence[Frame]) -> list[Event]:
         """The events that ``frames`` cause, in order; frames of one camera must come oldest first."""
         probes: list[Probe] = []
-        for frame, found in zip(frames, self._detector.detect([frame.image for frame in frames]), strict=True):
+        for frame, found in zip(frames, self._look(frames), strict=True):
             self._observer.faces_detected(frame.camera_id, len(found))
             probes += self._follow(frame, found)
         self._learn(_best_of_each_track(probes))
@@ -128,6 +136,29 @@ class Pipeline:
             recorder=self._recorder,
         )
         return Camera(Tracker(config.tracking, start_score=config.detection.score_threshold), sightings)
+
+    def _look(self, frames: Sequence[Frame]) -> list[Detections]:
+        """The faces of each frame: where they are expected, or anywhere, if a search is due or one is not there."""
+        expected = [self._expected(frame) for frame in frames]
+        looks = self._detector.follow([frame.image for frame in frames], expected)
+        lost = [
+            index
+            for index, (boxes, found) in enumerate(zip(expected, looks, strict=True))
+            if not len(boxes) or len(found) < len(boxes)
+        ]
+        for index, found in zip(lost, self._detector.detect([frames[index].image for index in lost]), strict=True):
+            looks[index] = found
+            self._cameras[frames[index].camera_id].searched_pts_s = frames[index].pts_s
+        return looks
+
+    def _expected(self, frame: Frame) -> NDArray[np.float32]:
+        """Where the camera's faces should be in ``frame``; nowhere, if the whole picture is to be searched."""
+        camera = self._cameras[frame.camera_id]
+        since_s = frame.pts_s - camera.searched_pts_s + JITTER_S
+        rested = not 0 <= since_s < self._config.detection.search_interval_s
+        if rested or frame.camera_id not in self._followed:
+            return Detections.empty().boxes
+        return camera.tracker.predict(frame.pts_s).detections.boxes
 
     def _follow(self, frame: Frame, found: Detections) -> list[Probe]:
         """Joins the faces of a frame to their tracks; returns those worth embedding and good enough for it."""

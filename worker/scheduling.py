@@ -25,7 +25,7 @@ Attention = Literal["settled", "empty", "deciding"]
 """What a camera is worth: everybody settled, nobody there, somebody undecided. Under load the first goes first."""
 
 _ORDER: Final[tuple[Attention, ...]] = ("settled", "empty", "deciding")
-_JITTER_S: Final = 0.005
+JITTER_S: Final = 0.005
 _THUMBNAIL_PX: Final = (160, 90)
 _MOVED_LEVELS: Final = 6
 """Grey levels by which a cell of the thumbnail differs where something has moved; averaging leaves noise below it."""
@@ -65,7 +65,7 @@ class Schedule:
             return True
         watch = self._watch(camera_id)
         base_s = self._config.interval_s if watch.attention == "deciding" else self._config.settled_interval_s
-        passed_s = pts_s - watch.searched_pts_s + _JITTER_S
+        passed_s = pts_s - watch.searched_pts_s + JITTER_S
         if passed_s >= base_s * self._stretch[watch.attention]:
             return True
         self._observer.frame_skipped(camera_id, "load" if passed_s >= base_s else "interval")
@@ -79,7 +79,7 @@ class Schedule:
         if self._config.motion_gate and frame.camera_id not in self._always:
             thumbnail = _thumbnail(frame)
             still_s = self._config.unmoved_interval_s if watch.attention == "empty" else _UNMOVED_FACE_S
-            rested = frame.pts_s - watch.searched_pts_s + _JITTER_S >= still_s
+            rested = frame.pts_s - watch.searched_pts_s + JITTER_S >= still_s
             if not rested and not _moved(watch.thumbnail, thumbnail):
                 self._observer.frame_skipped(frame.camera_id, "no_motion")
                 return False

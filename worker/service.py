@@ -116,6 +116,7 @@ class Service:
         recorder = open_recorder(config, self._observer, heartbeat=health.watch("history", STUCK_AFTER_S))
         if not recorder.lasting:
             health.unwatch("history")
+        whole = _never_skipped(config.cameras)
         pipeline = Pipeline(
             config,
             detector,
@@ -125,12 +126,13 @@ class Service:
             watcher=self._watcher,
             unknowns=_unknown_people(config, embedder, recorder),
             recorder=recorder,
+            followed=[camera.id for camera in config.cameras if camera.id not in whole],
         )
         self._observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
         buffers = {
             camera.id: FrameBuffer.for_camera(camera, config.batching, self._observer) for camera in config.cameras
         }
-        schedule = Schedule(config.detection, self._observer, always=_never_skipped(config.cameras))
+        schedule = Schedule(config.detection, self._observer, always=whole)
         readers = [
             CameraReader(camera, buffers[camera.id], self._observer, wanted=schedule.wanted)
             for camera in config.cameras

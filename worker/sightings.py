@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.account import Account
-from worker.boxes import area
+from worker.boxes import area, expand, iou_matrix
 from worker.config import RecognitionConfig
 from worker.events import encode, event_id, sighting_id
 from worker.history import Embedder, PastSighting
@@ -35,6 +35,8 @@ NOT_ENROLLED = frozenset({"below_threshold", "empty_gallery"})
 """Verdicts that tell an unknown person from one who may well be enrolled."""
 CLOSER_FACTOR = 1.5
 """A face this much larger in area than any embedded one is worth embedding for its quality."""
+CROSSING_FACTOR = 1.5
+"""Faces whose boxes, enlarged by this, overlap may be taken for each other: their tracks want a short interval."""
 
 
 @dataclass(slots=True)
@@ -200,8 +202,12 @@ class CameraSightings:
         """What a further look at this camera is worth."""
         if not self._by_track:
             return "empty"
-        decided = all(s.announced and self._is_settled(s) for s in self._by_track.values())
-        return "settled" if decided else "deciding"
+        present = list(self._by_track.values())
+        if any(self._is_new(sighting) for sighting in present):
+            return "deciding"
+        near = expand(np.array([sighting.box for sighting in present], np.float32), CROSSING_FACTOR)
+        crossing = np.triu(iou_matrix(near, near), 1).any()
+        return "deciding" if crossing else "settled"
 
     def close(self) -> list[Event]:
         """Ends every sighting: the source has ended or the worker stops."""
@@ -245,6 +251,12 @@ class CameraSightings:
         return (
             area_px > CLOSER_FACTOR * sighting.embedded_area_px or pts_s - sighting.embedded_pts_s >= RECHECK_INTERVAL_S
         )
+
+    def _is_new(self, sighting: Sighting) -> bool:
+        """The next face of it is wanted at once, not only after :data:`EMBED_INTERVAL_S`."""
+        if sighting.detections < self._min_detections:
+            return True
+        return sighting.template.count < self._config.min_embeddings and not sighting.rejection
 
     def _is_settled(self, sighting: Sighting) -> bool:
         match = sighting.match
