@@ -256,6 +256,16 @@ def _load_fp32_network(manifest: Manifest, files: dict[str, Path], engine: str, 
     return OnnxNetwork(files[manifest.file_with_suffix(".onnx")], **arguments)
 
 
+def openvino_file(manifest: Manifest, models_dir: Path | None, cache_dir: Path) -> Path:
+    """The OpenVINO file of a model's network, which takes uint8 RGB chips.
+
+    Raises:
+        ModelError: OpenVINO does not run this model, or its weights are missing.
+    """
+    choose_engine(manifest.id, manifest.format, "openvino")
+    return _openvino_network(manifest, find_weights(manifest, models_dir, cache_dir), cache_dir)
+
+
 def _openvino_network(manifest: Manifest, files: dict[str, Path], cache_dir: Path) -> Path:
     key = f"{manifest.weights_digest}-{_BUILDERS_VERSION}"
     if manifest.format == "h5":

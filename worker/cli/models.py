@@ -65,6 +65,27 @@ def pull(model: Annotated[str, typer.Argument(help="Model id or path of a manife
 
 
 @_app.command()
+def quantize(
+    photos: Annotated[list[Path], typer.Argument(help="Photos of many people, or folders of them: 64 faces or more.")],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the new model and its manifest.")],
+    model: Annotated[str, typer.Option("--model", metavar="ID_OR_MANIFEST")] = "vggface2-resnet50",
+    models_dir: ModelsDir = None,
+) -> None:
+    """Make an INT8 version of a model: faster, a model of its own, to be evaluated and calibrated before use."""
+    from worker.cli.common import open_embedder, photo_detector
+    from worker.photos import list_photos
+    from worker.quantization import quantize_model
+
+    quiet_logs()
+    embedder = open_embedder(model, models_dir, engine="openvino", precision="fp32")
+    paths = [path for given in photos for path in list_photos(given)]
+    manifest = quantize_model(
+        embedder, photo_detector(), paths, output, models_dir=_models_dir(models_dir), cache_dir=_cache_dir()
+    )
+    typer.echo(f"{manifest}")
+
+
+@_app.command()
 def check(
     models: Annotated[list[str] | None, typer.Argument(help="Model ids or manifests [default: all].")] = None,
     models_dir: ModelsDir = None,

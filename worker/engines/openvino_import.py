@@ -46,6 +46,8 @@ def build(
         if not takes.compatible(openvino.PartialShape([-1, *picture])):
             raise ModelError(f"{where} takes {takes}, its manifest says {picture}: correct side or layout there")
         model.reshape([max_batch or -1, *picture])
+        if model.input().get_element_type() == openvino.Type.u8:
+            return ImportedNetwork(model)  # the preprocessing is in there already: a network that we quantised
         steps = PrePostProcessor(model)
         steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
         steps.input().tensor().set_color_format(ColorFormat.RGB)

@@ -47,7 +47,7 @@ def converted_networks(builder: str, arguments: Sequence[Mapping[str, Any]], key
 
 def _folder(builder: str, arguments: Mapping[str, Any], key: str, cache_dir: Path) -> Path:
     # ``key`` stands for the weights themselves: where their file lies makes no difference.
-    decisive = {name: value for name, value in arguments.items() if name != "weights"}
+    decisive = {name: value for name, value in arguments.items() if name not in ("weights", "paths")}
     identity = json.dumps([builder, decisive, key], sort_keys=True)
     name = f"{builder.rpartition(':')[2]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     return cache_dir / "networks" / name

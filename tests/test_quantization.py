@@ -1,0 +1,56 @@
+"""An INT8 model is a model of its own: digests, manifest, and directions near those of the original."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worker.config import DetectionConfig
+from worker.detection import load_detector
+from worker.embedding import load_embedder
+from worker.errors import SourceError
+from worker.identification import central_embeddings
+from worker.photos import list_photos, read_photo
+from worker.quantization import FEWEST_FACES, quantize_model
+from worker.registry import load_manifest
+
+MODEL = "face-reidentification-retail-0095"
+
+
+@pytest.mark.data
+def test_quantised_model_keeps_directions_and_belongs_to_its_own_galleries(
+    test_data: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    models = test_data / "models"
+    detector = load_detector(DetectionConfig(), cache_dir=shared_cache)
+    exact = load_embedder(MODEL, models_dir=models, cache_dir=shared_cache, precision="fp32")
+    photos = list_photos(test_data / "five_celebrities" / "train")
+    path = quantize_model(
+        exact, detector, photos[:76], tmp_path / "made", models_dir=models, cache_dir=tmp_path / "cache"
+    )
+    manifest = load_manifest(str(path))
+    assert manifest.id == f"{MODEL}-int8"
+    assert manifest.preprocessing_digest != exact.preprocessing_digest
+    reduced = load_embedder(str(path), models_dir=None, cache_dir=tmp_path / "cache")
+    images = [read_photo(photo) for photo in photos[76:]]
+    pairs = [
+        (before.vectors[0], after.vectors[0])
+        for before, after in zip(
+            central_embeddings(images, detector, exact), central_embeddings(images, detector, reduced), strict=True
+        )
+        if len(before)
+    ]
+    cosines = [float(before @ after) for before, after in pairs]
+    assert len(cosines) >= 10
+    assert np.median(cosines) >= 0.98
+    assert min(cosines) < 1 - 1e-6
+
+
+@pytest.mark.data
+def test_too_few_faces_are_refused(test_data: Path, shared_cache: Path, tmp_path: Path) -> None:
+    models = test_data / "models"
+    exact = load_embedder(MODEL, models_dir=models, cache_dir=shared_cache, precision="fp32")
+    detector = load_detector(DetectionConfig(), cache_dir=shared_cache)
+    photos = list_photos(test_data / "photos" / "train")
+    with pytest.raises(SourceError, match=f"at least {FEWEST_FACES} are needed"):
+        quantize_model(exact, detector, photos, tmp_path, models_dir=models, cache_dir=shared_cache)
