@@ -1,0 +1,195 @@
+"""The commands for photos, galleries and models, and the help of all of them."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.command_line import RETAIL, facestream
+
+PHOTOS = Path("photos")
+
+HELP_OF_ALL = """
+import contextlib, io, json, sys
+import typer
+from worker.cli import app, run_command_line
+
+def paths(command, path):
+    yield path
+    for name, child in sorted(getattr(command, "commands", {}).items()):
+        yield from paths(child, [*path, name])
+
+shown = {}
+for path in paths(typer.main.get_command(app), []):
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        code = run_command_line([*path, "--help"])
+    shown[" ".join(path)] = [code, text.getvalue()]
+heavy = {"tensorflow", "keras", "openvino", "cv2", "faiss", "av", "sklearn", "scipy", "dlib", "matplotlib", "skimage"}
+print(json.dumps({"shown": shown, "heavy": sorted(heavy & set(sys.modules))}))
+"""
+
+
+@pytest.fixture(scope="module")
+def help_of_all() -> dict[str, Any]:
+    run = subprocess.run([sys.executable, "-c", HELP_OF_ALL], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    return dict(json.loads(run.stdout))
+
+
+def test_every_command_has_help(help_of_all: dict[str, Any]) -> None:
+    shown = help_of_all["shown"]
+    contract = {"demo", "run", "enroll", "identify", "detect", "verify", "tail", "models pull", "config check"}
+    contract |= {f"gallery {name}" for name in ("list", "show", "remove", "rename", "export")}
+    assert contract <= set(shown)
+    for path, (code, text) in shown.items():
+        assert code == 0, path
+        usage, *panels = re.split(r" (?:Arguments|Options) ", " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split()))
+        assert usage.startswith(f"Usage: facestream {path}".strip()), usage
+        assert usage.endswith("."), f"{path} is not described: {usage}"
+        assert "--help" in panels[-1]
+
+
+def test_help_loads_nothing_heavy(help_of_all: dict[str, Any]) -> None:
+    assert help_of_all["heavy"] == []
+
+
+def test_help_as_users_call_it() -> None:
+    for arguments in (["--help"], ["run", "-h"], ["gallery", "list", "--help"]):
+        ended = facestream(*arguments)
+        assert (ended.code, ended.stderr) == (0, "")
+        assert "Usage: facestream" in ended.stdout
+    alone = facestream()
+    assert alone.code == 2
+    assert "Usage: facestream" in alone.stdout + alone.stderr
+
+
+@pytest.fixture(scope="module")
+def models(test_data: Path) -> tuple[object, ...]:
+    return ("--models-dir", test_data / "models")
+
+
+@pytest.fixture(scope="module")
+def people(test_data: Path, models: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of the people in ``photos/train``."""
+    path = tmp_path_factory.mktemp("cli") / "people"
+    enrolled = facestream(
+        "enroll", "--gallery", path, "--model", RETAIL, *models, "--json", test_data / PHOTOS / "train"
+    )
+    assert (enrolled.code, enrolled.stderr) == (0, ""), enrolled
+    for photo in enrolled.documents:
+        assert {"path", "identity_id", "accepted", "reason", "quality"} <= photo.keys()
+        assert photo["accepted"], photo
+        assert 0 < photo["quality"] <= 1
+    return path
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_people_are_identified_in_other_photos(people: Path, models: tuple[object, ...], test_data: Path) -> None:
+    tests = test_data / PHOTOS / "test"
+    found = facestream("identify", "--gallery", people, *models, "--json", tests)
+    assert (found.code, found.stderr) == (0, "")
+    named: dict[str, set[str]] = {}
+    for face in found.documents:
+        assert {"box", "score", "identity_id", "threshold", "reason"} <= face.keys()
+        assert face["distance"] == pytest.approx(math.sqrt(2 - 2 * face["similarity"]), abs=1e-3)
+        assert bool(face["identity_id"]) == (face["similarity"] >= face["threshold"]) == bool(face["identity_name"])
+        named.setdefault(Path(face["path"]).stem, set()).add(face["identity_name"])
+    assert "obama" in named["obama1"]
+    assert {"obama", "biden"} <= named["obama_and_biden"]
+    assert named["johnsnow_test1"] == {"kit_harington"}
+    assert {"kit_harington", "rose_leslie"} <= named["kit_with_rose"]
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_life_of_a_gallery(people: Path, tmp_path: Path) -> None:
+    listed = facestream("gallery", "list", "--gallery", people, "--json")
+    assert (listed.code, listed.stderr) == (0, "")
+    samples = {person["identity_name"]: person["samples"] for person in listed.documents}
+    assert samples == {"alex_lacamoire": 1, "biden": 2, "kit_harington": 2, "obama": 2, "rose_leslie": 2}
+    assert facestream("gallery", "rename", "biden", "Joe Biden", "--gallery", people).code == 0
+    shown = facestream("gallery", "show", "Joe Biden", "--gallery", people, "--json")
+    (person,) = shown.documents
+    assert {sample["photo"] for sample in person["samples"]} == {"biden.jpg", "biden2.jpg"}
+    assert facestream("gallery", "remove", "alex_lacamoire", "--gallery", people).code == 0
+    assert "alex_lacamoire" in facestream("gallery", "show", "alex_lacamoire", "--gallery", people).only_error(1)
+    assert facestream("gallery", "export", "--gallery", people, "--npz", tmp_path / "all.npz").code == 0
+    with np.load(tmp_path / "all.npz", allow_pickle=False) as exported:
+        assert sorted(set(exported["names"].tolist())) == ["Joe Biden", "kit_harington", "obama", "rose_leslie"]
+        assert np.linalg.norm(exported["embeddings"], axis=1) == pytest.approx(np.ones(8), abs=1e-4)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_verify_tells_people_apart(models: tuple[object, ...], test_data: Path, tmp_path: Path) -> None:
+    train = test_data / PHOTOS / "train"
+    one, two, other = train / "obama" / "obama.jpg", train / "obama" / "obama2.jpg", train / "biden" / "biden.jpg"
+    model = ("--model", RETAIL, *models)
+    same = facestream("verify", one, two, *model, "--json", "--draw", tmp_path / "pair.png")
+    (verdict,) = same.documents
+    assert verdict["same"] is True
+    assert verdict["model_id"] == RETAIL
+    assert verdict["similarity"] >= verdict["threshold"]
+    with Image.open(tmp_path / "pair.png") as pair:
+        assert min(pair.size) > 100
+    different = facestream("verify", one, other, *model)
+    assert (different.code, different.stderr) == (0, "")
+    assert different.stdout.startswith("different people: cosine ")
+    assert len(different.stdout.splitlines()) == 1
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_detect_gives_boxes_scores_and_landmarks(test_data: Path, tmp_path: Path) -> None:
+    photo = test_data / PHOTOS / "test" / "kit_with_rose.jpg"
+    found = facestream("detect", photo, "--json", "--draw", tmp_path)
+    assert (found.code, found.stderr) == (0, "")
+    (document,) = found.documents
+    assert len(document["boxes"]) == len(document["scores"]) == len(document["landmarks"]) == 2
+    for box, landmarks in zip(document["boxes"], document["landmarks"], strict=True):
+        left_eye, right_eye, nose, left_mouth, right_mouth = landmarks
+        assert box[0] < left_eye[0] < right_eye[0] < box[2]
+        assert left_mouth[0] < right_mouth[0]
+        assert left_eye[1] < nose[1] < left_mouth[1] < box[3]
+    assert document["ms"] > 0
+    with Image.open(photo) as before, Image.open(tmp_path / "kit_with_rose.jpg") as after:
+        assert before.size == after.size
+
+
+@pytest.mark.data
+def test_models_are_listed_with_the_state_of_their_weights(models: tuple[object, ...]) -> None:
+    listed = facestream("models", "list", *models, "--json")
+    assert (listed.code, listed.stderr) == (0, "")
+    states = {model["model_id"]: model["weights"] for model in listed.documents}
+    assert {"vggface2-resnet50", "dlib-resnet", RETAIL} <= set(states)
+    assert states[RETAIL] == "present"
+    checked = facestream("models", "check", RETAIL, *models)
+    assert checked.code == 0
+    assert facestream("models", "check", "vggface2-resnet50", *models).code == (
+        0 if states["vggface2-resnet50"] == "present" else 1
+    )
+
+
+def test_configuration_is_shown_without_secrets(tmp_path: Path) -> None:
+    config = tmp_path / "worker.yaml"
+    config.write_text(
+        "cameras: [{id: door, source: 'rtsp://u:s3cret@h/x'}]\nredis: {url: 'redis://:s3cret@h:6379/0'}\n"
+    )
+    checked = facestream("config", "check", "--config", config)
+    assert (checked.code, checked.stderr) == (0, "")
+    shown = facestream("config", "show", "--config", config, FACESTREAM_DETECTION__MIN_FACE_PX="33")
+    assert (shown.code, shown.stderr) == (0, "")
+    assert "min_face_px: 33" in shown.stdout
+    assert "s3cret" not in shown.stdout
+    schema = facestream("config", "schema")
+    assert "cameras" in json.loads(schema.stdout)["properties"]
