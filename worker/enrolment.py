@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.boxes import area
+from worker.crops import Crop, CropStore, cut_crop
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
 from worker.errors import SourceError
 from worker.gallery import Gallery, NewSample, Sample, new_identity_id
 from worker.photos import list_photos, read_photo
-from worker.quality import assess
+from worker.quality import REJECT_BELOW, assess
 from worker.types import Candidate, Chips, Detections, Image
 
 BATCH_PHOTOS: Final = 16
@@ -72,21 +73,37 @@ class _Face:
 
 
 def enroll_photos(
-    photos: Path | Iterable[Path], gallery: Gallery, detector: FaceDetector, embedder: FaceEmbedder
+    photos: Path | Iterable[Path],
+    gallery: Gallery,
+    detector: FaceDetector,
+    embedder: FaceEmbedder,
+    *,
+    min_quality: float = REJECT_BELOW,
+    crops: CropStore | None = None,
 ) -> Iterator[PhotoResult]:
     """Enrols folders and single photos into ``gallery``; yields what became of each photo, once that is stored.
 
     A photo in a subfolder belongs to the person that the folder, directly below the one given, is named after; any
     other photo shows the person that it is named after. An interrupted run keeps what it has taken so far.
 
+    Args:
+        photos: folders and photos.
+        gallery: where the people go.
+        detector: the stream's, perhaps for smaller faces.
+        embedder: the gallery's.
+        min_quality: faces below this quality (0..1) are not taken.
+        crops: keeps the face of each photo taken, where given.
+
     Raises:
-        GalleryError: the gallery was made with another model, or cannot be written.
+        GalleryError: the gallery was made with another model, or it or the crops cannot be written.
         SourceError: a path does not exist or holds no photos.
     """
     gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
     paths = [photos] if isinstance(photos, Path) else list(photos)
     named = [(photo, name) for path in paths for photo, name in people_of(path)]
-    run = _Run(gallery, detector, embedder, [photo for photo, _ in named])
+    if crops:
+        crops.open_for_writing()
+    run = _Run(gallery, detector, embedder, [photo for photo, _ in named], min_quality, crops)
     try:
         for batch in _batches(named, run):
             run.take(batch)
@@ -151,8 +168,15 @@ class _Run:
     """The photos of one enrolment: decided at once, stored in chunks."""
 
     def __init__(
-        self, gallery: Gallery, detector: FaceDetector, embedder: FaceEmbedder, photos: Sequence[Path]
+        self,
+        gallery: Gallery,
+        detector: FaceDetector,
+        embedder: FaceEmbedder,
+        photos: Sequence[Path],
+        min_quality: float,
+        crops: CropStore | None,
     ) -> None:
+        self._min_quality, self._crop_store, self._crops = min_quality, crops, list[Crop]()
         self._order = {photo: position for position, photo in enumerate(photos)}
         self._gallery = gallery
         self._detector = detector
@@ -201,9 +225,13 @@ class _Run:
         results, samples = self._results, self._samples
         if not results:
             return []
-        stored = iter(self._gallery.add(samples))  # an interrupt up to here leaves all for the last commit
-        self._results, self._samples = [], []
-        final = [_as_stored(result, next(stored)) if result.accepted else result for result in results]
+        stored = self._gallery.add(samples)  # an interrupt up to here leaves all for the last commit
+        crops, self._results, self._samples, self._crops = self._crops, [], [], []
+        for sample, crop in zip(stored, crops, strict=bool(self._crop_store)):
+            if sample and self._crop_store:
+                self._crop_store.add(sample.sample_id, crop)
+        of_results = iter(stored)
+        final = [_as_stored(result, next(of_results)) if result.accepted else result for result in results]
         return sorted(final, key=lambda result: self._order[result.path])
 
     def _fit_face(self, photo: _Photo, detections: Detections) -> _Face | None:
@@ -212,7 +240,7 @@ class _Run:
             detail = f"{len(detections)} faces of similar size" if reason == "several_faces" else ""
             self.refuse(photo.path, photo.name, reason, detail)
             return None
-        quality = assess(photo.image, chosen)
+        quality = assess(photo.image, chosen, self._min_quality)
         score = float(quality.scores[0])
         if quality.reasons[0]:
             self.refuse(photo.path, photo.name, quality.reasons[0], quality=score)
@@ -233,6 +261,8 @@ class _Run:
         self._samples.append(
             NewSample(name, vector, face.photo.path.name, face.photo.sha256, face.photo_hash, face.quality, identity_id)
         )
+        if self._crop_store:
+            self._crops.append(cut_crop(face.photo.image, face.detections))
         self._results.append(PhotoResult(face.photo.path, identity_id, name, True, reason, face.quality, detail))
 
     def _nearer_person(self, name: str, vector: NDArray[np.float32], candidate: Candidate) -> str:

@@ -82,3 +82,16 @@ def open_embedder(model: str, models_dir: Path | None, engine: str = "auto", pre
         engine=config.engine,
         precision=config.precision,
     )
+
+
+def gallery_key() -> bytes | None:
+    """The key of kept crops (``FACESTREAM_GALLERY_KEY``, or the file ``FACESTREAM_GALLERY_KEY_FILE``), if any.
+
+    Raises:
+        ConfigError: it is no key, or the file cannot be read.
+    """
+    from worker.config import load_config
+    from worker.crops import parse_key
+
+    text = load_config(None, {}).read_gallery_key()
+    return None if text is None else parse_key(text)

@@ -13,6 +13,7 @@ from worker.cli.common import (
     GalleryPath,
     ModelName,
     ModelsDir,
+    gallery_key,
     open_embedder,
     photo_detector,
     print_json,
@@ -35,16 +36,32 @@ def enroll(
     models_dir: ModelsDir = None,
     engine: EngineName = "auto",
     min_face_px: Annotated[int, typer.Option("--min-face-px", min=12, help="Smallest face, px.")] = PHOTO_MIN_FACE_PX,
+    min_quality: Annotated[
+        float | None,
+        typer.Option("--min-quality", min=0, max=1, help="Faces below this quality are not taken [default: 0.2]."),
+    ] = None,
+    keep_crops: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-crops/--no-keep-crops",
+            help="Keep the face of each photo beside the gallery, so that another model can embed it; encrypted if "
+            "FACESTREAM_GALLERY_KEY is set [default: as before in this gallery; no for a new one].",
+        ),
+    ] = None,
     json_output: AsJson = False,
 ) -> int:
     """Add people to a gallery (made if it does not exist); says for each photo what was taken or why not."""
     from worker.config import DEFAULT_MODEL_ID
+    from worker.crops import CropStore
     from worker.enrolment import enroll_photos, people_of
     from worker.gallery import Gallery
+    from worker.quality import REJECT_BELOW
 
     quiet_logs()
     for path in photos:
         people_of(path)  # a mistyped path is told before a gallery is made
+    crops = CropStore(gallery, gallery_key())
+    keep = crops.exists if keep_crops is None else keep_crops
     existing = Gallery.open(gallery) if Gallery.exists(gallery) else None
     embedder = open_embedder(model or (existing.model_id if existing else DEFAULT_MODEL_ID), models_dir, engine)
     if existing:
@@ -52,7 +69,9 @@ def enroll(
     detector = photo_detector(min_face_px, engine)
     target = existing or Gallery.create(gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
     accepted = rejected = 0
-    for result in enroll_photos(photos, target, detector, embedder):
+    limit = REJECT_BELOW if min_quality is None else min_quality
+    results = enroll_photos(photos, target, detector, embedder, min_quality=limit, crops=crops if keep else None)
+    for result in results:
         accepted, rejected = accepted + result.accepted, rejected + (not result.accepted)
         if json_output:
             print_json(dataclasses.asdict(result) | {"path": str(result.path)})
