@@ -79,6 +79,24 @@ def plot_calibration(
     _save(figure, path)
 
 
+def plot_similarities(rows: Sequence[tuple[str, float]], *, title: str, threshold: float, path: Path) -> None:
+    """One bar for each (label, cosine), the first on top, and the threshold.
+
+    Raises:
+        SinkError: ``path`` cannot be written.
+    """
+    figure, axes = _figure(title, "similarity (cosine)", "")
+    figure.set_size_inches(_SIZE_IN[0] + 3, max(2.0, 0.9 + 0.28 * len(rows)))
+    places = np.arange(len(rows))
+    axes.barh(places, [similarity for _, similarity in rows], color=_LINE)
+    axes.set_yticks(places, [label for label, _ in rows], parse_math=False)
+    axes.invert_yaxis()
+    axes.axvline(threshold, color="black", linewidth=1, label=f"threshold {threshold:.3f}")
+    axes.set_xlim(min([0.0, *(similarity for _, similarity in rows)]), 1)
+    axes.legend(loc="lower right")
+    _save(figure, path)
+
+
 def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=_SIZE_IN, layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,0 +1,122 @@
+"""``facestream gallery audit``: what is wrong with a gallery."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import AsJson, GalleryPath, gallery_key, print_json, quiet_logs
+
+_HEADINGS = {
+    "same_person": "probably one person under two names",
+    "wrong_sample": "sample of somebody else",
+    "odd_sample": "sample unlike the person's others",
+    "look_alikes": "look-alikes",
+    "poor_coverage": "too little known of them",
+}
+_MOST_TILES = 60
+
+
+def audit(
+    gallery: GalleryPath,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Cosine from which a person is named [default: as in use].")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Most findings of a kind that are printed (--json prints all).")
+    ] = 20,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet", metavar="FILE.png", help="Picture of the findings: faces if crops are kept, else a plot."
+        ),
+    ] = None,
+    json_output: AsJson = False,
+) -> int:
+    """Find people enrolled twice, look-alikes, wrong samples and thin coverage; each with what to do about it."""
+    quiet_logs()
+    from worker.audit import audit as find
+    from worker.audit import counts
+    from worker.config import RecognitionConfig
+    from worker.gallery import Gallery
+
+    opened = Gallery.open(gallery)
+    limit_from = threshold if threshold is not None else _threshold_in_use(opened)
+    findings = find(opened, threshold=limit_from, margin=RecognitionConfig().margin)
+    if json_output:
+        for finding in findings:
+            print_json(dataclasses.asdict(finding))
+    else:
+        _print(findings, counts(findings), limit)
+        typer.echo(f"{len(opened)} people, {opened.sample_count} samples, threshold {limit_from:.3f}")
+    if sheet:
+        _draw(opened, findings, limit_from, sheet)
+        typer.echo(f"written: {sheet}", err=json_output)
+    return 0
+
+
+def _threshold_in_use(gallery: Any) -> float:
+    from worker.embedding import split_variant
+    from worker.errors import ConfigError, ModelError
+    from worker.registry import load_manifest
+
+    if gallery.threshold is not None:
+        return float(gallery.threshold)
+    try:
+        return load_manifest(split_variant(gallery.model_id)[0]).threshold
+    except ModelError:
+        raise ConfigError(
+            f"the gallery is not calibrated, and the manifest of {gallery.model_id} is your own: give --threshold"
+        ) from None
+
+
+def _print(findings: Sequence[Any], counts: dict[Any, int], limit: int) -> None:
+    printed: dict[str, int] = {}
+    for finding in findings:
+        printed[finding.kind] = printed.get(finding.kind, 0) + 1
+        if printed[finding.kind] <= limit:
+            typer.echo(_line(finding))
+    for kind, count in counts.items():
+        more = f" ({count - limit} not shown: --limit {count})" if count > limit else ""
+        typer.echo(f"{count:>6}  {_HEADINGS[kind]}{more}")
+
+
+def _line(finding: Any) -> str:
+    who = " / ".join(finding.people)
+    cosine = "" if finding.similarity is None else f" [{finding.similarity:.2f}]"
+    photo = f" {finding.photos[0]}" if finding.kind in {"wrong_sample", "odd_sample"} else ""
+    sample = f" (sample {finding.sample_ids[0]})" if photo else ""
+    return f"{_HEADINGS[finding.kind]}: {who}{cosine}:{photo} {finding.detail}{sample}; {finding.advice}"
+
+
+def _draw(gallery: Any, findings: Sequence[Any], threshold: float, sheet: Path) -> None:
+    from worker.crops import CropStore
+    from worker.drawing import Tile, contact_sheet
+    from worker.plots import plot_similarities
+
+    compared = [finding for finding in findings if finding.similarity is not None]
+    crops = CropStore(gallery.path, gallery_key())
+    kept = crops.sample_ids()
+    tiles = []
+    for finding in compared[: _MOST_TILES // 2]:
+        if not set(finding.sample_ids) & kept:
+            continue
+        for name, sample_id, photo in zip(
+            (*finding.people, *finding.people), finding.sample_ids, finding.photos, strict=False
+        ):
+            crop = crops.read(sample_id)
+            caption = f"{name}, {photo}: {_HEADINGS[finding.kind]}, {finding.similarity:.2f}"
+            tiles.append(Tile(_face(crop), caption, "rejected"))
+    if tiles:
+        contact_sheet(tiles, sheet, title=f"Gallery {gallery.path.name}", columns=6)
+        return
+    rows = [(f"{' / '.join(f.people)} ({_HEADINGS[f.kind]})", f.similarity) for f in compared[:_MOST_TILES]]
+    plot_similarities(rows, title=f"Findings in gallery {gallery.path.name}", threshold=threshold, path=sheet)
+
+
+def _face(crop: Any) -> Any:
+    import numpy as np
+
+    return np.full((64, 64, 3), 200, np.uint8) if crop is None else crop.image
