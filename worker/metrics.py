@@ -52,6 +52,10 @@ class Observer:
     def record_dropped(self, reason: str, count: int = 1) -> None:
         """``count`` records of past sightings were given up (``buffer_full``, ``unwritten``)."""
 
+    def shadow_verdict(self, camera_id: str, outcome: str) -> None:
+        """A track ended on which a second model was asked as well (``agree``, ``only_primary``, ``only_shadow``,
+        ``different``)."""
+
     def batch(self, stage: Stage, size: int) -> None:
         """A stage was run on ``size`` items at once."""
 
@@ -114,6 +118,9 @@ class PrometheusObserver(Observer):
             "match_margin", "How much nearer that person is than the next", _MARGIN_BUCKETS, "camera", "named"
         )
         self._records_dropped = self._counter("records_dropped", "Records of past sightings given up", "reason")
+        self._shadow_verdicts = self._counter(
+            "shadow_verdicts", "Tracks on which two models were asked", "camera", "outcome"
+        )
         self._events_published = self._counter("events_published", "Events that Redis accepted", "camera", "type")
         self._events_dropped = self._counter("events_dropped", "Events given up", "camera", "reason")
         self._stage_s = self._histogram(
@@ -167,6 +174,9 @@ class PrometheusObserver(Observer):
 
     def record_dropped(self, reason: str, count: int = 1) -> None:
         self._records_dropped.labels(reason).inc(count)
+
+    def shadow_verdict(self, camera_id: str, outcome: str) -> None:
+        self._shadow_verdicts.labels(camera_id, outcome).inc()
 
     def batch(self, stage: Stage, size: int) -> None:
         self._batch_items.labels(stage).observe(size)

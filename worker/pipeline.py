@@ -42,6 +42,10 @@ class Probe:
     quality: float
 
 
+ProbeWatcher = Callable[[Sequence[Probe]], None]
+"""Is shown the faces of all cameras that were embedded together: for a second model."""
+
+
 class Camera:
     """What is remembered of one camera between its frames."""
 
@@ -69,6 +73,7 @@ class Pipeline:
         observer: Observer | None = None,
         watcher: FrameWatcher | None = None,
         on_verdict: VerdictWatcher | None = None,
+        on_probes: ProbeWatcher | None = None,
         unknowns: Unknowns | None = None,
         recorder: Recorder | None = None,
         followed: Collection[str] = (),
@@ -81,6 +86,7 @@ class Pipeline:
         self._observer = observer or Observer()
         self._watcher = watcher
         self._on_verdict = on_verdict
+        self._on_probes = on_probes
         self._unknowns = unknowns
         self._recorder = recorder or Recorder()
         self._gallery_version = gallery.version
@@ -110,6 +116,20 @@ class Pipeline:
     def attention(self, camera_id: str) -> Attention:
         """What a further look at the camera is worth."""
         return self._cameras[camera_id].sightings.attention()
+
+    @property
+    def preprocessing_digest(self) -> str:
+        """That of the model in use."""
+        return self._embedder.preprocessing_digest
+
+    def adopt(self, embedder: FaceEmbedder, gallery: Gallery, unknowns: Unknowns | None = None) -> list[Event]:
+        """Goes on with another model. Vectors of two models do not compare, so every sighting ends; whoever is still
+        there is sighted anew. Returns the events of that."""
+        events = self.close()
+        self._embedder, self._gallery, self._gallery_version = embedder, gallery, gallery.version
+        self._unknowns = unknowns
+        self._cameras = {camera.id: self._make_camera(camera) for camera in self._config.cameras}
+        return events
 
     def close(self) -> list[Event]:
         """Ends every sighting."""
@@ -196,6 +216,8 @@ class Pipeline:
                 self._cameras[probe.frame.camera_id].sightings.learn(
                     probe.track_id, vector, probe.quality, probe.frame.pts_s, float(area(probe.face.boxes)[0])
                 )
+            if self._on_probes:
+                self._on_probes(batch)
 
     def _decide(self) -> None:
         """Takes the verdict on every track that has learnt something, with one search of the gallery."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +20,7 @@ from worker.batching import Batcher, FrameBuffer
 from worker.config import DEFAULT_MODEL_ID, CameraConfig, Config, cache_dir
 from worker.detection import load_detector
 from worker.embedding import FaceEmbedder, load_embedder
-from worker.errors import FacestreamError, SinkError
+from worker.errors import FacestreamError, GalleryError, SinkError
 from worker.gallery import Gallery
 from worker.health import Health, HealthServer
 from worker.history import Embedder
@@ -30,6 +31,7 @@ from worker.publisher import Publisher
 from worker.recorder import Recorder, open_history, open_recorder
 from worker.redis_client import connect
 from worker.scheduling import Schedule
+from worker.shadow import Shadow
 from worker.source import CameraReader, find_fault
 from worker.types import Event, Frame
 from worker.unknowns import Unknowns
@@ -55,6 +57,7 @@ class Summary:
     fps: float = 0.0
     duration_s: float = 0.0
     undelivered: int = 0
+    shadow: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ class Service:
         if not recorder.lasting:
             health.unwatch("history")
         whole = _never_skipped(config.cameras)
+        shadow = _shadow_of(config, self._observer)
         pipeline = Pipeline(
             config,
             detector,
@@ -124,6 +128,8 @@ class Service:
             gallery,
             observer=self._observer,
             watcher=self._watcher,
+            on_verdict=shadow.compare if shadow else None,
+            on_probes=shadow.learn if shadow else None,
             unknowns=_unknown_people(config, embedder, recorder),
             recorder=recorder,
             followed=[camera.id for camera in config.cameras if camera.id not in whole],
@@ -148,11 +154,13 @@ class Service:
             try:
                 for reader in readers:
                     reader.start()
-                self._loop(pipeline, batcher, schedule, publisher, readers, health)
+                self._loop(pipeline, batcher, schedule, publisher, readers, health, recorder)
             finally:
                 errors, undelivered = self._shut_down(pipeline, publisher, readers)
                 recorder.close()
-        return Stopped(self._summary(time.monotonic() - started, undelivered), self._interrupted, errors)
+        summary = self._summary(time.monotonic() - started, undelivered)
+        summary.shadow = shadow.report() if shadow else None
+        return Stopped(summary, self._interrupted, errors)
 
     def _loop(
         self,
@@ -162,6 +170,7 @@ class Service:
         publisher: Publisher,
         readers: list[CameraReader],
         health: Health,
+        recorder: Recorder,
     ) -> None:
         live = {reader.camera_id for reader in readers if reader.live}
         newest: dict[str, Frame] = {}
@@ -173,7 +182,7 @@ class Service:
                 return
             if frames:
                 newest.update({frame.camera_id: frame for frame in frames})
-                self._emit(pipeline.process(frames), publisher, newest)
+                self._emit(self._at_switch(pipeline, recorder, partial(pipeline.process, frames)), publisher, newest)
             now = time.monotonic()
             for frame in frames:
                 schedule.attend(frame.camera_id, pipeline.attention(frame.camera_id))
@@ -183,7 +192,24 @@ class Service:
                 last = newest.get(camera_id)
                 if last and now - last.received_monotonic_s > IDLE_TICK_S:
                     silence_s = now - last.received_monotonic_s
-                    self._emit(pipeline.idle(camera_id, last.pts_s + silence_s), publisher, newest)
+                    idle = partial(pipeline.idle, camera_id, last.pts_s + silence_s)
+                    self._emit(self._at_switch(pipeline, recorder, idle), publisher, newest)
+
+    def _at_switch(self, pipeline: Pipeline, recorder: Recorder, step: Callable[[], list[Event]]) -> list[Event]:
+        """The events of ``step``; where the gallery was switched to another model, those of going on with that one."""
+        try:
+            return step()
+        except GalleryError:
+            try:
+                gallery, embedder = load_gallery_and_embedder(self._config, self._observer)
+            except FacestreamError as problem:
+                log.warning("gallery was switched, and cannot be used: going on as before", problem=str(problem))
+                return []
+            if embedder.preprocessing_digest == pipeline.preprocessing_digest:
+                raise
+            log.warning("gallery was switched to another model", model=embedder.model_id, version=gallery.version)
+            self._observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
+            return pipeline.adopt(embedder, gallery, _unknown_people(self._config, embedder, recorder))
 
     def _emit(self, events: list[Event], publisher: Publisher, newest: dict[str, Frame]) -> None:
         for event in events:
@@ -278,6 +304,15 @@ def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Galle
     embedder = _load(config, config.model or gallery.model_id, observer)
     gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
     return gallery, embedder
+
+
+def _shadow_of(config: Config, observer: Observer) -> Shadow | None:
+    if config.shadow_gallery is None:
+        return None
+    gallery = Gallery.open(config.shadow_gallery)
+    embedder = _load(config, gallery.model_id, Observer())
+    gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    return Shadow(config, embedder, gallery, observer)
 
 
 def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:

@@ -5,14 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.common import AsJson, GalleryPath, print_json, quiet_logs
+from worker.cli import audit, migrate
+from worker.cli.common import AsJson, GalleryPath, gallery_key, print_json, quiet_logs
 
-_app = typer.Typer(help="List, show, remove and rename the people of a gallery; export it.", no_args_is_help=True)
+_app = typer.Typer(
+    help="List, show, remove and rename the people of a gallery; audit and export it; give it another model.",
+    no_args_is_help=True,
+)
 Who = Annotated[str, typer.Argument(help="Name or id of the person.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to ``app``."""
+    _app.command()(audit.audit)
+    migrate.register(_app)
     app.add_typer(_app, name="gallery")
 
 
@@ -58,10 +64,11 @@ def show(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
 
 @_app.command()
 def remove(who: Who, gallery: GalleryPath) -> None:
-    """Take a person out, with all samples."""
+    """Take a person out, with all samples and kept crops, also from the gallery that a switch has put aside."""
+    from worker.migration import remove_person
+
     opened = _open(gallery)
-    person = opened.person(who)
-    opened.remove(person.identity_id)
+    person = remove_person(opened, who)
     typer.echo(f"removed {person.name} ({len(person.samples)} samples); version {opened.version}")
 
 
@@ -80,6 +87,12 @@ def export(
     npz: Annotated[Path, typer.Option("--npz", help="File to write: faces, embeddings and names.")],
 ) -> None:
     """Write faces, embeddings and names to a NumPy file (no pickle inside)."""
+    from worker.crops import CropStore, export_faces
+
     opened = _open(gallery)
-    opened.export_npz(npz)
+    crops = CropStore(opened.path, gallery_key())
+    if crops.exists:
+        export_faces(opened, crops, npz)
+    else:
+        opened.export_npz(npz)
     typer.echo(f"wrote {npz}")

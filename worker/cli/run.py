@@ -29,6 +29,10 @@ def run(
     models_dir: ModelsDir = None,
     engine: Annotated[str | None, typer.Option("--engine", help="auto, openvino, keras, onnx or dlib.")] = None,
     min_face_px: Annotated[int | None, typer.Option("--min-face-px", help="Smallest face to look for, px.")] = None,
+    shadow_gallery: Annotated[
+        str | None,
+        typer.Option("--shadow-gallery", metavar="PATH", help="Gallery of another model: compare its verdicts."),
+    ] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which a person is named.")] = None,
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", help="Port of /metrics, /healthz, /readyz; 0 takes a free one.")
@@ -46,7 +50,8 @@ def run(
 
     overrides = _overrides(
         {
-            "gallery": gallery, "model": model, "models_dir": models_dir, "engine": engine,
+            "gallery": gallery, "shadow_gallery": shadow_gallery,
+            "model": model, "models_dir": models_dir, "engine": engine,
             "redis.url": redis, "redis.stream": stream, "detection.min_face_px": min_face_px,
             "recognition.threshold": threshold, "metrics.port": metrics_port, "log.level": log_level,
         }
@@ -95,3 +100,9 @@ def _print_summary(summary: Any) -> None:
         f"{summary.frames} frames, {summary.faces} faces, {summary.tracks} tracks, {summary.events} events, "
         f"{summary.fps} frames/s, {summary.duration_s} s, dropped: {dropped}"
     )
+    if shadow := summary.shadow:
+        typer.echo(
+            f"shadow {shadow['model_id']}: {shadow['tracks']} tracks, {shadow['agree']} agree, "
+            f"{shadow['only_primary']} named by the first alone, {shadow['only_shadow']} by the shadow alone, "
+            f"{shadow['different']} named differently"
+        )

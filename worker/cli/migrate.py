@@ -1,0 +1,134 @@
+"""``facestream gallery re-embed / switch / roll-back``: another model, without downtime."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import (
+    AsJson,
+    EngineName,
+    GalleryPath,
+    ModelsDir,
+    gallery_key,
+    open_embedder,
+    photo_detector,
+    print_json,
+    quiet_logs,
+)
+from worker.cli.progress import progress_bar
+
+AcceptDifferences = Annotated[
+    bool, typer.Option("--accept-differences", help="Even if the two galleries do not hold the same people.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the group ``app``."""
+    app.command("re-embed")(re_embed)
+    app.command("switch")(switch)
+    app.command("roll-back")(roll_back)
+
+
+def re_embed(
+    gallery: GalleryPath,
+    output: Annotated[str, typer.Option("--output", metavar="NEW", help="Folder of the new gallery.")],
+    model: Annotated[str, typer.Option("--model", metavar="ID_OR_MANIFEST", help="The new model.")],
+    photos: Annotated[
+        Path | None, typer.Option("--photos", help="Folder of the photos, for samples whose crop was not kept.")
+    ] = None,
+    models_dir: ModelsDir = None,
+    engine: EngineName = "auto",
+    json_output: AsJson = False,
+) -> int:
+    """Embed everybody with another model, from kept crops or photos; says who must be enrolled again.
+
+    A run that was cut off goes on where it stopped.
+    """
+    quiet_logs()
+    from worker import migration
+    from worker.crops import CropStore
+    from worker.errors import GalleryError
+    from worker.gallery import Gallery
+
+    old = Gallery.open(gallery)
+    crops = CropStore(old.path, gallery_key())
+    if photos is None and not crops.exists:
+        raise GalleryError(
+            f"gallery {gallery} keeps no crops: give the folder of the photos with --photos, or enroll them anew"
+        )
+    embedder = open_embedder(model, models_dir, engine)
+    new = (
+        Gallery.open(output)
+        if Gallery.exists(output)
+        else Gallery.create(output, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
+    )
+    with progress_bar("embedding samples", old.sample_count) as bar:
+        result = migration.re_embed(
+            old, new, embedder,
+            crops=crops,
+            new_crops=CropStore(output, gallery_key()) if crops.exists else None,
+            photos=photos,
+            detector=photo_detector(engine=engine) if photos else None,
+            advance=bar.advance,
+        )  # fmt: skip
+    document = {
+        "people": result.people,
+        "samples": result.samples,
+        "enroll_again": [person.name for person in result.missing],
+        "lost_samples": {person.name: count for person, count in result.partial},
+        "model_id": embedder.model_id,
+    }
+    if json_output:
+        print_json(document)
+    else:
+        _print(document, output)
+    return 0 if result.samples else 1
+
+
+def switch(
+    gallery: GalleryPath,
+    to: Annotated[str, typer.Option("--to", metavar="NEW", help="The gallery that takes its place.")],
+    accept_differences: AcceptDifferences = False,
+) -> None:
+    """Let a gallery hold what another one holds, at once; running workers take up the new model by themselves."""
+    quiet_logs()
+    from worker import migration
+
+    before = migration.is_calibrated(gallery)
+    accept = migration.difference(gallery, to) if accept_differences else None
+    version = migration.switch(gallery, to, accept=accept)
+    _tell(gallery, version, "switched", before)
+
+
+def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = False) -> None:
+    """Undo the last switch."""
+    quiet_logs()
+    from worker import migration
+
+    before = migration.is_calibrated(gallery)
+    previous = migration.previous_of(gallery)
+    accept = migration.difference(gallery, previous) if accept_differences else None
+    version = migration.roll_back(gallery, accept=accept)
+    _tell(gallery, version, "rolled back", before)
+
+
+def _tell(gallery: str, version: int, what: str, calibrated_before: bool) -> None:
+    from worker import migration
+    from worker.gallery import Gallery
+
+    opened = Gallery.open(gallery)
+    typer.echo(f"{what}: {gallery} is now version {version}, model {opened.model_id}, {len(opened)} people")
+    if calibrated_before and not migration.is_calibrated(gallery):
+        typer.echo("it has no calibrated threshold, and the one before had: run 'facestream calibrate'", err=True)
+
+
+def _print(document: dict[str, Any], output: str) -> None:
+    for name in document["enroll_again"]:
+        typer.echo(f"{name}: nothing to embed: must be enrolled again")
+    for name, count in document["lost_samples"].items():
+        typer.echo(f"{name}: {count} samples could not be embedded; the others were")
+    typer.echo(
+        f"{document['samples']} samples of {document['people']} people embedded with {document['model_id']} "
+        f"in {output}; {len(document['enroll_again'])} people must be enrolled again"
+    )
