@@ -162,7 +162,7 @@ class CropStore:
         try:
             return self._opened(content, sample_id)
         except (InvalidTag, ValueError) as error:
-            raise GalleryError(f"crop {path} cannot be opened: {error or 'not sealed with this key'}") from None
+            raise GalleryError(f"crop {path} cannot be opened: {str(error) or 'not sealed with this key'}") from None
 
     def prune(self, kept: Collection[str]) -> int:
         """Removes the crops of all samples but those ``kept``; returns how many.

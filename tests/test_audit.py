@@ -1,0 +1,176 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from worker.audit import Finding, audit, compare, counts
+from worker.cli import run_command_line
+from worker.gallery import Gallery, NewSample
+
+DIMENSION = 128
+THRESHOLD, MARGIN = 0.4, 0.03
+
+
+class People:
+    """People as directions; a photo of one is the direction with noise, at a cosine of about 0.8 to another."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = np.random.default_rng(seed)
+        self._directions: dict[str, NDArray[np.float64]] = {}
+        self.samples: list[NewSample] = []
+
+    def photo(self, of: str, spread: float = 0.5) -> NDArray[np.float32]:
+        direction = self._directions.setdefault(of, self._unit(self._random.normal(size=DIMENSION)))
+        return self._unit(direction + spread * self._unit(self._random.normal(size=DIMENSION))).astype(np.float32)
+
+    def enroll(
+        self, name: str, count: int = 1, *, shows: str | None = None, spread: float = 0.5, quality: float = 0.9
+    ) -> None:
+        for _ in range(count):
+            number = len(self.samples)
+            vector = self.photo(shows or name, spread)
+            self.samples.append(NewSample(name, vector, f"{number}.jpg", f"{number:064x}", quality=quality))
+
+    def blend(self, name: str, other: str, share: float) -> None:
+        """Makes ``name`` look like ``other``."""
+        self.photo(name), self.photo(other)
+        self._directions[name] = self._unit(self._directions[name] + share * self._directions[other])
+
+    def gallery(self) -> Gallery:
+        made = Gallery.in_memory("a-model", "d", DIMENSION)
+        made.add(self.samples)
+        return made
+
+    def audit(self) -> list[Finding]:
+        return audit(self.gallery(), threshold=THRESHOLD, margin=MARGIN)
+
+    @staticmethod
+    def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        return vector / np.linalg.norm(vector)
+
+
+@pytest.fixture
+def people() -> People:
+    crowd = People()
+    for number in range(20):
+        crowd.enroll(f"person {number}", 4)
+    return crowd
+
+
+def grave(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.kind != "poor_coverage"]
+
+
+def test_nothing_is_found_where_nothing_is_wrong(people: People) -> None:
+    assert people.audit() == []
+    assert audit(People().gallery(), threshold=THRESHOLD, margin=MARGIN) == []
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_one_person_under_two_names_is_found(people: People, samples: int) -> None:
+    people.enroll("Ann again", samples, shows="person 3")
+    (finding,) = grave(people.audit())
+    assert (finding.kind, set(finding.people)) == ("same_person", {"person 3", "Ann again"})
+    assert finding.similarity is not None
+    assert finding.similarity > THRESHOLD
+
+
+def test_a_photo_of_somebody_else_is_found(people: People) -> None:
+    people.enroll("person 5", 1, shows="person 9")
+    (finding,) = grave(people.audit())
+    assert finding.kind == "wrong_sample"
+    assert finding.people == ("person 5", "person 9")
+    assert finding.photos[0] == "80.jpg"
+
+
+def test_a_photo_of_a_stranger_is_found(people: People) -> None:
+    people.enroll("person 5", 1, shows="nobody")
+    (finding,) = grave(people.audit())
+    assert (finding.kind, finding.people, finding.photos[0]) == ("odd_sample", ("person 5",), "80.jpg")
+
+
+def test_of_two_photos_that_differ_the_poorer_one_is_named(people: People) -> None:
+    people.enroll("somebody", 1, quality=0.9)
+    people.enroll("somebody", 1, shows="nobody", quality=0.5)
+    (finding,) = grave(people.audit())
+    assert (finding.kind, finding.photos[0]) == ("odd_sample", "81.jpg")
+
+
+def test_look_alikes_are_found_and_are_not_taken_for_one_person(people: People) -> None:
+    people.blend("twin", "person 2", 0.65)
+    people.enroll("twin", 4)
+    (finding,) = grave(people.audit())
+    assert (finding.kind, set(finding.people)) == ("look_alikes", {"person 2", "twin"})
+
+
+def test_thin_coverage_says_why(people: People) -> None:
+    people.enroll("one", 1)
+    people.enroll("burst", 4, spread=0.05)
+    people.enroll("blurred", 3, quality=0.25)
+    details = {finding.people[0]: finding.detail for finding in people.audit()}
+    assert details["one"] == "one sample only"
+    assert details["burst"] == "4 samples that are all alike"
+    assert "best 0.25" in details["blurred"]
+    assert len(details) == 3
+
+
+def test_blocks_change_nothing(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    people.enroll("person 5", 1, shows="person 9")
+    people.enroll("Ann again", 2, shows="person 3")
+    gallery = people.gallery()
+    whole = audit(gallery, threshold=THRESHOLD, margin=MARGIN)
+    monkeypatch.setattr("worker.audit._BLOCK_ROWS", 5)
+    assert audit(gallery, threshold=THRESHOLD, margin=MARGIN) == whole
+
+
+def test_the_numbers_are_those_of_a_plain_comparison() -> None:
+    random = np.random.default_rng(3)
+    vectors = random.normal(size=(30, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    owners = np.sort(random.integers(0, 9, 30))
+    owners = np.unique(owners, return_inverse=True)[1]
+    found = compare(vectors, owners, near=0.3)
+    table = vectors @ vectors.T
+    for row in range(30):
+        mine = [other for other in range(30) if owners[other] == owners[row] and other != row]
+        others = [other for other in range(30) if owners[other] != owners[row]]
+        assert found.rival[row] == pytest.approx(max(table[row, others]), abs=1e-5)
+        if mine:
+            assert found.own[row] == pytest.approx(max(table[row, mine]), abs=1e-5)
+            assert found.own_median[row] == pytest.approx(np.median(table[row, mine]), abs=1e-5)
+        else:
+            assert np.isnan(found.own[row])
+    expected = {
+        (a, b): table[np.ix_(owners == a, owners == b)]
+        for a in range(owners.max() + 1)
+        for b in range(a + 1, owners.max() + 1)
+        if table[np.ix_(owners == a, owners == b)].max() >= 0.3
+    }
+    assert {tuple(pair) for pair in found.pairs.tolist()} == set(expected)
+    for pair, nearest, mean in zip(found.pairs.tolist(), found.pair_nearest, found.pair_mean, strict=True):
+        assert nearest == pytest.approx(expected[tuple(pair)].max(), abs=1e-5)
+        assert mean == pytest.approx(expected[tuple(pair)].mean(), abs=1e-5)
+
+
+def test_the_command_prints_a_line_for_each_and_ends_with_0(
+    people: People, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people.enroll("person 5", 1, shows="person 9")
+    people.enroll("Ann again", 2, shows="person 3")
+    Gallery.create(tmp_path / "g", "a-model", "d", DIMENSION).add(people.samples)
+    common = ["gallery", "audit", "--gallery", str(tmp_path / "g")]
+    assert run_command_line(common) == 2
+    assert "give --threshold" in capsys.readouterr().err
+    assert run_command_line([*common, "--threshold", "0.4", "--sheet", str(tmp_path / "sheet.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(
+        "probably one person" in line and "Ann again / person 3" in line and "remove one" in line for line in lines
+    )
+    assert any("80.jpg" in line and "person 9" in line for line in lines)
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert run_command_line([*common, "--threshold", "0.4", "--json"]) == 0
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [document["kind"] for document in documents] == ["same_person", "wrong_sample"]
+    assert counts(people.audit())["same_person"] == 1
