@@ -98,3 +98,27 @@ def open_clip(path: Path) -> Iterator[ClipReader]:
         raise SourceError(f"{path}: cannot be opened as a video: {error.strerror}; is it a video file?") from None
     with file:
         yield ClipReader(path, file)
+
+
+def repeat_clip(clip: Path, target: Path, seconds: float) -> float:
+    """Writes the H.264 video ``clip`` to ``target`` again and again, without coding it anew, until it lasts
+    ``seconds``; returns its frames a second.
+
+    Raises:
+        SourceError: it is no H.264 video.
+    """
+    with open_clip(clip), av.open(str(clip)) as source, av.open(str(target), "w") as repeated:
+        video: Any = source.streams.video[0]
+        if video.codec_context.name != "h264":
+            raise SourceError(f"{clip}: is {video.codec_context.name}; give a video in H.264")
+        copy = repeated.add_stream_from_template(video)
+        fps = float(video.average_rate or 25)
+        packets = [packet for packet in source.demux(video) if packet.dts is not None]
+        length = round(len(packets) / fps / float(video.time_base))
+        for repeat in range(int(seconds * fps / len(packets)) + 1):
+            for packet in packets:
+                packet.stream = copy
+                packet.time_base = video.time_base
+                packet.pts, packet.dts = packet.pts + bool(repeat) * length, packet.dts + bool(repeat) * length
+                repeated.mux(packet)
+        return fps
