@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from worker import __version__, signals
 from worker.cli import (
+    bench,
     calibrate,
     demo,
     enroll,
@@ -64,6 +65,7 @@ for family in (
     tail,
     models,
     settings,
+    bench,
     unknown,
     search,
     explain,

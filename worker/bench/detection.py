@@ -1,0 +1,59 @@
+"""Detection on 1080p frames, smallest face 20 px."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+from worker.bench.agree import same_faces
+from worker.bench.comparison import Comparison, Family, Setup
+from worker.bench.material import Material
+from worker.bench.rows import Row
+
+NAMES: Final = (
+    "detect_1080p/mtcnn",
+    "detect_1080p/mtcnn_single",
+    "detect_1080p/mtcnn_fp32",
+    "detect_1080p/facenet_pytorch",
+)
+
+_ORACLE: Final = partial(same_faces, by="mtcnn")
+# facenet-pytorch cuts crops otherwise and has a lower last threshold, so that its boxes differ from mtcnn's too.
+_COUSIN: Final = partial(same_faces, overlap=0.5, by="facenet-pytorch")
+
+
+def measure(setup: Setup) -> Iterator[Row]:
+    """A row for each of :data:`NAMES` that is wanted."""
+    if any(map(setup.wanted, NAMES)):
+        yield from family(setup.material, frames=8 if setup.quick else 16).measure(setup)
+
+
+def family(material: Material, frames: int) -> Family:
+    """``frames``: how many each side takes in a turn; a multiple of 8."""
+    batches = tuple(size for size in (8, 16) if size <= frames)
+    counts = {"single": (min(frames, 8), 1)} | {f"batch{size}": (frames, size) for size in batches}
+    variants: dict[str, dict[str, Any]] = {
+        "batch8": {"batch": 8, "count": frames, "min_face_px": 20},
+        "fp32": {"batch": 8, "count": frames, "min_face_px": 20, "precision": "fp32"},
+        "single": {"batch": 1, "count": min(frames, 8), "min_face_px": 20},
+    }
+    peers: dict[str, tuple[str, dict[str, Any]]] = {
+        "mtcnn": ("mtcnn", {"counts": counts}),
+        "facenet": ("facenet_pytorch", {"counts": {name: counts[name] for name in ("single", "batch8")}}),
+    }
+    path = {"frames": str(material.frames)}
+    contestants: dict[str, tuple[str, dict[str, Any]]] = {
+        "ours": ("worker.bench.ours:detectors", path | {"variants": variants}),
+        **{name: (f"worker.bench.peers:{target}", path | arguments) for name, (target, arguments) in peers.items()},
+    }
+    mtcnn = tuple(f"mtcnn/{name}" for name in counts)
+    facenet = ("facenet/single", "facenet/batch8")
+    comparisons = (
+        Comparison("detect_1080p/mtcnn", "ours/batch8", mtcnn, _ORACLE),
+        Comparison("detect_1080p/mtcnn_single", "ours/single", ("mtcnn/single",), _ORACLE),
+        Comparison("detect_1080p/mtcnn_fp32", "ours/fp32", mtcnn, _ORACLE),
+        Comparison("detect_1080p/facenet_pytorch", "ours/batch8", facenet, _COUSIN),
+    )
+    items = {f"ours/{name}": settings["count"] for name, settings in variants.items()}
+    items |= {f"mtcnn/{name}": count for name, (count, _) in counts.items()}
+    items |= {f"facenet/{name}": counts[name][0] for name in ("single", "batch8")}
+    return Family(contestants, comparisons, items, "ms/frame")

@@ -1,0 +1,203 @@
+"""What all contestants work on: frames and faces of one clip, weights drawn at random, people to recognise."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.bench.contest import ContestantProcess, Starter, Work
+from worker.boxes import area
+from worker.clips import ClipReader, ClipWriter, open_clip
+from worker.config import DetectionConfig, cache_dir
+from worker.detection import FaceDetector, load_detector
+from worker.embedding import FaceEmbedder, load_embedder
+from worker.errors import ModelError, SourceError
+from worker.footage import make_demo_clip
+from worker.gallery import Gallery, NewSample
+from worker.networks.random_weights import write_random_weights
+from worker.quality import REJECT_BELOW, assess
+from worker.types import Chips, Detections, Image
+
+SIZE: Final = (1920, 1080)
+MODEL_ID: Final = "vggface2-resnet50"
+REAL_MODEL_ID: Final = "face-reidentification-retail-0095"
+CHIPS: Final = 32
+_SEED: Final = 20_260_101
+_ENROLMENT_PLACES: Final = (0.2, 0.5, 0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Paths: ``clip``; ``frames`` uint8 (n, H, W, 3) RGB and ``chips`` uint8 (32, 224, 224, 3) RGB, both ``.npy``;
+    ``manifest`` of the random weights; ``gallery`` of people enrolled with them; ``real_gallery`` of the same people
+    with a model that recognises, where ``real_problem`` is empty; ``models_dir`` with its weights."""
+
+    clip: Path
+    frames: Path
+    chips: Path
+    manifest: Path
+    gallery: Path
+    real_gallery: Path
+    real_problem: str
+    people: int
+    models_dir: Path | None
+
+
+def make_material(
+    folder: Path, clip: Path | None, frames: int, models_dir: Path | None, *, start: Starter = ContestantProcess
+) -> Material:
+    """Makes it in ``folder``, in a process of its own.
+
+    Args:
+        clip: footage; without one, facestream makes its own.
+        frames: how many frames are taken, evenly over the clip.
+
+    Raises:
+        UnableError: the clip cannot be read, or shows no face.
+    """
+    arguments = {
+        "folder": str(folder),
+        "clip": str(clip) if clip else None,
+        "frames": frames,
+        "models_dir": str(models_dir) if models_dir else None,
+    }
+    maker = start("worker.bench.material:prepare", arguments)
+    try:
+        made = maker.work("make").answer
+    finally:
+        maker.close()
+    paths = {name: Path(made[name]) for name in ("clip", "frames", "chips", "manifest", "gallery", "real_gallery")}
+    return Material(**paths, real_problem=made["real_problem"], people=made["people"], models_dir=models_dir)
+
+
+def prepare(folder: str, clip: str | None, frames: int, models_dir: str | None) -> Mapping[str, Work]:
+    """The contestant that makes the material."""
+
+    def make() -> dict[str, Any]:
+        return _make(Path(folder), Path(clip) if clip else None, frames, Path(models_dir) if models_dir else None)
+
+    return {"make": (make, lambda made: made)}
+
+
+def _make(folder: Path, clip: Path | None, count: int, models_dir: Path | None) -> dict[str, Any]:
+    clip = clip or own_clip(folder)
+    pictures, to_enrol = _pictures(clip, count)
+    np.save(folder / "frames.npy", np.stack(pictures))
+    detector = load_detector(DetectionConfig(), cache_dir=cache_dir())
+    manifest = random_model()
+    embedder = load_embedder(str(manifest), models_dir=manifest.parent, cache_dir=cache_dir())
+    np.save(folder / "chips.npy", _chips(pictures, detector, embedder))
+    faces = [(picture, face) for picture in to_enrol for face in _fit_faces(picture, detector)]
+    problem = ""
+    try:
+        real = load_embedder(REAL_MODEL_ID, models_dir=models_dir, cache_dir=cache_dir())
+    except ModelError as error:
+        problem = str(error)
+        people = faces[:1]
+    else:
+        people = _different_people(faces, real)
+        _enrol(folder / "real-gallery", people, real)
+    _enrol(folder / "gallery", people, embedder)
+    return {
+        "clip": str(clip),
+        "frames": str(folder / "frames.npy"),
+        "chips": str(folder / "chips.npy"),
+        "manifest": str(manifest),
+        "gallery": str(folder / "gallery"),
+        "real_gallery": str(folder / "real-gallery"),
+        "real_problem": problem,
+        "people": len(people),
+    }
+
+
+def random_model() -> Path:
+    """Manifest of the default network with seeded random weights, kept in the cache beside the weights."""
+    folder = cache_dir() / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / f"{MODEL_ID}-{_SEED}.yaml"
+    if not manifest.exists():
+        write_random_weights(MODEL_ID, manifest.with_suffix(".h5"), _SEED)
+    return manifest
+
+
+def own_clip(folder: Path) -> Path:
+    """The demo's footage at 1920x1080, for machines without any."""
+    small, large = make_demo_clip(folder).clip, folder / "footage-1080p.mp4"
+    with open_clip(small) as reader, ClipWriter(large, SIZE, reader.fps) as writer:
+        for picture in reader:
+            writer.write(np.asarray(cv2.resize(picture, SIZE, interpolation=cv2.INTER_CUBIC), np.uint8))
+    return large
+
+
+def _pictures(clip: Path, count: int) -> tuple[list[Image], list[Image]]:
+    """``count`` frames evenly over the clip, and those from which people are enrolled."""
+    with open_clip(clip) as reader:
+        total = sum(1 for _ in reader)
+    wanted = sorted({int(number) for number in np.linspace(0, total - 1, count)})
+    places = {int(total * place) for place in _ENROLMENT_PLACES}
+    pictures, to_enrol = [], []
+    with open_clip(clip) as reader:
+        for number, picture in enumerate(_checked(reader, clip)):
+            if number in wanted:
+                pictures.append(picture)
+            if number in places:
+                to_enrol.append(picture)
+    return pictures, to_enrol
+
+
+def _checked(reader: ClipReader, clip: Path) -> ClipReader:
+    if reader.size != SIZE:
+        raise SourceError(f"{clip} is {reader.size[0]}x{reader.size[1]}: give a clip of {SIZE[0]}x{SIZE[1]}")
+    return reader
+
+
+def _fit_faces(picture: Image, detector: FaceDetector) -> list[Detections]:
+    """The faces of a picture that are good enough to be embedded, one by one."""
+    (found,) = detector.detect([picture])
+    fit = np.flatnonzero(assess(picture, found).scores >= REJECT_BELOW)
+    return [found.take(np.array([index])) for index in fit]
+
+
+def _chips(pictures: list[Image], detector: FaceDetector, embedder: FaceEmbedder) -> NDArray[np.uint8]:
+    """The largest faces of the pictures, as many as a full batch; repeated where there are fewer."""
+    found = [
+        (float(area(face.boxes)[0]), picture, face) for picture in pictures for face in _fit_faces(picture, detector)
+    ]
+    if not found:
+        raise SourceError("the clip shows no face of at least 40 px: give another one")
+    largest = sorted(found, key=lambda entry: entry[0], reverse=True)[:CHIPS]
+    chips = np.concatenate([embedder.align(picture, face).images for _, picture, face in largest])
+    return np.resize(chips, (CHIPS, *chips.shape[1:])).astype(np.uint8)
+
+
+def _different_people(faces: list[tuple[Image, Detections]], embedder: FaceEmbedder) -> list[tuple[Image, Detections]]:
+    """The faces that are like no earlier one."""
+    chips = Chips(np.concatenate([embedder.align(picture, face).images for picture, face in faces]), "rgb")
+    vectors = embedder.embed(chips).vectors
+    alike = vectors @ vectors.T
+    kept: list[int] = []
+    for index in range(len(faces)):
+        if not kept or alike[index, kept].max() < embedder.threshold:
+            kept.append(index)
+    return [faces[index] for index in kept]
+
+
+def _enrol(path: Path, people: list[tuple[Image, Detections]], embedder: FaceEmbedder) -> None:
+    gallery = Gallery.create(path, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
+    samples = []
+    for number, (picture, face) in enumerate(people, start=1):
+        (vector,) = embedder.embed(embedder.align(picture, face)).vectors
+        digest = hashlib.sha256(face.boxes.tobytes() + picture.tobytes()).hexdigest()
+        samples.append(NewSample(f"person {number}", vector, f"frame face {number}", digest))
+    gallery.add(samples)
+
+
+def rows_of(found: Detections) -> list[list[float]]:
+    """x1, y1, x2, y2 px and score of each face, in JSON types."""
+    rows: list[list[float]] = np.column_stack([found.boxes, found.scores]).astype(float).tolist()
+    return rows

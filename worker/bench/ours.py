@@ -1,0 +1,124 @@
+"""Our side of each comparison, as contestants."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worker.bench import agreement, vectors
+from worker.bench.contest import Work
+from worker.bench.material import rows_of
+from worker.config import Config, DetectionConfig, cache_dir, load_config
+from worker.detection import load_detector
+from worker.embedding import load_embedder
+from worker.search import PersonIndex
+from worker.service import Service, Stopped
+from worker.types import Chips, Detections
+
+
+def detectors(frames: str, variants: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Work]:
+    """By name of the variant: all ``frames``, ``batch`` at a time, with its detection settings."""
+    images = list(np.load(frames, mmap_mode=None))
+    return {name: _detection(images, **dict(settings)) for name, settings in variants.items()}
+
+
+def _detection(images: Sequence[Any], batch: int, count: int, **settings: Any) -> Work:
+    detector = load_detector(DetectionConfig(**settings), cache_dir=cache_dir())
+    images = images[:count]
+
+    def detect() -> list[Detections]:
+        found = []
+        for first in range(0, len(images), batch):
+            found += detector.detect(images[first : first + batch])
+        return found
+
+    return detect, lambda found: [rows_of(faces) for faces in found]
+
+
+def embedders(chips: str, manifest: str, variants: Mapping[str, str]) -> Mapping[str, Work]:
+    """By name of the variant: all ``chips`` at once, in its precision."""
+    return {name: _embedding(chips, manifest, precision) for name, precision in variants.items()}
+
+
+def _embedding(chips: str, manifest: str, precision: str) -> Work:
+    embedder = load_embedder(manifest, models_dir=Path(manifest).parent, cache_dir=cache_dir(), precision=precision)
+    faces = Chips(np.load(chips), "rgb")
+    return lambda: embedder.embed(faces), lambda embeddings: embeddings.vectors.astype(float).tolist()
+
+
+def chain(clip: str, gallery: str, model: str, models_dir: str, redis_url: str, min_face_px: int) -> Mapping[str, Work]:
+    """The whole worker on the clip, from the file to the event in Redis."""
+    config = chain_config([clip], gallery, model, models_dir, redis_url, min_face_px)
+
+    def run() -> Stopped:
+        return Service(config).run()
+
+    def describe(stopped: Stopped) -> dict[str, Any]:
+        if stopped.errors:
+            raise stopped.errors[0]
+        summary = stopped.summary
+        return {"fps": summary.frames / summary.duration_s, "frames": summary.frames, "tracks": summary.tracks}
+
+    return {"run": (run, describe)}
+
+
+def chain_config(
+    clips: Sequence[str], gallery: str, model: str, models_dir: str | None, redis_url: str, min_face_px: int
+) -> Config:
+    """A worker on ``clips``, with nothing changed that a user would have to know of."""
+    return load_config(
+        None,
+        {
+            "cameras": [{"id": f"camera-{number}", "source": clip} for number, clip in enumerate(clips, start=1)],
+            "gallery": gallery,
+            "model": model,
+            "models_dir": models_dir,
+            "redis": {"url": redis_url, "stream": "facestream:bench"},
+            "detection": {"min_face_px": min_face_px},
+            "metrics": {"enabled": False},
+            "log": {"level": "warning"},
+        },
+    )
+
+
+def chain_runs(
+    clip: str, gallery: str, model: str, models_dir: str | None, redis_url: str, min_face_px: int
+) -> Mapping[str, Work]:
+    """What the worker sees in the clip as it ships (``fast``), and with every frame searched (``every``)."""
+    fast = chain_config([clip], gallery, model, models_dir, redis_url, min_face_px)
+    cameras = tuple(camera.model_copy(update={"policy": "every"}) for camera in fast.cameras)
+    nothing_left_out = {"interval_s": 0.0, "settled_interval_s": 0.0, "motion_gate": False}
+    detection = fast.detection.model_copy(update=nothing_left_out)
+    every = fast.model_copy(update={"cameras": cameras, "detection": detection})
+    return {
+        "fast": (lambda: agreement.record(fast), _describe_run),
+        "every": (lambda: agreement.record(every), _describe_run),
+    }
+
+
+def _describe_run(run: agreement.Run) -> dict[str, Any]:
+    return {
+        "tracks": [
+            [track.times_s.tolist(), track.boxes.astype(float).tolist(), track.identity] for track in run.tracks
+        ],
+        "visits": [[visit.identity, visit.start_s, visit.end_s] for visit in run.visits],
+    }
+
+
+def search(folder: str, people: int, samples: int, queries: int) -> Mapping[str, Work]:
+    """The worker's own index of ``people`` with ``samples`` vectors each, asked one query at a time."""
+    blocks = vectors.stored(Path(folder), people, samples)
+    before_mb = vectors.own_memory_mb()
+    index = PersonIndex(blocks, np.repeat(np.arange(people), samples))
+    asked, threads = vectors.queries(people, samples, queries), len(os.sched_getaffinity(0))
+
+    def ask() -> list[list[float]]:
+        answers = [index.search(asked[row : row + 1], threads=threads) for row in range(len(asked))]
+        return [[float(who[0, 0]), float(similarity[0, 0])] for who, similarity in answers]
+
+    def describe(found: list[list[float]]) -> dict[str, Any]:
+        return {"found": found, "memory_mb": vectors.own_memory_mb() - before_mb, "kind": index.representation}
+
+    return {"query": (ask, describe)}

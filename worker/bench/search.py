@@ -1,0 +1,85 @@
+"""Search among 10 thousand, 100 thousand and a million faces of 2048 numbers, one query at a time."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from worker.bench.agree import same_people
+from worker.bench.comparison import Setup
+from worker.bench.contest import Results, compete
+from worker.bench.rows import Row, compared, joined, unable
+from worker.bench.vectors import DIMENSION
+
+SAMPLES: Final = 4
+THRESHOLD: Final = 0.55
+NAMES: Final = ("search_10k/query", "search_100k/query", "search_1m/query", "search_1m/memory")
+_SIZES: Final = {"10k": (10_000, 40), "100k": (100_000, 40), "1m": (1_000_000, 12)}
+_HEADROOM: Final = 1.3
+"""The flat index holds all vectors in memory, and a disk holds them for our own index to map."""
+
+
+def measure(setup: Setup) -> Iterator[Row]:
+    """A row of time for each size, and one of memory for the largest."""
+    for size, (count, queries) in _SIZES.items():
+        wanted = [name for name in NAMES if name.startswith(f"search_{size}/") and setup.wanted(name)]
+        if not wanted:
+            continue
+        with tempfile.TemporaryDirectory(prefix="facestream-search-") as folder:
+            if problem := _problem(size, count * DIMENSION * 4 / 1e9, Path(folder), quick=setup.quick):
+                yield from (unable(name, _unit(name), problem) for name in wanted)
+                continue
+            arguments = {"folder": folder, "people": count // SAMPLES, "samples": SAMPLES, "queries": queries}
+            contestants = {
+                "ours": ("worker.bench.ours:search", arguments),
+                "flat": ("worker.bench.peers:flat_search", arguments),
+            }
+            results = compete(contestants, ["ours/query", "flat/query"], setup.rounds, start=setup.start)
+        yield from rows(wanted, results, queries)
+
+
+def _problem(size: str, vectors_gb: float, folder: Path, *, quick: bool) -> str:
+    """Why this size cannot be measured; empty where it can."""
+    if quick and size == "1m":
+        return "left out by --quick"
+    needed_gb = _HEADROOM * vectors_gb
+    for what, free_gb in (("memory", _available_gb()), (f"{folder.parent}", shutil.disk_usage(folder).free / 1e9)):
+        if free_gb < needed_gb:
+            return f"needs {needed_gb:.0f} GB of {what}, and {free_gb:.0f} GB are free"
+    return ""
+
+
+def rows(wanted: list[str], results: Results, queries: int) -> Iterator[Row]:
+    """The rows of one size from what was measured."""
+    problem = joined(*(f"{name}: {results.problem(name)}" for name in ("ours", "flat") if results.problem(name)))
+    ours, flat = results.answer("ours/query"), results.answer("flat/query")
+    verdict = same_people(flat["found"], ours["found"], THRESHOLD) if ours and flat else None
+    agree = verdict.agree if verdict else None
+    kind = f"{ours['kind']} against FAISS IndexFlatIP, both on all cores" if ours else ""
+    note = joined(problem, kind, verdict.text if verdict else "")
+    for name in wanted:
+        if name.endswith("/memory"):
+            mine, theirs = _memory(ours), _memory(flat)
+        else:
+            mine, theirs = (
+                [1000 * seconds for seconds in results.seconds(f"{side}/query", per=queries)]
+                for side in ("ours", "flat")
+            )
+        where = "private memory; our vectors stay in mapped files" if name.endswith("/memory") else ""
+        yield compared(name, mine, theirs, _unit(name), agree=agree, note=joined(where, note))
+
+
+def _unit(name: str) -> str:
+    return "MB" if name.endswith("/memory") else "ms/query"
+
+
+def _memory(answer: Any) -> list[float]:
+    return [answer["memory_mb"]] if answer else []
+
+
+def _available_gb() -> float:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1e6
+    return 0.0

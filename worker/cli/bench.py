@@ -1,0 +1,85 @@
+"""``facestream bench``: this machine's speed, beside its peers where they are installed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.common import AsJson, ModelsDir, print_json, quiet_logs
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command()(bench)
+
+
+def bench(
+    video: Annotated[
+        Path | None,
+        typer.Option("--video", metavar="FILE", help="Clip of 1920x1080 [default: that of --data, else our own]."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            envvar="FACESTREAM_TEST_DATA",
+            help="Folder with video/crowd_1080p.mp4 and models/, where you have it.",
+        ),
+    ] = None,
+    rows: Annotated[
+        list[str] | None, typer.Option("--rows", metavar="PATTERN", help="Only these rows, such as 'detect*'.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One round, without the gallery of a million.")] = False,
+    models_dir: ModelsDir = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.")] = False,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Write the JSON documents here too.")
+    ] = None,
+    json_output: AsJson = False,
+) -> int:
+    """Measure speed beside other packages, in one run, in turns, and check that the answers agree.
+
+    Takes about ten minutes. A row that cannot be measured says why.
+    """
+    from rich.console import Console
+
+    from worker import config
+    from worker.bench.report import machine, table
+    from worker.bench.report import markdown as in_markdown
+    from worker.bench.run import Options, measure
+
+    quiet_logs()
+    crowd = data / "video" / "crowd_1080p.mp4" if data else None
+    clip = video or (crowd if crowd and crowd.is_file() else None)
+    models = models_dir or config.models_dir() or (data / "models" if data else None)
+    say = Console(stderr=True, highlight=False)
+    described = machine() | {"clip": clip.name if clip else "facestream's own"}
+    lines = _Lines(save, json_output)
+    lines.write(described)
+    done = []
+    options = Options(clip, tuple(rows or ()), quick, models)
+    for row in measure(options, lambda text: say.print(f"measuring {text}", style="dim")):
+        lines.write(row.document())
+        done.append(row)
+    if markdown and not json_output:
+        typer.echo(in_markdown(done, described))
+    elif not json_output:
+        Console(width=None if Console().is_terminal else 200).print(table(done, described))
+    return 0
+
+
+class _Lines:
+    """Where the documents go as soon as there are any."""
+
+    def __init__(self, path: Path | None, to_output: bool) -> None:
+        self._path, self._to_output = path, to_output
+        if path is not None:
+            path.write_text("", encoding="utf-8")
+
+    def write(self, document: dict[str, Any]) -> None:
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(document, ensure_ascii=False) + "\n")
+        if self._to_output:
+            print_json(document)
