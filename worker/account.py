@@ -1,7 +1,7 @@
 """Why a sighting ended as it did: a compact account of what happened to its faces."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from worker.types import Candidate, Match
@@ -55,12 +55,11 @@ class Account:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; cosines to 4 decimals."""
-        return {
-            name: round(value, 4) if isinstance(value, float) else dict(value) if name == "rejected" else value
-            for name, value in asdict(self).items()
-        }
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+        return rounded | {"rejected": dict(self.rejected), "continued_by": list(self.continued_by)}
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Self:
+    def from_json(cls, values: dict[str, Any]) -> Self:
         """What :meth:`to_json` gave."""
-        return cls(**fields | {"rejected": Counter(fields["rejected"])})
+        return cls(**values | {"rejected": Counter(values["rejected"])})

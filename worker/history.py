@@ -37,14 +37,14 @@ CREATE TABLE sightings (
     identity_id TEXT NOT NULL, identity_name TEXT NOT NULL, unknown_id TEXT NOT NULL, model_id TEXT NOT NULL,
     preprocessing TEXT NOT NULL, template BLOB, evidence INTEGER NOT NULL, quality REAL, event TEXT NOT NULL,
     account TEXT NOT NULL, corrections INTEGER NOT NULL DEFAULT 0, recorded_s REAL NOT NULL, expires_s REAL NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX sightings_by_time ON sightings (started_s);
 CREATE INDEX sightings_by_unknown ON sightings (unknown_id) WHERE unknown_id != '';
 CREATE TABLE unknowns (
     unknown_id TEXT PRIMARY KEY, model_id TEXT NOT NULL, preprocessing TEXT NOT NULL, template BLOB,
     evidence REAL NOT NULL, first_seen_s REAL NOT NULL, last_seen_s REAL NOT NULL, revision INTEGER NOT NULL,
     recorded_s REAL NOT NULL, expires_s REAL NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX unknowns_by_revision ON unknowns (revision);
 CREATE TABLE newest (revision INTEGER NOT NULL);
 INSERT INTO newest VALUES (0);
@@ -119,7 +119,7 @@ def history_folder(config: Config) -> Path | None:
 
 
 class History:
-    """The open file. For one thread; others, and other processes, open their own."""
+    """The open file. For one thread at a time; others, and other processes, open their own."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -145,7 +145,7 @@ class History:
             raise HistoryError(f"history {path} cannot be opened: {error.strerror or error}") from None
         connection: sqlite3.Connection | None = None
         with _told(path):
-            connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+            connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
                 _prepare(path, connection)
                 history = cls(path, connection)
@@ -310,8 +310,10 @@ class History:
                 [(identity_id, identity_name, sighting_id) for sighting_id in sighting_ids],
             )
 
-    def drop_unknown(self, unknown_id: str) -> None:
+    def drop_unknown(self, unknown_id: str, *, sightings_too: bool = False) -> None:
         """Forgets the template of an unknown person; a mark stays for a while, so that every worker learns of it.
+
+        ``sightings_too``: those of their sightings as well, of which times and verdicts stay.
 
         Raises:
             HistoryError: the file cannot be written.
@@ -321,6 +323,8 @@ class History:
                 "UPDATE unknowns SET template = NULL, revision = ? WHERE unknown_id = ?",
                 (_next_revision(connection), unknown_id),
             )
+            if sightings_too:
+                connection.execute("UPDATE sightings SET template = NULL WHERE unknown_id = ?", (unknown_id,))
             connection.execute("UPDATE sightings SET unknown_id = '' WHERE unknown_id = ?", (unknown_id,))
         self._vanish()
 

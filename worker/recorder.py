@@ -63,7 +63,6 @@ class HistoryRecorder(Recorder):
         *,
         heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._folder = folder
         self._keep_s = config.history.keep_days * _DAY_S
         self._remember_s = config.unknowns.remember_days * _DAY_S
         self._observer = observer or Observer()
@@ -71,8 +70,8 @@ class HistoryRecorder(Recorder):
         self._queue: Queue[PastSighting | UnknownPerson | _Rejects] = Queue(_QUEUED)
         self._closing = threading.Event()
         self._deadline_s = float("inf")
-        with History.open(folder, create=True) as history:
-            history.prune(keep_s=self._keep_s, remember_s=self._remember_s)
+        self._history = History.open(folder, create=True)
+        self._history.prune(keep_s=self._keep_s, remember_s=self._remember_s)
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
 
@@ -97,7 +96,7 @@ class HistoryRecorder(Recorder):
             self._observer.record_dropped("buffer_full")
 
     def _run(self) -> None:
-        with History.open(self._folder) as history:
+        with self._history as history:
             pruned_s = time.monotonic()
             while True:
                 self._heartbeat()

@@ -121,11 +121,11 @@ def enroll(
 def forget(
     who: UnknownId, gallery: GalleryOption = None, state_dir: StateDir = None, config: ConfigFile = None
 ) -> None:
-    """Delete what an unknown person is recognised by; their next sighting is somebody new."""
+    """Delete what an unknown person is recognised by, also from their past sightings; the next one is somebody new."""
     quiet_logs()
     with open_past(settings(config, gallery, state_dir)) as history:
         history.unknown(who)
-        history.drop_unknown(who)
+        history.drop_unknown(who, sightings_too=True)
     typer.echo(f"{who} is forgotten")
 
 
