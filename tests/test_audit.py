@@ -85,6 +85,12 @@ def test_a_photo_of_somebody_else_is_found(people: People) -> None:
     assert finding.photos[0] == "80.jpg"
 
 
+def test_a_wrong_photo_explains_why_others_seem_alike(people: People) -> None:
+    people.enroll("Ann again", 3, shows="person 9")
+    people.enroll("person 5", 1, shows="person 9")
+    assert sorted(finding.kind for finding in grave(people.audit())) == ["same_person", "wrong_sample"]
+
+
 def test_a_photo_of_a_stranger_is_found(people: People) -> None:
     people.enroll("person 5", 1, shows="nobody")
     (finding,) = grave(people.audit())

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from worker import migration
+from worker.cli import run_command_line
 from worker.crops import CropStore
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
@@ -172,6 +173,15 @@ def test_there_must_be_something_to_switch_to_and_back(pair: tuple[Gallery, Gall
         migration.switch(old.path, tmp_path / "nowhere")
     with pytest.raises(GalleryError, match="is the gallery itself"):
         migration.switch(old.path, old.path)
+
+
+def test_a_sample_is_removed_with_its_crop(pair: tuple[Gallery, Gallery], capsys: pytest.CaptureFixture[str]) -> None:
+    old, _ = pair
+    first, *others = (s.sample_id for p in old.people() for s in p.samples)
+    assert run_command_line(["gallery", "remove-sample", first, "--gallery", str(old.path)]) == 0
+    assert "removed sample" in capsys.readouterr().out
+    assert {s.sample_id for p in Gallery.open(old.path).people() for s in p.samples} == set(others)
+    assert CropStore(old.path).sample_ids() == set(others)
 
 
 def test_who_is_removed_is_gone_from_the_gallery_put_aside_and_from_the_crops(pair: tuple[Gallery, Gallery]) -> None:

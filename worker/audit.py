@@ -17,6 +17,8 @@ _BLOCK_ROWS: Final = 1024
 _SAME_PERSON_QUANTILE: Final = 0.1
 """Two people are probably one where they are nearer than this share of the gallery's people are to themselves."""
 _FEWEST_FOR_QUANTILE: Final = 10
+_OWN_LIKENESS: Final = 0.75
+"""Or where they are this much as near to each other as the less coherent of them is to itself."""
 _ALIKE_SHARE: Final = 0.75
 """Samples that have come this share of the way from the threshold to identity show one moment."""
 _LOW_QUALITY: Final = 0.4
@@ -154,7 +156,7 @@ class _Report:
         n = self._numbers
         rows = list(zip(n.pairs.tolist(), n.pair_nearest.tolist(), n.pair_mean.tolist(), strict=True))
         for (a, b), _, mean in rows:
-            if mean >= self._same_from:
+            if mean >= min(self._same_from, self._likeness_of_these(a, b)):
                 self._doubles.add((a, b))
         self._find_wrong_samples()
         for (a, b), nearest, mean in rows:
@@ -180,7 +182,7 @@ class _Report:
             yield self._of_sample(
                 "wrong_sample", row, (rival,), float(n.rival[row]),
                 f"shows {self._people[rival].name} rather than {name} (own samples {own:.2f})",
-                "look at the photo; remove the sample if it is wrong",
+                "look at the photo; if it is wrong: facestream gallery remove-sample",
             )  # fmt: skip
         for person, rows in enumerate(self._rows):
             for row in self._odd(rows):
@@ -189,7 +191,7 @@ class _Report:
                         "odd_sample", row, (), float(n.own[row]),
                         f"is unlike the other {len(rows) - 1} samples of {self._people[person].name}"
                         if len(rows) > 2 else f"and the other sample of {self._people[person].name} are unlike",
-                        "look at the photos; remove the one that is wrong, or enroll more",
+                        "look at the photos; facestream gallery remove-sample, or enroll more",
                     )  # fmt: skip
 
     def coverage(self) -> Iterator[Finding]:
@@ -221,6 +223,13 @@ class _Report:
             return floor
         return max(floor, float(np.quantile(inner, _SAME_PERSON_QUANTILE)))
 
+    def _likeness_of_these(self, a: int, b: int) -> float:
+        """The same, for two people with several samples each: about as near as either is to themselves."""
+        inner = [float(np.median(self._numbers.own_median[self._rows[person]])) for person in (a, b)]
+        if np.isnan(inner).any():
+            return float("inf")
+        return max(self._threshold + self._margin, _OWN_LIKENESS * min(inner))
+
     def _find_wrong_samples(self) -> None:
         """Somebody else's: nearer to another person, by the margin, than to any of the person's own samples."""
         n = self._numbers
@@ -250,12 +259,15 @@ class _Report:
         return [int(row) for row in low]
 
     def _explained(self, a: int, b: int) -> bool:
-        """Whether a wrong sample is why two people seem alike."""
-        n = self._numbers
+        """Whether a wrong sample is why two people seem alike: one of the other person, or of whom they double."""
         return any(
-            row in self._wrong and int(n.rival_person[row]) in (a, b)
-            for row in (*self._rows[a].tolist(), *self._rows[b].tolist())
+            row in self._wrong and self._is_or_doubles(int(self._numbers.rival_person[row]), other)
+            for person, other in ((a, b), (b, a))
+            for row in self._rows[person].tolist()
         )
+
+    def _is_or_doubles(self, person: int, other: int) -> bool:
+        return person == other or (min(person, other), max(person, other)) in self._doubles
 
     def _of_pair(self, kind: Kind, a: int, b: int, similarity: float, detail: str, advice: str) -> Finding:
         first, second = self._people[a], self._people[b]

@@ -169,15 +169,27 @@ def remove_person(gallery: Gallery, identity: str) -> Person:
         GalleryError: nobody is called that, or something cannot be written.
     """
     person = gallery.remove(identity)
-    live = {sample.sample_id for other in gallery.people() for sample in other.samples}
-    folder = gallery.path / PREVIOUS
-    if Gallery.exists(folder):
-        previous = Gallery.open(folder)
-        if any(other.identity_id == person.identity_id for other in previous.people()):
-            previous.remove(person.identity_id)
-        live |= {sample.sample_id for other in previous.people() for sample in other.samples}
-    CropStore(gallery.path).prune(live)
+    previous = _put_aside(gallery)
+    if previous and any(other.identity_id == person.identity_id for other in previous.people()):
+        previous.remove(person.identity_id)
+    prune_crops(gallery)
     return person
+
+
+def prune_crops(gallery: Gallery) -> int:
+    """Removes the crops of samples that neither the gallery nor the one put aside has any more; returns how many.
+
+    Raises:
+        GalleryError: one cannot be removed.
+    """
+    galleries = [gallery, *filter(None, [_put_aside(gallery)])]
+    live = {sample.sample_id for each in galleries for person in each.people() for sample in person.samples}
+    return CropStore(gallery.path).prune(live)
+
+
+def _put_aside(gallery: Gallery) -> Gallery | None:
+    folder = gallery.path / PREVIOUS
+    return Gallery.open(folder) if Gallery.exists(folder) else None
 
 
 def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:

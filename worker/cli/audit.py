@@ -16,6 +16,7 @@ _HEADINGS = {
     "look_alikes": "look-alikes",
     "poor_coverage": "too little known of them",
 }
+_SHORT = {"same_person": "one person?", "wrong_sample": "wrong?", "odd_sample": "odd?", "look_alikes": "alike"}
 _MOST_TILES = 60
 
 
@@ -103,12 +104,11 @@ def _draw(gallery: Any, findings: Sequence[Any], threshold: float, sheet: Path) 
     for finding in compared[: _MOST_TILES // 2]:
         if not set(finding.sample_ids) & kept:
             continue
-        for name, sample_id, photo in zip(
-            (*finding.people, *finding.people), finding.sample_ids, finding.photos, strict=False
-        ):
-            crop = crops.read(sample_id)
-            caption = f"{name}, {photo}: {_HEADINGS[finding.kind]}, {finding.similarity:.2f}"
-            tiles.append(Tile(_face(crop), caption, "rejected"))
+        # An odd sample stands beside another one of the same person.
+        names = (*finding.people, *finding.people)
+        for name, sample_id in zip(names, finding.sample_ids, strict=False):
+            caption = f"{_SHORT[finding.kind]} {finding.similarity:.2f} {name}"
+            tiles.append(Tile(_face(crops.read(sample_id)), caption, "rejected"))
     if tiles:
         contact_sheet(tiles, sheet, title=f"Gallery {gallery.path.name}", columns=6)
         return

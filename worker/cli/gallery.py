@@ -59,7 +59,9 @@ def show(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
         return
     typer.echo(f"{person.name}  {person.identity_id}")
     for sample in samples:
-        typer.echo(f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  {sample['added_at']}")
+        typer.echo(
+            f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  {sample['added_at']}  {sample['sample_id']}"
+        )
 
 
 @_app.command()
@@ -70,6 +72,20 @@ def remove(who: Who, gallery: GalleryPath) -> None:
     opened = _open(gallery)
     person = remove_person(opened, who)
     typer.echo(f"removed {person.name} ({len(person.samples)} samples); version {opened.version}")
+
+
+@_app.command("remove-sample")
+def remove_sample(
+    sample: Annotated[str, typer.Argument(help="Id of the sample, as 'show' and 'audit' print it.")],
+    gallery: GalleryPath,
+) -> None:
+    """Take one sample out, with its kept crop; a person whose last sample it was goes with it."""
+    from worker.migration import prune_crops
+
+    opened = _open(gallery)
+    removed = opened.remove_sample(sample)
+    prune_crops(opened)
+    typer.echo(f"removed sample {removed.photo}; version {opened.version}")
 
 
 @_app.command()
