@@ -33,7 +33,8 @@ _UNMOVED_FACE_S: Final = 0.4
 """A face that stands still is still looked at this often, well before its track would be given up."""
 _LAG_TARGET_S: Final = 0.25
 _STRETCH_STEP: Final = 1.25
-_STRETCH_MAX: Final = 6.0
+_STRETCH_MAX: Final = 4.0
+"""Of the longest interval this is less than the time after which an unseen track is given up."""
 
 
 @dataclass(slots=True)
@@ -92,7 +93,8 @@ class Schedule:
         self._watch(camera_id).attention = attention
 
     def lagged(self, lag_s: float) -> None:
-        """How old a live camera's frame was when its events were decided; stretches or relaxes the intervals."""
+        """How old the oldest live frame of a batch was when its events were decided; stretches or relaxes the
+        intervals by a step."""
         if lag_s > _LAG_TARGET_S:
             for attention in _ORDER:
                 if self._stretch[attention] < _STRETCH_MAX:

@@ -186,8 +186,9 @@ class Service:
             now = time.monotonic()
             for frame in frames:
                 schedule.attend(frame.camera_id, pipeline.attention(frame.camera_id))
-                if frame.camera_id in live:
-                    schedule.lagged(now - frame.received_monotonic_s)
+            # Once a batch: a step for each of its frames would shed far more than the lag asks for.
+            if lags_s := [now - frame.received_monotonic_s for frame in frames if frame.camera_id in live]:
+                schedule.lagged(max(lags_s))
             for camera_id in live:
                 last = newest.get(camera_id)
                 if last and now - last.received_monotonic_s > IDLE_TICK_S:
