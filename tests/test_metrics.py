@@ -26,6 +26,7 @@ def used() -> PrometheusObserver:
     observer.verdict("door", named=True, similarity=0.61, margin=0.2)
     observer.verdict("door", named=False, similarity=-0.05, margin=None)
     observer.record_dropped("buffer_full", 2)
+    observer.shadow_verdict("door", "agree")
     observer.batch("detect", 4)
     observer.queue_depth("outbox", 5)
     observer.event_published("door", "started")
