@@ -139,8 +139,15 @@ class Service:
             camera.id: FrameBuffer.for_camera(camera, config.batching, self._observer) for camera in config.cameras
         }
         schedule = Schedule(config.detection, self._observer, always=whole)
+        look_interval_s = min(config.detection.interval_s, config.detection.settled_interval_s)
         readers = [
-            CameraReader(camera, buffers[camera.id], self._observer, wanted=schedule.wanted)
+            CameraReader(
+                camera,
+                buffers[camera.id],
+                self._observer,
+                wanted=schedule.wanted,
+                look_interval_s=0.0 if camera.id in whole else look_interval_s,
+            )
             for camera in config.cameras
         ]
         batcher = Batcher(list(buffers.values()), config.batching, self._observer, due=schedule.due)

@@ -61,7 +61,8 @@ class CameraReader:
     A live source (network, device) is reopened whenever it breaks; a recording (file, folder, a video that is
     served over HTTP) ends, or fails with :attr:`error`. The buffer is closed at the end in each case.
     ``wanted``, called in the decode thread with the camera's id and a frame's ``pts_s``, decides whether a live
-    frame is buffered at all, and must count what is not.
+    frame is buffered at all, and must count what is not. Frames within ``look_interval_s`` of each other need not be
+    decoded, where the video allows it; they are counted as read, and skipped.
 
     A thread that hangs inside FFmpeg beyond its timeouts cannot be ended from Python: it is abandoned (it ends as
     soon as FFmpeg returns) and another started, up to :data:`MAX_ABANDONED` at a time.
@@ -77,6 +78,7 @@ class CameraReader:
         observer: Observer | None = None,
         *,
         wanted: Callable[[str, float], bool] | None = None,
+        look_interval_s: float = 0.0,
         opener: Opener = open_video,
     ) -> None:
         self.camera_id = camera.id
@@ -85,6 +87,7 @@ class CameraReader:
         self._buffer = buffer
         self._observer = observer or Observer()
         self._wanted = wanted
+        self._look_interval_s = look_interval_s
         self._opener = opener
         self._timeline: Timeline = LiveTimeline() if self.live else RecordingTimeline()
         self._epoch: datetime | None = None
@@ -232,6 +235,8 @@ class CameraReader:
     def opened(self, video: Video | ImageFolder) -> None:
         self._timeline.reopened()
         self._frame_interval_s = video.frame_interval_s
+        if isinstance(video, Video):
+            video.look_interval_s = self._look_interval_s
         if not video.recording:
             return
         self._epoch = _epoch(self._camera, self._address, video.duration_s)
@@ -252,6 +257,9 @@ class CameraReader:
         self._observer.frame_read(self.camera_id)
         if self._state != "streaming":
             self._enter("streaming", "")
+        if not picture.decoded:
+            self._observer.frame_skipped(self.camera_id, "interval")
+            return True
         if self._wanted is not None and self._buffer.policy == "newest" and not self._wanted(self.camera_id, pts_s):
             return True
         return self._buffer.put(

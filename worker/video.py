@@ -3,6 +3,7 @@
 PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ FOLDER_FPS: Final = 25.0
 
 _UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
 _MAX_FRUITLESS_READS: Final = 10
+_JITTER_S: Final = 0.002
 _GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
 """Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
 _TIMEOUTS: Final = (av.error.ExitError, av.error.TimeoutError)
@@ -54,16 +56,22 @@ class Picture:
 
     ``pts_s`` is seconds since the beginning of the source, None where the source does not say;
     ``to_rgb`` gives uint8 (H, W, 3), ``to_grey`` uint8 (H, W), not turned upright; both raise SourceError where
-    the picture cannot be converted.
+    the picture cannot be converted. Not ``decoded``: it was passed over, and has a time but nothing to convert.
     """
 
     pts_s: float | None
     to_rgb: Callable[[], Image]
     to_grey: Callable[[], NDArray[np.uint8]]
+    decoded: bool = True
 
 
 class Video:
-    """An open video. Use from one thread; :meth:`pictures` may be called once."""
+    """An open video. Use from one thread; :meth:`pictures` may be called once.
+
+    Attributes:
+        look_interval_s: where nobody looks more often than this, pictures in between that no other one depends on
+            are not decoded; 0 decodes every picture. Which ones depends on the video alone.
+    """
 
     def __init__(self, container: InputContainer, address: Address, observer: Observer) -> None:
         stream = container.streams.best("video")
@@ -81,6 +89,8 @@ class Video:
         self.frame_interval_s = float(1 / rate) if rate else 1 / 25
         self.duration_s = container.duration / 1_000_000 if container.duration else None
         self._timed = not (address.live and container.format.name in _UNTIMED_FORMATS)
+        self.look_interval_s = 0.0
+        self._may_pass_over: list[float] = []
 
     @property
     def recording(self) -> bool:
@@ -134,6 +144,8 @@ class Video:
 
     def _decoded(self, packet: av.Packet | None) -> Iterator[Picture | None]:
         """The pictures that ``packet`` completes; without a packet, those that the decoder still holds."""
+        if self.look_interval_s and packet is not None:
+            self._thin_out(packet)
         try:
             with self._observer.stage("decode"):
                 frames = self._stream.decode(packet)
@@ -143,17 +155,43 @@ class Video:
             yield None
             return
         for frame in frames:
+            yield from self._passed_over_before(frame)
             yield None if frame.is_corrupt else self._picture(frame)
+        if packet is None:
+            yield from map(_not_decoded, sorted(self._may_pass_over))
+            self._may_pass_over.clear()
+
+    def _thin_out(self, packet: av.Packet) -> None:
+        """Lets the decoder pass over ``packet``, if no other picture depends on it and no look falls due with it."""
+        pts_s = self._pts_s(packet)
+        due = pts_s is None or _step(pts_s, self.look_interval_s) != _step(
+            pts_s - self.frame_interval_s, self.look_interval_s
+        )
+        self._stream.codec_context.skip_frame = "DEFAULT" if due else "NONREF"
+        if pts_s is not None and not due:
+            self._may_pass_over.append(pts_s)
+
+    def _passed_over_before(self, frame: VideoFrame) -> Iterator[Picture]:
+        """What should have come before ``frame`` and did not: the decoder has passed over it."""
+        pts_s = self._pts_s(frame)
+        if pts_s is None or not self._may_pass_over:
+            return
+        yield from map(_not_decoded, sorted(other_s for other_s in self._may_pass_over if other_s < pts_s))
+        self._may_pass_over = [other_s for other_s in self._may_pass_over if other_s > pts_s]
 
     def _read_error(self, error: Exception) -> SourceError:
         kind = SourceSilentError if isinstance(error, _TIMEOUTS) else SourceError
         return kind(f"{self._address.label}: reading stopped: {_problem(error)}")
 
     def _picture(self, frame: VideoFrame) -> Picture:
-        pts_s: float | None = None
-        if self._timed and frame.pts is not None and frame.time_base is not None:
-            pts_s = float((frame.pts - (self._stream.start_time or 0)) * frame.time_base)
-        return Picture(pts_s, lambda: _to_rgb(frame), lambda: _to_grey(frame))
+        return Picture(self._pts_s(frame), lambda: _to_rgb(frame), lambda: _to_grey(frame))
+
+    def _pts_s(self, item: VideoFrame | av.Packet) -> float | None:
+        # Frames that the decoder still held at the end come without their time base.
+        time_base = item.time_base or self._stream.time_base
+        if not self._timed or item.pts is None or time_base is None:
+            return None
+        return float((item.pts - (self._stream.start_time or 0)) * time_base)
 
 
 class ImageFolder:
@@ -253,6 +291,18 @@ def _advice(address: Address) -> str:
     if address.kind == "network":
         return "check address, credentials and network"
     return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
+
+
+def _step(pts_s: float, interval_s: float) -> int:
+    return math.floor((pts_s + _JITTER_S) / interval_s)
+
+
+def _not_decoded(pts_s: float) -> Picture:
+    return Picture(pts_s, _nothing, _nothing, decoded=False)
+
+
+def _nothing() -> Any:
+    raise SourceError("this picture was passed over, not decoded")
 
 
 def _to_grey(frame: VideoFrame) -> NDArray[np.uint8]:
