@@ -65,9 +65,10 @@ def searched(run: Run) -> int:
     return run.summary.frames - sum(run.summary.skipped.values())
 
 
+@pytest.mark.slow
 def test_a_crowd_is_seen_as_by_the_chain_that_searches_every_frame(chain: Chain, test_data: Path) -> None:
     clip = test_data / "video" / "crowd_1080p.mp4"
-    strangers = chain.run(clip, "every")
+    strangers = chain.run(clip)
     enroll_from_clip(clip, strangers.tracks, chain.folder / "people", 6)
     assert chain.enroll(chain.folder / "people") >= 5
     reference = chain.run(clip, "every")
@@ -85,6 +86,7 @@ def test_cctv_clips_lose_no_track(chain: Chain, test_data: Path, name: str) -> N
     assert assert_agrees(chain.run(clip, "every"), chain.run(clip)).tracks == 2
 
 
+@pytest.mark.slow
 def test_known_visitors_are_seen_with_the_motion_gate_and_without(chain: Chain, test_data: Path) -> None:
     truth = make_ground_truth_clip(test_data / "lfw_dev", chain.folder, enrolled=3, strangers=1, seed=1)
     assert chain.enroll(truth.enroll_folder) == 3
