@@ -1,5 +1,6 @@
 import hashlib
 import json
+import logging
 import random
 import shutil
 import signal
@@ -7,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
+from worker import gallery_state, search
 from worker.errors import GalleryError
 from worker.gallery import Gallery, NewSample
 from worker.types import Embeddings
@@ -38,6 +42,31 @@ def probe(*seeds: int, model_id: str = MODEL) -> Embeddings:
 @pytest.fixture
 def gallery(tmp_path: Path) -> Gallery:
     return Gallery.create(tmp_path / "gallery", MODEL, DIGEST, DIMENSION)
+
+
+@contextmanager
+def capture_logs() -> Iterator[list[dict[str, Any]]]:
+    """What the gallery's modules log meanwhile, as dictionaries."""
+    logs: list[dict[str, Any]] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: logs.append(record.msg)  # type: ignore[assignment,arg-type,return-value]
+    loggers = [logging.getLogger(name) for name in ("worker.gallery", "worker.snapshots")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield logs
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Blocks of three samples, searched by codes: the parts of a large gallery, in a small one."""
+    monkeypatch.setattr(gallery_state, "BLOCK_SAMPLES", 3)
+    monkeypatch.setattr(search, "_FLAT_BYTES", 0)
+    monkeypatch.setattr(search, "_SQ8_DIMENSION", DIMENSION - 1)
+    return 3
 
 
 def snapshots(gallery: Gallery) -> list[Path]:
@@ -330,17 +359,149 @@ def test_a_full_disk_leaves_the_gallery_as_it_was(gallery: Gallery, monkeypatch:
     assert not list((gallery.path / "snapshots").glob(".draft-*"))
 
 
+def inodes(snapshot: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in snapshot.iterdir()}
+
+
+def test_a_version_shares_the_full_blocks_of_the_version_before(gallery: Gallery, small_blocks: int) -> None:
+    gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
+    gallery.add([sample("one more", 7)])
+    before, after = (inodes(path) for path in snapshots(gallery)[-2:])
+    blocks = set(before) - {"manifest.json", "people.json", "embeddings.npy"}
+    assert len(blocks) == 2 * 2  # samples and vectors of two blocks; the seventh sample is in the open one
+    assert {name: before[name] for name in blocks} == {name: after[name] for name in blocks}
+    assert before["embeddings.npy"] != after["embeddings.npy"]
+    gallery.remove("person 1")
+    removed = inodes(snapshots(gallery)[-1])
+    assert len(blocks & set(removed)) == 2
+    for view in (gallery, Gallery.open(gallery.path)):
+        assert [sample.photo for sample in view.vectors()[1]] == [f"{seed}.jpg" for seed in (0, 2, 3, 4, 5, 6, 7)]
+        assert view.vectors()[0] == pytest.approx(np.stack([vector(seed) for seed in (0, 2, 3, 4, 5, 6, 7)]))
+
+
+def test_nothing_is_left_of_a_removed_vector_once_the_old_versions_are_gone(
+    gallery: Gallery, small_blocks: int
+) -> None:
+    gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
+    gallery.remove("person 1")
+    for _ in range(2):
+        gallery.set_thresholds(0.5, {}, {})
+    files = [path.read_bytes() for path in gallery.path.rglob("*") if path.is_file()]
+    assert any(vector(2).tobytes() in content for content in files)
+    assert not any(vector(1).tobytes() in content or b'"1.jpg"' in content for content in files)
+
+
+def test_blocks_are_copied_where_there_are_no_hard_links(
+    gallery: Gallery, small_blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(path: Path, target: Path) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
+    gallery.rename("person 1", "another name")
+    assert Gallery.open(gallery.path).search(probe(1))[0].identity_name == "another name"
+
+
+def test_a_flipped_bit_in_a_shared_block_is_seen(gallery: Gallery, small_blocks: int) -> None:
+    gallery.add([sample("a", 1)])
+    gallery.add([sample(f"person {seed}", seed) for seed in range(2, 8)])
+    for block in snapshots(gallery)[-1].glob("????????????????*.*"):
+        intact = block.read_bytes()
+        for at in (0, len(intact) // 2, len(intact) - 1):
+            block.write_bytes(intact[:at] + bytes([intact[at] ^ 1]) + intact[at + 1 :])
+            with capture_logs() as logs:
+                assert [person.name for person in Gallery.open(gallery.path).people()] == ["a"]
+            assert [entry["event"] for entry in logs] == ["gallery_snapshot_damaged"]
+        block.write_bytes(intact)
+    assert len(Gallery.open(gallery.path)) == 7
+
+
+def test_a_watching_gallery_keeps_the_blocks_that_stay(gallery: Gallery, small_blocks: int) -> None:
+    gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
+    watching = Gallery.open(gallery.path)
+    gallery.remove("person 4")
+    gallery.add([sample("new", 9)])
+    with pytest.MonkeyPatch.context() as patched:
+        encoded: list[int] = []
+        rotated = search.PersonIndex._rotated
+        patched.setattr(
+            search.PersonIndex, "_rotated", lambda index, rows: encoded.append(len(rows)) or rotated(index, rows)
+        )
+        assert watching.reload_if_changed()
+    assert sum(encoded) == 2 + 2  # the block that lost a sample and the open one; the first block stays
+    assert [found.identity_name for found in watching.search(probe(0, 9))] == ["person 0", "new"]
+    assert watching.search(probe(4))[0].identity_name != "person 4"
+
+
+@pytest.mark.parametrize("codes", [False, True])
+def test_a_search_finds_who_is_in_and_nobody_who_is_out(
+    codes: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """A person enrolled before a search began and not removed until it ended is found, and the other way round."""
+    if codes:
+        request.getfixturevalue("small_blocks")
+    gallery = Gallery.in_memory(MODEL, DIGEST, DIMENSION)
+    people = range(12)
+    inside: dict[int, bool | None] = dict.fromkeys(people, False)
+    stop = threading.Event()
+    wrong: list[object] = []
+    checked = {True: 0, False: 0}
+
+    def search_on(seed: int) -> None:
+        choose = random.Random(seed)
+        while not stop.is_set():
+            who = choose.choice(people)
+            before, changes = inside[who], counts[who]
+            (found,) = gallery.search(probe(who))
+            if before is None or counts[who] != changes:
+                continue
+            checked[before] += 1
+            if (found.identity_name == f"person {who}") != before or (before and found.similarity < 0.9999):
+                wrong.append((who, before, found))
+
+    counts = dict.fromkeys(people, 0)
+    threads = [threading.Thread(target=search_on, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    choose = random.Random(9)
+    for number in range(150):
+        who = choose.choice(people)
+        was, inside[who] = inside[who], None
+        counts[who] += 1
+        if was:
+            gallery.remove(f"person {who}")
+        else:
+            gallery.add([sample(f"person {who}", seed) for seed in (who, 1000 + 50 * number)])
+        inside[who] = not was
+        stop.wait(0.001)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert min(checked.values()) > 20
+
+
 Operation = st.tuples(
     st.sampled_from(["add", "remove", "rename"]), st.integers(0, 4), st.integers(0, 4), st.integers(0, 30)
 )
 
 
-@settings(deadline=None, max_examples=40)
+@pytest.mark.parametrize("codes", [False, True])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(Operation, max_size=15))
 def test_any_sequence_of_changes_is_that_of_a_dictionary(
-    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int, int, int]]
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+    codes: bool,
+    operations: list[tuple[str, int, int, int]],
 ) -> None:
-    folder = tmp_path_factory.mktemp("gallery") / "g"
+    if codes:
+        request.getfixturevalue("small_blocks")
+    change_like_a_dictionary(tmp_path_factory.mktemp("gallery") / "g", operations)
+
+
+def change_like_a_dictionary(folder: Path, operations: list[tuple[str, int, int, int]]) -> None:
     gallery = Gallery.create(folder, MODEL, DIGEST, DIMENSION)
     model: dict[str, set[int]] = {}
     for kind, who, other, seed in operations:
@@ -373,7 +534,9 @@ def test_any_sequence_of_changes_is_that_of_a_dictionary(
 CHURN = """
 import sys
 import numpy as np
+from worker import gallery_state
 from worker.gallery import Gallery, NewSample
+gallery_state.BLOCK_SAMPLES = int(sys.argv[3])
 gallery = Gallery.open(sys.argv[1])
 vectors = np.eye(gallery.dimension, dtype=np.float32)
 number = 0
@@ -393,7 +556,9 @@ def test_a_process_killed_at_any_moment_leaves_an_openable_gallery(gallery: Gall
     root = Path(__file__).resolve().parent.parent
     for round_number in range(6):
         with subprocess.Popen(
-            [sys.executable, "-c", CHURN, str(gallery.path), str(round_number)], stdout=subprocess.PIPE, cwd=root
+            [sys.executable, "-c", CHURN, str(gallery.path), str(round_number), str([8192, 1][round_number % 2])],
+            stdout=subprocess.PIPE,
+            cwd=root,
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"

@@ -1,4 +1,5 @@
 import threading
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.search import NOBODY, PersonIndex, require_unit
+from worker.search import NOBODY, PersonIndex, Representation, representation_for, require_unit
 
 
 def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
@@ -21,14 +22,17 @@ def by_hand(vectors: np.ndarray, owners: np.ndarray, query: np.ndarray) -> list[
     return (ranked + [(NOBODY, -1.0)] * 2)[:2]
 
 
-@settings(deadline=None, max_examples=60)
+@pytest.mark.parametrize("representation", ["flat", "sq8", "rabitq"])
+@settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), samples=st.lists(st.integers(1, 60), min_size=1, max_size=5))
-def test_finds_the_best_person_and_the_best_other_person(seed: int, samples: list[int]) -> None:
+def test_finds_the_best_person_and_the_best_other_person(
+    representation: Representation, seed: int, samples: list[int]
+) -> None:
     rng = np.random.default_rng(seed)
     owners = np.repeat(np.arange(len(samples)), samples)
     vectors = unit(rng, len(owners), 8)
     queries = np.concatenate([unit(rng, 5, 8), vectors[:3]])
-    people, similarities = PersonIndex(vectors, owners).search(queries)
+    people, similarities = PersonIndex(vectors, owners, representation).search(queries)
     for query, found, cosines in zip(queries, people, similarities, strict=True):
         expected = by_hand(vectors, owners, query)
         assert cosines == pytest.approx([cosine for _, cosine in expected], abs=1e-5)
@@ -36,13 +40,14 @@ def test_finds_the_best_person_and_the_best_other_person(seed: int, samples: lis
         assert found[0] != found[1]
 
 
-def test_sees_past_any_number_of_samples_of_the_best_person() -> None:
+@pytest.mark.parametrize("representation", ["flat", "sq8", "rabitq"])
+def test_sees_past_any_number_of_samples_of_the_best_person(representation: Representation) -> None:
     rng = np.random.default_rng(3)
     centre = unit(rng, 1, 16)
-    crowd = centre + 0.01 * rng.normal(size=(500, 16))
+    crowd = centre + 0.01 * rng.normal(size=(2500, 16))
     crowd = (crowd / np.linalg.norm(crowd, axis=1, keepdims=True)).astype(np.float32)
-    vectors, owners = np.concatenate([crowd, -centre]), np.array([0] * 500 + [1])
-    people, similarities = PersonIndex(vectors, owners).search(centre)
+    vectors, owners = np.concatenate([crowd, -centre]), np.array([0] * 2500 + [1])
+    people, similarities = PersonIndex(vectors, owners, representation).search(centre)
     assert people.tolist() == [[0, 1]]
     assert similarities[0, 1] == pytest.approx(-1.0, abs=1e-5)
 
@@ -82,3 +87,78 @@ def test_takes_the_number_of_threads_it_is_given_in_any_thread() -> None:
     thread.start()
     thread.join()
     assert seen == [3]
+
+
+def faces(rng: np.random.Generator, people: int, d: int, samples: int = 3) -> tuple[np.ndarray, ...]:
+    """Samples, a further one of each of the first people, and strangers: two samples of a person are at about 0.6."""
+    spread = np.arange(1, d + 1) ** -0.1
+    centres = rng.normal(size=(people, d)) * spread
+    strangers = rng.normal(size=(100, d)) * spread
+
+    def seen(whom: np.ndarray) -> np.ndarray:
+        vectors = np.sqrt(0.6) * whom + np.sqrt(0.4) * rng.normal(size=whom.shape) * spread
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    return seen(np.repeat(centres, samples, axis=0)), seen(centres[:100]), seen(strangers)
+
+
+@pytest.mark.parametrize(("representation", "d"), [("sq8", 128), ("rabitq", 1024)])
+def test_codes_end_in_the_decisions_of_an_exact_search(representation: Representation, d: int) -> None:
+    vectors, known, strangers = faces(np.random.default_rng(5), 3000, d)
+    owners = np.arange(len(vectors)) // 3
+    queries = np.concatenate([known, strangers])
+    people, similarities = PersonIndex(vectors, owners, representation).search(queries)
+    exact_people, exact = PersonIndex(vectors, owners, "flat").search(queries)
+    accepted, exactly_accepted = similarities[:, 0] > 0.45, exact[:, 0] > 0.45
+    assert 80 < exactly_accepted.sum() < 120
+    assert (accepted == exactly_accepted).all()
+    assert (people[accepted, 0] == exact_people[accepted, 0]).all()
+    same = (people == exact_people) & (np.abs(similarities - exact) < 1e-5)
+    assert same.mean() >= 0.999
+
+
+@pytest.mark.parametrize("representation", ["flat", "sq8", "rabitq"])
+def test_blocks_in_files_are_searched_like_one_array(representation: Representation, tmp_path: Path) -> None:
+    vectors, known, _ = faces(np.random.default_rng(6), 1000, 64)
+    owners = np.arange(len(vectors)) // 3
+    blocks = []
+    for number, block in enumerate(np.split(vectors, [700, 701, 2000])):
+        np.save(tmp_path / f"{number}.npy", block)
+        blocks.append(np.load(tmp_path / f"{number}.npy", mmap_mode="r"))
+    for found, expected in zip(
+        PersonIndex(blocks, owners, representation).search(known),
+        PersonIndex(vectors, owners, representation).search(known),
+        strict=True,
+    ):
+        assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("representation", ["flat", "sq8", "rabitq"])
+def test_an_index_made_from_another_is_that_made_from_nothing(representation: Representation) -> None:
+    vectors, known, strangers = faces(np.random.default_rng(7), 500, 32)
+    first, second, third, new = np.split(vectors, [400, 900, 1200])
+    before = PersonIndex([first, second, third], np.arange(1200) // 3, representation)
+    blocks, owners = [third, first, new], np.arange(len(third) + len(first) + len(new)) // 3
+    queries = np.concatenate([known, strangers])
+    from_before = PersonIndex(blocks, owners, representation, previous=before).search(queries)
+    from_nothing = PersonIndex(np.concatenate(blocks), owners, representation).search(queries)
+    for found, expected in zip(from_before, from_nothing, strict=True):
+        assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("samples", "dimension", "expected"),
+    [(10, 2048, "flat"), (16_384, 2048, "flat"), (16_385, 2048, "rabitq"), (1_000_000, 128, "sq8")],
+)
+def test_the_representation_follows_from_the_size(samples: int, dimension: int, expected: str) -> None:
+    assert representation_for(samples, dimension) == expected
+
+
+def test_refuses_what_it_cannot_represent() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    with pytest.raises(ValueError, match="3 owners"):
+        PersonIndex(vectors, np.arange(3))
+    with pytest.raises(ValueError, match="'flta'"):
+        PersonIndex(vectors, np.arange(4), "flta")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one block"):
+        PersonIndex([], np.arange(0))

@@ -1,19 +1,36 @@
-"""Exact nearest-person search over samples: the only user of FAISS.
+"""Nearest-person search over samples: the only user of FAISS.
 
 A person is as near as their nearest sample, so the runner-up is the best sample of anybody else, however many
 samples the best person has.
+
+Small galleries are compared in float32. Larger ones are scanned as short codes, and the nearest of that scan are
+compared again with the float32 vectors, which may lie in memory-mapped files: similarities are always exact, and only
+a sample that the scan ranks behind all candidates can be missed. Codes depend on nothing but their own vector, so a
+change encodes only what changed.
 """
 
-from typing import Any, Final
+import mmap
+from collections.abc import Sequence
+from typing import Any, Final, Literal, get_args
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import dct
 
 Vectors = NDArray[np.float32]
+Representation = Literal["flat", "sq8", "rabitq"]
 
 NOBODY: Final = -1
 _FIRST_NEIGHBOURS: Final = 8
+# How many the scan gives, how many of them are compared again in any case, and four standard deviations of the
+# scan's error as measured on random unit vectors, times the root of the dimension.
+_SCAN: Final[dict[Representation, tuple[int, int, float]]] = {"sq8": (256, 16, 0.06), "rabitq": (4096, 256, 3.0)}
+_FLAT_BYTES: Final = 128 * 2**20
+_SQ8_DIMENSION: Final = 512
+_SQ8_RANGE: Final = 6.0  # standard deviations of a rotated component; what lies beyond is clipped
+_QUERY_BITS: Final = 4
+_ENCODED_ROWS: Final = 4096
 _UNIT_TOLERANCE: Final = 1e-2  # BF16 networks are normalised in float32: far below; a raw vector is far above
 
 
@@ -35,18 +52,46 @@ def require_unit(vectors: NDArray[Any], dimension: int) -> Vectors:
     return ready
 
 
+def representation_for(samples: int, dimension: int) -> Representation:
+    """How so many vectors are kept for the scan: float32 up to 128 MiB, else codes of 1 byte or 1 bit a dimension."""
+    if samples * dimension * 4 <= _FLAT_BYTES:
+        return "flat"
+    return "sq8" if dimension <= _SQ8_DIMENSION else "rabitq"
+
+
 class PersonIndex:
     """Samples and the people they belong to; never changed once built, so that any thread may search it.
 
-    ``vectors`` float32 (n, d) of unit length; ``owners`` int64 (n,): the person of each, a number from 0 up.
+    ``vectors`` float32 (n, d) of unit length, or a sequence of such blocks: kept, not copied, and read by searches,
+    so they may be memory-mapped. ``owners`` int64 (n,): the person of each row, a number from 0 up.
+    ``representation``: one of those of :func:`representation_for`, by default its choice.
+    ``previous``: an index whose codes are taken over for the blocks that are the same objects.
     """
 
-    def __init__(self, vectors: Vectors, owners: NDArray[np.int64]) -> None:
-        if len(vectors) != len(owners):
-            raise ValueError(f"{len(vectors)} vectors but {len(owners)} owners")
+    def __init__(
+        self,
+        vectors: Vectors | Sequence[Vectors],
+        owners: NDArray[np.int64],
+        representation: Representation | Literal["auto"] = "auto",
+        *,
+        previous: "PersonIndex | None" = None,
+    ) -> None:
+        self._blocks = (vectors,) if isinstance(vectors, np.ndarray) else tuple(vectors)
+        if not self._blocks:
+            raise ValueError("expected one block of vectors or more, got none")
+        self._ends = np.cumsum([len(block) for block in self._blocks])
+        if self._ends[-1] != len(owners):
+            raise ValueError(f"{self._ends[-1]} vectors but {len(owners)} owners")
+        if representation not in ("auto", *get_args(Representation)):
+            raise ValueError(f"no representation is called {representation!r}")
         self._owners = owners
-        self._index = faiss.IndexFlatIP(vectors.shape[1])
-        self._index.add(require_unit(vectors, vectors.shape[1]))
+        dimension = self._blocks[0].shape[1]
+        self.representation: Representation = (
+            representation_for(len(owners), dimension) if representation == "auto" else representation
+        )
+        self._signs = np.random.default_rng(dimension).choice(np.array([-1, 1], np.float32), dimension)
+        self._index = _empty_index(self.representation, dimension)
+        self._fill(previous if previous is not None and previous.representation == self.representation else None)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -66,9 +111,11 @@ class PersonIndex:
         # OpenMP keeps this number for each calling thread, and would otherwise take every core beside the networks.
         faiss.omp_set_num_threads(threads)
         open_rows = np.arange(len(queries))
-        neighbours = min(_FIRST_NEIGHBOURS, len(self))
+        neighbours = min(
+            _FIRST_NEIGHBOURS if self.representation == "flat" else _SCAN[self.representation][0], len(self)
+        )
         while len(open_rows) and neighbours:
-            found, rows = self._index.search(queries[open_rows], neighbours)
+            found, rows = self._nearest(queries[open_rows], neighbours)
             owners = np.where(rows >= 0, self._owners[rows], NOBODY)
             others = (owners != owners[:, :1]) & (owners != NOBODY)
             second = others.argmax(axis=1)
@@ -84,3 +131,101 @@ class PersonIndex:
             open_rows = open_rows[~has_second]
             neighbours = min(neighbours * 4, len(self))
         return people, np.clip(similarities, -1.0, 1.0)
+
+    def _nearest(self, queries: Vectors, neighbours: int) -> tuple[Vectors, NDArray[np.int64]]:
+        """Similarities float32 and rows int64, both (q, neighbours), best first; row -1 where there is none."""
+        if self.representation == "flat":
+            similarities, rows = self._index.search(queries, neighbours)
+            return similarities, rows
+        estimates, rows = self._index.search(self._rotated(queries), neighbours)
+        similarities = np.full(rows.shape, -2.0, np.float32)
+        for query, estimated, own_rows, own in zip(queries, estimates, rows, similarities, strict=True):
+            count = self._compare(query, estimated, own_rows, own)
+            own_rows[count:] = NOBODY
+        order = np.argsort(-similarities, axis=1, kind="stable")
+        return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+    def _compare(self, query: Vectors, estimates: Vectors, rows: NDArray[np.int64], similarities: Vectors) -> int:
+        """Fills in the ``similarities`` of as many ``rows`` as may hold the nearest two people; returns how many."""
+        _, certain, error = _SCAN[self.representation]
+        there = int(np.count_nonzero(rows >= 0))
+        certain = min(certain, there)
+        similarities[:certain] = self._vectors_at(rows[:certain]) @ query
+        owners = self._owners[rows[:certain]]
+        others = similarities[:certain][owners != owners[similarities[:certain].argmax()]]
+        worst = (others.max() if len(others) else -1.0) - error / np.sqrt(self._index.d)
+        count = max(certain, int(np.searchsorted(-estimates[:there], -worst)))
+        similarities[certain:count] = self._vectors_at(rows[certain:count]) @ query
+        return count
+
+    def _vectors_at(self, rows: NDArray[np.int64]) -> Vectors:
+        vectors = np.empty((len(rows), self._index.d), np.float32)
+        order = np.argsort(rows)  # in the order of the files
+        owning, first = np.unique(np.searchsorted(self._ends, rows[order], side="right"), return_index=True)
+        for number, places in zip(owning, np.split(order, first[1:]), strict=False):
+            block = self._blocks[number]
+            vectors[places] = block[rows[places] - (self._ends[number] - len(block))]
+        return vectors
+
+    def _rotated(self, vectors: Vectors) -> Vectors:
+        """A fixed random rotation: it spreads every vector over all dimensions alike, so that one grid fits each."""
+        return np.ascontiguousarray(dct(vectors * self._signs, norm="ortho", axis=1), dtype=np.float32)
+
+    def _fill(self, previous: "PersonIndex | None") -> None:
+        if self.representation == "flat":
+            for block in self._blocks:
+                self._index.add(require_unit(block, self._index.d))
+            return
+        known = {} if previous is None else dict(zip(map(id, previous._blocks), previous._ends, strict=True))
+        codes = _room_for(self._index, int(self._ends[-1]))
+        for block, end in zip(self._blocks, self._ends, strict=True):
+            begin = end - len(block)
+            if previous is not None and id(block) in known:
+                source = known[id(block)]
+                codes[begin:end] = _codes(previous._index)[source - len(block) : source]
+                continue
+            for start in range(0, len(block), _ENCODED_ROWS):
+                part = require_unit(block[start : start + _ENCODED_ROWS], self._index.d)
+                codes[begin + start : begin + start + len(part)] = self._index.sa_encode(self._rotated(part))
+            _release(block)
+
+
+def _empty_index(representation: Representation, dimension: int) -> Any:
+    """An index for rotated vectors whose codes depend on no other vector: neither is fitted to data."""
+    if representation == "flat":
+        return faiss.IndexFlatIP(dimension)
+    if representation == "sq8":
+        index: Any = faiss.IndexScalarQuantizer(
+            dimension, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
+        )
+        edge = np.full((1, dimension), _SQ8_RANGE / np.sqrt(dimension), np.float32)
+        index.train(np.concatenate([-edge, edge]))
+        return index
+    # 1 bit a dimension, after Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors", 2024
+    index = faiss.IndexRaBitQ(dimension, faiss.METRIC_INNER_PRODUCT)
+    index.train(np.zeros((2, dimension), np.float32))
+    index.qb = _QUERY_BITS
+    return index
+
+
+def _room_for(index: Any, samples: int) -> NDArray[np.uint8]:
+    index.codes.resize(samples * index.code_size)
+    index.ntotal = samples
+    return _codes(index)
+
+
+def _codes(index: Any) -> NDArray[np.uint8]:
+    """The codes of ``index``, uint8 (n, bytes): a view."""
+    if not index.ntotal:
+        return np.empty((0, index.code_size), np.uint8)
+    view: NDArray[np.uint8] = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
+    return view.reshape(index.ntotal, index.code_size)
+
+
+def _release(block: Vectors) -> None:
+    """Gives the pages of a memory-mapped block back: the few that searches need are read again."""
+    owner: Any = block
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)

@@ -9,11 +9,13 @@ Layout of the folder::
         ...
 
 The name vouches for the manifest and the manifest for the files, so that no flipped bit goes unseen; a process
-killed at any moment leaves either the old or the new version in use.
+killed at any moment leaves either the old or the new version in use. Large files that stay as they are can be shared:
+a version then holds a hard link to what the version before wrote.
 """
 
 import hashlib
 import json
+import mmap
 import os
 import re
 import secrets
@@ -37,13 +39,16 @@ _LOCK_TIMEOUT_S: Final = 30.0
 _log = get_logger(__name__)
 
 
+Content = bytes | mmap.mmap
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One intact version: its number, its manifest and the bytes of its files."""
+    """One intact version: its number, its manifest and the content of its files, memory-mapped where shared."""
 
     version: int
     manifest: dict[str, Any]
-    files: dict[str, bytes]
+    files: dict[str, Content]
 
 
 class SnapshotStore:
@@ -53,6 +58,8 @@ class SnapshotStore:
         self.folder = folder
         self._snapshots = folder / "snapshots"
         self._current = folder / "CURRENT"
+        self._digests: dict[str, str] = {}
+        self._verified: dict[tuple[int, ...], str] = {}
 
     def exists(self) -> bool:
         """Whether anything was ever committed here."""
@@ -101,7 +108,7 @@ class SnapshotStore:
                 _log.warning("gallery_pointer_damaged", gallery=str(self.folder), file="CURRENT")
             for name in reversed(names):
                 try:
-                    return _load(self._snapshots / name)
+                    return self._load(self._snapshots / name)
                 except (OSError, ValueError) as error:
                     if self._pointer() != pointed_to:
                         break  # replaced and pruned while it was being read: begin again with its successor
@@ -114,38 +121,94 @@ class SnapshotStore:
                     "or remove it and enroll the photos again"
                 )
 
-    def write(self, files: Mapping[str, bytes], fields: Mapping[str, Any]) -> int:
-        """Makes ``files`` the snapshot in use and returns its version; call inside :meth:`locked`.
+    def write(
+        self, files: Mapping[str, Content], fields: Mapping[str, Any], shared: Mapping[str, bytes | None] | None = None
+    ) -> tuple[int, dict[str, Content]]:
+        """Makes ``files`` and ``shared`` the snapshot in use; call inside :meth:`locked`.
 
-        ``fields`` go into the manifest. Old snapshots are pruned, and so is what killed writers left behind.
+        ``fields`` go into the manifest; what is memory-mapped in ``files`` will be so again when it is read. A shared
+        file without content is the one of that name in the snapshot read or written last: it is linked, not copied,
+        so its name must be given to no other content. Returns the new version and the shared files that came with
+        content, memory-mapped. Old snapshots are pruned, and so is what killed writers left behind.
 
         Raises:
             GalleryError: the folder cannot be written; the snapshot in use stays as it was.
         """
-        names = self._names()
+        names, shared = self._names(), shared or {}
         version = 1 + max((_version(name) for name in names), default=0)
-        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        manifest = json.dumps({**fields, "version": version, "files": digests}, indent=1).encode()
+        new = {**files, **{name: content for name, content in shared.items() if content is not None}}
+        digests = {name: self._digests[name] for name in shared if name not in new}
+        digests |= {name: hashlib.sha256(content).hexdigest() for name, content in new.items()}
+        mapped = [*shared, *(name for name, content in files.items() if isinstance(content, mmap.mmap))]
+        manifest = json.dumps({**fields, "version": version, "files": digests, "mapped": mapped}, indent=1).encode()
         name = f"{version:08d}-{hashlib.sha256(manifest).hexdigest()}"
         draft = self._snapshots / f".draft-{secrets.token_hex(8)}"
         try:
             self._remove_drafts()
             draft.mkdir(parents=True)
-            for file_name, content in {**files, MANIFEST: manifest}.items():
+            for file_name, content in {**new, MANIFEST: manifest}.items():
                 _write_durably(draft / file_name, content)
+            for file_name in shared:
+                if file_name not in new:
+                    self._link(names, draft / file_name)
             _sync_folder(draft)
             draft.rename(self._snapshots / name)
             _sync_folder(self._snapshots)
+            stored: dict[str, Content] = {
+                file: self._map(self._snapshots / name / file, digests[file]) for file in shared if file in new
+            }
             pointer = self.folder / "CURRENT.draft"
             _write_durably(pointer, name.encode())
             pointer.replace(self._current)
             _sync_folder(self.folder)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise _unwritable(self.folder, error) from None
+        self._digests = digests
         for old in [*names, name][:-KEPT_SNAPSHOTS]:
             shutil.rmtree(self._snapshots / old, ignore_errors=True)
-        return version
+        return version, stored
+
+    def _load(self, folder: Path) -> Snapshot:
+        digest_of_manifest = folder.name.split("-", 1)[1]
+        raw = (folder / MANIFEST).read_bytes()
+        if hashlib.sha256(raw).hexdigest() != digest_of_manifest:
+            raise ValueError(f"{MANIFEST} does not match its digest")
+        manifest = json.loads(raw)
+        digests, mapped = manifest["files"], manifest.get("mapped", [])
+        files: dict[str, Content] = {}
+        for name, digest in digests.items():
+            if name in mapped:
+                files[name] = self._map(folder / name, digest)
+                continue
+            content = (folder / name).read_bytes()
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ValueError(f"{name} does not match its digest")
+            files[name] = content
+        self._digests = digests
+        return Snapshot(manifest["version"], manifest, files)
+
+    def _map(self, path: Path, digest: str) -> mmap.mmap:
+        """The file memory-mapped; one whose digest was right before is not read again until it changes."""
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+            if self._verified.get(seen) != digest:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    raise ValueError(f"{path.name} does not match its digest")
+                self._verified[seen] = digest
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _link(self, names: list[str], target: Path) -> None:
+        """Makes ``target`` the file of its name in the newest of the snapshots ``names`` that has it."""
+        holders = (self._snapshots / name / target.name for name in reversed(names))
+        source = next((path for path in holders if path.exists()), None)
+        if source is None:
+            raise FileNotFoundError(2, f"{target.name} is gone")
+        try:
+            target.hardlink_to(source)
+        except OSError:  # a file system without hard links
+            _write_durably(target, source.read_bytes())
 
     def _names(self) -> list[str]:
         try:
@@ -183,31 +246,20 @@ class MemoryStore:
     def read(self) -> Snapshot:
         return self._snapshot
 
-    def write(self, files: Mapping[str, bytes], fields: Mapping[str, Any]) -> int:
-        version = self._snapshot.version + 1
-        self._snapshot = Snapshot(version, dict(fields), dict(files))
-        return version
+    def write(
+        self, files: Mapping[str, Content], fields: Mapping[str, Any], shared: Mapping[str, bytes | None] | None = None
+    ) -> tuple[int, dict[str, Content]]:
+        version, kept, shared = self._snapshot.version + 1, self._snapshot.files, shared or {}
+        stored = {name: kept[name] if content is None else content for name, content in shared.items()}
+        self._snapshot = Snapshot(version, dict(fields), {**files, **stored})
+        return version, stored
 
 
 def _version(name: str) -> int:
     return int(name.split("-", 1)[0])
 
 
-def _load(folder: Path) -> Snapshot:
-    digest_of_manifest = folder.name.split("-", 1)[1]
-    raw = (folder / MANIFEST).read_bytes()
-    if hashlib.sha256(raw).hexdigest() != digest_of_manifest:
-        raise ValueError(f"{MANIFEST} does not match its digest")
-    manifest = json.loads(raw)
-    files = {}
-    for name, digest in manifest["files"].items():
-        files[name] = (folder / name).read_bytes()
-        if hashlib.sha256(files[name]).hexdigest() != digest:
-            raise ValueError(f"{name} does not match its digest")
-    return Snapshot(manifest["version"], manifest, files)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
+def _write_durably(path: Path, content: Content) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -222,7 +274,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _unwritable(folder: Path, error: OSError) -> GalleryError:
-    return GalleryError(
-        f"gallery {folder} cannot be written: {error.strerror or error}; check its permissions and free space"
-    )
+def _unwritable(folder: Path, error: OSError | ValueError) -> GalleryError:
+    reason = getattr(error, "strerror", None) or error
+    return GalleryError(f"gallery {folder} cannot be written: {reason}; check its permissions and free space")
