@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 SOURCES = sorted((REPOSITORY / "worker").rglob("*.py"))
 # Only these may read the environment; the second kind hands it on to a process of its own.
-ENVIRONMENT_OWNERS = {"config.py", "engines/keras.py", "networks/conversion.py", "networks/parity.py"}
+ENVIRONMENT_OWNERS = {"config.py", "bench/live.py", "engines/keras.py", "networks/conversion.py", "networks/parity.py"}
 
 # dlib-bin does not say that it provides dlib; gi belongs to the system's own Python.
 _UNLISTED = {"dlib": "dlib-bin"}
