@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker import search
 from worker.search import NOBODY, PersonIndex, Representation, representation_for, require_unit
 
 
@@ -162,3 +163,17 @@ def test_refuses_what_it_cannot_represent() -> None:
         PersonIndex(vectors, np.arange(4), "flta")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="one block"):
         PersonIndex([], np.arange(0))
+
+
+@pytest.mark.parametrize("representation", ["sq8", "rabitq"])
+def test_threads_that_share_the_rows_of_a_query_find_the_same(
+    representation: Representation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_SHARED_ROWS", 0)
+    vectors, known, strangers = faces(np.random.default_rng(8), 2000, 64)
+    index = PersonIndex(vectors, np.arange(len(vectors)) // 3, representation)
+    for query in [*known[:20], *strangers[:20]]:
+        for found, expected in zip(index.search(query[None], threads=3), index.search(query[None]), strict=True):
+            assert found == pytest.approx(expected)
+    for found, expected in zip(index.search(known, threads=3), index.search(known), strict=True):
+        assert found == pytest.approx(expected)

@@ -11,6 +11,7 @@ change encodes only what changed.
 
 import mmap
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, get_args
 
 import faiss
@@ -25,12 +26,13 @@ NOBODY: Final = -1
 _FIRST_NEIGHBOURS: Final = 8
 # How many the scan gives, how many of them are compared again in any case, and four standard deviations of the
 # scan's error as measured on random unit vectors, times the root of the dimension.
-_SCAN: Final[dict[Representation, tuple[int, int, float]]] = {"sq8": (256, 16, 0.06), "rabitq": (4096, 256, 3.0)}
+_SCAN: Final[dict[Representation, tuple[int, int, float]]] = {"sq8": (256, 16, 0.06), "rabitq": (4096, 256, 3.1)}
 _FLAT_BYTES: Final = 128 * 2**20
 _SQ8_DIMENSION: Final = 512
 _SQ8_RANGE: Final = 6.0  # standard deviations of a rotated component; what lies beyond is clipped
 _QUERY_BITS: Final = 4
 _ENCODED_ROWS: Final = 4096
+_SHARED_ROWS: Final = 100_000
 _UNIT_TOLERANCE: Final = 1e-2  # BF16 networks are normalised in float32: far below; a raw vector is far above
 
 
@@ -108,14 +110,13 @@ class PersonIndex:
         queries = require_unit(queries, self._index.d)
         people = np.full((len(queries), 2), NOBODY, np.int64)
         similarities = np.full((len(queries), 2), -1.0, np.float32)
-        # OpenMP keeps this number for each calling thread, and would otherwise take every core beside the networks.
-        faiss.omp_set_num_threads(threads)
+        _use_threads(threads)
         open_rows = np.arange(len(queries))
         neighbours = min(
             _FIRST_NEIGHBOURS if self.representation == "flat" else _SCAN[self.representation][0], len(self)
         )
         while len(open_rows) and neighbours:
-            found, rows = self._nearest(queries[open_rows], neighbours)
+            found, rows = self._nearest(queries[open_rows], neighbours, threads)
             owners = np.where(rows >= 0, self._owners[rows], NOBODY)
             others = (owners != owners[:, :1]) & (owners != NOBODY)
             second = others.argmax(axis=1)
@@ -132,18 +133,38 @@ class PersonIndex:
             neighbours = min(neighbours * 4, len(self))
         return people, np.clip(similarities, -1.0, 1.0)
 
-    def _nearest(self, queries: Vectors, neighbours: int) -> tuple[Vectors, NDArray[np.int64]]:
+    def _nearest(self, queries: Vectors, neighbours: int, threads: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Similarities float32 and rows int64, both (q, neighbours), best first; row -1 where there is none."""
         if self.representation == "flat":
             similarities, rows = self._index.search(queries, neighbours)
             return similarities, rows
-        estimates, rows = self._index.search(self._rotated(queries), neighbours)
+        estimates, rows = self._scan(self._rotated(queries), neighbours, threads)
         similarities = np.full(rows.shape, -2.0, np.float32)
         for query, estimated, own_rows, own in zip(queries, estimates, rows, similarities, strict=True):
             count = self._compare(query, estimated, own_rows, own)
             own_rows[count:] = NOBODY
         order = np.argsort(-similarities, axis=1, kind="stable")
         return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+    def _scan(self, rotated: Vectors, neighbours: int, threads: int) -> tuple[Vectors, NDArray[np.int64]]:
+        """Estimated similarities and rows, both (q, neighbours), best first."""
+        parts = threads if len(rotated) < threads and len(self) >= _SHARED_ROWS else 1
+        if parts == 1:  # FAISS shares the queries of a batch out among the threads, but never the rows of one query
+            estimates, rows = self._index.search(rotated, neighbours)
+            return estimates, rows
+        bounds = np.linspace(0, len(self), parts + 1).astype(int).tolist()
+
+        def scan(first: int, last: int) -> tuple[Vectors, NDArray[np.int64]]:
+            _use_threads(1)
+            parameters = _parameters(self.representation, faiss.IDSelectorRange(first, last))
+            estimates, rows = self._index.search(rotated, neighbours, params=parameters)
+            return estimates, rows
+
+        with ThreadPoolExecutor(parts) as pool:
+            found = list(pool.map(scan, bounds[:-1], bounds[1:]))
+        estimates, rows = (np.concatenate(column, axis=1) for column in zip(*found, strict=True))
+        order = np.argsort(np.where(rows >= 0, -estimates, np.inf), axis=1)[:, :neighbours]
+        return np.take_along_axis(estimates, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
     def _compare(self, query: Vectors, estimates: Vectors, rows: NDArray[np.int64], similarities: Vectors) -> int:
         """Fills in the ``similarities`` of as many ``rows`` as may hold the nearest two people; returns how many."""
@@ -208,6 +229,20 @@ def _empty_index(representation: Representation, dimension: int) -> Any:
     return index
 
 
+def _parameters(representation: Representation, selector: Any) -> Any:
+    kinds: dict[str, tuple[Any, dict[str, int]]] = {
+        "sq8": (faiss.SearchParameters, {}),
+        "rabitq": (faiss.RaBitQSearchParameters, {"qb": _QUERY_BITS}),
+    }
+    kind, options = kinds[representation]
+    return kind(sel=selector, **options)
+
+
+def _use_threads(threads: int) -> None:
+    # OpenMP keeps this number for each calling thread, and would otherwise take every core beside the networks.
+    faiss.omp_set_num_threads(threads)
+
+
 def _room_for(index: Any, samples: int) -> NDArray[np.uint8]:
     index.codes.resize(samples * index.code_size)
     index.ntotal = samples
@@ -227,5 +262,5 @@ def _release(block: Vectors) -> None:
     owner: Any = block
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    if isinstance(owner, mmap.mmap):
+    if isinstance(owner, mmap.mmap) and not block.flags.writeable:  # a private change would be lost
         owner.madvise(mmap.MADV_DONTNEED)
