@@ -12,6 +12,8 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	&& { command -v $$p; break; }; done)
 OUTPUT ?= demo-output
 JSON ?= bench-results.json
+BENCH_DATA ?= $(or $(FACESTREAM_TEST_DATA),$(wildcard ../shared/data))
+BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
 .PHONY: help
@@ -44,7 +46,7 @@ fault: $(VENV)/.test system-parts  ## the tests that break Redis, cameras and wo
 
 .PHONY: bench
 bench: $(VENV)/.bench  ## this machine's speed beside the peers; JSON=FILE names the result
-	$(VENV)/bin/facestream bench --json | tee $(JSON)
+	$(VENV)/bin/facestream bench --save $(JSON) $(if $(BENCH_DATA),--data $(BENCH_DATA)) $(BENCH_ARGS)
 
 .PHONY: venv
 venv: $(VENV)/.test  ## the virtual environment for development
@@ -90,7 +92,9 @@ $(VENV)/.test: $(VENV)/.core requirements-test.txt
 
 # facenet-pytorch asks for old versions of NumPy and torch, and runs with new ones. pip, not uv: pip's settings
 # may offer a build of torch for the processor, which spares gigabytes.
+# A peer that cannot be installed is no failure: its row says so.
 $(VENV)/.bench: $(VENV)/.test
-	$(PY) -m pip install -qq torch==2.13.0
-	$(PY) -m pip install -qq --no-deps facenet-pytorch==2.6.0
+	-$(PY) -m pip install -qq torch==2.13.0
+	-$(PY) -m pip install -qq --no-deps facenet-pytorch==2.6.0
+	-$(PY) -m pip install -qq onnx onnxruntime psutil
 	@touch $@

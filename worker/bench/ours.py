@@ -89,7 +89,9 @@ def chain_runs(
     """What the worker sees in the clip as it ships (``fast``), and with every frame searched (``every``)."""
     fast = chain_config([clip], gallery, model, models_dir, redis_url, min_face_px)
     cameras = tuple(camera.model_copy(update={"policy": "every"}) for camera in fast.cameras)
-    nothing_left_out = {"interval_s": 0.0, "settled_interval_s": 0.0, "motion_gate": False}
+    nothing_left_out = {
+        "interval_s": 0.0, "settled_interval_s": 0.0, "search_interval_s": 0.0, "motion_gate": False,
+    }  # fmt: skip
     detection = fast.detection.model_copy(update=nothing_left_out)
     every = fast.model_copy(update={"cameras": cameras, "detection": detection})
     return {
@@ -111,7 +113,7 @@ def search(folder: str, people: int, samples: int, queries: int) -> Mapping[str,
     """The worker's own index of ``people`` with ``samples`` vectors each, asked one query at a time."""
     blocks = vectors.stored(Path(folder), people, samples)
     before_mb = vectors.own_memory_mb()
-    index = PersonIndex(blocks, np.repeat(np.arange(people), samples))
+    index = PersonIndex(np.concatenate(blocks), np.repeat(np.arange(people), samples))
     asked, threads = vectors.queries(people, samples, queries), len(os.sched_getaffinity(0))
 
     def ask() -> list[list[float]]:
@@ -119,6 +121,10 @@ def search(folder: str, people: int, samples: int, queries: int) -> Mapping[str,
         return [[float(who[0, 0]), float(similarity[0, 0])] for who, similarity in answers]
 
     def describe(found: list[list[float]]) -> dict[str, Any]:
-        return {"found": found, "memory_mb": vectors.own_memory_mb() - before_mb, "kind": index.representation}
+        return {
+            "found": found,
+            "memory_mb": vectors.own_memory_mb() - before_mb,
+            "kind": getattr(index, "representation", "flat"),
+        }
 
     return {"query": (ask, describe)}

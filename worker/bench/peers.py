@@ -83,7 +83,7 @@ def _provide_torchvision(torch: Any) -> None:
         # Groups that lie apart never meet.
         moved = found + (groups.numpy() * (found.max(initial=0) - found.min(initial=0) + 1))[:, None]
         rectangles = np.concatenate([moved[:, :2], moved[:, 2:] - moved[:, :2]], axis=1)
-        kept = cv2.dnn.NMSBoxes(rectangles.tolist(), scores.tolist(), -np.inf, threshold)
+        kept = cv2.dnn.NMSBoxes(rectangles.tolist(), scores.tolist(), 0.0, threshold)
         return torch.as_tensor(np.asarray(kept, np.int64).reshape(-1))
 
     for name in ("torchvision", "torchvision.ops", "torchvision.ops.boxes", "torchvision.transforms"):
