@@ -113,7 +113,7 @@ def search(folder: str, people: int, samples: int, queries: int) -> Mapping[str,
     """The worker's own index of ``people`` with ``samples`` vectors each, asked one query at a time."""
     blocks = vectors.stored(Path(folder), people, samples)
     before_mb = vectors.own_memory_mb()
-    index = PersonIndex(np.concatenate(blocks), np.repeat(np.arange(people), samples))
+    index = PersonIndex(blocks, np.repeat(np.arange(people), samples))
     asked, threads = vectors.queries(people, samples, queries), len(os.sched_getaffinity(0))
 
     def ask() -> list[list[float]]:
@@ -124,7 +124,7 @@ def search(folder: str, people: int, samples: int, queries: int) -> Mapping[str,
         return {
             "found": found,
             "memory_mb": vectors.own_memory_mb() - before_mb,
-            "kind": getattr(index, "representation", "flat"),
+            "kind": index.representation,
         }
 
     return {"query": (ask, describe)}
