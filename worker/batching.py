@@ -221,22 +221,29 @@ class Batcher:
         found.close(discard="removed")
         self._notify()
 
-    def next_batch(self, timeout_s: float) -> list[Frame] | None:
-        """Up to ``max_frames`` frames, one of each camera: what the next one is worth depends on this one's outcome.
+    @property
+    def waiting(self) -> int:
+        """How many cameras have a frame that nobody has taken yet."""
+        with self._changed:
+            return self._ready()
+
+    def next_batch(self, timeout_s: float, most: int | None = None) -> list[Frame] | None:
+        """Up to ``max_frames`` frames, and no more than ``most``, one of each camera: what the next one is worth
+        depends on this one's outcome.
 
         Once there is a frame, waits up to ``max_wait_s`` for the cameras that have none yet. Returns ``[]`` where
         none came within ``timeout_s``, and None when there are cameras and all of them are closed and empty.
         """
         deadline = time.monotonic() + timeout_s
+        most = min(most or self._config.max_frames, self._config.max_frames)
         while True:
             with self._changed:
                 self._changed.wait_for(self._may_return, max(0.0, deadline - time.monotonic()))
                 if not self._ready():
                     return None if self._all_exhausted() else []
-                self._changed.wait_for(self._complete, self._config.max_wait_s)
+                self._changed.wait_for(lambda: self._complete(most), self._config.max_wait_s)
                 turns = list(self._buffers)
-                self._buffers.rotate(-min(len(turns), self._config.max_frames))
-            frames = self._gather(turns)
+            frames = self._gather(turns, most)
             if frames:
                 return frames
 
@@ -249,21 +256,29 @@ class Batcher:
     def _may_return(self) -> bool:
         return self._ready() > 0 or self._all_exhausted()
 
-    def _complete(self) -> bool:
+    def _complete(self, most: int) -> bool:
         """Nothing is gained by waiting: the batch is full, or each camera that can still send has sent."""
-        if self._ready() >= self._config.max_frames:
+        if self._ready() >= most:
             return True
         return all(len(buffer) or buffer.closed for buffer in self._buffers)
 
-    def _gather(self, turns: list[FrameBuffer]) -> list[Frame]:
+    def _gather(self, turns: list[FrameBuffer], most: int) -> list[Frame]:
+        """The cameras whose frames are taken go to the end of the queue."""
         frames: list[Frame] = []
         for buffer in turns:
-            if len(frames) == self._config.max_frames:
+            if len(frames) == most:
                 break
             frame = self._next_due(buffer)
             if frame is not None:
                 frames.append(frame)
+                self._to_the_end(buffer)
         return frames
+
+    def _to_the_end(self, buffer: FrameBuffer) -> None:
+        with self._changed:
+            if buffer in self._buffers:
+                self._buffers.remove(buffer)
+                self._buffers.append(buffer)
 
     def _next_due(self, buffer: FrameBuffer) -> Frame | None:
         """The camera's next frame that is fresh, due and can be converted."""

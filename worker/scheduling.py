@@ -47,13 +47,21 @@ class _Watch:
 class Schedule:
     """When each camera's next frame is searched. Safe to call from decode threads and the pipeline's.
 
-    The cameras named in ``always`` have every frame searched.
+    The cameras named in ``always`` have every frame searched. ``most_frames`` is how many frames a batch may hold at
+    the moment: small batches are decided sooner.
     """
 
     def __init__(
-        self, config: DetectionConfig, observer: Observer | None = None, *, always: Collection[str] = ()
+        self,
+        config: DetectionConfig,
+        observer: Observer | None = None,
+        *,
+        always: Collection[str] = (),
+        max_frames: int = 8,
     ) -> None:
         self._config = config
+        self._max_frames = max_frames
+        self.most_frames = max_frames
         self._always = frozenset(always)
         self._observer = observer or Observer()
         self._watches: dict[str, _Watch] = {}
@@ -92,15 +100,19 @@ class Schedule:
         """What the search of a camera has shown it to be worth."""
         self._watch(camera_id).attention = attention
 
-    def lagged(self, lag_s: float) -> None:
-        """How old the oldest live frame of a batch was when its events were decided; stretches or relaxes the
-        intervals by a step."""
+    def lagged(self, lag_s: float, rounds: float = 1.0) -> None:
+        """How old the oldest live frame of a batch was when its events were decided, and how many such batches it
+        takes to serve every camera that waits. Fits the size of batches and the intervals to it, by a step."""
         if lag_s > _LAG_TARGET_S:
+            self.most_frames = max(1, self.most_frames // 2)
+        elif lag_s < _LAG_TARGET_S / 2:
+            self.most_frames = min(self._max_frames, self.most_frames + 1)
+        if lag_s * rounds > _LAG_TARGET_S:
             for attention in _ORDER:
                 if self._stretch[attention] < _STRETCH_MAX:
                     self._stretch[attention] = min(_STRETCH_MAX, self._stretch[attention] * _STRETCH_STEP)
                     return
-        elif lag_s < _LAG_TARGET_S / 2:
+        elif lag_s * rounds < _LAG_TARGET_S / 2:
             for attention in reversed(_ORDER):
                 if self._stretch[attention] > 1.0:
                     self._stretch[attention] = max(1.0, self._stretch[attention] / _STRETCH_STEP)

@@ -138,7 +138,7 @@ class Service:
         buffers = {
             camera.id: FrameBuffer.for_camera(camera, config.batching, self._observer) for camera in config.cameras
         }
-        schedule = Schedule(config.detection, self._observer, always=whole)
+        schedule = Schedule(config.detection, self._observer, always=whole, max_frames=config.batching.max_frames)
         look_interval_s = min(config.detection.interval_s, config.detection.settled_interval_s)
         readers = [
             CameraReader(
@@ -184,7 +184,7 @@ class Service:
         beat = health.watch("pipeline", STUCK_AFTER_S)
         while not self._stop.is_set():
             beat()
-            frames = batcher.next_batch(IDLE_TICK_S)
+            frames = batcher.next_batch(IDLE_TICK_S, schedule.most_frames)
             if frames is None:
                 return
             if frames:
@@ -195,7 +195,7 @@ class Service:
                 schedule.attend(frame.camera_id, pipeline.attention(frame.camera_id))
             # Once a batch: a step for each of its frames would shed far more than the lag asks for.
             if lags_s := [now - frame.received_monotonic_s for frame in frames if frame.camera_id in live]:
-                schedule.lagged(max(lags_s))
+                schedule.lagged(max(lags_s), max(1.0, batcher.waiting / len(frames)))
             for camera_id in live:
                 last = newest.get(camera_id)
                 if last and now - last.received_monotonic_s > IDLE_TICK_S:

@@ -62,13 +62,14 @@ class Worker:
     def run(self, seconds: float) -> None:
         while self.clock.now_s < seconds:
             self._read_what_has_come()
-            frames = self.batcher.next_batch(0.0) or []
+            frames = self.batcher.next_batch(0.0, self.schedule.most_frames) or []
             self.clock.now_s += self.detector_s * len(frames) if frames else FRAME_S
             for frame in frames:
                 self.looks[frame.camera_id] += 1
             if frames:
+                self._read_what_has_come()
                 self.lags_s.append(self.clock.now_s - min(frame.received_monotonic_s for frame in frames))
-                self.schedule.lagged(self.lags_s[-1])
+                self.schedule.lagged(self.lags_s[-1], max(1.0, self.batcher.waiting / len(frames)))
 
     def _read_what_has_come(self) -> None:
         while self.read * FRAME_S <= self.clock.now_s:
@@ -99,7 +100,6 @@ def test_settled_cameras_give_way_when_the_detector_is_too_slow(clock: Clock) ->
     worker = Worker({**dict.fromkeys(calm, "settled"), "busy": "deciding"}, 0.055, clock)
     worker.run(30.0)
     assert all(worker.account.frames[camera_id, "load"] > 100 for camera_id in calm)
-    assert worker.account.frames["busy", "load"] == 0
     assert worker.looks["busy"] > 1.2 * max(worker.looks[camera_id] for camera_id in calm)
 
 
@@ -107,7 +107,8 @@ def test_lag_does_not_grow_however_slow_the_detector(clock: Clock) -> None:
     worker = Worker({f"camera-{n}": "deciding" for n in range(8)}, 0.1, clock)
     worker.run(60.0)
     half = len(worker.lags_s) // 2
-    assert max(worker.lags_s[half:]) <= max(worker.lags_s[:half]) + FRAME_S
+    assert worker.lags_s[0] >= 0.8
+    assert max(worker.lags_s[half:]) < 0.5
     assert min(worker.looks.values()) > 0.5 * max(worker.looks.values())
 
 
