@@ -201,7 +201,8 @@ class Service:
                 if last and now - last.received_monotonic_s > IDLE_TICK_S:
                     silence_s = now - last.received_monotonic_s
                     idle = partial(pipeline.idle, camera_id, last.pts_s + silence_s)
-                    self._emit(self._at_switch(pipeline, recorder, idle), publisher, newest)
+                    # No frame causes what falls due by time alone: it has no latency.
+                    self._emit(self._at_switch(pipeline, recorder, idle), publisher, {})
 
     def _at_switch(self, pipeline: Pipeline, recorder: Recorder, step: Callable[[], list[Event]]) -> list[Event]:
         """The events of ``step``; where the gallery was switched to another model, those of going on with that one."""
