@@ -304,7 +304,10 @@ def _load_aligner(manifest: Manifest, files: dict[str, Path]) -> Aligner:
 
 def _known(precision: str) -> str:
     if precision not in {"fp32", "bf16"}:
-        raise ModelError(f"precision '{precision}' is not available for embedding yet: take auto, fp32 or bf16")
+        raise ModelError(
+            f"precision '{precision}' is none of auto, fp32 and bf16; INT8 is a model of its own: "
+            "make it with 'facestream models quantize'"
+        )
     return precision
 
 
