@@ -243,12 +243,25 @@ def test_embeddings_agree_by_row_and_a_corrupted_batch_shows(tmp_path: Path) -> 
 
 
 def test_a_missing_peer_leaves_our_own_number_and_its_name(tmp_path: Path) -> None:
-    start = answering({"detectors": FACES}, {"facenet_pytorch": "facenet_pytorch is not installed"})
+    start = answering({"detectors": 4 * FACES}, {"facenet_pytorch": "facenet_pytorch is not installed"})
     setup = Setup(lambda: material(tmp_path), rounds=1, wanted=only("detect_1080p/facenet_pytorch"), start=start)
     (row,) = detection.measure(setup)
-    assert row.ours == 31.25
+    assert row.ours == 62.5
     assert (row.peer, row.ratio, row.agree) == (None, None, None)
     assert "facenet_pytorch is not installed" in row.note
+
+
+@pytest.mark.parametrize(("images_of_16", "agree"), [(16, True), (15, True), (7, False)])
+def test_a_larger_batch_is_compared_in_the_frames_that_both_took(
+    tmp_path: Path, images_of_16: int, agree: bool
+) -> None:
+    """The first 8 frames are enough; an answer that lacks one of them does not agree."""
+    start = answering({"detectors": 4 * FACES, "mtcnn": (8 * FACES)[:images_of_16]})
+    (row,) = detection.measure(
+        Setup(lambda: material(tmp_path), rounds=1, wanted=only("detect_1080p/mtcnn"), start=start)
+    )
+    assert "batch16" in row.note
+    assert row.agree is agree
 
 
 def test_our_own_failure_leaves_no_number(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ class Comparison:
 class Family:
     """Comparisons that share contestants.
 
-    ``items``: how many frames or faces each work takes. ``unit`` is ``ms/...`` for the time of one item, else items
+    ``items``: how many frames or faces each work takes and answers for; works that take fewer take the first of the
+    others'. ``unit`` is ``ms/...`` for the time of one item, else items
     a second.
     """
 
@@ -94,7 +95,8 @@ class Family:
             missing = {name: results.problem(name) for name in (work.partition("/")[0] for work in comparison.peers)}
             why = joined(*(f"{name}: {problem}" for name, problem in missing.items()))
             return compared(comparison.name, self._values(ours, results), [], self.unit, note=joined(why))
-        verdict = comparison.judge(results.answer(peer), results.answer(ours))
+        both = min(self.items[ours], self.items[peer])
+        verdict = comparison.judge(results.answer(peer)[:both], results.answer(ours)[:both])
         best = f"the peer's best: {peer.partition('/')[2]}" if len(comparison.peers) > 1 else ""
         return compared(
             comparison.name,

@@ -16,6 +16,7 @@ NAMES: Final = (
     "detect_1080p/facenet_pytorch",
 )
 
+_FRAMES: Final = 8
 _ORACLE: Final = partial(same_faces, by="mtcnn")
 # facenet-pytorch cuts crops otherwise and has a lower last threshold, so that its boxes differ from mtcnn's too.
 _COUSIN: Final = partial(same_faces, overlap=0.5, by="facenet-pytorch")
@@ -24,17 +25,17 @@ _COUSIN: Final = partial(same_faces, overlap=0.5, by="facenet-pytorch")
 def measure(setup: Setup) -> Iterator[Row]:
     """A row for each of :data:`NAMES` that is wanted."""
     if any(map(setup.wanted, NAMES)):
-        yield from family(setup.material, frames=8 if setup.quick else 16).measure(setup)
+        yield from family(setup.material, large_batch=not setup.quick).measure(setup)
 
 
-def family(material: Material, frames: int) -> Family:
-    """``frames``: how many each side takes in a turn; a multiple of 8."""
-    batches = tuple(size for size in (8, 16) if size <= frames)
-    counts = {"single": (min(frames, 8), 1)} | {f"batch{size}": (frames, size) for size in batches}
+def family(material: Material, *, large_batch: bool = True) -> Family:
+    """Each side takes 8 frames a turn; mtcnn in a ``large_batch`` 16."""
+    counts = {"single": (_FRAMES, 1), "batch8": (_FRAMES, 8)} | ({"batch16": (16, 16)} if large_batch else {})
+    common = {"count": _FRAMES, "min_face_px": 20}
     variants: dict[str, dict[str, Any]] = {
-        "batch8": {"batch": 8, "count": frames, "min_face_px": 20},
-        "fp32": {"batch": 8, "count": frames, "min_face_px": 20, "precision": "fp32"},
-        "single": {"batch": 1, "count": min(frames, 8), "min_face_px": 20},
+        "batch8": common | {"batch": 8},
+        "fp32": common | {"batch": 8, "precision": "fp32"},
+        "single": common | {"batch": 1},
     }
     peers: dict[str, tuple[str, dict[str, Any]]] = {
         "mtcnn": ("mtcnn", {"counts": counts}),
@@ -53,7 +54,7 @@ def family(material: Material, frames: int) -> Family:
         Comparison("detect_1080p/mtcnn_fp32", "ours/fp32", mtcnn, _ORACLE),
         Comparison("detect_1080p/facenet_pytorch", "ours/batch8", facenet, _COUSIN),
     )
-    items = {f"ours/{name}": settings["count"] for name, settings in variants.items()}
+    items = {f"ours/{name}": _FRAMES for name in variants}
     items |= {f"mtcnn/{name}": count for name, (count, _) in counts.items()}
-    items |= {f"facenet/{name}": counts[name][0] for name in ("single", "batch8")}
+    items |= dict.fromkeys(facenet, _FRAMES)
     return Family(contestants, comparisons, items, "ms/frame")
