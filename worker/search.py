@@ -33,7 +33,7 @@ _SQ8_RANGE: Final = 6.0  # standard deviations of a rotated component; what lies
 _QUERY_BITS: Final = 4
 _ENCODED_ROWS: Final = 4096
 _SHARED_ROWS: Final = 100_000
-_MAPPED_ROWS: Final = 8192  # the system maps 64 KiB around each row that is read: 512 MiB
+_MAPPED_ROWS: Final = 8192
 _UNIT_TOLERANCE: Final = 1e-2  # BF16 networks are normalised in float32: far below; a raw vector is far above
 
 
@@ -265,9 +265,10 @@ def _codes(index: Any) -> NDArray[np.uint8]:
 
 
 def _release(block: Vectors) -> None:
-    """Gives the pages of a memory-mapped block back to the system, whose cache keeps them."""
+    """Gives the pages of a memory-mapped block back to the system, and has it read no more than the rows asked for."""
     owner: Any = block
     while isinstance(owner, np.ndarray):
         owner = owner.base
     if isinstance(owner, mmap.mmap) and not block.flags.writeable:  # a private change would be lost
         owner.madvise(mmap.MADV_DONTNEED)
+        owner.madvise(mmap.MADV_RANDOM)
