@@ -223,6 +223,30 @@ def test_a_contestant_that_cannot_take_part_says_why() -> None:
         ContestantProcess("worker.bench.vectors:queries", {"people": 1})
 
 
+@pytest.mark.parametrize(("free_gb", "turns"), [(1.0, ["ours", "ours", "flat", "flat"]), (0.01, [])])
+def test_where_memory_is_short_the_sides_follow_each_other_or_say_so(
+    monkeypatch: pytest.MonkeyPatch, free_gb: float, turns: list[str]
+) -> None:
+    monkeypatch.setattr(search, "_SIZES", {"10k": (40_000, 12)})
+    monkeypatch.setattr(search, "_available_gb", lambda: free_gb)
+    taken: list[str] = []
+
+    def start(target: str, _arguments: Mapping[str, Any]) -> Contestant:
+        class Stub:
+            def work(self, _name: str) -> Outcome:
+                taken.append({"search": "ours", "flat_search": "flat"}[target.partition(":")[2]])
+                return Outcome(1.0, {"found": [[1, 0.9]], "memory_mb": 1.0, "kind": "stub"}, 1.0)
+
+            def close(self) -> None: ...
+
+        return Stub()
+
+    (row,) = search.measure(Setup(no_material, rounds=1, wanted=only("search_10k/query"), start=start))
+    assert taken == turns
+    assert row.agree is (True if turns else None)
+    assert turns or "of memory" in row.note
+
+
 # Row functions, on answers given
 
 
@@ -251,12 +275,11 @@ def test_a_missing_peer_leaves_our_own_number_and_its_name(tmp_path: Path) -> No
     assert "facenet_pytorch is not installed" in row.note
 
 
-@pytest.mark.parametrize(("images_of_16", "agree"), [(16, True), (15, True), (7, False)])
-def test_a_larger_batch_is_compared_in_the_frames_that_both_took(
-    tmp_path: Path, images_of_16: int, agree: bool
+@pytest.mark.parametrize(("faces", "agree"), [(4 * FACES, True), ([*FACES, [], *4 * FACES][:8], False), (FACES, False)])
+def test_the_answers_of_one_image_at_a_time_are_the_measure_and_a_missing_image_shows(
+    tmp_path: Path, faces: Any, agree: bool
 ) -> None:
-    """The first 8 frames are enough; an answer that lacks one of them does not agree."""
-    start = answering({"detectors": 4 * FACES, "mtcnn": (8 * FACES)[:images_of_16]})
+    start = answering({"detectors": faces, "mtcnn": 4 * FACES})
     (row,) = detection.measure(
         Setup(lambda: material(tmp_path), rounds=1, wanted=only("detect_1080p/mtcnn"), start=start)
     )

@@ -1,6 +1,6 @@
 """Where a millisecond goes: the detector's parts, the chain's stages, and what each saving brings.
 
-    python -m tests.bench.stages CLIP [--rounds 5]
+    python -m tests.bench.stages CLIP [--rounds 5] [--only cascade | embedding | chain]
 
 Prints Markdown tables. The chain runs with random vggface2-resnet50 weights and people enrolled from the clip.
 """
@@ -179,12 +179,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=("cascade", "embedding", "chain"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         material = make_material(Path(folder), options.clip, 16, None)
-        cascade(list(np.load(material.frames)), options.rounds)
-        embedding(material, options.rounds)
-        chain(material, max(1, options.rounds // 2))
+        if options.only in (None, "cascade"):
+            cascade(list(np.load(material.frames)), options.rounds)
+        if options.only in (None, "embedding"):
+            embedding(material, options.rounds)
+        if options.only in (None, "chain"):
+            chain(material, options.rounds)
 
 
 if __name__ == "__main__":

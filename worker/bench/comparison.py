@@ -45,7 +45,8 @@ class Setup:
 class Comparison:
     """The row ``name``: the work ``ours`` against the quickest of ``peers``.
 
-    ``judge`` gets the peer's answer and ours. Works are ``contestant/work``.
+    ``judge`` gets the answer of the quickest peer, or of the first one with ``judged_by_first``, and ours. Works are
+    ``contestant/work``.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Comparison:
     peers: tuple[str, ...]
     judge: Callable[[Any, Any], Verdict]
     note: str = ""
+    judged_by_first: bool = False
 
     @property
     def works(self) -> tuple[str, ...]:
@@ -95,8 +97,9 @@ class Family:
             missing = {name: results.problem(name) for name in (work.partition("/")[0] for work in comparison.peers)}
             why = joined(*(f"{name}: {problem}" for name, problem in missing.items()))
             return compared(comparison.name, self._values(ours, results), [], self.unit, note=joined(why))
-        both = min(self.items[ours], self.items[peer])
-        verdict = comparison.judge(results.answer(peer)[:both], results.answer(ours)[:both])
+        reference = comparison.peers[0] if comparison.judged_by_first else peer
+        both = min(self.items[ours], self.items[reference])
+        verdict = comparison.judge(results.answer(reference)[:both], results.answer(ours)[:both])
         best = f"the peer's best: {peer.partition('/')[2]}" if len(comparison.peers) > 1 else ""
         return compared(
             comparison.name,
