@@ -92,10 +92,13 @@ class Pipeline:
         self._gallery_version = gallery.version
         self._cameras = {camera.id: self._make_camera(camera) for camera in config.cameras}
 
-    def process(self, frames: Sequence[Frame]) -> list[Event]:
-        """The events that ``frames`` cause, in order; frames of one camera must come oldest first."""
+    def process(self, frames: Sequence[Frame], patience: float = 1.0) -> list[Event]:
+        """The events that ``frames`` cause, in order; frames of one camera must come oldest first.
+
+        Under load, ``patience`` above 1 lets searches of the whole picture wait so many times as long.
+        """
         probes: list[Probe] = []
-        for frame, found in zip(frames, self._look(frames), strict=True):
+        for frame, found in zip(frames, self._look(frames, patience), strict=True):
             self._observer.faces_detected(frame.camera_id, len(found))
             probes += self._follow(frame, found)
         self._learn(_best_of_each_track(probes))
@@ -157,9 +160,9 @@ class Pipeline:
         )
         return Camera(Tracker(config.tracking, start_score=config.detection.score_threshold), sightings)
 
-    def _look(self, frames: Sequence[Frame]) -> list[Detections]:
+    def _look(self, frames: Sequence[Frame], patience: float) -> list[Detections]:
         """The faces of each frame: where they are expected, or anywhere, if a search is due or one is not there."""
-        expected = [self._expected(frame) for frame in frames]
+        expected = [self._expected(frame, patience) for frame in frames]
         looks = self._detector.follow([frame.image for frame in frames], expected)
         lost = [
             index
@@ -171,11 +174,11 @@ class Pipeline:
             self._cameras[frames[index].camera_id].searched_pts_s = frames[index].pts_s
         return looks
 
-    def _expected(self, frame: Frame) -> NDArray[np.float32]:
+    def _expected(self, frame: Frame, patience: float) -> NDArray[np.float32]:
         """Where the camera's faces should be in ``frame``; nowhere, if the whole picture is to be searched."""
         camera = self._cameras[frame.camera_id]
         since_s = frame.pts_s - camera.searched_pts_s + JITTER_S
-        rested = not 0 <= since_s < self._config.detection.search_interval_s
+        rested = not 0 <= since_s < self._config.detection.search_interval_s * patience
         if rested or frame.camera_id not in self._followed:
             return Detections.empty().boxes
         return camera.tracker.predict(frame.pts_s).detections.boxes

@@ -118,6 +118,11 @@ class Schedule:
                     self._stretch[attention] = max(1.0, self._stretch[attention] / _STRETCH_STEP)
                     return
 
+    @property
+    def patience(self) -> float:
+        """How many times as long a search of a whole picture may wait while the worker falls behind."""
+        return max(self._stretch.values())
+
     def _watch(self, camera_id: str) -> _Watch:
         with self._lock:
             return self._watches.setdefault(camera_id, _Watch())

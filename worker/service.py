@@ -189,7 +189,8 @@ class Service:
                 return
             if frames:
                 newest.update({frame.camera_id: frame for frame in frames})
-                self._emit(self._at_switch(pipeline, recorder, partial(pipeline.process, frames)), publisher, newest)
+                step = partial(pipeline.process, frames, schedule.patience)
+                self._emit(self._at_switch(pipeline, recorder, step), publisher, newest)
             now = time.monotonic()
             for frame in frames:
                 schedule.attend(frame.camera_id, pipeline.attention(frame.camera_id))

@@ -11,6 +11,7 @@ from worker.boxes import iou_matrix
 
 SURE_SCORE: Final = 0.9
 SAME_BOX: Final = 0.8
+_SAME_FACE: Final = 0.5
 MIN_COSINE: Final = 0.998
 
 
@@ -25,15 +26,16 @@ class Verdict:
 def same_faces(
     reference: Sequence[Any], found: Sequence[Any], *, overlap: float = SAME_BOX, by: str = "the peer"
 ) -> Verdict:
-    """Whether each sure face of either side is among the faces of the other.
+    """Whether each sure face of ``reference`` is found, box and all, and each sure one that is found is a face there.
 
     Args:
         reference, found: for each image rows (n, 5): box x1, y1, x2, y2 px and score.
-        overlap: from which intersection over union two boxes are one face.
+        overlap: intersection over union from which a face counts as found. One of ``found`` that overlaps a face
+            of ``reference`` by half is that face, if with another box.
         by: whose faces ``reference`` holds.
     """
     missed, of_reference = _missed(reference, found, overlap)
-    extra, of_ours = _missed(found, reference, overlap)
+    extra, of_ours = _missed(found, reference, _SAME_FACE)
     text = f"{of_reference - missed} of {of_reference} faces of {by} found, {extra} of {of_ours} faces beyond them"
     return Verdict(len(reference) == len(found) and of_reference > 0 and missed == extra == 0, text)
 
