@@ -80,6 +80,9 @@ class Observer:
     def source_state(self, camera_id: str, state: SourceState) -> None:
         """A source changed its state."""
 
+    def camera_removed(self, camera_id: str) -> None:
+        """The worker reads this camera no longer."""
+
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:  # noqa: ARG002
         """Times the block as one run of ``stage``."""
@@ -204,6 +207,13 @@ class PrometheusObserver(Observer):
     def source_state(self, camera_id: str, state: SourceState) -> None:
         for known in SOURCE_STATES:
             self._source_state.labels(camera_id, known).set(known == state)
+
+    def camera_removed(self, camera_id: str) -> None:
+        # Counters stay: what was counted was counted. Gauges would go on to claim a state.
+        for state in SOURCE_STATES:
+            self._source_state.remove(camera_id, state)
+        self._last_frame_s.remove(camera_id)
+        self._queue_items.remove(camera_id)
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

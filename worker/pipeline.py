@@ -49,7 +49,12 @@ ProbeWatcher = Callable[[Sequence[Probe]], None]
 class Camera:
     """What is remembered of one camera between its frames."""
 
-    def __init__(self, tracker: Tracker, sightings: CameraSightings) -> None:
+    def __init__(
+        self, config: CameraConfig, epoch: int, followed: bool, tracker: Tracker, sightings: CameraSightings
+    ) -> None:
+        self.config = config
+        self.epoch = epoch
+        self.followed = followed
         self.tracker = tracker
         self.sightings = sightings
         self.last_frame: Frame | None = None
@@ -59,8 +64,9 @@ class Camera:
 class Pipeline:
     """Turns frames into events. Owned by one thread.
 
-    Every frame is searched for faces, but for the cameras ``followed``: theirs only every
-    ``detection.search_interval_s``, and in between the faces are looked for where they are expected.
+    Knows ``config.cameras`` from the start; others come and go by :meth:`add` and :meth:`remove`. Every frame is
+    searched for faces, but for the cameras ``followed``: theirs only every ``detection.search_interval_s``, and in
+    between the faces are looked for where they are expected.
     """
 
     def __init__(
@@ -79,7 +85,6 @@ class Pipeline:
         followed: Collection[str] = (),
     ) -> None:
         self._config = config
-        self._followed = frozenset(followed)
         self._detector = detector
         self._embedder = embedder
         self._gallery = gallery
@@ -90,7 +95,23 @@ class Pipeline:
         self._unknowns = unknowns
         self._recorder = recorder or Recorder()
         self._gallery_version = gallery.version
-        self._cameras = {camera.id: self._make_camera(camera) for camera in config.cameras}
+        self._cameras: dict[str, Camera] = {}
+        for camera in config.cameras:
+            self.add(camera, followed=camera.id in followed)
+
+    def add(self, camera: CameraConfig, *, epoch: int = 0, followed: bool = False) -> None:
+        """Takes frames of ``camera`` from now on; its events carry ``epoch``.
+
+        Raises:
+            ValueError: a camera of this id is there already.
+        """
+        if camera.id in self._cameras:
+            raise ValueError(f"camera {camera.id} is in the pipeline already")
+        self._cameras[camera.id] = self._make_camera(camera, epoch, followed)
+
+    def remove(self, camera_id: str) -> list[Event]:
+        """Ends the camera's sightings, and forgets it; returns the events of that."""
+        return self._cameras.pop(camera_id).sightings.close()
 
     def process(self, frames: Sequence[Frame], patience: float = 1.0) -> list[Event]:
         """The events that ``frames`` cause, in order; frames of one camera must come oldest first.
@@ -131,34 +152,37 @@ class Pipeline:
         events = self.close()
         self._embedder, self._gallery, self._gallery_version = embedder, gallery, gallery.version
         self._unknowns = unknowns
-        self._cameras = {camera.id: self._make_camera(camera) for camera in self._config.cameras}
+        for camera_id, camera in self._cameras.items():
+            self._cameras[camera_id] = self._make_camera(camera.config, camera.epoch, camera.followed)
         return events
 
     def close(self) -> list[Event]:
         """Ends every sighting."""
         return [event for camera in self._cameras.values() for event in camera.sightings.close()]
 
-    def _make_camera(self, camera: CameraConfig) -> Camera:
+    def _make_camera(self, camera: CameraConfig, epoch: int, followed: bool) -> Camera:
         config = self._config
-        threshold = camera.threshold or config.recognition.threshold
-        if threshold is None:
-            threshold = self._gallery.threshold_of(camera.id)
-        if threshold is None:
-            threshold = self._embedder.threshold
         sightings = CameraSightings(
             camera.id,
             config.recognition,
             model_id=self._embedder.model_id,
             dimension=self._embedder.dimension,
-            threshold=threshold,
+            threshold=self._threshold_of(camera),
             min_detections=config.tracking.min_hits,
             worker_id=config.worker_id,
+            epoch=epoch,
             observer=self._observer,
             preprocessing_digest=self._embedder.preprocessing_digest,
             unknowns=self._unknowns,
             recorder=self._recorder,
         )
-        return Camera(Tracker(config.tracking, start_score=config.detection.score_threshold), sightings)
+        tracker = Tracker(config.tracking, start_score=config.detection.score_threshold)
+        return Camera(camera, epoch, followed, tracker, sightings)
+
+    def _threshold_of(self, camera: CameraConfig) -> float:
+        """The nearest setting that there is: the camera's, the configuration's, the gallery's, the model's."""
+        settings = (camera.threshold, self._config.recognition.threshold, self._gallery.threshold_of(camera.id))
+        return next((threshold for threshold in settings if threshold is not None), self._embedder.threshold)
 
     def _look(self, frames: Sequence[Frame], patience: float) -> list[Detections]:
         """The faces of each frame: where they are expected, or anywhere, if a search is due or one is not there."""
@@ -179,7 +203,7 @@ class Pipeline:
         camera = self._cameras[frame.camera_id]
         since_s = frame.pts_s - camera.searched_pts_s + JITTER_S
         rested = not 0 <= since_s < self._config.detection.search_interval_s * patience
-        if rested or frame.camera_id not in self._followed:
+        if rested or not camera.followed:
             return Detections.empty().boxes
         return camera.tracker.predict(frame.pts_s).detections.boxes
 

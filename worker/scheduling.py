@@ -62,11 +62,21 @@ class Schedule:
         self._config = config
         self._max_frames = max_frames
         self.most_frames = max_frames
-        self._always = frozenset(always)
+        self._always = set(always)
         self._observer = observer or Observer()
         self._watches: dict[str, _Watch] = {}
         self._stretch: dict[Attention, float] = dict.fromkeys(_ORDER, 1.0)
         self._lock = threading.Lock()
+
+    def search_always(self, camera_id: str) -> None:
+        """Every frame of this camera is searched from now on."""
+        self._always.add(camera_id)
+
+    def forget(self, camera_id: str) -> None:
+        """The camera is gone; one of the same id begins anew."""
+        with self._lock:
+            self._watches.pop(camera_id, None)
+            self._always.discard(camera_id)
 
     def wanted(self, camera_id: str, pts_s: float) -> bool:
         """Whether enough time has passed since the camera was searched; a frame that is not wanted is counted."""

@@ -110,6 +110,7 @@ class CameraSightings:
         min_detections: int,
         worker_id: str,
         observer: Observer,
+        epoch: int = 0,
         preprocessing_digest: str = "",
         unknowns: Unknowns | None = None,
         recorder: Recorder | None = None,
@@ -123,6 +124,7 @@ class CameraSightings:
         self._dimension = dimension
         self._min_detections = min_detections
         self._worker_id = worker_id
+        self._epoch = epoch
         self._observer = observer
         self._by_track: dict[int, Sighting] = {}
         self._lingering: list[Sighting] = []
@@ -422,6 +424,7 @@ class CameraSightings:
             model_id=self._embedder.model_id,
             gallery_version=match.gallery_version if match else 0,
             worker_id=self._worker_id,
+            epoch=self._epoch,
             unknown_id=sighting.unknown_id,
         )
         sighting.transitions += 1

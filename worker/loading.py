@@ -1,0 +1,78 @@
+"""What a worker is built from, as its configuration says: gallery, networks, second model."""
+
+from worker.config import DEFAULT_MODEL_ID, Config, cache_dir
+from worker.detection import FaceDetector, load_detector
+from worker.embedding import FaceEmbedder, load_embedder
+from worker.gallery import Gallery
+from worker.history import Embedder
+from worker.metrics import Observer
+from worker.recorder import Recorder, open_history
+from worker.shadow import Shadow
+from worker.unknowns import Unknowns
+
+
+def load_detector_of(config: Config, observer: Observer) -> FaceDetector:
+    """The detector that ``config`` names.
+
+    Raises:
+        ModelError: its weights are missing or damaged.
+    """
+    return load_detector(
+        config.detection, cache_dir=cache_dir(), engine=config.engine, threads=config.threads, observer=observer
+    )
+
+
+def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
+    """The gallery of ``config`` (an empty one in memory where none is named) and the embedder that made it.
+
+    Raises:
+        GalleryError: it is missing, damaged, or made with another model than ``config.model``.
+        ModelError: the model or its weights are missing.
+    """
+    if config.gallery is None:
+        embedder = _load(config, config.model or DEFAULT_MODEL_ID, observer)
+        return Gallery.in_memory(embedder.model_id, embedder.preprocessing_digest, embedder.dimension), embedder
+    gallery = Gallery.open(config.gallery)
+    embedder = _load(config, config.model or gallery.model_id, observer)
+    gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    return gallery, embedder
+
+
+def load_shadow(config: Config, observer: Observer) -> Shadow | None:
+    """The second model and its gallery, None where none is configured.
+
+    Raises:
+        GalleryError: the gallery is missing, damaged, or made with another preprocessing.
+        ModelError: the model or its weights are missing.
+    """
+    if config.shadow_gallery is None:
+        return None
+    gallery = Gallery.open(config.shadow_gallery)
+    embedder = _load(config, gallery.model_id, Observer())
+    gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    return Shadow(config, embedder, gallery, observer)
+
+
+def unknown_people(config: Config, embedder: FaceEmbedder, recorder: Recorder) -> Unknowns | None:
+    """Who tells unknown people apart; None where that is switched off."""
+    if not config.unknowns.enabled:
+        return None
+    return Unknowns(
+        config.unknowns,
+        Embedder(embedder.model_id, embedder.preprocessing_digest),
+        embedder.dimension,
+        recorder=recorder,
+        history=open_history(config, recorder),
+    )
+
+
+def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
+    return load_embedder(
+        model,
+        models_dir=config.models_dir,
+        cache_dir=cache_dir(),
+        engine=config.engine,
+        precision=config.precision,
+        threads=config.threads,
+        observer=observer,
+    )

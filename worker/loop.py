@@ -1,0 +1,140 @@
+"""The thread that owns the pipeline: takes batches, hands on events, lets cameras come and go between batches."""
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
+
+from worker.cameras import Cameras, reads_every_frame
+from worker.config import CameraConfig, Config
+from worker.errors import FacestreamError, GalleryError, SinkError
+from worker.loading import load_gallery_and_embedder, unknown_people
+from worker.logs import get_logger
+from worker.metrics import Observer
+from worker.pipeline import Pipeline
+from worker.publisher import Publisher
+from worker.recorder import Recorder
+from worker.types import Event, Frame
+
+IDLE_TICK_S = 0.5
+"""How often time alone is looked at when no frame comes."""
+
+_log = get_logger(__name__)
+
+
+class Loop:
+    """Frames of all cameras through the pipeline, until told to stop.
+
+    All methods but :meth:`order` belong to the thread that calls :meth:`run`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        pipeline: Pipeline,
+        cameras: Cameras,
+        publisher: Publisher,
+        recorder: Recorder,
+        observer: Observer,
+        on_event: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
+        self._config = config
+        self._pipeline = pipeline
+        self._cameras = cameras
+        self._publisher = publisher
+        self._recorder = recorder
+        self._observer = observer
+        self._on_event = on_event
+        self._newest: dict[str, Frame] = {}
+        self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def order(self, action: Callable[[], None]) -> None:
+        """Has ``action`` done by the pipeline's thread between two batches, in order; from any thread."""
+        self._orders.put(action)
+
+    def start_camera(self, camera: CameraConfig, epoch: int = 0) -> None:
+        """Reads ``camera``; its events carry ``epoch``."""
+        self._pipeline.add(camera, epoch=epoch, followed=not reads_every_frame(camera))
+        self._cameras.start(camera)
+
+    def stop_camera(self, camera_id: str) -> None:
+        """Ends the camera's sightings and reads it no longer."""
+        self._cameras.stop(camera_id)
+        self._emit(self._pipeline.remove(camera_id), {})
+        self._newest.pop(camera_id, None)
+
+    def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
+        """Until ``stop`` is set or all sources have ended; ``beat`` is called at least about once a second."""
+        while not stop.is_set():
+            beat()
+            self._follow_orders()
+            frames = self._cameras.next_batch(IDLE_TICK_S)
+            if frames is None:
+                return
+            if frames:
+                self._process(frames)
+            self._let_time_pass()
+
+    def shut_down(self) -> tuple[tuple[FacestreamError, ...], int]:
+        """What failed, and how many events could not be delivered. The sources stop first, so that nothing new
+        arrives; then what is in flight becomes events; then those are delivered."""
+        errors = self._cameras.close()
+        self._emit(self._pipeline.close(), {})
+        undelivered = self._publisher.close(self._config.redis.flush_timeout_s)
+        if undelivered:
+            errors.append(
+                SinkError(f"{undelivered} events could not be delivered to Redis before the stop; they are lost")
+            )
+        return tuple(errors), undelivered
+
+    def _follow_orders(self) -> None:
+        while True:
+            try:
+                action = self._orders.get_nowait()
+            except Empty:
+                return
+            action()
+
+    def _process(self, frames: list[Frame]) -> None:
+        schedule, live = self._cameras.schedule, set(self._cameras.live)
+        self._newest.update({frame.camera_id: frame for frame in frames})
+        self._emit(self._at_switch(partial(self._pipeline.process, frames, schedule.patience)), self._newest)
+        now = time.monotonic()
+        for frame in frames:
+            schedule.attend(frame.camera_id, self._pipeline.attention(frame.camera_id))
+        # Once a batch: a step for each of its frames would shed far more than the lag asks for.
+        if lags_s := [now - frame.received_monotonic_s for frame in frames if frame.camera_id in live]:
+            schedule.lagged(max(lags_s), max(1.0, self._cameras.waiting / len(frames)))
+
+    def _let_time_pass(self) -> None:
+        now = time.monotonic()
+        for camera_id in self._cameras.live:
+            last = self._newest.get(camera_id)
+            if last and now - last.received_monotonic_s > IDLE_TICK_S:
+                silence_s = now - last.received_monotonic_s
+                idle = partial(self._pipeline.idle, camera_id, last.pts_s + silence_s)
+                # No frame causes what falls due by time alone: it has no latency.
+                self._emit(self._at_switch(idle), {})
+
+    def _at_switch(self, step: Callable[[], list[Event]]) -> list[Event]:
+        """The events of ``step``; where the gallery was switched to another model, those of going on with that one."""
+        try:
+            return step()
+        except GalleryError:
+            try:
+                gallery, embedder = load_gallery_and_embedder(self._config, self._observer)
+            except FacestreamError as problem:
+                _log.warning("gallery was switched, and cannot be used: going on as before", problem=str(problem))
+                return []
+            if embedder.preprocessing_digest == self._pipeline.preprocessing_digest:
+                raise
+            _log.warning("gallery was switched to another model", model=embedder.model_id, version=gallery.version)
+            self._observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
+            return self._pipeline.adopt(embedder, gallery, unknown_people(self._config, embedder, self._recorder))
+
+    def _emit(self, events: list[Event], newest: dict[str, Frame]) -> None:
+        for event in events:
+            frame = newest.get(event.camera_id)
+            self._publisher.publish(event, received_monotonic_s=frame.received_monotonic_s if frame else None)
+            self._on_event(event)
