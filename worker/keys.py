@@ -4,6 +4,10 @@
 |---|---|---|---|
 | ``facestream:events`` (``redis.stream``) | stream | written by every worker, read by consumers and ``tail`` | \
 trimmed to about ``redis.max_events`` entries by each write; never deleted |
+| ``fence`` beside each stream | hash: camera to epoch | raised by who begins to own a camera, and by each event of a \
+fleet | never deleted; rises again from the events where Redis was emptied |
+| ``sightings:CAMERA`` of a fleet | hash: epoch, state | written by the owner of the camera, read by the next one | \
+a few minutes after the last write |
 
 A stream whose name holds ``{camera_id}`` is one stream for each camera: one key is one shard of a cluster, so
 this is how the events of many cameras are spread.
@@ -23,8 +27,12 @@ def event_stream(stream: str, camera_id: str) -> str:
 
 
 def beside(stream_key: str, name: str) -> str:
-    """A key in the slot of ``stream_key``: a key without a hash tag is hashed whole, so its name serves as the tag."""
-    return f"{stream_key}:{name}" if "{" in stream_key else f"{{{stream_key}}}:{name}"
+    """A key in the slot of ``stream_key``, which has a hash tag, or is hashed whole and so can serve as the tag.
+
+    A key that has a closing brace and yet no tag (``a}b``, ``a{}``) is alone in its slot: what is beside it cannot be
+    used on a cluster.
+    """
+    return f"{stream_key}:{name}" if "}" in stream_key else f"{{{stream_key}}}:{name}"
 
 
 def fleet_key(fleet: str, name: str) -> str:
