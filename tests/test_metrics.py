@@ -35,6 +35,11 @@ def used() -> PrometheusObserver:
     observer.sink_up(True)
     observer.gallery_size(people=10, samples=30, version=4)
     observer.source_state("door", "streaming")
+    observer.lease_gained("door", 1_700_000_000_123)
+    observer.lease_lost("rebalanced")
+    observer.leases_renewed(3)
+    observer.fleet_seen(workers=4, cameras=12, unowned=1)
+    observer.worker_load(0.5)
     with observer.stage("embed"):
         pass
     return observer
@@ -69,9 +74,27 @@ def test_what_stages_report_is_what_prometheus_reads(used: PrometheusObserver) -
     assert value(used, "gallery_people") == 10
     assert value(used, "gallery_samples") == 30
     assert value(used, "gallery_version") == 4
+    assert value(used, "camera_epoch", camera="door") == 1_700_000_000_123
+    assert value(used, "leases_lost_total", reason="rebalanced") == 1
+    assert value(used, "cameras_owned") == 3
+    assert value(used, "fleet_workers") == 4
+    assert value(used, "fleet_cameras") == 12
+    assert value(used, "fleet_cameras_unowned") == 1
+    assert value(used, "worker_load_ratio") == 0.5
     assert value(used, "stage_duration_seconds_count", stage="embed") == 1
     assert (value(used, "last_frame_timestamp_seconds", camera="door") or 0) > 1_700_000_000
     assert f'version="{__version__}"' in generate_latest(used.registry).decode()
+
+
+def test_the_age_of_the_last_renewal_grows_by_itself(used: PrometheusObserver) -> None:
+    before = value(used, "lease_beat_age_seconds")
+    assert before is not None
+    assert (value(used, "lease_beat_age_seconds") or 0) > before
+
+
+def test_the_epoch_of_a_camera_that_was_given_up_is_told_no_more(used: PrometheusObserver) -> None:
+    used.lease_ended("door")
+    assert value(used, "camera_epoch", camera="door") is None
 
 
 def test_every_method_of_the_observer_has_a_metric() -> None:

@@ -27,6 +27,10 @@ from worker.redaction import redact
 
 DEFAULT_MODEL_ID: Final = "vggface2-resnet50"
 ENGINE_NAMES = Literal["auto", "openvino", "keras", "onnx", "dlib"]
+_REDIS_SCHEMES: Final = (
+    "redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://", "redis+cluster://",
+    "rediss+cluster://",
+)  # fmt: skip
 _CAMERA_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -163,7 +167,18 @@ class UnknownsConfig(_Section):
 class RedisConfig(_Section):
     """Where events go."""
 
-    url: SecretStr = Field(SecretStr("redis://localhost:6379/0"), description="redis://, rediss:// or unix:// URL")
+    url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"),
+        description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL",
+    )
+    password: SecretStr | None = Field(None, description="password, where it shall not stand in the URL")
+    password_file: Path | None = Field(None, description="file that holds that password; password goes first")
+    sentinel_username: str | None = Field(None, description="user at the Sentinels, which have logins of their own")
+    sentinel_password: SecretStr | None = Field(None, description="password at the Sentinels")
+    sentinel_password_file: Path | None = Field(None, description="file that holds that password")
+    ca_file: Path | None = Field(None, description="certificates of the CA to trust (TLS); default: the system's")
+    cert_file: Path | None = Field(None, description="certificate to show to Redis (TLS)")
+    key_file: Path | None = Field(None, description="private key of cert_file")
     stream: str = Field("facestream:events", min_length=1, description="key of the event stream")
     max_events: int = Field(100_000, ge=1, description="approximate length to which the stream is trimmed")
     timeout_s: Seconds = Field(5.0, description="connect and reply timeout")
@@ -173,9 +188,43 @@ class RedisConfig(_Section):
     @field_validator("url")
     @classmethod
     def _url_is_of_redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("not a Redis URL; write redis://host:6379/0, rediss://... or unix:///path")
+        if not value.get_secret_value().startswith(_REDIS_SCHEMES):
+            raise ValueError(
+                "not a Redis URL; write redis://host:6379/0, rediss://..., unix:///path, "
+                "redis+sentinel://host:26379/SERVICE/0 or redis+cluster://host:6379"
+            )
         return value
+
+    def read_password(self) -> str | None:
+        """The password beside the URL, None without one.
+
+        Raises:
+            ConfigError: its file cannot be read.
+        """
+        return _read_secret("redis.password_file", self.password, self.password_file)
+
+    def read_sentinel_password(self) -> str | None:
+        """The password for the Sentinels, None without one.
+
+        Raises:
+            ConfigError: its file cannot be read.
+        """
+        return _read_secret("redis.sentinel_password_file", self.sentinel_password, self.sentinel_password_file)
+
+
+class FleetConfig(_Section):
+    """Workers that share the cameras registered in Redis; each camera is read by one of them."""
+
+    enabled: bool = Field(False, description="read the cameras that this worker is given of the fleet's")
+    name: str = Field(
+        "facestream",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="name of the fleet; several share a Redis by name",
+    )
+    lease_s: float = Field(
+        3.0, ge=0.3, le=300, description="a worker that is silent for this long loses its cameras to the others"
+    )
+    max_cameras: int = Field(32, ge=1, le=1024, description="most cameras that this worker reads")
 
 
 class MetricsConfig(_Section):
@@ -225,6 +274,7 @@ class Config(BaseSettings):
     unknowns: UnknownsConfig = UnknownsConfig()
     batching: BatchingConfig = BatchingConfig()
     redis: RedisConfig = RedisConfig()
+    fleet: FleetConfig = FleetConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
 
@@ -290,6 +340,18 @@ def cache_dir() -> Path:
     """Where pulled weights and converted networks are kept (``FACESTREAM_CACHE_DIR`` overrides)."""
     value = os.environ.get("FACESTREAM_CACHE_DIR")
     return Path(value) if value else Path(platformdirs.user_cache_dir("facestream", appauthor=False))
+
+
+def _read_secret(field: str, value: SecretStr | None, path: Path | None) -> str | None:
+    if value is not None or path is None:
+        return value.get_secret_value() if value else None
+    try:
+        text = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"{field}: {path} cannot be read as text") from None
+    if not text:
+        raise ConfigError(f"{field}: {path} is empty; write the password into it")
+    return text
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -77,6 +77,24 @@ class Observer:
     def gallery_size(self, people: int, samples: int, version: int) -> None:
         """The gallery that is searched now."""
 
+    def lease_gained(self, camera_id: str, epoch: int) -> None:
+        """The camera is this worker's, as of ``epoch``."""
+
+    def lease_ended(self, camera_id: str) -> None:
+        """The camera is no longer this worker's."""
+
+    def lease_lost(self, reason: str) -> None:
+        """A camera that was read must be given up (``superseded``, ``rebalanced``, ``removed``, ...)."""
+
+    def leases_renewed(self, owned: int) -> None:
+        """Redis confirmed just now that ``owned`` cameras are this worker's."""
+
+    def fleet_seen(self, workers: int, cameras: int, unowned: int) -> None:
+        """The fleet at the last renewal: live workers, cameras to be read, and those that nobody reads."""
+
+    def worker_load(self, ratio: float) -> None:
+        """The share of time that the pipeline is busy, 0..1."""
+
     def source_state(self, camera_id: str, state: SourceState) -> None:
         """A source changed its state."""
 
@@ -142,6 +160,14 @@ class PrometheusObserver(Observer):
             "source_state", "1 for the state that a source is in, else 0", "camera", "state"
         )
         self._last_frame_s = self._gauge("last_frame_timestamp_seconds", "Unix time of a camera's last frame", "camera")
+        self._cameras_owned = self._gauge("cameras_owned", "Cameras whose lease this worker holds")
+        self._camera_epoch = self._gauge("camera_epoch", "Epoch of a camera's lease", "camera")
+        self._leases_lost = self._counter("leases_lost", "Cameras that were given up, by reason", "reason")
+        self._lease_beat_age_s = self._gauge("lease_beat_age_seconds", "Time since Redis last renewed the leases")
+        self._fleet_workers = self._gauge("fleet_workers", "Live workers of the fleet")
+        self._fleet_cameras = self._gauge("fleet_cameras", "Cameras that the fleet is to read")
+        self._fleet_cameras_unowned = self._gauge("fleet_cameras_unowned", "Cameras of the fleet that nobody reads")
+        self._worker_load_ratio = self._gauge("worker_load_ratio", "Share of time that the pipeline is busy")
         build = self._gauge("build_info", "1, with the versions that run as labels", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(namespace="facestream", registry=self.registry)
@@ -203,6 +229,29 @@ class PrometheusObserver(Observer):
         self._gallery_people.set(people)
         self._gallery_samples.set(samples)
         self._gallery_version.set(version)
+
+    def lease_gained(self, camera_id: str, epoch: int) -> None:
+        self._camera_epoch.labels(camera_id).set(epoch)
+
+    def lease_ended(self, camera_id: str) -> None:
+        self._camera_epoch.remove(camera_id)
+
+    def lease_lost(self, reason: str) -> None:
+        self._leases_lost.labels(reason).inc()
+
+    def leases_renewed(self, owned: int) -> None:
+        renewed_s = time.monotonic()
+        self._cameras_owned.set(owned)
+        # The age must grow while renewals fail, so it is taken when it is read.
+        self._lease_beat_age_s.set_function(lambda: time.monotonic() - renewed_s)
+
+    def fleet_seen(self, workers: int, cameras: int, unowned: int) -> None:
+        self._fleet_workers.set(workers)
+        self._fleet_cameras.set(cameras)
+        self._fleet_cameras_unowned.set(unowned)
+
+    def worker_load(self, ratio: float) -> None:
+        self._worker_load_ratio.set(ratio)
 
     def source_state(self, camera_id: str, state: SourceState) -> None:
         for known in SOURCE_STATES:
