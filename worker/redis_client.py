@@ -1,102 +1,225 @@
-"""The connection to Redis, checked once at the start, and what each of its errors means to a user."""
+"""Clients of Redis in all its forms, checked once at the start, and what each of their errors means to a user.
+
+This is the only module that tells a Cluster from a single server: what differs between the two has a function here.
+"""
+
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar, cast
 
 import redis
+import redis.asyncio as async_redis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.crc import key_slot
 from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
     NoPermissionError,
-    OutOfMemoryError,
+    RedisClusterException,
     RedisError,
-    ResponseError,
 )
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from worker.config import RedisConfig
 from worker.errors import ConfigError, SinkError
 from worker.keys import CAMERA_PLACEHOLDER
-from worker.redaction import redact
+from worker.redis_address import RedisAddress, parse_redis_url
+from worker.redis_errors import address, explain, is_wrong_type
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "address",
+    "connect",
+    "connect_async",
+    "explain",
+    "find_servers_again",
+    "is_cluster",
+    "is_wrong_type",
+    "longest_block_s",
+    "one_transaction_each",
+]
+
+# A Cluster's client takes the same calls: nobody but this module needs to know which of the two it holds.
+Client: TypeAlias = redis.Redis
+AsyncClient: TypeAlias = async_redis.Redis
+
+_SOCKET_SHARE: Final = 0.5
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-def connect(config: RedisConfig, *, read_only: bool = False) -> redis.Redis:
+def connect(config: RedisConfig, *, read_only: bool = False) -> Client:
     """A client of the Redis at ``config.url`` that was seen to answer, and whose stream key is free or a stream.
 
     ``read_only`` leaves unasked whether this user may write. The client itself never retries (redis-py would, ten
-    times): whoever uses it knows what may be repeated.
+    times): whoever uses it knows what may be repeated. All its errors are ``RedisError`` or ``OSError``.
 
     Raises:
-        ConfigError: the URL is none of Redis.
+        ConfigError: the URL is none of Redis, or a file that the configuration names cannot be read.
         SinkError: no connection, wrong password, no permission, or the key holds something else than a stream.
     """
-    client = _client(config)
+    place, options = _address_and_options(config)
+    client: Client | None = None
     try:
+        client = _client(place, config, options)
         # Without leave for MULTI, a batch would be written and yet fail, and so be written again and again.
-        with client.pipeline(transaction=not read_only) as pipeline:
-            pipeline.ping()
-            pipeline.execute()
+        client.ping()
+        if not read_only:
+            _try_transaction(client, config)
         if CAMERA_PLACEHOLDER not in config.stream:
             _check_key(client, config)
-    except (RedisError, OSError) as error:
-        client.close()
-        raise SinkError(explain(error, config)) from None
+    except (RedisError, RedisClusterException, OSError) as error:
+        if client is not None:
+            client.close()
+        raise SinkError(explain(_as_redis_error(error), config)) from None
     except SinkError:
-        client.close()
+        if client is not None:
+            client.close()
         raise
     return client
 
 
-def address(config: RedisConfig) -> str:
-    """Where that Redis is, without credentials."""
-    return redact(config.url.get_secret_value())
+def connect_async(config: RedisConfig) -> AsyncClient:
+    """The same client for asyncio; it was not yet seen to answer, and connects when it is first used.
 
-
-def is_wrong_type(error: BaseException) -> bool:
-    """Whether Redis refused because the key holds another type."""
-    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
-
-
-def explain(error: Exception, config: RedisConfig) -> str:
-    """One line for a user: what failed, where, and what to do. Holds no credentials and no field of an event."""
-    where = f"Redis at {address(config)}"
-    # redis-py puts the failed command, with its arguments, before the reply of a pipeline.
-    reply = " ".join(redact(str(error)).rpartition("caused error: ")[2].split()) or type(error).__name__
-    if is_wrong_type(error):
-        return (
-            f"{where}: the key '{config.stream}' holds no stream; set redis.stream to another key, or delete that one"
+    Raises:
+        ConfigError: see :func:`connect`.
+    """
+    place, options = _address_and_options(config)
+    no_retry = async_redis.retry.Retry(NoBackoff(), 0)
+    if place.form == "cluster":
+        nodes = [async_redis.cluster.ClusterNode(host, port) for host, port in place.nodes]
+        cluster = _AsyncCluster(startup_nodes=nodes, retry=no_retry, dynamic_startup_nodes=False, **options)
+        return cast(AsyncClient, cluster)
+    if place.form == "sentinel":
+        sentinel = _untyped(async_redis.sentinel.Sentinel)(
+            place.nodes, sentinel_kwargs=_sentinel_options(config, options) | {"retry": no_retry}
         )
-    if isinstance(error, NoPermissionError) or "EXEC without MULTI" in reply:
-        return (
-            f"{where} does not permit this user what is needed ({reply}); "
-            "its ACL must allow +ping +type +multi +exec +xadd (to read: +ping +type +exists +xinfo|stream +xread) "
-            "on the key of the stream"
+        return cast(AsyncClient, sentinel.master_for(place.service, db=place.database, retry=no_retry, **options))
+    return async_redis.Redis(db=place.database, retry=no_retry, **_place(place), **options)
+
+
+def longest_block_s(config: RedisConfig) -> float:
+    """How long a blocking command may wait before the client would take the silence for a broken connection."""
+    return _SOCKET_SHARE * config.timeout_s
+
+
+def one_transaction_each(client: Client | AsyncClient, keys: Iterable[str]) -> list[list[str]]:
+    """``keys``, in their order, in groups of which each may be touched by one command, transaction or script.
+
+    That is one group, but on a Cluster one for each slot.
+    """
+    keys = list(keys)
+    if not is_cluster(client):
+        return [keys] if keys else []
+    groups: dict[int, list[str]] = {}
+    for key in keys:
+        groups.setdefault(key_slot(key.encode()), []).append(key)
+    return list(groups.values())
+
+
+def is_cluster(client: object) -> bool:
+    """Whether keys lie in slots: only keys with one hash tag may be touched together."""
+    return isinstance(client, RedisCluster | async_redis.RedisCluster)
+
+
+def find_servers_again(client: Client) -> None:
+    """Drop idle connections, so that the next command asks anew which server is the primary."""
+    if is_cluster(client):
+        cast(Any, client).disconnect_connection_pools()
+    else:
+        client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _client(address: RedisAddress, config: RedisConfig, options: dict[str, Any]) -> Client:
+    no_retry = Retry(NoBackoff(), 0)
+    if address.form == "cluster":
+        nodes = [_untyped(ClusterNode)(host, port) for host, port in address.nodes]
+        return cast(Client, _Cluster(startup_nodes=nodes, retry=no_retry, dynamic_startup_nodes=False, **options))
+    if address.form == "sentinel":
+        sentinel = _untyped(Sentinel)(
+            address.nodes, sentinel_kwargs=_sentinel_options(config, options) | {"retry": no_retry}
         )
-    if isinstance(error, AuthenticationError | AuthorizationError) or reply.startswith(("WRONGPASS", "NOAUTH")):
-        return f"{where} refuses the login ({reply}); check user and password in redis.url"
-    if isinstance(error, OutOfMemoryError):
-        return f"{where} is out of memory; raise its maxmemory, or lower redis.max_events"
-    if isinstance(error, ResponseError):
-        return f"{where} refuses: {reply}"
-    return f"{where} cannot be reached ({reply}); is it running, and is redis.url right?"
+        return cast(Client, sentinel.master_for(address.service, db=address.database, retry=no_retry, **options))
+    return redis.Redis(db=address.database, retry=no_retry, **_place(address), **options)
 
 
-def _client(config: RedisConfig) -> redis.Redis:
-    url = config.url.get_secret_value()
+def _untyped(call: Any) -> Any:
+    """Some of redis-py has no annotations."""
+    return call
+
+
+def _place(address: RedisAddress) -> dict[str, Any]:
+    if address.form == "socket":
+        return {"unix_socket_path": address.path}
+    host, port = address.nodes[0]
+    return {"host": host, "port": port}
+
+
+def _address_and_options(config: RedisConfig) -> tuple[RedisAddress, dict[str, Any]]:
+    address = parse_redis_url(config.url.get_secret_value())
+    password = config.read_password()
+    if password and address.password:
+        raise ConfigError("redis.password and redis.password_file: the URL holds a password too; give only one of them")
+    options: dict[str, Any] = {
+        "username": address.username or None,
+        "password": password or address.password or None,
+        "socket_timeout": config.timeout_s,
+        "socket_connect_timeout": config.timeout_s,
+        # Every server and Sentinel speaks version 2, and its replies have one shape in all versions of redis-py.
+        "protocol": 2,
+    }
+    return address, options | _tls_options(address, config)
+
+
+def _tls_options(address: RedisAddress, config: RedisConfig) -> dict[str, Any]:
+    files = {"ca_file": config.ca_file, "cert_file": config.cert_file, "key_file": config.key_file}
+    for name, path in files.items():
+        if path is not None and not address.tls:
+            raise ConfigError(f"redis.{name} is given, but redis.url does not ask for TLS; write rediss:// in it")
+        if path is not None:
+            _require_readable(name, path)
+    if not address.tls:
+        return {}
+    if config.key_file and not config.cert_file:
+        raise ConfigError("redis.key_file is given without redis.cert_file; name the certificate that it belongs to")
+    return {
+        "ssl": True,
+        "ssl_cert_reqs": "required",
+        "ssl_check_hostname": True,
+        "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+        "ssl_ca_certs": str(config.ca_file) if config.ca_file else None,
+        "ssl_certfile": str(config.cert_file) if config.cert_file else None,
+        "ssl_keyfile": str(config.key_file) if config.key_file else None,
+    }
+
+
+def _require_readable(name: str, path: Path) -> None:
     try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=config.timeout_s,
-            socket_connect_timeout=config.timeout_s,
-            retry=Retry(NoBackoff(), 0),
-        )
-    except (ValueError, TypeError):
-        # The parser's own words may quote a piece of the password.
-        raise ConfigError(
-            f"redis.url: '{redact(url)}' is not a Redis URL; write redis://host:6379/0, rediss://... or "
-            "unix:///path, with special characters of a password percent-encoded"
-        ) from None
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"redis.{name}: {path} cannot be read ({error.strerror or error})") from None
 
 
-def _check_key(client: redis.Redis, config: RedisConfig) -> None:
+def _sentinel_options(config: RedisConfig, options: dict[str, Any]) -> dict[str, Any]:
+    own = {"username": config.sentinel_username, "password": config.read_sentinel_password()}
+    return {name: value for name, value in options.items() if name not in own} | own
+
+
+def _try_transaction(client: Client, config: RedisConfig) -> None:
+    with client.pipeline(transaction=True) as pipeline:
+        if is_cluster(client):
+            # PING has no key, and so no place in a transaction on a Cluster.
+            pipeline.type(config.stream)
+        else:
+            pipeline.ping()
+        pipeline.execute()
+
+
+def _check_key(client: Client, config: RedisConfig) -> None:
     try:
         held = client.type(config.stream)
     except NoPermissionError:
@@ -107,3 +230,52 @@ def _check_key(client: redis.Redis, config: RedisConfig) -> None:
             f"Redis at {address(config)}: the key '{config.stream}' holds a {kind}, not a stream; "
             "set redis.stream to another key, or delete that one"
         )
+
+
+def _as_redis_error(error: Exception) -> Exception:
+    """redis-py's errors of a Cluster that cannot be reached are no ``RedisError``: callers need not know."""
+    if isinstance(error, RedisClusterException) and not isinstance(error, RedisError):
+        return redis.ConnectionError(str(error))
+    return error
+
+
+class _Cluster(RedisCluster):
+    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        return _translate(super().execute_command)(*args, **kwargs)
+
+    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> Any:
+        pipeline = _untyped(super().pipeline)(transaction, shard_hint)
+        pipeline.execute = _translate(pipeline.execute)
+        return pipeline
+
+
+class _AsyncCluster(async_redis.RedisCluster):
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        return await _translate_async(super().execute_command)(*args, **kwargs)
+
+    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> Any:
+        pipeline = _untyped(super().pipeline)(transaction, shard_hint)
+        pipeline.execute = _translate_async(pipeline.execute)
+        return pipeline
+
+
+def _translate(call: Callable[_P, _T]) -> Callable[_P, _T]:
+    @wraps(call)
+    def translated(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return call(*args, **kwargs)
+        except RedisClusterException as error:
+            raise _as_redis_error(error) from error
+
+    return translated
+
+
+def _translate_async(call: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:
+    @wraps(call)
+    async def translated(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await call(*args, **kwargs)
+        except RedisClusterException as error:
+            raise _as_redis_error(error) from error
+
+    return translated

@@ -1,0 +1,108 @@
+"""What each error of Redis means to a user, in one line."""
+
+from typing import Final
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
+from redis.sentinel import MasterNotFoundError
+
+from worker.config import RedisConfig
+from worker.redaction import redact
+
+_PASSING_CODES: Final = (
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "LOADING",
+    "BUSY",
+    "READONLY",
+    "MISCONF",
+    "NOREPLICAS",
+)
+_LOGIN_CODES: Final = ("WRONGPASS", "NOAUTH")
+_PLAIN_PORT: Final = ("WRONG_VERSION_NUMBER", "wrong version number", "RECORD_LAYER_FAILURE", "record layer failure")
+
+
+def address(config: RedisConfig) -> str:
+    """Where that Redis is, without credentials."""
+    return redact(config.url.get_secret_value())
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Whether Redis refused because the key holds another type."""
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether waiting cannot help: the login or the command is refused, or the key is of another type."""
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return True
+    return isinstance(error, ResponseError) and not (
+        isinstance(error, AskError | OutOfMemoryError) or reply_of(error).startswith(_PASSING_CODES)
+    )
+
+
+def reply_of(error: Exception) -> str:
+    """What Redis said, without the failed command, credentials or line breaks."""
+    # redis-py puts the failed command, with its arguments, before the reply of a pipeline.
+    reply = redact(str(error)).rpartition("caused error: ")[2]
+    return " ".join(reply.split()) or type(error).__name__
+
+
+def explain(error: Exception, config: RedisConfig) -> str:
+    """One line for a user: what failed, where, and what to do. Holds no credentials and no field of an event."""
+    where = f"Redis at {address(config)}"
+    reply = reply_of(error)
+    if is_wrong_type(error):
+        return (
+            f"{where}: the key '{config.stream}' holds no stream; set redis.stream to another key, or delete that one"
+        )
+    if isinstance(error, MasterNotFoundError):
+        return f"{where}: {_without_primary(str(error))}"
+    if isinstance(error, NoPermissionError) or "EXEC without MULTI" in reply:
+        return (
+            f"{where} does not permit this user what is needed ({reply}); "
+            "its ACL must allow +ping +type +multi +exec +xadd (to read: +ping +type +exists +xinfo|stream +xread) "
+            "on the key of the stream"
+        )
+    if isinstance(error, AuthenticationError | AuthorizationError) or reply.startswith(_LOGIN_CODES):
+        return f"{where} refuses the login ({reply}); check user and password in redis.url"
+    if isinstance(error, OutOfMemoryError):
+        return f"{where} is out of memory; raise its maxmemory, or lower redis.max_events"
+    if isinstance(error, AskError):
+        return f"{where} is part of a Cluster; write redis+cluster://host:port,host:port in redis.url"
+    if "cluster support disabled" in reply or "Cluster mode is not enabled" in reply:
+        return f"{where} is no Cluster; write redis://host:port in redis.url"
+    if isinstance(error, ResponseError):
+        return f"{where} refuses: {reply}"
+    return f"{where} {_unreachable(error, reply)}"
+
+
+def _without_primary(text: str) -> str:
+    # Only the names of the errors are taken from the text: it lists the connections with their options.
+    if "Authentication" in text or "NOAUTH" in text:
+        return "the Sentinels refuse the login; check redis.sentinel_username and redis.sentinel_password_file"
+    if "Error(" in text:
+        return "no Sentinel that answers knows a primary of that service; are they running, and is redis.url right?"
+    return "the Sentinels know no such service, or no primary of it is up; check the service's name in redis.url"
+
+
+def _unreachable(error: Exception, reply: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in reply:
+        if "ostname mismatch" in reply or "IP address mismatch" in reply or "not valid for" in reply:
+            return f"shows a certificate for another host ({reply}); use the name that stands in the certificate"
+        return f"shows a certificate that is not trusted ({reply}); name the CA that signed it in redis.ca_file"
+    if any(code in reply for code in _PLAIN_PORT):
+        return f"does not speak TLS on that port ({reply}); correct the port, or write redis:// instead of rediss://"
+    if "ALERT" in reply.upper() and ("CERTIFICATE" in reply.upper() or "HANDSHAKE" in reply.upper()):
+        return f"wants a certificate of ours ({reply}); name one in redis.cert_file and its key in redis.key_file"
+    if "closed by server" in reply and isinstance(error, RedisError):
+        return f"cannot be reached ({reply}); if that port speaks TLS, write rediss:// in redis.url"
+    return f"cannot be reached ({reply}); is it running, and is redis.url right?"
