@@ -12,6 +12,7 @@ change encodes only what changed.
 import mmap
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, Final, Literal, get_args
 
 import faiss
@@ -33,7 +34,8 @@ _SQ8_RANGE: Final = 6.0  # standard deviations of a rotated component; what lies
 _QUERY_BITS: Final = 4
 _ENCODED_ROWS: Final = 4096
 _SHARED_ROWS: Final = 100_000
-_MAPPED_ROWS: Final = 8192
+_MAPPED_ROWS: Final = 16_384
+_SHARED_READS: Final = 512
 _UNIT_TOLERANCE: Final = 1e-2  # BF16 networks are normalised in float32: far below; a raw vector is far above
 
 
@@ -143,7 +145,7 @@ class PersonIndex:
         estimates, rows = self._scan(self._rotated(queries), neighbours, threads)
         similarities = np.full(rows.shape, -2.0, np.float32)
         for query, estimated, own_rows, own in zip(queries, estimates, rows, similarities, strict=True):
-            count = self._compare(query, estimated, own_rows, own)
+            count = self._compare(query, estimated, own_rows, own, threads)
             own_rows[count:] = NOBODY
         order = np.argsort(-similarities, axis=1, kind="stable")
         return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
@@ -168,32 +170,53 @@ class PersonIndex:
         order = np.argsort(np.where(rows >= 0, -estimates, np.inf), axis=1)[:, :neighbours]
         return np.take_along_axis(estimates, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
-    def _compare(self, query: Vectors, estimates: Vectors, rows: NDArray[np.int64], similarities: Vectors) -> int:
+    def _compare(
+        self, query: Vectors, estimates: Vectors, rows: NDArray[np.int64], similarities: Vectors, threads: int
+    ) -> int:
         """Fills in the ``similarities`` of as many ``rows`` as may hold the nearest two people; returns how many."""
         _, certain, error = _SCAN[self.representation]
         there = int(np.count_nonzero(rows >= 0))
         certain = min(certain, there)
-        similarities[:certain] = self._vectors_at(rows[:certain]) @ query
+        similarities[:certain] = self._similarities_at(rows[:certain], query, threads)
         owners = self._owners[rows[:certain]]
         others = similarities[:certain][owners != owners[similarities[:certain].argmax()]]
         worst = (others.max() if len(others) else -1.0) - error / np.sqrt(self._index.d)
         count = max(certain, int(np.searchsorted(-estimates[:there], -worst)))
-        similarities[certain:count] = self._vectors_at(rows[certain:count]) @ query
+        similarities[certain:count] = self._similarities_at(rows[certain:count], query, threads)
         return count
 
-    def _vectors_at(self, rows: NDArray[np.int64]) -> Vectors:
+    def _similarities_at(self, rows: NDArray[np.int64], query: Vectors, threads: int) -> Vectors:
+        """Exact similarities float32 (n,) of the samples ``rows``, read in the order of the files."""
+        if not len(rows):
+            return np.empty(0, np.float32)
+        order = np.argsort(rows)
+        ordered = rows[order]
+        found = np.empty(len(rows), np.float32)
         vectors = np.empty((len(rows), self._index.d), np.float32)
-        order = np.argsort(rows)  # in the order of the files
-        owning, first = np.unique(np.searchsorted(self._ends, rows[order], side="right"), return_index=True)
-        for number, places in zip(owning, np.split(order, first[1:]), strict=False):
-            block = self._blocks[number]
-            vectors[places] = block[rows[places] - (self._ends[number] - len(block))]
+        owning, first = np.unique(np.searchsorted(self._ends, ordered, side="right"), return_index=True)
+        pieces = list(zip(owning.tolist(), first.tolist(), [*first[1:].tolist(), len(rows)], strict=True))
+
+        def compare(pieces: list[tuple[int, int, int]]) -> None:
+            for number, start, end in pieces:
+                block = self._blocks[number]
+                places = ordered[start:end] - (self._ends[number] - len(block))
+                # mode: with "raise", the default, NumPy copies everything once more.
+                np.take(block, places, axis=0, out=vectors[start:end], mode="clip")
+            start, end = pieces[0][1], pieces[-1][2]
+            found[order[start:end]] = vectors[start:end] @ query
+
+        if threads == 1 or len(rows) < _SHARED_READS:
+            compare(pieces)
+        else:
+            cuts = np.linspace(0, len(pieces), min(threads, len(pieces)) + 1).astype(int).tolist()
+            with ThreadPoolExecutor(len(cuts) - 1) as pool:
+                list(pool.map(compare, (pieces[begin:end] for begin, end in pairwise(cuts))))
         self._mapped_rows += len(rows)
         if self._mapped_rows > _MAPPED_ROWS:
             self._mapped_rows = 0
             for block in self._blocks:
                 _release(block)
-        return vectors
+        return found
 
     def _rotated(self, vectors: Vectors) -> Vectors:
         """A fixed random rotation: it spreads every vector over all dimensions alike, so that one grid fits each."""
