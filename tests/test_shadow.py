@@ -19,7 +19,7 @@ from worker.metrics import PrometheusObserver
 from worker.pipeline import Probe
 from worker.service import Service
 from worker.shadow import FORGET_AFTER_S, OUTCOMES, Shadow, outcome_of
-from worker.sightings import Sighting
+from worker.sighting import Sighting
 from worker.types import Chips, Detections, Embeddings, Event, Frame, Image, Match
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

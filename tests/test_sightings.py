@@ -7,8 +7,10 @@ import pytest
 
 from worker.config import RecognitionConfig
 from worker.metrics import Observer
+from worker.recorder import Recorder
 from worker.sightings import CameraSightings
 from worker.types import Detections, Event, Frame, Match, Tracks
+from worker.unknowns import Unknowns
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ALICE = np.eye(8, dtype=np.float32)[0]
@@ -29,15 +31,21 @@ class Outcomes(Observer):
 class Scene:
     """Drives the sightings of one camera, one frame every 0.1 s, with a gallery of Alice and Bob."""
 
-    def __init__(self, **config: float) -> None:
+    def __init__(self, recorder: Recorder | None = None, unknowns: Unknowns | None = None, **config: float) -> None:
         self.observer = Outcomes()
         self.config = RecognitionConfig(**({"verdict_timeout_s": 1.0, "linger_s": 5.0} | config))  # type: ignore[arg-type]
         self.sightings = CameraSightings(
             "door", self.config, model_id="m", dimension=8, threshold=THRESHOLD, min_detections=2, worker_id="w",
-            observer=self.observer,
+            observer=self.observer, recorder=recorder, unknowns=unknowns,
         )  # fmt: skip
         self.pts_s = 0.0
+        self.began = NOON
+        self.left_px = 0
         self.embedded = 0
+
+    @property
+    def now(self) -> datetime:
+        return self.began + timedelta(seconds=self.pts_s)
 
     def frame(
         self, faces: dict[int, np.ndarray], ended: tuple[int, ...] = (), embed: bool = True, seconds: float = 0.1
@@ -45,11 +53,10 @@ class Scene:
         self.pts_s = round(self.pts_s + seconds, 3)
         n = len(faces)
         boxes = np.array([[10 * i, 0, 10 * i + 60, 60] for i in range(n)], np.float32).reshape(n, 4)
+        boxes[:, ::2] += self.left_px
         found = Detections(boxes, np.ones(n, np.float32), np.zeros((n, 5, 2), np.float32))
         tracks = Tracks(found, np.array(list(faces), np.int64), np.zeros(n, np.float32), np.array(ended, np.int64))
-        frame = Frame(
-            "door", 0, self.pts_s, NOON + timedelta(seconds=self.pts_s), 0.0, np.zeros((90, 160, 3), np.uint8)
-        )
+        frame = Frame("door", 0, self.pts_s, self.now, 0.0, np.zeros((90, 160, 3), np.uint8))
         for index in self.sightings.see(frame, tracks):
             track_id = int(tracks.track_ids[index])
             if embed:

@@ -148,10 +148,7 @@ def test_templates_of_another_model_are_not_compared(tmp_path: Path) -> None:
 
 
 def with_unknowns(notes: Notes, **config: float) -> Scene:
-    scene = Scene(**config)
-    scene.sightings._recorder = notes
-    scene.sightings._unknowns = make(notes)
-    return scene
+    return Scene(notes, make(notes), **config)
 
 
 def last(events: list[Event], kind: str) -> Event:

@@ -26,11 +26,11 @@ class Script:
     def __call__(self, client: redis.Redis, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
         if self._sha:
             try:
-                return client.evalsha(self._sha, len(keys), *keys, *arguments)  # type: ignore[arg-type]
+                return client.evalsha(self._sha, len(keys), *keys, *arguments)
             except NoScriptError:
                 # Redis was restarted, or another node serves these keys.
                 pass
-        reply = client.eval(self._text, len(keys), *keys, *arguments)  # type: ignore[arg-type]
+        reply = client.eval(self._text, len(keys), *keys, *arguments)
         self._sha = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
         return reply
 

@@ -1,5 +1,10 @@
 """The evidence on a track, and the open-set decision on it."""
 
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Self
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,10 +62,44 @@ class TrackTemplate:
         """Cosine (-1..1) to another template; both need at least one face."""
         return float(np.clip(self.vector @ other.vector, -1.0, 1.0))
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; vectors as base64 of little-endian float32."""
+        return {
+            "sum": base64.b64encode(self._sum.astype("<f4").tobytes()).decode(),
+            "best": base64.b64encode(self._best.astype("<f4").tobytes()).decode(),
+            "count": self.count,
+            "best_quality": self.best_quality,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], dimension: int) -> Self:
+        """What :meth:`to_json` gave.
+
+        Raises:
+            ValueError: the vectors are not of ``dimension`` finite numbers, or the numbers of no template.
+        """
+        template = cls(dimension)
+        template._sum = _decode(values["sum"], dimension).astype(np.float64)
+        template._best = _decode(values["best"], dimension)
+        template.count, template.best_quality = int(values["count"]), float(values["best_quality"])
+        if template.count < 0 or not 0.0 <= template.best_quality <= 1.0:
+            raise ValueError("a template has a count from 0 and a quality of 0 to 1")
+        return template
+
     def _note_best(self, vector: NDArray[np.float32], quality: float) -> None:
         if not self.count or quality > self.best_quality:
             self._best = np.array(vector, np.float32)
             self.best_quality = float(quality)
+
+
+def _decode(text: str, dimension: int) -> NDArray[np.float32]:
+    try:
+        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+    except (binascii.Error, ValueError):
+        raise ValueError("a vector of a template is no base64 of float32") from None
+    if vector.shape != (dimension,) or not np.isfinite(vector).all():
+        raise ValueError(f"a vector of a template has not {dimension} finite numbers")
+    return vector
 
 
 def decide(

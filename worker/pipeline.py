@@ -5,8 +5,11 @@
 Frames of all cameras go through together, so that each network runs once a batch.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +24,8 @@ from worker.metrics import Observer
 from worker.quality import assess
 from worker.recorder import Recorder
 from worker.scheduling import JITTER_S, Attention
-from worker.sightings import CameraSightings, Sighting
+from worker.sighting import Sighting
+from worker.sightings import CameraSightings
 from worker.tracking import Tracker
 from worker.types import Chips, Detections, Embeddings, Event, Frame, Tracks
 from worker.unknowns import Unknowns
@@ -50,7 +54,13 @@ class Camera:
     """What is remembered of one camera between its frames."""
 
     def __init__(
-        self, config: CameraConfig, epoch: int, followed: bool, tracker: Tracker, sightings: CameraSightings
+        self,
+        config: CameraConfig,
+        epoch: int,
+        followed: bool,
+        tracker: Tracker,
+        sightings: CameraSightings,
+        resume: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.epoch = epoch
@@ -59,6 +69,18 @@ class Camera:
         self.sightings = sightings
         self.last_frame: Frame | None = None
         self.searched_pts_s = float("-inf")
+        self.added_s = time.monotonic()
+        self._resume = resume
+
+    def state(self) -> Mapping[str, Any]:
+        """Of the sightings; until the first frame, that which is to be gone on with."""
+        return self.sightings.state() if self._resume is None else self._resume
+
+    def resume(self, at: datetime, pts_s: float) -> None:
+        """Goes on with the state that was given, if it has not yet been gone on with; ``at`` is at ``pts_s``."""
+        if self._resume is not None:
+            state, self._resume = self._resume, None
+            self.sightings.resume(state, at, pts_s)
 
 
 class Pipeline:
@@ -99,19 +121,34 @@ class Pipeline:
         for camera in config.cameras:
             self.add(camera, followed=camera.id in followed)
 
-    def add(self, camera: CameraConfig, *, epoch: int = 0, followed: bool = False) -> None:
+    def add(
+        self,
+        camera: CameraConfig,
+        *,
+        epoch: int = 0,
+        followed: bool = False,
+        resume: Mapping[str, Any] | None = None,
+    ) -> None:
         """Takes frames of ``camera`` from now on; its events carry ``epoch``.
+
+        ``resume`` is the :meth:`state` in which the camera was left, by another worker or an earlier run.
 
         Raises:
             ValueError: a camera of this id is there already.
         """
         if camera.id in self._cameras:
             raise ValueError(f"camera {camera.id} is in the pipeline already")
-        self._cameras[camera.id] = self._make_camera(camera, epoch, followed)
+        self._cameras[camera.id] = self._make_camera(camera, epoch, followed, resume)
 
-    def remove(self, camera_id: str) -> list[Event]:
-        """Ends the camera's sightings, and forgets it; returns the events of that."""
-        return self._cameras.pop(camera_id).sightings.close()
+    def remove(self, camera_id: str, *, end: bool = True) -> list[Event]:
+        """Forgets the camera, and ends its sightings; returns the events of that. Without ``end`` there are none:
+        whoever has the :meth:`state` goes on with them."""
+        camera = self._cameras.pop(camera_id)
+        return _end(camera) if end else []
+
+    def state(self, camera_id: str) -> Mapping[str, Any]:
+        """The camera's sightings as JSON values, for :meth:`add`."""
+        return self._cameras[camera_id].state()
 
     def process(self, frames: Sequence[Frame], patience: float = 1.0) -> list[Event]:
         """The events that ``frames`` cause, in order; frames of one camera must come oldest first.
@@ -131,7 +168,7 @@ class Pipeline:
         """The events that fall due by time alone on a camera whose clock stands at ``pts_s``, without frames."""
         camera = self._cameras[camera_id]
         if camera.last_frame is None:
-            return []
+            return self._give_up_waiting(camera)
         tracks = camera.tracker.update(Detections.empty(), pts_s)
         camera.sightings.see(camera.last_frame, tracks)
         self._decide()
@@ -158,9 +195,17 @@ class Pipeline:
 
     def close(self) -> list[Event]:
         """Ends every sighting."""
-        return [event for camera in self._cameras.values() for event in camera.sightings.close()]
+        return [event for camera in self._cameras.values() for event in _end(camera)]
 
-    def _make_camera(self, camera: CameraConfig, epoch: int, followed: bool) -> Camera:
+    def _give_up_waiting(self, camera: Camera) -> list[Event]:
+        """A camera without a first frame: nobody has come back for as long as a sighting lingers."""
+        if time.monotonic() - camera.added_s < self._config.recognition.linger_s:
+            return []
+        return _end(camera)
+
+    def _make_camera(
+        self, camera: CameraConfig, epoch: int, followed: bool, resume: Mapping[str, Any] | None = None
+    ) -> Camera:
         config = self._config
         sightings = CameraSightings(
             camera.id,
@@ -177,7 +222,7 @@ class Pipeline:
             recorder=self._recorder,
         )
         tracker = Tracker(config.tracking, start_score=config.detection.score_threshold)
-        return Camera(camera, epoch, followed, tracker, sightings)
+        return Camera(camera, epoch, followed, tracker, sightings, resume)
 
     def _threshold_of(self, camera: CameraConfig) -> float:
         """The nearest setting that there is: the camera's, the configuration's, the gallery's, the model's."""
@@ -211,6 +256,7 @@ class Pipeline:
         """Joins the faces of a frame to their tracks; returns those worth embedding and good enough for it."""
         camera = self._cameras[frame.camera_id]
         camera.last_frame = frame
+        camera.resume(frame.captured_at, frame.pts_s)
         with self._observer.stage("track"):
             tracks = camera.tracker.update(found, frame.pts_s)
             wanted = camera.sightings.see(frame, tracks)
@@ -279,6 +325,11 @@ class Pipeline:
 
     def _transitions(self, frame: Frame) -> list[Event]:
         return self._cameras[frame.camera_id].sightings.transitions(frame.pts_s)
+
+
+def _end(camera: Camera) -> list[Event]:
+    camera.resume(datetime.now(UTC), 0.0)
+    return camera.sightings.close()
 
 
 def _best_of_each_track(probes: Sequence[Probe]) -> list[Probe]:

@@ -14,7 +14,7 @@ from worker.gallery import Gallery
 from worker.matching import TrackTemplate
 from worker.metrics import Observer
 from worker.pipeline import Probe
-from worker.sightings import Sighting
+from worker.sighting import Sighting
 from worker.types import Chips, Embeddings, Match
 
 OUTCOMES: Final = ("agree", "only_primary", "only_shadow", "different")

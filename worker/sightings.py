@@ -4,24 +4,28 @@ A sighting is one visit of one person. It outlives its track: a person who is lo
 ``linger_s`` continues the same sighting, so that one visit raises one alert.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.account import Account
+from worker.announcement import Announcer
 from worker.boxes import area, expand, iou_matrix
 from worker.config import RecognitionConfig
-from worker.events import encode, event_id, sighting_id
-from worker.history import Embedder, PastSighting
-from worker.matching import TrackTemplate
+from worker.events import sighting_id
+from worker.history import Embedder
+from worker.logs import get_logger
 from worker.metrics import Observer
-from worker.quality import smallest_face_px
 from worker.recorder import Recorder
 from worker.scheduling import Attention
-from worker.types import Candidate, Event, EventType, Frame, Match, Tracks
-from worker.unknowns import Unknowns, unknown_id_of
+from worker.sighting import Sighting
+from worker.sighting_state import from_state, to_state
+from worker.types import Event, Frame, Tracks
+from worker.unknowns import Unknowns
+
+_log = get_logger(__name__)
 
 SETTLED_DISTANCE = 0.10
 """A similarity this far from the threshold is a verdict that further faces are unlikely to change."""
@@ -31,69 +35,12 @@ RECHECK_INTERVAL_S = 5.0
 """A settled track is looked at again this often: trackers do swap people."""
 GAP_S = 0.5
 """A face that comes back to its track after this long may be another person's, who stepped into the place."""
-NOT_ENROLLED = frozenset({"below_threshold", "empty_gallery"})
-"""Verdicts that tell an unknown person from one who may well be enrolled."""
 CLOSER_FACTOR = 1.5
 """A face this much larger in area than any embedded one is worth embedding for its quality."""
+SAME_PLACE_IOU = 0.3
+"""From this overlap on, a face without features may be the one that was there before the worker was restarted."""
 CROSSING_FACTOR = 1.5
 """Faces whose boxes, enlarged by this, overlap may be taken for each other: their tracks want a short interval."""
-
-
-@dataclass(slots=True)
-class Sighting:
-    """One visit of one person to one camera."""
-
-    sighting_id: str
-    camera_id: str
-    track_id: int
-    started_at: datetime
-    started_pts_s: float
-    dimension: int
-    template: TrackTemplate = field(init=False)
-    match: Match | None = None
-    candidate: Candidate | None = None
-    detections: int = 0
-    announced_identity: str | None = None
-    transitions: int = 0
-    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    frame_size: tuple[int, int] = (0, 0)
-    seen_at: datetime = field(init=False)
-    seen_pts_s: float = 0.0
-    lost: bool = False
-    embedded_pts_s: float = float("-inf")
-    embedded_area_px: float = 0.0
-    rejection: str = ""
-    template_changed: bool = False
-    unknown_id: str = ""
-    account: Account = field(default_factory=Account)
-
-    def __post_init__(self) -> None:
-        self.template = TrackTemplate(self.dimension)
-        self.seen_at = self.started_at
-
-    @property
-    def announced(self) -> bool:
-        """Whether ``started`` has been published."""
-        return self.announced_identity is not None
-
-    @property
-    def identity_id(self) -> str:
-        """Of the person, empty while unknown."""
-        return (self.match.identity_id or "") if self.match else ""
-
-    @property
-    def label(self) -> str:
-        """For people to read: the name, ``unknown``, or ``...`` while undecided."""
-        if self.match and self.match.identity_id:
-            return self.match.identity_name
-        return "unknown" if self.announced else "..."
-
-    @property
-    def outcome(self) -> str:
-        """Why the person has, or has not, a name."""
-        if self.match and self.template.count:
-            return self.match.reason
-        return self.rejection or "not_enough_evidence"
 
 
 class CameraSightings:
@@ -119,13 +66,21 @@ class CameraSightings:
         self.threshold = threshold
         self._config = config
         self._embedder = Embedder(model_id, preprocessing_digest)
-        self._unknowns = unknowns
         self._recorder = recorder or Recorder()
         self._dimension = dimension
         self._min_detections = min_detections
-        self._worker_id = worker_id
-        self._epoch = epoch
         self._observer = observer
+        self._announcer = Announcer(
+            camera_id,
+            config,
+            embedder=self._embedder,
+            threshold=threshold,
+            worker_id=worker_id,
+            epoch=epoch,
+            observer=observer,
+            unknowns=unknowns,
+            recorder=self._recorder,
+        )
         self._by_track: dict[int, Sighting] = {}
         self._lingering: list[Sighting] = []
 
@@ -192,10 +147,12 @@ class CameraSightings:
             events += self._announce(sighting)
         still_lingering = []
         for sighting in self._lingering:
-            if sighting.announced and pts_s - sighting.seen_pts_s >= self._config.linger_s:
-                events += self._end(sighting)
+            if self._is_over(sighting, pts_s):
+                events += [] if sighting.announced else self._announce(sighting)
+                events += self._announcer.end(sighting)
             else:
-                events += self._announce(sighting)
+                if sighting.resumed_until_pts_s is None or self._is_due(sighting, pts_s):
+                    events += self._announce(sighting)
                 still_lingering.append(sighting)
         self._lingering = still_lingering
         return events
@@ -216,9 +173,31 @@ class CameraSightings:
         for sighting in self._by_track.values():
             self._lose(sighting)
         self._by_track.clear()
-        events = [event for s in self._lingering for event in (*self._announce(s), *self._end(s))]
+        events = [event for s in self._lingering for event in (*self._announce(s), *self._announcer.end(s))]
         self._lingering.clear()
         return events
+
+    def state(self) -> dict[str, Any]:
+        """All that goes on, or may go on, as JSON values for :meth:`resume`."""
+        kept = [
+            sighting
+            for sighting in (*self._lingering, *self._by_track.values())
+            if sighting.announced or sighting.detections >= self._min_detections
+        ]
+        return to_state(self.camera_id, self._embedder, self._dimension, kept)
+
+    def resume(self, state: Mapping[str, Any], at: datetime, pts_s: float) -> None:
+        """Goes on where :meth:`state` was taken, with a first frame captured ``at``, which is at ``pts_s``.
+
+        Everybody counts as just gone, so that whoever is still there continues their sighting; the others end. A state
+        that cannot be read is passed over, and the log says so.
+        """
+        try:
+            self._lingering += from_state(
+                state, self.camera_id, self._embedder, self._dimension, self._config, at=at, pts_s=pts_s
+            )
+        except ValueError as error:
+            _log.warning("sightings begin anew: their state cannot be read", camera=self.camera_id, reason=str(error))
 
     def _of_track(self, track_id: int, frame: Frame) -> Sighting:
         """The sighting that a face of the track belongs to; after a gap a new one, until it is seen to be the same."""
@@ -272,6 +251,11 @@ class CameraSightings:
             return True
         return pts_s - sighting.started_pts_s >= self._config.verdict_timeout_s
 
+    def _is_over(self, sighting: Sighting, pts_s: float) -> bool:
+        if sighting.resumed_until_pts_s is not None:
+            return pts_s >= sighting.resumed_until_pts_s
+        return sighting.announced and pts_s - sighting.seen_pts_s >= self._config.linger_s
+
     def _lose(self, sighting: Sighting) -> None:
         sighting.lost = True
         if sighting.detections < self._min_detections and not sighting.announced:
@@ -284,13 +268,14 @@ class CameraSightings:
             self._join(gone, sighting)
             gone.seen_at, gone.seen_pts_s, gone.box = sighting.seen_at, sighting.seen_pts_s, sighting.box
             gone.template_changed = True
+            gone.resumed_until_pts_s = None
             return
         self._lingering.append(sighting)
 
     def _same_person_gone(self, sighting: Sighting) -> Sighting | None:
         """The latest sighting that ended its track before this one began and shows the same person."""
         for gone in reversed(self._lingering):
-            if gone.seen_pts_s > sighting.started_pts_s or not gone.announced:
+            if gone.seen_pts_s > sighting.started_pts_s or not (gone.announced or gone.resumed_until_pts_s is not None):
                 continue
             if sighting.identity_id:
                 if gone.identity_id == sighting.identity_id:
@@ -306,6 +291,7 @@ class CameraSightings:
         gone.match = sighting.match or gone.match
         gone.candidate = sighting.candidate or gone.candidate
         gone.lost = False
+        gone.resumed_until_pts_s = None
         gone.box, gone.frame_size = sighting.box, sighting.frame_size
         gone.seen_at, gone.seen_pts_s = sighting.seen_at, sighting.seen_pts_s
         gone.embedded_pts_s, gone.embedded_area_px = sighting.embedded_pts_s, sighting.embedded_area_px
@@ -329,118 +315,22 @@ class CameraSightings:
                 continue
             loser = rival if rival.match.similarity < sighting.match.similarity else sighting
             best[sighting.match.identity_id] = sighting if loser is rival else rival
-            _withdraw(loser)
-
-    def _tell_apart(self, sighting: Sighting) -> None:
-        """Gives an unknown person an id as soon as there is enough to tell them by, and takes it back from one who
-        is known after all."""
-        if self._unknowns is None:
-            return
-        if sighting.identity_id:
-            if sighting.unknown_id == unknown_id_of(sighting.sighting_id):
-                self._unknowns.retract(sighting.unknown_id)
-            sighting.unknown_id = ""
-        elif (
-            not sighting.unknown_id
-            and sighting.outcome in NOT_ENROLLED
-            and sighting.template.count >= self._config.min_embeddings
-        ):
-            sighting.unknown_id = self._unknowns.identify(
-                sighting.sighting_id,
-                sighting.template.vector,
-                sighting.template.count,
-                sighting.seen_at,
-                threshold=self.threshold,
-                taken={other.unknown_id for other in self._by_track.values() if other.unknown_id},
-            )
+            loser.withdraw_name()
 
     def _announce(self, sighting: Sighting) -> list[Event]:
-        self._tell_apart(sighting)
-        if not sighting.announced:
-            kind: EventType = "started"
-        elif sighting.announced_identity != sighting.identity_id:
-            kind = "updated"
-        else:
-            return []
-        sighting.announced_identity = sighting.identity_id
-        return [self._event(sighting, kind)]
-
-    def _end(self, sighting: Sighting) -> list[Event]:
-        self._observer.track_ended(self.camera_id, sighting.outcome)
-        event = self._event(sighting, "ended")
-        if event.similarity is not None:
-            self._observer.verdict(
-                self.camera_id, named=bool(event.identity_id), similarity=event.similarity, margin=event.margin
-            )
-        self._remember(sighting, event)
-        return [event]
-
-    def _remember(self, sighting: Sighting, event: Event) -> None:
-        template = sighting.template.vector if sighting.template.count else None
-        if self._unknowns is not None and sighting.unknown_id and template is not None:
-            is_new = sighting.unknown_id == unknown_id_of(sighting.sighting_id)
-            self._unknowns.met(sighting.unknown_id, template, sighting.template.count, sighting.seen_at, is_new=is_new)
-        sighting.account.least_px = smallest_face_px(self._config.min_quality)
-        sighting.account.conclude(sighting.candidate, sighting.match, self.threshold, sighting.outcome)
-        self._recorder.sighting(
-            PastSighting(
-                sighting_id=sighting.sighting_id,
-                camera_id=self.camera_id,
-                started_at=sighting.started_at,
-                ended_at=sighting.seen_at,
-                identity_id=event.identity_id,
-                identity_name=event.identity_name,
-                unknown_id=event.unknown_id,
-                embedder=self._embedder,
-                template=template,
-                evidence=sighting.template.count,
-                quality=event.quality,
-                event=encode(event),
-                account=sighting.account,
-            )
-        )
-
-    def _event(self, sighting: Sighting, kind: EventType) -> Event:
-        match = sighting.match
-        known = match is not None and match.similarity > -1.0
-        event = Event(
-            event_id=event_id(sighting.sighting_id, kind, sighting.transitions),
-            type=kind,
-            camera_id=self.camera_id,
-            track_id=sighting.track_id,
-            sighting_id=sighting.sighting_id,
-            identity_id=sighting.identity_id,
-            identity_name=match.identity_name if match and match.identity_id else "",
-            similarity=match.similarity if match and known else None,
-            threshold=self.threshold,
-            margin=match.margin if match and known and match.runner_up > -1.0 else None,
-            quality=sighting.template.best_quality if sighting.template.count else None,
-            box=sighting.box,
-            frame_size=sighting.frame_size,
-            captured_at=sighting.seen_at,
-            started_at=sighting.started_at,
-            ended_at=sighting.seen_at if kind == "ended" else None,
-            pts_s=sighting.seen_pts_s,
-            model_id=self._embedder.model_id,
-            gallery_version=match.gallery_version if match else 0,
-            worker_id=self._worker_id,
-            epoch=self._epoch,
-            unknown_id=sighting.unknown_id,
-        )
-        sighting.transitions += 1
-        return event
+        return self._announcer.announce(sighting, self._by_track.values())
 
 
 def _seems_the_same(gone: Sighting, sighting: Sighting, threshold: float) -> bool:
     """By the faces, or, where no face was good enough to tell, because the track is the same."""
     if not sighting.template.count:
+        # The tracks of another worker, or of an earlier run, were counted anew: there is only the place to go by.
+        if gone.resumed_until_pts_s is not None:
+            return _overlap(gone, sighting)
         return gone.track_id == sighting.track_id
     return gone.template.count > 0 and gone.template.similarity(sighting.template) >= threshold
 
 
-def _withdraw(sighting: Sighting) -> None:
-    match = sighting.match
-    if match is not None:
-        sighting.match = Match(
-            None, "", match.similarity, match.runner_up, match.threshold, match.gallery_version, "identity_taken"
-        )
+def _overlap(one: Sighting, other: Sighting) -> bool:
+    boxes = np.array([one.box, other.box], np.float32)
+    return bool(iou_matrix(boxes[:1], boxes[1:])[0, 0] >= SAME_PLACE_IOU)

@@ -19,7 +19,7 @@ from worker.gallery import Gallery
 from worker.photo_faces import embed_photos
 from worker.photos import SUFFIXES
 from worker.replay import replay
-from worker.sightings import Sighting
+from worker.sighting import Sighting
 from worker.types import Embeddings
 
 VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".mpeg"})
