@@ -7,9 +7,11 @@ defaults. A mistake ends the start with the name of the field (:class:`worker.er
 import os
 import re
 import socket
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
 
 import platformdirs
 import yaml
@@ -64,6 +66,25 @@ class CameraConfig(_Section):
         None, description="UTC time of the first frame of a file; default: from the file's own date"
     )
     threshold: Fraction | None = Field(None, description="cosine threshold of this camera; default: the gallery's")
+    password_file: Path | None = Field(
+        None, description="file that holds the password of the user in the source's URL, such as a mounted secret"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _password_from_its_file(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or not fields.get("password_file"):
+            return fields
+        source, file = str(fields.get("source", "")), Path(str(fields["password_file"]))
+        match = re.fullmatch(r"([a-z]+://)([^/@:]+)@(.+)", source)
+        if match is None:
+            raise ValueError("password_file needs a source with a user and no password: rtsp://user@host/...")
+        try:
+            password = file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            raise ValueError(f"password_file {file} cannot be read") from None
+        scheme, user, rest = match.groups()
+        return {**fields, "source": f"{scheme}{user}:{quote(password, safe='')}@{rest}"}
 
     @field_validator("id")
     @classmethod
@@ -328,6 +349,22 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     except (ValidationError, SettingsError) as error:
         problem = _first_problem(error) if isinstance(error, ValidationError) else redact(str(error))
         raise ConfigError(f"configuration from {where}: {problem}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigOrigin:
+    """Where a configuration comes from, to be read again: its file, and what the command line says over it."""
+
+    path: Path | None
+    overrides: dict[str, Any]
+
+    def load(self) -> Config:
+        """As :func:`load_config`.
+
+        Raises:
+            ConfigError: unreadable or malformed file, unknown or wrong field.
+        """
+        return load_config(self.path, self.overrides)
 
 
 def models_dir() -> Path | None:

@@ -56,8 +56,13 @@ def configure(config: LogConfig, stream: TextIO | None = None) -> None:
     handler.of_facestream = True  # type: ignore[attr-defined]
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger("worker").setLevel(config.level.upper())
+    set_level(config.level)
     logging.captureWarnings(True)
+
+
+def set_level(level: str) -> None:
+    """From now on what is below ``level`` (as in :class:`LogConfig`) is not logged; may change while running."""
+    logging.getLogger("worker").setLevel(level.upper())
 
 
 class RepeatFilter(logging.Filter):

@@ -10,7 +10,7 @@ from worker.cameras import Cameras, reads_every_frame
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError, GalleryError, SinkError
 from worker.loading import load_gallery_and_embedder, unknown_people
-from worker.logs import get_logger
+from worker.logs import get_logger, set_level
 from worker.metrics import Observer
 from worker.pipeline import Pipeline
 from worker.publisher import Publisher
@@ -63,6 +63,20 @@ class Loop:
         self._cameras.stop(camera_id)
         self._emit(self._pipeline.remove(camera_id), {})
         self._newest.pop(camera_id, None)
+
+    def reconfigure(self, config: Config) -> None:
+        """Goes over to ``config``: its cameras, its rules and thresholds of recognition, its log level."""
+        before = {camera.id: camera for camera in self._config.cameras}
+        after = {camera.id: camera for camera in config.cameras}
+        for camera_id, camera in before.items():
+            if not _reads_alike(camera, after.get(camera_id)):
+                self.stop_camera(camera_id)
+        self._pipeline.adjust(config.recognition, config.cameras)
+        for camera_id, camera in after.items():
+            if not _reads_alike(camera, before.get(camera_id)):
+                self.start_camera(camera)
+        self._config = config
+        set_level(config.log.level)
 
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """Until ``stop`` is set or all sources have ended; ``beat`` is called at least about once a second."""
@@ -138,3 +152,8 @@ class Loop:
             frame = newest.get(event.camera_id)
             self._publisher.publish(event, received_monotonic_s=frame.received_monotonic_s if frame else None)
             self._on_event(event)
+
+
+def _reads_alike(camera: CameraConfig, other: CameraConfig | None) -> bool:
+    """Whether both read the same source in the same way, so that its sightings go on; thresholds may differ."""
+    return other is not None and camera.model_copy(update={"threshold": other.threshold}) == other

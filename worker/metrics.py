@@ -77,6 +77,9 @@ class Observer:
     def gallery_size(self, people: int, samples: int, version: int) -> None:
         """The gallery that is searched now."""
 
+    def gallery_current(self) -> None:
+        """The gallery that is searched was seen just now to be the newest that the fleet shares."""
+
     def lease_gained(self, camera_id: str, epoch: int) -> None:
         """The camera is this worker's, as of ``epoch``."""
 
@@ -100,6 +103,9 @@ class Observer:
 
     def camera_removed(self, camera_id: str) -> None:
         """The worker reads this camera no longer."""
+
+    def config_reloaded(self, outcome: str) -> None:
+        """The configuration was read again: ``taken``, ``restart_needed`` (in part), ``refused``."""
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:  # noqa: ARG002
@@ -156,6 +162,9 @@ class PrometheusObserver(Observer):
         self._gallery_people = self._gauge("gallery_people", "People in the gallery that is searched")
         self._gallery_samples = self._gauge("gallery_samples", "Faces in the gallery that is searched")
         self._gallery_version = self._gauge("gallery_version", "Version of the gallery that is searched")
+        self._gallery_lag_s = self._gauge(
+            "gallery_lag_seconds", "Time since the gallery was last known to be the newest that the fleet shares"
+        )
         self._source_state = self._gauge(
             "source_state", "1 for the state that a source is in, else 0", "camera", "state"
         )
@@ -168,6 +177,7 @@ class PrometheusObserver(Observer):
         self._fleet_cameras = self._gauge("fleet_cameras", "Cameras that the fleet is to read")
         self._fleet_cameras_unowned = self._gauge("fleet_cameras_unowned", "Cameras of the fleet that nobody reads")
         self._worker_load_ratio = self._gauge("worker_load_ratio", "Share of time that the pipeline is busy")
+        self._config_reloads = self._counter("config_reloads", "Times the configuration was read again", "outcome")
         build = self._gauge("build_info", "1, with the versions that run as labels", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(namespace="facestream", registry=self.registry)
@@ -230,6 +240,10 @@ class PrometheusObserver(Observer):
         self._gallery_samples.set(samples)
         self._gallery_version.set(version)
 
+    def gallery_current(self) -> None:
+        seen_s = time.monotonic()
+        self._gallery_lag_s.set_function(lambda: time.monotonic() - seen_s)
+
     def lease_gained(self, camera_id: str, epoch: int) -> None:
         self._camera_epoch.labels(camera_id).set(epoch)
 
@@ -256,6 +270,9 @@ class PrometheusObserver(Observer):
     def source_state(self, camera_id: str, state: SourceState) -> None:
         for known in SOURCE_STATES:
             self._source_state.labels(camera_id, known).set(known == state)
+
+    def config_reloaded(self, outcome: str) -> None:
+        self._config_reloads.labels(outcome).inc()
 
     def camera_removed(self, camera_id: str) -> None:
         # Counters stay: what was counted was counted. Gauges would go on to claim a state.

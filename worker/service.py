@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from worker import signals
+from worker.addresses import parse_address
 from worker.cameras import Cameras
-from worker.config import Config
+from worker.config import Config, ConfigOrigin
 from worker.errors import FacestreamError
 from worker.health import Health, HealthServer
 from worker.loading import load_detector_of, load_gallery_and_embedder, load_shadow, unknown_people
@@ -26,6 +28,7 @@ from worker.pipeline import FrameWatcher, Pipeline
 from worker.publisher import Publisher
 from worker.recorder import open_recorder
 from worker.redis_client import connect
+from worker.reloading import Reloader
 from worker.source import find_fault
 from worker.types import Event
 
@@ -69,10 +72,14 @@ class Service:
         self,
         config: Config,
         *,
+        origin: ConfigOrigin | None = None,
         on_event: Callable[[Event], None] | None = None,
         watcher: FrameWatcher | None = None,
     ) -> None:
+        """``origin``, where given, is watched: changes of its file are taken up, also at SIGHUP."""
         self._config = config
+        self._origin = origin
+        self._reloader: Reloader | None = None
         self._on_event = on_event or (lambda _event: None)
         self._watcher = watcher
         self._observer = PrometheusObserver()
@@ -128,7 +135,7 @@ class Service:
         health.condition("sources", cameras.why_blind)
         loop = Loop(config, pipeline, cameras, publisher, recorder, observer, self._on_event)
         started = time.monotonic()
-        with self._signals():
+        with self._signals(), self._reloading(loop, health):
             try:
                 for camera in config.cameras:
                     loop.start_camera(camera)
@@ -158,8 +165,31 @@ class Service:
             yield
 
     @contextmanager
+    def _reloading(self, loop: Loop, health: Health) -> Iterator[None]:
+        if self._origin is None or self._origin.path is None:
+            yield
+            return
+        self._reloader = Reloader(
+            self._origin,
+            self._config,
+            lambda config: loop.order(partial(loop.reconfigure, config)),
+            self._observer,
+            check=_check_sources,
+            heartbeat=health.watch("configuration", STUCK_AFTER_S),
+        )
+        self._reloader.start()
+        try:
+            yield
+        finally:
+            health.unwatch("configuration")
+            self._reloader.close()
+
+    @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and the first Ctrl-C stop gracefully; a second Ctrl-C interrupts at once."""
+        """SIGTERM and the first Ctrl-C stop gracefully; a second Ctrl-C interrupts at once.
+
+        SIGHUP has the configuration read again.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -171,7 +201,12 @@ class Service:
                 self._interrupted = True
             self._stop.set()
 
+        def on_hangup(_number: int, _frame: FrameType | None) -> None:
+            if self._reloader is not None:
+                self._reloader.reload()
+
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, on_hangup)
         if (missed := signals.received()) is not None:
             on_signal(missed, None)
         try:
@@ -195,3 +230,8 @@ def _redacted_thread_errors() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
+
+
+def _check_sources(config: Config) -> None:
+    for camera in config.cameras:
+        parse_address(camera.source.get_secret_value())

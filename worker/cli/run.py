@@ -42,10 +42,11 @@ def run(
 ) -> int:
     """Read cameras and publish who is in front of them.
 
-    A file as source ends the run at its end; cameras are read until SIGTERM or Ctrl-C.
+    A file as source ends the run at its end; cameras are read until SIGTERM or Ctrl-C. Changes of the configuration
+    file are taken up while it runs (cameras, recognition, log level), at once on SIGHUP.
     """
     from worker.addresses import parse_address
-    from worker.config import load_config
+    from worker.config import ConfigOrigin
     from worker.errors import ConfigError
 
     overrides = _overrides(
@@ -60,7 +61,8 @@ def run(
         overrides["cameras"] = [{"id": camera_id or "camera", "source": source}]
     elif camera_id is not None:
         raise ConfigError("--camera-id names the camera of --source: give both")
-    settings = load_config(config, overrides)
+    origin = ConfigOrigin(config, overrides)
+    settings = origin.load()
     if not settings.cameras:
         raise ConfigError("no camera: give --source URL_OR_FILE, or list cameras in --config FILE")
     for camera in settings.cameras:
@@ -72,7 +74,9 @@ def run(
     configure(settings.log)
     from worker.service import Service
 
-    service = Service(settings, on_event=(lambda event: print_json(encode(event))) if json_output else None)
+    service = Service(
+        settings, origin=origin, on_event=(lambda event: print_json(encode(event))) if json_output else None
+    )
     stopped = service.run()
     if json_output:
         print_json({"summary": dataclasses.asdict(stopped.summary)})

@@ -1,0 +1,103 @@
+"""The configuration file of a worker that runs: what may change live is taken up, anything else waits for a restart.
+
+A file that cannot be used is refused whole, and the configuration in force stays.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from worker.config import Config, ConfigOrigin
+from worker.errors import ConfigError
+from worker.logs import get_logger
+from worker.metrics import Observer
+
+LIVE: Final = frozenset({"cameras", "recognition", "log"})
+"""The sections that change without a restart: cameras, thresholds and all else that decides on a track, log level."""
+
+_POLL_S: Final = 2.0
+
+_log = get_logger(__name__)
+
+
+class Reloader:
+    """Watches the file that ``origin`` names, from a thread of its own.
+
+    ``apply(config)`` is called with each new configuration in force. The file's content is what is watched, not its
+    date: Kubernetes swaps a link, editors write a new file.
+    """
+
+    def __init__(
+        self,
+        origin: ConfigOrigin,
+        config: Config,
+        apply: Callable[[Config], None],
+        observer: Observer | None = None,
+        *,
+        check: Callable[[Config], None] = lambda _config: None,
+        heartbeat: Callable[[], None] = lambda: None,
+        poll_s: float = _POLL_S,
+    ) -> None:
+        self._origin = origin
+        self._config = config
+        self._apply = apply
+        self._check = check
+        self._observer = observer or Observer()
+        self._heartbeat = heartbeat
+        self._poll_s = poll_s
+        self._digest = self._read_digest()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._asked = False
+        self._thread = threading.Thread(target=self._run, name="configuration", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def reload(self) -> None:
+        """Has the file read again now, changed or not; safe in a signal handler. Returns at once."""
+        self._asked = True
+        self._wake.set()
+
+    def close(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(self._poll_s + 1)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._heartbeat()
+            self._wake.wait(self._poll_s)
+            self._wake.clear()
+            digest = self._read_digest()
+            asked, self._asked = self._asked, False
+            if not self._stopping and (asked or digest != self._digest):
+                self._digest = digest
+                self._take_up()
+
+    def _read_digest(self) -> str:
+        try:
+            return hashlib.sha256(self._origin.path.read_bytes()).hexdigest() if self._origin.path else ""
+        except OSError as error:
+            return f"unreadable: {error.errno}"
+
+    def _take_up(self) -> None:
+        try:
+            new = self._origin.load()
+            self._check(new)
+        except ConfigError as problem:
+            self._observer.config_reloaded("refused")
+            _log.error("the changed configuration is refused; the one in force stays", problem=str(problem))
+            return
+        changed = {name for name in Config.model_fields if getattr(new, name) != getattr(self._config, name)}
+        if waiting := sorted(changed - LIVE):
+            _log.warning("changed settings that need a restart are not in force", settings=", ".join(waiting))
+        live = changed & LIVE
+        if live:
+            # Only what changes live: the rest of the file must not come into force by and by.
+            self._config = self._config.model_copy(update={name: getattr(new, name) for name in live})
+            self._apply(self._config)
+        self._observer.config_reloaded("taken" if not waiting else "restart_needed")
+        _log.info("configuration read again", changed=", ".join(sorted(live)) or "nothing")
