@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from worker import matching
 from worker.boxes import area
-from worker.config import CameraConfig, Config
+from worker.config import CameraConfig, Config, RecognitionConfig
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
 from worker.gallery import Gallery
@@ -149,6 +149,17 @@ class Pipeline:
     def state(self, camera_id: str) -> Mapping[str, Any]:
         """The camera's sightings as JSON values, for :meth:`add`."""
         return self._cameras[camera_id].state()
+
+    def adjust(self, recognition: RecognitionConfig, cameras: Collection[CameraConfig] = ()) -> None:
+        """Goes by other rules and thresholds from now on; verdicts on whoever is there are taken anew.
+
+        ``cameras``: of those that are here, the settings that hold now.
+        """
+        self._config = self._config.model_copy(update={"recognition": recognition})
+        settings = {camera.id: camera for camera in cameras}
+        for camera_id, camera in self._cameras.items():
+            camera.config = settings.get(camera_id, camera.config)
+            camera.sightings.adjust(recognition, self._threshold_of(camera.config))
 
     def process(self, frames: Sequence[Frame], patience: float = 1.0) -> list[Event]:
         """The events that ``frames`` cause, in order; frames of one camera must come oldest first.

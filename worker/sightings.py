@@ -109,6 +109,12 @@ class CameraSightings:
                 self._lose(lost)
         return wanted
 
+    def adjust(self, config: RecognitionConfig, threshold: float) -> None:
+        """Goes by other rules from now on; every verdict is due again."""
+        self._config, self.threshold = config, threshold
+        for sighting in (*self._by_track.values(), *self._lingering):
+            sighting.template_changed = True
+
     def learn(self, track_id: int, vector: NDArray[np.float32], quality: float, pts_s: float, area_px: float) -> None:
         """Adds the embedding of a face to what is known of its track."""
         if sighting := self._by_track.get(track_id):
