@@ -19,6 +19,7 @@ _VERDICTS: Final = {
     "matched": "matched",
     "below_threshold": "below threshold",
     "ambiguous": "ambiguous: the two are too close to each other",
+    "improbable": "the classifier was not sure enough",
     "not_enough_evidence": "not enough faces to tell",
     "empty_gallery": "nobody is enrolled",
     "identity_taken": "somebody else in the picture is nearer to that person, who cannot be there twice",

@@ -3,16 +3,50 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.config import RecognitionConfig
-from worker.types import Candidate, Match
+from worker.types import Candidate, Embeddings, Match
 
 _LEAST_WEIGHT = 0.05
 _SHORTEST_SUM = 1e-3
+
+
+class People(Protocol):
+    """Who is known, and who it is: a gallery, or a classifier."""
+
+    @property
+    def version(self) -> int:
+        """Grows with every change."""
+        ...
+
+    @property
+    def sample_count(self) -> int:
+        """The number of faces that stand for people."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of people."""
+        ...
+
+    def threshold_of(self, camera_id: str) -> float | None:
+        """Cosine from which a person is named there; None where the model's own applies."""
+        ...
+
+    def search(self, embeddings: Embeddings) -> list[Candidate]:
+        """The nearest person and the next one for each vector."""
+        ...
+
+    def reload_if_changed(self) -> bool:
+        """Takes up what changed meanwhile.
+
+        Raises:
+            GalleryError: the vectors of another model are compared now.
+        """
+        ...
 
 
 class TrackTemplate:
@@ -116,7 +150,8 @@ def decide(
     A person is named from ``threshold`` on, if nearer than the runner-up by ``config.margin`` and seen in
     ``config.min_embeddings`` faces (``evidence``). A name given by ``previous`` stays down to
     ``threshold - config.hysteresis``; while it could stay, somebody else takes over only from
-    ``threshold + config.margin`` on.
+    ``threshold + config.margin`` on. Of a classifier, which has weighed the runner-up already, the person must be
+    probable enough in place of the margin.
     """
     reason = _reason_for_the_nearest(candidate, config, threshold, evidence)
     named = candidate.identity_id if reason == "matched" else None
@@ -135,6 +170,7 @@ def decide(
         threshold=threshold,
         gallery_version=gallery_version,
         reason=reason,
+        probability=candidate.probability if named in (None, candidate.identity_id) else None,
     )
 
 
@@ -145,6 +181,8 @@ def _reason_for_the_nearest(candidate: Candidate, config: RecognitionConfig, thr
         return "not_enough_evidence"
     if candidate.similarity < threshold:
         return "below_threshold"
+    if candidate.probability is not None:
+        return "improbable" if candidate.probability < candidate.least_probability else "matched"
     if candidate.similarity - candidate.runner_up < config.margin:
         return "ambiguous"
     return "matched"
@@ -154,7 +192,10 @@ def _stays(candidate: Candidate, kept: str, named: str | None, config: Recogniti
     """Whether the person ``kept``, named before, keeps the name though the nearest, on its own, says otherwise."""
     floor = threshold - config.hysteresis
     if kept == candidate.identity_id:
-        return candidate.similarity >= floor
+        probable = candidate.probability is None or candidate.probability >= (
+            candidate.least_probability - config.hysteresis
+        )
+        return candidate.similarity >= floor and probable
     if kept != candidate.runner_up_id or candidate.runner_up < floor:
         return False
     return named is None or candidate.similarity < threshold + config.margin

@@ -144,6 +144,9 @@ class Candidate:
     Similarities are cosines (-1..1), over people, not samples: a person is as near as their nearest sample.
     A person who does not exist (empty gallery, only one person in it) is an empty name at similarity -1 with
     None (``identity_id``) or an empty string (``runner_up_id``) for an id.
+
+    A classifier orders people by ``probability`` (0..1) instead, and names nobody below ``least_probability``; the
+    similarities are still cosines. Where there is no classifier, ``probability`` is None.
     """
 
     identity_id: str | None
@@ -152,6 +155,8 @@ class Candidate:
     runner_up: float
     runner_up_id: str = ""
     runner_up_name: str = ""
+    probability: float | None = None
+    least_probability: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +165,8 @@ class Match:
 
     ``identity_id`` is None for an unknown person; ``similarity`` is the cosine (-1..1) to the nearest
     identity, ``runner_up`` that to the nearest *other* one (both -1 where there is none); ``reason`` is one
-    of ``matched``, ``below_threshold``, ``ambiguous``, ``not_enough_evidence``, ``empty_gallery`` and the
-    quality gate's reasons.
+    of ``matched``, ``below_threshold``, ``ambiguous``, ``improbable``, ``not_enough_evidence``, ``empty_gallery`` and
+    the quality gate's reasons. ``probability`` is the classifier's, None without one.
     """
 
     identity_id: str | None
@@ -171,6 +176,7 @@ class Match:
     threshold: float
     gallery_version: int
     reason: str
+    probability: float | None = None
 
     @property
     def margin(self) -> float:
