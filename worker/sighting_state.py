@@ -40,6 +40,7 @@ class _Match(_Saved):
     threshold: _Finite
     gallery_version: int
     reason: str
+    probability: _Finite | None = None
 
 
 class _Candidate(_Saved):
@@ -49,6 +50,8 @@ class _Candidate(_Saved):
     runner_up: _Finite
     runner_up_id: str
     runner_up_name: str
+    probability: _Finite | None = None
+    least_probability: _Finite = 0.0
 
 
 class _Account(_Saved):
