@@ -271,6 +271,9 @@ class Config(BaseSettings):
     worker_id: str = Field(default_factory=socket.gethostname, min_length=1, description="name of this worker")
     cameras: tuple[CameraConfig, ...] = Field((), description="the cameras to read")
     gallery: str | None = Field(None, description="folder of the gallery; without one everybody is unknown")
+    classifier: str | None = Field(
+        None, description="folder of a trained classifier that says who it is, in place of a gallery"
+    )
     state_dir: Path | None = Field(
         None,
         description="folder for what is remembered of past sightings; default: GALLERY.state beside the gallery; "
@@ -305,6 +308,12 @@ class Config(BaseSettings):
         twice = sorted({camera_id for camera_id in ids if ids.count(camera_id) > 1})
         if twice:
             raise ValueError(f"cameras: id used twice: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_says_who_it_is(self) -> "Config":
+        if self.gallery is not None and self.classifier is not None:
+            raise ValueError("gallery and classifier: one of the two says who it is; give one")
         return self
 
     def read_gallery_key(self) -> str | None:

@@ -109,12 +109,14 @@ class Tally:
 
 
 def history_folder(config: Config) -> Path | None:
-    """Where the history of a worker with ``config`` is: ``state_dir``, else beside the gallery, else nowhere."""
+    """Where the history of a worker with ``config`` is: ``state_dir``, else beside the gallery or the classifier, else
+    nowhere."""
     if config.state_dir is not None:
         return config.state_dir
-    if config.gallery is None or "://" in config.gallery:
+    known = config.gallery or config.classifier
+    if known is None or "://" in known:
         return None
-    gallery = Path(config.gallery).resolve()
+    gallery = Path(known).resolve()
     return gallery.with_name(f"{gallery.name}.state")
 
 
