@@ -40,6 +40,7 @@ def used() -> PrometheusObserver:
     observer.leases_renewed(3)
     observer.fleet_seen(workers=4, cameras=12, unowned=1)
     observer.worker_load(0.5)
+    observer.engine_loaded("embed", "openvino", "CPU", "bf16")
     with observer.stage("embed"):
         pass
     return observer
@@ -95,6 +96,14 @@ def test_the_age_of_the_last_renewal_grows_by_itself(used: PrometheusObserver) -
 def test_the_epoch_of_a_camera_that_was_given_up_is_told_no_more(used: PrometheusObserver) -> None:
     used.lease_ended("door")
     assert value(used, "camera_epoch", camera="door") is None
+
+
+def test_only_the_engine_in_use_is_told(used: PrometheusObserver) -> None:
+    used.engine_loaded("detect", "keras", "GPU", "bf16")
+    used.engine_loaded("embed", "keras", "GPU", "fp32")
+    assert value(used, "engine_info", stage="embed", engine="openvino", device="CPU", precision="bf16") is None
+    assert value(used, "engine_info", stage="embed", engine="keras", device="GPU", precision="fp32") == 1
+    assert value(used, "engine_info", stage="detect", engine="keras", device="GPU", precision="bf16") == 1
 
 
 def test_every_method_of_the_observer_has_a_metric() -> None:

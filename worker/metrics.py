@@ -80,6 +80,10 @@ class Observer:
     def gallery_current(self) -> None:
         """The gallery that is searched was seen just now to be the newest that the fleet shares."""
 
+    def engine_loaded(self, stage: Stage, engine: str, device: str, precision: str) -> None:
+        """The network of ``stage`` (``detect``, ``embed``) runs on ``engine``, on ``CPU`` or ``GPU``, in
+        ``precision``."""
+
     def lease_gained(self, camera_id: str, epoch: int) -> None:
         """The camera is this worker's, as of ``epoch``."""
 
@@ -149,6 +153,9 @@ class PrometheusObserver(Observer):
             "shadow_verdicts", "Tracks on which two models were asked", "camera", "outcome"
         )
         self._events_published = self._counter("events_published", "Events that Redis accepted", "camera", "type")
+        self._last_event_s = self._gauge(
+            "last_event_timestamp_seconds", "Unix time at which Redis accepted a camera's last event", "camera"
+        )
         self._events_dropped = self._counter("events_dropped", "Events given up", "camera", "reason")
         self._stage_s = self._histogram(
             "stage_duration_seconds", "Duration of one run of a stage", _STAGE_BUCKETS_S, "stage"
@@ -178,6 +185,10 @@ class PrometheusObserver(Observer):
         self._fleet_cameras_unowned = self._gauge("fleet_cameras_unowned", "Cameras of the fleet that nobody reads")
         self._worker_load_ratio = self._gauge("worker_load_ratio", "Share of time that the pipeline is busy")
         self._config_reloads = self._counter("config_reloads", "Times the configuration was read again", "outcome")
+        self._engine_info = self._gauge(
+            "engine_info", "1, with what runs a stage's network as labels", "stage", "engine", "device", "precision"
+        )
+        self._engines: dict[Stage, tuple[str, str, str]] = {}
         build = self._gauge("build_info", "1, with the versions that run as labels", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(namespace="facestream", registry=self.registry)
@@ -225,6 +236,7 @@ class PrometheusObserver(Observer):
 
     def event_published(self, camera_id: str, event_type: str) -> None:
         self._events_published.labels(camera_id, event_type).inc()
+        self._last_event_s.labels(camera_id).set(time.time())
 
     def event_dropped(self, camera_id: str, reason: str) -> None:
         self._events_dropped.labels(camera_id, reason).inc()
@@ -243,6 +255,13 @@ class PrometheusObserver(Observer):
     def gallery_current(self) -> None:
         seen_s = time.monotonic()
         self._gallery_lag_s.set_function(lambda: time.monotonic() - seen_s)
+
+    def engine_loaded(self, stage: Stage, engine: str, device: str, precision: str) -> None:
+        before, now = self._engines.get(stage), (engine, device, precision)
+        if before is not None and before != now:
+            self._engine_info.remove(stage, *before)
+        self._engines[stage] = now
+        self._engine_info.labels(stage, *now).set(1)
 
     def lease_gained(self, camera_id: str, epoch: int) -> None:
         self._camera_epoch.labels(camera_id).set(epoch)
@@ -279,6 +298,7 @@ class PrometheusObserver(Observer):
         for state in SOURCE_STATES:
             self._source_state.remove(camera_id, state)
         self._last_frame_s.remove(camera_id)
+        self._last_event_s.remove(camera_id)
         self._queue_items.remove(camera_id)
 
     @contextmanager
