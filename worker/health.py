@@ -1,7 +1,7 @@
-"""One port for probes and Prometheus: ``/healthz``, ``/readyz`` and ``/metrics``.
+"""One port for probes, Prometheus and people: ``/healthz``, ``/readyz``, ``/metrics`` and ``/status``.
 
 ``/healthz`` says whether the process should go on (its threads beat); ``/readyz`` whether it does its work.
-Both answer 200, or 503 with the reasons, as JSON.
+Both answer 200, or 503 with the reasons, as JSON. ``/status`` is what ``facestream status`` shows.
 """
 
 import json
@@ -37,6 +37,7 @@ class Health:
         self._lock = threading.Lock()
         self._beats: dict[str, tuple[float, float]] = {}
         self._conditions: dict[str, str | Condition] = {}
+        self._describe: Callable[[], dict[str, Any]] | None = None
 
     def watch(self, name: str, max_age_s: float) -> Callable[[], None]:
         """Expect a beat of the thread ``name`` at least every ``max_age_s``; returns what the thread calls to beat."""
@@ -59,6 +60,14 @@ class Health:
         """Readiness needs ``name``: ``reason`` says why it is not met, or is a function that says so; empty if met."""
         with self._lock:
             self._conditions[name] = reason
+
+    def describe(self, describe: Callable[[], dict[str, Any]]) -> None:
+        """What ``/status`` answers: JSON values that say what the worker does."""
+        self._describe = describe
+
+    def status(self) -> dict[str, Any]:
+        """What :meth:`describe` was given says; before that, what keeps the worker from being ready."""
+        return self._describe() if self._describe else {"ready": False, "reasons": self.obstacles()}
 
     def failures(self) -> dict[str, str]:
         """The threads that do not beat, each with the reason."""
@@ -141,8 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_reasons("alive", self.health.failures())
         elif path == "/readyz":
             self._send_reasons("ready", self.health.obstacles())
+        elif path == "/status":
+            self._send_json(HTTPStatus.OK, self.health.status())
         else:
-            self._send_json(HTTPStatus.NOT_FOUND, {"paths": ["/healthz", "/readyz", "/metrics"]})
+            self._send_json(HTTPStatus.NOT_FOUND, {"paths": ["/healthz", "/readyz", "/metrics", "/status"]})
 
     do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
 

@@ -30,6 +30,7 @@ from worker.recorder import open_recorder
 from worker.redis_client import connect
 from worker.reloading import Reloader
 from worker.source import find_fault
+from worker.status import StatusBoard
 from worker.types import Event
 
 log = get_logger(__name__)
@@ -133,6 +134,8 @@ class Service:
         health.condition("models", "")
         health.condition("redis", lambda: publisher.error)
         health.condition("sources", cameras.why_blind)
+        board = StatusBoard(config.worker_id, observer, health, cameras)
+        health.describe(lambda: board.status().document())
         loop = Loop(config, pipeline, cameras, publisher, recorder, observer, self._on_event)
         started = time.monotonic()
         with self._signals(), self._reloading(loop, health):

@@ -15,6 +15,7 @@ from worker import __version__, signals
 from worker.cli import (
     bench,
     calibrate,
+    camera,
     demo,
     enroll,
     evaluate,
@@ -25,6 +26,7 @@ from worker.cli import (
     run,
     search,
     settings,
+    status,
     tail,
     unknown,
 )
@@ -69,6 +71,8 @@ for family in (
     unknown,
     search,
     explain,
+    status,
+    camera,
 ):
     family.register(app)
 
