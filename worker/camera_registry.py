@@ -46,6 +46,11 @@ class Registered:
     epoch: int
     owner: str
 
+    @property
+    def worker_id(self) -> str:
+        """The owner's name as configured, without what tells its processes apart."""
+        return self.owner.rpartition(":")[0]
+
 
 class CameraRegistry:
     """The cameras of the fleet ``config.name``. All methods that use Redis raise ``RedisError`` or ``OSError``."""

@@ -31,6 +31,14 @@ class GalleryError(FacestreamError):
     """A gallery is missing, damaged, or made with another model."""
 
 
+class GalleryUnavailableError(GalleryError):
+    """A gallery that a fleet shares cannot be reached now; what is in memory stays good."""
+
+
+class FleetError(FacestreamError):
+    """A fleet has no such camera or worker."""
+
+
 class SinkError(FacestreamError):
     """Events cannot be delivered, or the event stream cannot be read."""
 
