@@ -6,10 +6,14 @@
 trimmed to about ``redis.max_events`` entries by each write; never deleted |
 | ``fence`` beside each stream | hash: camera to epoch | raised by who begins to own a camera, and by each event of a \
 fleet | never deleted; rises again from the events where Redis was emptied |
-| ``handled:GROUP`` beside each stream | sorted set: event_id by the time of its entry, ms | what a consumer group has finished, so that a repeat is known | forgets after ``remember_s``, and expires that long after the last one |
-| ``claims:GROUP`` beside each stream | hash: event_id to entry id | which entry an event is being handled under | removed with the acknowledgement; expires like ``handled`` |
-| ``epochs:GROUP`` beside each stream | sorted set: camera and epoch | the epochs that a group has seen | the latest 16 of a camera; expires like ``handled`` |
-| ``dead:GROUP`` beside each stream | stream | events that a group could not handle, with the reason | trimmed to about 10,000 entries |
+| ``handled:GROUP`` beside each stream | sorted set: event_id by the time of its entry, ms | what a consumer group \
+has finished, so that a repeat is known | forgets after ``remember_s``, and expires that long after the last one |
+| ``claims:GROUP`` beside each stream | hash: event_id to entry id | which entry an event is being handled under | \
+removed with the acknowledgement; expires like ``handled`` |
+| ``epochs:GROUP`` beside each stream | sorted set: camera and epoch | the epochs that a group has seen | the latest \
+16 of a camera; expires like ``handled`` |
+| ``dead:GROUP`` beside each stream | stream | events that a group could not handle, with the reason | trimmed to \
+about 10,000 entries |
 | ``sightings:CAMERA`` of a fleet | hash: epoch, state | written by the owner of the camera, read by the next one | \
 a few minutes after the last write |
 | ``{FLEET}:cameras``, ``:revisions``, ``:paused`` | hashes, set | ``facestream camera``; workers seed them where Redis \
