@@ -190,7 +190,7 @@ def test_who_is_removed_is_gone_from_the_gallery_put_aside_and_from_the_crops(pa
     gallery = Gallery.open(old.path)
     assert migration.remove_person(gallery, "Ann").name == "Ann"
     left = {s.sample_id for p in gallery.people() for s in p.samples}
-    previous = Gallery.open(migration.previous_of(old.path))
+    previous = migration.previous_of(old.path)
     assert [person.name for person in previous.people()] == ["Bob", "Cem"]
     left |= {s.sample_id for p in previous.people() for s in p.samples}
     assert CropStore(old.path).sample_ids() == left

@@ -13,7 +13,6 @@ import binascii
 import hashlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from worker.crop_files import CROPS, crop_files, remove_crops, unwritable
 from worker.errors import ConfigError, GalleryError
-from worker.gallery import Gallery
+from worker.open_gallery import OpenGallery
 from worker.types import Detections, Image
 
 FORMAT: Final = "facestream.crops.v1"
@@ -38,7 +38,6 @@ _EXPORTED_PX: Final = 224
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _PLAIN, _SEALED = b"FSCROP1P", b"FSCROP1S"
-_NAME: Final = re.compile(r"^([0-9a-f]{32})-([0-9a-f]{64})\.crop$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class CropStore:
     """The crops of the gallery in ``folder``. Not there until :meth:`open_for_writing` made it."""
 
     def __init__(self, folder: Path | str, key: bytes | None = None) -> None:
-        self._folder = Path(folder) / "crops"
+        self._folder = Path(folder) / CROPS
         self._key = key
 
     @property
@@ -170,20 +169,10 @@ class CropStore:
         Raises:
             GalleryError: one cannot be removed.
         """
-        gone = {sample_id: path for sample_id, path in self._files().items() if sample_id not in kept}
-        for path in gone.values():
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise self._unwritable(error) from None
-        return len(gone)
+        return remove_crops(self._folder, self.sample_ids() - set(kept))
 
     def _files(self) -> dict[str, Path]:
-        try:
-            entries = list(self._folder.iterdir())
-        except OSError:
-            return {}
-        return {match[1]: path for path in entries if (match := _NAME.match(path.name))}
+        return crop_files(self._folder)
 
     def _settings(self) -> dict[str, Any]:
         path = self._folder / "settings.json"
@@ -217,10 +206,10 @@ class CropStore:
         raise ValueError("it is not as settings.json says")
 
     def _unwritable(self, error: OSError) -> GalleryError:
-        return GalleryError(f"crops {self._folder} cannot be written: {error.strerror or error}; check its permissions")
+        return unwritable(self._folder, error)
 
 
-def export_faces(gallery: Gallery, crops: CropStore, file: Path) -> int:
+def export_faces(gallery: OpenGallery, crops: CropStore, file: Path) -> int:
     """Like :meth:`worker.gallery.Gallery.export_npz`, with the kept crops: ``faces`` uint8 (n, 224, 224, 3) RGB, black
     where there is none; returns n.
 

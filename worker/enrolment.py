@@ -15,7 +15,8 @@ from worker.crops import Crop, CropStore, cut_crop
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
 from worker.errors import SourceError
-from worker.gallery import Gallery, NewSample, Sample, new_identity_id
+from worker.gallery import NewSample, Sample, new_identity_id
+from worker.open_gallery import OpenGallery
 from worker.photos import list_photos, read_photo
 from worker.quality import REJECT_BELOW, assess
 from worker.types import Candidate, Chips, Detections, Image
@@ -74,7 +75,7 @@ class _Face:
 
 def enroll_photos(
     photos: Path | Iterable[Path],
-    gallery: Gallery,
+    gallery: OpenGallery,
     detector: FaceDetector,
     embedder: FaceEmbedder,
     *,
@@ -169,7 +170,7 @@ class _Run:
 
     def __init__(
         self,
-        gallery: Gallery,
+        gallery: OpenGallery,
         detector: FaceDetector,
         embedder: FaceEmbedder,
         photos: Sequence[Path],

@@ -1,13 +1,11 @@
-"""Who is known: galleries opened, made and changed."""
+"""Galleries in folders: opened, made and changed."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Final, Self
 
-import numpy as np
-
+from worker.crop_files import CROPS, remove_crops
 from worker.errors import GalleryError
 from worker.gallery_state import (
     NewSample,
@@ -16,31 +14,30 @@ from worker.gallery_state import (
     State,
     Store,
     empty,
-    enrolled,
     new_identity_id,
     parse,
+    removed_samples,
     write,
 )
-from worker.gallery_view import GalleryView, searchable
+from worker.gallery_view import searchable
 from worker.logs import get_logger
-from worker.search import require_unit
+from worker.open_gallery import OpenGallery
 from worker.snapshots import MemoryStore, SnapshotStore
 
 __all__ = ["Gallery", "NewSample", "Person", "Sample", "new_identity_id"]
 
+PREVIOUS: Final = "previous"
+"""The folder inside a gallery's own in which lies the gallery that a switch of models has put aside."""
+
 _log = get_logger(__name__)
 
 
-class Gallery(GalleryView):
-    """An open gallery folder.
-
-    Safe to search from any thread while it changes: each version is immutable and replaced whole, and a search
-    ends with the version it began with. Changes from several processes are serialised by a lock file and begin
-    with the newest version on disk.
-    """
+class Gallery(OpenGallery):
+    """A gallery in a folder, or in memory. Changes from several processes are serialised by a lock file."""
 
     def __init__(self, store: Store, *, search_threads: int = 1) -> None:
         self.path = store.folder
+        self.label = str(store.folder)
         self._store = store
         self._search_threads = search_threads
         self._changing = threading.RLock()
@@ -88,101 +85,9 @@ class Gallery(GalleryView):
         gallery.require_model(model_id or gallery.model_id, preprocessing_digest)
         return gallery
 
-    def add(self, samples: Sequence[NewSample]) -> list[Sample | None]:
-        """Enrols all ``samples`` in one new version.
-
-        Returns, for each, the stored sample, or None where a photo with the same bytes is enrolled already. People
-        are told apart by name: a name that exists gets a further sample.
-
-        Raises:
-            GalleryError: the gallery cannot be written; nothing was added.
-            ValueError: an empty name, or a vector that is not finite, of unit length and of the gallery's dimension.
-        """
-        if any(not sample.identity_name for sample in samples):
-            raise ValueError("a person's name must not be empty")
-        if not samples:
-            return []
-        vectors = require_unit(np.stack([sample.vector for sample in samples]), self.dimension)
-        stored: list[Sample | None] = []
-
-        def change(state: State) -> State:
-            changed, stored[:] = enrolled(state, samples, vectors)
-            return changed
-
-        self._change(change)
-        return stored
-
-    def remove(self, identity: str) -> Person:
-        """Removes a person (id or name) with all samples, and returns who it was.
-
-        Raises:
-            GalleryError: nobody is called that, or the gallery cannot be written.
-        """
-        removed: list[Person] = []
-
-        def change(state: State) -> State:
-            identity_id = self._resolve(state, identity)
-            gone = state.samples_of(identity_id)
-            removed[:] = [Person(identity_id, state.names[identity_id], gone)]
-            return state.minus({sample.sample_id for sample in gone})
-
-        self._change(change)
-        return removed[0]
-
-    def remove_sample(self, sample_id: str) -> Sample:
-        """Removes one sample; a person whose last sample it was goes with it.
-
-        Raises:
-            GalleryError: no such sample, or the gallery cannot be written.
-        """
-        removed: list[Sample] = []
-
-        def change(state: State) -> State:
-            removed[:] = [sample for sample in state.samples if sample.sample_id == sample_id]
-            if not removed:
-                raise GalleryError(
-                    f"gallery {self.path} has no sample {sample_id}; 'facestream gallery show' lists them"
-                )
-            return state.minus({sample_id})
-
-        self._change(change)
-        return removed[0]
-
-    def rename(self, identity: str, new_name: str) -> Person:
-        """Gives a person (id or name) another name; the identity_id stays.
-
-        Raises:
-            GalleryError: nobody is called that, the new name is empty or taken, or the gallery cannot be written.
-        """
-        if not new_name:
-            raise GalleryError("a person's name must not be empty")
-
-        def change(state: State) -> State:
-            identity_id = self._resolve(state, identity)
-            if any(name == new_name and key != identity_id for key, name in state.names.items()):
-                raise GalleryError(f"gallery {self.path} has somebody called {new_name!r} already; choose another name")
-            return replace(state, names={**state.names, identity_id: new_name})
-
-        self._change(change)
-        return self.person(new_name)
-
-    def set_thresholds(
-        self, default: float | None, per_camera: Mapping[str, float], calibration: Mapping[str, Any]
-    ) -> None:
-        """Stores calibrated cosine thresholds and how they were found (JSON values).
-
-        Raises:
-            GalleryError: the gallery cannot be written.
-            ValueError: a threshold outside -1..1.
-        """
-        for value in (*per_camera.values(), *([] if default is None else [default])):
-            if not -1.0 <= value <= 1.0:
-                raise ValueError(f"a cosine threshold lies in -1..1, not {value}")
-        self._change(
-            lambda state: replace(
-                state, threshold=default, camera_thresholds=dict(per_camera), calibration=dict(calibration)
-            )
-        )
+    @property
+    def folder(self) -> Path:
+        return self.path
 
     def reload_if_changed(self) -> bool:
         """Takes up what other processes changed; costs one ``stat`` where nothing did.
@@ -218,17 +123,19 @@ class Gallery(GalleryView):
     def _change(self, change: Callable[[State], State]) -> None:
         with self._changing, self._store.locked():
             self.reload_if_changed()
-            state = change(self._live.state)
-            if state is self._live.state:
+            before = self._live.state
+            state = change(before)
+            if state is before:
                 return
             stored = write(self._store, state)
             self._stamp = self._store.stamp()
             self._live = searchable(stored, self._live)
+            remove_crops(self.path / CROPS, removed_samples(before, stored))
 
 
 def _refuse_foreign_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise GalleryError(f"{folder} is a file; a gallery is a folder")
-    ours = {"lock", "snapshots", "CURRENT", "CURRENT.draft"}
+    ours = {"lock", "snapshots", "CURRENT", "CURRENT.draft", CROPS, PREVIOUS}
     if folder.is_dir() and any(entry.name not in ours for entry in folder.iterdir()):
         raise GalleryError(f"{folder} is not empty and not a gallery; choose another folder")

@@ -52,7 +52,8 @@ def searchable(state: State, before: Searchable | None = None) -> Searchable:
 class GalleryView:
     """The part of a gallery that reads. ``_live`` is replaced whole, so each method takes it once."""
 
-    path: Path
+    label: str
+    """How messages call the gallery; holds no credentials."""
     _search_threads: int
     _live: Searchable
 
@@ -61,14 +62,19 @@ class GalleryView:
         state = self._live.state
         if model_id != state.model_id:
             raise GalleryError(
-                f"gallery {self.path} was made with model {state.model_id}, not {model_id}: "
+                f"gallery {self.label} was made with model {state.model_id}, not {model_id}: "
                 f"use --model {state.model_id}, or enroll into a new gallery"
             )
         if preprocessing_digest is not None and preprocessing_digest != state.preprocessing_digest:
             raise GalleryError(
-                f"gallery {self.path} was made with preprocessing {state.preprocessing_digest} of {state.model_id}, "
+                f"gallery {self.label} was made with preprocessing {state.preprocessing_digest} of {state.model_id}, "
                 f"not {preprocessing_digest}: enroll the photos into a new gallery"
             )
+
+    @property
+    def state(self) -> State:
+        """Everything that the version in use holds."""
+        return self._live.state
 
     @property
     def version(self) -> int:
@@ -151,7 +157,7 @@ class GalleryView:
         live = self._live
         if embeddings.model_id != live.state.model_id:
             raise GalleryError(
-                f"gallery {self.path} was made with model {live.state.model_id}, not {embeddings.model_id}"
+                f"gallery {self.label} was made with model {live.state.model_id}, not {embeddings.model_id}"
             )
         people, similarities = live.index.search(embeddings.vectors, threads=self._search_threads)
         ids, names = live.identity_ids, live.state.names
@@ -191,4 +197,6 @@ class GalleryView:
         for identity_id, name in state.names.items():
             if name == identity:
                 return identity_id
-        raise GalleryError(f"gallery {self.path} knows nobody called {identity!r}; 'facestream gallery list' shows all")
+        raise GalleryError(
+            f"gallery {self.label} knows nobody called {identity!r}; 'facestream gallery list' shows all"
+        )

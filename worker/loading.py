@@ -3,11 +3,15 @@
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir
 from worker.detection import FaceDetector, load_detector
 from worker.embedding import FaceEmbedder, load_embedder
+from worker.errors import FacestreamError
+from worker.galleries import open_gallery
 from worker.gallery import Gallery
 from worker.history import Embedder
 from worker.metrics import Observer
+from worker.open_gallery import OpenGallery
 from worker.recorder import Recorder, open_history
 from worker.shadow import Shadow
+from worker.shared_gallery import SharedGallery
 from worker.unknowns import Unknowns
 
 
@@ -22,7 +26,7 @@ def load_detector_of(config: Config, observer: Observer) -> FaceDetector:
     )
 
 
-def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
+def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[OpenGallery, FaceEmbedder]:
     """The gallery of ``config`` (an empty one in memory where none is named) and the embedder that made it.
 
     Raises:
@@ -32,10 +36,7 @@ def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Galle
     if config.gallery is None:
         embedder = _load(config, config.model or DEFAULT_MODEL_ID, observer)
         return Gallery.in_memory(embedder.model_id, embedder.preprocessing_digest, embedder.dimension), embedder
-    gallery = Gallery.open(config.gallery)
-    embedder = _load(config, config.model or gallery.model_id, observer)
-    gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
-    return gallery, embedder
+    return _load_for(config, config.gallery, config.model, observer)
 
 
 def load_shadow(config: Config, observer: Observer) -> Shadow | None:
@@ -47,9 +48,7 @@ def load_shadow(config: Config, observer: Observer) -> Shadow | None:
     """
     if config.shadow_gallery is None:
         return None
-    gallery = Gallery.open(config.shadow_gallery)
-    embedder = _load(config, gallery.model_id, Observer())
-    gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    gallery, embedder = _load_for(config, config.shadow_gallery, None, Observer())
     return Shadow(config, embedder, gallery, observer)
 
 
@@ -71,6 +70,19 @@ def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
         model,
         models_dir=config.models_dir,
         cache_dir=cache_dir(),
+def _load_for(config: Config, path: str, model: str | None, observer: Observer) -> tuple[OpenGallery, FaceEmbedder]:
+    gallery = open_gallery(path, redis=config.redis)
+    try:
+        embedder = _load(config, model or gallery.model_id, observer)
+        gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    except FacestreamError:
+        gallery.close()
+        raise
+    if isinstance(gallery, SharedGallery):
+        gallery.follow(config.worker_id, observer)
+    return gallery, embedder
+
+
         engine=config.engine,
         precision=config.precision,
         threads=config.threads,

@@ -95,6 +95,7 @@ class Loop:
         arrives; then what is in flight becomes events; then those are delivered."""
         errors = self._cameras.close()
         self._emit(self._pipeline.close(), {})
+        self._pipeline.gallery.close()
         undelivered = self._publisher.close(self._config.redis.flush_timeout_s)
         if undelivered:
             errors.append(

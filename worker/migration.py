@@ -18,12 +18,15 @@ from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
 from worker.enrolment import choose_face
 from worker.errors import GalleryError, SourceError
-from worker.gallery import Gallery, NewSample, Person, Sample
+from worker.galleries import open_gallery
+from worker.gallery import PREVIOUS, Gallery, NewSample, Person, Sample
+from worker.open_gallery import OpenGallery
 from worker.photos import list_photos, read_photo
+from worker.shared_gallery import SharedGallery
+from worker.shared_switch import previous_shared, switch_shared
 from worker.snapshots import Snapshot, SnapshotStore
 from worker.types import Chips
 
-PREVIOUS: Final = "previous"
 _BATCH: Final = 64
 
 
@@ -50,11 +53,11 @@ class Difference:
 
 
 def re_embed(
-    old: Gallery,
-    new: Gallery,
+    old: OpenGallery,
+    new: OpenGallery,
     embedder: FaceEmbedder,
     *,
-    crops: CropStore,
+    crops: CropStore | None,
     new_crops: CropStore | None = None,
     photos: Path | None = None,
     detector: FaceDetector | None = None,
@@ -66,7 +69,7 @@ def re_embed(
         old: the gallery in use.
         new: where the people go; samples that are there already are left alone.
         embedder: of ``new``.
-        crops: those of ``old``.
+        crops: those of ``old``, if it can have any.
         new_crops: keeps the crops for ``new`` as well, where given.
         photos: folder in which the photos of samples without a crop are looked for, by their digests.
         detector: finds the faces in those photos; needed with ``photos``.
@@ -81,7 +84,7 @@ def re_embed(
         new_crops.open_for_writing()
     by_digest = _photos_by_digest(photos) if photos else {}
     done = {sample.photo_sha256 for person in new.people() for sample in person.samples}
-    kept = crops.sample_ids()
+    kept = crops.sample_ids() if crops else set()
     names = {person.identity_id: person.name for person in old.people()}
     taken: dict[str, int] = dict.fromkeys(names, 0)
     for batch in _batches(old):
@@ -89,7 +92,7 @@ def re_embed(
         for sample in batch:
             if sample.photo_sha256 in done:
                 continue
-            crop = crops.read(sample.sample_id) if sample.sample_id in kept else None
+            crop = crops.read(sample.sample_id) if crops and sample.sample_id in kept else None
             if crop is None and detector:
                 crop = _face_of_photo(by_digest.get(sample.photo_sha256), detector)
             if crop:
@@ -112,16 +115,16 @@ def re_embed(
     )
 
 
-def difference(path: Path | str, new_path: Path | str) -> Difference:
-    """Whom a switch of the gallery ``path`` to that at ``new_path`` would remove and bring in, by identity_id.
+def difference(old: OpenGallery | Path | str, new: OpenGallery | Path | str) -> Difference:
+    """Whom a switch of the gallery ``old`` to ``new`` would remove and bring in, by identity_id.
 
     Raises:
         GalleryError: one of them is missing or damaged.
     """
-    old = {person.identity_id: person.name for person in Gallery.open(path).people()}
-    new = {person.identity_id: person.name for person in Gallery.open(new_path).people()}
+    old_names, new_names = _opened(old).state.names, _opened(new).state.names
     return Difference(
-        tuple(sorted(old[key] for key in old.keys() - new)), tuple(sorted(new[key] for key in new.keys() - old))
+        tuple(sorted(old_names[key] for key in old_names.keys() - new_names)),
+        tuple(sorted(new_names[key] for key in new_names.keys() - old_names)),
     )
 
 
@@ -132,24 +135,28 @@ def switch(path: Path | str, new_path: Path | str, *, accept: Difference | None 
         GalleryError: other people are in one than in the other, and ``accept`` does not name just them; one of the
             galleries is missing, damaged or cannot be written.
     """
-    Gallery.open(path)
-    Gallery.open(new_path)
+    gallery, new = open_gallery(path), open_gallery(new_path)
+    if isinstance(gallery, SharedGallery):
+        return _switch_shared(gallery, new, accept)
+    if new.folder is None:
+        raise GalleryError(f"gallery {path} is a folder and cannot become that of {new.label}: re-embed into a folder")
     if Path(path).resolve() == Path(new_path).resolve():
         raise GalleryError(f"{new_path} is the gallery itself: name the one made by 'facestream gallery re-embed'")
     _exchange(Path(path), Path(new_path), accept)
     return Gallery.open(path).version
 
 
-def previous_of(path: Path | str) -> Path:
-    """The folder of the gallery that the last switch put aside.
+def previous_of(path: Path | str) -> OpenGallery:
+    """The gallery that the last switch of that at ``path`` put aside.
 
     Raises:
         GalleryError: nothing was.
     """
-    folder = Path(path) / PREVIOUS
-    if not Gallery.exists(folder):
-        raise GalleryError(f"gallery {path} was never switched: there is nothing to roll back to")
-    return folder
+    gallery = open_gallery(path)
+    previous = _put_aside(gallery)
+    if previous is None:
+        raise GalleryError(f"gallery {gallery.label} was never switched: there is nothing to roll back to")
+    return previous
 
 
 def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
@@ -158,11 +165,16 @@ def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
     Raises:
         GalleryError: as of :func:`switch`, or there was no switch.
     """
-    _exchange(Path(path), previous_of(path), accept)
+    previous = previous_of(path)
+    if previous.folder is None:
+        gallery = open_gallery(path)
+        assert isinstance(gallery, SharedGallery)
+        return _switch_shared(gallery, previous, accept)
+    _exchange(Path(path), previous.folder, accept)
     return Gallery.open(path).version
 
 
-def remove_person(gallery: Gallery, identity: str) -> Person:
+def remove_person(gallery: OpenGallery, identity: str) -> Person:
     """Removes a person (id or name) from the gallery, from the one that a switch has put aside, and their crops.
 
     Raises:
@@ -176,35 +188,51 @@ def remove_person(gallery: Gallery, identity: str) -> Person:
     return person
 
 
-def prune_crops(gallery: Gallery) -> int:
+def prune_crops(gallery: OpenGallery) -> int:
     """Removes the crops of samples that neither the gallery nor the one put aside has any more; returns how many.
 
     Raises:
         GalleryError: one cannot be removed.
     """
+    if gallery.folder is None:
+        return 0
     galleries = [gallery, *filter(None, [_put_aside(gallery)])]
     live = {sample.sample_id for each in galleries for person in each.people() for sample in person.samples}
-    return CropStore(gallery.path).prune(live)
+    return CropStore(gallery.folder).prune(live)
 
 
-def _put_aside(gallery: Gallery) -> Gallery | None:
-    folder = gallery.path / PREVIOUS
-    return Gallery.open(folder) if Gallery.exists(folder) else None
+def _opened(gallery: OpenGallery | Path | str) -> OpenGallery:
+    return gallery if isinstance(gallery, OpenGallery) else open_gallery(gallery)
+
+
+def _put_aside(gallery: OpenGallery) -> OpenGallery | None:
+    if isinstance(gallery, SharedGallery):
+        return previous_shared(gallery)
+    folder = gallery.folder
+    return Gallery.open(folder / PREVIOUS) if folder and Gallery.exists(folder / PREVIOUS) else None
+
+
+def _switch_shared(gallery: SharedGallery, new: OpenGallery, accept: Difference | None) -> int:
+    _check(gallery.label, new.label, difference(gallery, new), accept)
+    return switch_shared(gallery, new.state)
 
 
 def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
     store, source_store, aside = SnapshotStore(folder), SnapshotStore(source), SnapshotStore(folder / PREVIOUS)
     with store.locked(), aside.locked():
-        changes = difference(folder, source)
-        if changes and changes != accept:
-            raise GalleryError(
-                f"galleries {folder} and {source} hold other people (leaving: {_some(changes.leaving)}; "
-                f"coming: {_some(changes.coming)}): enroll or remove them first, or give --accept-differences"
-            )
+        _check(folder, source, difference(folder, source), accept)
         before, after = store.read(), source_store.read()
         _copy_crops(source, folder)
         aside.write(before.files, _own_fields(before))
         store.write(after.files, _own_fields(after))
+
+
+def _check(old: object, new: object, changes: Difference, accept: Difference | None) -> None:
+    if changes and changes != accept:
+        raise GalleryError(
+            f"galleries {old} and {new} hold other people (leaving: {_some(changes.leaving)}; "
+            f"coming: {_some(changes.coming)}): enroll or remove them first, or give --accept-differences"
+        )
 
 
 def _copy_crops(source: Path, folder: Path) -> None:
@@ -222,7 +250,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nobody"
 
 
-def _batches(gallery: Gallery) -> Iterator[list[Sample]]:
+def _batches(gallery: OpenGallery) -> Iterator[list[Sample]]:
     samples = [sample for person in gallery.people() for sample in person.samples]
     for first in range(0, len(samples), _BATCH):
         yield samples[first : first + _BATCH]
@@ -251,9 +279,9 @@ def _face_of_photo(path: Path | None, detector: FaceDetector) -> Crop | None:
 def _enroll(
     faces: Sequence[tuple[Sample, Crop]],
     names: dict[str, str],
-    new: Gallery,
+    new: OpenGallery,
     embedder: FaceEmbedder,
-    crops: CropStore,
+    crops: CropStore | None,
     new_crops: CropStore | None,
 ) -> None:
     if not faces:
@@ -267,7 +295,7 @@ def _enroll(
             for (old, _), vector in zip(faces, vectors, strict=True)
         ]
     )  # fmt: skip
-    if new_crops:
+    if new_crops and crops:
         kept = crops.sample_ids()
         for (old, crop), sample in zip(faces, stored, strict=True):
             if sample and old.sample_id in kept:
@@ -278,5 +306,5 @@ def _enroll(
 
 def is_calibrated(path: Path | str) -> bool:
     """Whether the gallery has a calibrated threshold."""
-    gallery = Gallery.open(path)
+    gallery = open_gallery(path)
     return gallery.threshold is not None or bool(gallery.camera_thresholds)

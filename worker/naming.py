@@ -9,8 +9,9 @@ import numpy as np
 
 from worker.errors import GalleryError
 from worker.events import decode, event_id
-from worker.gallery import Gallery, NewSample
+from worker.gallery import NewSample
 from worker.history import History, PastSighting, UnknownPerson, Vector
+from worker.open_gallery import OpenGallery
 from worker.types import Embeddings, Event
 
 MOST_SAMPLES: Final = 5
@@ -28,7 +29,7 @@ class Named:
     corrections: tuple[Event, ...]
 
 
-def enroll_unknown(unknown_id: str, name: str, history: History, gallery: Gallery) -> Named:
+def enroll_unknown(unknown_id: str, name: str, history: History, gallery: OpenGallery) -> Named:
     """Adds the unknown person to ``gallery`` as ``name``, and makes the ``corrected`` events of their past sightings.
 
     May be repeated after a failure: samples are not added twice and the events have the same ids. Call
@@ -75,7 +76,7 @@ def _samples(name: str, person: UnknownPerson, sightings: Sequence[PastSighting]
     ]
 
 
-def _correction(sighting: PastSighting, identity_id: str, name: str, gallery: Gallery) -> Event:
+def _correction(sighting: PastSighting, identity_id: str, name: str, gallery: OpenGallery) -> Event:
     event = decode(sighting.event)
     similarity = margin = None
     if sighting.template is not None:

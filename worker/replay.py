@@ -8,7 +8,7 @@ from worker.config import Config
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
 from worker.errors import SourceError
-from worker.gallery import Gallery
+from worker.open_gallery import OpenGallery
 from worker.pipeline import Pipeline, VerdictWatcher
 from worker.source import CameraReader
 from worker.types import Event
@@ -20,7 +20,7 @@ def replay(
     config: Config,
     detector: FaceDetector,
     embedder: FaceEmbedder,
-    gallery: Gallery,
+    gallery: OpenGallery,
     *,
     on_event: Callable[[Event], None] = lambda _event: None,
     on_verdict: VerdictWatcher | None = None,

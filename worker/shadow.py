@@ -10,9 +10,9 @@ import numpy as np
 from worker import matching
 from worker.config import Config
 from worker.embedding import FaceEmbedder
-from worker.gallery import Gallery
 from worker.matching import TrackTemplate
 from worker.metrics import Observer
+from worker.open_gallery import OpenGallery
 from worker.pipeline import Probe
 from worker.sighting import Sighting
 from worker.types import Chips, Embeddings, Match
@@ -36,7 +36,7 @@ class Shadow:
     People are the same if they have the same ``identity_id`` or the same name.
     """
 
-    def __init__(self, config: Config, embedder: FaceEmbedder, gallery: Gallery, observer: Observer) -> None:
+    def __init__(self, config: Config, embedder: FaceEmbedder, gallery: OpenGallery, observer: Observer) -> None:
         self._config, self._embedder, self._gallery, self._observer = config.recognition, embedder, gallery, observer
         self._tracks: dict[tuple[str, int], _Track] = {}
         self._outcomes: Counter[str] = Counter()
@@ -71,10 +71,11 @@ class Shadow:
         track.decided_pts_s = sighting.seen_pts_s
 
     def report(self) -> dict[str, Any]:
-        """Ends all tracks; how often the two agreed, as JSON values: ``tracks``, one count for each of
-        :data:`OUTCOMES`, ``agreement`` 0..1 (None without a track), ``model_id``, ``gallery_version``."""
+        """Ends all tracks, closes the gallery, and says how often the two agreed, as JSON values: ``tracks``, one
+        count for each of :data:`OUTCOMES`, ``agreement`` 0..1 (None without a track), ``model_id``, ``gallery_version``."""
         for camera_id in {camera_id for camera_id, _ in self._tracks}:
             self._forget(camera_id, float("inf"))
+        self._gallery.close()
         tracks = self._outcomes.total()
         return {
             "model_id": self._embedder.model_id,

@@ -106,16 +106,19 @@ class SnapshotStore:
                 names = names[: names.index(pointed_to) + 1]
             elif names:
                 _log.warning("gallery_pointer_damaged", gallery=str(self.folder), file="CURRENT")
+            damaged: dict[str, str] = {}
             for name in reversed(names):
                 try:
-                    return self._load(self._snapshots / name)
+                    snapshot = self._load(self._snapshots / name)
                 except (OSError, ValueError) as error:
                     if self._pointer() != pointed_to:
                         break  # replaced and pruned while it was being read: begin again with its successor
-                    _log.warning(
-                        "gallery_snapshot_damaged", gallery=str(self.folder), snapshot=name, problem=str(error)
-                    )
+                    damaged[name] = str(error)
+                else:
+                    self._tell_of(damaged, f"version {snapshot.version} is used instead")
+                    return snapshot
             else:
+                self._tell_of(damaged, "no version before it is intact")
                 raise GalleryError(
                     f"gallery {self.folder} has no intact snapshot: restore the folder from a backup, "
                     "or remove it and enroll the photos again"
@@ -168,6 +171,12 @@ class SnapshotStore:
         for old in [*names, name][:-KEPT_SNAPSHOTS]:
             shutil.rmtree(self._snapshots / old, ignore_errors=True)
         return version, stored
+
+    def _tell_of(self, damaged: Mapping[str, str], instead: str) -> None:
+        for name, problem in damaged.items():
+            _log.warning(
+                "gallery_snapshot_damaged", gallery=str(self.folder), snapshot=name, problem=problem, instead=instead
+            )
 
     def _load(self, folder: Path) -> Snapshot:
         digest_of_manifest = folder.name.split("-", 1)[1]

@@ -15,7 +15,7 @@ from worker.config import Config, load_config
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
 from worker.errors import SourceError
-from worker.gallery import Gallery
+from worker.open_gallery import OpenGallery
 from worker.photo_faces import embed_photos
 from worker.photos import SUFFIXES
 from worker.replay import replay
@@ -49,7 +49,7 @@ class _Visit:
 
 def visits_of_strangers(
     paths: Sequence[Path],
-    gallery: Gallery,
+    gallery: OpenGallery,
     photo_detector: FaceDetector,
     stream_detector: FaceDetector,
     embedder: FaceEmbedder,
@@ -102,7 +102,7 @@ def _stack(visits: Sequence[_Visit], dimension: int) -> NDArray[np.float32]:
 
 
 def _visits_in_video(
-    video: Path, gallery: Gallery, detector: FaceDetector, embedder: FaceEmbedder, threshold: float
+    video: Path, gallery: OpenGallery, detector: FaceDetector, embedder: FaceEmbedder, threshold: float
 ) -> list[_Visit]:
     config: Config = load_config(
         None,

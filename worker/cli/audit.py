@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.common import AsJson, GalleryPath, gallery_key, print_json, quiet_logs
+from worker.cli.common import AsJson, GalleryPath, open_crops, open_gallery, print_json, quiet_logs
 
 _HEADINGS = {
     "same_person": "probably one person under two names",
@@ -41,9 +41,8 @@ def audit(
     from worker.audit import audit as find
     from worker.audit import counts
     from worker.config import RecognitionConfig
-    from worker.gallery import Gallery
 
-    opened = Gallery.open(gallery)
+    opened = open_gallery(gallery)
     limit_from = threshold if threshold is not None else _threshold_in_use(opened)
     findings = find(opened, threshold=limit_from, margin=RecognitionConfig().margin)
     if json_output:
@@ -93,13 +92,12 @@ def _line(finding: Any) -> str:
 
 
 def _draw(gallery: Any, findings: Sequence[Any], threshold: float, sheet: Path) -> None:
-    from worker.crops import CropStore
     from worker.drawing import Tile, contact_sheet
     from worker.plots import plot_similarities
 
     compared = [finding for finding in findings if finding.similarity is not None]
-    crops = CropStore(gallery.path, gallery_key())
-    kept = crops.sample_ids()
+    crops = open_crops(gallery)
+    kept = crops.sample_ids() if crops else set()
     tiles = []
     for finding in compared[: _MOST_TILES // 2]:
         if not set(finding.sample_ids) & kept:
@@ -110,10 +108,14 @@ def _draw(gallery: Any, findings: Sequence[Any], threshold: float, sheet: Path) 
             caption = f"{_SHORT[finding.kind]} {finding.similarity:.2f} {name}"
             tiles.append(Tile(_face(crops.read(sample_id)), caption, "rejected"))
     if tiles:
-        contact_sheet(tiles, sheet, title=f"Gallery {gallery.path.name}", columns=6)
+        contact_sheet(tiles, sheet, title=f"Gallery {_short(gallery)}", columns=6)
         return
     rows = [(f"{' / '.join(f.people)} ({_HEADINGS[f.kind]})", f.similarity) for f in compared[:_MOST_TILES]]
-    plot_similarities(rows, title=f"Findings in gallery {gallery.path.name}", threshold=threshold, path=sheet)
+    plot_similarities(rows, title=f"Findings in gallery {_short(gallery)}", threshold=threshold, path=sheet)
+
+
+def _short(gallery: Any) -> str:
+    return str(gallery.label if gallery.folder is None else gallery.folder.name)
 
 
 def _face(crop: Any) -> Any:

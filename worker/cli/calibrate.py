@@ -102,7 +102,7 @@ def calibrate(
     if json_output:
         print_json(result | {"written": not dry_run})
     else:
-        _print(result, gallery, camera, dry_run)
+        _print(result, networks.gallery.label, camera, dry_run)
     return 0
 
 

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-GalleryPath = Annotated[str, typer.Option("--gallery", metavar="PATH", help="Folder of the gallery.")]
+GalleryPath = Annotated[
+    str,
+    typer.Option(
+        "--gallery", metavar="PATH", help="Folder of the gallery, or redis://HOST/0?gallery=NAME of a shared one."
+    ),
+]
+WaitS = Annotated[
+    float,
+    typer.Option("--wait-s", min=0, help="How long to wait for the workers that follow a shared gallery, in seconds."),
+]
 ModelName = Annotated[
     str | None,
     typer.Option(
@@ -95,3 +104,27 @@ def gallery_key() -> bytes | None:
 
     text = load_config(None, {}).read_gallery_key()
     return None if text is None else parse_key(text)
+def open_gallery(path: str) -> Any:
+    """The gallery in a folder or in Redis, connected to as the environment says.
+
+    Raises:
+        ConfigError: a URL that is none of a gallery.
+        GalleryError: see :func:`worker.galleries.open_gallery`.
+    """
+    from worker import galleries
+    from worker.config import load_config
+
+    return galleries.open_gallery(path, redis=load_config(None, {}).redis)
+
+
+def open_crops(gallery: Any) -> Any:
+    """The kept crops of an open gallery; None where it has no folder.
+
+    Raises:
+        ConfigError: the key for them cannot be read.
+    """
+    from worker.crops import CropStore
+
+    return None if gallery.folder is None else CropStore(gallery.folder, gallery_key())
+
+

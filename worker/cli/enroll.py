@@ -19,6 +19,7 @@ from worker.cli.common import (
     print_json,
     quiet_logs,
 )
+from worker.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -51,23 +52,28 @@ def enroll(
     json_output: AsJson = False,
 ) -> int:
     """Add people to a gallery (made if it does not exist); says for each photo what was taken or why not."""
-    from worker.config import DEFAULT_MODEL_ID
+    from worker import galleries
+    from worker.config import DEFAULT_MODEL_ID, load_config
     from worker.crops import CropStore
     from worker.enrolment import enroll_photos, people_of
-    from worker.gallery import Gallery
     from worker.quality import REJECT_BELOW
 
     quiet_logs()
     for path in photos:
         people_of(path)  # a mistyped path is told before a gallery is made
-    crops = CropStore(gallery, gallery_key())
-    keep = crops.exists if keep_crops is None else keep_crops
-    existing = Gallery.open(gallery) if Gallery.exists(gallery) else None
+    redis = load_config(None, {}).redis
+    crops = None if galleries.is_shared(gallery) else CropStore(gallery, gallery_key())
+    if keep_crops and crops is None:
+        raise ConfigError("--keep-crops: a shared gallery keeps no pictures of faces; enroll without it")
+    keep = crops.exists if crops and keep_crops is None else keep_crops
+    existing = galleries.open_gallery(gallery, redis=redis) if galleries.gallery_exists(gallery, redis=redis) else None
     embedder = open_embedder(model or (existing.model_id if existing else DEFAULT_MODEL_ID), models_dir, engine)
     if existing:
         existing.require_model(embedder.model_id, embedder.preprocessing_digest)
     detector = photo_detector(min_face_px, engine)
-    target = existing or Gallery.create(gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
+    target = existing or galleries.create_gallery(
+        gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
+    )
     accepted = rejected = 0
     limit = REJECT_BELOW if min_quality is None else min_quality
     results = enroll_photos(photos, target, detector, embedder, min_quality=limit, crops=crops if keep else None)
@@ -80,5 +86,5 @@ def enroll(
             reason = "".join(f"{mark}{text}" for mark, text in ((": ", result.reason), (", ", result.detail)) if text)
             typer.echo(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
     if not json_output:
-        typer.echo(f"{accepted} photos taken, {rejected} not; {len(target.people())} people in {gallery}")
+        typer.echo(f"{accepted} photos taken, {rejected} not; {len(target.people())} people in {target.label}")
     return 0 if accepted else 1

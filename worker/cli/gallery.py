@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from worker.cli import audit, migrate
-from worker.cli.common import AsJson, GalleryPath, gallery_key, print_json, quiet_logs
+from worker.cli.common import AsJson, GalleryPath, WaitS, open_crops, open_gallery, print_json, quiet_logs
 
 _app = typer.Typer(
     help="List, show, remove and rename the people of a gallery; audit and export it; give it another model.",
     no_args_is_help=True,
 )
 Who = Annotated[str, typer.Argument(help="Name or id of the person.")]
+WAIT_S = 15.0
 
 
 def register(app: typer.Typer) -> None:
@@ -23,10 +24,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _open(path: str) -> Any:
-    from worker.gallery import Gallery
-
     quiet_logs()
-    return Gallery.open(path)
+    return open_gallery(path)
 
 
 @_app.command("list")
@@ -65,20 +64,25 @@ def show(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
 
 
 @_app.command()
-def remove(who: Who, gallery: GalleryPath) -> None:
-    """Take a person out, with all samples and kept crops, also from the gallery that a switch has put aside."""
+def remove(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S) -> int:
+    """Take a person out, with all samples and kept crops, also from the gallery that a switch has put aside.
+
+    Of a shared gallery, says which workers have forgotten the person, and fails if one has not.
+    """
     from worker.migration import remove_person
 
     opened = _open(gallery)
     person = remove_person(opened, who)
     typer.echo(f"removed {person.name} ({len(person.samples)} samples); version {opened.version}")
+    return _await_workers(opened, wait_s)
 
 
 @_app.command("remove-sample")
 def remove_sample(
     sample: Annotated[str, typer.Argument(help="Id of the sample, as 'show' and 'audit' print it.")],
     gallery: GalleryPath,
-) -> None:
+    wait_s: WaitS = WAIT_S,
+) -> int:
     """Take one sample out, with its kept crop; a person whose last sample it was goes with it."""
     from worker.migration import prune_crops
 
@@ -86,6 +90,7 @@ def remove_sample(
     removed = opened.remove_sample(sample)
     prune_crops(opened)
     typer.echo(f"removed sample {removed.photo}; version {opened.version}")
+    return _await_workers(opened, wait_s)
 
 
 @_app.command()
@@ -103,12 +108,32 @@ def export(
     npz: Annotated[Path, typer.Option("--npz", help="File to write: faces, embeddings and names.")],
 ) -> None:
     """Write faces, embeddings and names to a NumPy file (no pickle inside)."""
-    from worker.crops import CropStore, export_faces
+    from worker.crops import export_faces
 
     opened = _open(gallery)
-    crops = CropStore(opened.path, gallery_key())
-    if crops.exists:
+    crops = open_crops(opened)
+    if crops and crops.exists:
         export_faces(opened, crops, npz)
     else:
         opened.export_npz(npz)
     typer.echo(f"wrote {npz}")
+
+
+def _await_workers(gallery: Any, wait_s: float) -> int:
+    """Says which workers have taken up a removal from a shared gallery; the exit code."""
+    from worker.shared_gallery import SharedGallery
+
+    if not isinstance(gallery, SharedGallery):
+        return 0
+    missing = 0
+    for worker, acknowledged in gallery.wait_for_workers(wait_s):
+        if acknowledged:
+            typer.echo(f"worker {worker.worker_id}: done")
+        else:
+            missing += 1
+            typer.echo(
+                f"worker {worker.worker_id}: NOT acknowledged (it has version {worker.version}, "
+                f"last heard of {worker.silent_s:.0f} s ago); it forgets the person when it reaches Redis again",
+                err=True,
+            )
+    return 1 if missing else 0

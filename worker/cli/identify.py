@@ -19,6 +19,7 @@ from worker.cli.common import (
     ModelsDir,
     open_embedder,
     photo_detector,
+    open_gallery,
     print_json,
     quiet_logs,
 )
@@ -84,11 +85,10 @@ def identify(
     json_output: AsJson = False,
 ) -> int:
     """Say who is in photos: a line for each face."""
-    from worker.gallery import Gallery
     from worker.identification import embed_faces, identify_faces
 
     quiet_logs()
-    opened = Gallery.open(gallery)
+    opened = open_gallery(gallery)
     embedder = open_embedder(model or opened.model_id, models_dir, engine)
     opened.require_model(embedder.model_id, embedder.preprocessing_digest)
     detector = photo_detector(min_face_px, engine)

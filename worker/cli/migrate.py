@@ -11,7 +11,9 @@ from worker.cli.common import (
     GalleryPath,
     ModelsDir,
     gallery_key,
+    open_crops,
     open_embedder,
+    open_gallery,
     photo_detector,
     print_json,
     quiet_logs,
@@ -46,28 +48,32 @@ def re_embed(
     A run that was cut off goes on where it stopped.
     """
     quiet_logs()
-    from worker import migration
+    from worker import galleries, migration
+    from worker.config import load_config
     from worker.crops import CropStore
     from worker.errors import GalleryError
-    from worker.gallery import Gallery
 
-    old = Gallery.open(gallery)
-    crops = CropStore(old.path, gallery_key())
-    if photos is None and not crops.exists:
+    redis = load_config(None, {}).redis
+    old = open_gallery(gallery)
+    crops = open_crops(old)
+    keeps = crops is not None and crops.exists
+    if photos is None and not keeps:
         raise GalleryError(
-            f"gallery {gallery} keeps no crops: give the folder of the photos with --photos, or enroll them anew"
+            f"gallery {old.label} keeps no crops: give the folder of the photos with --photos, or enroll them anew"
         )
     embedder = open_embedder(model, models_dir, engine)
     new = (
-        Gallery.open(output)
-        if Gallery.exists(output)
-        else Gallery.create(output, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
+        open_gallery(output)
+        if galleries.gallery_exists(output, redis=redis)
+        else galleries.create_gallery(
+            output, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
+        )
     )
     with progress_bar("embedding samples", old.sample_count) as bar:
         result = migration.re_embed(
             old, new, embedder,
             crops=crops,
-            new_crops=CropStore(output, gallery_key()) if crops.exists else None,
+            new_crops=CropStore(output, gallery_key()) if keeps and new.folder else None,
             photos=photos,
             detector=photo_detector(engine=engine) if photos else None,
             advance=bar.advance,
@@ -82,7 +88,7 @@ def re_embed(
     if json_output:
         print_json(document)
     else:
-        _print(document, output)
+        _print(document, new.label)
     return 0 if result.samples else 1
 
 
@@ -115,10 +121,9 @@ def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = Fals
 
 def _tell(gallery: str, version: int, what: str, calibrated_before: bool) -> None:
     from worker import migration
-    from worker.gallery import Gallery
 
-    opened = Gallery.open(gallery)
-    typer.echo(f"{what}: {gallery} is now version {version}, model {opened.model_id}, {len(opened)} people")
+    opened = open_gallery(gallery)
+    typer.echo(f"{what}: {opened.label} is now version {version}, model {opened.model_id}, {len(opened)} people")
     if calibrated_before and not migration.is_calibrated(gallery):
         typer.echo("it has no calibrated threshold, and the one before had: run 'facestream calibrate'", err=True)
 

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from worker.cli.common import open_embedder, photo_detector
+from worker.cli.common import open_embedder, open_gallery, photo_detector
 from worker.cli.progress import progress_bar
 
 
@@ -33,9 +33,7 @@ class Networks:
     @cached_property
     def gallery(self) -> Any:
         """The open gallery, None where none is named."""
-        from worker.gallery import Gallery
-
-        return Gallery.open(self._gallery) if self._gallery is not None else None
+        return open_gallery(self._gallery) if self._gallery is not None else None
 
     @cached_property
     def embedder(self) -> Any:

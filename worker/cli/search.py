@@ -14,6 +14,7 @@ from worker.cli.common import (
     ModelName,
     ModelsDir,
     open_embedder,
+    open_gallery,
     photo_detector,
     print_json,
     quiet_logs,
@@ -95,9 +96,7 @@ def search(
 
 
 def _open_gallery(path: str | None) -> Any:
-    from worker.gallery import Gallery
-
-    return Gallery.open(path) if path is not None else None
+    return open_gallery(path) if path is not None else None
 
 
 def _embed(photo: Path, detector: Any, embedder: Any) -> Any:

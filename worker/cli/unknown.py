@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.common import AsJson, ConfigFile, print_json, quiet_logs
+from worker.cli.common import AsJson, ConfigFile, open_gallery, print_json, quiet_logs
 from worker.cli.past import GalleryOption, StateDir, open_past, settings, sighting_json, time_json, time_text
 
 _app = typer.Typer(help="Unknown people: list, show, enroll, forget.", no_args_is_help=True)
@@ -79,7 +79,6 @@ def enroll(
 ) -> int:
     """Give an unknown person a name: they join the gallery, and their past sightings are published as corrected."""
     from worker.errors import ConfigError, SinkError
-    from worker.gallery import Gallery
     from worker.naming import enroll_unknown, settle
     from worker.publisher import Publisher
     from worker.redis_client import connect
@@ -94,7 +93,7 @@ def enroll(
         history.unknown(who)
         # Before anything is changed: without Redis, the past could not be corrected.
         client = connect(config_.redis)
-        named = enroll_unknown(who, name, history, Gallery.open(config_.gallery))
+        named = enroll_unknown(who, name, history, open_gallery(config_.gallery))
         publisher = Publisher(client, config_.redis)
         refused = sum(not publisher.publish(event) for event in named.corrections)
         if lost := refused + publisher.close():
