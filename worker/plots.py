@@ -17,6 +17,7 @@ _LINE: Final = "#1d4ebe"
 _SECOND: Final = "#c2540a"
 _GUIDE: Final = "#8a9099"
 _LEAST_DECADES: Final = 2
+_DARK: Final = 0.5
 
 Floats = NDArray[np.float64]
 
@@ -94,6 +95,41 @@ def plot_similarities(rows: Sequence[tuple[str, float]], *, title: str, threshol
     axes.axvline(threshold, color="black", linewidth=1, label=f"threshold {threshold:.3f}")
     axes.set_xlim(min([0.0, *(similarity for _, similarity in rows)]), 1)
     axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def plot_confusion(confusion: NDArray[np.int64], names: Sequence[str], *, title: str, path: Path) -> None:
+    """Who was shown, downwards, and what was said of them: confusion (k, k + 2) as in ``Judgement``.
+
+    Raises:
+        SinkError: ``path`` cannot be written.
+    """
+    figure, axes = _figure(title, "said", "shown")
+    axes.grid(visible=False)
+    side = float(np.clip(2.5 + 0.32 * len(names), 4.0, 24.0))
+    figure.set_size_inches(side + 1, side)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    said = [*names, "no name", "no face"]
+    axes.set_xticks(np.arange(len(said)), said, rotation=90, parse_math=False)
+    axes.set_yticks(np.arange(len(names)), names, parse_math=False)
+    for row, column in zip(*np.nonzero(confusion), strict=True):
+        colour = "white" if shares[row, column] > _DARK else "black"
+        axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour, fontsize=7)
+    _save(figure, path)
+
+
+def plot_learning(curves: Sequence[tuple[str, Sequence[float]]], *, title: str, path: Path) -> None:
+    """The loss after each epoch, one curve for each label.
+
+    Raises:
+        SinkError: ``path`` cannot be written.
+    """
+    figure, axes = _figure(title, "epoch", "loss")
+    for (label, losses), colour in zip(curves, (_LINE, _SECOND, _GUIDE), strict=True):
+        axes.plot(np.arange(1, len(losses) + 1), losses, color=colour, label=label)
+    axes.set_yscale("log")
+    axes.legend(loc="upper right")
     _save(figure, path)
 
 
