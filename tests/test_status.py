@@ -141,3 +141,15 @@ def test_silence_is_told_and_not_a_state_of_the_past(rig: Rig, redis_url: str, c
     assert "worker silent" in shown.stdout
     assert "5 min ago" in shown.stdout
     assert "streaming" not in shown.stdout
+
+
+def test_of_a_camera_that_was_taken_over_only_its_owner_is_shown(rig: Rig, redis_url: str, client: redis.Redis) -> None:
+    status = rig.board.status().document()
+    for worker_id, epoch in (("w1", 7), ("w2", 8)):
+        cameras = [{**status["cameras"][1], "epoch": epoch}]
+        client.hset(
+            "{facestream}:status", worker_id, json.dumps({**status, "worker_id": worker_id, "cameras": cameras})
+        )
+    shown = facestream("status", "--redis", redis_url, "--once", COLUMNS="200")
+    (row,) = [line for line in shown.stdout.splitlines() if "lobby" in line]
+    assert "w2" in row

@@ -33,6 +33,7 @@ _REDIS_SCHEMES: Final = (
     "redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://", "redis+cluster://",
     "rediss+cluster://",
 )  # fmt: skip
+DETECTOR_NAMES = Literal["mtcnn", "yunet", "dlib-hog"]
 _CAMERA_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -100,13 +101,16 @@ class CameraConfig(_Section):
 
 
 class DetectionConfig(_Section):
-    """Face detection (MTCNN)."""
+    """Face detection."""
 
+    detector: DETECTOR_NAMES = Field(
+        "mtcnn", description="what finds faces: 'mtcnn', 'yunet' (OpenCV's) or 'dlib-hog'; see docs/detectors.md"
+    )
     min_face_px: int = Field(40, ge=12, le=2000, description="smallest face to look for, px of the source frame")
     score_threshold: Fraction = Field(0.9, description="faces below this detection score start no track")
     max_side_px: int = Field(2400, ge=64, description="larger pictures are scaled down to this before detection")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="arithmetic of the detector; 'auto' takes bf16 where the processor has it"
+        "auto", description="arithmetic of MTCNN; 'auto' takes bf16 where the processor has it"
     )
     interval_s: float = Field(
         0.08,
@@ -203,7 +207,9 @@ class RedisConfig(_Section):
     stream: str = Field("facestream:events", min_length=1, description="key of the event stream")
     max_events: int = Field(100_000, ge=1, description="approximate length to which the stream is trimmed")
     timeout_s: Seconds = Field(5.0, description="connect and reply timeout")
-    buffer_events: int = Field(10_000, ge=1, description="events kept while Redis is away; further ones are dropped")
+    buffer_events: int = Field(
+        10_000, ge=1, description="most events that wait in memory, where the outbox has no file or cannot write it"
+    )
     flush_timeout_s: Seconds = Field(10.0, description="how long a stop waits for buffered events to be delivered")
 
     @field_validator("url")
@@ -231,6 +237,22 @@ class RedisConfig(_Section):
             ConfigError: its file cannot be read.
         """
         return _read_secret("redis.sentinel_password_file", self.sentinel_password, self.sentinel_password_file)
+
+
+class OutboxConfig(_Section):
+    """Where events wait while Redis is away: a file in ``state_dir``. The oldest go where there are too many."""
+
+    max_events: int = Field(100_000, ge=1, description="most events that wait")
+    max_mb: float = Field(256.0, gt=0, description="most megabytes of events that wait")
+    max_age_hours: float = Field(72.0, gt=0, le=8760, description="events that waited longer are dropped")
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_mb * 1_000_000)
+
+    @property
+    def max_age_s(self) -> float:
+        return self.max_age_hours * 3600.0
 
 
 class FleetConfig(_Section):
@@ -276,8 +298,8 @@ class Config(BaseSettings):
     )
     state_dir: Path | None = Field(
         None,
-        description="folder for what is remembered of past sightings; default: GALLERY.state beside the gallery; "
-        "without a gallery nothing outlives the worker",
+        description="folder for what is remembered of past sightings, and for events that wait; default: GALLERY.state "
+        "beside the gallery; without a gallery nothing outlives the worker, but the waiting events of a fleet's",
     )
     shadow_gallery: str | None = Field(
         None, description="gallery of another model to score beside: its verdicts are counted, not published"
@@ -298,6 +320,7 @@ class Config(BaseSettings):
     unknowns: UnknownsConfig = UnknownsConfig()
     batching: BatchingConfig = BatchingConfig()
     redis: RedisConfig = RedisConfig()
+    outbox: OutboxConfig = OutboxConfig()
     fleet: FleetConfig = FleetConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
@@ -314,6 +337,12 @@ class Config(BaseSettings):
     def _one_says_who_it_is(self) -> "Config":
         if self.gallery is not None and self.classifier is not None:
             raise ValueError("gallery and classifier: one of the two says who it is; give one")
+        return self
+
+    @model_validator(mode="after")
+    def _a_fleet_has_its_own_cameras(self) -> "Config":
+        if self.fleet.enabled and self.cameras:
+            raise ValueError("cameras: a fleet's are registered by 'facestream camera add'; list none here")
         return self
 
     def read_gallery_key(self) -> str | None:
@@ -386,6 +415,11 @@ def cache_dir() -> Path:
     """Where pulled weights and converted networks are kept (``FACESTREAM_CACHE_DIR`` overrides)."""
     value = os.environ.get("FACESTREAM_CACHE_DIR")
     return Path(value) if value else Path(platformdirs.user_cache_dir("facestream", appauthor=False))
+
+
+def default_state_dir() -> Path:
+    """Where a worker without a folder beside a gallery keeps what must outlive it."""
+    return Path(platformdirs.user_state_dir("facestream", appauthor=False))
 
 
 def _read_secret(field: str, value: SecretStr | None, path: Path | None) -> str | None:

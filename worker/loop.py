@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from worker.cameras import Cameras, reads_every_frame
 from worker.config import CameraConfig, Config
@@ -47,15 +48,24 @@ class Loop:
         self._observer = observer
         self._on_event = on_event
         self._newest: dict[str, Frame] = {}
+        self._busy_s = 0.0
+        self._load_read = time.monotonic(), 0.0
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def order(self, action: Callable[[], None]) -> None:
         """Has ``action`` done by the pipeline's thread between two batches, in order; from any thread."""
         self._orders.put(action)
 
-    def start_camera(self, camera: CameraConfig, epoch: int = 0) -> None:
-        """Reads ``camera``; its events carry ``epoch``."""
-        self._pipeline.add(camera, epoch=epoch, followed=not reads_every_frame(camera))
+    def load(self) -> float:
+        """The share of time, 0..1, for which the pipeline was busy since the last call; from any one thread."""
+        now_s, busy_s = time.monotonic(), self._busy_s
+        since_s, busy_before_s = self._load_read
+        self._load_read = now_s, busy_s
+        return min(1.0, (busy_s - busy_before_s) / max(now_s - since_s, 1e-3))
+
+    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: Mapping[str, Any] | None = None) -> None:
+        """Reads ``camera``; its events carry ``epoch``, and its sightings go on from the state ``resume``."""
+        self._pipeline.add(camera, epoch=epoch, followed=not reads_every_frame(camera), resume=resume)
         self._cameras.start(camera)
 
     def stop_camera(self, camera_id: str) -> None:
@@ -63,6 +73,14 @@ class Loop:
         self._cameras.stop(camera_id)
         self._emit(self._pipeline.remove(camera_id), {})
         self._newest.pop(camera_id, None)
+
+    def hand_over(self, camera_id: str) -> Mapping[str, Any]:
+        """Reads the camera no longer; returns the state with which somebody else goes on with its sightings."""
+        self._cameras.stop(camera_id)
+        state = self._pipeline.state(camera_id)
+        self._pipeline.remove(camera_id, end=False)
+        self._newest.pop(camera_id, None)
+        return state
 
     def reconfigure(self, config: Config) -> None:
         """Goes over to ``config``: its cameras, its rules and thresholds of recognition, its log level."""
@@ -86,15 +104,26 @@ class Loop:
             frames = self._cameras.next_batch(IDLE_TICK_S)
             if frames is None:
                 return
+            begun_s = time.monotonic()
             if frames:
                 self._process(frames)
             self._let_time_pass()
+            self._busy_s += time.monotonic() - begun_s
 
-    def shut_down(self) -> tuple[tuple[FacestreamError, ...], int]:
+    def shut_down(
+        self, leave: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None
+    ) -> tuple[tuple[FacestreamError, ...], int]:
         """What failed, and how many events could not be delivered. The sources stop first, so that nothing new
-        arrives; then what is in flight becomes events; then those are delivered."""
+        arrives; then what is in flight becomes events; then those are delivered.
+
+        ``leave`` is told the state of each camera's sightings, which then do not end: somebody else goes on with them.
+        """
+        cameras = self._cameras.ids
         errors = self._cameras.close()
-        self._emit(self._pipeline.close(), {})
+        if leave is None:
+            self._emit(self._pipeline.close(), {})
+        else:
+            leave({camera_id: self._pipeline.state(camera_id) for camera_id in cameras})
         self._pipeline.gallery.close()
         undelivered = self._publisher.close(self._config.redis.flush_timeout_s)
         if undelivered:

@@ -19,6 +19,7 @@ from worker.addresses import parse_address
 from worker.cameras import Cameras
 from worker.config import Config, ConfigOrigin
 from worker.errors import FacestreamError
+from worker.fleet import FleetMember
 from worker.health import Health, HealthServer
 from worker.loading import load_detector_of, load_gallery_and_embedder, load_shadow, unknown_people
 from worker.logs import get_logger
@@ -27,10 +28,10 @@ from worker.metrics import PrometheusObserver
 from worker.pipeline import FrameWatcher, Pipeline
 from worker.publisher import Publisher
 from worker.recorder import open_recorder
-from worker.redis_client import connect
+from worker.redis_client import Client, connect
 from worker.reloading import Reloader
 from worker.source import find_fault
-from worker.status import StatusBoard
+from worker.status import StatusBoard, StatusReporter
 from worker.types import Event
 
 log = get_logger(__name__)
@@ -128,23 +129,30 @@ class Service:
             recorder=recorder,
         )
         observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
-        cameras = Cameras(config, observer)
+        cameras = Cameras(config, observer, lasting=config.fleet.enabled)
         alive = health.watch("outbox", 2 * config.redis.timeout_s + 5)
         publisher = Publisher(redis_client, config.redis, observer, heartbeat=alive)
         health.condition("models", "")
         health.condition("redis", lambda: publisher.error)
         health.condition("sources", cameras.why_blind)
-        board = StatusBoard(config.worker_id, observer, health, cameras)
-        health.describe(lambda: board.status().document())
         loop = Loop(config, pipeline, cameras, publisher, recorder, observer, self._on_event)
+        member: FleetMember | None = None
+        if config.fleet.enabled:
+            member = FleetMember(redis_client, config, loop, observer, health.watch("assignment", STUCK_AFTER_S))
+        board = StatusBoard(config.worker_id, observer, health, cameras, lambda: member.epochs if member else {})
+        health.describe(lambda: board.status().document())
         started = time.monotonic()
-        with self._signals(), self._reloading(loop, health):
+        with self._signals(), self._reloading(loop, health), self._reporting(redis_client, board, health):
             try:
+                if member:
+                    member.start()
                 for camera in config.cameras:
                     loop.start_camera(camera)
                 loop.run(self._stop, health.watch("pipeline", STUCK_AFTER_S))
             finally:
-                errors, undelivered = loop.shut_down()
+                if member:
+                    member.drain()
+                errors, undelivered = loop.shut_down(member.leave if member else None)
                 recorder.close()
         summary = self._summary(time.monotonic() - started, undelivered)
         summary.shadow = shadow.report() if shadow else None
@@ -186,6 +194,19 @@ class Service:
         finally:
             health.unwatch("configuration")
             self._reloader.close()
+
+    @contextmanager
+    def _reporting(self, client: Client, board: StatusBoard, health: Health) -> Iterator[None]:
+        """A worker of a fleet tells the others' users how it is."""
+        if not self._config.fleet.enabled:
+            yield
+            return
+        reporter = StatusReporter(client, self._config.fleet.name, board, health.watch("status", STUCK_AFTER_S))
+        try:
+            yield
+        finally:
+            health.unwatch("status")
+            reporter.close()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from worker.logs import get_logger
 from worker.metrics import PrometheusObserver
 from worker.redis_client import Client
 
-SILENT_AFTER_S: Final = 10.0
+SILENT_AFTER_S: Final = 6.0
 """A worker that has not reported for this long is shown as silent."""
 
 _REPORT_EVERY_S: Final = 2.0

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.common import AsJson, ModelsDir, print_json
+from worker.cli.common import AsJson, DetectorName, ModelsDir, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +20,12 @@ def run(
         str | None, typer.Option("--source", metavar="URL_OR_FILE", help="One camera: URL, file, folder or device.")
     ] = None,
     camera_id: Annotated[str | None, typer.Option("--camera-id", help="Name of that camera [default: camera].")] = None,
+    fleet: Annotated[
+        bool | None, typer.Option("--fleet", help="Share the cameras registered by 'facestream camera add'.")
+    ] = None,
+    worker_id: Annotated[
+        str | None, typer.Option("--worker-id", help="Name of this worker, unlike any other's [default: host name].")
+    ] = None,
     gallery: Annotated[
         str | None, typer.Option("--gallery", metavar="PATH", help="Who is known; without one, everybody is unknown.")
     ] = None,
@@ -28,6 +34,7 @@ def run(
     model: Annotated[str | None, typer.Option("--model", metavar="ID_OR_MANIFEST", help="Embedding model.")] = None,
     models_dir: ModelsDir = None,
     engine: Annotated[str | None, typer.Option("--engine", help="auto, openvino, keras, onnx or dlib.")] = None,
+    detector: DetectorName = None,
     min_face_px: Annotated[int | None, typer.Option("--min-face-px", help="Smallest face to look for, px.")] = None,
     shadow_gallery: Annotated[
         str | None,
@@ -51,9 +58,11 @@ def run(
 
     overrides = _overrides(
         {
+            "worker_id": worker_id, "fleet.enabled": fleet or None,
             "gallery": gallery, "shadow_gallery": shadow_gallery,
             "model": model, "models_dir": models_dir, "engine": engine,
             "redis.url": redis, "redis.stream": stream, "detection.min_face_px": min_face_px,
+            "detection.detector": detector,
             "recognition.threshold": threshold, "metrics.port": metrics_port, "log.level": log_level,
         }
     )  # fmt: skip
@@ -63,8 +72,10 @@ def run(
         raise ConfigError("--camera-id names the camera of --source: give both")
     origin = ConfigOrigin(config, overrides)
     settings = origin.load()
-    if not settings.cameras:
-        raise ConfigError("no camera: give --source URL_OR_FILE, or list cameras in --config FILE")
+    if not settings.cameras and not settings.fleet.enabled:
+        raise ConfigError(
+            "no camera: give --source URL_OR_FILE, list cameras in --config FILE, or take part in a fleet by --fleet"
+        )
     for camera in settings.cameras:
         parse_address(camera.source.get_secret_value())  # a source that is never read is told before all else
 

@@ -128,14 +128,19 @@ def _table(workers: "list[WorkerStatus]", unowned: dict[str, str]) -> "Renderabl
     for camera_id, state in sorted(unowned.items()):
         table.add_row(camera_id, "-", f"[{'yellow' if state == 'paused' else 'red'}]{state}[/]", *[""] * 5)
     summary = Table("worker", "cameras", "load", "outbox", "gallery", "up", "reported", "reason", expand=True)
+    newest: dict[str, int] = {}
+    for camera in (camera for worker in workers for camera in worker.cameras):
+        newest[camera.camera_id] = max(camera.epoch, newest.get(camera.camera_id, 0))
     for worker in workers:
         silent = age_s(worker) > SILENT_AFTER_S
-        for camera in sorted(worker.cameras, key=_worst_first):
+        # What a dead worker last said of a camera that another one has taken over is of the past.
+        current = [camera for camera in worker.cameras if camera.epoch == newest[camera.camera_id]]
+        for camera in sorted(current, key=_worst_first):
             _add_camera(table, camera, worker.worker_id, silent=silent)
         reasons = "; ".join(f"{name}: {reason}" for name, reason in worker.reasons.items())
         summary.add_row(
             worker.worker_id,
-            str(len(worker.cameras)),
+            str(len(current)),
             "" if worker.load is None else f"{worker.load:.0%}",
             str(worker.outbox_events),
             f"{worker.gallery_people} people, version {worker.gallery_version}",
