@@ -66,7 +66,10 @@ class Observer:
         """Redis has accepted an event."""
 
     def event_dropped(self, camera_id: str, reason: str) -> None:
-        """An event was given up (``buffer_full``, ``rejected``)."""
+        """An event was given up (``buffer_full``, ``expired``, ``stale_epoch``, ...)."""
+
+    def outbox(self, events: int, size_bytes: int, oldest_s: float, degraded: bool) -> None:
+        """What waits for Redis; ``degraded``: in memory, though it should be on disk."""
 
     def event_latency(self, camera_id: str, seconds: float) -> None:
         """From the frame's arrival to its event's acceptance by Redis."""
@@ -165,6 +168,10 @@ class PrometheusObserver(Observer):
             "event_latency_seconds", "From a frame's arrival to its event in Redis", _LATENCY_BUCKETS_S, "camera"
         )
         self._queue_items = self._gauge("queue_items", "Items that wait in a queue", "queue")
+        self._outbox_events = self._gauge("outbox_events", "Events that wait for Redis")
+        self._outbox_bytes = self._gauge("outbox_bytes", "Their size")
+        self._outbox_oldest_s = self._gauge("outbox_oldest_seconds", "Age of the oldest of them")
+        self._outbox_degraded = self._gauge("outbox_degraded", "1 if they wait in memory though they should be on disk")
         self._sink_up = self._gauge("sink_up", "1 if Redis took events when last tried, else 0")
         self._gallery_people = self._gauge("gallery_people", "People in the gallery that is searched")
         self._gallery_samples = self._gauge("gallery_samples", "Faces in the gallery that is searched")
@@ -240,6 +247,12 @@ class PrometheusObserver(Observer):
 
     def event_dropped(self, camera_id: str, reason: str) -> None:
         self._events_dropped.labels(camera_id, reason).inc()
+
+    def outbox(self, events: int, size_bytes: int, oldest_s: float, degraded: bool) -> None:
+        self._outbox_events.set(events)
+        self._outbox_bytes.set(size_bytes)
+        self._outbox_oldest_s.set(oldest_s)
+        self._outbox_degraded.set(degraded)
 
     def event_latency(self, camera_id: str, seconds: float) -> None:
         self._latency_s.labels(camera_id).observe(seconds)
