@@ -4,9 +4,9 @@ from pathlib import Path
 
 from worker.config import RedisConfig
 from worker.gallery import Gallery
+from worker.gallery_address import is_shared, parse_gallery_url
 from worker.open_gallery import OpenGallery
 from worker.shared_gallery import SharedGallery
-from worker.shared_store import is_shared, parse_gallery_url
 
 __all__ = ["create_gallery", "gallery_exists", "is_shared", "label_of", "open_gallery"]
 

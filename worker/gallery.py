@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from worker.crop_files import CROPS, remove_crops
 from worker.errors import GalleryError
+from worker.gallery_diff import removed_samples
 from worker.gallery_state import (
     NewSample,
     Person,
@@ -16,7 +17,6 @@ from worker.gallery_state import (
     empty,
     new_identity_id,
     parse,
-    removed_samples,
     write,
 )
 from worker.gallery_view import searchable

@@ -83,7 +83,12 @@ def meta_of_copy(copy: Copy) -> dict[str, str]:
 
 def record_of(sample: Sample, place: tuple[int, int], vector: Vectors) -> bytes:
     """A sample as Redis holds it: its fields, ``place`` in the gallery's order, and the digest of its vector."""
-    return json.dumps(asdict(sample) | {"place": place, "vector_sha256": _digest(vector.tobytes())}).encode()
+    return json.dumps(asdict(sample) | {"place": place, "vector_sha256": _digest(raw_vector(vector))}).encode()
+
+
+def raw_vector(vector: Vectors) -> bytes:
+    """A vector as Redis holds it: float32, little-endian."""
+    return vector.astype("<f4").tobytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ gallery is named by three arguments, its incarnation, version and last change. A
 as its id and names what it touched; it holds neither names nor vectors, so that nothing of a removed person is left.
 """
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 KEY_NAMES: Final = ("meta", "people", "samples", "vectors", "changes", "removed")
 
@@ -148,3 +149,23 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 return {string.format('%.0f', now), redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[2])}
 """
+
+
+def listed(ids: Sequence[str]) -> str:
+    """Touched ids as a change lists them."""
+    return "*" if len(ids) > TOUCHED_AT_MOST else " ".join(ids)
+
+
+def flat(fields: Mapping[str, str]) -> list[str]:
+    """Fields and values in turn, as a script takes them."""
+    return [part for pair in fields.items() for part in pair]
+
+
+def pairs(found: Any) -> dict[bytes, bytes]:
+    """What a script replies as a list of fields and values."""
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+def text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Fields and values as text."""
+    return {key.decode(): value.decode() for key, value in fields.items()}

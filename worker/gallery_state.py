@@ -173,25 +173,6 @@ def enrolled(state: State, samples: Sequence[NewSample], vectors: Vectors) -> tu
     return state.plus([sample for sample in stored if sample is not None], vectors[taken], names), stored
 
 
-def removed_samples(before: State, after: State) -> set[str]:
-    """The ids of the samples that ``after`` no longer has; costs nothing for the blocks that stayed."""
-    lost, new = _apart(before, after)
-    return {sample.sample_id for sample in lost} - {sample.sample_id for sample in new}
-
-
-def added_samples(before: State, after: State) -> dict[str, tuple[Sample, Vectors]]:
-    """The samples that ``before`` did not have, in order, with their vectors float32 (d,)."""
-    kept = {id(block) for block in before.blocks}
-    known = {sample.sample_id for sample in _apart(before, after)[0]}
-    return {
-        sample.sample_id: (sample, block.vectors[row])
-        for block in after.blocks
-        if id(block) not in kept
-        for row, sample in enumerate(block.samples)
-        if sample.sample_id not in known
-    }
-
-
 def write(store: Store, state: State) -> State:
     """Makes ``state`` the version in use and returns it as it is stored; call while ``store`` is locked.
 
@@ -259,15 +240,6 @@ def parse(snapshot: Snapshot, folder: Path, before: State | None = None) -> Stat
         camera_thresholds=manifest["camera_thresholds"],
         calibration=manifest["calibration"],
         created_at=manifest["created_at"],
-    )
-
-
-def _apart(before: State, after: State) -> tuple[list[Sample], list[Sample]]:
-    """The samples of the blocks that only the one, and only the other, has."""
-    old, new = ({id(block): block for block in state.blocks} for state in (before, after))
-    return (
-        [sample for key, block in old.items() if key not in new for sample in block.samples],
-        [sample for key, block in new.items() if key not in old for sample in block.samples],
     )
 
 

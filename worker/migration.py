@@ -20,6 +20,7 @@ from worker.enrolment import choose_face
 from worker.errors import GalleryError, SourceError
 from worker.galleries import open_gallery
 from worker.gallery import PREVIOUS, Gallery, NewSample, Person, Sample
+from worker.gallery_diff import Difference, other_people
 from worker.open_gallery import OpenGallery
 from worker.photos import list_photos, read_photo
 from worker.shared_gallery import SharedGallery
@@ -39,17 +40,6 @@ class ReEmbedded:
     samples: int
     missing: tuple[Person, ...]
     partial: tuple[tuple[Person, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Names of the people whom a switch would remove, and of those whom it would bring in."""
-
-    leaving: tuple[str, ...]
-    coming: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.leaving or self.coming)
 
 
 def re_embed(
@@ -121,11 +111,7 @@ def difference(old: OpenGallery | Path | str, new: OpenGallery | Path | str) -> 
     Raises:
         GalleryError: one of them is missing or damaged.
     """
-    old_names, new_names = _opened(old).state.names, _opened(new).state.names
-    return Difference(
-        tuple(sorted(old_names[key] for key in old_names.keys() - new_names)),
-        tuple(sorted(new_names[key] for key in new_names.keys() - old_names)),
-    )
+    return other_people(_opened(old).state, _opened(new).state)
 
 
 def switch(path: Path | str, new_path: Path | str, *, accept: Difference | None = None) -> int:
@@ -165,12 +151,10 @@ def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
     Raises:
         GalleryError: as of :func:`switch`, or there was no switch.
     """
-    previous = previous_of(path)
-    if previous.folder is None:
-        gallery = open_gallery(path)
-        assert isinstance(gallery, SharedGallery)
+    gallery, previous = open_gallery(path), previous_of(path)
+    if isinstance(gallery, SharedGallery):
         return _switch_shared(gallery, previous, accept)
-    _exchange(Path(path), previous.folder, accept)
+    _exchange(Path(path), Path(path) / PREVIOUS, accept)
     return Gallery.open(path).version
 
 
@@ -230,8 +214,8 @@ def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
 def _check(old: object, new: object, changes: Difference, accept: Difference | None) -> None:
     if changes and changes != accept:
         raise GalleryError(
-            f"galleries {old} and {new} hold other people (leaving: {_some(changes.leaving)}; "
-            f"coming: {_some(changes.coming)}): enroll or remove them first, or give --accept-differences"
+            f"galleries {old} and {new} hold other people ({changes}): "
+            "enroll or remove them first, or give --accept-differences"
         )
 
 
@@ -244,10 +228,6 @@ def _copy_crops(source: Path, folder: Path) -> None:
 
 def _own_fields(snapshot: Snapshot) -> dict[str, object]:
     return {name: value for name, value in snapshot.manifest.items() if name not in {"version", "files"}}
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nobody"
 
 
 def _batches(gallery: OpenGallery) -> Iterator[list[Sample]]:

@@ -71,8 +71,9 @@ class Shadow:
         track.decided_pts_s = sighting.seen_pts_s
 
     def report(self) -> dict[str, Any]:
-        """Ends all tracks, closes the gallery, and says how often the two agreed, as JSON values: ``tracks``, one
-        count for each of :data:`OUTCOMES`, ``agreement`` 0..1 (None without a track), ``model_id``, ``gallery_version``."""
+        """Ends all tracks, and closes the gallery. How often the two agreed, as JSON values: ``tracks``, one count
+        for each of :data:`OUTCOMES`, ``agreement`` 0..1 (None without a track), ``model_id``, ``gallery_version``.
+        """
         for camera_id in {camera_id for camera_id, _ in self._tracks}:
             self._forget(camera_id, float("inf"))
         self._gallery.close()

@@ -17,8 +17,9 @@ import tenacity
 from worker.config import RedisConfig
 from worker.errors import GalleryError, GalleryUnavailableError
 from worker.gallery_copy import Copy, first_copy, merged, new_id, restored
+from worker.gallery_diff import added_samples, removed_samples
 from worker.gallery_follower import GalleryFollower
-from worker.gallery_state import State, added_samples, removed_samples
+from worker.gallery_state import State
 from worker.gallery_view import searchable
 from worker.logs import get_logger
 from worker.metrics import Observer

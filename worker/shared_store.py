@@ -4,35 +4,48 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr, ValidationError
 from redis.exceptions import RedisError
 
 from worker.config import RedisConfig
 from worker.errors import ConfigError, GalleryUnavailableError, SinkError
-from worker.gallery_copy import Copy, Stored, meta_of, meta_of_copy, nameless, new_id, record_of, stored, updated
-from worker.gallery_scripts import ACKNOWLEDGE, CHANGE, KEY_NAMES, LEAVE, NEWER, REPLACE, TOUCHED_AT_MOST, WORKERS
-from worker.gallery_state import State, added_samples, removed_samples
+from worker.gallery_address import GalleryAddress, parse_gallery_url
+from worker.gallery_copy import (
+    Copy,
+    Stored,
+    meta_of,
+    meta_of_copy,
+    nameless,
+    new_id,
+    raw_vector,
+    record_of,
+    stored,
+    updated,
+)
+from worker.gallery_diff import added_samples, removed_samples
+from worker.gallery_scripts import (
+    ACKNOWLEDGE,
+    CHANGE,
+    KEY_NAMES,
+    LEAVE,
+    NEWER,
+    REPLACE,
+    WORKERS,
+    flat,
+    listed,
+    pairs,
+    text,
+)  # fmt: skip
+from worker.gallery_state import State
 from worker.keys import gallery_key
-from worker.redaction import redact, redact_url
+from worker.redaction import redact
 from worker.redis_client import Client, connect, longest_block_s
-from worker.search import Vectors
 
-DEFAULT_NAME: Final = "default"
 FORGET_WORKER_MS: Final = 24 * 3600 * 1000
 _CHUNK: Final = 500
 _STAGED_S: Final = 600
 _READINGS: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class GalleryAddress:
-    """Where a shared gallery is: ``redis_url`` may hold credentials; ``label`` does not."""
-
-    redis_url: SecretStr
-    name: str
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +55,6 @@ class Follower:
     worker_id: str
     version: int
     silent_s: float
-
-
-def is_shared(path: object) -> bool:
-    """Whether this names a gallery in Redis rather than a folder."""
-    return isinstance(path, str) and "://" in path
-
-
-def parse_gallery_url(url: str) -> GalleryAddress:
-    """The server and the name in ``redis://...?gallery=NAME``.
-
-    Raises:
-        ConfigError: an empty name.
-    """
-    label = redact_url(url)
-    try:
-        parts = urlsplit(url)
-        options = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError:
-        raise ConfigError(f"gallery '{label}' is not a URL of Redis; write redis://host:6379/0?gallery=NAME") from None
-    names = [value for key, value in options if key == "gallery"] or [DEFAULT_NAME]
-    if not names[-1] or set("{}") & set(names[-1]):
-        raise ConfigError(f"gallery '{label}': the name after gallery= must not be empty or hold braces")
-    rest = urlencode([option for option in options if option[0] != "gallery"])
-    return GalleryAddress(SecretStr(urlunsplit(parts._replace(query=rest))), names[-1], label)
 
 
 class SharedStore:
@@ -150,12 +139,12 @@ class SharedStore:
         meta = meta_of(after)
         changed_meta = {key: value for key, value in meta.items() if meta_of(before)[key] != value}
         arguments: list[Any] = [
-            *mine.place, change_id, kind, _listed([*renamed, *lost]), _listed([*added, *gone]),
+            *mine.place, change_id, kind, listed([*renamed, *lost]), listed([*added, *gone]),
             len(changed_meta), len(renamed), len(lost), len(added), len(gone),
-            *_flat(changed_meta), *_flat(renamed), *lost,
+            *flat(changed_meta), *flat(renamed), *lost,
         ]  # fmt: skip
         for row, (sample_id, (sample, vector)) in enumerate(added.items()):
-            arguments += [sample_id, record_of(sample, (version, row), vector), _raw(vector)]
+            arguments += [sample_id, record_of(sample, (version, row), vector), raw_vector(vector)]
         if self._script(CHANGE, self._keys, [*arguments, *gone]) != b"done":
             return None
         removed = mine.removed | gone if gone else mine.removed
@@ -180,12 +169,12 @@ class SharedStore:
                         row += 1
                         records[sample.sample_id] = record_of(sample, (new.state.version, row), vector)
                     self._stage(samples, records)
-                    self._stage(vectors, {sample.sample_id: _raw(vector) for sample, vector in part})
+                    self._stage(vectors, {sample.sample_id: raw_vector(vector) for sample, vector in part})
             for ids in _chunks(sorted(new.removed)):
                 self._call("zadd", removed, dict.fromkeys(ids, new.state.version))
                 self._call("expire", removed, _STAGED_S)
             place = ("", "", "") if theirs is None else theirs.place
-            answer = self._script(REPLACE, [*self._keys, *staged], [*place, *_flat(meta_of_copy(new))])
+            answer = self._script(REPLACE, [*self._keys, *staged], [*place, *flat(meta_of_copy(new))])
         except GalleryUnavailableError:
             # Until it expires, what was staged holds faces; the next attempt stages anew.
             self._try_delete(staged)
@@ -208,10 +197,10 @@ class SharedStore:
     def followers(self) -> list[Follower]:
         """Who follows the gallery, or did within a day."""
         now, beats, acknowledged = self._script(WORKERS, self._following, [])
-        versions = _pairs(acknowledged)
+        versions = pairs(acknowledged)
         return [
             Follower(worker.decode(), int(versions.get(worker, b"0")), (float(now) - float(beat)) / 1000)
-            for worker, beat in _pairs(beats).items()
+            for worker, beat in pairs(beats).items()
         ]
 
     def _everything(self, mine: Copy | None, *, same_line: bool = True) -> Copy | None:
@@ -220,7 +209,7 @@ class SharedStore:
         ``same_line``: versions of one incarnation follow from each other, as they do unless Redis has lost some.
         """
         for _ in range(_READINGS):
-            meta = _text(self._call("hgetall", self._meta))
+            meta = text(self._call("hgetall", self._meta))
             if not meta:
                 return None
             if mine is not None and not _of_model(meta, mine.state):
@@ -234,7 +223,7 @@ class SharedStore:
         raise GalleryUnavailableError(f"gallery {self.label} changes faster than it can be read; try again later")
 
     def _read(self, meta: Mapping[str, str], mine: Copy | None) -> Copy:
-        people = _text(self._call("hgetall", self._people))
+        people = text(self._call("hgetall", self._people))
         removed = frozenset(key.decode() for key in self._call("zrange", self._removed, 0, -1))
         dimension = int(meta["dimension"])
         known = {} if mine is None else {sample.sample_id: sample for sample in mine.state.samples}
@@ -258,8 +247,8 @@ class SharedStore:
 
     def _applied(self, mine: Copy, answer: Sequence[Any]) -> Copy:
         """``mine`` with what a script found to be newer."""
-        meta = _text(_pairs(answer[1]))
-        people = mine.state.names | _text(_pairs(answer[2]))
+        meta = text(pairs(answer[1]))
+        people = mine.state.names | text(pairs(answer[2]))
         people = {key: name for key, name in people.items() if name}
         triples = zip(answer[3][::3], answer[3][1::3], answer[3][2::3], strict=True)
         touched = {
@@ -315,27 +304,6 @@ def _grew(meta: Mapping[str, str], mine: Copy, same_line: bool) -> bool:
     return bool(json.loads(meta["contains"]).get(mine.incarnation, 0) >= mine.state.version)
 
 
-def _listed(ids: Sequence[str]) -> str:
-    return "*" if len(ids) > TOUCHED_AT_MOST else " ".join(ids)
-
-
 def _chunks(items: Sequence[Any]) -> Iterator[Any]:
     for first in range(0, len(items), _CHUNK):
         yield items[first : first + _CHUNK]
-
-
-def _flat(fields: Mapping[str, str]) -> list[str]:
-    return [part for pair in fields.items() for part in pair]
-
-
-def _pairs(flat: Any) -> dict[bytes, bytes]:
-    """What a script replies as a list of fields and values."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _raw(vector: Vectors) -> bytes:
-    return vector.astype("<f4").tobytes()
-
-
-def _text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in fields.items()}
