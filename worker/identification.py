@@ -9,7 +9,6 @@ from worker.boxes import nearest_to_centre
 from worker.config import RecognitionConfig
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
-from worker.open_gallery import OpenGallery
 from worker.types import Detections, Embeddings, Image, Match
 
 
@@ -22,7 +21,7 @@ def embed_faces(
     return found, embedder.embed(embedder.align(image, found))
 
 
-def identify_faces(embeddings: Embeddings, gallery: OpenGallery, threshold: float) -> list[Match]:
+def identify_faces(embeddings: Embeddings, gallery: matching.People, threshold: float) -> list[Match]:
     """The open-set answer for each face; one photo is all the evidence there is."""
     config = RecognitionConfig(min_embeddings=1)
     return [

@@ -48,6 +48,10 @@ class People(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Lets go of connections; may be called more than once."""
+        ...
+
 
 class TrackTemplate:
     """What the embedded faces of one track tell together: their mean, weighted by quality, as a unit vector.

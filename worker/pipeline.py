@@ -19,8 +19,8 @@ from worker.boxes import area
 from worker.config import CameraConfig, Config, RecognitionConfig
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
+from worker.matching import People
 from worker.metrics import Observer
-from worker.open_gallery import OpenGallery
 from worker.quality import assess
 from worker.recorder import Recorder
 from worker.scheduling import JITTER_S, Attention
@@ -96,7 +96,7 @@ class Pipeline:
         config: Config,
         detector: FaceDetector,
         embedder: FaceEmbedder,
-        gallery: OpenGallery,
+        gallery: People,
         *,
         observer: Observer | None = None,
         watcher: FrameWatcher | None = None,
@@ -190,7 +190,7 @@ class Pipeline:
         return self._cameras[camera_id].sightings.attention()
 
     @property
-    def gallery(self) -> OpenGallery:
+    def gallery(self) -> People:
         """The one that is searched."""
         return self._gallery
 
@@ -199,7 +199,7 @@ class Pipeline:
         """That of the model in use."""
         return self._embedder.preprocessing_digest
 
-    def adopt(self, embedder: FaceEmbedder, gallery: OpenGallery, unknowns: Unknowns | None = None) -> list[Event]:
+    def adopt(self, embedder: FaceEmbedder, gallery: People, unknowns: Unknowns | None = None) -> list[Event]:
         """Goes on with another model. Vectors of two models do not compare, so every sighting ends; whoever is still
         there is sighted anew. Returns the events of that."""
         events = self.close()
