@@ -1,0 +1,50 @@
+"""Time as the scripts of a fleet see it, in the hands of a test: they ask a key instead of Redis' own clock."""
+
+import pytest
+import redis
+
+from worker import assignment, camera_registry, leases
+from worker.fencing import Script
+from worker.scripts import script_text
+
+_KEY = "{facestream}:clock-of-the-test"
+_ASKED = "redis.call('TIME')"
+
+
+class FleetClock:
+    """Stands still until it is moved. Also the ``time`` of :mod:`worker.assignment`, which nobody can set back."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self.wall_ms = 1_800_000_000_000
+        self._monotonic_ms = 1_000_000
+        self.keep()
+
+    def advance(self, seconds: float) -> None:
+        self._monotonic_ms += round(1000 * seconds)
+        self.step(seconds)
+
+    def step(self, seconds: float) -> None:
+        """Sets the clock of Redis forward or back."""
+        self.wall_ms += round(1000 * seconds)
+        self.keep()
+
+    def keep(self) -> None:
+        """Redis was emptied: it knows the time all the same."""
+        self._client.set(_KEY, 1000 * self.wall_ms)
+
+    def monotonic(self) -> float:
+        return self._monotonic_ms / 1000
+
+
+def use_clock(monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> FleetClock:
+    def script(name: str) -> Script:
+        text = script_text(name)
+        assert text.count(_ASKED) == 1
+        return Script(text.replace(_ASKED, f"{{0, redis.call('GET', '{_KEY}')}}"))
+
+    for module in (leases, camera_registry):
+        monkeypatch.setattr(module, "fleet_script", script)
+    clock = FleetClock(client)
+    monkeypatch.setattr(assignment, "time", clock)
+    return clock
