@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from worker.config import DetectionConfig
-from worker.detection import FaceDetector, _crops, load_detector
+from worker.detection import FaceDetector, load_detector
+from worker.detectors.mtcnn import MtcnnDetector, _crops
 from worker.errors import ModelError
 from worker.metrics import Observer, Stage
 from worker.networks import mtcnn
@@ -58,7 +59,7 @@ class Recorder(Observer):
 
 def test_an_empty_batch_runs_nothing() -> None:
     seen = Recorder()
-    idle = FaceDetector(nothing(0), nothing(5), nothing(15), DetectionConfig(), observer=seen)
+    idle = MtcnnDetector(nothing(0), nothing(5), nothing(15), DetectionConfig(), observer=seen)
     assert idle.detect([]) == []
     assert seen.batches == []
     assert [len(found) for found in idle.detect([noise(90, 120), noise(50, 60)])] == [0, 0]
@@ -73,7 +74,7 @@ def test_an_empty_batch_runs_nothing() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_image_is_named(bad: object) -> None:
-    idle = FaceDetector(nothing(0), nothing(5), nothing(15), DetectionConfig())
+    idle = MtcnnDetector(nothing(0), nothing(5), nothing(15), DetectionConfig())
     with pytest.raises(ValueError, match=r"image 1 must be uint8 \(H, W, 3\)"):
         idle.detect([noise(60, 80), bad])  # type: ignore[list-item]
 

@@ -12,7 +12,8 @@ import yaml
 
 from worker.download import download
 from worker.errors import ModelError
-from worker.registry import Manifest, find_weights, list_manifests, load_manifest, pull
+from worker.registry import Manifest, list_manifests, load_manifest
+from worker.weights import find_weights, pull
 
 CONTENT = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -32,12 +32,12 @@ def download(
     url: str,
     target: Path,
     *,
-    sha256: str,
+    sha256: str | None,
     size: int | None = None,
     progress: Progress = ignore_progress,
     retry_wait_s: float = 1.0,
 ) -> None:
-    """Fetch ``url`` to ``target``, which appears only when it is complete and has the digest ``sha256``.
+    """Fetch ``url`` to ``target``, which appears only when it is complete and has the digest ``sha256`` (None: any).
 
     A broken transfer goes on from the byte it reached, within this call and in a later one. Pauses between
     tries double from ``retry_wait_s``. Two processes that want the same file wait for each other.
@@ -55,11 +55,11 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(part.with_suffix(".lock")):
-            if target.is_file() and _sha256(target) == sha256:
+            if target.is_file() and sha256 in (None, _sha256(target)):
                 return
             retrying(_fetch, url, part, size, progress)
             found = _sha256(part)
-            if found != sha256:
+            if sha256 not in (None, found):
                 part.unlink()
                 raise ModelError(
                     f"{redact(url)} does not hold the expected file: its sha256 is {found}, expected {sha256}; "

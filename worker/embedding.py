@@ -15,15 +15,16 @@ from worker.engines import choose_engine
 from worker.errors import ModelError
 from worker.logs import get_logger
 from worker.metrics import Observer
+from worker.networks import BUILDERS
 from worker.networks.conversion import converted_network
-from worker.registry import Manifest, find_weights, load_manifest
+from worker.registry import Manifest, load_manifest
 from worker.types import Chips, Detections, Embeddings, Image
+from worker.weights import find_weights, pinned
 
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
 """The only batch sizes that a network sees, since each new one is compiled; a batch is padded to the next."""
 
 _SHORTEST: Final = 1e-6
-_KERAS_BUILDER: Final = "worker.networks.vggface2:build"
 _BUILDERS_VERSION: Final = 1
 """Raise it when a builder changes what it makes, so that networks converted before are made anew."""
 _IMPORT_BUILDER: Final = "worker.engines.openvino_import:build"
@@ -214,12 +215,15 @@ def load_embedder(
     manifest = load_manifest(base)
     chosen = choose_engine(manifest.id, manifest.format, engine)
     files = find_weights(manifest, models_dir, cache_dir)
+    manifest = pinned(manifest, files, cache_dir)
     network, precision = _load_network(manifest, files, chosen, precision, threads, cache_dir)
     aligner = _load_aligner(manifest, files)
     embedder = FaceEmbedder(
         manifest, network, aligner, engine=chosen, precision=precision, averaging=averaging, observer=observer
     )
     log.info("model loaded", model=embedder.model_id, engine=chosen, precision=precision, device=embedder.device)
+    if observer is not None:
+        observer.engine_loaded("embed", chosen, embedder.device, precision)
     return embedder
 
 
@@ -233,7 +237,7 @@ def _load_network(
         from worker.engines import keras
 
         precision = keras.best_precision() if precision == "auto" else _known(precision)
-        return keras.KerasNetwork(_KERAS_BUILDER, _keras_arguments(manifest, files), precision=precision), precision
+        return keras.KerasNetwork(*_keras_builder(manifest, files), precision=precision), precision
 
     from worker.engines import openvino
 
@@ -263,13 +267,14 @@ def openvino_file(manifest: Manifest, models_dir: Path | None, cache_dir: Path) 
         ModelError: OpenVINO does not run this model, or its weights are missing.
     """
     choose_engine(manifest.id, manifest.format, "openvino")
-    return _openvino_network(manifest, find_weights(manifest, models_dir, cache_dir), cache_dir)
+    files = find_weights(manifest, models_dir, cache_dir)
+    return _openvino_network(pinned(manifest, files, cache_dir), files, cache_dir)
 
 
 def _openvino_network(manifest: Manifest, files: dict[str, Path], cache_dir: Path) -> Path:
     key = f"{manifest.weights_digest}-{_BUILDERS_VERSION}"
     if manifest.format == "h5":
-        return converted_network(_KERAS_BUILDER, _keras_arguments(manifest, files), key, cache_dir)
+        return converted_network(*_keras_builder(manifest, files), key, cache_dir)
     suffixes = (".xml", ".bin") if manifest.format == "openvino" else (".onnx",)
     arguments = manifest.input.preprocessing | {
         "paths": [str(files[manifest.file_with_suffix(suffix)]) for suffix in suffixes],
@@ -279,9 +284,13 @@ def _openvino_network(manifest: Manifest, files: dict[str, Path], cache_dir: Pat
     return converted_network(_IMPORT_BUILDER, arguments, key, cache_dir)
 
 
-def _keras_arguments(manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:
+def _keras_builder(manifest: Manifest, files: dict[str, Path]) -> tuple[str, dict[str, Any]]:
+    """Who builds the network, and with which arguments."""
+    network = manifest.network or ""
+    if network not in BUILDERS:
+        raise ModelError(f"{manifest.id}: there is no network '{network}': take one of {', '.join(BUILDERS)}")
     weights = str(files[manifest.file_with_suffix(".h5")])
-    return manifest.input.preprocessing | {"network": manifest.network, "weights": weights}
+    return BUILDERS[network], manifest.input.preprocessing | {"network": network, "weights": weights}
 
 
 def _load_aligner(manifest: Manifest, files: dict[str, Path]) -> Aligner:

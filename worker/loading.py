@@ -1,5 +1,6 @@
 """What a worker is built from, as its configuration says: gallery, networks, second model."""
 
+from worker.classifier import Classifier
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir
 from worker.detection import FaceDetector, load_detector
 from worker.embedding import FaceEmbedder, load_embedder
@@ -7,6 +8,7 @@ from worker.errors import FacestreamError
 from worker.galleries import open_gallery
 from worker.gallery import Gallery
 from worker.history import Embedder
+from worker.matching import People
 from worker.metrics import Observer
 from worker.open_gallery import OpenGallery
 from worker.recorder import Recorder, open_history
@@ -22,17 +24,28 @@ def load_detector_of(config: Config, observer: Observer) -> FaceDetector:
         ModelError: its weights are missing or damaged.
     """
     return load_detector(
-        config.detection, cache_dir=cache_dir(), engine=config.engine, threads=config.threads, observer=observer
+        config.detection,
+        cache_dir=cache_dir(),
+        models_dir=config.models_dir,
+        engine=config.engine,
+        threads=config.threads,
+        observer=observer,
     )
 
 
-def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[OpenGallery, FaceEmbedder]:
-    """The gallery of ``config`` (an empty one in memory where none is named) and the embedder that made it.
+def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[People, FaceEmbedder]:
+    """The gallery or the classifier of ``config`` (an empty gallery in memory where none is named) and the embedder
+    that made it.
 
     Raises:
         GalleryError: it is missing, damaged, or made with another model than ``config.model``.
         ModelError: the model or its weights are missing.
     """
+    if config.classifier is not None:
+        classifier = Classifier.open(config.classifier)
+        embedder = _load(config, config.model or classifier.embedder, observer)
+        classifier.require_model(embedder.model_id, embedder.preprocessing_digest)
+        return classifier, embedder
     if config.gallery is None:
         embedder = _load(config, config.model or DEFAULT_MODEL_ID, observer)
         return Gallery.in_memory(embedder.model_id, embedder.preprocessing_digest, embedder.dimension), embedder
@@ -65,11 +78,6 @@ def unknown_people(config: Config, embedder: FaceEmbedder, recorder: Recorder) -
     )
 
 
-def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
-    return load_embedder(
-        model,
-        models_dir=config.models_dir,
-        cache_dir=cache_dir(),
 def _load_for(config: Config, path: str, model: str | None, observer: Observer) -> tuple[OpenGallery, FaceEmbedder]:
     gallery = open_gallery(path, redis=config.redis)
     try:
@@ -83,6 +91,11 @@ def _load_for(config: Config, path: str, model: str | None, observer: Observer) 
     return gallery, embedder
 
 
+def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
+    return load_embedder(
+        model,
+        models_dir=config.models_dir,
+        cache_dir=cache_dir(),
         engine=config.engine,
         precision=config.precision,
         threads=config.threads,

@@ -6,13 +6,15 @@ from typing import Final
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder, openvino_file
 from worker.errors import SourceError
 from worker.identification import only_central
 from worker.photos import read_photo
-from worker.registry import sha256_of
+from worker.registry import Manifest
+from worker.weights import sha256_of
 
 FEWEST_FACES: Final = 64
 MOST_FACES: Final = 512
@@ -35,9 +37,6 @@ def quantize_model(
         SourceError: too few faces.
         ModelError: the model is not one that OpenVINO runs, or cannot be quantised.
     """
-    from worker.engines.quantization import quantize
-
-    network = openvino_file(embedder.manifest, models_dir, cache_dir)
     chips = []
     for path in photos:
         image = read_photo(path)
@@ -48,14 +47,28 @@ def quantize_model(
             break
     if len(chips) < FEWEST_FACES:
         raise SourceError(f"{len(chips)} faces found, at least {FEWEST_FACES} are needed: give more photos of people")
+    faces = np.concatenate(chips).astype(np.uint8, copy=False)
+    return quantize_faces(embedder.manifest, faces, output, models_dir=models_dir, cache_dir=cache_dir)
+
+
+def quantize_faces(
+    manifest: Manifest, faces: NDArray[np.uint8], output: Path, *, models_dir: Path | None, cache_dir: Path
+) -> Path:
+    """Like :func:`quantize_model`, from ``faces`` that are cut out: uint8 RGB chips (n, side, side, 3), n >= 8.
+
+    Raises:
+        ModelError: NNCF is missing, or the model is not one that OpenVINO runs, or cannot be quantised.
+    """
+    from worker.engines.quantization import quantize
+
+    network = openvino_file(manifest, models_dir, cache_dir)
     output.mkdir(parents=True, exist_ok=True)
-    manifest = embedder.manifest
     name = f"{manifest.id}-int8"
     files = [output / f"{name}.xml", output / f"{name}.bin"]
-    quantize(network, np.concatenate(chips).astype(np.uint8, copy=False), files[0])
+    quantize(network, faces, files[0])
     document = {
         "id": name,
-        "description": f"{manifest.description}, INT8 by post-training quantisation on {len(chips)} faces",
+        "description": f"{manifest.description}, INT8 by post-training quantisation on {len(faces)} faces",
         "format": "openvino",
         "files": [{"name": file.name, "sha256": sha256_of(file), "size": file.stat().st_size} for file in files],
         "licence": manifest.licence,

@@ -18,11 +18,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-from worker import detection, service
+from worker import service
 from worker.bench.material import Material, make_material
 from worker.bench.ours import chain_config
 from worker.config import Config, DetectionConfig, cache_dir
 from worker.detection import FaceDetector, load_detector
+from worker.detectors import mtcnn
 from worker.embedded_redis import embedded_redis
 from worker.embedding import load_embedder
 from worker.metrics import PrometheusObserver
@@ -65,8 +66,8 @@ def parts_timed(detector: FaceDetector, clock: Clock) -> Iterator[None]:
     ]
     patches += [
         patch.object(Canvas, "draw", clock.timed("pyramid", Canvas.draw)),
-        patch.object(detection, "_crops", clock.timed("crops", detection._crops)),
-        patch.object(detection.box, "nms", clock.timed("non-maximum suppression", detection.box.nms)),
+        patch.object(mtcnn, "_crops", clock.timed("crops", mtcnn._crops)),
+        patch.object(mtcnn.box, "nms", clock.timed("non-maximum suppression", mtcnn.box.nms)),
     ]
     for each in patches:
         each.start()

@@ -15,8 +15,9 @@ from worker.networks.conversion import converted_network
 from worker.networks.parity import ParityReport, check_parity, run_oracle
 from worker.networks.random_weights import write_random_weights
 from worker.networks.vggface2 import build, read_h5
-from worker.registry import find_weights, load_manifest
+from worker.registry import load_manifest
 from worker.types import Chips, Detections
+from worker.weights import find_weights
 
 pytestmark = pytest.mark.slow
 PREPROCESSING = load_manifest("vggface2-resnet50").input.preprocessing

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from worker.bench import vectors
 from worker.bench.contest import Work
 from worker.clips import open_clip
-from worker.registry import find_weights, load_manifest
+from worker.registry import load_manifest
+from worker.weights import find_weights
 
 _MIN_FACE_PX: Final = 20
 _STREAM: Final = "facestream:bench:tutorial"

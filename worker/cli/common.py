@@ -38,6 +38,10 @@ EngineName = Annotated[
 ]
 PrecisionName = Annotated[str, typer.Option("--precision", help="Arithmetic of the embedder: auto, fp32, bf16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line on standard output.")]
+DetectorName = Annotated[
+    str | None,
+    typer.Option("--detector", help="What finds faces: mtcnn, yunet or dlib-hog [default: as configured, else mtcnn]."),
+]
 MinFacePx = Annotated[int, typer.Option("--min-face-px", min=12, help="Smallest face to look for, px.")]
 DrawDir = Annotated[Path | None, typer.Option("--draw", metavar="DIR", help="Write annotated pictures to this folder.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")]
@@ -60,17 +64,29 @@ def quiet_logs(level: Literal["info", "warning"] = "warning") -> None:
     configure(LogConfig(level=level, format="human"))
 
 
-def photo_detector(min_face_px: int = PHOTO_MIN_FACE_PX, engine: str = "auto") -> Any:
+def photo_detector(
+    min_face_px: int = PHOTO_MIN_FACE_PX,
+    engine: str = "auto",
+    detector: str | None = None,
+    models_dir: Path | None = None,
+) -> Any:
     """The detector for photos: the same object as the stream's, looking for smaller faces.
 
     Raises:
-        ConfigError: ``min_face_px`` is out of range.
+        ConfigError: no such detector, or ``min_face_px`` is out of range.
+        ModelError: its weights are missing or damaged.
     """
     from worker.config import cache_dir, load_config
     from worker.detection import load_detector
 
-    config = load_config(None, {"detection": {"min_face_px": min_face_px}, "engine": engine})
-    return load_detector(config.detection, cache_dir=cache_dir(), engine=config.engine)
+    chosen = {} if detector is None else {"detector": detector}
+    config = load_config(None, {"detection": {"min_face_px": min_face_px} | chosen, "engine": engine})
+    return load_detector(
+        config.detection,
+        cache_dir=cache_dir(),
+        models_dir=models_dir or config.models_dir,
+        engine=config.engine,
+    )
 
 
 def open_embedder(model: str, models_dir: Path | None, engine: str = "auto", precision: str = "auto") -> Any:
@@ -93,17 +109,6 @@ def open_embedder(model: str, models_dir: Path | None, engine: str = "auto", pre
     )
 
 
-def gallery_key() -> bytes | None:
-    """The key of kept crops (``FACESTREAM_GALLERY_KEY``, or the file ``FACESTREAM_GALLERY_KEY_FILE``), if any.
-
-    Raises:
-        ConfigError: it is no key, or the file cannot be read.
-    """
-    from worker.config import load_config
-    from worker.crops import parse_key
-
-    text = load_config(None, {}).read_gallery_key()
-    return None if text is None else parse_key(text)
 def open_gallery(path: str) -> Any:
     """The gallery in a folder or in Redis, connected to as the environment says.
 
@@ -128,3 +133,26 @@ def open_crops(gallery: Any) -> Any:
     return None if gallery.folder is None else CropStore(gallery.folder, gallery_key())
 
 
+def gallery_key() -> bytes | None:
+    """The key of kept crops (``FACESTREAM_GALLERY_KEY``, or the file ``FACESTREAM_GALLERY_KEY_FILE``), if any.
+
+    Raises:
+        ConfigError: it is no key, or the file cannot be read.
+    """
+    from worker.config import load_config
+    from worker.crops import parse_key
+
+    text = load_config(None, {}).read_gallery_key()
+    return None if text is None else parse_key(text)
+
+
+def redis_settings(config: Path | None, url: str | None, stream: str | None) -> Any:
+    """The section ``redis`` of the configuration, with what the command line says.
+
+    Raises:
+        ConfigError: unreadable file, or a wrong field.
+    """
+    from worker.config import load_config
+
+    given = {name: value for name, value in {"url": url, "stream": stream}.items() if value is not None}
+    return load_config(config, {"redis": given}).redis

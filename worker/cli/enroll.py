@@ -9,6 +9,7 @@ import typer
 from worker.cli.common import (
     PHOTO_MIN_FACE_PX,
     AsJson,
+    DetectorName,
     EngineName,
     GalleryPath,
     ModelName,
@@ -35,6 +36,7 @@ def enroll(
     gallery: GalleryPath,
     model: ModelName = None,
     models_dir: ModelsDir = None,
+    detector: DetectorName = None,
     engine: EngineName = "auto",
     min_face_px: Annotated[int, typer.Option("--min-face-px", min=12, help="Smallest face, px.")] = PHOTO_MIN_FACE_PX,
     min_quality: Annotated[
@@ -70,13 +72,13 @@ def enroll(
     embedder = open_embedder(model or (existing.model_id if existing else DEFAULT_MODEL_ID), models_dir, engine)
     if existing:
         existing.require_model(embedder.model_id, embedder.preprocessing_digest)
-    detector = photo_detector(min_face_px, engine)
+    searcher = photo_detector(min_face_px, engine, detector, models_dir)
     target = existing or galleries.create_gallery(
         gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
     )
     accepted = rejected = 0
     limit = REJECT_BELOW if min_quality is None else min_quality
-    results = enroll_photos(photos, target, detector, embedder, min_quality=limit, crops=crops if keep else None)
+    results = enroll_photos(photos, target, searcher, embedder, min_quality=limit, crops=crops if keep else None)
     for result in results:
         accepted, rejected = accepted + result.accepted, rejected + (not result.accepted)
         if json_output:

@@ -9,6 +9,7 @@ import typer
 from worker.cli.common import (
     PHOTO_MIN_FACE_PX,
     AsJson,
+    DetectorName,
     EngineName,
     MinFacePx,
     ModelName,
@@ -51,6 +52,7 @@ def evaluate(
     models_dir: ModelsDir = None,
     threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which two faces are one.")] = None,
     min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    detector: DetectorName = None,
     engine: EngineName = "auto",
     precision: PrecisionName = "auto",
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write the curve as a PNG.")] = None,
@@ -69,7 +71,7 @@ def evaluate(
     _refuse_without("--video", video, {"--truth": truth})
     if threshold is not None and threshold_from is not None:
         raise ConfigError("--threshold and --threshold-from exclude each other: give one")
-    networks = Networks(gallery, model, models_dir, min_face_px, engine, precision)
+    networks = Networks(gallery, model, models_dir, min_face_px, engine, precision, detector)
     curve = plot or (output / "curve.png" if output else None)
     if pairs and images:
         result = _verify(pairs, images, threshold_from, threshold, networks, curve)
@@ -78,7 +80,7 @@ def evaluate(
     elif video and truth:
         if plot:
             raise ConfigError("--plot draws no curve for --video: leave it out")
-        result, curve = _replay(video, truth, threshold, networks), None
+        result, curve = _replay(video, truth, threshold, networks, detector), None
     result["model_id"] = networks.embedder.model_id
     if output:
         _write(output / "evaluation.json", result)
@@ -156,7 +158,9 @@ def _identify(people: Path, probes: Path | None, networks: Networks, curve: Path
     return result
 
 
-def _replay(video: Path, truth_file: Path, threshold: float | None, networks: Networks) -> dict[str, Any]:
+def _replay(
+    video: Path, truth_file: Path, threshold: float | None, networks: Networks, detector: str | None
+) -> dict[str, Any]:
     from worker.config import load_config
     from worker.replay import frame_count, replay
     from worker.types import Event
@@ -172,12 +176,13 @@ def _replay(video: Path, truth_file: Path, threshold: float | None, networks: Ne
         {
             "cameras": [{"id": "evaluation", "source": str(video), "policy": "every"}],
             "recognition": {"threshold": threshold},
+            "detection": {} if detector is None else {"detector": detector},
         },
     )
     events: list[Event] = []
-    embedder, detector = networks.embedder, networks.detector(config.detection)
+    embedder, searcher = networks.embedder, networks.detector(config.detection)
     with progress_bar("frames", frames) as bar:
-        read = replay(config, detector, embedder, networks.gallery, on_event=events.append, advance=bar.advance)
+        read = replay(config, searcher, embedder, networks.gallery, on_event=events.append, advance=bar.advance)
     return judge(truth, events) | {"frames": read, "threshold": threshold, "threshold_source": source}
 
 

@@ -11,6 +11,7 @@ import typer
 from worker.cli.common import (
     PHOTO_MIN_FACE_PX,
     AsJson,
+    DetectorName,
     DrawDir,
     EngineName,
     GalleryPath,
@@ -18,8 +19,8 @@ from worker.cli.common import (
     ModelName,
     ModelsDir,
     open_embedder,
-    photo_detector,
     open_gallery,
+    photo_detector,
     print_json,
     quiet_logs,
 )
@@ -39,20 +40,22 @@ def register(app: typer.Typer) -> None:
 def detect(
     images: Images,
     min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    models_dir: ModelsDir = None,
+    detector: DetectorName = None,
     engine: EngineName = "auto",
     draw: DrawDir = None,
     json_output: AsJson = False,
 ) -> int:
     """Find the faces in photos."""
     quiet_logs()
-    detector = photo_detector(min_face_px, engine)
+    searcher = photo_detector(min_face_px, engine, detector, models_dir)
     failed = 0
     for path, image in _read_all(images):
         if isinstance(image, FacestreamError):
             failed += 1
             continue
         started = time.perf_counter()
-        (found,) = detector.detect([image])
+        (found,) = searcher.detect([image])
         milliseconds = (time.perf_counter() - started) * 1000
         if json_output:
             print_json(
@@ -80,6 +83,7 @@ def identify(
     models_dir: ModelsDir = None,
     threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which a face is named.")] = None,
     min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    detector: DetectorName = None,
     engine: EngineName = "auto",
     draw: DrawDir = None,
     json_output: AsJson = False,
@@ -91,7 +95,7 @@ def identify(
     opened = open_gallery(gallery)
     embedder = open_embedder(model or opened.model_id, models_dir, engine)
     opened.require_model(embedder.model_id, embedder.preprocessing_digest)
-    detector = photo_detector(min_face_px, engine)
+    searcher = photo_detector(min_face_px, engine, detector, models_dir)
     limit = threshold if threshold is not None else opened.threshold
     if limit is None:
         limit = embedder.threshold
@@ -100,7 +104,7 @@ def identify(
         if isinstance(image, FacestreamError):
             failed += 1
             continue
-        found, embeddings = embed_faces(image, detector, embedder)
+        found, embeddings = embed_faces(image, searcher, embedder)
         matches = identify_faces(embeddings, opened, limit)
         if not json_output and not matches:
             typer.echo(f"{path}: no face found")
@@ -133,6 +137,7 @@ def verify(
     models_dir: ModelsDir = None,
     threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which they are one.")] = None,
     min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    detector: DetectorName = None,
     engine: EngineName = "auto",
     draw: Annotated[Path | None, typer.Option("--draw", metavar="FILE", help="Write both faces as a picture.")] = None,
     json_output: AsJson = False,
@@ -143,12 +148,12 @@ def verify(
 
     quiet_logs()
     embedder = open_embedder(model or DEFAULT_MODEL_ID, models_dir, engine)
-    detector = photo_detector(min_face_px, engine)
+    searcher = photo_detector(min_face_px, engine, detector, models_dir)
     limit = embedder.threshold if threshold is None else threshold
     faces = []
     for path in (image_a, image_b):
         image = _read(path)
-        face = central_face(image, detector)
+        face = central_face(image, searcher)
         if not len(face):
             raise SourceError(f"{path}: no face found; use a photo in which the face is larger or turned to the camera")
         faces.append((path, image, face))

@@ -18,18 +18,20 @@ def register(app: typer.Typer) -> None:
 @_app.command("list")
 def list_models(models_dir: ModelsDir = None, json_output: AsJson = False) -> None:
     """The models, and whether their weights are here."""
-    from worker.registry import list_manifests
+    from worker.registry import Manifest, list_weights
 
     quiet_logs()
-    for manifest in list_manifests():
+    for manifest in list_weights():
         state = _weights_state(manifest, models_dir)
+        embedder = manifest if isinstance(manifest, Manifest) else None
         if json_output:
             print_json(
                 {
                     "model_id": manifest.id,
                     "description": manifest.description,
-                    "dimension": manifest.dimension,
-                    "threshold": manifest.threshold,
+                    "kind": "embedder" if embedder else "detector",
+                    "dimension": embedder.dimension if embedder else None,
+                    "threshold": embedder.threshold if embedder else None,
                     "licence": manifest.licence,
                     "weights": state,
                 }
@@ -39,16 +41,16 @@ def list_models(models_dir: ModelsDir = None, json_output: AsJson = False) -> No
 
 
 @_app.command()
-def pull(model: Annotated[str, typer.Argument(help="Model id or path of a manifest.")]) -> None:
+def pull(model: Annotated[str, typer.Argument(help="Model or detector id, or path of a manifest.")]) -> None:
     """Fetch the weights of a model: resumed where it stopped, checked against the digest."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from worker.config import cache_dir
-    from worker.registry import load_manifest
-    from worker.registry import pull as pull_weights
+    from worker.registry import load_weight_set
+    from worker.weights import pull as pull_weights
 
     quiet_logs()
-    manifest = load_manifest(model)
+    manifest = load_weight_set(model)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=_stderr_console()) as bars:
         tasks: dict[str, Any] = {}
@@ -98,11 +100,12 @@ def check(
     if parity:
         return _check_parity(models or ["vggface2-resnet50"], json_output)
     from worker.errors import ModelError
-    from worker.registry import find_weights, list_manifests, load_manifest
+    from worker.registry import list_weights, load_weight_set
+    from worker.weights import find_weights
 
     quiet_logs()
     failed = 0
-    for manifest in [load_manifest(name) for name in models] if models else list_manifests():
+    for manifest in [load_weight_set(name) for name in models] if models else list_weights():
         try:
             find_weights(manifest, _models_dir(models_dir), _cache_dir())
         except ModelError as error:
@@ -135,7 +138,7 @@ def _check_parity(models: list[str], json_output: bool) -> int:
 
 def _weights_state(manifest: Any, models_dir: Path | None) -> str:
     from worker.errors import ModelError
-    from worker.registry import find_weights
+    from worker.weights import find_weights
 
     try:
         find_weights(manifest, _models_dir(models_dir), _cache_dir())

@@ -20,6 +20,7 @@ class Networks:
         min_face_px: int,
         engine: str,
         precision: str,
+        detector: str | None = None,
     ) -> None:
         self._gallery = gallery
         self._model = model
@@ -27,6 +28,7 @@ class Networks:
         self._min_face_px = min_face_px
         self._engine = engine
         self._precision = precision
+        self._detector = detector
         if gallery is not None:
             _ = self.gallery
 
@@ -49,14 +51,15 @@ class Networks:
     @cached_property
     def photo_detector(self) -> Any:
         """The detector with the settings for photos."""
-        return photo_detector(self._min_face_px, self._engine)
+        return photo_detector(self._min_face_px, self._engine, self._detector, self._models_dir)
 
     def detector(self, config: Any) -> Any:
         """The detector with the settings of a worker."""
-        from worker.config import cache_dir
+        from worker.config import cache_dir, models_dir
         from worker.detection import load_detector
 
-        return load_detector(config, cache_dir=cache_dir(), engine=self._engine)
+        folder = self._models_dir or models_dir()
+        return load_detector(config, cache_dir=cache_dir(), models_dir=folder, engine=self._engine)
 
     def own_threshold(self) -> tuple[float, str]:
         """The threshold in use without a word to the contrary, and where it is from."""

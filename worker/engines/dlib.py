@@ -50,3 +50,27 @@ class DlibNetwork:
         """Vectors float32 (n, 128), not of unit length, as the only member of a tuple."""
         vectors = self._network.compute_face_descriptor(list(np.ascontiguousarray(batch)))
         return (np.array(vectors, np.float32).reshape(len(batch), -1),)
+
+
+class DlibFaces:
+    """dlib's frontal face detector (HOG, built into the library) and its 68 landmarks inside each box."""
+
+    def __init__(self, predictor: Path, threshold: float) -> None:
+        self._detector = dlib.get_frontal_face_detector()
+        try:
+            self._predict = dlib.shape_predictor(str(predictor))
+        except RuntimeError as error:
+            raise ModelError(f"dlib cannot load {predictor}: {' '.join(str(error).split())}") from None
+        self._threshold = threshold
+
+    def __call__(
+        self, image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (n, 4), margins of the classifier (n,) and landmarks (n, 68, 2), px, of faces of at least 80 px."""
+        found, margins, _ = self._detector.run(image, 0, self._threshold)
+        boxes = np.array([(f.left(), f.top(), f.right() + 1, f.bottom() + 1) for f in found], np.float32)
+        points = [[(point.x, point.y) for point in self._predict(image, face).parts()] for face in found]
+        count = len(found)
+        return (
+            boxes.reshape(count, 4), np.array(margins, np.float32), np.array(points, np.float32).reshape(count, 68, 2)
+        )  # fmt: skip

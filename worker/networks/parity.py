@@ -68,7 +68,7 @@ def check_parity(model: str, seed: int = 0) -> ParityReport:
         ModelError: another model, keras-vggface or tf_keras is not installed, or one of the two sides failed.
     """
     manifest = load_manifest(model)
-    if manifest.network is None:
+    if manifest.network not in _PREPROCESSING_VERSIONS:
         raise ModelError(f"{manifest.id} is no network of keras-vggface: parity can be checked for those only")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

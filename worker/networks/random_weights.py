@@ -1,7 +1,7 @@
 """Weights drawn at random, in the released format: for parity, for speed, for tests. They recognise nobody."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -9,7 +9,8 @@ import yaml
 from numpy.typing import NDArray
 
 from worker.errors import ModelError
-from worker.registry import load_manifest, sha256_of
+from worker.registry import load_manifest
+from worker.weights import sha256_of
 
 _PIXEL_SPREAD: Final = 64.0
 
@@ -33,7 +34,7 @@ def draw(layer: str, weight: str, shape: tuple[int, ...], random: np.random.Gene
 
 
 def write_random_weights(model: str, path: Path, seed: int) -> Path:
-    """Write random weights for a keras-vggface model, and beside them a manifest that names them.
+    """Write random weights for a Keras model, and beside them a manifest that names them.
 
     Args:
         model: id or manifest of the model to imitate.
@@ -44,12 +45,12 @@ def write_random_weights(model: str, path: Path, seed: int) -> Path:
         Path of the manifest (``.yaml``), whose id is that of the model with ``-random``.
 
     Raises:
-        ModelError: the model is not of keras-vggface.
+        ModelError: the model has no network in Keras.
     """
     manifest = load_manifest(model)
     if manifest.network is None:
-        raise ModelError(f"{manifest.id} is no network of keras-vggface: random weights exist for those only")
-    write_random_h5(manifest.network, path, seed)
+        raise ModelError(f"{manifest.id} has no network in Keras: random weights exist for those only")
+    write_random_h5(manifest.network, path, seed, manifest.dimension)
     document = manifest.model_dump(mode="json") | {
         "id": f"{manifest.id}-random",
         "description": f"{manifest.network} with random weights: recognises nobody",
@@ -62,20 +63,32 @@ def write_random_weights(model: str, path: Path, seed: int) -> Path:
     return target
 
 
-def write_random_h5(network: str, path: Path, seed: int) -> None:
-    """Write random weights of ``network`` (as in :mod:`worker.networks.vggface2`) to ``path``."""
-    from worker.networks import vggface2
+def write_random_h5(network: str, path: Path, seed: int, dimension: int = 128) -> None:
+    """Write random weights of ``network`` to ``path`` as its released files have them.
 
+    ``dimension`` is the length of FaceNet's vectors; the other networks have one length each.
+    """
     random = np.random.default_rng(seed)
     with h5py.File(path, "w") as file:
         names = []
-        for layer in vggface2.build(network, None).layers:
-            if not layer.weights:
+        for layer in _build(network, dimension).layers:
+            weights = [weight for weight in layer.weights if (network, weight.name) != ("facenet", "gamma")]
+            if not weights:
                 continue
             released = layer.name.replace("conv1_7x7_s2", "conv1/7x7_s2").replace("_bn", "/bn")
             names.append(released)
             group = file.create_group(released)
-            group.attrs["weight_names"] = [f"{released}/{weight.name}:0".encode() for weight in layer.weights]
-            for weight in layer.weights:
+            group.attrs["weight_names"] = [f"{released}/{weight.name}:0".encode() for weight in weights]
+            for weight in weights:
                 group[f"{released}/{weight.name}:0"] = draw(released, weight.name, tuple(weight.shape), random)
         file.attrs["layer_names"] = [name.encode() for name in names]
+
+
+def _build(network: str, dimension: int) -> Any:
+    if network == "facenet":
+        from worker.networks import facenet
+
+        return facenet.build(network, None, dimension=dimension)
+    from worker.networks import vggface2
+
+    return vggface2.build(network, None)

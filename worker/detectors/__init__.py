@@ -1,0 +1,1 @@
+"""What finds faces: one module for each detector, imported only when it is chosen."""
