@@ -24,9 +24,13 @@ from worker.cli.common import (
     print_json,
     quiet_logs,
 )
-from worker.errors import FacestreamError, SourceError
+from worker.errors import ConfigError, FacestreamError, SourceError
 from worker.redaction import redact
 
+MaybeGalleryPath = Annotated[str | None, typer.Option("--gallery", metavar="PATH", help="Who is known: a gallery.")]
+ClassifierPath = Annotated[
+    str | None, typer.Option("--classifier", metavar="DIR", help="Who is known: what 'facestream train' made.")
+]
 Images = Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")]
 
 
@@ -78,7 +82,8 @@ def detect(
 
 def identify(
     images: Images,
-    gallery: GalleryPath,
+    gallery: MaybeGalleryPath = None,
+    classifier: ClassifierPath = None,
     model: ModelName = None,
     models_dir: ModelsDir = None,
     threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which a face is named.")] = None,
@@ -92,8 +97,8 @@ def identify(
     from worker.identification import embed_faces, identify_faces
 
     quiet_logs()
-    opened = open_gallery(gallery)
-    embedder = open_embedder(model or opened.model_id, models_dir, engine)
+    opened, model_of_it = _open_known(gallery, classifier)
+    embedder = open_embedder(model or model_of_it, models_dir, engine)
     opened.require_model(embedder.model_id, embedder.preprocessing_digest)
     searcher = photo_detector(min_face_px, engine, detector, models_dir)
     limit = threshold if threshold is not None else opened.threshold
@@ -120,11 +125,14 @@ def identify(
                 "threshold": match.threshold,
                 "reason": match.reason,
             }
+            if match.probability is not None:
+                face["probability"] = round(match.probability, 4)
             if json_output:
                 print_json(face)
             else:
                 name = match.identity_name or f"(unknown: {match.reason})"
-                typer.echo(f"{path}: {name}  cosine {match.similarity:.3f}  distance {face['distance']:.3f}")
+                chance = "" if match.probability is None else f"  probability {match.probability:.3f}"
+                typer.echo(f"{path}: {name}  cosine {match.similarity:.3f}  distance {face['distance']:.3f}{chance}")
         if draw:
             _draw(draw, path, image, found, [match.identity_name or "unknown" for match in matches])
     return 1 if failed else 0
@@ -178,6 +186,21 @@ def verify(
         caption = f"{'same' if same else 'different'}: cosine {similarity:.3f}, threshold {limit:.3f}"
         pair_sheet([(path.name, image, face) for path, image, face in faces], caption, draw)
     return 0
+
+
+def _open_known(gallery: str | None, classifier: str | None) -> tuple[Any, str]:
+    """The gallery or the classifier, and what loads its embedder."""
+    if (gallery is None) == (classifier is None):
+        raise ConfigError("give one of --gallery PATH and --classifier DIR: who is known")
+    if classifier is not None:
+        from worker.classifier import Classifier
+
+        trained = Classifier.open(classifier)
+        return trained, trained.embedder
+    from worker.galleries import open_gallery
+
+    opened = open_gallery(gallery or "")
+    return opened, opened.model_id
 
 
 def _read(path: Path) -> Any:
