@@ -14,7 +14,6 @@ from worker.cli.common import (
     DetectorName,
     DrawDir,
     EngineName,
-    GalleryPath,
     MinFacePx,
     ModelName,
     ModelsDir,
@@ -197,8 +196,6 @@ def _open_known(gallery: str | None, classifier: str | None) -> tuple[Any, str]:
 
         trained = Classifier.open(classifier)
         return trained, trained.embedder
-    from worker.galleries import open_gallery
-
     opened = open_gallery(gallery or "")
     return opened, opened.model_id
 

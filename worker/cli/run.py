@@ -29,6 +29,9 @@ def run(
     gallery: Annotated[
         str | None, typer.Option("--gallery", metavar="PATH", help="Who is known; without one, everybody is unknown.")
     ] = None,
+    classifier: Annotated[
+        str | None, typer.Option("--classifier", metavar="DIR", help="Who is known, by what 'facestream train' made.")
+    ] = None,
     redis: Annotated[str | None, typer.Option("--redis", metavar="URL", help="Where events go.")] = None,
     stream: Annotated[str | None, typer.Option("--stream", help="Key of the event stream.")] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="ID_OR_MANIFEST", help="Embedding model.")] = None,
@@ -59,7 +62,7 @@ def run(
     overrides = _overrides(
         {
             "worker_id": worker_id, "fleet.enabled": fleet or None,
-            "gallery": gallery, "shadow_gallery": shadow_gallery,
+            "gallery": gallery, "classifier": classifier, "shadow_gallery": shadow_gallery,
             "model": model, "models_dir": models_dir, "engine": engine,
             "redis.url": redis, "redis.stream": stream, "detection.min_face_px": min_face_px,
             "detection.detector": detector,
