@@ -28,6 +28,7 @@ from worker.cli import (
     settings,
     status,
     tail,
+    train,
     unknown,
 )
 from worker.errors import FacestreamError
@@ -67,6 +68,7 @@ for family in (
     tail,
     models,
     settings,
+    train,
     bench,
     unknown,
     search,
