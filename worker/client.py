@@ -12,7 +12,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from redis.exceptions import ReadOnlyError, RedisError
 
@@ -21,11 +21,11 @@ from worker.consumer_base import ConsumerBase
 from worker.deliveries import Counts, Delivery
 from worker.redis_client import connect, find_servers_again, one_transaction_each
 from worker.redis_steps import Call, Find, Pause, Split, Step, Steps, Transaction
+from worker.streams import FIND_COUNT
 from worker.types import Event
 
 __all__ = ["AsyncConsumer", "Consumer", "Counts", "Delivery", "Event"]
 
-_FIND_COUNT: Final = 1000
 _T = TypeVar("_T")
 
 
@@ -145,7 +145,7 @@ class Consumer(ConsumerBase):
                         getattr(pipeline, each.name)(*each.arguments, **each.options)
                     return pipeline.execute()
             case Find(pattern):
-                return list(self._client.scan_iter(match=pattern, count=_FIND_COUNT, _type="stream"))
+                return list(self._client.scan_iter(match=pattern, count=FIND_COUNT, _type="stream"))
             case Split(keys):
                 return one_transaction_each(self._client, keys)
             case Pause(seconds):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import isawaitable
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -12,8 +12,8 @@ from worker.consumer_base import ConsumerBase
 from worker.deliveries import Delivery
 from worker.redis_client import connect_async, one_transaction_each
 from worker.redis_steps import Call, Find, Pause, Split, Step, Steps, Transaction
+from worker.streams import FIND_COUNT
 
-_FIND_COUNT: Final = 1000
 _T = TypeVar("_T")
 
 
@@ -122,7 +122,7 @@ class AsyncConsumer(ConsumerBase):
                         getattr(pipeline, each.name)(*each.arguments, **each.options)
                     return await pipeline.execute()
             case Find(pattern):
-                found = self._client.scan_iter(match=pattern, count=_FIND_COUNT, _type="stream")
+                found = self._client.scan_iter(match=pattern, count=FIND_COUNT, _type="stream")
                 return [key async for key in found]
             case Split(keys):
                 return one_transaction_each(self._client, keys)

@@ -25,7 +25,7 @@ from worker.group_memory import ConsumerSettings, GroupMemory, is_lost_group
 from worker.logs import get_logger
 from worker.redis_client import longest_block_s
 from worker.redis_errors import explain, is_final
-from worker.redis_steps import Pause, Split, Steps, Transaction, call, text
+from worker.redis_steps import Pause, Split, Steps, Transaction, call, pending_entries, text
 from worker.streams import StreamNames
 from worker.types import Event
 
@@ -66,12 +66,9 @@ class Consuming:
         Raises:
             SinkError: Redis refuses this consumer, so that waiting cannot help.
         """
+        until_s = time.monotonic() + wait_s
         try:
-            if not self._queue:
-                yield from self._fetch(wait_s)
-            delivery = (yield from self._begin(self._queue[0])) if self._queue else None
-            if self._queue:
-                self._queue.popleft()
+            delivery = yield from self._next(until_s)
         except (RedisError, OSError) as error:
             yield from self._recover(error)
             return None
@@ -79,6 +76,18 @@ class Consuming:
         if delivery is not None:
             self._current = delivery.stream, delivery.entry_id
         return delivery
+
+    def _next(self, until_s: float) -> Steps[Delivery | None]:
+        while True:
+            if not self._queue:
+                yield from self._fetch(max(0.0, until_s - time.monotonic()))
+            if self._queue:
+                delivery = yield from self._begin(self._queue[0])
+                self._queue.popleft()
+                if delivery is not None:
+                    return delivery
+            elif time.monotonic() >= until_s:
+                return None
 
     def done(self, delivery: Delivery) -> Steps[None]:
         """The event was handled: remember it and acknowledge the entry, in one transaction."""
@@ -153,9 +162,9 @@ class Consuming:
         pending = yield self._memory.pending(stream, "-", "+", _PENDING_AT_ONCE, consumername=self._settings.consumer)
         held = {(entry.stream, entry.entry_id) for entry in self._queue} | {self._current}
         waiting = [
-            (self._backoff_ms(entry["times_delivered"]) - entry["time_since_delivered"], text(entry["message_id"]))
-            for entry in pending
-            if (stream, text(entry["message_id"])) not in held
+            (self._backoff_ms(entry.deliveries) - entry.idle_ms, entry.entry_id)
+            for entry in pending_entries(pending)
+            if (stream, entry.entry_id) not in held
         ]
         due = [entry_id for left_ms, entry_id in waiting if left_ms <= 0]
         if due:
@@ -170,10 +179,10 @@ class Consuming:
             return
         idle_ms = int(1000 * self._settings.take_over_after_s)
         pending = yield self._memory.pending(stream, "-", "+", _PENDING_AT_ONCE, idle=idle_ms)
-        for entry in pending:
-            if text(entry["consumer"]) != self._settings.consumer:
+        for entry in pending_entries(pending):
+            if entry.consumer != self._settings.consumer:
                 # The idle time is asked for again: another consumer may be faster.
-                yield from self._claim(stream, text(entry["message_id"]), idle_ms)
+                yield from self._claim(stream, entry.entry_id, idle_ms)
                 if self._queue:
                     self.counts.taken_over += 1
                     return

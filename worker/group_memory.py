@@ -12,7 +12,7 @@ from worker.errors import SinkError
 from worker.keys import beside, group_key
 from worker.logs import get_logger
 from worker.redis_errors import explain, is_final, reply_of
-from worker.redis_steps import Call, Pause, Steps, Transaction, call, text
+from worker.redis_steps import Call, Pause, Steps, Transaction, call, pending_entries, text
 from worker.types import Event
 
 _EPOCHS_PER_CAMERA: Final = 16
@@ -70,9 +70,10 @@ class GroupMemory:
         members, fence, score, _new, claim, pending, *_ = yield Transaction(tuple(calls))
         if len(members) > _EPOCHS_PER_CAMERA:
             yield call("zrem", epochs, *members[:-_EPOCHS_PER_CAMERA])
+        holding = pending_entries(pending)
         return Known(
-            owner=text(pending[0]["consumer"]) if pending else "",
-            deliveries=pending[0]["times_delivered"] if pending else 0,
+            owner=holding[0].consumer if holding else "",
+            deliveries=holding[0].deliveries if holding else 0,
             epochs=frozenset(int(text(member).rpartition(" ")[2]) for member in members) | {int(fence or 0)},
             handled=score is not None,
             claim=text(claim),

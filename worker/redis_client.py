@@ -29,6 +29,7 @@ from worker.redis_address import RedisAddress, parse_redis_url
 from worker.redis_errors import address, explain, is_wrong_type
 
 __all__ = [
+    "REDIS_ERRORS",
     "AsyncClient",
     "Client",
     "address",
@@ -40,11 +41,15 @@ __all__ = [
     "is_wrong_type",
     "longest_block_s",
     "one_transaction_each",
+    "socket_timeout_s",
 ]
 
 # A Cluster's client takes the same calls: nobody but this module needs to know which of the two it holds.
 Client: TypeAlias = redis.Redis
 AsyncClient: TypeAlias = async_redis.Redis
+
+REDIS_ERRORS: Final = (RedisError, OSError)
+"""What a client raises where Redis is away or refuses."""
 
 _SOCKET_SHARE: Final = 0.5
 _P = ParamSpec("_P")
@@ -105,6 +110,16 @@ def connect_async(config: RedisConfig) -> AsyncClient:
 def longest_block_s(config: RedisConfig) -> float:
     """How long a blocking command may wait before the client would take the silence for a broken connection."""
     return _SOCKET_SHARE * config.timeout_s
+
+
+def socket_timeout_s(client: Client) -> float | None:
+    """After which silence the client takes a connection for broken; None: never."""
+    # mypy knows a Cluster's client by the type of the other, which lacks this.
+    options = (
+        cast(Any, client).nodes_manager.connection_kwargs if is_cluster(client) else client.get_connection_kwargs()
+    )
+    timeout_s: float | None = options.get("socket_timeout")
+    return timeout_s
 
 
 def one_transaction_each(client: Client | AsyncClient, keys: Iterable[str]) -> list[list[str]]:

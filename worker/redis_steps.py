@@ -59,3 +59,19 @@ def call(name: str, *arguments: Any, **options: Any) -> Call:
 def text(value: bytes | str) -> str:
     """A name or id as Redis gave it."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An entry that some consumer was handed and has not acknowledged."""
+
+    entry_id: str
+    consumer: str
+    idle_ms: int
+    deliveries: int
+
+
+def pending_entries(reply: Any) -> list[Pending]:
+    """The reply to XPENDING with a range; redis-py leaves it as it is within a transaction on a Cluster."""
+    rows = [tuple(row.values()) if isinstance(row, dict) else row for row in reply or ()]
+    return [Pending(text(entry_id), text(consumer), idle_ms, count) for entry_id, consumer, idle_ms, count in rows]

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
 from redis.exceptions import ResponseError
@@ -10,6 +10,9 @@ from redis.exceptions import ResponseError
 from worker.keys import CAMERA_PLACEHOLDER
 from worker.redis_client import Client
 from worker.redis_steps import Find, Steps, call, text
+
+FIND_COUNT: Final = 1000
+"""How many keys Redis looks through at once in search of streams."""
 
 _FIND_EVERY_S: Final = 5.0
 _UNREAD_AT_MOST: Final = 1000
@@ -71,10 +74,28 @@ def find_streams(name: str) -> Steps[list[str]]:
     """The streams of all cameras, where ``name`` holds ``{camera_id}``; else ``name`` itself."""
     if CAMERA_PLACEHOLDER not in name:
         return [name]
+    return _of_cameras(name, (yield Find(_pattern(name))))
+
+
+def stream_keys(client: Client, name: str) -> list[str]:
+    """The same for a blocking client.
+
+    Raises:
+        RedisError, OSError: Redis does not answer.
+    """
+    if CAMERA_PLACEHOLDER not in name:
+        return [name]
+    return _of_cameras(name, client.scan_iter(match=_pattern(name), count=FIND_COUNT, _type="stream"))
+
+
+def _pattern(name: str) -> str:
+    return "*".join(_GLOB.sub(r"\\\1", part) for part in name.split(CAMERA_PLACEHOLDER, 1))
+
+
+def _of_cameras(name: str, keys: Iterable[Any]) -> list[str]:
     before, after = name.split(CAMERA_PLACEHOLDER, 1)
-    found = yield Find("*".join(_GLOB.sub(r"\\\1", part) for part in (before, after)))
     of_camera = re.compile(f"{re.escape(before)}[A-Za-z0-9._-]+{re.escape(after)}")
-    return sorted(key for key in map(text, found) if of_camera.fullmatch(key))
+    return sorted(key for key in map(text, keys) if of_camera.fullmatch(key))
 
 
 def stream_lag(client: Client, stream: str) -> dict[str, int]:

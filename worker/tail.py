@@ -1,24 +1,30 @@
 """Read a stream of events back, as a consumer would."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
-import redis
 from redis.backoff import FullJitterBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from worker.errors import SinkError
 from worker.events import decode
+from worker.keys import CAMERA_PLACEHOLDER
 from worker.logs import get_logger
-from worker.redaction import redact
+from worker.redis_client import Client, one_transaction_each, socket_timeout_s
+from worker.redis_errors import is_final, reply_of
+from worker.redis_steps import text
+from worker.streams import stream_keys
 from worker.types import Event
 
 _COUNT: Final = 500
 _REMEMBERED_EVENTS: Final = 65_536
 _DOUBLINGS: Final = 10
 _SOCKET_SHARE: Final = 0.5
+_SWEEP_S: Final = 0.2
+_FIND_EVERY_S: Final = 5.0
 
 _log = get_logger(__name__)
 _backoff: Final = FullJitterBackoff(cap=5.0, base=0.1)
@@ -29,7 +35,7 @@ def _log_problem(entry_id: str, problem: str) -> None:
 
 
 def read_events(
-    client: redis.Redis,
+    client: Client,
     stream: str,
     *,
     start: str = "$",
@@ -46,38 +52,90 @@ def read_events(
     ``block_s``); else it ends with the last entry. ``deduplicate`` leaves out an event whose ``event_id`` was among
     the last 65,536. An entry that cannot be read is told to ``on_problem(entry_id, problem)`` and skipped.
 
+    A ``stream`` with ``{camera_id}`` in it stands for the streams of all cameras, also of those that come later; then
+    events are in order for each camera.
+
     Raises:
         SinkError: the key holds no stream, Redis refuses the reader, or (without ``follow``) is away.
     """
     stop = stop or threading.Event()
     seen = _Seen(_REMEMBERED_EVENTS)
-    block_ms = _block_ms(client, block_s) if follow else None
-    last_id = ""
+    reading = _Reading(client, stream, start, stop, block_s if follow else None)
     failures = 0
     while not stop.is_set():
         try:
-            last_id = last_id or _resolve(client, stream, start)
-            entries = _read(client, stream, last_id, block_ms)
+            entries = reading.read()
         except (RedisError, OSError) as error:
-            if not follow or _is_final(error):
-                raise SinkError(f"stream '{stream}' cannot be read: {_reply(error)}") from None
+            if not follow or is_final(error):
+                raise SinkError(f"stream '{stream}' cannot be read: {reply_of(error)}") from None
             if failures == 0:
-                _log.warning("Redis does not answer; reading goes on when it does", stream=stream, reason=_reply(error))
+                reason = reply_of(error)
+                _log.warning("Redis does not answer; reading goes on when it does", stream=stream, reason=reason)
             failures += 1
             stop.wait(_backoff.compute(min(failures, _DOUBLINGS)))
             continue
         failures = 0
-        for raw_id, fields in entries:
-            last_id = raw_id.decode() if isinstance(raw_id, bytes) else raw_id
+        for key, raw_id, fields in entries:
+            entry_id = reading.note(key, raw_id)
             try:
                 event = decode(fields)
             except SinkError as error:
-                on_problem(last_id, str(error))
+                on_problem(entry_id, str(error))
                 continue
             if not (deduplicate and seen(event.event_id)):
-                yield last_id, event
+                yield entry_id, event
         if not follow and not entries:
             return
+
+
+class _Reading:
+    """How far each of the streams was read. Does not wait where ``block_s`` is None."""
+
+    def __init__(self, client: Client, stream: str, start: str, stop: threading.Event, block_s: float | None) -> None:
+        self._client = client
+        self._stream = stream
+        self._start = start
+        self._stop = stop
+        timeout_s = socket_timeout_s(client)
+        if block_s is not None and timeout_s:
+            # Below the time after which the client takes silence for a broken connection.
+            block_s = min(block_s, _SOCKET_SHARE * timeout_s)
+        self._block_s = block_s
+        self._last_ids: dict[str, str] = {}
+        self._find_due_s = float("-inf")
+
+    def read(self) -> list[tuple[str, bytes | str, Any]]:
+        """Further entries: stream, id, fields."""
+        self._find()
+        groups = one_transaction_each(self._client, self._last_ids)
+        block_ms = max(1, int(self._block_s * 1000)) if self._block_s and len(groups) == 1 else None
+        entries: list[tuple[str, bytes | str, Any]] = []
+        for group in groups:
+            last_ids = {key: self._last_ids[key] for key in group}
+            answer = self._client.xread(cast("dict[Any, Any]", last_ids), count=_COUNT, block=block_ms)
+            for key, read in cast("list[tuple[bytes | str, list[Any]]]", answer or []):
+                entries += [(text(key), entry_id, fields) for entry_id, fields in read]
+        if not entries and len(groups) != 1 and self._block_s:
+            # Nobody can wait for the streams of several slots at once.
+            self._stop.wait(min(_SWEEP_S, self._block_s))
+        return entries
+
+    def note(self, key: str, entry_id: bytes | str) -> str:
+        """This entry was read."""
+        self._last_ids[key] = text(entry_id)
+        return self._last_ids[key]
+
+    def _find(self) -> None:
+        if time.monotonic() < self._find_due_s:
+            return
+        for key in stream_keys(self._client, self._stream):
+            if key not in self._last_ids:
+                self._last_ids[key] = _resolve(self._client, key, self._start)
+        if self._start == "$":
+            # What comes into being later is new from its first entry.
+            self._start = "0-0"
+        sharded = CAMERA_PLACEHOLDER in self._stream
+        self._find_due_s = time.monotonic() + _FIND_EVERY_S if sharded else float("inf")
 
 
 class _Seen:
@@ -96,38 +154,10 @@ class _Seen:
         return False
 
 
-def _resolve(client: redis.Redis, stream: str, start: str) -> str:
+def _resolve(client: Client, stream: str, start: str) -> str:
     """``$`` as the id that it means now, so that nothing written between two reads is missed."""
     if start != "$":
         return start
     if not client.exists(stream):
         return "0-0"
-    last = client.xinfo_stream(stream)["last-generated-id"]
-    return last.decode() if isinstance(last, bytes) else str(last)
-
-
-def _read(client: redis.Redis, stream: str, last_id: str, block_ms: int | None) -> list[tuple[Any, Any]]:
-    answer = client.xread({stream: last_id}, count=_COUNT, block=block_ms)
-    if not answer:
-        return []
-    batches = next(iter(answer.values())) if isinstance(answer, dict) else answer[0][1]
-    return cast(list[tuple[Any, Any]], batches)
-
-
-def _block_ms(client: redis.Redis, block_s: float) -> int:
-    """``block_s``, but below the time after which the client takes silence for a broken connection."""
-    socket_timeout_s = client.connection_pool.connection_kwargs.get("socket_timeout")
-    if socket_timeout_s:
-        block_s = min(block_s, _SOCKET_SHARE * socket_timeout_s)
-    return max(1, int(block_s * 1000))
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether waiting cannot help: the reader is refused, or the key is no stream, or the id no id."""
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        return True
-    return isinstance(error, ResponseError) and not str(error).startswith(("MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"))
-
-
-def _reply(error: Exception) -> str:
-    return " ".join(redact(str(error)).split()) or type(error).__name__
+    return text(client.xinfo_stream(stream)["last-generated-id"])

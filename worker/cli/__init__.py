@@ -19,10 +19,12 @@ from worker.cli import (
     demo,
     enroll,
     evaluate,
+    events,
     explain,
     gallery,
     identify,
     models,
+    report,
     run,
     search,
     settings,
@@ -30,6 +32,7 @@ from worker.cli import (
     tail,
     train,
     unknown,
+    webhook,
 )
 from worker.errors import FacestreamError
 from worker.redaction import redact
@@ -63,9 +66,12 @@ for family in (
     enroll,
     gallery,
     identify,
+    report,
     evaluate,
     calibrate,
     tail,
+    events,
+    webhook,
     models,
     settings,
     train,

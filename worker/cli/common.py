@@ -144,15 +144,3 @@ def gallery_key() -> bytes | None:
 
     text = load_config(None, {}).read_gallery_key()
     return None if text is None else parse_key(text)
-
-
-def redis_settings(config: Path | None, url: str | None, stream: str | None) -> Any:
-    """The section ``redis`` of the configuration, with what the command line says.
-
-    Raises:
-        ConfigError: unreadable file, or a wrong field.
-    """
-    from worker.config import load_config
-
-    given = {name: value for name, value in {"url": url, "stream": stream}.items() if value is not None}
-    return load_config(config, {"redis": given}).redis

@@ -1,11 +1,13 @@
 """``facestream tail``: follow the events."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
-from worker.cli.common import AsJson, print_json, quiet_logs
+from worker.cli.common import AsJson, ConfigFile, print_json, quiet_logs
+from worker.cli.redis_options import ConsumerName, RedisUrl, StreamName, redis_settings
+from worker.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -14,34 +16,75 @@ def register(app: typer.Typer) -> None:
 
 
 def tail(
-    redis: Annotated[str | None, typer.Option("--redis", metavar="URL", help="Where the events are.")] = None,
-    stream: Annotated[str | None, typer.Option("--stream", help="Key of the event stream.")] = None,
+    redis: RedisUrl = None,
+    stream: StreamName = None,
     start: Annotated[
         str, typer.Option("--from", help="'$' for new events only, '0' for all that are kept, or an entry id.")
     ] = "$",
     count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after this many events.")] = None,
     follow: Annotated[bool, typer.Option(help="Wait for further events; --no-follow ends at the last one.")] = True,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Read as a consumer of this group, which remembers what was printed."),
+    ] = None,
+    consumer: ConsumerName = None,
+    config: ConfigFile = None,
     json_output: AsJson = False,
 ) -> int:
     """Print events as they land in the stream, as a table or --json."""
-    from worker.config import load_config
     from worker.events import encode
-    from worker.redis_client import connect
-    from worker.tail import read_events
 
+    if consumer and not group:
+        raise ConfigError("--consumer is a name within a group: give --group as well")
     quiet_logs()
-    flags = {"url": redis, "stream": stream}
-    config = load_config(None, {"redis": {key: value for key, value in flags.items() if value is not None}}).redis
-    client = connect(config, read_only=True)
-    entries = read_events(client, config.stream, start=start, follow=follow)
+    settings = redis_settings(config, redis, stream)
     if not json_output:
         typer.echo(table_header())
-    for _entry_id, event in _first(entries, count):
+
+    def show(event: Any) -> None:
         if json_output:
             print_json(encode(event))
         else:
             typer.echo(table_row(event))
+
+    if group:
+        _show_group(settings, group, consumer, start, follow, count, show)
+    else:
+        for event in _first(_all_events(settings, start, follow), count):
+            show(event)
     return 0
+
+
+def _all_events(settings: Any, start: str, follow: bool) -> Iterator[Any]:
+    from worker.redis_client import connect
+    from worker.tail import read_events
+
+    client = connect(settings, read_only=True)
+    for _entry_id, event in read_events(client, settings.stream, start=start, follow=follow):
+        yield event
+
+
+def _show_group(
+    settings: Any,
+    group: str,
+    consumer: str | None,
+    start: str,
+    follow: bool,
+    count: int | None,
+    show: Callable[[Any], None],
+) -> None:
+    from worker.client import Consumer
+
+    shown = 0
+    with Consumer(settings, settings.stream, group=group, consumer=consumer, start=start) as reader:
+        while shown != count:
+            delivery = reader.poll(1.0 if follow else 0.0)
+            if delivery is not None:
+                show(delivery.event)
+                reader.done(delivery)
+                shown += 1
+            elif not follow:
+                return
 
 
 def _first(entries: Iterator[Any], count: int | None) -> Iterator[Any]:
