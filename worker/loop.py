@@ -16,6 +16,7 @@ from worker.metrics import Observer
 from worker.pipeline import Pipeline
 from worker.publisher import Publisher
 from worker.recorder import Recorder
+from worker.state_keeper import StateKeeper
 from worker.types import Event, Frame
 
 IDLE_TICK_S = 0.5
@@ -47,6 +48,8 @@ class Loop:
         self._recorder = recorder
         self._observer = observer
         self._on_event = on_event
+        self._keeper = StateKeeper(pipeline, publisher)
+        self._has_ended = False
         self._newest: dict[str, Frame] = {}
         self._busy_s = 0.0
         self._load_read = time.monotonic(), 0.0
@@ -64,14 +67,20 @@ class Loop:
         return min(1.0, (busy_s - busy_before_s) / max(now_s - since_s, 1e-3))
 
     def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: Mapping[str, Any] | None = None) -> None:
-        """Reads ``camera``; its events carry ``epoch``, and its sightings go on from the state ``resume``."""
-        self._pipeline.add(camera, epoch=epoch, followed=not reads_every_frame(camera), resume=resume)
+        """Reads ``camera``; its events carry ``epoch``, and its sightings go on from the state ``resume``; without a
+        fleet, from that in which an earlier run of this worker has left them."""
         self._cameras.start(camera)
+        if camera.id in self._cameras.live:
+            self._keeper.begin(camera.id, epoch)
+            if resume is None and not epoch:
+                resume = self._publisher.load_state(camera.id)
+        self._pipeline.add(camera, epoch=epoch, followed=not reads_every_frame(camera), resume=resume)
 
     def stop_camera(self, camera_id: str) -> None:
         """Ends the camera's sightings and reads it no longer."""
         self._cameras.stop(camera_id)
         self._emit(self._pipeline.remove(camera_id), {})
+        self._keeper.end(camera_id)
         self._newest.pop(camera_id, None)
 
     def hand_over(self, camera_id: str) -> Mapping[str, Any]:
@@ -79,6 +88,7 @@ class Loop:
         self._cameras.stop(camera_id)
         state = self._pipeline.state(camera_id)
         self._pipeline.remove(camera_id, end=False)
+        self._keeper.hand_over(camera_id)
         self._newest.pop(camera_id, None)
         return state
 
@@ -103,11 +113,13 @@ class Loop:
             self._follow_orders()
             frames = self._cameras.next_batch(IDLE_TICK_S)
             if frames is None:
+                self._has_ended = True
                 return
             begun_s = time.monotonic()
             if frames:
                 self._process(frames)
             self._let_time_pass()
+            self._keeper.keep()
             self._busy_s += time.monotonic() - begun_s
 
     def shut_down(
@@ -122,7 +134,11 @@ class Loop:
         errors = self._cameras.close()
         if leave is None:
             self._emit(self._pipeline.close(), {})
+            for camera_id in cameras:
+                self._keeper.end(camera_id)
         else:
+            for camera_id in cameras:
+                self._keeper.hand_over(camera_id)
             leave({camera_id: self._pipeline.state(camera_id) for camera_id in cameras})
         self._pipeline.gallery.close()
         undelivered = self._publisher.close(self._config.redis.flush_timeout_s)
@@ -130,7 +146,14 @@ class Loop:
             errors.append(
                 SinkError(f"{undelivered} events could not be delivered to Redis before the stop; they are lost")
             )
-        return tuple(errors), undelivered
+        if (waiting := self._publisher.kept) and self._has_ended:
+            errors.append(
+                SinkError(
+                    f"{waiting} events could not be delivered to Redis before the end; they wait on disk, and are "
+                    "delivered when this worker runs again"
+                )
+            )
+        return tuple(errors), undelivered + waiting
 
     def _follow_orders(self) -> None:
         while True:
@@ -155,7 +178,9 @@ class Loop:
         now = time.monotonic()
         for camera_id in self._cameras.live:
             last = self._newest.get(camera_id)
-            if last and now - last.received_monotonic_s > IDLE_TICK_S:
+            if last is None:
+                self._emit(self._pipeline.idle(camera_id, 0.0), {})
+            elif now - last.received_monotonic_s > IDLE_TICK_S:
                 silence_s = now - last.received_monotonic_s
                 idle = partial(self._pipeline.idle, camera_id, last.pts_s + silence_s)
                 # No frame causes what falls due by time alone: it has no latency.
@@ -182,6 +207,7 @@ class Loop:
             frame = newest.get(event.camera_id)
             self._publisher.publish(event, received_monotonic_s=frame.received_monotonic_s if frame else None)
             self._on_event(event)
+            self._keeper.changed(event.camera_id)
 
 
 def _reads_alike(camera: CameraConfig, other: CameraConfig | None) -> bool:

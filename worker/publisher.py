@@ -129,6 +129,10 @@ class Publisher:
         with self._changed:
             self._changed.notify()
 
+    def discard_state(self, camera_id: str) -> None:
+        """Does not keep what :meth:`keep_state` was given last, unless that has happened: somebody else keeps it."""
+        self._pending_states.drop(camera_id)
+
     def load_state(self, camera_id: str) -> dict[str, Any] | None:
         """The state in which the camera was left, None without one; may wait for Redis (``config.timeout_s``)."""
         states: SightingStates = self._outbox if self._states is None else self._states

@@ -25,12 +25,14 @@ from worker.loading import load_detector_of, load_gallery_and_embedder, load_sha
 from worker.logs import get_logger
 from worker.loop import Loop
 from worker.metrics import PrometheusObserver
+from worker.outbox import open_outbox
 from worker.pipeline import FrameWatcher, Pipeline
 from worker.publisher import Publisher
 from worker.recorder import open_recorder
 from worker.redis_client import Client, connect
 from worker.reloading import Reloader
 from worker.source import find_fault
+from worker.state_store import RedisStates
 from worker.status import StatusBoard, StatusReporter
 from worker.types import Event
 
@@ -131,9 +133,19 @@ class Service:
         observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
         cameras = Cameras(config, observer, lasting=config.fleet.enabled)
         alive = health.watch("outbox", 2 * config.redis.timeout_s + 5)
-        publisher = Publisher(redis_client, config.redis, observer, heartbeat=alive)
+        outbox = open_outbox(config, observer)
+        states = RedisStates(redis_client, config.fleet.name, config.recognition.linger_s)
+        publisher = Publisher(
+            redis_client,
+            config.redis,
+            observer,
+            outbox=outbox,
+            states=states if config.fleet.enabled else None,
+            heartbeat=alive,
+        )
         health.condition("models", "")
         health.condition("redis", lambda: publisher.error)
+        health.condition("outbox", lambda: publisher.outbox_error)
         health.condition("sources", cameras.why_blind)
         loop = Loop(config, pipeline, cameras, publisher, recorder, observer, self._on_event)
         member: FleetMember | None = None

@@ -99,6 +99,11 @@ class PendingStates:
             older = self._unwritten.get(camera_id)
             self._unwritten[camera_id] = _Unwritten(epoch, state, (*(older.on_kept if older else ()), on_kept))
 
+    def drop(self, camera_id: str) -> None:
+        """Does not write the state of this camera after all."""
+        with self._lock:
+            self._unwritten.pop(camera_id, None)
+
     def write(self, states: SightingStates) -> None:
         """Writes all that there are. A state that is refused for good is given up: the events must not wait for it.
 
@@ -113,10 +118,10 @@ class PendingStates:
                     raise
                 _log.error("state of sightings cannot be kept", camera=camera_id, reason=reply_of(error))
             with self._lock:
-                newest = self._unwritten[camera_id]
+                newest = self._unwritten.get(camera_id)
                 if newest is unwritten:
                     del self._unwritten[camera_id]
-                else:
+                elif newest is not None:
                     rest = newest.on_kept[len(unwritten.on_kept) :]
                     self._unwritten[camera_id] = _Unwritten(newest.epoch, newest.state, rest)
             for callback in unwritten.on_kept:
