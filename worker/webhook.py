@@ -18,6 +18,7 @@ import httpx
 import tenacity
 
 from worker.client import Consumer
+from worker.deliveries import reason_of
 from worker.errors import ConfigError
 from worker.events import encode
 from worker.logs import get_logger
@@ -158,7 +159,7 @@ class Webhook:
         try:
             response = self._http.post(self._url, content=body, headers=headers)
         except httpx.TransportError as error:
-            raise AwayError(f"the receiver cannot be reached ({type(error).__name__})") from None
+            raise AwayError(f"the receiver cannot be reached ({reason_of(error)})") from None
         status = response.status_code
         if response.is_success:
             return
