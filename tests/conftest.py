@@ -6,12 +6,34 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-rounds", type=int, default=5, help="how many workers are killed, one after another")
+    parser.addoption("--outage-s", type=float, default=8.0, help="how long Redis is away, seconds")
+    parser.addoption("--soak-s", type=float, default=60.0, help="how long the soak lasts, seconds")
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Prints a figure that the test measured, at the end of the run."""
+    return lambda figure: request.config.stash.setdefault(FIGURES, []).append(f"{request.node.name}: {figure}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if figures := config.stash.get(FIGURES, None):
+        terminalreporter.section("measured")
+        for figure in figures:
+            terminalreporter.line(figure)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -45,21 +45,25 @@ def write_clip(
 
 
 class RtspServer:
-    """Serves clips on a free port of the loopback interface; may be killed, started again, frozen and thawed."""
+    """Serves clips on a free port of the loopback interface; may be killed, started again, frozen and thawed.
 
-    def __init__(self, mounts: dict[str, Path], *, login: str = "") -> None:
+    ``live``: all clients see what plays now, as of a camera, while there is one; else each sees a clip from its start.
+    """
+
+    def __init__(self, mounts: dict[str, Path], *, login: str = "", live: bool = False) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.mounts = mounts
         self.login = login
+        self.live = live
         self._process: subprocess.Popen[str] | None = None
 
     def url(self, path: str, login: str = "") -> str:
         return f"rtsp://{login + '@' if login else ''}127.0.0.1:{self.port}{path}"
 
     def start(self) -> None:
-        mounts = [f"{path}={clip}" for path, clip in self.mounts.items()]
+        mounts = [f"{path}={'live:' if self.live else ''}{clip}" for path, clip in self.mounts.items()]
         self._process = subprocess.Popen(
             [SYSTEM_PYTHON, str(SERVER), str(self.port), self.login, *mounts],
             stdout=subprocess.PIPE,

@@ -1,0 +1,152 @@
+"""Real workers, started and broken as the world would: killed, frozen, started again under their name."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+import yaml
+
+from tests.command_line import RETAIL
+from worker.camera_registry import CameraRegistry
+from worker.config import CameraConfig, FleetConfig
+from worker.events import decode
+from worker.types import Event
+
+LEASE_S: Final = 3.0
+STREAM: Final = "facestream:events"
+
+
+@dataclass
+class Worker:
+    """One process of ``facestream run --fleet``, by its name."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=self.environment)
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def ended(self) -> bool:
+        """By itself, with an error."""
+        return self.process is not None and (self.process.poll() or 0) > 0
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s: float = 30) -> int:
+        """Asks it to stop, and returns its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        return self.process.wait(timeout_s)
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
+
+
+class Fleet:
+    """Workers ``w0`` and so on, which share a Redis, a gallery and a folder for what outlives them."""
+
+    def __init__(
+        self, folder: Path, redis_url: str, workers: int, *, gallery: Path | None, models_dir: Path, **settings: Any
+    ) -> None:
+        self.redis_url = redis_url
+        self.client = redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=5)
+        self.fleet = FleetConfig(enabled=True, lease_s=LEASE_S)
+        config = folder / "fleet.yaml"
+        config.write_text(
+            yaml.safe_dump(
+                {
+                    "redis": {"url": redis_url, "stream": STREAM, "timeout_s": 2.0},
+                    "fleet": {"enabled": True, "lease_s": LEASE_S},
+                    "gallery": str(gallery) if gallery else None,
+                    "model": RETAIL,
+                    "models_dir": str(models_dir),
+                    "threads": 1,
+                    "metrics": {"host": "127.0.0.1", "port": 0},
+                    "log": {"format": "json"},
+                    **settings,
+                }
+            )
+        )
+        self.workers = [self._worker(folder, config, f"w{number}") for number in range(workers)]
+
+    def _worker(self, folder: Path, config: Path, name: str) -> Worker:
+        state = folder / "state" / name
+        state.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "worker", "run", "--config", str(config), "--worker-id", name]
+        environment = os.environ | {"FACESTREAM_STATE_DIR": str(state), "PYTHONWARNINGS": "ignore"}
+        return Worker(name, command, environment, folder / f"{name}.log")
+
+    def add_camera(self, camera_id: str, url: str) -> None:
+        CameraRegistry(self.client, self.fleet).add(CameraConfig.model_validate({"id": camera_id, "source": url}))
+
+    def owners(self) -> dict[str, tuple[str, int]]:
+        """The owner's name (empty: nobody) and the epoch of each camera, as Redis has it now."""
+        registered = CameraRegistry(self.client, self.fleet).cameras()
+        return {
+            camera.definition.camera_id: (camera.owner.rpartition(":")[0] or camera.owner, camera.epoch)
+            for camera in registered
+        }
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> float:
+        """After how many seconds ``condition`` held."""
+        begun_s = time.monotonic()
+        while not condition():
+            waited_s = time.monotonic() - begun_s
+            gone = [worker.name for worker in self.workers if worker.ended]
+            if waited_s > timeout_s or gone:
+                logs = "\n".join(f"--- {worker.name}\n{worker.tail()}" for worker in self.workers)
+                raise AssertionError(f"{what}: not within {timeout_s} s (ended: {gone})\n{self.owners()}\n{logs}")
+            time.sleep(0.02)
+        return time.monotonic() - begun_s
+
+    def all_owned(self, by: set[str] | None = None) -> bool:
+        owners = self.owners()
+        names = by if by is not None else {worker.name for worker in self.workers if worker.alive}
+        return bool(owners) and all(owner in names for owner, _ in owners.values())
+
+    def events(self) -> list[tuple[str, Event]]:
+        """All entries of the stream: id and event."""
+        return [(entry_id, decode(fields)) for entry_id, fields in self.client.xrange(STREAM)]
+
+    @contextmanager
+    def running(self) -> Iterator["Fleet"]:
+        for worker in self.workers:
+            worker.start()
+        try:
+            yield self
+        finally:
+            for worker in self.workers:
+                if worker.alive:
+                    worker.send(signal.SIGCONT)
+                    worker.kill()
+
+    def victim(self, chance: random.Random) -> Worker:
+        """Some worker that is alive and owns something, so that its loss is noticed."""
+        owning = {owner for owner, _ in self.owners().values()}
+        return chance.choice([worker for worker in self.workers if worker.alive and worker.name in owning])
