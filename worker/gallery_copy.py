@@ -174,10 +174,14 @@ def merged(one: Copy, other: Copy) -> Copy:
     ids = {name: identity_id for identity_id, name in state.names.items()}
     known = {sample.sample_id for sample in state.samples} | removed
     photos = {sample.photo_sha256 for sample in state.samples}
+    twins: set[str] = set()
     new: list[tuple[Sample, Vectors]] = []
     for block in second.state.blocks:
         for sample, vector in zip(block.samples, block.vectors, strict=True):
-            if sample.sample_id in known or sample.photo_sha256 in photos:
+            if sample.sample_id in known:
+                continue
+            if sample.photo_sha256 in photos:
+                twins.add(sample.sample_id)  # or it would come back once the other one is removed
                 continue
             name = second.state.names[sample.identity_id]
             if sample.identity_id not in state.names:

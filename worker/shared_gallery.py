@@ -222,6 +222,7 @@ class SharedGallery(OpenGallery):
                     return
                 if copy := self._write(after):
                     self._adopt(copy)
+                    self._seen = self._live
                     return
                 time.sleep(random.uniform(0, _CONFLICT_S))  # noqa: S311 - spreads writers out, guards nothing
         raise GalleryUnavailableError(f"gallery {self.label} is being changed by many others; try again later")

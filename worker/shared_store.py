@@ -288,7 +288,7 @@ class SharedStore:
             # redis-py may put the failed command, with its arguments, before the reply.
             reply = " ".join(redact(str(error)).rpartition("caused error: ")[2].split())[:200] or type(error).__name__
             raise GalleryUnavailableError(
-                f"gallery {self.label}: Redis does not do it ({reply}); is it running, and may this user use "
+                f"gallery {self.label}: Redis cannot be used ({reply}); is it running, and may this user use the keys "
                 f"{gallery_key(self.name, '*')}?"
             ) from None
 

@@ -1,0 +1,122 @@
+"""Processes that share a gallery: enrolment, removal, a process that is suspended, a Redis that is restarted empty."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.command_line import RETAIL, facestream
+from tests.conftest import RedisServer
+from tests.test_gallery import DIGEST, DIMENSION, MODEL, sample
+from tests.test_shared_gallery import eventually
+from worker.shared_gallery import SharedGallery
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FOLLOW = """
+import sys, threading
+from worker.shared_gallery import SharedGallery
+
+gallery = SharedGallery.open(sys.argv[1])
+gallery.follow(sys.argv[2])
+threading.Thread(target=lambda: (sys.stdin.read(), stopping.set()), daemon=True).start()
+stopping, told = threading.Event(), None
+while not stopping.is_set():
+    known = ",".join(sorted(person.name for person in gallery.people()))
+    if known != told:
+        told = known
+        print(told, flush=True)
+    stopping.wait(0.005)
+gallery.close()
+"""
+
+
+@contextmanager
+def following(url: str, worker_id: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that follows the gallery and says who is in it, each time that this changes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FOLLOW, url, worker_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGCONT)
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(timeout=20)
+
+
+def says(process: subprocess.Popen[str], expected: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == expected:
+            return
+    raise AssertionError(f"it ended and never said {expected!r}")
+
+
+def test_processes_share_enrolments_and_removals_and_outlive_redis(redis_server: RedisServer) -> None:
+    url = f"{redis_server.url}?gallery=site"
+    gallery = SharedGallery.create(url, MODEL, DIGEST, DIMENSION)
+    gallery.add([sample("ann", 1), sample("bob", 2)])
+    with ExitStack() as stack:
+        one, two = (stack.enter_context(following(url, name)) for name in ("one", "two"))
+        for process in (one, two):
+            says(process, "ann,bob")
+        gallery.add([sample("eve", 3)])
+        for process in (one, two):
+            says(process, "ann,bob,eve")
+
+        removed = facestream("gallery", "remove", "bob", "--gallery", url)
+        assert removed.code == 0, removed
+        assert {line.split("/")[0] for line in removed.stdout.splitlines()[1:]} == {"worker one", "worker two"}
+        for process in (one, two):
+            says(process, "ann,eve")
+
+        two.send_signal(signal.SIGSTOP)
+        refused = facestream("gallery", "remove", "eve", "--gallery", url, "--wait-s", "1")
+        assert refused.code == 1, refused
+        assert "worker one" in refused.stdout
+        assert "worker two" in refused.stderr
+        assert "NOT acknowledged" in refused.stderr
+        two.send_signal(signal.SIGCONT)
+        says(two, "ann")
+
+        gallery.close()
+        redis_server.stop()
+        redis_server.start()
+        # Whoever comes first gives the gallery back; nobody else needs to do anything.
+        eventually(lambda: SharedGallery.exists(url))
+        listed = facestream("gallery", "list", "--gallery", url)
+        assert listed.code == 0, listed
+        assert [line.split()[0] for line in listed.stdout.splitlines()[:-1]] == ["ann"]
+
+
+def test_photos_are_enrolled_and_identified(redis_url: str, test_data: Path, tmp_path: Path) -> None:
+    url = f"{redis_url}?gallery=photos"
+    people = tmp_path / "people"
+    people.mkdir()
+    for name in ("obama", "biden"):
+        (people / f"{name}.jpg").symlink_to(test_data / "photos" / "train" / name / f"{name}.jpg")
+    options = ("--models-dir", test_data / "models", "--json")
+    enrolled = facestream("enroll", "--gallery", url, "--model", RETAIL, *options, people)
+    assert enrolled.code == 0, enrolled
+    assert [document["accepted"] for document in enrolled.documents] == [True, True]
+    photo = test_data / "photos" / "test" / "obama_and_biden.jpg"
+    found = facestream("identify", "--gallery", url, *options, photo)
+    assert {face["identity_name"] for face in found.documents} >= {"obama", "biden"}
+    refused = facestream("enroll", "--gallery", url, "--keep-crops", people).only_error(2)
+    assert "--keep-crops" in refused
+    other = facestream("identify", "--gallery", url, "--model", "dlib-resnet", *options[:2], photo)
+    assert RETAIL in other.only_error(1)
+
+
+def test_a_redis_that_is_away_is_one_line() -> None:
+    error = facestream("gallery", "list", "--gallery", "redis://:s3cret-word@127.0.0.1:1/0?gallery=g").only_error(1)
+    assert "redis://***@127.0.0.1:1/0?gallery=g" in error
+    assert "s3cret" not in error
