@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worker import engines
-from worker.embedding import BATCH_SIZES, Averaging, FaceEmbedder, load_embedder, split_variant
+from worker import alignment, engines
+from worker.averaging import Averaging, split_variant
+from worker.embedding import BATCH_SIZES, FaceEmbedder, load_embedder
 from worker.engines import choose_engine
 from worker.errors import ModelError
 from worker.metrics import Observer
@@ -327,7 +328,7 @@ def averaged(averaging: Averaging, images: NDArray[np.uint8]) -> NDArray[np.floa
     made = FaceEmbedder(
         manifest, Halves(), lambda *_: np.empty((0, SIDE, SIDE, 3), np.uint8), engine="onnx", averaging=averaging
     )
-    return made.embed(Chips(images)).vectors
+    return made.embed(Chips(np.pad(images, [(0, 0), *[2 * (made.border_px,)] * 2, (0, 0)], "edge"))).vectors
 
 
 def test_flip_makes_mirror_images_alike() -> None:
@@ -349,6 +350,43 @@ def test_jitter_is_the_same_every_time_and_near_the_plain_vector(jitter: int) ->
     assert np.array_equal(moved, averaged(Averaging(jitter=jitter), chips))
     assert not np.array_equal(moved, plain)
     assert float((moved @ plain.T).item()) > 0.99
+
+
+def test_a_moved_face_is_cut_out_of_the_picture_as_its_moved_box_would_be() -> None:
+    """The box protocol: what a view shows beside the chip is the picture, and no repeated edge of the chip."""
+    picture = cv2.GaussianBlur(np.random.default_rng(2).integers(0, 256, (300, 300, 3), dtype=np.uint8), (0, 0), 3)
+    box, side = np.array([[90, 80, 200, 210]], np.float32), 64
+    seen: list[NDArray[np.uint8]] = []
+
+    class Eyes(MeanColour):
+        def __call__(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+            seen.append(batch)
+            return super().__call__(batch)
+
+    def cut(boxes: NDArray[np.float32], border: int = 0) -> NDArray[np.uint8]:
+        matrices = alignment.with_border(alignment.box_matrices(boxes, side, 1.3, 73), border)
+        return alignment.warp(picture, matrices, side + 2 * border)
+
+    every = Averaging(jitter=len(alignment.MOVES))
+    changes = {"input": document()["input"] | {"side": side}, "alignment": {"kind": "box"}}
+    made = FaceEmbedder(
+        Manifest.model_validate(document(**changes)),
+        Eyes(),
+        lambda _image, faces: cut(faces.boxes, alignment.border_px(side)),
+        engine="test",
+        averaging=every,
+    )
+    made.embed(made.align(picture, Detections(box, np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))))
+    assert len(seen) == 1 + len(alignment.MOVES)
+    assert np.abs(seen[0].astype(int) - cut(box)).max() <= 1
+    chip_px = 1.3 * (box[0, 2] - box[0, 0]) * side / 73
+    for view, (right, down, scale) in zip(seen[1:], alignment.MOVES, strict=True):
+        centre, half = (box[0, :2] + box[0, 2:]) / 2, (box[0, 2:] - box[0, :2]) / 2
+        centre = centre - np.array([right, down]) * chip_px / scale
+        moved_box = np.concatenate([centre - half / scale, centre + half / scale])[None].astype(np.float32)
+        difference = np.abs(view[0].astype(int) - cut(moved_box)[0])
+        assert difference.max() <= 6
+        assert difference.mean() < 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 All functions work on all faces of an image at once; the matrices map px of the image to px of the chip, 2x3.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Final
 
 import cv2
 import numpy as np
@@ -12,8 +14,11 @@ from numpy.typing import NDArray
 from worker.types import Image
 
 _SMALLEST_SIDE_PX = 1.0
-_MOVES = ((0.02, 0.02, 1.0), (-0.02, -0.02, 1.0), (0.0, 0.0, 1.04), (0.0, 0.0, 0.96), (0.02, -0.02, 1.0),
+MOVES: Final = ((0.02, 0.02, 1.0), (-0.02, -0.02, 1.0), (0.0, 0.0, 1.04), (0.0, 0.0, 0.96), (0.02, -0.02, 1.0),
           (-0.02, 0.02, 1.0), (0.0, 0.03, 1.02), (0.0, -0.03, 0.98), (0.03, 0.0, 1.0))  # fmt: skip
+"""Right, down (shares of the side) and scale of the moved copies of a face: the same for all faces."""
+_REACH: Final = 0.05
+"""How far beyond the chip, as a share of its side, a move looks."""
 
 
 def box_matrices(boxes: NDArray[np.float32], side: int, enlarge: float, shorter_side: float) -> NDArray[np.float64]:
@@ -65,14 +70,34 @@ def warp(image: Image, matrices: NDArray[np.float64], side: int) -> NDArray[np.u
     return chips
 
 
-def moved(chips: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    """``chips`` (n, side, side, 3) as a box that lies a little off would have cut them: the shift (up to 3 % of the
-    side) and scale (up to 4 %) of ``number`` 0..8; always the same ones, so that vectors can be compared."""
-    right, down, scale = _MOVES[number]
-    side = chips.shape[1]
-    matrix = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), 0.0, scale)
-    matrix[:, 2] += right * side, down * side
-    out = np.empty_like(chips)
+def border_px(side: int) -> int:
+    """How many px a chip needs on each side so that every one of :data:`MOVES` shows the image and no repeated edge."""
+    return math.ceil(_REACH * side)
+
+
+def with_border(matrices: NDArray[np.float64], border: int) -> NDArray[np.float64]:
+    """``matrices`` (n, 2, 3) to chips that show ``border`` px more on each side, at the same scale."""
+    wider = matrices.copy()
+    wider[:, :, 2] += border
+    return wider
+
+
+def without_border(chips: NDArray[np.uint8], border: int) -> NDArray[np.uint8]:
+    """The inner part of ``chips`` (n, side + 2 * border, side + 2 * border, 3)."""
+    side = chips.shape[1] - 2 * border
+    return chips[:, border : border + side, border : border + side]
+
+
+def moved(chips: NDArray[np.uint8], border: int, number: int) -> NDArray[np.uint8]:
+    """Chips (n, side, side, 3) as a box or points that lie off by ``MOVES[number]`` would have cut them out.
+
+    ``chips`` have a ``border``, so that what comes in from the sides is the image.
+    """
+    right, down, scale = MOVES[number]
+    side = chips.shape[1] - 2 * border
+    matrix = cv2.getRotationMatrix2D(((chips.shape[1] - 1) / 2, (chips.shape[1] - 1) / 2), 0.0, scale)
+    matrix[:, 2] += right * side - border, down * side - border
+    out = np.empty((len(chips), side, side, 3), np.uint8)
     for source, target in zip(chips, out, strict=True):
         cv2.warpAffine(
             source, matrix, (side, side), dst=target, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

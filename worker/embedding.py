@@ -1,9 +1,6 @@
 """FaceEmbedder: faces to unit vectors, with any model that has a manifest."""
 
-import hashlib
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -11,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker import alignment
+from worker.averaging import PLAIN, Averaging, split_variant
 from worker.engines import choose_engine
 from worker.errors import ModelError
 from worker.logs import get_logger
@@ -28,7 +26,6 @@ _SHORTEST: Final = 1e-6
 _BUILDERS_VERSION: Final = 1
 """Raise it when a builder changes what it makes, so that networks converted before are made anew."""
 _IMPORT_BUILDER: Final = "worker.engines.openvino_import:build"
-_VARIANT: Final = re.compile(r"^(?P<model>.+?)(?P<flip>\+flip)?(?:\+jitter(?P<jitter>[1-9]))?$")
 
 log = get_logger(__name__)
 
@@ -45,41 +42,6 @@ class Network(Protocol):
 Aligner = Callable[[Image, Detections], NDArray[np.uint8]]
 
 
-@dataclass(frozen=True, slots=True)
-class Averaging:
-    """Over which views of a chip its vector is averaged: the chip itself, ``jitter`` copies of it moved and scaled a
-    little, and, with ``flip``, the mirror images of all these."""
-
-    flip: bool = False
-    jitter: int = 0
-
-    @property
-    def suffix(self) -> str:
-        """What it adds to a model's id, since other views make other vectors: ``+flip``, ``+jitter4``, both, or
-        nothing."""
-        return ("+flip" if self.flip else "") + (f"+jitter{self.jitter}" if self.jitter else "")
-
-    def digest(self, preprocessing_digest: str) -> str:
-        """The preprocessing digest of a model with this averaging."""
-        if not self.suffix:
-            return preprocessing_digest
-        return hashlib.sha256(f"{preprocessing_digest}{self.suffix}".encode()).hexdigest()
-
-    def views(self, chips: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        """All views of ``chips`` (n, side, side, 3), each of that shape."""
-        views = [chips, *(alignment.moved(chips, number) for number in range(self.jitter))]
-        return [*views, *(view[:, :, ::-1] for view in views)] if self.flip else views
-
-
-def split_variant(model: str) -> tuple[str, Averaging]:
-    """The model that ``model`` names and the averaging that its ending asks for: ``+flip``, ``+jitter1`` to
-    ``+jitter9``, or ``+flip+jitter1``."""
-    parts = _VARIANT.match(model)
-    if parts is None:
-        return model, Averaging()
-    return parts["model"], Averaging(bool(parts["flip"]), int(parts["jitter"] or 0))
-
-
 class FaceEmbedder:
     """Cuts faces out of images and turns them into unit vectors. Not safe for concurrent calls of ``embed``.
 
@@ -92,6 +54,7 @@ class FaceEmbedder:
         engine: what runs the network: ``openvino``, ``keras``, ``onnx`` or ``dlib``.
         precision: ``fp32`` or ``bf16``.
         device: ``CPU`` or ``GPU``.
+        border_px: what ``align`` shows around a chip on each side, for an averaging that moves it.
     """
 
     def __init__(
@@ -102,7 +65,7 @@ class FaceEmbedder:
         *,
         engine: str,
         precision: str = "fp32",
-        averaging: Averaging = Averaging(),
+        averaging: Averaging = PLAIN,
         observer: Observer | None = None,
     ) -> None:
         self.manifest = manifest
@@ -111,12 +74,13 @@ class FaceEmbedder:
         self.dimension = manifest.dimension
         self.threshold = manifest.threshold
         self.engine, self.precision, self.device = engine, precision, network.device
+        self.border_px = averaging.border_px(manifest.input.side)
         self._network, self._aligner, self._averaging = network, aligner, averaging
         self._observer = observer or Observer()
         self._sizes = BATCH_SIZES[:1] if manifest.input.max_batch == 1 else BATCH_SIZES
 
     def align(self, image: Image, detections: Detections) -> Chips:
-        """The faces of one image as uint8 RGB chips (n, side, side, 3), as the manifest says."""
+        """The faces of one image as uint8 RGB chips (n, side, side, 3), as the manifest says, with ``border_px``."""
         with self._observer.stage("align"):
             return Chips(self._aligner(image, detections), "rgb")
 
@@ -127,8 +91,7 @@ class FaceEmbedder:
             ModelError: the network gave no usable vector (wrong length, not a number, zero).
             ValueError: chips of another size or type.
         """
-        images = self._checked(chips)
-        views = self._averaging.views(images)
+        views = self._averaging.views(self._checked(chips), self.border_px)
         vectors = self._embed(views[0])
         if len(views) > 1:
             vectors = self._unit(np.sum([vectors, *map(self._embed, views[1:])], axis=0))
@@ -156,7 +119,7 @@ class FaceEmbedder:
             self._unit_vectors(noise[:size])
 
     def _checked(self, chips: Chips) -> NDArray[np.uint8]:
-        side = self.manifest.input.side
+        side = self.manifest.input.side + 2 * self.border_px
         if chips.images.dtype != np.uint8 or chips.images.shape[1] != side:
             got = f"{chips.images.dtype} of {chips.images.shape[1]} px"
             raise ValueError(f"{self.model_id} takes uint8 chips of {side} px, not {got}")
@@ -217,7 +180,7 @@ def load_embedder(
     files = find_weights(manifest, models_dir, cache_dir)
     manifest = pinned(manifest, files, cache_dir)
     network, precision = _load_network(manifest, files, chosen, precision, threads, cache_dir)
-    aligner = _load_aligner(manifest, files)
+    aligner = _load_aligner(manifest, files, averaging.border_px(manifest.input.side))
     embedder = FaceEmbedder(
         manifest, network, aligner, engine=chosen, precision=precision, averaging=averaging, observer=observer
     )
@@ -293,22 +256,21 @@ def _keras_builder(manifest: Manifest, files: dict[str, Path]) -> tuple[str, dic
     return BUILDERS[network], manifest.input.preprocessing | {"network": network, "weights": weights}
 
 
-def _load_aligner(manifest: Manifest, files: dict[str, Path]) -> Aligner:
+def _load_aligner(manifest: Manifest, files: dict[str, Path], border: int) -> Aligner:
+    """Cuts out chips as the manifest says, with ``border`` px more on each side."""
     wanted, side = manifest.alignment, manifest.input.side
     if wanted.kind == "dlib":
         from worker.engines.dlib import DlibAligner
 
-        align = DlibAligner(files[wanted.predictor], side, wanted.padding)
+        align = DlibAligner(files[wanted.predictor], side, wanted.padding, border)
         return lambda image, detections: align(image, detections.boxes)
-    if wanted.kind == "box":
-        enlarge, shorter_side = wanted.enlarge, wanted.shorter_side
-        return lambda image, detections: alignment.warp(
-            image, alignment.box_matrices(detections.boxes, side, enlarge, shorter_side), side
-        )
-    template = wanted.template
-    return lambda image, detections: alignment.warp(
-        image, alignment.similarity_matrices(detections.landmarks, template, side), side
-    )
+
+    def matrices(faces: Detections) -> NDArray[np.float64]:
+        if wanted.kind == "box":
+            return alignment.box_matrices(faces.boxes, side, wanted.enlarge, wanted.shorter_side)
+        return alignment.similarity_matrices(faces.landmarks, wanted.template, side)
+
+    return lambda image, faces: alignment.warp(image, alignment.with_border(matrices(faces), border), side + 2 * border)
 
 
 def _known(precision: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from worker import alignment
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder, openvino_file
 from worker.errors import SourceError
@@ -47,7 +48,7 @@ def quantize_model(
             break
     if len(chips) < FEWEST_FACES:
         raise SourceError(f"{len(chips)} faces found, at least {FEWEST_FACES} are needed: give more photos of people")
-    faces = np.concatenate(chips).astype(np.uint8, copy=False)
+    faces = alignment.without_border(np.concatenate(chips).astype(np.uint8, copy=False), embedder.border_px)
     return quantize_faces(embedder.manifest, faces, output, models_dir=models_dir, cache_dir=cache_dir)
 
 

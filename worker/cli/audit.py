@@ -58,7 +58,7 @@ def audit(
 
 
 def _threshold_in_use(gallery: Any) -> float:
-    from worker.embedding import split_variant
+    from worker.averaging import split_variant
     from worker.errors import ConfigError, ModelError
     from worker.registry import load_manifest
 

@@ -21,12 +21,14 @@ class DlibAligner:
     The landmarks are not the detector's: dlib's are the corners of the eyes and the base of the nose.
     """
 
-    def __init__(self, predictor: Path, side: int, padding: float) -> None:
+    def __init__(self, predictor: Path, side: int, padding: float, border: int = 0) -> None:
         self._predict = dlib.shape_predictor(str(predictor))
-        self._side, self._padding = side, padding
+        # dlib fits the face into side / (1 + 2 * padding) px: a border at the same scale is a larger padding.
+        self._side = side + 2 * border
+        self._padding = ((1 + 2 * padding) * self._side / side - 1) / 2
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Chips uint8 RGB (n, side, side, 3) of the boxes (n, 4), px."""
+        """Chips uint8 RGB (n, side, side, 3), ``border`` px more on each side, of the boxes (n, 4), px."""
         if len(boxes) == 0:
             return np.empty((0, self._side, self._side, 3), np.uint8)
         image = np.ascontiguousarray(image)
