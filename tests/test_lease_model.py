@@ -7,7 +7,14 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.fleet_clock import FleetClock, use_clock
 from worker.assignment import Assignment
@@ -109,6 +116,15 @@ class Fleet(RuleBasedStateMachine):
         self.set_back = False
         self.only_in_copies = False
 
+    @initialize(workers=st.integers(1, len(NAMES)), cameras=st.integers(1, len(CAMERAS)))
+    def begin(self, workers: int, cameras: int) -> None:
+        for camera_id in CAMERAS[:cameras]:
+            self.add(camera_id, "x")
+        for name in NAMES[:workers]:
+            self.join(name)
+        self.clock.advance(LEASE_S)
+        self.live(NAMES, 6)
+
     @rule(name=st.sampled_from(NAMES))
     def join(self, name: str) -> None:
         if name not in self.workers:
@@ -147,6 +163,13 @@ class Fleet(RuleBasedStateMachine):
             for worker in [self.workers[name] for name in order if name in self.workers]:
                 worker.finish_stops()
                 worker.beat()
+
+    @rule(name=st.sampled_from(NAMES), beats=st.integers(1, 6))
+    def live_without(self, name: str, beats: int) -> None:
+        if worker := self.workers.get(name):
+            worker.frozen = True
+            self.live(NAMES, beats)
+            worker.frozen = False
 
     @rule(seconds=st.floats(0.1, 3 * LEASE_S))
     def redis_is_away(self, seconds: float) -> None:
@@ -190,7 +213,7 @@ class Fleet(RuleBasedStateMachine):
     def all_is_well_for_a_while(self) -> None:
         for worker in self.workers.values():
             worker.frozen = worker.wire.cut = worker.wire.lose_reply = False
-        self.live(NAMES, 40)
+        self.live(NAMES, 30)
         if self.workers:
             self.only_in_copies = False
         self.everything_is_in_its_place()
@@ -267,6 +290,6 @@ def test_whatever_happens_a_camera_has_one_owner(client: redis.Redis, monkeypatc
     run_state_machine_as_test(
         ThisFleet,
         settings=settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
