@@ -6,12 +6,14 @@ a new network learns all photos of all people, for as many epochs.
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,8 @@ LEAST_PHOTOS: Final = 2
 CHECKPOINT_FILE: Final = "checkpoint.npz"
 _HELD_OUT: Final = 0.2
 _LEAST_EPOCHS: Final = 15
-_SCALE_RANGE: Final = (2.0, 100.0)
+_SCALE_RANGE: Final = (2.0, 16.0)
+"""Up to what it was trained with: photos of people it knows would let it be surer than it may be of strangers."""
 _CONTROL: Final = "control"
 
 Stage = Literal["trial", "final"]
@@ -136,11 +139,11 @@ class Run:
         if not self._file.is_file():
             return
         try:
-            with np.load(self._file, allow_pickle=False) as held:
+            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as held:
                 arrays = {name: held[name] for name in held.files}
             control = json.loads(arrays.pop(_CONTROL).tobytes())
             progress = _Progress(**control["progress"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise ModelError(f"{self._file} is damaged ({error}): remove it, and train without --resume") from None
         if control["fingerprint"] != self._fingerprint:
             raise ModelError(
