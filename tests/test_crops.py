@@ -132,6 +132,23 @@ def test_prune_leaves_only_the_crops_of_samples_that_are_left(tmp_path: Path) ->
     assert store.sample_ids() == {B}
 
 
+def test_crops_go_with_their_samples(tmp_path: Path) -> None:
+    gallery = Gallery.create(tmp_path / "g", "m", "d", 4)
+    vectors = np.eye(4, dtype=np.float32)
+    stored = gallery.add([NewSample("aaab"[n], vector, f"{n}.jpg", str(n)) for n, vector in enumerate(vectors)])
+    store = CropStore(gallery.path)
+    store.open_for_writing()
+    ids = [sample.sample_id for sample in stored if sample]
+    for sample_id in ids:
+        store.add(sample_id, cut_crop(photo(), face(150, 100, 80)))
+    gallery.remove_sample(ids[0])
+    assert store.sample_ids() == set(ids[1:])
+    gallery.rename("a", "c")
+    assert store.sample_ids() == set(ids[1:])
+    gallery.remove("c")
+    assert store.sample_ids() == {ids[3]}
+
+
 def test_a_copy_is_sealed_anew_bit_for_bit(tmp_path: Path) -> None:
     store, other = CropStore(tmp_path / "1", KEY), CropStore(tmp_path / "2")
     for each in (store, other):

@@ -162,6 +162,15 @@ def test_missing_and_foreign_folders(tmp_path: Path, gallery: Gallery) -> None:
         Gallery.create(foreign / "beach.jpg", MODEL, DIGEST, DIMENSION)
 
 
+def test_crops_and_what_a_switch_put_aside_are_no_foreign_files(tmp_path: Path, gallery: Gallery) -> None:
+    for kept in ("crops", "previous"):
+        (tmp_path / "left" / kept).mkdir(parents=True)
+    assert Gallery.create(tmp_path / "left", MODEL, DIGEST, DIMENSION).version == 1
+    (tmp_path / "left" / "beach.jpg").touch()
+    with pytest.raises(GalleryError, match=r"exists already|not empty"):
+        Gallery.create(tmp_path / "left", MODEL, DIGEST, DIMENSION)
+
+
 def test_thresholds_are_kept_for_each_camera(gallery: Gallery) -> None:
     assert gallery.threshold_of("door") is None
     gallery.set_thresholds(0.4, {"door": 0.5}, {"far": 1e-4})
@@ -285,6 +294,7 @@ def test_any_flipped_bit_sends_the_gallery_back_to_the_version_before(gallery: G
             people = Gallery.open(gallery.path).people()
         assert [person.name for person in people] == ["a"]
         assert [entry["event"] for entry in logs] == ["gallery_snapshot_damaged"]
+        assert logs[0]["instead"] == "version 2 is used instead"
         assert name in logs[0]["problem"] or name == "manifest.json"
     file.write_bytes(intact)
     assert len(Gallery.open(gallery.path)) == 2

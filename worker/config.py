@@ -15,7 +15,16 @@ from urllib.parse import quote
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -25,7 +34,7 @@ from pydantic_settings import (
 )
 
 from worker.errors import ConfigError
-from worker.redaction import redact
+from worker.redaction import redact, redact_url
 
 DEFAULT_MODEL_ID: Final = "vggface2-resnet50"
 ENGINE_NAMES = Literal["auto", "openvino", "keras", "onnx", "dlib"]
@@ -292,7 +301,11 @@ class Config(BaseSettings):
 
     worker_id: str = Field(default_factory=socket.gethostname, min_length=1, description="name of this worker")
     cameras: tuple[CameraConfig, ...] = Field((), description="the cameras to read")
-    gallery: str | None = Field(None, description="folder of the gallery; without one everybody is unknown")
+    gallery: str | None = Field(
+        None,
+        description="folder of the gallery, or redis://HOST/0?gallery=NAME of one that a fleet shares; "
+        "without one everybody is unknown",
+    )
     classifier: str | None = Field(
         None, description="folder of a trained classifier that says who it is, in place of a gallery"
     )
@@ -338,6 +351,10 @@ class Config(BaseSettings):
         if self.gallery is not None and self.classifier is not None:
             raise ValueError("gallery and classifier: one of the two says who it is; give one")
         return self
+
+    @field_serializer("gallery", "shadow_gallery", when_used="json-unless-none")
+    def _without_login(self, path: str) -> str:
+        return redact_url(path) if "://" in path else path
 
     @model_validator(mode="after")
     def _a_fleet_has_its_own_cameras(self) -> "Config":

@@ -40,7 +40,7 @@ from worker.gallery_scripts import (
 from worker.gallery_state import State
 from worker.keys import gallery_key
 from worker.redaction import redact
-from worker.redis_client import Client, connect, longest_block_s
+from worker.redis_client import Client, connect, find_servers_again, longest_block_s
 
 FORGET_WORKER_MS: Final = 24 * 3600 * 1000
 _CHUNK: Final = 500
@@ -285,6 +285,7 @@ class SharedStore:
         try:
             return getattr(self._client, command)(*arguments, **options)
         except (RedisError, OSError) as error:
+            find_servers_again(self._client)  # after a fail-over the primary is another one
             # redis-py may put the failed command, with its arguments, before the reply.
             reply = " ".join(redact(str(error)).rpartition("caused error: ")[2].split())[:200] or type(error).__name__
             raise GalleryUnavailableError(

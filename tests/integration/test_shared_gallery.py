@@ -3,14 +3,20 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+from pydantic import SecretStr
+
 from tests.command_line import RETAIL, facestream
 from tests.conftest import RedisServer
+from tests.redis_servers import cluster, cluster_url, redis_binary, sentinel_setup
 from tests.test_gallery import DIGEST, DIMENSION, MODEL, sample
 from tests.test_shared_gallery import eventually
+from worker.config import RedisConfig
+from worker.errors import GalleryUnavailableError
 from worker.shared_gallery import SharedGallery
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +101,41 @@ def test_processes_share_enrolments_and_removals_and_outlive_redis(redis_server:
         listed = facestream("gallery", "list", "--gallery", url)
         assert listed.code == 0, listed
         assert [line.split()[0] for line in listed.stdout.splitlines()[:-1]] == ["ann"]
+
+
+@pytest.mark.parametrize("form", ["cluster", "sentinel"])
+def test_every_form_of_redis_holds_a_gallery(form: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        if form == "cluster":
+            nodes = stack.enter_context(cluster(redis_binary(), tmp_path))
+            url, config, fail_over = cluster_url(nodes), RedisConfig(), None
+        else:
+            setup = stack.enter_context(sentinel_setup(redis_binary(), tmp_path))
+            url, fail_over = setup.url, setup.fail_over
+            config = RedisConfig(sentinel_password=SecretStr(setup.SENTINEL_PASSWORD), timeout_s=2.0)
+        url = f"{url}?gallery=site"
+        gallery = SharedGallery.create(url, MODEL, DIGEST, DIMENSION, redis=config)
+        stack.callback(gallery.close)
+        other = SharedGallery.open(url, redis=config)
+        stack.callback(other.close)
+        other.follow("worker")
+        gallery.add([sample("a", 1), sample("removed", 2)])
+        gallery.remove("removed")
+        eventually(lambda: [person.name for person in other.people()] == ["a"])
+        assert [done for _, done in gallery.wait_for_workers(10)] == [True]
+        if fail_over is None:
+            return
+        fail_over()
+        eventually(lambda: _tried(lambda: gallery.add([sample("after", 3)])))
+        eventually(lambda: [person.name for person in other.people()] == ["a", "after"])
+
+
+def _tried(change: Callable[[], object]) -> bool:
+    try:
+        change()
+    except GalleryUnavailableError:
+        return False
+    return True
 
 
 def test_photos_are_enrolled_and_identified(redis_url: str, test_data: Path, tmp_path: Path) -> None:
