@@ -51,7 +51,8 @@ def test_the_wheel_holds_the_package_its_manifests_schemas_and_licence_and_no_we
         names = set(archive.namelist())
     for source in (path.relative_to(REPOSITORY).as_posix() for path in SOURCES):
         assert source in names
-    assert {f"worker/manifests/{path.name}" for path in (REPOSITORY / "models").glob("*.yaml")} <= names
+    manifests = REPOSITORY / "models"
+    assert {f"worker/manifests/{path.relative_to(manifests)}" for path in manifests.rglob("*.yaml")} <= names
     assert {f"worker/schemas/{path.name}" for path in (REPOSITORY / "worker/schemas").iterdir()} <= names
     assert "worker/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -12,8 +12,15 @@ import yaml
 
 from worker.download import download
 from worker.errors import ModelError
-from worker.registry import Manifest, list_manifests, load_manifest
-from worker.weights import find_weights, pull
+from worker.registry import (
+    Manifest,
+    list_manifests,
+    list_weights,
+    load_detector_manifest,
+    load_manifest,
+    load_weight_set,
+)
+from worker.weights import find_weights, pinned, pull
 
 CONTENT = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -295,3 +302,49 @@ def test_a_longer_file_is_not_read_to_its_end(server: Server, tmp_path: Path) ->
 def test_a_model_without_an_address_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot be pulled.*open_model_zoo"):
         pull(load_manifest("face-reidentification-retail-0095"), tmp_path)
+
+
+def test_a_file_of_unknown_digest_is_trusted_once_and_then_held_to_it(tmp_path: Path) -> None:
+    manifest, cache = shipped_like(files=[{"name": "tiny.onnx"}]), tmp_path / "cache"
+    with pytest.raises(ModelError, match="known only once its files are there"):
+        _ = manifest.preprocessing_digest
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "tiny.onnx").write_bytes(CONTENT)
+    known = pinned(manifest, find_weights(manifest, models, cache), cache)
+    assert known.preprocessing_digest == shipped_like().preprocessing_digest
+    assert find_weights(manifest, models, cache) == {"tiny.onnx": models / "tiny.onnx"}
+    (models / "tiny.onnx").write_bytes(b"another network")
+    with pytest.raises(ModelError) as caught:
+        find_weights(manifest, models, cache)
+    message = str(caught.value)
+    assert DIGEST in message
+    assert hashlib.sha256(b"another network").hexdigest() in message
+    record = cache / "models" / "tiny" / "tiny.onnx.sha256"
+    assert f"delete {record}" in message
+    record.unlink()
+    assert find_weights(manifest, models, cache)
+
+
+def test_looking_at_what_is_there_trusts_nothing(tmp_path: Path) -> None:
+    manifest = shipped_like(files=[{"name": "tiny.onnx"}])
+    (tmp_path / "tiny.onnx").write_bytes(CONTENT)
+    find_weights(manifest, tmp_path, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_of_unknown_digest_is_pulled(server: Server, tmp_path: Path) -> None:
+    manifest = shipped_like(files=[{"name": "tiny.onnx", "url": server.url}])
+    assert pull(manifest, tmp_path)["tiny.onnx"].read_bytes() == CONTENT
+    assert pull(manifest, tmp_path)
+    assert len(server.ranges) == 1
+
+
+def test_detectors_have_files_too_and_are_no_models(tmp_path: Path) -> None:
+    ids = [each.id for each in list_weights()]
+    assert {"yunet", "dlib-hog", "facenet", "vggface-vgg16", "vggface2-senet50"} < set(ids)
+    assert load_weight_set("yunet").files[0].url
+    with pytest.raises(ModelError, match="choose it with --detector yunet"):
+        load_manifest("yunet")
+    with pytest.raises(ModelError, match=r"take one of dlib-hog, yunet"):
+        load_detector_manifest("haar")
