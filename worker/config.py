@@ -185,6 +185,19 @@ class HistoryConfig(_Section):
     keep_days: Days = Field(7.0, description="how long a sighting is remembered after it was recorded")
 
 
+class EvidenceConfig(_Section):
+    """Pictures of sightings, for people to look at. None are kept unless a store is named."""
+
+    store: str | None = Field(
+        None, min_length=1, description="folder, or s3://BUCKET/PREFIX, for the best picture of each sighting"
+    )
+    s3_endpoint: str | None = Field(None, description="URL of an S3-compatible server; default: AWS")
+    of: Literal["all", "known", "unknown"] = Field("all", description="whose pictures are kept")
+    frames: bool = Field(True, description="keep the whole frame beside the face")
+    keep_days: Days = Field(7.0, description="pictures older than this are removed")
+    jpeg_quality: int = Field(85, ge=30, le=100, description="quality of the JPEGs")
+
+
 class UnknownsConfig(_Section):
     """People who are not enrolled, and are told apart all the same."""
 
@@ -331,12 +344,17 @@ class Config(BaseSettings):
     recognition: RecognitionConfig = RecognitionConfig()
     history: HistoryConfig = HistoryConfig()
     unknowns: UnknownsConfig = UnknownsConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
     batching: BatchingConfig = BatchingConfig()
     redis: RedisConfig = RedisConfig()
     outbox: OutboxConfig = OutboxConfig()
     fleet: FleetConfig = FleetConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
+
+    @field_serializer("gallery", "shadow_gallery", when_used="json-unless-none")
+    def _without_login(self, path: str) -> str:
+        return redact_url(path) if "://" in path else path
 
     @model_validator(mode="after")
     def _camera_ids_are_unique(self) -> "Config":
@@ -351,10 +369,6 @@ class Config(BaseSettings):
         if self.gallery is not None and self.classifier is not None:
             raise ValueError("gallery and classifier: one of the two says who it is; give one")
         return self
-
-    @field_serializer("gallery", "shadow_gallery", when_used="json-unless-none")
-    def _without_login(self, path: str) -> str:
-        return redact_url(path) if "://" in path else path
 
     @model_validator(mode="after")
     def _a_fleet_has_its_own_cameras(self) -> "Config":

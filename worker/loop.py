@@ -10,6 +10,7 @@ from typing import Any
 from worker.cameras import Cameras, reads_every_frame
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError, GalleryError, SinkError
+from worker.evidence import Evidence
 from worker.loading import load_gallery_and_embedder, unknown_people
 from worker.logs import get_logger, set_level
 from worker.metrics import Observer
@@ -38,6 +39,7 @@ class Loop:
         cameras: Cameras,
         publisher: Publisher,
         recorder: Recorder,
+        evidence: Evidence,
         observer: Observer,
         on_event: Callable[[Event], None] = lambda _event: None,
     ) -> None:
@@ -46,6 +48,7 @@ class Loop:
         self._cameras = cameras
         self._publisher = publisher
         self._recorder = recorder
+        self._evidence = evidence
         self._observer = observer
         self._on_event = on_event
         self._keeper = StateKeeper(pipeline, publisher)
@@ -206,6 +209,7 @@ class Loop:
         for event in events:
             frame = newest.get(event.camera_id)
             self._publisher.publish(event, received_monotonic_s=frame.received_monotonic_s if frame else None)
+            self._evidence.told(event)
             self._on_event(event)
             self._keeper.changed(event.camera_id)
 

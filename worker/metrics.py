@@ -52,6 +52,12 @@ class Observer:
     def record_dropped(self, reason: str, count: int = 1) -> None:
         """``count`` records of past sightings were given up (``buffer_full``, ``unwritten``)."""
 
+    def evidence_written(self) -> None:
+        """The pictures of a sighting were stored."""
+
+    def evidence_dropped(self, reason: str) -> None:
+        """The pictures of a sighting were given up (``buffer_full``, ``unwritten``)."""
+
     def shadow_verdict(self, camera_id: str, outcome: str) -> None:
         """A track ended on which a second model was asked as well (``agree``, ``only_primary``, ``only_shadow``,
         ``different``)."""
@@ -152,6 +158,8 @@ class PrometheusObserver(Observer):
             "match_margin", "How much nearer that person is than the next", _MARGIN_BUCKETS, "camera", "named"
         )
         self._records_dropped = self._counter("records_dropped", "Records of past sightings given up", "reason")
+        self._evidence_written = self._counter("evidence_written", "Times pictures of a sighting were stored")
+        self._evidence_dropped = self._counter("evidence_dropped", "Pictures of sightings given up", "reason")
         self._shadow_verdicts = self._counter(
             "shadow_verdicts", "Tracks on which two models were asked", "camera", "outcome"
         )
@@ -231,6 +239,12 @@ class PrometheusObserver(Observer):
 
     def record_dropped(self, reason: str, count: int = 1) -> None:
         self._records_dropped.labels(reason).inc(count)
+
+    def evidence_written(self) -> None:
+        self._evidence_written.inc()
+
+    def evidence_dropped(self, reason: str) -> None:
+        self._evidence_dropped.labels(reason).inc()
 
     def shadow_verdict(self, camera_id: str, outcome: str) -> None:
         self._shadow_verdicts.labels(camera_id, outcome).inc()

@@ -19,6 +19,7 @@ from worker.boxes import area
 from worker.config import CameraConfig, Config, RecognitionConfig
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder
+from worker.evidence import Evidence
 from worker.matching import People
 from worker.metrics import Observer
 from worker.quality import assess
@@ -104,6 +105,7 @@ class Pipeline:
         on_probes: ProbeWatcher | None = None,
         unknowns: Unknowns | None = None,
         recorder: Recorder | None = None,
+        evidence: Evidence | None = None,
         followed: Collection[str] = (),
     ) -> None:
         self._config = config
@@ -116,6 +118,7 @@ class Pipeline:
         self._on_probes = on_probes
         self._unknowns = unknowns
         self._recorder = recorder or Recorder()
+        self._evidence = evidence or Evidence()
         self._gallery_version = gallery.version
         self._cameras: dict[str, Camera] = {}
         for camera in config.cameras:
@@ -237,6 +240,7 @@ class Pipeline:
             preprocessing_digest=self._embedder.preprocessing_digest,
             unknowns=self._unknowns,
             recorder=self._recorder,
+            evidence=self._evidence,
         )
         tracker = Tracker(config.tracking, start_score=config.detection.score_threshold)
         return Camera(camera, epoch, followed, tracker, sightings, resume)
@@ -303,9 +307,12 @@ class Pipeline:
             chips = [self._embedder.align(probe.frame.image, probe.face) for probe in batch]
             embeddings = self._embedder.embed(_join(chips))
             for probe, vector in zip(batch, embeddings.vectors, strict=True):
-                self._cameras[probe.frame.camera_id].sightings.learn(
+                sightings = self._cameras[probe.frame.camera_id].sightings
+                sightings.learn(
                     probe.track_id, vector, probe.quality, probe.frame.pts_s, float(area(probe.face.boxes)[0])
                 )
+                if sighting_id := sightings.sighting_id_of(probe.track_id):
+                    self._evidence.face(sighting_id, probe.frame.image, probe.face.boxes[0], probe.quality)
             if self._on_probes:
                 self._on_probes(batch)
 

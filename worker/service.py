@@ -19,6 +19,7 @@ from worker.addresses import parse_address
 from worker.cameras import Cameras
 from worker.config import Config, ConfigOrigin
 from worker.errors import FacestreamError
+from worker.evidence import open_evidence
 from worker.fleet import FleetMember
 from worker.health import Health, HealthServer
 from worker.loading import load_detector_of, load_gallery_and_embedder, load_shadow, unknown_people
@@ -117,6 +118,9 @@ class Service:
         recorder = open_recorder(config, observer, heartbeat=health.watch("history", STUCK_AFTER_S))
         if not recorder.lasting:
             health.unwatch("history")
+        evidence = open_evidence(config.evidence, observer, heartbeat=health.watch("evidence", STUCK_AFTER_S))
+        if config.evidence.store is None:
+            health.unwatch("evidence")
         shadow = load_shadow(config, observer)
         pipeline = Pipeline(
             config.model_copy(update={"cameras": ()}),
@@ -129,6 +133,7 @@ class Service:
             on_probes=shadow.learn if shadow else None,
             unknowns=unknown_people(config, embedder, recorder),
             recorder=recorder,
+            evidence=evidence,
         )
         observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
         cameras = Cameras(config, observer, lasting=config.fleet.enabled)
@@ -147,7 +152,7 @@ class Service:
         health.condition("redis", lambda: publisher.error)
         health.condition("outbox", lambda: publisher.outbox_error)
         health.condition("sources", cameras.why_blind)
-        loop = Loop(config, pipeline, cameras, publisher, recorder, observer, self._on_event)
+        loop = Loop(config, pipeline, cameras, publisher, recorder, evidence, observer, self._on_event)
         member: FleetMember | None = None
         if config.fleet.enabled:
             member = FleetMember(redis_client, config, loop, observer, health.watch("assignment", STUCK_AFTER_S))
@@ -166,6 +171,7 @@ class Service:
                     member.drain()
                 errors, undelivered = loop.shut_down(member.leave if member else None)
                 recorder.close()
+                evidence.close()
         summary = self._summary(time.monotonic() - started, undelivered)
         summary.shadow = shadow.report() if shadow else None
         return Stopped(summary, self._interrupted, errors)

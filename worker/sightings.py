@@ -15,6 +15,7 @@ from worker.announcement import Announcer
 from worker.boxes import area, expand, iou_matrix
 from worker.config import RecognitionConfig
 from worker.events import sighting_id
+from worker.evidence import Evidence
 from worker.history import Embedder
 from worker.logs import get_logger
 from worker.metrics import Observer
@@ -61,12 +62,14 @@ class CameraSightings:
         preprocessing_digest: str = "",
         unknowns: Unknowns | None = None,
         recorder: Recorder | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         self.camera_id = camera_id
         self.threshold = threshold
         self._config = config
         self._embedder = Embedder(model_id, preprocessing_digest)
         self._recorder = recorder or Recorder()
+        self._evidence = evidence or Evidence()
         self._dimension = dimension
         self._min_detections = min_detections
         self._observer = observer
@@ -123,6 +126,11 @@ class CameraSightings:
             sighting.template_changed = True
             sighting.embedded_pts_s = pts_s
             sighting.embedded_area_px = max(sighting.embedded_area_px, area_px)
+
+    def sighting_id_of(self, track_id: int) -> str:
+        """The sighting that a track belongs to now; empty for a track that is gone."""
+        sighting = self._by_track.get(track_id)
+        return sighting.sighting_id if sighting else ""
 
     def reject(self, track_id: int, reason: str) -> None:
         """Notes why a face was not embedded."""
@@ -308,6 +316,7 @@ class CameraSightings:
         """Adds what was learnt in ``sighting`` to ``gone``: they are one, seen on two tracks."""
         gone.template.merge(sighting.template)
         gone.account.merge(sighting.account, sighting.track_id)
+        self._evidence.joined(gone.sighting_id, sighting.sighting_id)
         self._observer.track_ended(self.camera_id, "continued")
 
     def _one_face_per_person(self) -> None:

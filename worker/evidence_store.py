@@ -1,0 +1,153 @@
+"""Where pictures of sightings lie: a folder, or a bucket of an S3-compatible store."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from worker.config import EvidenceConfig
+from worker.errors import ConfigError, SinkError
+from worker.redaction import redact
+
+_SUFFIXES: Final = (".face.jpg", ".frame.jpg")
+_TIMEOUT_S: Final = 10
+
+
+class EvidenceStore(Protocol):
+    """Keeps small files by their path, such as ``lobby/2026-01-31/NAME.face.jpg``."""
+
+    def put(self, path: str, content: bytes) -> None:
+        """Writes or replaces one.
+
+        Raises:
+            SinkError: it is not written.
+        """
+
+    def prune(self, before: float) -> int:
+        """Removes those last written before this Unix time, and nothing else; returns how many.
+
+        Raises:
+            SinkError: not all could be removed.
+        """
+
+
+def open_store(config: EvidenceConfig) -> EvidenceStore:
+    """The store that ``config.store`` names, which is seen to be writable.
+
+    Raises:
+        ConfigError: it names none, or the library for it is not installed.
+        SinkError: it cannot be written.
+    """
+    text = str(config.store)
+    if not text.startswith("s3://"):
+        return FolderStore(Path(text))
+    return S3Store(text, config)
+
+
+class FolderStore:
+    """A folder that only this user may read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SinkError(f"evidence.store {folder} cannot be written; check its permissions")
+
+    def put(self, path: str, content: bytes) -> None:
+        target = self._folder / path
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            # Each by itself: parents that mkdir makes on its way are open to everybody.
+            for folder in (target.parent.parent, target.parent):
+                folder.mkdir(exist_ok=True, mode=0o700)
+            try:
+                # Nobody who looks on finds half a picture.
+                descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(content)
+                draft.replace(target)
+            finally:
+                draft.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def prune(self, before: float) -> int:
+        removed = 0
+        try:
+            for path in self._folder.glob("*/*/*.jpg"):
+                if path.name.endswith(_SUFFIXES) and path.stat().st_mtime < before:
+                    path.unlink(missing_ok=True)
+                    removed += 1
+            for folder in [*self._folder.glob("*/*"), *self._folder.glob("*")]:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+        except OSError as error:
+            raise self._unwritable(error) from None
+        return removed
+
+    def _unwritable(self, error: OSError) -> SinkError:
+        reason = error.strerror or error
+        return SinkError(f"evidence.store {self._folder} cannot be written: {reason}; check permissions and space")
+
+
+class S3Store:
+    """Objects below ``s3://BUCKET/PREFIX``; who may write there is found as the AWS tools find it."""
+
+    def __init__(self, address: str, config: EvidenceConfig) -> None:
+        try:
+            import boto3
+            from botocore.config import Config as Settings
+            from botocore.exceptions import BotoCoreError, ClientError
+        except ImportError:
+            raise ConfigError(
+                "evidence.store: an S3 store needs the extra 's3': pip install 'facestream[s3]'"
+            ) from None
+        parts = urlsplit(address)
+        if not parts.netloc:
+            raise ConfigError("evidence.store: write s3://BUCKET or s3://BUCKET/PREFIX")
+        self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
+        self._errors = (BotoCoreError, ClientError)
+        settings = Settings(connect_timeout=_TIMEOUT_S, read_timeout=_TIMEOUT_S, retries={"max_attempts": 2})
+        try:
+            self._client: Any = boto3.client("s3", endpoint_url=config.s3_endpoint, config=settings)
+            self._client.head_bucket(Bucket=self._bucket)
+        except (*self._errors, ValueError) as error:
+            raise self._failed(error) from None
+
+    def put(self, path: str, content: bytes) -> None:
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=self._key(path), Body=content, ContentType="image/jpeg")
+        except self._errors as error:
+            raise self._failed(error) from None
+
+    def prune(self, before: float) -> int:
+        removed = 0
+        try:
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._key("")
+            ):
+                old = [
+                    {"Key": found["Key"]}
+                    for found in page.get("Contents", [])
+                    if found["Key"].endswith(_SUFFIXES) and found["LastModified"].timestamp() < before
+                ]
+                if old:
+                    self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": old, "Quiet": True})
+                removed += len(old)
+        except self._errors as error:
+            raise self._failed(error) from None
+        return removed
+
+    def _key(self, path: str) -> str:
+        return f"{self._prefix}/{path}" if self._prefix else path
+
+    def _failed(self, error: Exception) -> SinkError:
+        where = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+        return SinkError(
+            f"evidence.store {where} cannot be used: {redact(str(error))}; check the bucket, the credentials of the "
+            "environment (as for the AWS tools), and evidence.s3_endpoint"
+        )
