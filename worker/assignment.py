@@ -238,9 +238,15 @@ class Assignment:
         except ConfigError as error:
             # A worker of another version may be able to read it.
             _log.error("a camera cannot be read by this worker", camera_id=claim.camera_id, reason=str(error))
-            self._refused_until_s[claim.camera_id] = time.monotonic() + _REFUSE_S
-            self._mark(claim.camera_id, "leaving")
-            self.release(claim.camera_id)
+            self._refuse(claim.camera_id)
+        except Exception:  # noqa: BLE001 - the other cameras must not suffer
+            _log.exception("a camera could not be taken up", camera_id=claim.camera_id)
+            self._refuse(claim.camera_id)
+
+    def _refuse(self, camera_id: str) -> None:
+        self._refused_until_s[camera_id] = time.monotonic() + _REFUSE_S
+        self._mark(camera_id, "leaving")
+        self.release(camera_id)
 
     def _redefined(self, change: Change) -> None:
         held = self._held.get(change.camera_id)
