@@ -330,6 +330,23 @@ def test_an_emptied_redis_gets_everything_back(
     assert vector(2).tobytes() not in everything_in(client)
 
 
+def test_one_at_a_time_gives_a_gallery_back(
+    gallery: SharedGallery, opened: Callable[[], SharedGallery], client: Any, url: str
+) -> None:
+    gallery.add([sample("a", 1)])
+    other = opened()
+    flush(client)
+    assert other._store.claim_restoring("other")
+    assert not gallery.catch_up()
+    assert not SharedGallery.exists(url)
+    gallery._store.end_restoring("mine")
+    assert not gallery.catch_up()
+    other._store.end_restoring("other")
+    assert gallery.catch_up()
+    assert enrolled(opened()) == {"a": {"1.jpg"}}
+    assert client.keys("*restoring*") + client.keys("*staged*") == []
+
+
 def test_an_older_copy_does_not_bring_back_whom_was_removed(
     gallery: SharedGallery, opened: Callable[[], SharedGallery], client: Any
 ) -> None:

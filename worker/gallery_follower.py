@@ -30,7 +30,7 @@ class GalleryFollower:
     def __init__(
         self,
         store: SharedStore,
-        catch_up: Callable[[], None],
+        catch_up: Callable[[], bool],
         copy: Callable[[], Copy],
         worker_id: str,
         observer: Observer,
@@ -83,8 +83,8 @@ class GalleryFollower:
         away = self._away_since_s is not None
         if not away and not self._store.wait(self._copy(), self._block_s) and not self._is_due():
             return
-        self._catch_up()
-        self._observer.gallery_current()
+        if self._catch_up():
+            self._observer.gallery_current()
         if self._is_due() or self._copy().state.version != self._acknowledged:
             self._beat()
         if self._away_since_s is not None:

@@ -125,6 +125,11 @@ return 'done'
 """
 )
 
+RELEASE: Final = """
+-- KEYS: restoring. ARGV: token.
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
 ACKNOWLEDGE: Final = """
 -- KEYS: workers, acknowledged. ARGV: worker, version, milliseconds after which a silent worker is forgotten.
 local time = redis.call('TIME')

@@ -19,12 +19,13 @@ from worker.errors import GalleryError, GalleryUnavailableError
 from worker.gallery_copy import Copy, first_copy, merged, new_id, restored
 from worker.gallery_diff import added_samples, removed_samples
 from worker.gallery_follower import GalleryFollower
+from worker.gallery_redis import Follower
 from worker.gallery_state import State
 from worker.gallery_view import searchable
 from worker.logs import get_logger
 from worker.metrics import Observer
 from worker.open_gallery import OpenGallery
-from worker.shared_store import Follower, SharedStore
+from worker.shared_store import SharedStore
 
 LIVE_S: Final = 7.0
 """A worker that has been silent for longer counts as dead or cut off."""
@@ -142,8 +143,11 @@ class SharedGallery(OpenGallery):
         self._seen = self._live
         return True
 
-    def catch_up(self) -> None:
+    def catch_up(self) -> bool:
         """Takes up what Redis has newer, and gives Redis what it has lost.
+
+        Returns whether the gallery is now the newest: not if another model's has taken its place, or if somebody else
+        is giving Redis back what it has lost.
 
         Raises:
             GalleryUnavailableError: Redis cannot be reached.
@@ -152,32 +156,39 @@ class SharedGallery(OpenGallery):
             for _ in range(_CONFLICTS):
                 theirs, grew = self._store.fetch(self._copy)
                 if theirs is self._copy:
-                    return
+                    return True
                 if theirs is not None and not theirs.same_model(self._copy):
                     if grew or theirs.state.version > self.version:
                         self._refuse(theirs)
-                        return
+                        return False
                     ours = restored(self._copy)
                 elif theirs is not None and grew:
                     self._adopt(theirs)
-                    return
+                    return True
                 else:
                     ours = restored(self._copy) if theirs is None else merged(self._copy, theirs)
-                if self._store.replace(theirs, ours):
+                claim = new_id()
+                if not self._store.claim_restoring(claim):
+                    return False  # somebody else writes the whole of it at this moment
+                try:
+                    is_restored = self._store.replace(theirs, ours)
+                finally:
+                    self._store.end_restoring(claim)
+                if is_restored:
                     self._adopt(ours)
                     _log.warning(
                         "gallery restored in Redis",
                         gallery=self.label, version=ours.state.version, people=len(ours.state.names),
                         samples=ours.state.sample_count, found="nothing" if theirs is None else "an older copy",
                     )  # fmt: skip
-                    return
+                    return True
         raise GalleryUnavailableError(f"gallery {self.label} is being changed by many others; try again later")
 
     def wait_for_workers(self, wait_s: float, version: int | None = None) -> list[tuple[Follower, bool]]:
         """Waits, up to ``wait_s``, until every live worker searches ``version`` (by default this one) or a later one.
 
-        Returns the workers that were live or became so, and whether each has acknowledged. Who leaves meanwhile is
-        not waited for; who falls silent without having left has not acknowledged.
+        Returns the workers that were live or became so, and whether each has acknowledged. Who leaves, or falls silent,
+        meanwhile is not waited for; the latter has not acknowledged.
 
         Raises:
             GalleryError: Redis cannot be reached.
@@ -189,7 +200,7 @@ class SharedGallery(OpenGallery):
             known = {follower.worker_id: follower for follower in self._store.followers()}
             awaited = {key: known[key] for key in awaited if key in known}
             awaited |= {key: follower for key, follower in known.items() if follower.silent_s <= LIVE_S}
-            done = all(follower.version >= wanted for follower in awaited.values())
+            done = all(who.version >= wanted or who.silent_s > LIVE_S for who in awaited.values())
             if done or time.monotonic() >= deadline:
                 return [(follower, follower.version >= wanted) for _, follower in sorted(awaited.items())]
             time.sleep(_POLL_S)
@@ -214,9 +225,12 @@ class SharedGallery(OpenGallery):
     def _change(self, change: Callable[[State], State]) -> None:
         with self._changing:
             for _ in range(_CONFLICTS):
-                self.catch_up()
+                is_newest = self.catch_up()
                 if self.problem is not None:
                     raise self.problem
+                if not is_newest:
+                    time.sleep(_POLL_S)
+                    continue
                 after = change(self._copy.state)
                 if after is self._copy.state:
                     return

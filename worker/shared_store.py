@@ -2,15 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from dataclasses import replace
+from typing import Any, Final
 
-from pydantic import SecretStr, ValidationError
-from redis.exceptions import RedisError
-
-from worker.config import RedisConfig
-from worker.errors import ConfigError, GalleryUnavailableError, SinkError
-from worker.gallery_address import GalleryAddress, parse_gallery_url
+from worker.errors import GalleryUnavailableError
 from worker.gallery_copy import (
     Copy,
     Stored,
@@ -24,82 +19,28 @@ from worker.gallery_copy import (
     updated,
 )
 from worker.gallery_diff import added_samples, removed_samples
+from worker.gallery_redis import GalleryRedis
 from worker.gallery_scripts import (
-    ACKNOWLEDGE,
     CHANGE,
-    KEY_NAMES,
-    LEAVE,
     NEWER,
     REPLACE,
-    WORKERS,
     flat,
     listed,
     pairs,
     text,
 )  # fmt: skip
 from worker.gallery_state import State
-from worker.keys import gallery_key
-from worker.redaction import redact
-from worker.redis_client import Client, connect, find_servers_again, longest_block_s
 
-FORGET_WORKER_MS: Final = 24 * 3600 * 1000
 _CHUNK: Final = 500
 _STAGED_S: Final = 600
 _READINGS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Follower:
-    """A worker that follows the gallery: the version it searches, and since when it has been silent."""
+class SharedStore(GalleryRedis):
+    """What the shared gallery called ``address.name`` holds. Every method is one request or a few; none keeps anything.
 
-    worker_id: str
-    version: int
-    silent_s: float
-
-
-class SharedStore:
-    """The shared gallery called ``address.name``. Every method is one request or a few; none keeps anything.
-
-    All but the constructor raise GalleryUnavailableError where Redis does not answer or refuses.
+    All raise GalleryUnavailableError where Redis does not answer or refuses.
     """
-
-    def __init__(self, client: Client, address: GalleryAddress, longest_block_s: float = 1.0) -> None:
-        self.label = address.label
-        self.name = address.name
-        self._client: Any = client
-        self.longest_block_s = longest_block_s
-        self._keys = [self._key(name) for name in KEY_NAMES]
-        self._meta, self._people, self._samples, self._vectors, self._changes, self._removed = self._keys
-        self._following = [self._key("workers"), self._key("acknowledged")]
-
-    @classmethod
-    def connect(cls, url: str, redis: RedisConfig | None = None) -> Self:
-        """The gallery at ``url``; ``redis`` says the rest about the connection.
-
-        Raises:
-            ConfigError: the URL is none of Redis.
-            GalleryError: Redis cannot be reached or used.
-        """
-        address = parse_gallery_url(url)
-        changes = gallery_key(address.name, "changes")
-        known = (redis or RedisConfig()).model_dump() | {"url": address.redis_url, "stream": changes}
-        try:
-            config = RedisConfig.model_validate(known)
-            return cls(connect(config, read_only=True), address, longest_block_s(config))
-        except ValidationError as error:
-            problem = redact(error.errors(include_input=False)[0]["msg"].removeprefix("Value error, "))
-            raise ConfigError(f"gallery {address.label}: {problem}") from None
-        except SinkError as error:
-            raise GalleryUnavailableError(f"gallery {address.label}: {error}") from None
-
-    def beside(self, name: str) -> "SharedStore":
-        """The gallery whose name is this one's with ``.name`` behind, over the same connections."""
-        address = GalleryAddress(SecretStr(""), f"{self.name}.{name}", f"{self.label} ({name})")
-        return SharedStore(self._client, address, self.longest_block_s)
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._client.close()
 
     def exists(self) -> bool:
         """Whether there is a gallery."""
@@ -173,6 +114,7 @@ class SharedStore:
             for ids in _chunks(sorted(new.removed)):
                 self._call("zadd", removed, dict.fromkeys(ids, new.state.version))
                 self._call("expire", removed, _STAGED_S)
+            self._require_staged([people, samples, vectors] if row else [])
             place = ("", "", "") if theirs is None else theirs.place
             answer = self._script(REPLACE, [*self._keys, *staged], [*place, *flat(meta_of_copy(new))])
         except GalleryUnavailableError:
@@ -185,23 +127,6 @@ class SharedStore:
         """Whether there is a change after ``mine``, waiting up to ``block_s`` for one."""
         last = f"{mine.state.version}-0"
         return bool(self._call("xread", {self._changes: last}, count=1, block=max(1, round(block_s * 1000))))
-
-    def acknowledge(self, worker_id: str, version: int) -> None:
-        """Says that ``worker_id`` is alive and searches ``version``."""
-        self._script(ACKNOWLEDGE, self._following, [worker_id, version, FORGET_WORKER_MS])
-
-    def leave(self, worker_id: str) -> None:
-        """Says that ``worker_id`` follows the gallery no longer."""
-        self._script(LEAVE, self._following, [worker_id])
-
-    def followers(self) -> list[Follower]:
-        """Who follows the gallery, or did within a day."""
-        now, beats, acknowledged = self._script(WORKERS, self._following, [])
-        versions = pairs(acknowledged)
-        return [
-            Follower(worker.decode(), int(versions.get(worker, b"0")), (float(now) - float(beat)) / 1000)
-            for worker, beat in pairs(beats).items()
-        ]
 
     def _everything(self, mine: Copy | None, *, same_line: bool = True) -> Copy | None:
         """All that Redis holds; what is known from ``mine``, if the gallery grew out of that, is not read again.
@@ -269,29 +194,15 @@ class SharedStore:
         self._call("hset", key, mapping=fields)
         self._call("expire", key, _STAGED_S)
 
+    def _require_staged(self, keys: Sequence[str]) -> None:
+        if not all(self._call("expire", key, _STAGED_S) for key in keys):
+            raise GalleryUnavailableError(f"gallery {self.label}: writing all of it took too long; try again")
+
     def _try_delete(self, keys: Sequence[str]) -> None:
         try:
             self._call("delete", *keys)
         except GalleryUnavailableError:
             return
-
-    def _key(self, name: str) -> str:
-        return gallery_key(self.name, name)
-
-    def _script(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        return self._call("eval", script, len(keys), *keys, *arguments)
-
-    def _call(self, command: str, *arguments: Any, **options: Any) -> Any:
-        try:
-            return getattr(self._client, command)(*arguments, **options)
-        except (RedisError, OSError) as error:
-            find_servers_again(self._client)  # after a fail-over the primary is another one
-            # redis-py may put the failed command, with its arguments, before the reply.
-            reply = " ".join(redact(str(error)).rpartition("caused error: ")[2].split())[:200] or type(error).__name__
-            raise GalleryUnavailableError(
-                f"gallery {self.label}: Redis cannot be used ({reply}); is it running, and may this user use the keys "
-                f"{gallery_key(self.name, '*')}?"
-            ) from None
 
 
 def _of_model(meta: Mapping[str, str], state: State) -> bool:
