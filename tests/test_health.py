@@ -110,7 +110,7 @@ def test_probes_may_ask_for_the_head_only_and_with_a_query(ask: Callable[..., An
 
 
 def test_other_paths_and_methods_are_refused(ask: Callable[..., Any]) -> None:
-    assert ask("/") == (404, {"paths": ["/healthz", "/readyz", "/metrics", "/status"]})
+    assert ask("/") == (404, {"paths": ["/healthz", "/readyz", "/metrics", "/status", "/preview/CAMERA"]})
     assert ask("/../etc/passwd")[0] == 404
 
 

@@ -43,6 +43,7 @@ _REDIS_SCHEMES: Final = (
     "rediss+cluster://",
 )  # fmt: skip
 DETECTOR_NAMES = Literal["mtcnn", "yunet", "dlib-hog"]
+_SHORTEST_TOKEN: Final = 16
 _CAMERA_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -300,6 +301,34 @@ class MetricsConfig(_Section):
     port: int = Field(9464, ge=0, le=65_535, description="port; 0 takes a free one and logs it")
 
 
+class PreviewConfig(_Section):
+    """A look through the cameras for people, at ``/preview/CAMERA`` of the metrics port, for whoever has the token."""
+
+    token: SecretStr | None = Field(None, description="what a viewer must show; without one there is no preview")
+    token_file: Path | None = Field(None, description="file that holds the token; token goes first")
+    max_fps: float = Field(5.0, gt=0, le=25, description="most pictures a second and viewer")
+    max_width_px: int = Field(960, ge=64, le=3840, description="wider pictures are scaled down to this")
+
+    def read_token(self) -> str | None:
+        """The token, None without one.
+
+        Raises:
+            ConfigError: its file cannot be read, or it is shorter than 16 characters.
+        """
+        token = self.token.get_secret_value() if self.token is not None else None
+        if token is None and self.token_file is not None:
+            try:
+                token = self.token_file.read_text(encoding="ascii").strip()
+            except (OSError, UnicodeDecodeError):
+                raise ConfigError(f"preview.token_file {self.token_file} cannot be read as a token") from None
+        if token is not None and len(token) < _SHORTEST_TOKEN:
+            raise ConfigError(
+                f"preview.token has {len(token)} characters, too few to keep anybody out; "
+                f"give {_SHORTEST_TOKEN} or more (openssl rand -hex 16)"
+            )
+        return token
+
+
 class LogConfig(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "human", "json"] = Field("auto", description="'auto' is human on a terminal, else json")
@@ -350,6 +379,7 @@ class Config(BaseSettings):
     outbox: OutboxConfig = OutboxConfig()
     fleet: FleetConfig = FleetConfig()
     metrics: MetricsConfig = MetricsConfig()
+    preview: PreviewConfig = PreviewConfig()
     log: LogConfig = LogConfig()
 
     @field_serializer("gallery", "shadow_gallery", when_used="json-unless-none")

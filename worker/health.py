@@ -9,11 +9,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -21,9 +22,12 @@ from prometheus_client.exposition import choose_encoder
 from worker.config import MetricsConfig
 from worker.errors import FacestreamError
 from worker.logs import get_logger
+from worker.preview import BOUNDARY, Preview
 from worker.redaction import redact
 
 _log = get_logger(__name__)
+
+PATHS: Final = ("/healthz", "/readyz", "/metrics", "/status", "/preview/CAMERA")
 
 Condition = Callable[[], str]
 """Why the worker is not ready, in a few words; empty when it is."""
@@ -65,6 +69,10 @@ class Health:
         """What ``/status`` answers: JSON values that say what the worker does."""
         self._describe = describe
 
+    def has_camera(self, camera_id: str) -> bool:
+        """Whether the worker reads this camera now."""
+        return any(camera["camera_id"] == camera_id for camera in self.status().get("cameras", []))
+
     def status(self) -> dict[str, Any]:
         """What :meth:`describe` was given says; before that, what keeps the worker from being ready."""
         return self._describe() if self._describe else {"ready": False, "reasons": self.obstacles()}
@@ -95,8 +103,10 @@ class HealthServer:
         FacestreamError: the address is taken or not of this machine.
     """
 
-    def __init__(self, config: MetricsConfig, health: Health, registry: CollectorRegistry) -> None:
-        handler = type("Handler", (_Handler,), {"health": health, "registry": registry})
+    def __init__(
+        self, config: MetricsConfig, health: Health, registry: CollectorRegistry, preview: Preview | None = None
+    ) -> None:
+        handler = type("Handler", (_Handler,), {"health": health, "registry": registry, "preview": preview})
         server = _IPv6Server if ":" in config.host else _Server
         try:
             self._server = server((config.host, config.port), handler)
@@ -137,6 +147,7 @@ class _IPv6Server(_Server):
 class _Handler(BaseHTTPRequestHandler):
     health: Health
     registry: CollectorRegistry
+    preview: Preview | None
     timeout = 10
     server_version = "facestream"
     sys_version = ""
@@ -152,13 +163,44 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_reasons("ready", self.health.obstacles())
         elif path == "/status":
             self._send_json(HTTPStatus.OK, self.health.status())
+        elif path.startswith("/preview/"):
+            self._send_preview(path.removeprefix("/preview/"))
         else:
-            self._send_json(HTTPStatus.NOT_FOUND, {"paths": ["/healthz", "/readyz", "/metrics", "/status"]})
+            self._send_json(HTTPStatus.NOT_FOUND, {"paths": PATHS})
 
     do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-        _log.debug(format, *args)
+        # The address of a preview may hold the token.
+        _log.debug(format, *(str(argument).partition("?")[0] for argument in args))
+
+    def _send_preview(self, camera_id: str) -> None:
+        if self.preview is None:
+            self._send_json(HTTPStatus.NOT_FOUND, {"error": "no preview: set preview.token or preview.token_file"})
+            return
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        given = given or next(iter(parse_qs(urlsplit(self.path).query).get("token", [])), "")
+        if not self.preview.allows(given):
+            self._send_json(HTTPStatus.UNAUTHORIZED, {"error": "give the token: 'Authorization: Bearer TOKEN'"})
+        elif not self.health.has_camera(camera_id):
+            self._send_json(HTTPStatus.NOT_FOUND, {"error": "this worker reads no such camera"})
+        elif self.preview.full:
+            self._send_json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "too many look already"})
+        else:
+            self._send_pictures(self.preview, camera_id)
+
+    def _send_pictures(self, preview: Preview, camera_id: str) -> None:
+        self.close_connection = True
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        with suppress(OSError):  # the viewer has gone
+            for picture in preview.pictures(camera_id, lambda: self.health.has_camera(camera_id)):
+                head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+                self.wfile.write(head.encode() + picture + b"\r\n")
 
     def _send_reasons(self, name: str, reasons: dict[str, str]) -> None:
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK

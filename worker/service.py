@@ -28,6 +28,7 @@ from worker.loop import Loop
 from worker.metrics import PrometheusObserver
 from worker.outbox import open_outbox
 from worker.pipeline import FrameWatcher, Pipeline
+from worker.preview import open_preview
 from worker.publisher import Publisher
 from worker.recorder import open_recorder
 from worker.redis_client import Client, connect
@@ -35,7 +36,7 @@ from worker.reloading import Reloader
 from worker.source import find_fault
 from worker.state_store import RedisStates
 from worker.status import StatusBoard, StatusReporter
-from worker.types import Event
+from worker.types import Event, Frame, Tracks
 
 log = get_logger(__name__)
 
@@ -85,6 +86,7 @@ class Service:
         self._config = config
         self._origin = origin
         self._reloader: Reloader | None = None
+        self._preview = open_preview(config.preview)
         self._on_event = on_event or (lambda _event: None)
         self._watcher = watcher
         self._observer = PrometheusObserver()
@@ -128,7 +130,7 @@ class Service:
             embedder,
             gallery,
             observer=observer,
-            watcher=self._watcher,
+            watcher=_both(self._watcher, self._preview.watch if self._preview else None),
             on_verdict=shadow.compare if shadow else None,
             on_probes=shadow.learn if shadow else None,
             unknowns=unknown_people(config, embedder, recorder),
@@ -190,7 +192,7 @@ class Service:
         if not self._config.metrics.enabled:
             yield
             return
-        with closing(HealthServer(self._config.metrics, health, self._observer.registry)):
+        with closing(HealthServer(self._config.metrics, health, self._observer.registry, self._preview)):
             yield
 
     @contextmanager
@@ -277,3 +279,14 @@ def _redacted_thread_errors() -> Iterator[None]:
 def _check_sources(config: Config) -> None:
     for camera in config.cameras:
         parse_address(camera.source.get_secret_value())
+
+
+def _both(first: FrameWatcher | None, second: FrameWatcher | None) -> FrameWatcher | None:
+    if first is None or second is None:
+        return first or second
+
+    def watch(frame: Frame, tracks: Tracks, labels: list[str]) -> None:
+        first(frame, tracks, labels)
+        second(frame, tracks, labels)
+
+    return watch
