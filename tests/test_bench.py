@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 from skimage import data
 
-from worker.bench import agree, chain, detection, embedding, report, search
+from tests.test_embedding import chips, own_model
+from worker.bench import agree, chain, detection, embedding, ours, report, search
 from worker.bench.comparison import Setup
 from worker.bench.contest import Contestant, ContestantProcess, Outcome, Results, UnableError, compete
 from worker.bench.material import Material
 from worker.bench.rows import Row, compared, unable
 from worker.bench.vectors import queries, stored
 from worker.cli import run_command_line
+from worker.embedding import load_embedder
+from worker.errors import ModelError
 
 FIELDS = {"name", "ours", "peer", "unit", "ratio", "spread", "agree", "note"}
 FACES = [[[10.0, 10.0, 50.0, 60.0, 0.99], [100.0, 20.0, 140.0, 70.0, 0.95]], [[5.0, 5.0, 45.0, 50.0, 0.92]]]
@@ -255,7 +259,7 @@ def test_embeddings_agree_by_row_and_a_corrupted_batch_shows(tmp_path: Path) -> 
     corrupted = [vectors[1], vectors[0], *vectors[2:]]
 
     def rows(ours: Any) -> dict[str, Row]:
-        start = answering({"embedders": ours, "keras": vectors, "onnxruntime": vectors})
+        start = answering({"embedders": ours, "quantized": ours, "keras": vectors, "onnxruntime": vectors})
         setup = Setup(lambda: material(tmp_path), rounds=2, start=start)
         return {row.name: row for row in embedding.measure(setup)}
 
@@ -288,10 +292,38 @@ def test_the_answers_of_one_image_at_a_time_are_the_measure_and_a_missing_image_
 
 
 def test_our_own_failure_leaves_no_number(tmp_path: Path) -> None:
-    start = answering({"keras": []}, {"embedders": "precision 'int8' is not available"})
+    start = answering({"keras": []}, {"quantized": "quantising needs NNCF"})
     (row,) = embedding.measure(Setup(lambda: material(tmp_path), rounds=1, wanted=only("embed/int8_b32"), start=start))
     assert (row.ours, row.peer, row.agree) == (None, None, None)
-    assert "int8" in row.note
+    assert "needs NNCF" in row.note
+
+
+def test_int8_has_a_bar_of_its_own_and_says_what_it_does_not_show(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    exact = random.normal(0, 1, (32, 64))
+    rounded = exact + random.normal(0, 0.2, exact.shape)
+    start = answering({name: exact.tolist() for name in ("keras", "onnxruntime")} | {
+        name: rounded.tolist() for name in ("embedders", "quantized")
+    })  # fmt: skip
+    rows = {row.name: row for row in embedding.measure(Setup(lambda: material(tmp_path), rounds=1, start=start))}
+    assert rows["embed/keras_predict_b32"].agree is False
+    assert rows["embed/int8_b32"].agree is True
+    assert "smallest cosine 0.9" in rows["embed/int8_b32"].note
+    assert "accuracy is measured with a trained model" in rows["embed/int8_b32"].note
+
+
+def test_int8_vectors_are_those_of_the_network_rounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACESTREAM_CACHE_DIR", str(tmp_path / "cache"))
+    manifest = own_model(tmp_path, "onnx")
+    faces = chips(32)
+    np.save(tmp_path / "chips.npy", faces.images)
+    embed, describe = ours.quantized(str(tmp_path / "chips.npy"), str(manifest))["int8"]
+    found = np.array(describe(embed()))
+    exact = load_embedder(str(manifest), models_dir=tmp_path, cache_dir=tmp_path / "cache", precision="fp32")
+    assert (found * exact.embed(faces).vectors).sum(axis=1).min() > 0.99
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(ModelError, match=r"pip install 'facestream\[int8\]'"):
+        ours.quantized(str(tmp_path / "chips.npy"), str(manifest))
 
 
 def test_a_contestant_that_fails_midway_is_out_and_the_others_go_on() -> None:

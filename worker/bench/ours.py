@@ -1,6 +1,7 @@
 """Our side of each comparison, as contestants."""
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from worker.bench.material import rows_of
 from worker.config import Config, DetectionConfig, cache_dir, load_config
 from worker.detection import load_detector
 from worker.embedding import load_embedder
+from worker.quantization import quantize_faces
+from worker.registry import load_manifest
 from worker.search import PersonIndex
 from worker.service import Service, Stopped
 from worker.types import Chips, Detections
@@ -37,15 +40,27 @@ def _detection(images: Sequence[Any], batch: int, count: int, **settings: Any) -
     return detect, lambda found: [rows_of(faces) for faces in found]
 
 
-def embedders(chips: str, manifest: str, variants: Mapping[str, str]) -> Mapping[str, Work]:
+def embedders(chips: str, manifest: str, variants: Mapping[str, str], cache: Path | None = None) -> Mapping[str, Work]:
     """By name of the variant: all ``chips`` at once, in its precision."""
-    return {name: _embedding(chips, manifest, precision) for name, precision in variants.items()}
+    return {name: _embedding(chips, manifest, precision, cache or cache_dir()) for name, precision in variants.items()}
 
 
-def _embedding(chips: str, manifest: str, precision: str) -> Work:
-    embedder = load_embedder(manifest, models_dir=Path(manifest).parent, cache_dir=cache_dir(), precision=precision)
+def _embedding(chips: str, manifest: str, precision: str, cache: Path) -> Work:
+    embedder = load_embedder(manifest, models_dir=Path(manifest).parent, cache_dir=cache, precision=precision)
     faces = Chips(np.load(chips), "rgb")
     return lambda: embedder.embed(faces), lambda embeddings: embeddings.vectors.astype(float).tolist()
+
+
+def quantized(chips: str, manifest: str) -> Mapping[str, Work]:
+    """The network in INT8, its ranges read off the very ``chips``: its speed, and not how it fares with other faces."""
+    faces = np.load(chips)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        path = quantize_faces(
+            load_manifest(manifest), faces, output, models_dir=Path(manifest).parent, cache_dir=cache_dir()
+        )
+        # Not the common cache: the digests differ with every run, so nothing there would be found again.
+        return embedders(chips, str(path), {"int8": "auto"}, output)
 
 
 def chain(clip: str, gallery: str, model: str, models_dir: str, redis_url: str, min_face_px: int) -> Mapping[str, Work]:
