@@ -81,7 +81,7 @@ def judge(truth: Truth, events: list[Event]) -> dict[str, Any]:
         if visit is not None:
             by_visit[visit].append(key)
     enrolled = [number for number, visit in enumerate(truth.visits) if visit.enrolled]
-    found = [number for number in enrolled if any(key in right for key in by_visit[number])]
+    found = [number for number in enrolled if any(key in right for key in by_visit.get(number, ()))]
     delays = [
         delay
         for number in found

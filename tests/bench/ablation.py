@@ -98,7 +98,7 @@ def main() -> None:
     calibrated, manifest = networks.own_threshold()[0], networks.embedder.threshold
     truth = read_truth(work / "truth.json")
     detector = None
-    print("| threshold | setting | precision | recall | sightings a visit | median s to identify | mistakes |")  # noqa: T201
+    print("| threshold | setting | precision | recall | sightings a visit | s to identify: median, p95 | mistakes |")  # noqa: T201
     print("|---|---|---|---|---|---|---|")  # noqa: T201
     for label, threshold in (("calibrated", calibrated), ("the model's", manifest)):
         for name, changes in SETTINGS.items() if threshold == calibrated else [("as shipped", {})]:
@@ -114,10 +114,14 @@ def main() -> None:
             seconds = result["time_to_identify_s"]
             print(  # noqa: T201
                 f"| {label} {threshold:.3f} | {name} | {_share(result['precision'])} | {_share(result['recall'])} | "
-                f"{result['sightings_per_visit']:.2f} | {seconds['median'] if seconds else '-'} | "
+                f"{result['sightings_per_visit']:.2f} | {_seconds(seconds)} | "
                 f"{'; '.join(mistakes).replace('_', ' ') or 'none'} |",
                 flush=True,
             )
+
+
+def _seconds(found: dict[str, float] | None) -> str:
+    return f"{found['median']:.2f}, {found['p95']:.2f}" if found else "-"
 
 
 def _share(value: float | None) -> str:
