@@ -96,5 +96,5 @@ $(VENV)/.test: $(VENV)/.core requirements-test.txt
 $(VENV)/.bench: $(VENV)/.test
 	-$(PY) -m pip install -qq torch==2.13.0
 	-$(PY) -m pip install -qq --no-deps facenet-pytorch==2.6.0
-	-$(PY) -m pip install -qq onnx onnxruntime psutil tqdm
+	-$(PY) -m pip install -qq nncf onnx onnxruntime psutil tqdm
 	@touch $@
