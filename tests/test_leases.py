@@ -337,6 +337,20 @@ def test_workers_that_come_get_their_share_and_then_nothing_moves(
     assert [each.held for each in fleet] == epochs
 
 
+def test_who_has_far_too_many_fills_up_those_who_lack_less_than_one(
+    registry: CameraRegistry, clock: FleetClock, worker: Callable[[str], Worker]
+) -> None:
+    add(registry, clock, 15)
+    full = worker("full")
+    live(clock, full)
+    assert len(full.held) == 15
+    fleet = [full, *(worker(f"w{number}") for number in range(8))]
+    live(clock, *fleet, beats=20)
+    # Fair are 1.67 for each: once everybody has one, nobody lacks a whole camera, and "full" would keep 7.
+    assert len(full.held) <= 4
+    assert sum(len(each.held) for each in fleet) == 15
+
+
 def test_a_newcomer_gets_cameras_only_as_fast_as_it_takes_them(
     registry: CameraRegistry, clock: FleetClock, worker: Callable[[str], Worker]
 ) -> None:
