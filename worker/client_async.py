@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from worker.consumer_base import ConsumerBase
 from worker.deliveries import Delivery
-from worker.redis_client import connect_async, one_transaction_each
+from worker.redis_client import close_async, connect_async, one_transaction_each
 from worker.redis_steps import Call, Find, Pause, Split, Step, Steps, Transaction
 from worker.streams import FIND_COUNT
 
@@ -95,7 +95,7 @@ class AsyncConsumer(ConsumerBase):
         """See :meth:`worker.client.Consumer.close`."""
         if self._anonymous:
             await self._drive(self._consuming.leave())
-        await self._client.aclose()
+        await close_async(self._client)
 
     async def _drive(self, steps: Steps[_T]) -> _T:
         try:

@@ -190,17 +190,13 @@ class Consuming:
 
     def _claim(self, stream: str, entry_id: str, idle_ms: int) -> Steps[None]:
         group, consumer = self._settings.group, self._settings.consumer
-        kept, claimed = yield Transaction(
-            (
-                call("xrange", stream, min=entry_id, max=entry_id),
-                call("xclaim", stream, group, consumer, idle_ms, [entry_id]),
-            )
-        )
+        # One after the other: in a transaction on a Cluster, redis-py does not read these replies.
+        kept = yield call("xrange", stream, min=entry_id, max=entry_id)
         if not kept:
             yield call("xack", stream, group, entry_id)
             self.counts.trimmed += 1
             _log.error("event lost: its stream was trimmed before it was handled", stream=stream, entry_id=entry_id)
-        elif claimed:
+        elif (yield call("xclaim", stream, group, consumer, idle_ms, [entry_id])):
             self._queue.append(_Entry(stream, entry_id, kept[0][1]))
 
     def _begin(self, entry: _Entry) -> Steps[Delivery | None]:
@@ -217,7 +213,7 @@ class Consuming:
             pending, score = yield Transaction(
                 (
                     self._memory.pending(stream, known.claim, known.claim, 1),
-                    call("zscore", self._memory.key(stream, "handled"), event.event_id),
+                    call("execute_command", "ZSCORE", self._memory.key(stream, "handled"), event.event_id),
                 )
             )
             known = replace(known, claim_pending=bool(pending), handled=score is not None)

@@ -57,10 +57,11 @@ class GroupMemory:
     def recall(self, stream: str, entry_id: str, event: Event) -> Steps[Known]:
         """What the group knows, with this event's epoch and its claim added, all at one moment."""
         epochs, claims = self.key(stream, "epochs"), self.key(stream, "claims")
+        # ZSCORE is spelled out: redis-py fails to read its reply in a transaction of an asynchronous Cluster.
         calls = [
             call("zrangebylex", epochs, f"[{event.camera_id} ", f"({event.camera_id}!"),
             call("hget", beside(stream, "fence"), event.camera_id),
-            call("zscore", self.key(stream, "handled"), event.event_id),
+            call("execute_command", "ZSCORE", self.key(stream, "handled"), event.event_id),
             call("hsetnx", claims, event.event_id, entry_id),
             call("hget", claims, event.event_id),
             self.pending(stream, entry_id, entry_id, 1),

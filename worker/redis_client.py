@@ -18,6 +18,7 @@ from redis.exceptions import (
     NoPermissionError,
     RedisClusterException,
     RedisError,
+    ResponseError,
 )
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -33,6 +34,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "address",
+    "close_async",
     "connect",
     "connect_async",
     "explain",
@@ -110,6 +112,14 @@ def connect_async(config: RedisConfig) -> AsyncClient:
 def longest_block_s(config: RedisConfig) -> float:
     """How long a blocking command may wait before the client would take the silence for a broken connection."""
     return _SOCKET_SHARE * config.timeout_s
+
+
+async def close_async(client: AsyncClient) -> None:
+    """Give up the connections of ``client``, and those to its Sentinels."""
+    await client.aclose()
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager else ():
+        await sentinel.aclose()
 
 
 def socket_timeout_s(client: Client) -> float | None:
@@ -249,9 +259,12 @@ def _check_key(client: Client, config: RedisConfig) -> None:
 
 def _as_redis_error(error: Exception) -> Exception:
     """redis-py's errors of a Cluster that cannot be reached are no ``RedisError``: callers need not know."""
-    if isinstance(error, RedisClusterException) and not isinstance(error, RedisError):
-        return redis.ConnectionError(str(error))
-    return error
+    if not isinstance(error, RedisClusterException) or isinstance(error, RedisError):
+        return error
+    origin: BaseException | None = error
+    while origin is not None and not isinstance(origin, ResponseError):
+        origin = origin.__cause__ or origin.__context__
+    return origin or redis.ConnectionError(str(error))
 
 
 class _Cluster(RedisCluster):

@@ -8,7 +8,6 @@ from redis.exceptions import (
     AuthorizationError,
     NoPermissionError,
     OutOfMemoryError,
-    RedisError,
     ResponseError,
 )
 from redis.sentinel import MasterNotFoundError
@@ -69,8 +68,8 @@ def explain(error: Exception, config: RedisConfig) -> str:
     if isinstance(error, NoPermissionError) or "EXEC without MULTI" in reply:
         return (
             f"{where} does not permit this user what is needed ({reply}); "
-            "its ACL must allow +ping +type +multi +exec +xadd (to read: +ping +type +exists +xinfo|stream +xread) "
-            "on the key of the stream"
+            "its ACL must allow +ping +type +multi +exec +xadd on the key of the stream, and what docs/redis.md names "
+            "for each part"
         )
     if isinstance(error, AuthenticationError | AuthorizationError) or reply.startswith(_LOGIN_CODES):
         return f"{where} refuses the login ({reply}); check user and password in redis.url"
@@ -78,31 +77,37 @@ def explain(error: Exception, config: RedisConfig) -> str:
         return f"{where} is out of memory; raise its maxmemory, or lower redis.max_events"
     if isinstance(error, AskError):
         return f"{where} is part of a Cluster; write redis+cluster://host:port,host:port in redis.url"
-    if "cluster support disabled" in reply or "Cluster mode is not enabled" in reply:
+    if "cluster support disabled" in reply:
         return f"{where} is no Cluster; write redis://host:port in redis.url"
     if isinstance(error, ResponseError):
         return f"{where} refuses: {reply}"
-    return f"{where} {_unreachable(error, reply)}"
+    return f"{where} {_unreachable(reply, tls=address(config).startswith('rediss'))}"
 
 
 def _without_primary(text: str) -> str:
     # Only the names of the errors are taken from the text: it lists the connections with their options.
     if "Authentication" in text or "NOAUTH" in text:
         return "the Sentinels refuse the login; check redis.sentinel_username and redis.sentinel_password_file"
-    if "Error(" in text:
+    if "ConnectionError" in text or "TimeoutError" in text:
         return "no Sentinel that answers knows a primary of that service; are they running, and is redis.url right?"
     return "the Sentinels know no such service, or no primary of it is up; check the service's name in redis.url"
 
 
-def _unreachable(error: Exception, reply: str) -> str:
+def _unreachable(reply: str, *, tls: bool) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in reply:
         if "ostname mismatch" in reply or "IP address mismatch" in reply or "not valid for" in reply:
             return f"shows a certificate for another host ({reply}); use the name that stands in the certificate"
         return f"shows a certificate that is not trusted ({reply}); name the CA that signed it in redis.ca_file"
     if any(code in reply for code in _PLAIN_PORT):
         return f"does not speak TLS on that port ({reply}); correct the port, or write redis:// instead of rediss://"
-    if "ALERT" in reply.upper() and ("CERTIFICATE" in reply.upper() or "HANDSHAKE" in reply.upper()):
-        return f"wants a certificate of ours ({reply}); name one in redis.cert_file and its key in redis.key_file"
-    if "closed by server" in reply and isinstance(error, RedisError):
-        return f"cannot be reached ({reply}); if that port speaks TLS, write rediss:// in redis.url"
+    if "EOF occurred in violation of protocol" in reply:
+        return f"ended the TLS connection ({reply}); if it wants a certificate of ours, name one in redis.cert_file"
+    if "_ALERT_" in reply:
+        return f"refuses our certificate, or that there is none ({reply}); correct redis.cert_file and redis.key_file"
+    if "closed by server" in reply or "reset by peer" in reply:
+        return (
+            f"cannot be reached ({reply}); if that port speaks TLS, write rediss:// in redis.url, else is it running?"
+        )
+    if tls and "Timeout" in reply:
+        return f"cannot be reached ({reply}); is it running, and does it speak TLS on that port?"
     return f"cannot be reached ({reply}); is it running, and is redis.url right?"
