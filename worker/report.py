@@ -20,7 +20,9 @@ from worker.types import Detections, Embeddings, Image
 SUMMARY_NAME: Final = "summary.png"
 DATA_NAME: Final = "report.jsonl"
 _PICTURE_PX: Final = 480
+_THUMBNAIL_PX: Final = 240
 _AROUND: Final = 1.9
+_STEM_LENGTH: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +112,28 @@ class ReportWriter:
     def __init__(self, folder: Path, probe: Probe) -> None:
         self._folder, self._probe = folder, probe
         picture = _portrait(probe.image, probe.face, "probe", "plain")
-        self._tiles = [Tile(picture, f"{probe.path.name} probe", "plain")]
+        self._tiles = [Tile(_shrunk(picture, _THUMBNAIL_PX), f"{probe.path.name} probe", "plain")]
         self._faces = self._same = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(f"cannot write to {folder}: {error.strerror or error}") from None
-        save_picture(self._tiles[0].image, folder / "probe.png")
+        save_picture(picture, folder / "probe.png")
 
     def add(self, finding: Finding) -> Path | None:
         """Writes the picture of a face; None where there is none."""
         if finding.reason:
-            self._tiles.append(Tile(finding.image, f"{finding.path.name} {finding.caption}", finding.kind))
+            self._tiles.append(
+                Tile(_shrunk(finding.image, _THUMBNAIL_PX), f"{finding.path.name} {finding.caption}", finding.kind)
+            )
             return None
         self._faces, self._same = self._faces + 1, self._same + finding.same
         picture = _portrait(finding.image, finding.face, finding.caption, finding.kind)
-        name = f"{self._faces:03}-{finding.path.stem}-{finding.number}.png"
+        name = f"{self._faces:03}-{finding.path.stem[:_STEM_LENGTH]}-{finding.number}.png"
         save_picture(picture, self._folder / name)
-        self._tiles.append(Tile(picture, f"{finding.path.name} {finding.caption}", finding.kind))
+        self._tiles.append(
+            Tile(_shrunk(picture, _THUMBNAIL_PX), f"{finding.path.name} {finding.caption}", finding.kind)
+        )
         return self._folder / name
 
     def summarise(self, model_id: str, threshold: float) -> Path:
@@ -169,6 +175,15 @@ def _portrait(image: Image, face: Detections, label: str, kind: Kind) -> Image:
     corner = np.array([x1, y1], np.float32)
     boxes = (face.boxes - np.tile(corner, 2)) * scale
     return draw_faces(picture, boxes, [label], (face.landmarks - corner) * scale, kinds=[kind])
+
+
+def _shrunk(image: Image, side_px: int) -> Image:
+    """``image`` at no more than ``side_px`` a side: the sheet holds many."""
+    scale = side_px / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _rounded(values: Sequence[float]) -> list[float]:
