@@ -123,6 +123,21 @@ def test_a_killed_process_loses_nothing_that_was_accepted(path: Path) -> None:
         assert numbers == list(range(len(numbers)))
 
 
+def test_after_its_end_it_does_nothing(path: Path) -> None:
+    outbox = opened(path)
+    append(outbox, 1, 2)
+    taken = outbox.take(1)
+    outbox.close()
+    outbox.settle([entry.seq for entry in taken])
+    assert outbox.take(ALL) == []
+    assert append(outbox, 3) == [False]
+    outbox.keep_state("door", 0, {})
+    assert outbox.load_state("door") is None
+    outbox.tend()
+    with closing(opened(path)) as again:
+        assert waiting(again) == [1, 2]
+
+
 def test_two_processes_do_not_share_it(path: Path) -> None:
     with closing(opened(path)) as outbox:
         append(outbox, 1)

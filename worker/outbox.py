@@ -110,6 +110,8 @@ class Outbox:
     def take(self, limit: int) -> list[Entry]:
         """The oldest events, up to ``limit``, in order; until :meth:`settle` they are not dropped."""
         with self._lock:
+            if self._closed:
+                return []
             entries = self._oldest(limit)
             entries += self._memory.oldest(limit - len(entries))
             self._sending = {entry.seq: entry for entry in entries}
@@ -161,7 +163,8 @@ class Outbox:
         """What :meth:`keep_state` kept, None if there is nothing to be read."""
         with self._lock:
             try:
-                text = self._disk.spool.load_state(camera_id) if self._disk is not None else None
+                disk = None if self._closed else self._disk
+                text = disk.spool.load_state(camera_id) if disk is not None else None
                 state = json.loads(text) if text else None
             except (*_DISK_ERRORS, ValueError) as error:
                 _log.warning("sightings begin anew: their state cannot be read", camera=camera_id, reason=str(error))
@@ -302,7 +305,7 @@ class Outbox:
         """Lets no log grow, and what was delivered vanish from it; without the lock, since it waits for the disk.
         Where the disk is full, the log is the room that there is."""
         disk, now_s = self._disk, time.monotonic()
-        if disk is None or not (log_bytes := disk.spool.log_bytes):
+        if self._closed or disk is None or not (log_bytes := disk.spool.log_bytes):
             return
         vanish = all_of_it or (not len(self) and now_s - self._vanished_s >= _VANISH_EVERY_S)
         if vanish or log_bytes >= _WRITE_BACK_BYTES:

@@ -109,16 +109,10 @@ class Spool:
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             _prepare(path, connection, check)
-        except sqlite3.OperationalError as error:
+        except BaseException as error:
             connection.close()
-            if "no such" in str(error):
+            if _is_damage(error):
                 raise DamagedError(str(error)) from None
-            raise
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            raise DamagedError(str(error)) from None
-        except BaseException:
-            connection.close()
             raise
         return cls(path, connection)
 
@@ -210,10 +204,10 @@ class Spool:
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
         try:
             return self._connection.execute(statement, values).fetchall()
-        except sqlite3.OperationalError:
-            raise
         except sqlite3.DatabaseError as error:
-            raise DamagedError(str(error)) from None
+            if _is_damage(error):
+                raise DamagedError(str(error)) from None
+            raise
 
 
 def set_aside(path: Path) -> Path:
@@ -225,6 +219,11 @@ def set_aside(path: Path) -> Path:
         with suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{target}{suffix}")
     return target
+
+
+def _is_damage(error: BaseException) -> bool:
+    """SQLite's subclasses of its error mean the disk, or a mistake of the caller."""
+    return type(error) is sqlite3.DatabaseError or "no such table" in str(error) or "no such column" in str(error)
 
 
 def _prepare(path: Path, connection: sqlite3.Connection, check: bool) -> None:
