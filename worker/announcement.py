@@ -42,6 +42,10 @@ class Announcer:
         self._unknowns = unknowns
         self._recorder = recorder
 
+    def adjust(self, config: RecognitionConfig, threshold: float) -> None:
+        """Goes by other rules from now on."""
+        self._config, self._threshold = config, threshold
+
     def announce(self, sighting: Sighting, present: Iterable[Sighting]) -> list[Event]:
         """The event that is due, if any; ``present`` are those in front of the camera."""
         self._tell_apart(sighting, present)

@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
+
+import numpy as np
 
 from worker.account import Account
+from worker.boxes import iou_matrix
 from worker.matching import TrackTemplate
 from worker.types import Candidate, Match
+
+SAME_PLACE_IOU: Final = 0.3
+"""From this overlap on, a face without features may be the one that was there before the worker was restarted."""
 
 
 @dataclass(slots=True)
@@ -72,3 +79,14 @@ class Sighting:
         """Somebody beside them is nearer to the person that they were taken for."""
         if self.match is not None:
             self.match = replace(self.match, identity_id=None, identity_name="", reason="identity_taken")
+
+    def seems_the_same(self, later: "Sighting", threshold: float) -> bool:
+        """Whether ``later`` shows this person again: by the faces, or, where no face was good enough to tell, because
+        the track is the same."""
+        if later.template.count:
+            return self.template.count > 0 and self.template.similarity(later.template) >= threshold
+        if self.resumed_until_pts_s is None:
+            return self.track_id == later.track_id
+        # The tracks of another worker, or of an earlier run, were counted anew: there is only the place to go by.
+        boxes = np.array([self.box, later.box], np.float32)
+        return bool(iou_matrix(boxes[:1], boxes[1:])[0, 0] >= SAME_PLACE_IOU)

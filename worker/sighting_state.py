@@ -1,5 +1,6 @@
 """The sightings of a camera as JSON: what whoever reads the camera next needs to go on with them."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -32,28 +33,6 @@ class _Template(_Saved):
     best_quality: _Finite
 
 
-class _Match(_Saved):
-    identity_id: str | None
-    identity_name: str
-    similarity: _Finite
-    runner_up: _Finite
-    threshold: _Finite
-    gallery_version: int
-    reason: str
-    probability: _Finite | None = None
-
-
-class _Candidate(_Saved):
-    identity_id: str | None
-    identity_name: str
-    similarity: _Finite
-    runner_up: _Finite
-    runner_up_id: str
-    runner_up_name: str
-    probability: _Finite | None = None
-    least_probability: _Finite = 0.0
-
-
 class _Account(_Saved):
     faces: _Count
     largest_px: _Finite
@@ -76,8 +55,8 @@ class _Sighting(_Saved):
     unknown_id: str
     rejection: str
     template: _Template
-    match: _Match | None
-    candidate: _Candidate | None
+    match: Match | None
+    candidate: Candidate | None
     account: _Account
 
 
@@ -119,6 +98,8 @@ def from_state(
     Raises:
         ValueError: ``state`` is not what :func:`to_state` gives for this camera.
     """
+    # What is not finite is no number in JSON, and would make every later comparison false.
+    json.dumps(state, allow_nan=False, default=dict)
     try:
         read = _State.model_validate(dict(state))
     except ValidationError as error:
@@ -180,8 +161,8 @@ def _restored(
         started_at=saved.started_at,
         started_pts_s=place(saved.started_at),
         dimension=dimension,
-        match=Match(**saved.match.model_dump()) if saved.match else None,
-        candidate=Candidate(**saved.candidate.model_dump()) if saved.candidate else None,
+        match=saved.match,
+        candidate=saved.candidate,
         detections=saved.detections,
         announced_identity=saved.announced_identity,
         transitions=saved.transitions,

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.announcement import Announcer
-from worker.boxes import area, expand, iou_matrix
+from worker.boxes import area
 from worker.config import RecognitionConfig
 from worker.events import sighting_id
 from worker.evidence import Evidence
 from worker.history import Embedder
+from worker.interest import attention, wants_face
 from worker.logs import get_logger
 from worker.metrics import Observer
 from worker.recorder import Recorder
@@ -28,20 +29,8 @@ from worker.unknowns import Unknowns
 
 _log = get_logger(__name__)
 
-SETTLED_DISTANCE = 0.10
-"""A similarity this far from the threshold is a verdict that further faces are unlikely to change."""
-EMBED_INTERVAL_S = 0.2
-"""Faces nearer in time than this look alike: the next one adds cost, not evidence."""
-RECHECK_INTERVAL_S = 5.0
-"""A settled track is looked at again this often: trackers do swap people."""
 GAP_S = 0.5
 """A face that comes back to its track after this long may be another person's, who stepped into the place."""
-CLOSER_FACTOR = 1.5
-"""A face this much larger in area than any embedded one is worth embedding for its quality."""
-SAME_PLACE_IOU = 0.3
-"""From this overlap on, a face without features may be the one that was there before the worker was restarted."""
-CROSSING_FACTOR = 1.5
-"""Faces whose boxes, enlarged by this, overlap may be taken for each other: their tracks want a short interval."""
 
 
 class CameraSightings:
@@ -105,7 +94,7 @@ class CameraSightings:
             sighting.frame_size = frame.size
             sighting.seen_at = frame.captured_at
             sighting.seen_pts_s = frame.pts_s
-            if self._wants_face(sighting, frame.pts_s, float(areas[index])):
+            if wants_face(sighting, self._config, frame.pts_s, float(areas[index])):
                 wanted.append(index)
         for track_id in tracks.ended_ids.tolist():
             if lost := self._by_track.pop(track_id, None):
@@ -115,6 +104,7 @@ class CameraSightings:
     def adjust(self, config: RecognitionConfig, threshold: float) -> None:
         """Goes by other rules from now on; every verdict is due again."""
         self._config, self.threshold = config, threshold
+        self._announcer.adjust(config, threshold)
         for sighting in (*self._by_track.values(), *self._lingering):
             sighting.template_changed = True
 
@@ -173,14 +163,7 @@ class CameraSightings:
 
     def attention(self) -> Attention:
         """What a further look at this camera is worth."""
-        if not self._by_track:
-            return "empty"
-        present = list(self._by_track.values())
-        if any(self._is_new(sighting) for sighting in present):
-            return "deciding"
-        near = expand(np.array([sighting.box for sighting in present], np.float32), CROSSING_FACTOR)
-        crossing = np.triu(iou_matrix(near, near), 1).any()
-        return "deciding" if crossing else "settled"
+        return attention(list(self._by_track.values()), self._config, self._min_detections)
 
     def close(self) -> list[Event]:
         """Ends every sighting: the source has ended or the worker stops."""
@@ -211,7 +194,9 @@ class CameraSightings:
                 state, self.camera_id, self._embedder, self._dimension, self._config, at=at, pts_s=pts_s
             )
         except ValueError as error:
-            _log.warning("sightings begin anew: their state cannot be read", camera=self.camera_id, reason=str(error))
+            _log.warning(
+                "sightings begin anew: their state cannot be read", camera_id=self.camera_id, reason=str(error)
+            )
 
     def _of_track(self, track_id: int, frame: Frame) -> Sighting:
         """The sighting that a face of the track belongs to; after a gap a new one, until it is seen to be the same."""
@@ -234,28 +219,6 @@ class CameraSightings:
         )
         self._by_track[track_id] = sighting
         return sighting
-
-    def _wants_face(self, sighting: Sighting, pts_s: float, area_px: float) -> bool:
-        count = sighting.template.count
-        if count < self._config.min_embeddings:
-            return True
-        if pts_s - sighting.embedded_pts_s < EMBED_INTERVAL_S:
-            return False
-        if count < self._config.max_embeddings and not self._is_settled(sighting):
-            return True
-        return (
-            area_px > CLOSER_FACTOR * sighting.embedded_area_px or pts_s - sighting.embedded_pts_s >= RECHECK_INTERVAL_S
-        )
-
-    def _is_new(self, sighting: Sighting) -> bool:
-        """The next face of it is wanted at once, not only after :data:`EMBED_INTERVAL_S`."""
-        if sighting.detections < self._min_detections:
-            return True
-        return sighting.template.count < self._config.min_embeddings and not sighting.rejection
-
-    def _is_settled(self, sighting: Sighting) -> bool:
-        match = sighting.match
-        return match is not None and abs(match.similarity - match.threshold) >= SETTLED_DISTANCE
 
     def _is_due(self, sighting: Sighting, pts_s: float) -> bool:
         """Named at once; unknown only when more faces would not help, or have not come in time."""
@@ -294,7 +257,7 @@ class CameraSightings:
             if sighting.identity_id:
                 if gone.identity_id == sighting.identity_id:
                     return gone
-            elif _seems_the_same(gone, sighting, self.threshold):
+            elif gone.seems_the_same(sighting, self.threshold):
                 return gone
         return None
 
@@ -334,18 +297,3 @@ class CameraSightings:
 
     def _announce(self, sighting: Sighting) -> list[Event]:
         return self._announcer.announce(sighting, self._by_track.values())
-
-
-def _seems_the_same(gone: Sighting, sighting: Sighting, threshold: float) -> bool:
-    """By the faces, or, where no face was good enough to tell, because the track is the same."""
-    if not sighting.template.count:
-        # The tracks of another worker, or of an earlier run, were counted anew: there is only the place to go by.
-        if gone.resumed_until_pts_s is not None:
-            return _overlap(gone, sighting)
-        return gone.track_id == sighting.track_id
-    return gone.template.count > 0 and gone.template.similarity(sighting.template) >= threshold
-
-
-def _overlap(one: Sighting, other: Sighting) -> bool:
-    boxes = np.array([one.box, other.box], np.float32)
-    return bool(iou_matrix(boxes[:1], boxes[1:])[0, 0] >= SAME_PLACE_IOU)
