@@ -329,6 +329,15 @@ class PreviewConfig(_Section):
         return token
 
 
+class TracingConfig(_Section):
+    """OpenTelemetry traces of some frames (extra ``tracing``)."""
+
+    sample_ratio: Fraction = Field(0.0, description="share of the batches that are traced; 0: none")
+    endpoint: str | None = Field(
+        None, description="OTLP/HTTP address, such as http://collector:4318/v1/traces; default: as OpenTelemetry has it"
+    )
+
+
 class LogConfig(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "human", "json"] = Field("auto", description="'auto' is human on a terminal, else json")
@@ -381,6 +390,7 @@ class Config(BaseSettings):
     metrics: MetricsConfig = MetricsConfig()
     preview: PreviewConfig = PreviewConfig()
     log: LogConfig = LogConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @field_serializer("gallery", "shadow_gallery", when_used="json-unless-none")
     def _without_login(self, path: str) -> str:

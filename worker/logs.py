@@ -9,6 +9,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -38,15 +39,22 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return cast(structlog.stdlib.BoundLogger, logger)
 
 
-def configure(config: LogConfig, stream: TextIO | None = None) -> None:
-    """Send all logs of the process to ``stream`` (default: standard error). May be called again."""
+def configure(config: LogConfig, stream: TextIO | None = None, *, worker_id: str = "") -> None:
+    """Send all logs of the process to ``stream`` (default: standard error). May be called again.
+
+    ``worker_id`` stands in each line, for whoever reads the logs of a fleet in one place.
+    """
     stream = stream or sys.stderr
     human = config.format == "human" or (config.format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *_PROCESSORS],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(stream, human=human)],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                partial(_name_worker, worker_id),
+                _renderer(stream, human=human),
+            ],
         )
     )
     handler.addFilter(RepeatFilter())
@@ -98,6 +106,12 @@ def redact_fields(_logger: WrappedLogger, _method: str, fields: EventDict) -> Ev
     for name, value in fields.items():
         if not name.startswith("_"):
             fields[name] = _clean(name, value)
+    return fields
+
+
+def _name_worker(worker_id: str, _logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    if worker_id:
+        fields.setdefault("worker_id", worker_id)
     return fields
 
 

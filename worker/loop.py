@@ -169,7 +169,9 @@ class Loop:
     def _process(self, frames: list[Frame]) -> None:
         schedule, live = self._cameras.schedule, set(self._cameras.live)
         self._newest.update({frame.camera_id: frame for frame in frames})
-        self._emit(self._at_switch(partial(self._pipeline.process, frames, schedule.patience)), self._newest)
+        with self._observer.frames(frames):
+            events = self._at_switch(partial(self._pipeline.process, frames, schedule.patience))
+        self._emit(events, self._newest)
         now = time.monotonic()
         for frame in frames:
             schedule.attend(frame.camera_id, self._pipeline.attention(frame.camera_id))

@@ -6,13 +6,14 @@ them. The hot loop holds no counters of its own.
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from worker import __version__
+from worker.types import Frame
 
 SourceState = Literal["connecting", "streaming", "stalled", "waiting", "ended", "failed"]
 SOURCE_STATES: Final[tuple[SourceState, ...]] = (
@@ -119,6 +120,14 @@ class Observer:
 
     def config_reloaded(self, outcome: str) -> None:
         """The configuration was read again: ``taken``, ``restart_needed`` (in part), ``refused``."""
+
+    @contextmanager
+    def frames(self, frames: Sequence[Frame]) -> Iterator[None]:  # noqa: ARG002
+        """Frames the passage of a batch through the stages."""
+        yield
+
+    def close(self) -> None:
+        """Nothing more is reported."""
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:  # noqa: ARG002

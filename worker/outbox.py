@@ -167,7 +167,7 @@ class Outbox:
                 text = disk.spool.load_state(camera_id) if disk is not None else None
                 state = json.loads(text) if text else None
             except (*_DISK_ERRORS, ValueError) as error:
-                _log.warning("sightings begin anew: their state cannot be read", camera=camera_id, reason=str(error))
+                _log.warning("sightings begin anew: their state cannot be read", camera_id=camera_id, reason=str(error))
                 return None
         return state if isinstance(state, dict) else None
 

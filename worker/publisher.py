@@ -139,7 +139,7 @@ class Publisher:
         try:
             return states.load_state(camera_id)
         except (RedisError, OSError) as error:
-            _log.warning("sightings begin anew", camera=camera_id, reason=explain(error, self._config))
+            _log.warning("sightings begin anew", camera_id=camera_id, reason=explain(error, self._config))
             return None
 
     def close(self, timeout_s: float | None = None) -> int:
@@ -243,7 +243,7 @@ class Publisher:
     def _report(self, entry: Entry, entry_id: str) -> None:
         if entry_id == STALE:
             self._observer.event_dropped(entry.camera_id, "stale_epoch")
-            _log.warning("event refused: another worker owned the camera", camera=entry.camera_id, epoch=entry.epoch)
+            _log.warning("event refused: another worker owned the camera", camera_id=entry.camera_id, epoch=entry.epoch)
             return
         self._observer.event_published(entry.camera_id, entry.type)
         if entry.received_monotonic_s is not None:

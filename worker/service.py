@@ -25,7 +25,6 @@ from worker.health import Health, HealthServer
 from worker.loading import load_detector_of, load_gallery_and_embedder, load_shadow, unknown_people
 from worker.logs import get_logger
 from worker.loop import Loop
-from worker.metrics import PrometheusObserver
 from worker.outbox import open_outbox
 from worker.pipeline import FrameWatcher, Pipeline
 from worker.preview import open_preview
@@ -36,6 +35,7 @@ from worker.reloading import Reloader
 from worker.source import find_fault
 from worker.state_store import RedisStates
 from worker.status import StatusBoard, StatusReporter
+from worker.tracing import open_observer
 from worker.types import Event, Frame, Tracks
 
 log = get_logger(__name__)
@@ -89,7 +89,7 @@ class Service:
         self._preview = open_preview(config.preview)
         self._on_event = on_event or (lambda _event: None)
         self._watcher = watcher
-        self._observer = PrometheusObserver()
+        self._observer = open_observer(config.tracing, config.worker_id)
         self._stop = threading.Event()
         self._interrupted = False
 
@@ -174,6 +174,7 @@ class Service:
                 errors, undelivered = loop.shut_down(member.leave if member else None)
                 recorder.close()
                 evidence.close()
+                observer.close()
         summary = self._summary(time.monotonic() - started, undelivered)
         summary.shadow = shadow.report() if shadow else None
         return Stopped(summary, self._interrupted, errors)

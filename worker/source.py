@@ -155,7 +155,7 @@ class CameraReader:
         except FacestreamError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - a thread must not die unseen, whatever it met
-            _log.exception("the reader of a camera died", camera=self.camera_id)
+            _log.exception("the reader of a camera died", camera_id=self.camera_id)
             text = " ".join(redact(str(error)).split())
             self._fail(SourceError(f"camera {self.camera_id}: reading died of {type(error).__name__}: {text}"))
         else:
@@ -226,9 +226,9 @@ class CameraReader:
         self._state, self._reason = state, reason
         self._observer.source_state(self.camera_id, state)
         if state in ("stalled", "waiting", "failed"):
-            _log.warning(f"source {state}", camera=self.camera_id, reason=reason)
+            _log.warning(f"source {state}", camera_id=self.camera_id, reason=reason)
         else:
-            _log.info(f"source {state}", camera=self.camera_id)
+            _log.info(f"source {state}", camera_id=self.camera_id)
 
     # What follows runs in the thread of the connection.
 

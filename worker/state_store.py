@@ -116,7 +116,7 @@ class PendingStates:
             except RedisError as error:
                 if not is_final(error):
                     raise
-                _log.error("state of sightings cannot be kept", camera=camera_id, reason=reply_of(error))
+                _log.error("state of sightings cannot be kept", camera_id=camera_id, reason=reply_of(error))
             with self._lock:
                 newest = self._unwritten.get(camera_id)
                 if newest is unwritten:

@@ -85,7 +85,7 @@ def run(
     from worker.events import encode
     from worker.logs import configure
 
-    configure(settings.log)
+    configure(settings.log, worker_id=settings.worker_id)
     from worker.service import Service
 
     service = Service(
