@@ -5,10 +5,8 @@
 Frames of all cameras go through together, so that each network runs once a batch.
 """
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from worker.embedding import FaceEmbedder
 from worker.evidence import Evidence
 from worker.matching import People
 from worker.metrics import Observer
+from worker.pipeline_camera import PipelineCamera
 from worker.quality import assess
 from worker.recorder import Recorder
 from worker.scheduling import JITTER_S, Attention
@@ -49,39 +48,6 @@ class Probe:
 
 ProbeWatcher = Callable[[Sequence[Probe]], None]
 """Is shown the faces of all cameras that were embedded together: for a second model."""
-
-
-class Camera:
-    """What is remembered of one camera between its frames."""
-
-    def __init__(
-        self,
-        config: CameraConfig,
-        epoch: int,
-        followed: bool,
-        tracker: Tracker,
-        sightings: CameraSightings,
-        resume: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.config = config
-        self.epoch = epoch
-        self.followed = followed
-        self.tracker = tracker
-        self.sightings = sightings
-        self.last_frame: Frame | None = None
-        self.searched_pts_s = float("-inf")
-        self.added_s = time.monotonic()
-        self._resume = resume
-
-    def state(self) -> Mapping[str, Any]:
-        """Of the sightings; until the first frame, that which is to be gone on with."""
-        return self.sightings.state() if self._resume is None else self._resume
-
-    def resume(self, at: datetime, pts_s: float) -> None:
-        """Goes on with the state that was given, if it has not yet been gone on with; ``at`` is at ``pts_s``."""
-        if self._resume is not None:
-            state, self._resume = self._resume, None
-            self.sightings.resume(state, at, pts_s)
 
 
 class Pipeline:
@@ -120,7 +86,7 @@ class Pipeline:
         self._recorder = recorder or Recorder()
         self._evidence = evidence or Evidence()
         self._gallery_version = gallery.version
-        self._cameras: dict[str, Camera] = {}
+        self._cameras: dict[str, PipelineCamera] = {}
         for camera in config.cameras:
             self.add(camera, followed=camera.id in followed)
 
@@ -147,7 +113,7 @@ class Pipeline:
         """Forgets the camera, and ends its sightings; returns the events of that. Without ``end`` there are none:
         whoever has the :meth:`state` goes on with them."""
         camera = self._cameras.pop(camera_id)
-        return _end(camera) if end else []
+        return camera.end() if end else []
 
     def state(self, camera_id: str) -> Mapping[str, Any]:
         """The camera's sightings as JSON values, for :meth:`add`."""
@@ -215,17 +181,17 @@ class Pipeline:
 
     def close(self) -> list[Event]:
         """Ends every sighting."""
-        return [event for camera in self._cameras.values() for event in _end(camera)]
+        return [event for camera in self._cameras.values() for event in camera.end()]
 
-    def _give_up_waiting(self, camera: Camera) -> list[Event]:
+    def _give_up_waiting(self, camera: PipelineCamera) -> list[Event]:
         """A camera without a first frame: nobody has come back for as long as a sighting lingers."""
-        if time.monotonic() - camera.added_s < self._config.recognition.linger_s:
+        if camera.waited_s() < self._config.recognition.linger_s:
             return []
-        return _end(camera)
+        return camera.end()
 
     def _make_camera(
         self, camera: CameraConfig, epoch: int, followed: bool, resume: Mapping[str, Any] | None = None
-    ) -> Camera:
+    ) -> PipelineCamera:
         config = self._config
         sightings = CameraSightings(
             camera.id,
@@ -243,7 +209,7 @@ class Pipeline:
             evidence=self._evidence,
         )
         tracker = Tracker(config.tracking, start_score=config.detection.score_threshold)
-        return Camera(camera, epoch, followed, tracker, sightings, resume)
+        return PipelineCamera(camera, epoch, followed, tracker, sightings, resume)
 
     def _threshold_of(self, camera: CameraConfig) -> float:
         """The nearest setting that there is: the camera's, the configuration's, the gallery's, the model's."""
@@ -349,11 +315,6 @@ class Pipeline:
 
     def _transitions(self, frame: Frame) -> list[Event]:
         return self._cameras[frame.camera_id].sightings.transitions(frame.pts_s)
-
-
-def _end(camera: Camera) -> list[Event]:
-    camera.resume(datetime.now(UTC), 0.0)
-    return camera.sightings.close()
 
 
 def _best_of_each_track(probes: Sequence[Probe]) -> list[Probe]:
