@@ -324,6 +324,22 @@ def test_the_entries_of_a_dead_consumer_are_taken_over_and_an_event_that_kills_i
     assert letter.reason.startswith("handed out 5 times and never finished")
 
 
+def test_a_delivery_that_was_dropped_comes_again_to_the_same_consumer(redis_url: str, admin: redis.Redis) -> None:
+    add(admin, make_event(0), make_event(1))
+    with Consumer(redis_url, group="g", retry_first_s=0.05, take_over_after_s=0.2) as consumer:
+        assert consumer.poll() is not None
+        assert take(consumer, 2) == [1, 0]
+
+
+def test_leaving_while_redis_is_away_does_not_wait_for_it(redis_server: RedisServer) -> None:
+    with redis.Redis.from_url(redis_server.url) as writer:
+        add(writer, make_event(0))
+    with Consumer(redis_server.url, group="g") as consumer:
+        for _delivery in consumer:
+            redis_server.stop()
+            break
+
+
 def test_what_a_live_consumer_holds_is_left_to_it(redis_url: str, admin: redis.Redis) -> None:
     add(admin, make_event(0))
     with (
@@ -564,6 +580,11 @@ def test_the_lag_of_a_group_counts_what_is_unread_and_what_is_in_hand(redis_url:
         assert stream_lag(client, STREAM) == {"g": 4}
         rest(consumer)
         assert stream_lag(client, STREAM) == {"g": 0}
+    for camera in ("a", "b"):
+        add(admin, make_event(0), make_event(1), stream=f"events:{camera}")
+    with Consumer(redis_url, "events:{camera_id}", group="h", batch=1) as consumer, connect(consumer._config) as client:
+        consumer.poll()
+        assert stream_lag(client, "events:{camera_id}") == {"h": 4}
 
 
 # The decision

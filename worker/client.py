@@ -49,6 +49,8 @@ class Consumer(ConsumerBase):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # From here on nobody waits for a Redis that is away.
+        self._stop.set()
         if kind is None and self._outstanding is not None:
             self.done(self._outstanding)
         self.close()

@@ -37,6 +37,8 @@ class AsyncConsumer(ConsumerBase):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # From here on nobody waits for a Redis that is away.
+        self._stop.set()
         if kind is None and self._outstanding is not None:
             await self.done(self._outstanding)
         await self.close()

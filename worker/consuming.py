@@ -56,6 +56,7 @@ class Consuming:
         self._current: tuple[str, str] | None = None
         self._own_due_s: dict[str, float] = {}
         self._take_over_due_s: dict[str, float] = {}
+        self._check_every_s = settings.take_over_after_s / _TAKE_OVER_CHECKS
         self._failures = 0
         self._memory = GroupMemory(config, settings)
         self.counts = Counts()
@@ -169,9 +170,9 @@ class Consuming:
         due = [entry_id for left_ms, entry_id in waiting if left_ms <= 0]
         if due:
             yield from self._claim(stream, due[0], 0)
-        self._own_due_s[stream] = time.monotonic() + (
-            0.0 if due else min((left_ms / 1000 for left_ms, _ in waiting), default=inf)
-        )
+        # Now and then all the same: a caller may have dropped a delivery, or been cancelled while it waited for one.
+        later_s = min([left_ms / 1000 for left_ms, _ in waiting], default=inf)
+        self._own_due_s[stream] = time.monotonic() + (0.0 if due else min(later_s, self._check_every_s))
 
     def _take_over(self, stream: str) -> Steps[None]:
         """Of what other consumers hold, the first that they have held for too long."""
@@ -186,7 +187,7 @@ class Consuming:
                 if self._queue:
                     self.counts.taken_over += 1
                     return
-        self._take_over_due_s[stream] = time.monotonic() + self._settings.take_over_after_s / _TAKE_OVER_CHECKS
+        self._take_over_due_s[stream] = time.monotonic() + self._check_every_s
 
     def _claim(self, stream: str, entry_id: str, idle_ms: int) -> Steps[None]:
         group, consumer = self._settings.group, self._settings.consumer

@@ -3,10 +3,8 @@
 This is the only module that tells a Cluster from a single server: what differs between the two has a function here.
 """
 
-import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
-from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeAlias, TypeVar, cast
 
 import redis
@@ -24,10 +22,11 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from worker.config import RedisConfig
-from worker.errors import ConfigError, SinkError
+from worker.errors import SinkError
 from worker.keys import CAMERA_PLACEHOLDER
-from worker.redis_address import RedisAddress, parse_redis_url
+from worker.redis_address import RedisAddress
 from worker.redis_errors import address, explain, is_wrong_type
+from worker.redis_options import address_and_options, sentinel_options
 
 __all__ = [
     "REDIS_ERRORS",
@@ -68,7 +67,7 @@ def connect(config: RedisConfig, *, read_only: bool = False) -> Client:
         ConfigError: the URL is none of Redis, or a file that the configuration names cannot be read.
         SinkError: no connection, wrong password, no permission, or the key holds something else than a stream.
     """
-    place, options = _address_and_options(config)
+    place, options = address_and_options(config)
     client: Client | None = None
     try:
         client = _client(place, config, options)
@@ -95,7 +94,7 @@ def connect_async(config: RedisConfig) -> AsyncClient:
     Raises:
         ConfigError: see :func:`connect`.
     """
-    place, options = _address_and_options(config)
+    place, options = address_and_options(config)
     no_retry = async_redis.retry.Retry(NoBackoff(), 0)
     if place.form == "cluster":
         nodes = [async_redis.cluster.ClusterNode(host, port) for host, port in place.nodes]
@@ -103,7 +102,7 @@ def connect_async(config: RedisConfig) -> AsyncClient:
         return cast(AsyncClient, cluster)
     if place.form == "sentinel":
         sentinel = _untyped(async_redis.sentinel.Sentinel)(
-            place.nodes, sentinel_kwargs=_sentinel_options(config, options) | {"retry": no_retry}
+            place.nodes, sentinel_kwargs=sentinel_options(config, options) | {"retry": no_retry}
         )
         return cast(AsyncClient, sentinel.master_for(place.service, db=place.database, retry=no_retry, **options))
     return async_redis.Redis(db=place.database, retry=no_retry, **_place(place), **options)
@@ -166,7 +165,7 @@ def _client(address: RedisAddress, config: RedisConfig, options: dict[str, Any])
         return cast(Client, _Cluster(startup_nodes=nodes, retry=no_retry, dynamic_startup_nodes=False, **options))
     if address.form == "sentinel":
         sentinel = _untyped(Sentinel)(
-            address.nodes, sentinel_kwargs=_sentinel_options(config, options) | {"retry": no_retry}
+            address.nodes, sentinel_kwargs=sentinel_options(config, options) | {"retry": no_retry}
         )
         return cast(Client, sentinel.master_for(address.service, db=address.database, retry=no_retry, **options))
     return redis.Redis(db=address.database, retry=no_retry, **_place(address), **options)
@@ -182,56 +181,6 @@ def _place(address: RedisAddress) -> dict[str, Any]:
         return {"unix_socket_path": address.path}
     host, port = address.nodes[0]
     return {"host": host, "port": port}
-
-
-def _address_and_options(config: RedisConfig) -> tuple[RedisAddress, dict[str, Any]]:
-    address = parse_redis_url(config.url.get_secret_value())
-    password = config.read_password()
-    if password and address.password:
-        raise ConfigError("redis.password and redis.password_file: the URL holds a password too; give only one of them")
-    options: dict[str, Any] = {
-        "username": address.username or None,
-        "password": password or address.password or None,
-        "socket_timeout": config.timeout_s,
-        "socket_connect_timeout": config.timeout_s,
-        # Every server and Sentinel speaks version 2, and its replies have one shape in all versions of redis-py.
-        "protocol": 2,
-    }
-    return address, options | _tls_options(address, config)
-
-
-def _tls_options(address: RedisAddress, config: RedisConfig) -> dict[str, Any]:
-    files = {"ca_file": config.ca_file, "cert_file": config.cert_file, "key_file": config.key_file}
-    for name, path in files.items():
-        if path is not None and not address.tls:
-            raise ConfigError(f"redis.{name} is given, but redis.url does not ask for TLS; write rediss:// in it")
-        if path is not None:
-            _require_readable(name, path)
-    if not address.tls:
-        return {}
-    if config.key_file and not config.cert_file:
-        raise ConfigError("redis.key_file is given without redis.cert_file; name the certificate that it belongs to")
-    return {
-        "ssl": True,
-        "ssl_cert_reqs": "required",
-        "ssl_check_hostname": True,
-        "ssl_min_version": ssl.TLSVersion.TLSv1_2,
-        "ssl_ca_certs": str(config.ca_file) if config.ca_file else None,
-        "ssl_certfile": str(config.cert_file) if config.cert_file else None,
-        "ssl_keyfile": str(config.key_file) if config.key_file else None,
-    }
-
-
-def _require_readable(name: str, path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise ConfigError(f"redis.{name}: {path} cannot be read ({error.strerror or error})") from None
-
-
-def _sentinel_options(config: RedisConfig, options: dict[str, Any]) -> dict[str, Any]:
-    own = {"username": config.sentinel_username, "password": config.read_sentinel_password()}
-    return {name: value for name, value in options.items() if name not in own} | own
 
 
 def _try_transaction(client: Client, config: RedisConfig) -> None:

@@ -101,18 +101,27 @@ def _of_cameras(name: str, keys: Iterable[Any]) -> list[str]:
 def stream_lag(client: Client, stream: str) -> dict[str, int]:
     """How many entries of ``stream`` each consumer group has not acknowledged: unread ones and those in hand.
 
-    Before Redis 7 up to 1000 unread entries are counted; a stream that does not exist has no groups.
+    With ``{camera_id}`` in ``stream``, it is the sum over the streams of all cameras. Before Redis 7 up to 1000 unread
+    entries of a stream are counted; a stream that does not exist has no groups.
 
     Raises:
-        RedisError, OSError: Redis does not answer, or the key holds no stream.
+        RedisError, OSError: Redis does not answer, or a key holds no stream.
     """
+    lags: dict[str, int] = {}
+    for key in stream_keys(client, stream):
+        for group in _groups(client, key):
+            name = text(group["name"])
+            lags[name] = lags.get(name, 0) + group["pending"] + _unread(client, key, group)
+    return lags
+
+
+def _groups(client: Client, stream: str) -> list[dict[str, Any]]:
     try:
-        groups = client.xinfo_groups(stream)
+        return client.xinfo_groups(stream)
     except ResponseError as error:
         if "no such key" in str(error):
-            return {}
+            return []
         raise
-    return {text(group["name"]): group["pending"] + _unread(client, stream, group) for group in groups}
 
 
 def _unread(client: Client, stream: str, group: dict[str, Any]) -> int:
