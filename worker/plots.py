@@ -1,5 +1,6 @@
 """Curves as PNG files."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -147,6 +148,8 @@ def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Any]:
 def _save(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=_DPI)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font has not: boxes
+            figure.savefig(path, format="png", dpi=_DPI)
     except OSError as error:
         raise SinkError(f"cannot write plot {path}: {error.strerror or error}") from None
