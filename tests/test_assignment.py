@@ -1,5 +1,6 @@
 """How a worker follows what the leases tell it, on a real Redis."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 import pytest
 import redis
 
-from tests.conftest import RedisServer
+from tests.conftest import REPOSITORY, RedisServer
 from tests.fleet_clock import FleetClock, use_clock
 from worker.assignment import Assignment
 from worker.camera_registry import CameraRegistry, Definition
 from worker.capacity import Capacity
 from worker.config import CameraConfig, Config, FleetConfig
 from worker.metrics import PrometheusObserver
+from worker.redis_client import connect
 
 LEASE_S = 0.6
 FLEET = FleetConfig(lease_s=LEASE_S, max_cameras=8)
@@ -238,6 +240,28 @@ def test_cameras_are_read_on_while_redis_is_away_and_an_empty_redis_learns_every
         assert reader.assignment.owned == owned
         assert reader.lost == []
         reader.assignment.close()
+
+
+def test_the_permissions_in_the_guide_are_enough(
+    redis_server: RedisServer,
+) -> None:
+    guide = (REPOSITORY / "docs" / "fleet.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"^ACL SETUSER (fleet .*)$", guide, re.MULTILINE)
+    with redis.Redis.from_url(redis_server.url) as admin:
+        admin.execute_command("ACL", "SETUSER", *line.split())
+    url = redis_server.url.replace("redis://", "redis://fleet:PASSWORD@")
+    client = connect(Config(redis={"url": url, "stream": "{facestream}:none"}).redis)  # type: ignore[arg-type]
+    registry = CameraRegistry(client, FLEET)
+    for camera_id in ("c0", "c1"):
+        registry.add(camera(camera_id))
+    registry.pause("c1")
+    registry.remove("c1")
+    reader = Reader(client, "reader")
+    reader.assignment.start()
+    reader.until(lambda: reader.sources)
+    reader.assignment.close()
+    assert reader.assignment.error == ""
+    assert [row.owner for row in registry.cameras()] == [""]
 
 
 def test_a_stop_without_redis_is_a_stop(redis_server: RedisServer) -> None:
