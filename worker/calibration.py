@@ -261,7 +261,9 @@ def _shortage(scores: FalseMatchScores, target: float, of_people: float, of_pair
     else:
         fraction = wanted / (of_people + of_pairs)
     people = math.ceil(scores.people / fraction)
+    rate = f"a false-match rate of {target:g}"
     if scores.of_strangers:
+        rate = f"that no more than {target:g} of the strangers match somebody"
         have, need = f"{scores.people} strangers", f"about {people:,} strangers"
     elif scores.everybody:
         have = f"{scores.people:,} people ({scores.pairs_of_people:,} pairs of people)"
@@ -270,6 +272,6 @@ def _shortage(scores: FalseMatchScores, target: float, of_people: float, of_pair
         have = f"{len(scores.shares):,} pairs of different people"
         need = f"about {math.ceil(len(scores.shares) / fraction):,} pairs of different people"
     return (
-        f"the data cannot support a false-match rate of {target:g}: {have} are given, {need} are needed "
+        f"the data cannot support {rate}: {have} are given, {need} are needed "
         f"(three false matches in independent comparisons); give more, or a higher target"
     )

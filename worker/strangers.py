@@ -136,8 +136,11 @@ def _kinds(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if not path.exists():
             raise SourceError(f"no video, photo or folder at {path}")
+        if path.is_file():
+            # Recorders name their files as they like; what cannot be decoded is told when it is opened.
+            (photos if path.suffix.lower() in SUFFIXES - {".gif"} else videos).append(path)
+            continue
         files = sorted(Path(root, name) for root, _, names in os.walk(path, followlinks=True) for name in names)
-        files = files if path.is_dir() else [path]
         found_videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
         found_photos = [file for file in files if file.suffix.lower() in SUFFIXES]
         if not found_videos and not found_photos:
