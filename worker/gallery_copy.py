@@ -196,7 +196,8 @@ def merged(one: Copy, other: Copy) -> Copy:
     for source in (second.contains, *({copy.incarnation: copy.state.version} for copy in (first, second))):
         for incarnation, version in source.items():
             contains[incarnation] = max(version, contains.get(incarnation, 0))
-    return Copy(replace(state, version=first.state.version + 1), new_id(), new_id(), contains=contains, removed=removed)
+    state = replace(state, version=first.state.version + 1)
+    return Copy(state, new_id(), new_id(), contains=contains, removed=removed | twins)
 
 
 def restored(copy: Copy) -> Copy:
