@@ -696,3 +696,27 @@ def test_the_client_is_imported_without_networks_and_video() -> None:
     heavy = {"tensorflow", "keras", "cv2", "av", "faiss", "openvino", "scipy", "sklearn", "prometheus_client", "httpx"}
     assert not modules & heavy
     assert "redis" in modules
+
+
+# The guide
+
+
+def test_the_program_of_the_guide_runs(redis_url: str, admin: redis.Redis) -> None:
+    guide = (REPOSITORY / "docs" / "consuming.md").read_text()
+    program = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)[0]
+    assert len(program.strip().splitlines()) <= 10
+    add(
+        admin,
+        make_event(0, type="started", identity_name="Eileen Collins"),
+        make_event(1, type="updated", identity_name="Eileen Collins"),
+        make_event(2, type="ended", identity_name=""),
+    )
+    program = program.replace("redis://localhost:6379/0", redis_url)
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(2)]
+        eventually(lambda: pending(admin, "greeter") == 0)
+        process.kill()
+    assert said == ["door: good morning, Eileen Collins\n", "door: somebody has left\n"]
