@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from tests.conftest import RedisServer
 from tests.test_gallery import DIGEST, DIMENSION, MODEL, probe, sample, vector
 from worker import gallery_scripts, shared_store
+from worker.config import load_config
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
 from worker.galleries import create_gallery, gallery_exists, label_of, open_gallery
 from worker.gallery import Gallery, NewSample
@@ -205,6 +206,13 @@ def test_a_password_is_never_shown(url: str, redis_url: str) -> None:
             assert "s3cret" not in f"{caught.value} {made.label}"
         finally:
             client.execute_command("ACL", "DELUSER", "worker")
+
+
+def test_a_shown_configuration_hides_the_password() -> None:
+    secret = "redis://:s3cret-word@h/0?gallery=g"
+    config = load_config(None, {"gallery": secret, "shadow_gallery": secret})
+    assert config.gallery == secret
+    assert "s3cret" not in config.model_dump_json()
 
 
 def test_a_change_whose_reply_was_lost_is_made_once(

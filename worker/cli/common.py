@@ -109,8 +109,8 @@ def open_embedder(model: str, models_dir: Path | None, engine: str = "auto", pre
     )
 
 
-def open_gallery(path: str) -> Any:
-    """The gallery in a folder or in Redis, connected to as the environment says.
+def open_gallery(path: str, redis: Any = None) -> Any:
+    """The gallery in a folder or in Redis, connected to as ``redis`` or, without it, the environment says.
 
     Raises:
         ConfigError: a URL that is none of a gallery.
@@ -119,7 +119,7 @@ def open_gallery(path: str) -> Any:
     from worker import galleries
     from worker.config import load_config
 
-    return galleries.open_gallery(path, redis=load_config(None, {}).redis)
+    return galleries.open_gallery(path, redis=redis or load_config(None, {}).redis)
 
 
 def open_crops(gallery: Any) -> Any:

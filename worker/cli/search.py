@@ -63,7 +63,7 @@ def search(
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
     config_ = settings(config, gallery, state_dir)
     with open_past(config_) as history:
-        opened = _open_gallery(config_.gallery)
+        opened = None if config_.gallery is None else open_gallery(config_.gallery, config_.redis)
         made_with = opened.model_id if opened else history.newest_model()
         embedder = open_embedder(model or made_with or DEFAULT_MODEL_ID, models_dir or config_.models_dir, engine)
         if opened:
@@ -93,10 +93,6 @@ def search(
     if not json_output:
         typer.echo(f"{len(found)} sightings at cosine {threshold:.3f} or more")
     return 0
-
-
-def _open_gallery(path: str | None) -> Any:
-    return open_gallery(path) if path is not None else None
 
 
 def _embed(photo: Path, detector: Any, embedder: Any) -> Any:

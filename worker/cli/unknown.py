@@ -93,7 +93,7 @@ def enroll(
         history.unknown(who)
         # Before anything is changed: without Redis, the past could not be corrected.
         client = connect(config_.redis)
-        named = enroll_unknown(who, name, history, open_gallery(config_.gallery))
+        named = enroll_unknown(who, name, history, open_gallery(config_.gallery, config_.redis))
         publisher = Publisher(client, config_.redis)
         refused = sum(not publisher.publish(event) for event in named.corrections)
         if lost := refused + publisher.close():
