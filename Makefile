@@ -48,6 +48,11 @@ fault: $(VENV)/.test system-parts  ## the tests that break Redis, cameras and wo
 bench: $(VENV)/.bench  ## this machine's speed beside the peers; JSON=FILE names the result
 	$(VENV)/bin/facestream bench --save $(JSON) $(if $(BENCH_DATA),--data $(BENCH_DATA)) $(BENCH_ARGS)
 
+.PHONY: docs
+docs: $(VENV)/.test  ## the documentation, as HTML in build/docs; a broken link is an error
+	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
+
 .PHONY: venv
 venv: $(VENV)/.test  ## the virtual environment for development
 
@@ -55,7 +60,9 @@ venv: $(VENV)/.test  ## the virtual environment for development
 lock: $(VENV)/.uv  ## resolve the pinned requirements anew
 	$(COMPILE) --extra dlib pyproject.toml -o requirements.txt
 	$(COMPILE) --extra test -c requirements.txt pyproject.toml -o requirements-test.txt
+	$(COMPILE) --extra gpu --extra dlib -c requirements.txt pyproject.toml -o requirements-gpu.txt
 	echo 'uv' | $(COMPILE) - -o requirements-uv.txt
+	echo 'hatchling' | $(COMPILE) -c requirements-test.txt - -o requirements-build.txt
 
 .PHONY: clean
 clean:  ## remove what the other targets made
