@@ -166,6 +166,30 @@ def test_streams_of_cameras_are_found_also_those_that_come_later(
         assert sorted(rest(consumer)) == [0, 2, 9]
 
 
+@pytest.mark.parametrize("name", [None, "me"])
+def test_what_was_fetched_and_not_begun_is_there_for_others_at_once_and_counts_as_no_delivery(
+    redis_url: str, admin: redis.Redis, name: str | None
+) -> None:
+    add(admin, *[make_event(i) for i in range(4)])
+    with Consumer(redis_url, group="g", consumer=name, take_over_after_s=60) as consumer:
+        assert take(consumer, 1) == [0]
+    with Consumer(redis_url, group="g", take_over_after_s=60) as other:
+        deliveries = [delivery for delivery in (other.poll(0) for _ in range(3)) if delivery]
+        assert [(ordinal(delivery), delivery.deliveries) for delivery in deliveries] == [(1, 1), (2, 1), (3, 1)]
+
+
+def test_what_an_anonymous_consumer_could_not_finish_is_there_for_others_at_once(
+    redis_url: str, admin: redis.Redis
+) -> None:
+    add(admin, make_event(0))
+    with pytest.raises(RuntimeError, match="broken"):
+        consume_and_break(Consumer(redis_url, group="g", take_over_after_s=60))
+    with Consumer(redis_url, group="g", take_over_after_s=60) as other:
+        delivery = other.poll(0)
+        assert delivery is not None
+        assert delivery.deliveries == 2
+
+
 def test_an_anonymous_consumer_leaves_nothing_behind(redis_url: str, admin: redis.Redis) -> None:
     add(admin, make_event(0), make_event(1))
     with Consumer(redis_url, group="g") as consumer:

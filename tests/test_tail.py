@@ -7,6 +7,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from tests.command_line import facestream
 from tests.conftest import RedisServer
 from tests.sample_events import make_event
 from worker.config import RedisConfig
@@ -203,3 +204,37 @@ def test_what_waiting_cannot_mend_ends_the_reader(client: redis.Redis, start: st
     client.set("text", "x")
     with pytest.raises(SinkError, match=message):
         list(read_events(client, key, start=start))
+
+
+def test_the_streams_of_all_cameras_are_followed_also_those_that_come_later(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.tail._FIND_EVERY_S", 0.02)
+
+    def write(camera: str, *ordinals: int) -> None:
+        for i in ordinals:
+            client.xadd(f"events:{camera}", {**encode(make_event(i, camera_id=camera))})
+
+    write("a", 0)
+    write("b", 1)
+    client.xadd("events:", {**encode(make_event(7))})
+    assert sorted(seconds(read_events(client, "events:{camera_id}", start="0", follow=False))) == [0, 1]
+    new_ones = read_events(client, "events:{camera_id}", block_s=0.05)
+    first = threading.Timer(0.2, write, ["b", 2])
+    first.start()
+    assert seconds(new_ones, 1) == [2]
+    write("c", 3, 4)
+    assert seconds(new_ones, 2) == [3, 4]
+    first.join()
+
+
+def test_the_command_as_a_consumer_prints_each_event_once_for_its_group(redis_url: str, client: redis.Redis) -> None:
+    add(client, 0, 1, 0, 2)
+    tail = ("tail", "--redis", redis_url, "--group", "shift", "--from", "0", "--no-follow")
+    two = facestream(*tail, "--json", "--count", "2")
+    assert [document["pts_s"] for document in two.documents] == ["0", "1"]
+    table = facestream(*tail, "--consumer", "me").stdout.splitlines()
+    assert len(table) == 2
+    assert "Zoë Ångström" in table[1]
+    assert client.xpending(STREAM, "shift")["pending"] == 0
+    assert "give --group as well" in facestream("tail", "--consumer", "me").only_error(2)

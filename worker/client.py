@@ -114,9 +114,8 @@ class Consumer(ConsumerBase):
         self._stop.set()
 
     def close(self) -> None:
-        """Give up the connection. What was fetched and not acknowledged is taken over by other consumers."""
-        if self._anonymous:
-            self._drive(self._consuming.leave())
+        """Hand back what was fetched and not begun, and give up the connection."""
+        self._drive(self._consuming.leave(for_good=self._anonymous))
         self._client.close()
 
     def _drive(self, steps: Steps[_T]) -> _T:

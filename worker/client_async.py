@@ -95,8 +95,7 @@ class AsyncConsumer(ConsumerBase):
 
     async def close(self) -> None:
         """See :meth:`worker.client.Consumer.close`."""
-        if self._anonymous:
-            await self._drive(self._consuming.leave())
+        await self._drive(self._consuming.leave(for_good=self._anonymous))
         await close_async(self._client)
 
     async def _drive(self, steps: Steps[_T]) -> _T:

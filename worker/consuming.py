@@ -25,13 +25,14 @@ from worker.group_memory import ConsumerSettings, GroupMemory, is_lost_group
 from worker.logs import get_logger
 from worker.redis_client import longest_block_s
 from worker.redis_errors import explain, is_final
-from worker.redis_steps import Pause, Split, Steps, Transaction, call, pending_entries, text
+from worker.redis_steps import Call, Pause, Split, Steps, Transaction, call, pending_entries, text
 from worker.streams import StreamNames
 from worker.types import Event
 
 _DEAD_LETTERS: Final = 10_000
 _PENDING_AT_ONCE: Final = 100
 _SWEEP_S: Final = 0.2
+_HANDED_BACK: Final = "handed-back"
 _TAKE_OVER_CHECKS: Final = 4
 
 _log = get_logger(__name__)
@@ -43,6 +44,7 @@ class _Entry:
     stream: str
     entry_id: str
     fields: Mapping[bytes, bytes]
+    fresh: bool = False
 
 
 class Consuming:
@@ -116,15 +118,35 @@ class Consuming:
         entry = _Entry(delivery.stream, delivery.entry_id, delivery.fields)
         yield from self._bury(entry, reason, delivery.deliveries, delivery.event.event_id)
 
-    def leave(self) -> Steps[None]:
-        """Take this consumer, of which nobody will hear again, out of the groups in which it holds nothing."""
+    def leave(self, *, for_good: bool) -> Steps[None]:
+        """Hand back what was fetched and not begun, as if it had never been handed out: others need not wait for it.
+
+        ``for_good``: nobody will come back under this name, so hand back everything, and remove the consumer.
+        """
         for stream in sorted(self._names.ready):
+            fresh = [entry.entry_id for entry in self._queue if entry.stream == stream and entry.fresh]
             try:
-                pending = yield self._memory.pending(stream, "-", "+", 1, consumername=self._settings.consumer)
-                if not pending:
-                    yield call("xgroup_delconsumer", stream, self._settings.group, self._settings.consumer)
+                if fresh:
+                    yield self._hand_back(stream, fresh, retrycount=0)
+                if for_good:
+                    yield from self._remove(stream)
             except (RedisError, OSError):
+                # Others take over in due time.
                 return
+
+    def _remove(self, stream: str) -> Steps[None]:
+        pending = yield self._memory.pending(stream, "-", "+", _PENDING_AT_ONCE, consumername=self._settings.consumer)
+        entries = pending_entries(pending)
+        if entries:
+            yield self._hand_back(stream, [entry.entry_id for entry in entries])
+        if len(entries) < _PENDING_AT_ONCE:
+            yield call("xgroup_delconsumer", stream, self._settings.group, self._settings.consumer)
+
+    def _hand_back(self, stream: str, entry_ids: list[str], **options: Any) -> Call:
+        idle_ms = int(1000 * self._settings.take_over_after_s)
+        return call(
+            "xclaim", stream, self._settings.group, _HANDED_BACK, 0, entry_ids, idle=idle_ms, justid=True, **options
+        )
 
     def _fetch(self, wait_s: float) -> Steps[None]:
         for stream in (yield from self._names.refresh()):
@@ -147,7 +169,7 @@ class Consuming:
                 block=max(1, int(1000 * self._wait_s(wait_s))) if may_block else None,
             )
             for stream, entries in answer or ():
-                self._queue.extend(_Entry(text(stream), text(entry_id), fields) for entry_id, fields in entries)
+                self._queue.extend(_Entry(text(stream), text(entry_id), fields, True) for entry_id, fields in entries)
         if not self._queue and len(groups) != 1:
             # Nobody can wait for the streams of several slots at once.
             yield Pause(min(_SWEEP_S, self._wait_s(wait_s)))
