@@ -42,7 +42,11 @@ format: $(VENV)/.test  ## rewrite the code in the project's style
 
 .PHONY: fault
 fault: $(VENV)/.test system-parts  ## the tests that break Redis, cameras and workers on purpose
-	$(PY) -m pytest tests/fault $(PYTEST_ARGS)
+	$(PY) -m pytest tests/fault --fault-rounds 50 --outage-s 60 $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.test system-parts  ## half an hour of four cameras: nothing may grow
+	$(PY) -m pytest tests/fault/test_soak.py --soak-s 1800 $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.bench  ## this machine's speed beside the peers; JSON=FILE names the result
