@@ -202,6 +202,16 @@ def test_a_gallery_of_many_needs_a_higher_threshold_for_the_same_alarms() -> Non
     assert many.threshold.target == pytest.approx(1 - 0.9 ** (1 / 20))
 
 
+def test_a_refusal_names_the_rate_that_was_asked_for() -> None:
+    scores = everybody_with_everybody(*draw_faces(np.random.default_rng(6), 30, 1), 0.001)
+    with pytest.raises(UnsupportedTargetError, match=r"0\.000201 \(from a target fpir of 0\.01 and 50 enrolled"):
+        weigh("people", scores, Target.of_strangers(0.01, 50))
+    with pytest.raises(UnsupportedTargetError, match=r"rate of 0\.001: 30 people"):
+        weigh("people", scores, Target.of_comparisons(0.001, 50))
+    with pytest.raises(UnsupportedTargetError, match=r"0\.0488 of the .* \(from a target fmr of 0\.001 and 50"):
+        weigh("strangers", strangers([0.1] * 10), Target.of_comparisons(0.001, 50))
+
+
 def test_missed_people_are_rated_by_person() -> None:
     vectors = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [1, 0]], np.float32)
     similarities, people = same_person_similarities(vectors, np.array([0, 0, 0, 1, 1]))

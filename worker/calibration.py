@@ -67,14 +67,21 @@ class Target:
     fmr: float
     fpir: float
     samples: int
+    asked: Literal["fmr", "fpir"]
 
     @classmethod
     def of_comparisons(cls, fmr: float, samples: int) -> "Target":
-        return cls(fmr, one_to_many(fmr, samples), samples)
+        return cls(fmr, one_to_many(fmr, samples), samples, "fmr")
 
     @classmethod
     def of_strangers(cls, fpir: float, samples: int) -> "Target":
-        return cls(one_to_one(fpir, max(samples, 1)), fpir, samples)
+        return cls(one_to_one(fpir, max(samples, 1)), fpir, samples, "fpir")
+
+    def origin(self, rate: Literal["fmr", "fpir"]) -> str:
+        """Where ``rate`` comes from, in words, empty where it is what was asked for."""
+        if rate == self.asked:
+            return ""
+        return f" (from a target {self.asked} of {getattr(self, self.asked):g} and {self.samples} enrolled faces)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +99,9 @@ class Evidence:
     strangers: FalseMatchScores | None = None
 
 
-def find_threshold(scores: FalseMatchScores, target: float) -> Threshold:
-    """The threshold at which ``scores`` have a false-match rate of ``target``.
+def find_threshold(scores: FalseMatchScores, target: float, *, origin: str = "") -> Threshold:
+    """The threshold at which ``scores`` have a false-match rate of ``target``; ``origin`` says in words where that
+    target comes from, for a refusal.
 
     Raises:
         UnsupportedTargetError: the data are worth fewer than 3 / ``target`` independent comparisons; the message
@@ -108,7 +116,7 @@ def find_threshold(scores: FalseMatchScores, target: float) -> Threshold:
     of_people, of_pairs = scores.spread_at(value)
     trials = min(effective_count(rate, of_people + of_pairs), float(scores.pairs_of_people))
     if not rate or trials * target < RULE_OF_THREE:
-        raise UnsupportedTargetError(_shortage(scores, target, of_people, of_pairs))
+        raise UnsupportedTargetError(_shortage(scores, target, origin, of_people, of_pairs))
     confidence = rate_interval(rate, trials)
     return Threshold(
         value=value,
@@ -176,7 +184,9 @@ def weigh(
     Raises:
         UnsupportedTargetError: the data cannot support the target.
     """
-    threshold = find_threshold(scores, target.fpir if scores.of_strangers else target.fmr)
+    kind: Literal["fmr", "fpir"] = "fpir" if scores.of_strangers else "fmr"
+    wanted = target.fpir if scores.of_strangers else target.fmr
+    threshold = find_threshold(scores, wanted, origin=target.origin(kind))
     return Evidence(source, scores, threshold, same or (np.empty(0), np.empty(0, np.int64)), strangers)
 
 
@@ -248,7 +258,7 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _shortage(scores: FalseMatchScores, target: float, of_people: float, of_pairs: float) -> str:
+def _shortage(scores: FalseMatchScores, target: float, origin: str, of_people: float, of_pairs: float) -> str:
     """What the data lack, from how their sampling error falls with more people."""
     wanted = target**2 * (1 - target) / RULE_OF_THREE
     of_pairs = max(of_pairs, target * (1 - target) / scores.pairs_of_people) if not scores.of_strangers else 0.0
@@ -261,9 +271,9 @@ def _shortage(scores: FalseMatchScores, target: float, of_people: float, of_pair
     else:
         fraction = wanted / (of_people + of_pairs)
     people = math.ceil(scores.people / fraction)
-    rate = f"a false-match rate of {target:g}"
+    rate = f"a false-match rate of {target:.3g}"
     if scores.of_strangers:
-        rate = f"that no more than {target:g} of the strangers match somebody"
+        rate = f"that no more than {target:.3g} of the strangers match somebody"
         have, need = f"{scores.people} strangers", f"about {people:,} strangers"
     elif scores.everybody:
         have = f"{scores.people:,} people ({scores.pairs_of_people:,} pairs of people)"
@@ -272,6 +282,6 @@ def _shortage(scores: FalseMatchScores, target: float, of_people: float, of_pair
         have = f"{len(scores.shares):,} pairs of different people"
         need = f"about {math.ceil(len(scores.shares) / fraction):,} pairs of different people"
     return (
-        f"the data cannot support {rate}: {have} are given, {need} are needed "
+        f"the data cannot support {rate}{origin}: {have} are given, {need} are needed "
         f"(three false matches in independent comparisons); give more, or a higher target"
     )
