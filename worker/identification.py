@@ -15,9 +15,14 @@ from worker.types import Detections, Embeddings, Image, Match
 def embed_faces(
     image: Image, detector: FaceDetector, embedder: FaceEmbedder, min_score: float = 0.9
 ) -> tuple[Detections, Embeddings]:
-    """All faces of a photo with a detection score of at least ``min_score``, and their embeddings."""
+    """All faces of a photo with a detection score of at least ``min_score``, and their embeddings.
+
+    Where there is none, the best of the others: a photo is more likely to show somebody than not, and enrolment takes
+    such a face too.
+    """
     (found,) = detector.detect([image])
-    found = found.take(found.scores >= min_score)
+    sure = found.scores >= min_score
+    found = found.take(sure) if sure.any() else found.take(np.arange(len(found))[:1])
     return found, embedder.embed(embedder.align(image, found))
 
 

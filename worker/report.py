@@ -60,7 +60,8 @@ class Finding:
     def caption(self) -> str:
         if self.reason:
             return self.reason.replace("_", " ")
-        return f"{'same person' if self.same else 'different'} {self.similarity:.2f}"
+        similarity = round(self.similarity, 2) + 0.0  # no minus before a zero
+        return f"{'same person' if self.same else 'different'} {similarity:.2f}"
 
 
 class Comparison:
