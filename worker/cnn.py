@@ -159,7 +159,7 @@ class Run:
         resumed_at = Epoch(**self._progress.history[-1]) if self._progress.history else None
         if self._progress.stage == "trial":
             self._trial()
-        epochs = max(_LEAST_EPOCHS, self._progress.best_epoch + 1)
+        epochs = min(self._settings.epochs, max(_LEAST_EPOCHS, self._progress.best_epoch + 1))
         network = self._network(int(self._people.max()) + 1, epochs)
         for number in range(self._progress.done, epochs):
             loss = network.epoch(number, self._images, self._people)

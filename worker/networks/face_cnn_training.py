@@ -20,6 +20,8 @@ SCALE: Final = 16.0
 """Of cosines before the softmax: high enough for probabilities near 1, low enough to keep learning."""
 MARGIN: Final = 0.2
 _BATCH: Final = 32
+_LEAST_PICTURES: Final = 128
+"""In an epoch: of few photos each is shown several times, changed in other ways."""
 _LEARNING_RATE: Final = 2e-3
 _LEAST_RATE: Final = 0.02
 _WARM_UP: Final = 3
@@ -47,9 +49,10 @@ class Training:
         self._model.optimizer.build(self._model.trainable_variables)
 
     def epoch(self, number: int, images: Pixels, labels: NDArray[np.int64]) -> float:
-        """Trains on every image (n, side, side) once, changed at random; returns the mean loss."""
+        """Trains on every image (n, side, side), changed at random; returns the mean loss."""
         random = np.random.default_rng((self._seed, number))
-        order = random.permutation(len(images))
+        times = -(-_LEAST_PICTURES // len(images))
+        order = np.concatenate([random.permutation(len(images)) for _ in range(times)])
         self._model.optimizer.learning_rate = self._rate(number)
         losses, weights = [], []
         for rows in np.array_split(order, max(1, round(len(order) / _BATCH))):
