@@ -70,7 +70,11 @@ class Outbox:
         self._unlogged_drops: Counter[str] = Counter()
         self._closed = False
         if path is not None:
-            self._try(lambda: self._open(path, check=True))
+            try:
+                self._try(lambda: self._open(path, check=True))
+            except SinkError:
+                self.close()
+                raise
 
     def __len__(self) -> int:
         return len(self._disk or ()) + len(self._memory)
