@@ -34,6 +34,7 @@ def used() -> PrometheusObserver:
     observer.event_latency("door", 0.25)
     observer.sink_up(True)
     observer.gallery_size(people=10, samples=30, version=4)
+    observer.gallery_current()
     observer.source_state("door", "streaming")
     observer.lease_gained("door", 1_700_000_000_123)
     observer.lease_lost("rebalanced")
