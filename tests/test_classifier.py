@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker import svm
-from worker.classifier import Classifier, Head, identity_id_of, write_classifier
+from worker.classifier import Classifier, identity_id_of
+from worker.classifier_store import Head, write_classifier
 from worker.config import RecognitionConfig
 from worker.errors import GalleryError
 from worker.matching import decide

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from worker.classifier import Head
+from worker.classifier_store import Head
 from worker.errors import ModelError
 from worker.rejection import Answers
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.classifier import Head
+from worker.classifier_store import Head
 from worker.rejection import Answers
 
 LEAST_PHOTOS: Final = 2

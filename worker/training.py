@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker import alignment, cnn, svm
-from worker.classifier import Classifier, write_classifier
+from worker.classifier import Classifier
+from worker.classifier_store import write_classifier
 from worker.dataset import DataSet, FacesFrom, Photo, cut_faces, require_photos
 from worker.detection import FaceDetector
 from worker.embedding import FaceEmbedder

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from worker.classifier import DESCRIPTION_FILE
+from worker.classifier_store import DESCRIPTION_FILE
 from worker.cnn import CHECKPOINT_FILE
 from worker.dataset import Photo
 from worker.errors import GalleryError, SinkError
