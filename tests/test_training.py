@@ -414,9 +414,17 @@ def killed_and_resumed(orl: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def machine(orl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(test_data: Path) -> dict[str, str]:
+    return {"FACESTREAM_MODELS_DIR": str(test_data / "models")}
+
+
+@pytest.fixture(scope="module")
+def machine(orl: Path, models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained") / "svm"
-    done = facestream("train", "svm", "--data", orl / "train", "--model", RETAIL, "--output", output, "--json")
+    done = facestream(
+        "train", "svm", "--data", orl / "train", "--model", RETAIL, "--output", output, "--json", **models
+    )  # fmt: skip
+    assert done.code == 0, done.stderr
     assert done.documents[0]["cross_validation"]["accuracy"] >= 0.9
     return output
 
@@ -441,9 +449,9 @@ def test_a_training_that_was_killed_is_finished_by_resuming_it(killed_and_resume
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_identify_names_people_by_either_classifier(trained: Path, orl: Path) -> None:
-    done = facestream("identify", "--classifier", trained, orl / "probes", "--json")
-    assert done.code == 0
+def test_identify_names_people_by_either_classifier(trained: Path, orl: Path, models: dict[str, str]) -> None:
+    done = facestream("identify", "--classifier", trained, orl / "probes", "--json", **models)
+    assert done.code == 0, done.stderr
     known = [face for face in done.documents if Path(face["path"]).parent.name != "s5"]
     named = [face for face in known if face["identity_name"] == Path(face["path"]).parent.name]
     assert len(known) >= 11
@@ -457,10 +465,12 @@ def test_identify_names_people_by_either_classifier(trained: Path, orl: Path) ->
 @pytest.mark.data
 @pytest.mark.redis
 @pytest.mark.slow
-def test_run_publishes_the_same_events_by_either_classifier(trained: Path, orl: Path, redis_url: str) -> None:
+def test_run_publishes_the_same_events_by_either_classifier(
+    trained: Path, orl: Path, redis_url: str, models: dict[str, str]
+) -> None:
     done = facestream(
         "run", "--source", orl / "probes" / "s2", "--classifier", trained, "--redis", redis_url, "--json",
-        "--metrics-port", 0,
+        "--metrics-port", 0, **models,
     )  # fmt: skip
     assert done.code == 0, done.stderr
     events = [document for document in done.documents if "summary" not in document]
