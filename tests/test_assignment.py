@@ -12,6 +12,7 @@ import redis
 from tests.conftest import REPOSITORY, RedisServer
 from tests.fleet_clock import FleetClock, use_clock
 from tests.redis_servers import Server, cluster, cluster_url, redis_binary, running, valkey_binary
+from tests.test_lease_model import Wire
 from worker.assignment import Assignment
 from worker.camera_registry import CameraRegistry, Definition
 from worker.capacity import Capacity
@@ -121,6 +122,29 @@ def test_a_superseded_worker_learns_it_at_its_next_beat(
     assert sorted(stopped.lost) == [("c0", "superseded"), ("c1", "superseded")]
     assert stopped.assignment.owned == {}
     assert stopped.metric("leases_lost_total", reason="superseded") == 2
+
+
+def test_who_was_cut_off_itself_takes_nothing_over_for_a_lease(
+    client: redis.Redis, registry: CameraRegistry, clock: FleetClock
+) -> None:
+    wire = Wire(client)
+    dead, cut, draining = Reader(client, "dead"), Reader(wire, "cut"), Reader(client, "draining")  # type: ignore[arg-type]
+    draining.assignment.drain()
+    dead.beat()
+    cut.beat()
+    wire.cut = True
+    for _ in range(6):
+        clock.advance(LEASE_S / 3)
+        cut.beat()
+        draining.beat()
+    wire.cut = False
+    taken = []
+    for _ in range(4):
+        cut.beat()
+        draining.beat()
+        taken.append(len(cut.sources))
+        clock.advance(LEASE_S / 3)
+    assert taken == [0, 0, 0, 2]
 
 
 @pytest.mark.parametrize(

@@ -410,6 +410,18 @@ def test_what_nobody_else_takes_is_claimed_beyond_the_share_and_stays(
     assert (len(small.held), len(large.held)) == (2, 8)
 
 
+def test_who_lacks_a_camera_goes_before_who_rounds_its_share_up(
+    registry: CameraRegistry, clock: FleetClock, worker: Callable[[str], Worker]
+) -> None:
+    add(registry, clock, 8)
+    rich, even, poor = worker("rich"), worker("even"), worker("poor")
+    rich.beat(at_once=4)
+    even.beat(at_once=2)
+    poor.beat(at_once=1)
+    assert even.beat().claimed == ()
+    assert len(poor.beat().claimed) == 1
+
+
 def test_before_that_it_waits_for_those_who_have_room(
     registry: CameraRegistry, clock: FleetClock, worker: Callable[[str], Worker]
 ) -> None:
