@@ -13,17 +13,21 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from tests.command_line import facestream
 from tests.conftest import REPOSITORY, RedisServer
 from tests.redis_servers import Server, eventually, running, valkey_binary
 from tests.sample_events import make_event
 from worker.client import AsyncConsumer, Consumer, Delivery
+from worker.config import RedisConfig
 from worker.dead_letters import dead_letters, put_back
 from worker.deliveries import Known, backoff_ms, decide, is_stale, reason_of
 from worker.errors import ConfigError, SinkError
 from worker.events import encode
 from worker.keys import event_stream
+from worker.lag import LagReporter
+from worker.metrics import PrometheusObserver
 from worker.redis_client import connect
 from worker.streams import stream_lag
 from worker.types import Event
@@ -609,6 +613,28 @@ def test_the_lag_of_a_group_counts_what_is_unread_and_what_is_in_hand(redis_url:
     with Consumer(redis_url, "events:{camera_id}", group="h", batch=1) as consumer, connect(consumer._config) as client:
         consumer.poll()
         assert stream_lag(client, "events:{camera_id}") == {"h": 4}
+
+
+def test_the_lag_of_each_group_is_a_metric_while_redis_answers(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.lag._EVERY_S", 0.05)
+    monkeypatch.setattr("worker.lag._BEAT_S", 0.01)
+    observer = PrometheusObserver()
+
+    def lag() -> float | None:
+        return observer.registry.get_sample_value("facestream_stream_lag_entries", {"group": "g"})
+
+    with redis.Redis.from_url(redis_server.url) as writer:
+        writer.xgroup_create(STREAM, "g", mkstream=True)
+        with connect(RedisConfig(url=SecretStr(redis_server.url))) as client:
+            reporter = LagReporter(client, STREAM, observer)
+            eventually(lambda: lag() == 0)
+            add(writer, make_event(0), make_event(1))
+            eventually(lambda: lag() == 2)
+            redis_server.stop()
+            eventually(lambda: lag() is None)
+            reporter.close()
 
 
 # The decision

@@ -33,6 +33,8 @@ def used() -> PrometheusObserver:
     observer.event_dropped("door", "buffer_full")
     observer.event_latency("door", 0.25)
     observer.sink_up(True)
+    observer.stream_lag({"gone": 9})
+    observer.stream_lag({"crm": 4})
     observer.gallery_size(people=10, samples=30, version=4)
     observer.gallery_current()
     observer.source_state("door", "streaming")
@@ -73,6 +75,8 @@ def test_what_stages_report_is_what_prometheus_reads(used: PrometheusObserver) -
     assert value(used, "event_latency_seconds_bucket", camera="door", le="0.2") == 0
     assert value(used, "event_latency_seconds_bucket", camera="door", le="0.3") == 1
     assert value(used, "sink_up") == 1
+    assert value(used, "stream_lag_entries", group="crm") == 4
+    assert value(used, "stream_lag_entries", group="gone") is None
     assert value(used, "gallery_people") == 10
     assert value(used, "gallery_samples") == 30
     assert value(used, "gallery_version") == 4

@@ -6,7 +6,7 @@ them. The hot loop holds no counters of its own.
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -83,6 +83,9 @@ class Observer:
 
     def sink_up(self, up: bool) -> None:
         """Whether Redis took, or would take, events when last tried."""
+
+    def stream_lag(self, lags: Mapping[str, int]) -> None:
+        """Entries that each consumer group has not acknowledged; a group that is not named is gone, or not known."""
 
     def gallery_size(self, people: int, samples: int, version: int) -> None:
         """The gallery that is searched now."""
@@ -190,6 +193,7 @@ class PrometheusObserver(Observer):
         self._outbox_oldest_s = self._gauge("outbox_oldest_seconds", "Age of the oldest of them")
         self._outbox_degraded = self._gauge("outbox_degraded", "1 if they wait in memory though they should be on disk")
         self._sink_up = self._gauge("sink_up", "1 if Redis took events when last tried, else 0")
+        self._stream_lag = self._gauge("stream_lag_entries", "Entries that a group has not acknowledged", "group")
         self._gallery_people = self._gauge("gallery_people", "People in the gallery that is searched")
         self._gallery_samples = self._gauge("gallery_samples", "Faces in the gallery that is searched")
         self._gallery_version = self._gauge("gallery_version", "Version of the gallery that is searched")
@@ -282,6 +286,11 @@ class PrometheusObserver(Observer):
 
     def sink_up(self, up: bool) -> None:
         self._sink_up.set(up)
+
+    def stream_lag(self, lags: Mapping[str, int]) -> None:
+        self._stream_lag.clear()
+        for group, entries in lags.items():
+            self._stream_lag.labels(group).set(entries)
 
     def gallery_size(self, people: int, samples: int, version: int) -> None:
         self._gallery_people.set(people)

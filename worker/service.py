@@ -22,6 +22,7 @@ from worker.errors import FacestreamError
 from worker.evidence import open_evidence
 from worker.fleet import FleetMember
 from worker.health import Health, HealthServer
+from worker.lag import LagReporter
 from worker.loading import load_detector_of, load_gallery_and_embedder, load_shadow, unknown_people
 from worker.logs import get_logger
 from worker.loop import Loop
@@ -161,7 +162,12 @@ class Service:
         board = StatusBoard(config.worker_id, observer, health, cameras, lambda: member.epochs if member else {})
         health.describe(lambda: board.status().document())
         started = time.monotonic()
-        with self._signals(), self._reloading(loop, health), self._reporting(redis_client, board, health):
+        with (
+            self._signals(),
+            self._reloading(loop, health),
+            self._reporting(redis_client, board, health),
+            closing(LagReporter(redis_client, config.redis.stream, observer, health.watch("lag", STUCK_AFTER_S))),
+        ):
             try:
                 if member:
                     member.start()
