@@ -359,7 +359,7 @@ def test_a_network_learns_people_from_whole_photos_and_embeds_them_as_any_model_
     data = read_data_set(_drawn(tmp_path / "data", 4, 7), train_per_person=5)
     trained = train_cnn(
         data, cast(FaceDetector, StandInDetector()), tmp_path / "out", load, faces="whole",
-        settings=cnn.Settings(epochs=8, patience=8),
+        settings=cnn.Settings(epochs=12, patience=12),
     )  # fmt: skip
     assert trained.test is not None
     assert trained.test.report["accuracy"] >= 0.9  # by chance it would be 0.25
@@ -402,7 +402,7 @@ def orl(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def killed_and_resumed(orl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained") / "cnn"
-    arguments = ("train", "cnn", "--data", orl / "train", "--epochs", 12, "--output", output)
+    arguments = ("train", "cnn", "--data", orl / "train", "--epochs", 24, "--output", output)
     with running(*arguments) as command:
         command.until((output / "checkpoint.npz").exists)
         os.kill(command.process.pid, signal.SIGKILL)
