@@ -42,7 +42,7 @@ class Cameras:
         )
         small = _shrink(self.truth.clip, folder / "small.mp4")
         self._repeated = folder / "long.mp4"
-        repeat_clip(small, self._repeated, seconds)
+        self.fps = repeat_clip(small, self._repeated, seconds)
         self._length_s = _duration_s(small)
         self.ids = [f"camera-{number}" for number in range(count)]
         self._server = RtspServer({f"/{camera_id}": self._repeated for camera_id in self.ids}, live=True)

@@ -1,11 +1,13 @@
 """Real workers, started and broken as the world would: killed, frozen, started again under their name."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from typing import Any, Final
 
 import redis
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.command_line import RETAIL
 from worker.camera_registry import CameraRegistry
@@ -64,6 +67,23 @@ class Worker:
         self.process.terminate()
         return self.process.wait(timeout_s)
 
+    @property
+    def port(self) -> int:
+        """That of its metrics, since it was started last."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if "metrics and health" in line]
+        return int(json.loads(lines[-1])["port"])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples that have these labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]
 
@@ -72,7 +92,15 @@ class Fleet:
     """Workers ``w0`` and so on, which share a Redis, a gallery and a folder for what outlives them."""
 
     def __init__(
-        self, folder: Path, redis_url: str, workers: int, *, gallery: Path | None, models_dir: Path, **settings: Any
+        self,
+        folder: Path,
+        redis_url: str,
+        workers: int,
+        *,
+        gallery: Path | None,
+        models_dir: Path,
+        worker_redis_url: str = "",
+        **settings: Any,
     ) -> None:
         self.redis_url = redis_url
         self.client = redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=5)
@@ -81,7 +109,7 @@ class Fleet:
         config.write_text(
             yaml.safe_dump(
                 {
-                    "redis": {"url": redis_url, "stream": STREAM, "timeout_s": 2.0},
+                    "redis": {"url": worker_redis_url or redis_url, "stream": STREAM, "timeout_s": 2.0},
                     "fleet": {"enabled": True, "lease_s": LEASE_S},
                     "gallery": str(gallery) if gallery else None,
                     "model": RETAIL,
@@ -94,6 +122,12 @@ class Fleet:
             )
         )
         self.workers = [self._worker(folder, config, f"w{number}") for number in range(workers)]
+
+    def read(self, camera_id: str) -> float:
+        """How many frames of the camera all workers together have read."""
+        return sum(
+            worker.metric("facestream_frames_read_total", camera=camera_id) for worker in self.workers if worker.alive
+        )
 
     def _worker(self, folder: Path, config: Path, name: str) -> Worker:
         state = folder / "state" / name
