@@ -28,9 +28,12 @@ from typing import Any
 import redis
 
 from tests.conftest import RedisServer
+from tests.sample_events import make_event
 from worker.assignment import Assignment
 from worker.camera_registry import PAGE, CameraRegistry, Definition, encode_camera
 from worker.config import CameraConfig, Config, FleetConfig
+from worker.events import encode
+from worker.fencing import Fenced, append_fenced
 from worker.metrics import Observer
 
 STOPPING_S = 0.1
@@ -40,6 +43,7 @@ QUIET_S = 5.0
 """So long without a camera changing hands is the end of a phase."""
 PHASE_S = 25.0
 THREADS = 4
+EVENTS = 5000
 
 
 @dataclass
@@ -225,6 +229,16 @@ class Fleet:
             "bytes": info["total_net_output_bytes"] + info["total_net_input_bytes"],
         }
 
+    def event_cost(self) -> tuple[float, float]:
+        """Microseconds inside Redis, and bytes kept, for each event of an owner."""
+        before, script = self._redis.info("memory")["used_memory"], self._redis.info("commandstats")["cmdstat_evalsha"]
+        for number in range(EVENTS):
+            event = make_event(number, camera_id=f"camera-{number % 100:05}", epoch=1_750_000_000_000)
+            entry = Fenced(event.camera_id, event.epoch, 0.1, encode(event))
+            append_fenced(self._redis, "facestream:events", [entry], max_events=EVENTS)
+        memory, after = self._redis.info("memory")["used_memory"], self._redis.info("commandstats")["cmdstat_evalsha"]
+        return (after["usec"] - script["usec"]) / EVENTS, (memory - before) / EVENTS
+
     def memory_mib(self) -> float:
         return float(self._redis.info("memory")["used_memory"]) / 2**20
 
@@ -288,6 +302,11 @@ def simulate(fleet: Fleet, workers: int, cameras: int, say: Callable[..., None])
     say("owned again after, s, p50 / p95 / max", quantiles(taken_over(gone, notes.gains)))
     say("cameras moved beyond those", len(notes.gains) - lost)
     say("cameras without an owner at the end", cameras - fleet.owned())
+    fleet.order("kill", workers)
+    time.sleep(0.5)
+    cost_us, size = fleet.event_cost()
+    say("for comparison: one event, us inside Redis", f"{cost_us:.0f}")
+    say("one event, bytes in the stream", f"{size:.0f}")
 
 
 @contextmanager
