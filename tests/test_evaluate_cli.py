@@ -209,6 +209,12 @@ def test_footage_of_strangers_calibrates_a_camera_and_an_enrolled_person_in_it_i
     gallery = Gallery.open(path)
     assert list(gallery.camera_thresholds) == ["door"]
     assert gallery.threshold is None
+    assert run_command_line(["calibrate", "--gallery", path, "--show"]) == 0
+    others, door = capsys.readouterr().out.splitlines()
+    assert others == "all other cameras: the model's threshold; not calibrated"
+    assert door.startswith(f"camera door: {gallery.camera_thresholds['door']:.4f} (by strangers, fpir ")
+    kept = run_json(capsys, "calibrate", "--gallery", path, "--show")
+    assert (kept["threshold"], kept["camera_thresholds"]) == (None, gallery.camera_thresholds)
 
 
 @pytest.mark.data

@@ -88,6 +88,20 @@ def test_known_footage_keeps_boxes_apart_in_the_picture_and_in_time(truth: Groun
         assert all(left[2] < right[0] for left, right in itertools.pairwise(here))
 
 
+@pytest.mark.data
+def test_known_footage_shows_people_whole_from_the_first_frame_of_their_visit(truth: GroundTruth) -> None:
+    with open_clip(truth.clip) as clip:
+        frames = [picture.astype(int) for picture in clip]
+    for visit in truth.visits:
+        first, last = min(visit.boxes), max(visit.boxes)
+        x1, y1, x2, y2 = (round(value) for value in visit.boxes[first])
+        before, at_once, soon = (frames[number][y1:y2, x1:x2] for number in (first - 1, first, first + 1))
+        assert np.abs(at_once - before).mean() > 2 * np.abs(soon - at_once).mean()
+        x1, y1, x2, y2 = (round(value) for value in visit.boxes[last])
+        late, end, after = (frames[number][y1:y2, x1:x2] for number in (last - 1, last, last + 1))
+        assert np.abs(after - end).mean() > 2 * np.abs(end - late).mean()
+
+
 def _orange_share(picture: np.ndarray) -> float:
     red, green, blue = (picture[::4, ::4, channel].astype(int) for channel in range(3))
     return float(((red - green > 60) & (red - blue > 90)).mean())

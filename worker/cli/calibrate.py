@@ -15,6 +15,7 @@ from worker.cli.common import (
     ModelName,
     ModelsDir,
     PrecisionName,
+    open_gallery,
     print_json,
     quiet_logs,
 )
@@ -66,6 +67,7 @@ def calibrate(
     engine: EngineName = "auto",
     precision: PrecisionName = "auto",
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write the curves as a PNG.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Only print the thresholds that the gallery keeps.")] = False,
     json_output: AsJson = False,
 ) -> int:
     """Find the threshold for a target false-match rate, with its confidence interval, and write it to the gallery.
@@ -73,6 +75,9 @@ def calibrate(
     A target that the data cannot support is refused.
     """
     quiet_logs()
+    if show:
+        _show(open_gallery(gallery), json_output)
+        return 0
     _check(target_fmr, target_fpir, pairs, images, people, strangers, camera)
     from worker.calibration import Evidence, Target, calibration_document
 
@@ -197,6 +202,26 @@ def _store(gallery: Any, result: dict[str, Any], camera: str | None) -> None:
         default = result["threshold"]
         calibration["default"] = result
     gallery.set_thresholds(default, cameras, calibration)
+
+
+def _show(gallery: Any, as_json: bool) -> None:
+    kept = {
+        "threshold": gallery.threshold,
+        "camera_thresholds": gallery.camera_thresholds,
+        "calibration": gallery.calibration,
+    }
+    if as_json:
+        print_json(kept)
+        return
+    documents = {"": gallery.calibration.get("default", {})} | gallery.calibration.get("cameras", {})
+    for camera, threshold in {"": gallery.threshold, **gallery.camera_thresholds}.items():
+        made = documents.get(camera, {})
+        which = f"camera {camera}" if camera else "all other cameras" if gallery.camera_thresholds else "all cameras"
+        if threshold is None:
+            typer.echo(f"{which}: the model's threshold; not calibrated")
+        else:
+            origin = f" (by {made['decided_by']}, fpir {made['fpir']:.3g}, {made['calibrated_at']})" if made else ""
+            typer.echo(f"{which}: {threshold:.4f}{origin}")
 
 
 def _plot(path: Path, evidence: list[Any], result: dict[str, Any]) -> None:
