@@ -65,6 +65,12 @@ def test_a_face_may_be_found_just_before_and_lost_just_after_its_visit() -> None
     assert judge(TRUTH, [event("s3", 3.0, "bo", LEFT)])["sightings_nowhere"] == 1
 
 
+def test_a_visit_without_a_sighting_is_missed_and_makes_the_others_no_fewer() -> None:
+    result = judge(TRUTH, [event("s1", 0.4, "ann", LEFT)])
+    assert (result["visits_seen"], result["sightings_per_visit"]) == (1, 1.0)
+    assert result["missed"] == ["bo"]
+
+
 def test_a_name_that_is_withdrawn_does_not_count() -> None:
     result = judge(TRUTH, [event("s2", 0.5, "ann", RIGHT), event("s2", 1.5, "", RIGHT)])
     assert result["precision"] is None
