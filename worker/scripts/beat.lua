@@ -103,11 +103,11 @@ local function claim(camera, since_ms)
 end
 
 local looked_at = ask.most_claims + #ask.refused
-if may_claim and available > 0 then
+if may_claim and available > 0 and looked_at > 0 then
   local free = redis.call('ZRANGE', FREE, 0, looked_at - 1, 'WITHSCORES')
   for i = 1, #free, 2 do claim(free[i], int(free[i + 1])) end
 end
-if may_take_over and available > 0 then
+if may_take_over and available > 0 and looked_at > 0 then
   local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', NOW_MS, 'WITHSCORES', 'LIMIT', 0, looked_at)
   for i = 1, #expired, 2 do claim(expired[i], int(expired[i + 1])) end
 end
