@@ -149,8 +149,10 @@ def updated(
             continue
         new.append((found.sample, vector))
     state = own.minus(set(touched)) if before is not None else own
-    names = {sample.identity_id for sample in state.samples} | {sample.identity_id for sample, _ in new}
-    state = replace(state, names={key: name for key, name in people.items() if key in names})
+    if len(new) < len(fresh):  # Redis has nobody without samples, but somebody may have damaged ones only
+        left = {sample.identity_id for sample in state.samples} | {sample.identity_id for sample, _ in new}
+        people = {key: name for key, name in people.items() if key in left}
+    state = replace(state, names=dict(people))
     if new:
         state = state.plus([sample for sample, _ in new], np.stack([vector for _, vector in new]), state.names)
     gone = {sample_id for sample_id, found in touched.items() if found is None}
