@@ -388,9 +388,9 @@ def test_a_network_in_training_goes_on_from_its_state_as_if_it_had_not_stopped()
 
 @pytest.fixture(scope="module")
 def orl(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people to train with, and some photos of each, and of a stranger, not to."""
+    """Three people to train with, and some photos of each, and of a stranger, not to."""
     folder = tmp_path_factory.mktemp("orl")
-    for person in (1, 2, 3, 4, 5):
+    for person in (1, 2, 3, 5):
         for photo in range(1, 11):
             part = "probes" if photo > 7 or person == 5 else "train"
             target = folder / part / f"s{person}" / f"{photo}.pgm"
@@ -402,7 +402,7 @@ def orl(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def killed_and_resumed(orl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained") / "cnn"
-    arguments = ("train", "cnn", "--data", orl / "train", "--epochs", 24, "--output", output)
+    arguments = ("train", "cnn", "--data", orl / "train", "--epochs", 16, "--output", output)
     with running(*arguments) as command:
         command.until((output / "checkpoint.npz").exists)
         os.kill(command.process.pid, signal.SIGKILL)
@@ -454,7 +454,7 @@ def test_identify_names_people_by_either_classifier(trained: Path, orl: Path, mo
     assert done.code == 0, done.stderr
     known = [face for face in done.documents if Path(face["path"]).parent.name != "s5"]
     named = [face for face in known if face["identity_name"] == Path(face["path"]).parent.name]
-    assert len(known) >= 11
+    assert len(known) >= 8
     assert len(named) >= 0.7 * len(known)
     assert not [face for face in known if face["identity_name"] and face not in named]
     assert all(0 <= face["probability"] <= 1 for face in done.documents)
