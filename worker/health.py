@@ -17,10 +17,10 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from worker.config import MetricsConfig
 from worker.errors import FacestreamError
+from worker.exposition import CONTENT_TYPE, Exposition
 from worker.logs import get_logger
 from worker.preview import BOUNDARY, Preview
 from worker.redaction import redact
@@ -106,7 +106,7 @@ class HealthServer:
     def __init__(
         self, config: MetricsConfig, health: Health, registry: CollectorRegistry, preview: Preview | None = None
     ) -> None:
-        handler = type("Handler", (_Handler,), {"health": health, "registry": registry, "preview": preview})
+        handler = type("Handler", (_Handler,), {"health": health, "metrics": Exposition(registry), "preview": preview})
         server = _IPv6Server if ":" in config.host else _Server
         try:
             self._server = server((config.host, config.port), handler)
@@ -146,7 +146,7 @@ class _IPv6Server(_Server):
 
 class _Handler(BaseHTTPRequestHandler):
     health: Health
-    registry: CollectorRegistry
+    metrics: Exposition
     preview: Preview | None
     timeout = 10
     server_version = "facestream"
@@ -155,8 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         if path == "/metrics":
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-            self._send(HTTPStatus.OK, content_type, encode(self.registry))
+            self._send(HTTPStatus.OK, CONTENT_TYPE, self.metrics.encode())
         elif path == "/healthz":
             self._send_reasons("alive", self.health.failures())
         elif path == "/readyz":
