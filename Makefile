@@ -57,6 +57,10 @@ docs: $(VENV)/.test  ## the documentation, as HTML in build/docs; a broken link 
 	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
+.PHONY: check-deploy
+check-deploy: $(VENV)/.test  ## lint what is in deploy/ with the field's own tools
+	$(PY) deploy/check.py
+
 .PHONY: venv
 venv: $(VENV)/.test  ## the virtual environment for development
 

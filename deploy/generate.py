@@ -45,4 +45,4 @@ if __name__ == "__main__":
     for path, text in generated().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        print(path.relative_to(DEPLOY.parent))  # noqa: T201 - it is a script
+        print(path.relative_to(DEPLOY.parent))
