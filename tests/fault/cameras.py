@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import av
+import numpy as np
 
 from tests.ground_truth import make_ground_truth_clip
 from tests.rtsp import RtspServer
@@ -67,23 +68,35 @@ class Cameras:
         """Who was in front of which camera wholly between the two times."""
         found = []
         for camera_id, viewer in zip(self.ids, self._viewers, strict=True):
-            begun, repeat = viewer.begun, 0
-            while begun + repeat * self._length_s < until:
-                offset = begun + repeat * self._length_s
-                found += [Shown(camera_id, v.name, offset + v.start_s, offset + v.end_s) for v in self.truth.visits]
-                repeat += 1
+            repeats = int(viewer.shown_s[-1] // self._length_s) + 1
+            for offset_s in (repeat * self._length_s for repeat in range(repeats)):
+                found += [
+                    Shown(
+                        camera_id,
+                        visit.name,
+                        viewer.when(offset_s + visit.start_s),
+                        viewer.when(offset_s + visit.end_s),
+                    )
+                    for visit in self.truth.visits
+                    if offset_s + visit.end_s <= viewer.shown_s[-1]
+                ]
         return [shown for shown in found if shown.start >= since and shown.end <= until]
 
 
 class _Viewer:
-    """Takes packets and decodes none."""
+    """Takes packets and decodes none; remembers when each was shown: whoever stands still holds up the others."""
 
     def __init__(self, url: str) -> None:
         self.playing = threading.Event()
-        self.begun = 0.0
+        self.shown_s: list[float] = []
+        self._at: list[float] = []
         self._stopping = False
         self._thread = threading.Thread(target=self._view, args=(url,), daemon=True)
         self._thread.start()
+
+    def when(self, clip_s: float) -> float:
+        """The Unix time at which this second of the clip was shown."""
+        return float(np.interp(clip_s, self.shown_s, self._at))
 
     def stop(self) -> None:
         self._stopping = True
@@ -91,8 +104,9 @@ class _Viewer:
     def _view(self, url: str) -> None:
         with av.open(url, options={"rtsp_transport": "tcp"}, timeout=20) as container:
             for packet in container.demux(video=0):
-                if not self.playing.is_set() and packet.pts is not None:
-                    self.begun = time.time() - float(packet.pts * packet.time_base)
+                if packet.pts is not None and packet.time_base is not None:
+                    self._at.append(time.time())
+                    self.shown_s.append(float(packet.pts * packet.time_base))
                     self.playing.set()
                 if self._stopping:
                     return

@@ -66,13 +66,16 @@ def missed(shown: Iterable[Shown], entries: Entries, *, slack_s: float = 3.0) ->
 
 def sightings_each(shown: Sequence[Shown], entries: Entries) -> float:
     """How many named sightings there were for each visit of those shown; 1 is right."""
-    if not shown:
-        return 0.0
-    cameras = {visit.camera_id for visit in shown}
-    first, last = min(visit.start for visit in shown), max(visit.end for visit in shown)
     named = {
-        event.sighting_id
+        (event.sighting_id, event.camera_id, event.identity_name, event.started_at.timestamp())
         for event in accepted(entries)
-        if event.identity_name and event.camera_id in cameras and first <= event.started_at.timestamp() <= last
+        if event.identity_name
     }
-    return len(named) / len(shown)
+    counts = [
+        sum(
+            camera_id == visit.camera_id and name == visit.name and visit.start - 1 <= started <= visit.end
+            for _, camera_id, name, started in named
+        )
+        for visit in shown
+    ]
+    return sum(counts) / max(len(counts), 1)

@@ -164,6 +164,12 @@ class Fleet:
         names = by if by is not None else {worker.name for worker in self.workers if worker.alive}
         return bool(owners) and all(owner in names for owner, _ in owners.values())
 
+    def balanced(self) -> bool:
+        """Every camera is owned, and no worker has two more than another."""
+        owners = [owner for owner, _ in self.owners().values()]
+        shares = [owners.count(worker.name) for worker in self.workers if worker.alive]
+        return sum(shares) == len(owners) > 0 and max(shares) - min(shares) <= 1
+
     def events(self) -> list[tuple[str, Event]]:
         """All entries of the stream: id and event."""
         return [(entry_id, decode(fields)) for entry_id, fields in self.client.xrange(STREAM)]

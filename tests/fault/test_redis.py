@@ -93,7 +93,7 @@ def test_no_outage_of_redis_stops_a_camera_or_costs_an_event(
     outage = Outage(lasting_redis, proxy, fleet, tmp_path, pytestconfig.getoption("--outage-s"))
     entries = []
     with fleet.running():
-        fleet.wait_until(fleet.all_owned, 90, "every camera owned")
+        fleet.wait_until(fleet.balanced, 90, "every camera owned, and shared fairly")
         begun = time.time()
         for fail in (
             outage.killed, outage.paused, outage.read_only, outage.out_of_memory, outage.cut_in_mid_reply,

@@ -31,8 +31,7 @@ def test_nothing_of_a_past_epoch_is_accepted_from_a_worker_that_was_suspended(
         fleet.add_camera(camera_id, cameras.url(camera_id))
     chance = random.Random(7)
     with fleet.running():
-        fleet.wait_until(fleet.all_owned, 90, "every camera owned")
-        fleet.wait_until(lambda: len({owner for owner, _ in fleet.owners().values()}) == 2, 60, "both own cameras")
+        fleet.wait_until(fleet.balanced, 90, "every camera owned, and shared fairly")
         begun = time.time()
         for _ in range(2):
             frozen = fleet.victim(chance)
@@ -54,7 +53,7 @@ def test_nothing_of_a_past_epoch_is_accepted_from_a_worker_that_was_suspended(
             lost = frozen.metric("facestream_leases_lost_total", reason="superseded")
             tell(f"{len(held)} cameras taken over after {taken_s:.2f} s; {lost:.0f} found superseded")
             assert lost >= len(held)
-            fleet.wait_until(lambda: len({owner for owner, _ in fleet.owners().values()}) == 2, 60, "both own again")
+            fleet.wait_until(fleet.balanced, 60, "the cameras are shared fairly again")
         time.sleep(5)
         ended = time.time()
         for worker in fleet.workers:
