@@ -43,7 +43,8 @@ def used() -> PrometheusObserver:
     observer.leases_renewed(3)
     observer.fleet_seen(workers=4, cameras=12, unowned=1)
     observer.worker_load(0.5)
-    observer.config_reloaded("applied")
+    observer.config_reloaded("taken")
+    observer.evidence_dropped("buffer_full")
     observer.engine_loaded("embed", "openvino", "CPU", "bf16")
     with observer.stage("embed"):
         pass
