@@ -59,7 +59,7 @@ def show(text: str, report: dict[str, Any]) -> None:
             f"strangers {far['named']} of {far['faces']} named ({far['rate']:.2%}), "
             f"{far['probability_alone']:.2%} by probability alone"
         )
-    print("; ".join(parts), flush=True)
+    print("; ".join(parts), flush=True)  # noqa: T201
 
 
 def measure_svm(celebrities: Path, orl: Path, seeds: int, detector: str) -> None:
@@ -88,7 +88,7 @@ def measure_cnn(orl: Path, seeds: int, detector: str) -> None:
         show(f"cnn orl, seed {seed}", report)
     accuracies = [report["test"]["accuracy"] for report in reports]
     spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
-    print(f"cnn orl: accuracy {mean(accuracies):.2%} ± {spread:.2%} over {len(accuracies)} seeds", flush=True)
+    print(f"cnn orl: accuracy {mean(accuracies):.2%} ± {spread:.2%} over {len(accuracies)} seeds", flush=True)  # noqa: T201
     for seed in range(seeds):
         show(f"cnn orl, {LEFT_OUT} people left out, seed {seed}",
              train("cnn", *options, "--leave-out", LEFT_OUT, "--seed", seed))  # fmt: skip
