@@ -2,7 +2,9 @@
 
 Beside each stream lies its fence: of each camera the highest epoch that was seen. An epoch is also the time (Redis
 clock, ms) at which it began. An event of an older epoch is appended if it was caused before the newer one began, else
-refused. Its age is what the worker measures, with a clock that nobody sets; what time it is now, Redis says.
+refused. Its age is what the worker measures, with a clock that nobody sets; what time it is now, Redis says. Where the
+clock of Redis was set back, an epoch lies ahead of it: so the time at which the fence was raised (``CAMERA@``) counts
+if it is the earlier one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,11 +44,12 @@ local ids = {}
 local i = 2
 while i <= #ARGV do
   local camera, epoch, age_ms, size = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-  local fence = tonumber(redis.call('HGET', KEYS[2], camera) or '0')
-  if epoch < fence and now_ms - age_ms >= fence then
+  local raised = redis.call('HMGET', KEYS[2], camera, camera .. '@')
+  local fence = tonumber(raised[1] or '0')
+  if epoch < fence and now_ms - age_ms >= math.min(fence, tonumber(raised[2] or fence)) then
     ids[#ids + 1] = ''
   else
-    if epoch > fence then redis.call('HSET', KEYS[2], camera, ARGV[i + 1]) end
+    if epoch > fence then redis.call('HSET', KEYS[2], camera, ARGV[i + 1], camera .. '@', now_ms) end
     ids[#ids + 1] = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, i + 4, i + 3 + size))
   end
   i = i + 4 + size
@@ -55,8 +58,9 @@ return ids
 """)
 
 _RAISE: Final = Script("""
+local time = redis.call('TIME')
 if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') then
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2], ARGV[1] .. '@', time[1] * 1000 + math.floor(time[2] / 1000))
 end
 """)
 

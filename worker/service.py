@@ -158,7 +158,10 @@ class Service:
         loop = Loop(config, pipeline, cameras, publisher, recorder, evidence, observer, self._on_event)
         member: FleetMember | None = None
         if config.fleet.enabled:
-            member = FleetMember(redis_client, config, loop, observer, health.watch("assignment", STUCK_AFTER_S))
+            # A reply that is lost must not cost the lease for which it was waited.
+            hasty = config.redis.model_copy(update={"timeout_s": min(config.redis.timeout_s, config.fleet.lease_s / 2)})
+            alive = health.watch("assignment", STUCK_AFTER_S)
+            member = FleetMember(connect(hasty), config, loop, observer, alive)
         board = StatusBoard(config.worker_id, observer, health, cameras, lambda: member.epochs if member else {})
         health.describe(lambda: board.status().document())
         started = time.monotonic()
