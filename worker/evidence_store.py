@@ -1,5 +1,6 @@
 """Where pictures of sightings lie: a folder, or a bucket of an S3-compatible store."""
 
+import io
 import os
 import secrets
 from pathlib import Path
@@ -12,6 +13,7 @@ from worker.redaction import redact
 
 _SUFFIXES: Final = (".face.jpg", ".frame.jpg")
 _TIMEOUT_S: Final = 10
+_AWS: Final = "https://s3.amazonaws.com"
 
 
 class EvidenceStore(Protocol):
@@ -95,57 +97,73 @@ class FolderStore:
 
 
 class S3Store:
-    """Objects below ``s3://BUCKET/PREFIX``; who may write there is found as the AWS tools find it."""
+    """Objects below ``s3://BUCKET/PREFIX``; who may write there is found as the AWS tools find it: in the environment,
+    in the AWS configuration, or from the machine's role."""
 
     def __init__(self, address: str, config: EvidenceConfig) -> None:
         try:
-            import boto3
-            from botocore.config import Config as Settings
-            from botocore.exceptions import BotoCoreError, ClientError
+            import urllib3
+            from minio import Minio
+            from minio.credentials import AWSConfigProvider, ChainedProvider, EnvAWSProvider, IamAwsProvider
+            from minio.deleteobjects import DeleteObject
+            from minio.error import MinioException
         except ImportError:
             raise ConfigError(
                 "evidence.store: an S3 store needs the extra 's3': pip install 'facestream[s3]'"
             ) from None
         parts = urlsplit(address)
+        endpoint = urlsplit(config.s3_endpoint or _AWS)
         if not parts.netloc:
             raise ConfigError("evidence.store: write s3://BUCKET or s3://BUCKET/PREFIX")
+        if endpoint.scheme not in {"http", "https"} or not endpoint.netloc:
+            raise ConfigError("evidence.s3_endpoint: write https://HOST or http://HOST:PORT")
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
-        self._errors = (BotoCoreError, ClientError)
-        settings = Settings(connect_timeout=_TIMEOUT_S, read_timeout=_TIMEOUT_S, retries={"max_attempts": 2})
+        self._errors = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
+        self._delete: Any = DeleteObject
+        pool = urllib3.PoolManager(timeout=_TIMEOUT_S, retries=urllib3.Retry(total=1))
         try:
-            self._client: Any = boto3.client("s3", endpoint_url=config.s3_endpoint, config=settings)
-            self._client.head_bucket(Bucket=self._bucket)
-        except (*self._errors, ValueError) as error:
+            self._client: Any = Minio(
+                endpoint=endpoint.netloc,
+                secure=endpoint.scheme == "https",
+                credentials=ChainedProvider([EnvAWSProvider(), AWSConfigProvider(), IamAwsProvider()]),
+                http_client=pool,
+            )
+            there = self._client.bucket_exists(bucket_name=self._bucket)
+        except self._errors as error:
             raise self._failed(error) from None
+        if not there:
+            raise self._failed("there is no such bucket, or it is not for these credentials")
 
     def put(self, path: str, content: bytes) -> None:
         try:
-            self._client.put_object(Bucket=self._bucket, Key=self._key(path), Body=content, ContentType="image/jpeg")
+            self._client.put_object(
+                bucket_name=self._bucket,
+                object_name=self._key(path),
+                data=io.BytesIO(content),
+                length=len(content),
+                content_type="image/jpeg",
+            )
         except self._errors as error:
             raise self._failed(error) from None
 
     def prune(self, before: float) -> int:
-        removed = 0
         try:
-            for page in self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._key("")
-            ):
-                old = [
-                    {"Key": found["Key"]}
-                    for found in page.get("Contents", [])
-                    if found["Key"].endswith(_SUFFIXES) and found["LastModified"].timestamp() < before
-                ]
-                if old:
-                    self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": old, "Quiet": True})
-                removed += len(old)
+            found = self._client.list_objects(bucket_name=self._bucket, prefix=self._key(""), recursive=True)
+            old = [
+                self._delete(one.object_name)
+                for one in found
+                if one.object_name.endswith(_SUFFIXES) and one.last_modified.timestamp() < before
+            ]
+            for refused in self._client.remove_objects(bucket_name=self._bucket, delete_object_list=old):
+                raise self._failed(f"{refused.object_name} cannot be removed: {refused.message}")
         except self._errors as error:
             raise self._failed(error) from None
-        return removed
+        return len(old)
 
     def _key(self, path: str) -> str:
         return f"{self._prefix}/{path}" if self._prefix else path
 
-    def _failed(self, error: Exception) -> SinkError:
+    def _failed(self, error: Exception | str) -> SinkError:
         where = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         return SinkError(
             f"evidence.store {where} cannot be used: {redact(str(error))}; check the bucket, the credentials of the "
