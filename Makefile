@@ -26,7 +26,7 @@ demo: $(VENV)/.core  ## the main job on footage that it makes itself; needs noth
 
 .PHONY: test
 test: $(VENV)/.test system-parts  ## all tests that this machine can run; names those that it cannot
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest --ignore tests/fault $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.test  ## style, types and the direction of imports
@@ -44,9 +44,16 @@ format: $(VENV)/.test  ## rewrite the code in the project's style
 fault: $(VENV)/.test system-parts  ## the tests that break Redis, cameras and workers on purpose
 	$(PY) -m pytest tests/fault --fault-rounds 50 --outage-s 60 $(PYTEST_ARGS)
 
+.PHONY: fault-short
+fault-short: $(VENV)/.test system-parts  ## the same in minutes: five workers killed, short outages, a minute of soak
+	$(PY) -m pytest tests/fault $(PYTEST_ARGS)
+
 .PHONY: soak
 soak: $(VENV)/.test system-parts  ## half an hour of four cameras: nothing may grow
 	$(PY) -m pytest tests/fault/test_soak.py --soak-s 1800 $(PYTEST_ARGS)
+
+.PHONY: peers
+peers: $(VENV)/.bench  ## the packages that facestream is compared with, where they can be had
 
 .PHONY: bench
 bench: $(VENV)/.bench  ## this machine's speed beside the peers; JSON=FILE names the result
@@ -78,7 +85,7 @@ clean:  ## remove what the other targets made
 
 .PHONY: system-parts
 system-parts:
-	@.ci/system-parts gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+	@.ci/system-parts gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad faketime
 
 # One set of versions for all supported Pythons: what is tested is what is installed. No registry is named,
 # so that everybody's own pip settings apply.

@@ -20,7 +20,7 @@ from worker.networks.random_weights import write_random_h5, write_random_weights
 from worker.networks.vggface2 import PREPROCESSING_LAYER, read_h5
 from worker.types import Chips
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.peers]
 _STEM = {
     "conv2d_1a": "Conv2d_1a_3x3", "conv2d_2a": "Conv2d_2a_3x3", "conv2d_2b": "Conv2d_2b_3x3",
     "conv2d_3b": "Conv2d_3b_1x1", "conv2d_4a": "Conv2d_4a_3x3", "conv2d_4b": "Conv2d_4b_3x3",
