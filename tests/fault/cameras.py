@@ -96,7 +96,8 @@ class _Viewer:
 
     def when(self, clip_s: float) -> float:
         """The Unix time at which this second of the clip was shown."""
-        return float(np.interp(clip_s, self.shown_s, self._at))
+        count = min(len(self.shown_s), len(self._at))  # the thread may be between the two
+        return float(np.interp(clip_s, self.shown_s[:count], self._at[:count]))
 
     def stop(self) -> None:
         self._stopping = True
