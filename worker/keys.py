@@ -16,8 +16,8 @@ removed with the acknowledgement; expires like ``handled`` |
 about 10,000 entries |
 | ``sightings:CAMERA`` of a fleet | hash: epoch, state | written by the owner of the camera, read by the next one | \
 a few minutes after the last write |
-| ``{FLEET}:cameras``, ``:revisions``, ``:paused`` | hashes, set | ``facestream camera``; workers seed them where Redis \
-lost them | until the camera is removed; its revision stays as a tombstone for a week |
+| ``{FLEET}:cameras``, ``:revisions``, ``:paused`` | hashes, set | ``facestream camera``; workers seed them where \
+Redis lost them | until the camera is removed; its revision stays as a tombstone for a week |
 | ``{FLEET}:changes``, ``:removed`` | sorted sets: camera to number of its last change, to time of removal | the \
 same | the same |
 | ``{FLEET}:epochs`` | hash: camera to epoch and owner | the script that claims and releases | never deleted |
