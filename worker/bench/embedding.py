@@ -20,8 +20,8 @@ INT8_MIN_COSINE: Final = 0.95
 """Random weights hardly tell faces apart, so that what 8 bits round off weighs heavily beside what is left without the
 mean; a network that was quantised wrongly is far below."""
 _INT8_NOTE: Final = (
-    f"speed only: the ranges were read off these very faces, and agree means a cosine of {INT8_MIN_COSINE}; random weights "
-    "cannot show what INT8 costs in accuracy: evaluate the model that 'facestream models quantize' makes"
+    f"speed only: the ranges were read off these very faces, and agree means a cosine of {INT8_MIN_COSINE}; random "
+    "weights cannot show what INT8 costs in accuracy: evaluate the model that 'facestream models quantize' makes"
 )
 
 
