@@ -97,7 +97,7 @@ class Fleet:
         redis_url: str,
         workers: int,
         *,
-        gallery: Path | None,
+        gallery: Path | str | None,
         models_dir: Path,
         worker_redis_url: str = "",
         **settings: Any,
