@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import redis
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -58,6 +59,13 @@ def spread(name: str, seconds: list[float]) -> str:
     )
 
 
+def _bytes_in(url: str) -> int:
+    """What all keys take, by Redis's own account."""
+    with redis.Redis.from_url(url) as client:
+        sizes: list[Any] = [client.memory_usage(key, samples=0) for key in client.scan_iter()]
+    return sum(sizes)
+
+
 def measure(readers: int, rounds: int, samples: int, dimension: int) -> None:
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,6 +79,7 @@ def measure(readers: int, rounds: int, samples: int, dimension: int) -> None:
             gallery.add([NewSample(f"person {row}", known[row], f"{row}", f"{row}") for row in
                          range(first, min(first + 1000, samples))])  # fmt: skip
         print(f"enrolled {samples} samples of {dimension} in {time.monotonic() - started:.1f} s")
+        print(f"Redis holds {_bytes_in(server.url) / samples:.0f} bytes a sample")
         started = time.monotonic()
         SharedGallery.open(url).close()
         print(f"opened in {time.monotonic() - started:.2f} s")
