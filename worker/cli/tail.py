@@ -38,14 +38,17 @@ def tail(
         raise ConfigError("--consumer is a name within a group: give --group as well")
     quiet_logs()
     settings = redis_settings(config, redis, stream)
-    if not json_output:
-        typer.echo(table_header())
+    rows = 0
 
     def show(event: Any) -> None:
+        nonlocal rows
         if json_output:
             print_json(encode(event))
-        else:
-            typer.echo(table_row(event))
+            return
+        if not rows:
+            typer.echo(table_header())
+        rows += 1
+        typer.echo(table_row(event))
 
     if group:
         _show_group(settings, group, consumer, start, follow, count, show)
