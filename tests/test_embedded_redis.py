@@ -86,6 +86,8 @@ def test_it_dies_with_its_parent_however_that_dies(end: signal.Signals) -> None:
         "import signal, sys\n"
         "from worker.embedded_redis import embedded_redis\n"
         "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+        # What a shell started in the background inherits SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with embedded_redis() as url:\n"
         "    print(url, flush=True)\n"
         "    signal.pause()\n"
