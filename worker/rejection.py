@@ -1,5 +1,6 @@
 """When not to believe a classifier: the least probability and the least cosine, fitted on people it never saw."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +50,10 @@ class Limits:
         return (answers.probability >= self.probability) & (answers.cosine >= self.cosine)
 
 
+_NOBODY: Final = Limits(math.nextafter(1.0, 2.0), 1.0)
+"""What no answer reaches, however sure."""
+
+
 def fit_limits(
     known: Answers, strangers: Answers, *, stranger_rate: float = STRANGER_RATE, least_cosine: float = -1.0
 ) -> Limits:
@@ -59,7 +64,7 @@ def fit_limits(
     """
     right = known.take(known.right)
     allowed = int(stranger_rate * len(strangers) + 1e-9)
-    most, best = 0, [Limits(1.0, 1.0)]
+    most, best = 0, [_NOBODY]
     for cosine in _steps(right.cosine, strangers.cosine, least_cosine).tolist():
         near = np.sort(strangers.probability[strangers.cosine >= cosine])[::-1]
         own = np.sort(right.probability[right.cosine >= cosine])
