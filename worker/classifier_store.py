@@ -68,7 +68,7 @@ class Description(BaseModel):
     people: tuple[str, ...] = Field(min_length=2, description="names, in the order of the coefficients")
     calibration: Literal["sigmoid", "softmax"]
     threshold: float = Field(ge=-1, le=1, description="cosine to the person's nearest reference")
-    least_probability: float = Field(ge=0, le=1)
+    least_probability: float = Field(ge=0, le=1.01)  # above 1: nobody is named
     arrays: str = Field(pattern=r"^[a-z0-9.-]+$")
     arrays_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     embedder: str | None = Field(

@@ -1,6 +1,5 @@
 """When not to believe a classifier: the least probability and the least cosine, fitted on people it never saw."""
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,7 +49,7 @@ class Limits:
         return (answers.probability >= self.probability) & (answers.cosine >= self.cosine)
 
 
-_NOBODY: Final = Limits(math.nextafter(1.0, 2.0), 1.0)
+_NOBODY: Final = Limits(1.01, 1.0)
 """What no answer reaches, however sure."""
 
 
