@@ -44,12 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_log_handlers() -> Iterator[None]:
-    """A command run inside a test logs to that test's standard error, which is closed afterwards."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    """A command run inside a test logs to that test's standard error, which is closed afterwards, at its own level."""
+    root, ours = logging.getLogger(), logging.getLogger("worker")
+    handlers, level, our_level = list(root.handlers), root.level, ours.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    ours.setLevel(our_level)
 
 
 @pytest.fixture(scope="session")
