@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -26,20 +27,27 @@ def paths(command, path):
     for name, child in sorted(getattr(command, "commands", {}).items()):
         yield from paths(child, [*path, name])
 
-shown = {}
+def descriptions(command, path):
+    for name in path:
+        command = command.commands[name]
+    return [parameter.help or "" for parameter in command.params if hasattr(parameter, "help")]
+
+shown, written = {}, {}
 for path in paths(typer.main.get_command(app), []):
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         code = run_command_line([*path, "--help"])
     shown[" ".join(path)] = [code, text.getvalue()]
+    written[" ".join(path)] = descriptions(typer.main.get_command(app), path)
 heavy = {"tensorflow", "keras", "openvino", "cv2", "faiss", "av", "sklearn", "scipy", "dlib", "matplotlib", "skimage"}
-print(json.dumps({"shown": shown, "heavy": sorted(heavy & set(sys.modules))}))
+print(json.dumps({"shown": shown, "written": written, "heavy": sorted(heavy & set(sys.modules))}))
 """
 
 
 @pytest.fixture(scope="module")
 def help_of_all() -> dict[str, Any]:
-    run = subprocess.run([sys.executable, "-c", HELP_OF_ALL], capture_output=True, text=True, timeout=60, check=False)
+    command, wide = [sys.executable, "-c", HELP_OF_ALL], os.environ | {"COLUMNS": "400", "TERMINAL_WIDTH": "400"}
+    run = subprocess.run(command, env=wide, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
     return dict(json.loads(run.stdout))
@@ -56,6 +64,15 @@ def test_every_command_has_help(help_of_all: dict[str, Any]) -> None:
         assert usage.startswith(f"Usage: facestream {path}".strip()), usage
         assert usage.endswith("."), f"{path} is not described: {usage}"
         assert "--help" in panels[-1]
+
+
+def test_help_is_printed_as_it_is_written(help_of_all: dict[str, Any]) -> None:
+    # Rich takes words in square brackets for its markup, and prints nothing of them.
+    for path, (_, text) in help_of_all["shown"].items():
+        printed = re.sub(r"[\s│]", "", text)
+        lost = [said for said in help_of_all["written"][path] if re.sub(r"\s", "", said) not in printed]
+        assert lost == [], path
+        assert all(help_of_all["written"][path]), f"an option of {path} is not described"
 
 
 def test_help_loads_nothing_heavy(help_of_all: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ _MOST_TILES = 60
 def audit(
     gallery: GalleryPath,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", help="Cosine from which a person is named [default: as in use].")
+        float | None, typer.Option("--threshold", help="Cosine from which a person is named (default: as in use).")
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, help="Most findings of a kind that are printed (--json prints all).")

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 def bench(
     video: Annotated[
         Path | None,
-        typer.Option("--video", metavar="FILE", help="Clip of 1920x1080 [default: that of --data, else our own]."),
+        typer.Option("--video", metavar="FILE", help="Clip of 1920x1080 (default: that of --data, else our own)."),
     ] = None,
     data: Annotated[
         Path | None,

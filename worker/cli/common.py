@@ -40,7 +40,7 @@ PrecisionName = Annotated[str, typer.Option("--precision", help="Arithmetic of t
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line on standard output.")]
 DetectorName = Annotated[
     str | None,
-    typer.Option("--detector", help="What finds faces: mtcnn, yunet or dlib-hog [default: as configured, else mtcnn]."),
+    typer.Option("--detector", help="What finds faces: mtcnn, yunet or dlib-hog (default: as configured, else mtcnn)."),
 ]
 MinFacePx = Annotated[int, typer.Option("--min-face-px", min=12, help="Smallest face to look for, px.")]
 DrawDir = Annotated[Path | None, typer.Option("--draw", metavar="DIR", help="Write annotated pictures to this folder.")]

@@ -41,14 +41,14 @@ def enroll(
     min_face_px: Annotated[int, typer.Option("--min-face-px", min=12, help="Smallest face, px.")] = PHOTO_MIN_FACE_PX,
     min_quality: Annotated[
         float | None,
-        typer.Option("--min-quality", min=0, max=1, help="Faces below this quality are not taken [default: 0.2]."),
+        typer.Option("--min-quality", min=0, max=1, help="Faces below this quality are not taken (default: 0.2)."),
     ] = None,
     keep_crops: Annotated[
         bool | None,
         typer.Option(
             "--keep-crops/--no-keep-crops",
             help="Keep the face of each photo beside the gallery, so that another model can embed it; encrypted if "
-            "FACESTREAM_GALLERY_KEY is set [default: as before in this gallery; no for a new one].",
+            "FACESTREAM_GALLERY_KEY is set (default: as before in this gallery; no for a new one).",
         ),
     ] = None,
     json_output: AsJson = False,

@@ -41,7 +41,7 @@ def evaluate(
     ] = None,
     probes: Annotated[
         Path | None,
-        typer.Option("--probes", help="Photos to identify, by person [default: each of --people, left out in turn]."),
+        typer.Option("--probes", help="Photos to identify, by person (default: each of --people, left out in turn)."),
     ] = None,
     video: Annotated[Path | None, typer.Option("--video", help="A clip through the worker's own pipeline.")] = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Who is in the clip, when and where (JSON).")] = None,

@@ -70,7 +70,7 @@ def pull(model: Annotated[str, typer.Argument(help="Model or detector id, or pat
 def quantize(
     photos: Annotated[list[Path], typer.Argument(help="Photos of many people, or folders of them: 64 faces or more.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the new model and its manifest.")],
-    model: Annotated[str, typer.Option("--model", metavar="ID_OR_MANIFEST")] = "vggface2-resnet50",
+    model: Annotated[str, typer.Option("--model", metavar="ID_OR_MANIFEST", help="The model.")] = "vggface2-resnet50",
     models_dir: ModelsDir = None,
 ) -> None:
     """Make an INT8 version of a model: faster, a model of its own, to be evaluated and calibrated before use."""
@@ -89,7 +89,7 @@ def quantize(
 
 @_app.command()
 def check(
-    models: Annotated[list[str] | None, typer.Argument(help="Model ids or manifests [default: all].")] = None,
+    models: Annotated[list[str] | None, typer.Argument(help="Model ids or manifests (default: all).")] = None,
     models_dir: ModelsDir = None,
     parity: Annotated[
         bool, typer.Option("--parity", help="Compare our network with keras-vggface itself (needs the extra 'parity').")

@@ -19,12 +19,12 @@ def run(
     source: Annotated[
         str | None, typer.Option("--source", metavar="URL_OR_FILE", help="One camera: URL, file, folder or device.")
     ] = None,
-    camera_id: Annotated[str | None, typer.Option("--camera-id", help="Name of that camera [default: camera].")] = None,
+    camera_id: Annotated[str | None, typer.Option("--camera-id", help="Name of that camera (default: camera).")] = None,
     fleet: Annotated[
         bool | None, typer.Option("--fleet", help="Share the cameras registered by 'facestream camera add'.")
     ] = None,
     worker_id: Annotated[
-        str | None, typer.Option("--worker-id", help="Name of this worker, unlike any other's [default: host name].")
+        str | None, typer.Option("--worker-id", help="Name of this worker, unlike any other's (default: host name).")
     ] = None,
     gallery: Annotated[
         str | None, typer.Option("--gallery", metavar="PATH", help="Who is known; without one, everybody is unknown.")

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def status(
     redis: Annotated[
-        str | None, typer.Option("--redis", metavar="URL", help="Redis of the fleet [default: redis.url].")
+        str | None, typer.Option("--redis", metavar="URL", help="Redis of the fleet (default: redis.url).")
     ] = None,
     fleet: Annotated[str | None, typer.Option("--fleet", metavar="NAME", help="Name of the fleet.")] = None,
     worker: Annotated[
