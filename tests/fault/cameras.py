@@ -16,6 +16,7 @@ from tests.rtsp import RtspServer
 from worker.clips import repeat_clip
 
 SIZE: Final = (640, 360)
+_PATIENCE_S: Final = 120
 EVERY: Final = 3
 """Of the footage so many frames are one: a third of the work, and as good a proof."""
 
@@ -66,6 +67,7 @@ class Cameras:
 
     def shown(self, since: float, until: float) -> Sequence[Shown]:
         """Who was in front of which camera wholly between the two times."""
+        assert not (lost := {viewer.problem for viewer in self._viewers} - {""}), f"a viewer of the tests: {lost}"
         found = []
         for camera_id, viewer in zip(self.ids, self._viewers, strict=True):
             repeats = int(viewer.shown_s[-1] // self._length_s) + 1
@@ -88,6 +90,7 @@ class _Viewer:
 
     def __init__(self, url: str) -> None:
         self.playing = threading.Event()
+        self.problem = ""
         self.shown_s: list[float] = []
         self._at: list[float] = []
         self._stopping = False
@@ -103,7 +106,15 @@ class _Viewer:
         self._stopping = True
 
     def _view(self, url: str) -> None:
-        with av.open(url, options={"rtsp_transport": "tcp"}, timeout=20) as container:
+        try:
+            self._take(url)
+        except (OSError, ValueError) as problem:
+            self.problem = f"{type(problem).__name__}: {problem}"
+        else:
+            self.problem = "" if self._stopping else "the stream ended"
+
+    def _take(self, url: str) -> None:
+        with av.open(url, options={"rtsp_transport": "tcp"}, timeout=_PATIENCE_S) as container:
             for packet in container.demux(video=0):
                 if packet.pts is not None and packet.time_base is not None:
                     self._at.append(time.time())
