@@ -45,7 +45,7 @@ fault: $(VENV)/.test system-parts  ## the tests that break Redis, cameras and wo
 	$(PY) -m pytest tests/fault --fault-rounds 50 --outage-s 60 $(PYTEST_ARGS)
 
 .PHONY: fault-short
-fault-short: $(VENV)/.test system-parts  ## the same in minutes: five workers killed, short outages, a minute of soak
+fault-short: $(VENV)/.test system-parts  ## the same in minutes: five workers killed, short outages, a short soak
 	$(PY) -m pytest tests/fault $(PYTEST_ARGS)
 
 .PHONY: soak

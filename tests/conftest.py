@@ -19,8 +19,8 @@ FIGURES = pytest.StashKey[list[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-rounds", type=int, default=5, help="how many workers are killed, one after another")
-    parser.addoption("--outage-s", type=float, default=8.0, help="how long Redis is away, seconds")
-    parser.addoption("--soak-s", type=float, default=60.0, help="how long the soak lasts, seconds")
+    parser.addoption("--outage-s", type=float, default=5.0, help="how long Redis is away, seconds")
+    parser.addoption("--soak-s", type=float, default=20.0, help="how long the soak lasts, seconds")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.rtsp import RtspServer, write_clip
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 
 GOOD = 3
-WATCHED_S = 12.0
+WATCHED_S = 10.0
 MOST_SLOWER = 0.05
 
 
