@@ -181,6 +181,8 @@ class Service:
                 if member:
                     member.drain()
                 errors, undelivered = loop.shut_down(member.leave if member else None)
+                if shadow:
+                    shadow.close()
                 recorder.close()
                 evidence.close()
                 observer.close()

@@ -70,6 +70,10 @@ class Shadow:
         track.outcome = outcome_of(sighting.match, track.match)
         track.decided_pts_s = sighting.seen_pts_s
 
+    def close(self) -> None:
+        """Follows its gallery no longer."""
+        self._gallery.close()
+
     def report(self) -> dict[str, Any]:
         """Ends all tracks, and closes the gallery. How often the two agreed, as JSON values: ``tracks``, one count
         for each of :data:`OUTCOMES`, ``agreement`` 0..1 (None without a track), ``model_id``, ``gallery_version``.
