@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -38,6 +39,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests, and the processes they start, share converted networks: each conversion loads TensorFlow for seconds."""
+    # Whoever was started in the background by a shell has SIGINT ignored, and would hand that on to every command.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     assert config.cache is not None
     os.environ["FACESTREAM_CACHE_DIR"] = str(config.cache.mkdir("facestream"))
 
