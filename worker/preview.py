@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.config import PreviewConfig
-from worker.drawing import draw_faces
+from worker.drawing import Kind, draw_faces
 from worker.types import Frame, Image, Tracks
 
 MAX_VIEWERS: Final = 4
@@ -99,7 +99,9 @@ class Preview:
         if scale < 1:
             size = (self._config.max_width_px, round(image.shape[0] * scale))
             image, boxes = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), boxes * scale
-        drawn = draw_faces(image, boxes, seen.labels)
+        # Who is undecided yet must not look like somebody known.
+        kinds: list[Kind | None] = ["plain" if label == "..." else None for label in seen.labels]
+        drawn = draw_faces(image, boxes, seen.labels, kinds=kinds)
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         return cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
 
