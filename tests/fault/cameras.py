@@ -65,23 +65,23 @@ class Cameras:
     def url(self, camera_id: str) -> str:
         return self._server.url(f"/{camera_id}")
 
-    def shown(self, since: float, until: float) -> Sequence[Shown]:
-        """Who was in front of which camera wholly between the two times."""
+    def shown(self, since: float, until: float, *, steady: bool = True) -> Sequence[Shown]:
+        """Who was in front of which camera wholly between the two times.
+
+        ``steady``: the clip goes on at its own speed, as it does unless a client stands still and holds it up; then it
+        is known by when the tests' own viewer was shown it.
+        """
         assert not (lost := {viewer.problem for viewer in self._viewers} - {""}), f"a viewer of the tests: {lost}"
         found = []
         for camera_id, viewer in zip(self.ids, self._viewers, strict=True):
-            repeats = int(viewer.shown_s[-1] // self._length_s) + 1
-            for offset_s in (repeat * self._length_s for repeat in range(repeats)):
-                found += [
-                    Shown(
-                        camera_id,
-                        visit.name,
-                        viewer.when(offset_s + visit.start_s),
-                        viewer.when(offset_s + visit.end_s),
-                    )
-                    for visit in self.truth.visits
-                    if offset_s + visit.end_s <= viewer.shown_s[-1]
-                ]
+            last_s = until - viewer.began if steady else viewer.shown_s[-1]
+            repeats = int(last_s // self._length_s) + 1
+            for visit in self.truth.visits:
+                for begins_s in (repeat * self._length_s + visit.start_s for repeat in range(repeats)):
+                    ends_s = begins_s + visit.end_s - visit.start_s
+                    if ends_s <= last_s:
+                        times = viewer.when(begins_s, steady), viewer.when(ends_s, steady)
+                        found.append(Shown(camera_id, visit.name, *times))
         return [shown for shown in found if shown.start >= since and shown.end <= until]
 
 
@@ -97,8 +97,15 @@ class _Viewer:
         self._thread = threading.Thread(target=self._view, args=(url,), daemon=True)
         self._thread.start()
 
-    def when(self, clip_s: float) -> float:
+    @property
+    def began(self) -> float:
+        """The Unix time at which the clip began."""
+        return self._at[0] - self.shown_s[0]
+
+    def when(self, clip_s: float, steady: bool) -> float:
         """The Unix time at which this second of the clip was shown."""
+        if steady:
+            return self.began + clip_s
         count = min(len(self.shown_s), len(self._at))  # the thread may be between the two
         return float(np.interp(clip_s, self.shown_s[:count], self._at[:count]))
 
