@@ -49,11 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def _own_log_handlers() -> Iterator[None]:
     """A command run inside a test logs to that test's standard error, which is closed afterwards, at its own level."""
     root, ours = logging.getLogger(), logging.getLogger("worker")
-    handlers, level, our_level = list(root.handlers), root.level, ours.level
+    handlers, level = list(root.handlers), root.level
+    # Whatever a fixture of a whole module ran before.
+    ours.setLevel(logging.NOTSET)
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    ours.setLevel(our_level)
+    ours.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
