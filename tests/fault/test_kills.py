@@ -55,6 +55,8 @@ def test_killed_workers_cost_nobody_their_sighting(
     tell(f"{len(taken_over_s)} kills; all cameras owned again after {statistics.median(taken_over_s):.2f} s (median), "
          f"at most {max(taken_over_s):.2f} s; {len(shown)} visits, {sightings_each(shown, entries):.2f} sightings a "
          f"visit, {len(entries)} entries, {len({event.event_id for _, event in entries})} events")  # fmt: skip
+    # Told, not asserted: the test's RTSP server holds up a camera for all when one of its clients is killed, so that
+    # what a camera really showed, and when, is not known well enough.
     unnamed = missed(shown, entries)
     tell(f"{len(shown) - len(unnamed)} of {len(shown)} visits named; unnamed {dict(Counter(v.name for v in unnamed))}")
     assert len(shown) >= 12
