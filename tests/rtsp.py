@@ -4,6 +4,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import av
 import numpy as np
 import pytest
 
-SERVER = Path(__file__).with_name("rtsp_server.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -44,36 +44,31 @@ def write_clip(
     return path
 
 
-class RtspServer:
-    """Serves clips on a free port of the loopback interface; may be killed, started again, frozen and thawed.
+class _Server:
+    """An RTSP server on a free port of the loopback interface; may be killed and started again."""
 
-    ``live``: all clients see what plays now, as of a camera, while there is one; else each sees a clip from its start.
-    """
+    script: Path
 
-    def __init__(self, mounts: dict[str, Path], *, login: str = "", live: bool = False) -> None:
+    def __init__(self) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        self.mounts = mounts
-        self.login = login
-        self.live = live
         self._process: subprocess.Popen[str] | None = None
 
-    def url(self, path: str, login: str = "") -> str:
-        return f"rtsp://{login + '@' if login else ''}127.0.0.1:{self.port}{path}"
-
-    def start(self) -> None:
-        mounts = [f"{path}={'live:' if self.live else ''}{clip}" for path, clip in self.mounts.items()]
+    def _start(self, *arguments: str) -> str:
+        """The line that says that it runs."""
         self._process = subprocess.Popen(
-            [SYSTEM_PYTHON, str(SERVER), str(self.port), self.login, *mounts],
+            [SYSTEM_PYTHON, str(self.script), str(self.port), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         assert self._process.stdout is not None
-        if self._process.stdout.readline().strip() != "ready":
+        line = self._process.stdout.readline().strip()
+        if not line:
             _, problem = self._process.communicate(timeout=10)
             raise RuntimeError(f"the RTSP server did not start: {problem[-500:]}")
+        return line
 
     def stop(self) -> None:
         """Kill it at once, frozen or not; its connections break."""
@@ -81,6 +76,23 @@ class RtspServer:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+
+class RtspServer(_Server):
+    """Serves each client a clip from its start; may be frozen and thawed."""
+
+    script = Path(__file__).with_name("rtsp_server.py")
+
+    def __init__(self, mounts: dict[str, Path], *, login: str = "") -> None:
+        super().__init__()
+        self.mounts = mounts
+        self.login = login
+
+    def url(self, path: str, login: str = "") -> str:
+        return f"rtsp://{login + '@' if login else ''}127.0.0.1:{self.port}{path}"
+
+    def start(self) -> None:
+        self._start(self.login, *(f"{path}={clip}" for path, clip in self.mounts.items()))
 
     def freeze(self) -> None:
         """It keeps its connections but sends nothing."""
@@ -92,6 +104,26 @@ class RtspServer:
         self._process.send_signal(signal.SIGCONT)
 
 
+class LiveRtspServer(_Server):
+    """Cameras that show the clip again and again, each ``apart_s`` behind the one before, whoever looks.
+
+    ``began``: the Unix time at which each began.
+    """
+
+    script = Path(__file__).with_name("live_rtsp_server.py")
+
+    def __init__(self, paths: Sequence[str], clip: Path, *, apart_s: float) -> None:
+        super().__init__()
+        self._arguments = [str(clip), str(apart_s), *paths]
+        self.began: list[float] = []
+
+    def url(self, path: str) -> str:
+        return f"rtsp://127.0.0.1:{self.port}{path}"
+
+    def start(self) -> None:
+        self.began = [float(began) for began in self._start(*self._arguments).split()]
+
+
 def require_rtsp() -> None:
     """Skip the test where no RTSP server can be run."""
     if shutil.which(SYSTEM_PYTHON) is None:
@@ -101,7 +133,7 @@ def require_rtsp() -> None:
         "gi.require_version('GstRtspServer', '1.0')\n"
         "from gi.repository import Gst, GstRtspServer\n"
         "Gst.init(None)\n"
-        "assert all(Gst.ElementFactory.find(name) for name in ('qtdemux', 'h264parse', 'rtph264pay'))"
+        "assert all(Gst.ElementFactory.find(name) for name in ('qtdemux', 'h264parse', 'rtph264pay', 'appsrc'))"
     )
     found = subprocess.run([SYSTEM_PYTHON, "-c", check], capture_output=True, text=True, timeout=30, check=False)
     if found.returncode:

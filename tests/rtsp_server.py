@@ -1,8 +1,7 @@
 """A real RTSP server for tests. Run by the system's python3, which has the GStreamer bindings.
 
 Usage: rtsp_server.py PORT LOGIN PATH=CLIP... ; LOGIN is ``USER:PASSWORD``, or empty to serve anybody.
-Clips are H.264 in MP4. Each client gets a clip from its beginning; of ``PATH=live:CLIP`` all get what plays now, as
-of a camera, from when the first client came until the last has gone. Prints ``ready`` once it accepts connections.
+Clips are H.264 in MP4. Each client gets a clip from its beginning. Prints ``ready`` once it accepts connections.
 """
 
 import sys
@@ -27,12 +26,10 @@ def main(port, login, mounts):
         server.set_auth(auth)
     for mount in mounts:
         path, clip = mount.split("=", 1)
-        live, clip = clip.startswith("live:"), clip.removeprefix("live:")
         factory = GstRtspServer.RTSPMediaFactory()
         factory.set_launch(
             f'( filesrc location="{clip}" ! qtdemux ! h264parse ! rtph264pay name=pay0 config-interval=1 )'
         )
-        factory.set_shared(live)
         permissions = GstRtspServer.RTSPPermissions()
         permissions.add_permission_for_role("viewer", "media.factory.access", True)
         permissions.add_permission_for_role("viewer", "media.factory.construct", True)

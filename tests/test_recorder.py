@@ -13,7 +13,7 @@ from tests.test_history import NOON, sighting, unknown
 from worker import history as history_module
 from worker import recorder as module
 from worker.config import Config
-from worker.errors import HistoryError
+from worker.errors import HistoryDiskError, HistoryError
 from worker.history import FILE, History, Tally
 from worker.metrics import Observer
 from worker.recorder import HistoryRecorder, Recorder, open_history, open_recorder
@@ -90,6 +90,26 @@ def test_what_cannot_be_written_is_counted(
     recorder.close(1.0)
     blocker.close()
     assert observer.drops == {"unwritten": 2}
+
+
+def test_a_disk_that_is_full_at_the_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path, *, create: bool = False) -> History:
+        tried.set()
+        raise HistoryDiskError(f"history {folder} cannot be used: database or disk is full")
+
+    tried = Event()
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    with monkeypatch.context() as while_full:
+        while_full.setattr(History, "open", full)
+        config = Config(state_dir=tmp_path)
+        recorder = open_recorder(config)
+        assert open_history(config, recorder) is None
+        tried.clear()
+        recorder.sighting(sighting(1))
+        assert tried.wait(20)
+    recorder.close()
+    with History.open(tmp_path) as past:
+        assert [one.sighting_id for one in past.sightings()] == ["door_1"]
 
 
 def test_a_full_queue_drops_and_counts(make: Callable[..., HistoryRecorder], monkeypatch: pytest.MonkeyPatch) -> None:

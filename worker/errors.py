@@ -45,3 +45,7 @@ class SinkError(FacestreamError):
 
 class HistoryError(FacestreamError):
     """What is remembered of past sightings is missing, damaged or inaccessible."""
+
+
+class HistoryDiskError(HistoryError):
+    """The disk under it is full or fails, which may pass."""

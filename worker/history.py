@@ -4,6 +4,7 @@ Every row carries the time at which it expires, so that whoever opens the file, 
 what was promised when the row was written. What expires is overwritten, not merely unlinked.
 """
 
+import errno
 import json
 import os
 import sqlite3
@@ -21,11 +22,13 @@ from numpy.typing import NDArray
 
 from worker.account import Account
 from worker.config import Config
-from worker.errors import HistoryError
+from worker.errors import HistoryDiskError, HistoryError
 
 Vector = NDArray[np.float32]
 
 FILE: Final = "history.sqlite3"
+_DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_DISK_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _FORMAT: Final = 1
 _APPLICATION_ID: Final = 0x66616365
 _BUSY_TIMEOUT_S: Final = 5.0
@@ -133,6 +136,7 @@ class History:
 
         Raises:
             HistoryError: there is none (and not ``create``), it is damaged or of a newer version, or not accessible.
+            HistoryDiskError: the disk is full or fails.
         """
         path = folder / FILE
         if not create and not path.exists():
@@ -144,7 +148,8 @@ class History:
             # Before SQLite makes it: its own files beside this one get the same mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
-            raise HistoryError(f"history {path} cannot be opened: {error.strerror or error}") from None
+            kind = HistoryDiskError if error.errno in _DISK_ERRNOS else HistoryError
+            raise kind(f"history {path} cannot be opened: {error.strerror or error}") from None
         connection: sqlite3.Connection | None = None
         with _told(path):
             connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -420,7 +425,9 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise HistoryError(f"history {path} cannot be used: {error}") from None
+        # The low byte is the kind of error, the others its details (SQLite's "Result and Error Codes").
+        kind = HistoryDiskError if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES else HistoryError
+        raise kind(f"history {path} cannot be used: {error}") from None
     except sqlite3.DatabaseError as error:
         raise HistoryError(f"history {path} is damaged ({error}); move it away, and a new one is begun") from None
 

@@ -10,7 +10,7 @@ from queue import Empty, Full, Queue
 from typing import Final
 
 from worker.config import Config
-from worker.errors import HistoryError
+from worker.errors import HistoryDiskError, HistoryError
 from worker.history import History, PastSighting, Tally, UnknownPerson, history_folder
 from worker.logs import get_logger
 from worker.metrics import Observer
@@ -47,10 +47,11 @@ class Recorder:
 class HistoryRecorder(Recorder):
     """Writes to the history in ``folder``, and removes there what has become too old.
 
-    Nothing waits for the disk: what cannot be written is tried again, then given up and counted.
+    Nothing waits for the disk: what cannot be written is tried again, then given up and counted. If the disk is full
+    or fails at the start, the file is opened as soon as there is something to write and it can be.
 
     Raises:
-        HistoryError: the file cannot be opened.
+        HistoryError: the file cannot be opened, whatever the disk does.
     """
 
     lasting = True
@@ -70,8 +71,12 @@ class HistoryRecorder(Recorder):
         self._queue: Queue[PastSighting | UnknownPerson | _Rejects] = Queue(_QUEUED)
         self._closing = threading.Event()
         self._deadline_s = float("inf")
-        self._history = History.open(folder, create=True)
-        self._history.prune(keep_s=self._keep_s, remember_s=self._remember_s)
+        self._folder = folder
+        self._history: History | None = None
+        try:
+            self._opened()
+        except HistoryDiskError as error:
+            _log.error("past sightings cannot be written now", reason=str(error))
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
 
@@ -96,17 +101,24 @@ class HistoryRecorder(Recorder):
             self._observer.record_dropped("buffer_full")
 
     def _run(self) -> None:
-        with self._history as history:
-            pruned_s = time.monotonic()
-            while True:
-                self._heartbeat()
-                closing = self._closing.is_set()
-                self._write(history, self._gather())
-                if closing and self._queue.empty():
-                    return
-                if time.monotonic() - pruned_s > _PRUNE_EVERY_S:
-                    pruned_s = time.monotonic()
-                    self._prune(history)
+        pruned_s = time.monotonic()
+        while True:
+            self._heartbeat()
+            closing = self._closing.is_set()
+            self._write(self._gather())
+            if closing and self._queue.empty():
+                break
+            if time.monotonic() - pruned_s > _PRUNE_EVERY_S:
+                pruned_s = time.monotonic()
+                self._prune()
+        if self._history is not None:
+            self._history.close()
+
+    def _opened(self) -> History:
+        if self._history is None:
+            self._history = History.open(self._folder, create=True)
+            self._history.prune(keep_s=self._keep_s, remember_s=self._remember_s)
+        return self._history
 
     def _gather(self) -> list[PastSighting | UnknownPerson | _Rejects]:
         """What is there at the end of a short wait: one transaction for many rows."""
@@ -118,14 +130,14 @@ class HistoryRecorder(Recorder):
             except Empty:
                 return items
 
-    def _write(self, history: History, items: list[PastSighting | UnknownPerson | _Rejects]) -> None:
+    def _write(self, items: list[PastSighting | UnknownPerson | _Rejects]) -> None:
         if not items:
             return
         failed = False
         while True:
             self._heartbeat()
             try:
-                history.write(
+                self._opened().write(
                     [item for item in items if isinstance(item, PastSighting)],
                     [item for item in items if isinstance(item, UnknownPerson)],
                     _tallies([item for item in items if isinstance(item, tuple)]),
@@ -147,9 +159,9 @@ class HistoryRecorder(Recorder):
         self._observer.record_dropped("unwritten", count)
         _log.error("past sightings given up at the stop", count=count)
 
-    def _prune(self, history: History) -> None:
+    def _prune(self) -> None:
         try:
-            history.prune(keep_s=self._keep_s, remember_s=self._remember_s)
+            self._opened().prune(keep_s=self._keep_s, remember_s=self._remember_s)
         except HistoryError as error:
             _log.warning("what has expired could not be removed yet", reason=str(error))
 
@@ -176,9 +188,15 @@ def open_recorder(
 
 
 def open_history(config: Config, recorder: Recorder) -> History | None:
-    """The history that ``recorder`` writes, for reading; None where nothing is kept."""
+    """The history that ``recorder`` writes, for reading; None where nothing is kept, or the disk is full or fails."""
     folder = history_folder(config)
-    return History.open(folder) if folder and recorder.lasting else None
+    if folder is None or not recorder.lasting:
+        return None
+    try:
+        return History.open(folder, create=True)
+    except HistoryDiskError as error:
+        _log.error("who was met before cannot be looked up until a restart", reason=str(error))
+        return None
 
 
 def _tallies(rejects: list[_Rejects]) -> list[Tally]:

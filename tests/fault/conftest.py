@@ -9,14 +9,12 @@ from tests.command_line import RETAIL, facestream
 from tests.fault.cameras import Cameras
 from tests.rtsp import require_rtsp
 
-LONGEST_S = 1800
-
 
 @pytest.fixture(scope="session")
 def cameras(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Iterator[Cameras]:
     """Twelve cameras that show six people each, again and again."""
     require_rtsp()
-    found = Cameras(tmp_path_factory.mktemp("cameras"), test_data / "lfw_dev", 12, LONGEST_S)
+    found = Cameras(tmp_path_factory.mktemp("cameras"), test_data / "lfw_dev", 12)
     found.start()
     yield found
     found.stop()

@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import RedisServer
 from tests.fault.cameras import Cameras
 from tests.fault.fleet import Fleet
+from worker.history import History
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 
@@ -70,9 +71,15 @@ def test_a_full_disk_is_told_costs_no_event_and_heals(
         )
         before = len(fleet.events())
         fleet.wait_until(lambda: len(fleet.events()) > before, 60, "events while the disk is full")
+        worker.kill()
+        worker.start()
+        before = len(fleet.events())
+        fleet.wait_until(lambda: len(fleet.events()) > before, 90, "events of a worker that met a full disk")
         ballast.unlink()
         healed_s = fleet.wait_until(lambda: worker.metric("facestream_outbox_degraded") == 0, 60, "the outbox heals")
         assert worker.metric("facestream_events_dropped_total") == 0
         assert worker.stop() == 0, worker.tail()
     tell(f"noticed after {degraded_s:.1f} s, healed {healed_s:.1f} s after there was room")
+    with History.open(small_disk) as past:
+        assert past.sightings()
     assert "full" in worker.log.read_text().lower()

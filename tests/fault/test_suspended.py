@@ -59,7 +59,7 @@ def test_nothing_of_a_past_epoch_is_accepted_from_a_worker_that_was_suspended(
         for worker in fleet.workers:
             assert worker.stop() == 0, worker.tail()
         entries = fleet.events()
-    shown = [visit for visit in cameras.shown(begun, ended, steady=False) if visit.camera_id in ids]
+    shown = [visit for visit in cameras.shown(begun, ended) if visit.camera_id in ids]
     assert overlapping_epochs(entries) == []
     assert told_twice(entries) == {}
     assert missed(shown, entries) == []
