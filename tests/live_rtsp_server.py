@@ -84,7 +84,8 @@ def main(port, clip, apart_s, paths):
     server.set_address("127.0.0.1")
     server.set_service(port)
     now = time.time()
-    cameras = [Camera(units, fps, now + number * float(apart_s)) for number in range(len(paths))]
+    # All of them in the past: nobody waits for a camera that does not play yet.
+    cameras = [Camera(units, fps, now - number * float(apart_s)) for number in reversed(range(len(paths)))]
     for path, camera in zip(paths, cameras, strict=True):
         server.get_mount_points().add_factory(path, camera.factory)
         threading.Thread(target=camera.play, daemon=True).start()
