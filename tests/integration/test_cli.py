@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.command_line import RETAIL, facestream
+from worker import __version__
 
 PHOTOS = Path("photos")
 
@@ -87,6 +88,11 @@ def test_help_as_users_call_it() -> None:
     alone = facestream()
     assert alone.code == 2
     assert "Usage: facestream" in alone.stdout + alone.stderr
+
+
+def test_the_version_is_told_either_way() -> None:
+    told = {facestream(argument).stdout for argument in ("--version", "version")}
+    assert told == {f"{__version__}\n"}
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +209,7 @@ def test_configuration_is_shown_without_secrets(tmp_path: Path) -> None:
         "cameras: [{id: door, source: 'rtsp://u:s3cret@h/x'}]\nredis: {url: 'redis://:s3cret@h:6379/0'}\n"
     )
     checked = facestream("config", "check", "--config", config)
-    assert (checked.code, checked.stderr) == (0, "")
+    assert (checked.code, checked.stdout, checked.stderr) == (0, "valid: 1 camera\n", "")
     shown = facestream("config", "show", "--config", config, FACESTREAM_DETECTION__MIN_FACE_PX="33")
     assert (shown.code, shown.stderr) == (0, "")
     assert "min_face_px: 33" in shown.stdout

@@ -21,7 +21,8 @@ def check(config: File = None) -> None:
     from worker.config import load_config
 
     settings = load_config(config)
-    typer.echo(f"valid: {len(settings.cameras)} cameras")
+    count = len(settings.cameras)
+    typer.echo(f"valid: {count} {'camera' if count == 1 else 'cameras'}")
 
 
 @_app.command()
