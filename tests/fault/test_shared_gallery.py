@@ -25,7 +25,7 @@ MATCHED_WITHIN_S = 60
 def few(tmp_path: Path, test_data: Path) -> Iterator[Cameras]:
     """Two cameras that show three people most of the time."""
     require_rtsp()
-    found = Cameras(tmp_path / "cameras", test_data / "lfw_dev", 2, 600.0, people=3)
+    found = Cameras(tmp_path / "cameras", test_data / "lfw_dev", 2, people=3)
     found.start()
     yield found
     found.stop()
