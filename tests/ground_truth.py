@@ -141,7 +141,7 @@ def _schedule(
 ) -> list[_Walk]:
     lane_width = SIZE[0] / _LANES
     free_at = [chance.randrange(FPS) for _ in range(_LANES)]
-    walks = []
+    walks: list[_Walk] = []
     for photo, is_enrolled in shown:
         lane = free_at.index(min(free_at))
         frames = round(chance.uniform(*visit_s) * FPS)
@@ -219,4 +219,5 @@ def _background(seed: int) -> Image:
     chance = np.random.default_rng(seed)
     coarse = cv2.resize(chance.normal(0, 14, (9, 16, 3)).astype(np.float32), SIZE, interpolation=cv2.INTER_CUBIC)
     slope = np.linspace(165, 110, SIZE[1], dtype=np.float32)[:, None, None]
-    return np.clip(slope + coarse, 0, 255).astype(np.uint8)
+    picture: Image = np.clip(slope + coarse, 0, 255).astype(np.uint8)
+    return picture

@@ -8,7 +8,7 @@ from worker.bench.agreement import MIN_DETECTIONS, Run, Track, Visit, compare_ru
 
 def walk(start_s: float, frames: int, *, step: int = 1, x: float = 100.0, speed: float = 50.0, name: str = "") -> Track:
     """A face of 40 px that walks to the right, seen in every ``step``-th frame at 25 frames a second."""
-    times = start_s + np.arange(0, frames, step) * 0.04
+    times = start_s + np.arange(0, frames, step).astype(np.float64) * 0.04
     left = x + speed * (times - start_s)
     boxes = np.stack([left, left * 0 + 50, left + 40, left * 0 + 90], axis=1).astype(np.float32)
     return Track(times, boxes, name)

@@ -21,7 +21,7 @@ def overlap_of(a: NDArray[np.float64], b: NDArray[np.float64], overlap: str) -> 
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     area_a, area_b = (a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])
     whole = area_a + area_b - width * height if overlap == "union" else min(area_a, area_b)
-    return width * height / whole
+    return float(width * height / whole)
 
 
 def test_nothing_in_nothing_out() -> None:

@@ -19,7 +19,8 @@ A, B = "a" * 32, "b" * 32
 def photo(width: int = 400, height: int = 300) -> Image:
     noise = np.random.default_rng(0).normal(size=(height, width, 3))
     blobs = cv2.GaussianBlur(noise, (0, 0), 4)
-    return np.clip(blobs / blobs.std() * 40 + 120, 0, 255).astype(np.uint8)
+    picture: Image = np.clip(blobs / blobs.std() * 40 + 120, 0, 255).astype(np.uint8)
+    return picture
 
 
 def face(x1: float, y1: float, side: float) -> Detections:
@@ -30,7 +31,8 @@ def face(x1: float, y1: float, side: float) -> Detections:
 
 @pytest.fixture(params=[None, KEY], ids=["plain", "encrypted"])
 def key(request: pytest.FixtureRequest) -> bytes | None:
-    return request.param
+    value: bytes | None = request.param
+    return value
 
 
 def test_a_crop_comes_back_as_it_was(tmp_path: Path, key: bytes | None) -> None:

@@ -76,7 +76,7 @@ def test_a_picture_smaller_than_a_face_is_not_searched() -> None:
 def test_what_is_no_image_is_named() -> None:
     detector = OneByOneDetector(Bright(), DetectionConfig())
     with pytest.raises(ValueError, match=r"image 1 must be uint8 \(H, W, 3\), not float32"):
-        detector.detect([picture(), np.zeros((60, 80, 3), np.float32)])  # type: ignore[list-item]
+        detector.detect([picture(), np.zeros((60, 80, 3), np.float32)])
 
 
 def expect(*boxes: tuple[float, float, float, float]) -> NDArray[np.float32]:

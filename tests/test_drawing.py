@@ -1,5 +1,6 @@
 """Boxes, labels, annotated clips and contact sheets."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_an_annotated_clip_has_every_frame_and_boxes_in_the_right_ones(tmp_path:
             writer.write(GREY)
     write_annotated_clip(source, {3: [Annotation(BOX, "Ada")], 4: []}, target)
     with open_clip(target) as clip:
-        assert (clip.size, clip.fps) == ((320, 240), 25)
+        assert (clip.size, clip.fps) == ((320, 240), Fraction(25))
         spread = [int(np.ptp(picture)) for picture in clip]
     assert len(spread) == 10
     assert spread[3] > 60

@@ -1,5 +1,5 @@
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -177,7 +177,7 @@ def test_somebody_who_looks_like_another_person_is_taken_with_a_warning(bench: S
 def test_an_interrupt_keeps_what_was_taken(bench: SimpleNamespace) -> None:
     for number in range(40):
         save(bench.photos / f"p{number:02d}.png", number, person=1)
-    detect = bench.detector.detect
+    detect: Callable[[Sequence[Image]], list[Detections]] = bench.detector.detect
 
     def interrupted(images: Sequence[Image]) -> list[Detections]:
         if len(bench.detector.batches) == 2:

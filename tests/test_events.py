@@ -52,10 +52,13 @@ events = st.builds(
 def rounded(event: Event) -> Event:
     """``event`` with the rounding that the wire format states."""
 
-    def cosine(value: float | None) -> Any:
-        return None if value is None else pytest.approx(value, abs=0.5000001e-6)
+    def near(value: Any, within: float) -> Any:
+        return None if value is None else pytest.approx(value, abs=within)
 
-    def time(value: datetime | None) -> datetime | None:
+    def cosine(value: float | None) -> Any:
+        return near(value, 0.5000001e-6)
+
+    def time(value: datetime | None) -> Any:
         return None if value is None else value.replace(microsecond=value.microsecond // 1000 * 1000)
 
     return replace(
@@ -64,11 +67,11 @@ def rounded(event: Event) -> Event:
         threshold=cosine(event.threshold),
         margin=cosine(event.margin),
         quality=cosine(event.quality),
-        box=pytest.approx(event.box, abs=0.0050001),
+        box=near(event.box, 0.0050001),
         captured_at=time(event.captured_at),
         started_at=time(event.started_at),
         ended_at=time(event.ended_at),
-        pts_s=pytest.approx(event.pts_s, abs=1e-6),
+        pts_s=near(event.pts_s, 1e-6),
     )
 
 
@@ -187,7 +190,7 @@ def test_a_sighting_is_named_after_the_capture_of_its_first_frame() -> None:
 @given(events, st.integers(0, 99))
 def test_an_event_id_is_the_same_again_and_differs_for_any_other_transition(event: Event, ordinal: int) -> None:
     def name(**changes: Any) -> str:
-        arguments = {
+        arguments: dict[str, Any] = {
             "sighting_id": event.sighting_id, "event_type": event.type, "ordinal": ordinal, "identity_id": "p-1",
         }  # fmt: skip
         return event_id(**(arguments | changes))

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from worker.exposition import Exposition
 
-disable_created_metrics()  # as worker.metrics does
+disable_created_metrics()  # type: ignore[no-untyped-call]  # as worker.metrics does
 
 NUMBERS = (st.floats() | st.integers(-(10**20), 10**20)).map(lambda number: number + 0.0)  # -0.0 becomes 0.0
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> footage.DemoFootage:
 
 def test_the_clip_has_its_size_rate_and_length(made: footage.DemoFootage) -> None:
     with open_clip(made.clip) as clip:
-        assert (clip.size, clip.fps) == (footage.SIZE, footage.FPS)
+        assert (clip.size, clip.fps) == (footage.SIZE, Fraction(footage.FPS))
         assert sum(1 for _ in clip) == round(footage.DURATION_S * footage.FPS)
 
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 import stat
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,7 +120,7 @@ def test_what_has_expired_is_gone_from_the_disk(tmp_path: Path, monkeypatch: pyt
     template = np.random.default_rng(1).normal(size=512).astype(np.float32)
     kept = template[::-1].copy()
     clock = [1_000_000.0]
-    monkeypatch.setattr(module.time, "time", lambda: clock[0])
+    monkeypatch.setattr(time, "time", lambda: clock[0])
     with History.open(tmp_path, create=True) as past:
         write(past, [sighting(1, template)], [unknown("u-1", template)], keep_s=100, remember_s=50)
         write(past, [sighting(2, kept)], keep_s=1000)
@@ -140,8 +141,8 @@ def test_what_has_expired_is_gone_from_the_disk(tmp_path: Path, monkeypatch: pyt
 
 def test_a_shorter_retention_holds_for_what_was_recorded_before(past: History, monkeypatch: pytest.MonkeyPatch) -> None:
     write(past, [sighting(1)], [unknown()])
-    now_s = module.time.time()
-    monkeypatch.setattr(module.time, "time", lambda: now_s + 3600)
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 3600)
     assert past.prune(keep_s=7200, remember_s=7200) == 0
     assert past.prune(keep_s=1800, remember_s=7200) == 1
     assert past.sightings() == []

@@ -56,7 +56,7 @@ def test_every_way_of_storing_a_white_photo_gives_the_same(tmp_path: Path, mode:
     path = tmp_path / f"photo.{suffix}"
     Pillow.new("RGB", (9, 7), "white").convert(mode).save(path)
     image = read_photo(path)
-    assert (image.shape, image.dtype) == ((7, 9, 3), np.uint8)
+    assert (image.shape, image.dtype) == ((7, 9, 3), np.dtype(np.uint8))
     assert image.min() >= 254
     assert image.flags.writeable
 

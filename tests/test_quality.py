@@ -3,6 +3,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from worker.photos import list_photos, read_photo
 from worker.quality import REJECT_BELOW, Quality, assess, measure
@@ -15,7 +16,8 @@ def scene(detail_px: float = 2.0, contrast: float = 45.0, brightness: float = 12
     """Blobs of a few pixels: as much detail as skin and hair have."""
     noise = np.random.default_rng(0).normal(size=(400, 400, 3))
     blobs = cv2.GaussianBlur(noise, (0, 0), detail_px)
-    return np.clip(blobs / blobs.std() * contrast + brightness, 0, 255).astype(np.uint8)
+    picture: Image = np.clip(blobs / blobs.std() * contrast + brightness, 0, 255).astype(np.uint8)
+    return picture
 
 
 def face(side: float = 120.0, points: np.ndarray = FRONTAL, score: float = 0.99, at: float = 100.0) -> Detections:
@@ -25,7 +27,7 @@ def face(side: float = 120.0, points: np.ndarray = FRONTAL, score: float = 0.99,
 
 def turned(degrees: float) -> np.ndarray:
     angle = np.radians(degrees)
-    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    rotation: NDArray[np.float64] = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     return ((FRONTAL - 0.5) @ rotation + 0.5).astype(np.float32)
 
 
@@ -55,7 +57,7 @@ def test_the_gate_can_be_opened_and_tightened() -> None:
 
 def test_no_face_no_judgement() -> None:
     quality = assess(scene(), Detections.empty())
-    assert (quality.scores.shape, quality.scores.dtype, quality.reasons) == ((0,), np.float32, [])
+    assert (quality.scores.shape, quality.scores.dtype, quality.reasons) == ((0,), np.dtype(np.float32), [])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The history is written behind the pipeline's back: nothing waits, nothing is lost in silence."""
 
 import sqlite3
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_the_default_place_may_be_missing_but_a_named_one_not(tmp_path: Path, ca
 
 
 def test_nothing_is_written_where_history_is_off(tmp_path: Path) -> None:
-    config = Config(state_dir=tmp_path / "state", history={"enabled": False})  # type: ignore[arg-type]
+    config = Config(state_dir=tmp_path / "state", history={"enabled": False})
     assert type(open_recorder(config)) is Recorder
     assert list(tmp_path.iterdir()) == []
 
@@ -149,8 +150,8 @@ def test_what_has_become_too_old_goes_at_the_start(
 ) -> None:
     with History.open(tmp_path, create=True) as past:
         past.write([sighting(1)], keep_s=1e9, remember_s=1e9)
-        now_s = history_module.time.time()
-        monkeypatch.setattr(history_module.time, "time", lambda: now_s + 8 * 86_400)
+        now_s = time.time()
+        monkeypatch.setattr(time, "time", lambda: now_s + 8 * 86_400)
         assert len(past.sightings()) == 1
         make()
         assert past.sightings() == []

@@ -104,7 +104,11 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_the_digest_follows_what_changes_vectors_and_nothing_else() -> None:
     base = shipped_like().preprocessing_digest
-    same = [{"threshold": 0.6}, {"description": "x"}, {"files": [{"name": "other.onnx", "sha256": DIGEST, "size": 5}]}]
+    same: list[dict[str, Any]] = [
+        {"threshold": 0.6},
+        {"description": "x"},
+        {"files": [{"name": "other.onnx", "sha256": DIGEST, "size": 5}]},
+    ]
     other = [
         {"files": [{"name": "tiny.onnx", "sha256": "0" * 64}]},
         {"input": document()["input"] | {"channel_order": "bgr"}},
@@ -216,7 +220,8 @@ def server() -> Iterator[Server]:
 
 
 def fetch(server: Server, target: Path, **arguments: Any) -> None:
-    download(server.url, target, **({"sha256": DIGEST, "size": len(CONTENT), "retry_wait_s": 0} | arguments))
+    options: dict[str, Any] = {"sha256": DIGEST, "size": len(CONTENT), "retry_wait_s": 0} | arguments
+    download(server.url, target, **options)
 
 
 def test_pull_places_the_file_and_does_not_fetch_it_twice(server: Server, tmp_path: Path) -> None:

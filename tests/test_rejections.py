@@ -44,7 +44,7 @@ def observer() -> PrometheusObserver:
 
 
 def run(observer: PrometheusObserver, recorder: Notes, *faces: tuple[float, float]) -> None:
-    config = Config(cameras=(CameraConfig(id="door", source="x.mp4"),))  # type: ignore[arg-type]
+    config = Config(cameras=(CameraConfig(id="door", source="x.mp4"),))
     gallery = Gallery.in_memory("m", "digest", 8)
     pipeline = Pipeline(
         config, Faces(*faces), NoEmbedder(), gallery, observer=observer, recorder=recorder,  # type: ignore[arg-type]

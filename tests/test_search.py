@@ -13,7 +13,8 @@ from worker.search import NOBODY, PersonIndex, Representation, representation_fo
 
 def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
     vectors = rng.normal(size=(n, d))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    scaled: np.ndarray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 def by_hand(vectors: np.ndarray, owners: np.ndarray, query: np.ndarray) -> list[tuple[int, float]]:
@@ -54,7 +55,9 @@ def test_sees_past_any_number_of_samples_of_the_best_person(representation: Repr
 
 
 def test_an_empty_index_knows_nobody() -> None:
-    people, similarities = PersonIndex(np.empty((0, 4), np.float32), np.empty(0, np.int64)).search(np.eye(4)[:2])
+    people, similarities = PersonIndex(np.empty((0, 4), np.float32), np.empty(0, np.int64)).search(
+        np.eye(4, dtype=np.float32)[:2]
+    )
     assert people.tolist() == [[NOBODY, NOBODY]] * 2
     assert similarities.tolist() == [[-1.0, -1.0]] * 2
 
@@ -98,7 +101,8 @@ def faces(rng: np.random.Generator, people: int, d: int, samples: int = 3) -> tu
 
     def seen(whom: np.ndarray) -> np.ndarray:
         vectors = np.sqrt(0.6) * whom + np.sqrt(0.4) * rng.normal(size=whom.shape) * spread
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        scaled: np.ndarray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        return scaled
 
     return seen(np.repeat(centres, samples, axis=0)), seen(centres[:100]), seen(strangers)
 

@@ -20,7 +20,7 @@ def left_by(scene: Scene) -> dict[str, Any]:
     return state
 
 
-def successor(state: dict[str, Any], *, left_at_s: float, after_s: float, pts_s: float = 0.0, **config: float) -> Scene:
+def successor(state: dict[str, Any], *, left_at_s: float, after_s: float, pts_s: float = 0.0, **config: Any) -> Scene:
     """A new worker, whose first frame comes ``after_s`` after the last one of the old worker, at ``pts_s``."""
     scene = Scene(**config)
     scene.pts_s = pts_s - 0.1

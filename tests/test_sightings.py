@@ -33,7 +33,7 @@ class Scene:
 
     def __init__(self, recorder: Recorder | None = None, unknowns: Unknowns | None = None, **config: float) -> None:
         self.observer = Outcomes()
-        self.config = RecognitionConfig(**({"verdict_timeout_s": 1.0, "linger_s": 5.0} | config))  # type: ignore[arg-type]
+        self.config = RecognitionConfig(**({"verdict_timeout_s": 1.0, "linger_s": 5.0} | config))
         self.sightings = CameraSightings(
             "door", self.config, model_id="m", dimension=8, threshold=THRESHOLD, min_detections=2, worker_id="w",
             observer=self.observer, recorder=recorder, unknowns=unknowns,

@@ -1,5 +1,6 @@
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -139,6 +140,7 @@ def test_a_repeated_or_slightly_earlier_time_is_harmless() -> None:
     assert all(np.isfinite(update.detections.boxes).all() for update in tracks)
 
 
+Found: TypeAlias = tuple[float, float, float, float]
 Moment = st.tuples(
     st.floats(-0.5, 3.0),
     st.lists(st.tuples(st.floats(-50, 500), st.floats(-50, 500), st.floats(0, 120), st.floats(0, 1)), max_size=6),
@@ -147,7 +149,9 @@ Moment = st.tuples(
 
 @settings(deadline=None)
 @given(moments=st.lists(Moment, max_size=20))
-def test_ids_are_unique_never_reused_and_end_exactly_once(moments: list[tuple[float, list[tuple]]]) -> None:
+def test_ids_are_unique_never_reused_and_end_exactly_once(
+    moments: list[tuple[float, list[Found]]],
+) -> None:
     tracker, pts_s = Tracker(CONFIG, start_score=0.5), 0.0
     begun: set[int] = set()
     ended: list[int] = []

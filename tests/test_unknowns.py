@@ -140,7 +140,7 @@ def test_ids_outlive_the_worker_and_are_shared_with_others(tmp_path: Path) -> No
 
 def test_templates_of_another_model_are_not_compared(tmp_path: Path) -> None:
     with History.open(tmp_path, create=True) as history:
-        foreign = UnknownPerson("u-foreign", Embedder("other", "digest"), np.ones(4, np.float32) / 2, 2, NOON, NOON)
+        foreign = UnknownPerson("u-foreign", Embedder("other", "digest"), np.full(4, 0.5, np.float32), 2, NOON, NOON)
         history.write(unknowns=[foreign], keep_s=1e6, remember_s=1e6)
         unknowns = make(history=history)
         assert len(unknowns) == 0

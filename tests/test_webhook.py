@@ -180,7 +180,12 @@ def test_a_stop_ends_a_pause() -> None:
         receiving(*[(503, {"Retry-After": "3000"})] * 2) as receiver,
         hook(receiver.url, stop=stop, patience_s=100_000) as webhook,
     ):
-        eventual = threading.Thread(target=lambda: (eventually(lambda: receiver.requests), stop.set()))
+
+        def stop_when_asked() -> None:
+            eventually(lambda: receiver.requests)
+            stop.set()
+
+        eventual = threading.Thread(target=stop_when_asked)
         eventual.start()
         with pytest.raises(AwayError):
             webhook.send(make_event())
