@@ -120,10 +120,51 @@ def test_person_whose_face_is_never_good_enough_is_still_a_sighting() -> None:
 
 def test_verdict_that_changes_is_an_update_of_the_same_sighting() -> None:
     scene = Scene(verdict_timeout_s=0.3)
-    events = scene.frames(5, {1: STRANGER})
+    seen_badly = (0.4 * ALICE + np.sqrt(1 - 0.4**2) * STRANGER).astype(np.float32)
+    events = scene.frames(5, {1: seen_badly})
     events += scene.frames(60, {1: ALICE})
     assert kinds(events) == [("started", ""), ("updated", "Alice")]
-    assert len({event.sighting_id for event in events}) == 1
+
+
+@pytest.mark.parametrize(("first", "second"), [(ALICE, BOB), (ALICE, STRANGER), (STRANGER, ALICE)])
+def test_who_takes_over_the_track_of_another_is_a_sighting_of_their_own(first: np.ndarray, second: np.ndarray) -> None:
+    names = ["Alice" if person is ALICE else "Bob" if person is BOB else "" for person in (first, second)]
+    scene = Scene()
+    events = scene.frames(15, {1: first}) + scene.frames(75, {1: second}) + scene.sightings.close()
+    expected = [("started", names[0]), ("ended", names[0]), ("started", names[1]), ("ended", names[1])]
+    assert sorted(kinds(events)) == sorted(expected)
+
+
+@pytest.mark.parametrize(("away", "moved_px"), [(1, 40), (0, 100)])
+def test_who_appears_beside_the_place_of_another_is_looked_at_at_once(away: int, moved_px: int) -> None:
+    scene = Scene()
+    events = scene.frames(15, {1: ALICE}) + scene.frames(away, {})
+    scene.left_px += moved_px
+    changed_s = scene.pts_s
+    while ("started", "Bob") not in kinds(events):
+        events += scene.frame({1: BOB})
+        assert scene.pts_s - changed_s < 1.0
+    assert ("updated", "Bob") not in kinds(events)
+
+
+def test_who_walks_fast_is_not_embedded_more_often() -> None:
+    scene = Scene()
+    for _ in range(40):
+        scene.left_px += 30
+        scene.frame({1: ALICE})
+    assert scene.embedded == 2
+
+
+def test_a_face_that_does_not_resemble_its_track_is_no_other_person_if_the_next_one_does() -> None:
+    scene = Scene()
+    events = scene.frames(2, {1: ALICE})
+    for _ in range(4):
+        events += scene.frames(45, {1: ALICE})
+        for person in (STRANGER, ALICE):
+            embedded = scene.embedded
+            while scene.embedded == embedded:
+                events += scene.frame({1: person})
+    assert kinds(events + scene.sightings.close()) == [("started", "Alice"), ("ended", "Alice")]
 
 
 def test_single_detection_is_no_person() -> None:

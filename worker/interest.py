@@ -1,5 +1,6 @@
 """Which faces are worth embedding, and which cameras worth a look: not every face of every frame."""
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,6 +19,10 @@ RECHECK_INTERVAL_S: Final = 5.0
 """A settled track is looked at again this often: trackers do swap people."""
 CLOSER_FACTOR: Final = 1.5
 """A face this much larger in area than any embedded one is worth embedding for its quality."""
+LEAP: Final = 0.5
+"""A face that was out of sight and comes back farther away than this, in face sizes, may be another person's."""
+FASTEST: Final = 10.0
+"""Nobody's face moves faster than this, in face sizes a second: about two metres a second."""
 CROSSING_FACTOR: Final = 1.5
 """Faces whose boxes, enlarged by this, overlap may be taken for each other: their tracks want a short interval."""
 
@@ -25,17 +30,29 @@ CROSSING_FACTOR: Final = 1.5
 def wants_face(sighting: Sighting, config: RecognitionConfig, pts_s: float, area_px: float) -> bool:
     """Whether a face of ``area_px`` that is seen at ``pts_s`` is worth embedding.
 
-    It is when its track is new, undecided or about to be re-checked, or when it is much closer to the camera than
-    before.
+    It is when its track is new, undecided, in doubt or about to be re-checked, or when it is much closer to the camera
+    than before.
     """
     count = sighting.template.count
     if count < config.min_embeddings:
         return True
     if pts_s - sighting.embedded_pts_s < EMBED_INTERVAL_S:
         return False
-    if count < config.max_embeddings and not _is_settled(sighting):
+    if sighting.leapt or sighting.doubtful.count or (count < config.max_embeddings and not _is_settled(sighting)):
         return True
     return area_px > CLOSER_FACTOR * sighting.embedded_area_px or pts_s - sighting.embedded_pts_s >= RECHECK_INTERVAL_S
+
+
+def has_leapt(sighting: Sighting, box: Sequence[float], pts_s: float, looked_pts_s: float) -> bool:
+    """Whether the face at ``box`` (x1, y1, x2, y2) px is too far from where it was seen to be surely the same person's.
+
+    ``looked_pts_s``: when the camera was looked at before.
+    """
+    left, top, right, bottom = sighting.box
+    moved_px = math.hypot(box[0] + box[2] - left - right, box[1] + box[3] - top - bottom) / 2
+    was_seen = sighting.seen_pts_s >= looked_pts_s
+    reach = LEAP + FASTEST * (pts_s - sighting.seen_pts_s) * was_seen
+    return moved_px > reach * max(right - left, bottom - top)
 
 
 def attention(present: Sequence[Sighting], config: RecognitionConfig, min_detections: int) -> Attention:

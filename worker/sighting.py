@@ -1,16 +1,21 @@
 """One visit of one person to one camera: what is known of it while it goes on, and shortly after."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.account import Account
 from worker.boxes import iou_matrix
 from worker.matching import TrackTemplate
 from worker.types import Candidate, Match
 
+DOUBT_RATIO: Final = 0.5
+"""A face this far below the threshold, as a part of it, is hardly the person that its track has shown so far. Faces of
+one visit resemble each other more than two photos of a person do, for which the threshold was fitted."""
 SAME_PLACE_IOU: Final = 0.3
 """From this overlap on, a face without features may be the one that was there before the worker was restarted."""
 
@@ -19,7 +24,8 @@ SAME_PLACE_IOU: Final = 0.3
 class Sighting:
     """Times of ``pts_s`` are those of the source as it is read now; ``seen_pts_s`` and ``box`` are of the last frame
     with the person. ``resumed_until_pts_s`` is set while nobody has been seen yet to go on with a sighting that began
-    before the source was opened; it then ends at this time.
+    before the source was opened; it then ends at this time. ``doubtful`` holds the latest faces, if none of them
+    resembles the ``template``; ``leapt``: the face was last seen too far away, or too long ago, to be surely the same.
     """
 
     sighting_id: str
@@ -29,6 +35,8 @@ class Sighting:
     started_pts_s: float
     dimension: int
     template: TrackTemplate = field(init=False)
+    doubtful: TrackTemplate = field(init=False)
+    leapt: bool = False
     match: Match | None = None
     candidate: Candidate | None = None
     detections: int = 0
@@ -49,6 +57,7 @@ class Sighting:
 
     def __post_init__(self) -> None:
         self.template = TrackTemplate(self.dimension)
+        self.doubtful = TrackTemplate(self.dimension)
         self.seen_at = self.started_at
 
     @property
@@ -75,6 +84,17 @@ class Sighting:
             return self.match.reason
         return self.rejection or "not_enough_evidence"
 
+    def learn(self, vector: NDArray[np.float32], quality: float, threshold: float) -> None:
+        """Adds an embedded face. Once the sighting is announced, what resembles it not at all is held back, until a
+        face that does shows that it is still the same person."""
+        if self.announced and self.template.count and float(self.template.vector @ vector) < DOUBT_RATIO * threshold:
+            self.doubtful.add(vector, quality)
+            return
+        self.template.merge(self.doubtful)
+        self.doubtful = TrackTemplate(self.dimension)
+        self.template.add(vector, quality)
+        self.template_changed = True
+
     def withdraw_name(self) -> None:
         """Somebody beside them is nearer to the person that they were taken for."""
         if self.match is not None:
@@ -90,3 +110,20 @@ class Sighting:
         # The tracks of another worker, or of an earlier run, were counted anew: there is only the place to go by.
         boxes = np.array([self.box, later.box], np.float32)
         return bool(iou_matrix(boxes[:1], boxes[1:])[0, 0] >= SAME_PLACE_IOU)
+
+
+def one_face_per_person(present: Iterable[Sighting]) -> None:
+    """Of several faces present at once that were given the same name, only the most similar keeps it."""
+    best: dict[str, tuple[Sighting, float]] = {}
+    for sighting in present:
+        if not (sighting.match and sighting.match.identity_id):
+            continue
+        similarity = sighting.match.similarity
+        rival, highest = best.setdefault(sighting.match.identity_id, (sighting, similarity))
+        if rival is sighting:
+            continue
+        if highest < similarity:
+            best[sighting.match.identity_id] = sighting, similarity
+            rival.withdraw_name()
+        else:
+            sighting.withdraw_name()

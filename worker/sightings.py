@@ -17,12 +17,13 @@ from worker.config import RecognitionConfig
 from worker.events import sighting_id
 from worker.evidence import Evidence
 from worker.history import Embedder
-from worker.interest import attention, wants_face
+from worker.interest import attention, has_leapt, wants_face
 from worker.logs import get_logger
+from worker.matching import TrackTemplate
 from worker.metrics import Observer
 from worker.recorder import Recorder
 from worker.scheduling import Attention
-from worker.sighting import Sighting
+from worker.sighting import Sighting, one_face_per_person
 from worker.sighting_state import from_state, to_state
 from worker.types import Event, Frame, Tracks
 from worker.unknowns import Unknowns
@@ -75,6 +76,7 @@ class CameraSightings:
         )
         self._by_track: dict[int, Sighting] = {}
         self._lingering: list[Sighting] = []
+        self._looked_pts_s = float("-inf")
 
     def see(self, frame: Frame, tracks: Tracks) -> list[int]:
         """Notes where everybody is; returns the indices of the faces that are worth embedding.
@@ -87,7 +89,8 @@ class CameraSightings:
         for index, track_id in enumerate(tracks.track_ids.tolist()):
             sighting = self._of_track(track_id, frame)
             sighting.detections += 1
-            x1, y1, x2, y2 = tracks.detections.boxes[index].tolist()
+            x1, y1, x2, y2 = box = tracks.detections.boxes[index].tolist()
+            sighting.leapt |= sighting.detections > 1 and has_leapt(sighting, box, frame.pts_s, self._looked_pts_s)
             sighting.box = (x1, y1, x2, y2)
             sighting.account.faces += 1
             sighting.account.largest_px = max(sighting.account.largest_px, min(x2 - x1, y2 - y1))
@@ -96,6 +99,7 @@ class CameraSightings:
             sighting.seen_pts_s = frame.pts_s
             if wants_face(sighting, self._config, frame.pts_s, float(areas[index])):
                 wanted.append(index)
+        self._looked_pts_s = frame.pts_s
         for track_id in tracks.ended_ids.tolist():
             if lost := self._by_track.pop(track_id, None):
                 self._lose(lost)
@@ -109,13 +113,21 @@ class CameraSightings:
             sighting.template_changed = True
 
     def learn(self, track_id: int, vector: NDArray[np.float32], quality: float, pts_s: float, area_px: float) -> None:
-        """Adds the embedding of a face to what is known of its track."""
-        if sighting := self._by_track.get(track_id):
-            sighting.template.add(vector, quality)
-            sighting.account.embedded += 1
-            sighting.template_changed = True
-            sighting.embedded_pts_s = pts_s
-            sighting.embedded_area_px = max(sighting.embedded_area_px, area_px)
+        """Adds the embedding of a face to what is known of its track.
+
+        If as many faces as a verdict needs do not resemble whom the track has shown so far, they begin a sighting of
+        their own: trackers do swap people.
+        """
+        sighting = self._by_track.get(track_id)
+        if sighting is None:
+            return
+        sighting.learn(vector, quality, self.threshold)
+        if sighting.doubtful.count >= self._config.min_embeddings:
+            sighting = self._part(sighting)
+        sighting.leapt = False
+        sighting.account.embedded += 1
+        sighting.embedded_pts_s = pts_s
+        sighting.embedded_area_px = max(sighting.embedded_area_px, area_px)
 
     def sighting_id_of(self, track_id: int) -> str:
         """The sighting that a track belongs to now; empty for a track that is gone."""
@@ -140,7 +152,7 @@ class CameraSightings:
 
     def transitions(self, pts_s: float) -> list[Event]:
         """The events that are due at ``pts_s`` of this camera, in order."""
-        self._one_face_per_person()
+        one_face_per_person(self._by_track.values())
         events: list[Event] = []
         for track_id, sighting in list(self._by_track.items()):
             if not sighting.announced and not self._is_due(sighting, pts_s):
@@ -202,19 +214,29 @@ class CameraSightings:
         """The sighting that a face of the track belongs to; after a gap a new one, until it is seen to be the same."""
         sighting = self._by_track.get(track_id)
         if sighting is None:
-            return self._begin(frame, track_id)
+            return self._begin(track_id, frame.captured_at, frame.pts_s)
         if sighting.announced and frame.pts_s - sighting.seen_pts_s > GAP_S:
             self._lose(sighting)
-            return self._begin(frame, track_id)
+            return self._begin(track_id, frame.captured_at, frame.pts_s)
         return sighting
 
-    def _begin(self, frame: Frame, track_id: int) -> Sighting:
+    def _part(self, sighting: Sighting) -> Sighting:
+        """Somebody else has taken over the track of ``sighting``: the new sighting, which knows the latest faces."""
+        self._lose(sighting)
+        new = self._begin(sighting.track_id, sighting.seen_at, sighting.seen_pts_s)
+        new.template, sighting.doubtful = sighting.doubtful, TrackTemplate(self._dimension)
+        new.template_changed = True
+        new.detections = new.account.faces = new.template.count
+        new.box, new.frame_size, new.seen_pts_s = sighting.box, sighting.frame_size, sighting.seen_pts_s
+        return new
+
+    def _begin(self, track_id: int, at: datetime, pts_s: float) -> Sighting:
         sighting = Sighting(
-            sighting_id=sighting_id(self.camera_id, frame.captured_at, track_id),
+            sighting_id=sighting_id(self.camera_id, at, track_id),
             camera_id=self.camera_id,
             track_id=track_id,
-            started_at=frame.captured_at,
-            started_pts_s=frame.pts_s,
+            started_at=at,
+            started_pts_s=pts_s,
             dimension=self._dimension,
         )
         self._by_track[track_id] = sighting
@@ -281,19 +303,6 @@ class CameraSightings:
         gone.account.merge(sighting.account, sighting.track_id)
         self._evidence.joined(gone.sighting_id, sighting.sighting_id)
         self._observer.track_ended(self.camera_id, "continued")
-
-    def _one_face_per_person(self) -> None:
-        """Of several faces present at once that were given the same name, only the most similar keeps it."""
-        best: dict[str, Sighting] = {}
-        for sighting in self._by_track.values():
-            if not (sighting.match and sighting.match.identity_id):
-                continue
-            rival = best.setdefault(sighting.match.identity_id, sighting)
-            if rival is sighting or rival.match is None:
-                continue
-            loser = rival if rival.match.similarity < sighting.match.similarity else sighting
-            best[sighting.match.identity_id] = sighting if loser is rival else rival
-            loser.withdraw_name()
 
     def _announce(self, sighting: Sighting) -> list[Event]:
         return self._announcer.announce(sighting, self._by_track.values())
