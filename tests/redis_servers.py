@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.conftest import redis_server_binary
+from tests.redis_answers import command
 
 PATIENCE_S = 30.0
 SLOTS = 16384
@@ -191,12 +193,12 @@ def sentinel_setup(binary: str, folder: Path) -> Iterator[SentinelSetup]:
             eventually(lambda: client.info("replication")["master_link_status"] == "up")
         for sentinel in sentinels:
             with redis.Redis(port=sentinel.port, password=SentinelSetup.SENTINEL_PASSWORD) as client:
-                eventually(lambda client=client: _knows_all(client))
+                eventually(partial(_knows_all, client))
         yield setup
 
 
 def _knows_all(client: redis.Redis) -> bool:
-    state = client.sentinel_master(SentinelSetup.SERVICE)
+    state: Any = client.sentinel_master(SentinelSetup.SERVICE)
     return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == 2)
 
 
@@ -213,20 +215,20 @@ def cluster(binary: str, folder: Path, *options: str) -> Iterator[list[Server]]:
         clients = [redis.Redis(port=node.port) for node in nodes]
         for number, client in enumerate(clients):
             slots = range(number * SLOTS // 3, (number + 1) * SLOTS // 3)
-            client.execute_command("CLUSTER", "ADDSLOTS", *slots)
-            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            command(client, "CLUSTER", "ADDSLOTS", *slots)
+            command(client, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             if number:
-                client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+                command(client, "CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
         for client in clients:
-            eventually(lambda client=client: _is_complete(client))
+            eventually(partial(_is_complete, client))
             client.close()
         yield nodes
 
 
 def _is_complete(client: redis.Redis) -> bool:
-    info = client.execute_command("CLUSTER", "INFO")
+    info = command(client, "CLUSTER", "INFO")
     state = info if isinstance(info, dict) else dict(line.split(":", 1) for line in info.decode().split())
-    return state["cluster_state"] == "ok" and state["cluster_known_nodes"] == "3" == state["cluster_size"]
+    return bool(state["cluster_state"] == "ok" and state["cluster_known_nodes"] == "3" == state["cluster_size"])
 
 
 def cluster_url(nodes: list[Server]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.events import event_id, sighting_id
+from worker.events import encode, event_id, sighting_id
 from worker.types import Event
 
 STARTED_AT = datetime(2026, 3, 1, 8, 30, 0, 123_000, tzinfo=UTC)
@@ -36,3 +36,8 @@ def make_event(ordinal: int = 0, **changes: Any) -> Event:
         worker_id="worker-a",
     )
     return replace(event, **changes)
+
+
+def stream_fields(event: Event, **changes: str | bytes) -> dict[Any, Any]:
+    """``event`` as ``XADD`` takes it, with other values of some fields."""
+    return {**encode(event), **changes}

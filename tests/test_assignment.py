@@ -83,7 +83,7 @@ def registry(client: redis.Redis, clock: FleetClock) -> CameraRegistry:
 
 
 def camera(camera_id: str, path: str = "") -> CameraConfig:
-    return CameraConfig(id=camera_id, source=f"rtsp://user:secret@cameras/{path}")  # type: ignore[arg-type]
+    return CameraConfig(id=camera_id, source=f"rtsp://user:secret@cameras/{path}")
 
 
 def test_a_worker_gains_cameras_and_hands_them_over_when_it_stops(
@@ -276,7 +276,7 @@ def test_the_permissions_in_the_guide_are_enough(
     with redis.Redis.from_url(redis_server.url) as admin:
         admin.execute_command("ACL", "SETUSER", *line.split())
     url = redis_server.url.replace("redis://", "redis://fleet:PASSWORD@")
-    client = connect(Config(redis={"url": url, "stream": "{facestream}:none"}).redis)  # type: ignore[arg-type]
+    client = connect(Config(redis={"url": url, "stream": "{facestream}:none"}).redis)
     registry = CameraRegistry(client, FLEET)
     for camera_id in ("c0", "c1"):
         registry.add(camera(camera_id))
@@ -398,7 +398,7 @@ def form(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def test_every_form_of_redis_serves_a_fleet(form: str) -> None:
-    client = connect(Config(redis={"url": form, "stream": "events:{camera_id}"}).redis)  # type: ignore[arg-type]
+    client = connect(Config(redis={"url": form, "stream": "events:{camera_id}"}).redis)
     registry = CameraRegistry(client, FLEET)
     for camera_id in ("c0", "c1"):
         registry.add(camera(camera_id))

@@ -1,6 +1,7 @@
 """Definitions of cameras in Redis, and what workers remember of them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -25,7 +26,7 @@ def registry(client: redis.Redis) -> CameraRegistry:
 
 
 def camera(camera_id: str = "door", source: str = "rtsp://admin:secret@10.0.0.1/1", **fields: object) -> CameraConfig:
-    return CameraConfig(id=camera_id, source=source, **fields)  # type: ignore[arg-type]
+    return CameraConfig(id=camera_id, source=source, **fields)
 
 
 def ids(registry: CameraRegistry) -> list[str]:
@@ -139,7 +140,8 @@ def test_tombstones_do_not_stay_for_ever(client: redis.Redis, registry: CameraRe
 
 def follow(copy: RegistryCopy, client: redis.Redis, steps: int = 4) -> None:
     for _ in range(steps):
-        incarnation, change = client.hmget(fleet_key(FLEET.name, "state"), "incarnation", "change")
+        found: Any = client.hmget(fleet_key(FLEET.name, "state"), "incarnation", "change")
+        incarnation, change = found
         copy.follow((incarnation or b"").decode(), int(change or 0))
 
 

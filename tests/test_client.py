@@ -17,14 +17,14 @@ from pydantic import SecretStr
 
 from tests.command_line import facestream
 from tests.conftest import REPOSITORY, RedisServer
+from tests.redis_answers import entries_of
 from tests.redis_servers import Server, eventually, running, valkey_binary
-from tests.sample_events import make_event
+from tests.sample_events import make_event, stream_fields
 from worker.client import AsyncConsumer, Consumer, Delivery
 from worker.config import RedisConfig
 from worker.dead_letters import dead_letters, put_back
 from worker.deliveries import Known, backoff_ms, decide, is_stale, reason_of
 from worker.errors import ConfigError, SinkError
-from worker.events import encode
 from worker.keys import event_stream
 from worker.lag import LagReporter
 from worker.metrics import PrometheusObserver
@@ -44,7 +44,7 @@ def admin(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def add(client: redis.Redis, *events: Event, stream: str = STREAM) -> list[str]:
-    return [str(client.xadd(stream, {**encode(event)})) for event in events]
+    return [str(client.xadd(stream, stream_fields(event))) for event in events]
 
 
 def ordinal(delivery: Delivery) -> int:
@@ -53,7 +53,7 @@ def ordinal(delivery: Delivery) -> int:
 
 def take(consumer: Consumer, count: int) -> list[int]:
     """The ordinals of the next ``count`` events, each acknowledged."""
-    taken = []
+    taken: list[int] = []
     while len(taken) < count:
         if delivery := consumer.poll(0.1):
             taken.append(ordinal(delivery))
@@ -241,7 +241,7 @@ def test_a_repeat_is_handled_where_the_copy_that_claims_it_has_vanished(redis_ur
 def test_what_a_group_remembers_is_forgotten_in_time(redis_url: str, admin: redis.Redis) -> None:
     old, later = "1000-0", "200000-0"
     for entry_id, event in ((old, make_event(0)), (later, make_event(1)), ("200001-0", make_event(0))):
-        admin.xadd(STREAM, {**encode(event)}, id=entry_id)
+        admin.xadd(STREAM, stream_fields(event), id=entry_id)
     with Consumer(redis_url, group="g", remember_s=100) as consumer:
         assert rest(consumer) == [0, 1, 0]
     assert 0 < admin.ttl(f"{{{STREAM}}}:handled:g") <= 100
@@ -325,7 +325,7 @@ def test_a_poisonous_event_ends_among_the_dead_letters_with_its_reason_and_can_b
 
 def test_what_is_no_event_is_buried_at_once(redis_url: str, admin: redis.Redis) -> None:
     admin.xadd(STREAM, {"hello": "world"})
-    damaged = admin.xadd(STREAM, {**encode(make_event(1)), "box": b"\xff\xfe"})
+    damaged = admin.xadd(STREAM, stream_fields(make_event(1), box=b"\xff\xfe"))
     add(admin, make_event(2))
     with Consumer(redis_url, group="g") as consumer:
         assert rest(consumer) == [2]
@@ -343,7 +343,7 @@ def test_the_entries_of_a_dead_consumer_are_taken_over_and_an_event_that_kills_i
     add(admin, *[make_event(i) for i in range(3)])
     admin.xgroup_create(STREAM, "g", "0")
     admin.xreadgroup("g", "dead", {STREAM: ">"}, count=3)
-    admin.xclaim(STREAM, "g", "dead", 0, [str(admin.xrange(STREAM)[0][0])], retrycount=5)
+    admin.xclaim(STREAM, "g", "dead", 0, [entries_of(admin, STREAM)[0][0]], retrycount=5)
     with Consumer(redis_url, group="g", **QUICK) as consumer:
         assert take(consumer, 2) == [1, 2]
         assert (consumer.counts.taken_over, consumer.counts.dead) == (3, 1)
@@ -560,7 +560,7 @@ def test_asyncio_and_blocking_code_come_to_the_same_outcome(redis_url: str, admi
     assert blocking[0] == [(1, 1), (2, 1), (3, 1), (3, 2), (6, 1)]
     assert (blocking[1].stale, blocking[1].repeated, blocking[1].dead) == (1, 1, 2)
     letters = [
-        [fields for _, fields in admin.xrange(f"{{{STREAM}}}:dead:{group}")] for group in ("blocking", "asyncio")
+        [fields for _, fields in entries_of(admin, f"{{{STREAM}}}:dead:{group}")] for group in ("blocking", "asyncio")
     ]
     assert letters[0] == letters[1]
     assert admin.xinfo_consumers(STREAM, "asyncio") == []

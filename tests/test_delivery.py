@@ -164,7 +164,7 @@ def test_order_is_kept_for_each_camera_through_outages(redis_server: RedisServer
 def now_ms(url: str) -> int:
     with redis.Redis.from_url(url) as client:
         seconds, microseconds = client.time()
-    return seconds * 1000 + microseconds // 1000
+    return int(seconds * 1000 + microseconds // 1000)
 
 
 def test_a_superseded_worker_delivers_what_it_saw_before_and_nothing_else(redis_url: str, start: Make) -> None:

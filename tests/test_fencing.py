@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from tests.redis_answers import entries_of
 from worker.fencing import Fenced, append_fenced, raise_fence
 from worker.keys import beside
 
@@ -32,13 +33,13 @@ def append(client: redis.Redis, *events: Fenced) -> list[bool]:
 
 
 def names(client: redis.Redis) -> list[str]:
-    return [fields["event_id"] for _, fields in client.xrange(STREAM)]
+    return [fields["event_id"] for _, fields in entries_of(client, STREAM)]
 
 
 def test_events_of_the_highest_epoch_are_appended_in_order(client: redis.Redis) -> None:
     now_ms = redis_time_ms(client)
     ids = append_fenced(client, STREAM, [event(now_ms, str(i)) for i in range(300)], max_events=1000)
-    assert ids == [entry_id for entry_id, _ in client.xrange(STREAM)]
+    assert ids == [entry_id for entry_id, _ in entries_of(client, STREAM)]
     assert names(client) == [str(i) for i in range(300)]
     assert client.hget(FENCE, "door") == str(now_ms)
 

@@ -196,7 +196,7 @@ class Fleet(RuleBasedStateMachine):
     @rule(camera_id=st.sampled_from(CAMERAS), path=st.sampled_from("xy"))
     def add(self, camera_id: str, path: str) -> None:
         source = f"rtsp://cameras/{path}"
-        self.registry.add(CameraConfig(id=camera_id, source=source))  # type: ignore[arg-type]
+        self.registry.add(CameraConfig(id=camera_id, source=source))
         paused = self.cameras.get(camera_id, ("", False))[1]
         # To a Redis that does not know the camera yet, it is new.
         self.cameras[camera_id] = (source, paused and not self.only_in_copies)
@@ -237,10 +237,8 @@ class Fleet(RuleBasedStateMachine):
         assert self.gains == before, "nothing moves any more"
 
     def shares_are_fair(self, cameras: int) -> None:
-        weights = {
-            worker.decode(): int(standing.split()[0])
-            for worker, standing in self.client.hgetall(fleet_key(FLEET.name, "standings")).items()
-        }
+        standings: Any = self.client.hgetall(fleet_key(FLEET.name, "standings"))
+        weights = {worker.decode(): int(standing.split()[0]) for worker, standing in standings.items()}
         for worker in self.workers.values():
             share = cameras * weights[worker.assignment._leases.worker] / sum(weights.values())
             assert min(share, MOST) - len(worker.reading) < max(1, share / 10)
@@ -273,7 +271,7 @@ class Fleet(RuleBasedStateMachine):
         self.all_is_well_for_a_while()
 
     def records(self) -> dict[str, tuple[int, str]]:
-        found = self.client.hgetall(fleet_key(FLEET.name, "epochs"))
+        found: Any = self.client.hgetall(fleet_key(FLEET.name, "epochs"))
         split = {camera.decode(): record.decode().partition(" ") for camera, record in found.items()}
         return {camera: (int(epoch), owner) for camera, (epoch, _, owner) in split.items()}
 

@@ -71,7 +71,7 @@ def add(registry: CameraRegistry, clock: FleetClock, count: int) -> None:
 
 
 def camera(camera_id: str, path: str = "") -> CameraConfig:
-    return CameraConfig(id=camera_id, source=f"rtsp://cameras/{path or camera_id}")  # type: ignore[arg-type]
+    return CameraConfig(id=camera_id, source=f"rtsp://cameras/{path or camera_id}")
 
 
 def live(clock: FleetClock, *workers: Worker, beats: int = 12) -> None:

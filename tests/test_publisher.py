@@ -10,6 +10,7 @@ import redis
 from pydantic import SecretStr
 
 from tests.conftest import RedisServer
+from tests.redis_answers import command
 from tests.sample_events import make_event
 from worker import publisher as publisher_module
 from worker.config import RedisConfig, load_config
@@ -212,12 +213,12 @@ def refuse_by_memory(client: redis.Redis) -> None:
 
 
 def refuse_as_replica(client: redis.Redis) -> None:
-    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    command(client, "REPLICAOF", "127.0.0.1", "1")
 
 
 def accept_again(client: redis.Redis) -> None:
     client.acl_setuser("default", enabled=True, nopass=True, commands=["+@all"])
-    client.execute_command("REPLICAOF", "NO", "ONE")
+    command(client, "REPLICAOF", "NO", "ONE")
     client.config_set("maxmemory", "0")
     client.delete(STREAM)
 

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from tests.command_line import facestream
 from tests.conftest import REPOSITORY, RedisServer
+from tests.redis_answers import command
 from tests.redis_servers import (
     Authority,
     SentinelSetup,
@@ -287,18 +288,18 @@ def consumer_event(consumer: Consumer) -> Event:
 def move_slot(nodes: list[Server], key: str) -> None:
     """The slot of ``key``, with all that is in it, goes to the node after its own."""
     clients = [redis.Redis(port=node.port) for node in nodes]
-    slot = int(clients[0].execute_command("CLUSTER", "KEYSLOT", key))
-    ids = [client.execute_command("CLUSTER", "MYID").decode() for client in clients]
+    slot = int(command(clients[0], "CLUSTER", "KEYSLOT", key))
+    ids = [command(client, "CLUSTER", "MYID").decode() for client in clients]
     source = slot * 3 // 16384
-    if not clients[source].execute_command("CLUSTER", "COUNTKEYSINSLOT", slot):
+    if not command(clients[source], "CLUSTER", "COUNTKEYSINSLOT", slot):
         source -= 1
     target = (source + 1) % 3
-    clients[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-    clients[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
-    for name in clients[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
-        clients[source].execute_command("MIGRATE", "127.0.0.1", nodes[target].port, name, 0, 5000)
+    command(clients[target], "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+    command(clients[source], "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+    for name in command(clients[source], "CLUSTER", "GETKEYSINSLOT", slot, 100):
+        command(clients[source], "MIGRATE", "127.0.0.1", nodes[target].port, name, 0, 5000)
     for client in (clients[target], clients[source]):
-        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+        command(client, "CLUSTER", "SETSLOT", slot, "NODE", ids[target])
     for client in clients:
         client.close()
 

@@ -197,6 +197,7 @@ def test_a_password_is_never_shown(url: str, redis_url: str) -> None:
         client.execute_command("ACL", "SETUSER", "worker", "on", ">s3cret-word", *rights.split())
         try:
             made = create_gallery(secret, MODEL, DIGEST, DIMENSION)
+            assert isinstance(made, SharedGallery)
             made.follow("worker")
             made.add([sample("a", 1)])
             assert [done for _, done in made.wait_for_workers(PATIENCE_S)] == [True]

@@ -9,10 +9,9 @@ from pydantic import SecretStr
 
 from tests.command_line import facestream
 from tests.conftest import RedisServer
-from tests.sample_events import make_event
+from tests.sample_events import make_event, stream_fields
 from worker.config import RedisConfig
 from worker.errors import SinkError
-from worker.events import encode
 from worker.redis_client import connect
 from worker.tail import read_events
 from worker.types import Event
@@ -27,7 +26,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def add(client: redis.Redis, *ordinals: int) -> list[str]:
-    ids: Any = [client.xadd(STREAM, {**encode(make_event(i))}) for i in ordinals]
+    ids: Any = [client.xadd(STREAM, stream_fields(make_event(i))) for i in ordinals]
     return [entry_id.decode() for entry_id in ids]
 
 
@@ -67,7 +66,7 @@ def test_from_now_on_means_no_gap_and_nothing_old(redis_url: str, client: redis.
             started.set()
             return original(*arguments, **options)
 
-        reader.xread = xread  # type: ignore[method-assign]
+        reader.xread = xread
 
         def follow() -> None:
             for _, event in read_events(reader, STREAM, block_s=0.05, stop=enough):
@@ -111,8 +110,8 @@ def test_the_memory_for_repeats_is_bounded(client: redis.Redis, monkeypatch: pyt
 def test_damaged_and_foreign_entries_are_told_and_skipped(client: redis.Redis) -> None:
     add(client, 0)
     foreign: Any = client.xadd(STREAM, {"hello": "world"})
-    damaged: Any = client.xadd(STREAM, {**encode(make_event(1)), "box": b"\xff\xfe"})
-    newer: Any = client.xadd(STREAM, {**encode(make_event(1)), "schema": "facestream.sighting.v2"})
+    damaged: Any = client.xadd(STREAM, stream_fields(make_event(1), box=b"\xff\xfe"))
+    newer: Any = client.xadd(STREAM, stream_fields(make_event(1), schema="facestream.sighting.v2"))
     add(client, 2)
     problems: list[tuple[str, str]] = []
     read = read_events(
@@ -139,7 +138,7 @@ def test_the_wait_stays_below_the_time_after_which_silence_is_an_error(
                 stop.set()
             return original(*arguments, **options)
 
-        impatient.xread = xread  # type: ignore[method-assign]
+        impatient.xread = xread
         assert list(read_events(impatient, STREAM, block_s=60, stop=stop)) == []
     assert max(waits) < 1000
     assert caplog.records == []
@@ -213,11 +212,11 @@ def test_the_streams_of_all_cameras_are_followed_also_those_that_come_later(
 
     def write(camera: str, *ordinals: int) -> None:
         for i in ordinals:
-            client.xadd(f"events:{camera}", {**encode(make_event(i, camera_id=camera))})
+            client.xadd(f"events:{camera}", stream_fields(make_event(i, camera_id=camera)))
 
     write("a", 0)
     write("b", 1)
-    client.xadd("events:", {**encode(make_event(7))})
+    client.xadd("events:", stream_fields(make_event(7)))
     assert sorted(seconds(read_events(client, "events:{camera_id}", start="0", follow=False))) == [0, 1]
     new_ones = read_events(client, "events:{camera_id}", block_s=0.05)
     first = threading.Timer(0.2, write, ["b", 2])

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 
 from tests.conftest import RedisServer
+from tests.redis_answers import entries_of
 from worker.camera_registry import CameraRegistry, Definition
 from worker.config import FleetConfig
 from worker.leases import Lease, Leases
@@ -80,7 +81,7 @@ def microseconds(client: redis.Redis, command: str) -> float:
 
 
 def costs(client: redis.Redis) -> None:
-    ids: Any = [entry for entry, _ in client.xrange(STREAM)]
+    ids: Any = [entry for entry, _ in entries_of(client, STREAM)]
     client.config_resetstat()
     for _ in range(ROUNDS):
         client.xclaim(STREAM, GROUP, "first", 0, ids, justid=True)

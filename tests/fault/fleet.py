@@ -19,6 +19,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.command_line import RETAIL
+from tests.redis_answers import entries_of
 from worker.camera_registry import CameraRegistry
 from worker.config import CameraConfig, FleetConfig
 from worker.events import decode
@@ -172,7 +173,7 @@ class Fleet:
 
     def events(self) -> list[tuple[str, Event]]:
         """All entries of the stream: id and event."""
-        return [(entry_id, decode(fields)) for entry_id, fields in self.client.xrange(STREAM)]
+        return [(entry_id, decode(fields)) for entry_id, fields in entries_of(self.client, STREAM)]
 
     @contextmanager
     def running(self) -> Iterator["Fleet"]:

@@ -13,6 +13,7 @@ from tests.fault.cameras import Cameras
 from tests.fault.checks import missed, overlapping_epochs, sightings_each, told_twice
 from tests.fault.fleet import LEASE_S, STREAM, Fleet
 from tests.fault.proxy import FaultProxy
+from tests.redis_answers import command, entries_of
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 
@@ -49,9 +50,9 @@ class Outage:
         self._server.process.send_signal(signal.SIGCONT)
 
     def read_only(self) -> None:
-        self._fleet.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        command(self._fleet.client, "REPLICAOF", "127.0.0.1", "1")
         time.sleep(self._seconds)
-        self._fleet.client.execute_command("REPLICAOF", "NO", "ONE")
+        command(self._fleet.client, "REPLICAOF", "NO", "ONE")
 
     def out_of_memory(self) -> None:
         self._fleet.client.config_set("maxmemory", "1mb")
@@ -110,7 +111,9 @@ def test_no_outage_of_redis_stops_a_camera_or_costs_an_event(
             assert least_fps > 0.5 * cameras.fps, (fail.__name__, read)
 
             def told_again(since: float = time.time()) -> bool:
-                return any(int(entry_id.split("-")[0]) >= since * 1000 for entry_id, _ in fleet.client.xrange(STREAM))
+                return any(
+                    int(entry_id.split("-")[0]) >= since * 1000 for entry_id, _ in entries_of(fleet.client, STREAM)
+                )
 
             fleet.wait_until(told_again, 60, f"events after Redis was {fail.__name__}")
             fleet.wait_until(fleet.all_owned, 2 * LEASE_S, f"every camera owned after Redis was {fail.__name__}")
