@@ -11,6 +11,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     reports = reporter.stats.get("skipped", []) if reporter else []
     skipped = [report for report in reports if "peers" not in report.keywords]
-    if skipped and session.exitstatus == pytest.ExitCode.OK:
+    if reporter and skipped and session.exitstatus == pytest.ExitCode.OK:
         reporter.section(f"{len(skipped)} skipped: here a skip is a failure", sep="=", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

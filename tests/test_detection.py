@@ -46,7 +46,9 @@ def detector(shared_cache: Path) -> FaceDetector:
 
 @pytest.fixture(scope="module")
 def photo(test_data: Path) -> Image:
-    return np.ascontiguousarray(cv2.imread(str(test_data / "dlib_faces" / "2007_007763.jpg"))[..., ::-1])
+    picture = cv2.imread(str(test_data / "dlib_faces" / "2007_007763.jpg"))
+    assert picture is not None
+    return np.ascontiguousarray(picture[..., ::-1])
 
 
 class Recorder(Observer):

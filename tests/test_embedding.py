@@ -122,7 +122,8 @@ def test_chips_of_another_size_or_type_are_refused() -> None:
 
 def test_bgr_chips_are_turned_to_rgb() -> None:
     straight = chips(3)
-    turned = Chips(np.ascontiguousarray(straight.images[..., ::-1]), "bgr")
+    reversed_images: NDArray[Any] = straight.images[..., ::-1]
+    turned = Chips(np.ascontiguousarray(reversed_images), "bgr")
     one = embedder(MeanColour())
     np.testing.assert_array_equal(one.embed(straight).vectors, one.embed(turned).vectors)
 
@@ -263,7 +264,8 @@ PEOPLE = ("George_W_Bush", "Colin_Powell", "Tony_Blair", "Laura_Bush")
 
 
 def lfw_chips(made: FaceEmbedder, test_data: Path) -> tuple[Chips, NDArray[np.intp]]:
-    found, people = [], []
+    found: list[NDArray[Any]] = []
+    people: list[int] = []
     for number, person in enumerate(PEOPLE):
         for path in sorted((test_data / "lfw_dev" / "images" / person).glob("*.jpg"))[:3]:
             image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
@@ -309,7 +311,8 @@ def test_reduced_precision_keeps_directions_on_real_faces(test_data: Path, tmp_p
         )
         found = made.embed(lfw_chips(made, test_data)[0]).vectors
         centred: NDArray[np.float32] = found - found.mean(axis=0)
-        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+        unit: NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+        return unit
 
     assert (vectors("fp32") * vectors("bf16")).sum(axis=1).min() > 0.998
 
@@ -407,5 +410,5 @@ def test_vectors_of_other_views_are_another_models() -> None:
     digests = {Averaging(flip, jitter).digest("d") for flip in (False, True) for jitter in (0, 1, 2)}
     assert len(digests) == 6
     assert Averaging().digest("d") == "d"
-    plain = FaceEmbedder(Manifest.model_validate(document()), MeanColour(), lambda *_: None, engine="onnx")  # type: ignore[arg-type, return-value]
+    plain = FaceEmbedder(Manifest.model_validate(document()), MeanColour(), lambda *_: None, engine="onnx")  # type: ignore[arg-type]
     assert plain.model_id == "means"

@@ -49,7 +49,7 @@ def capture_logs() -> Iterator[list[dict[str, Any]]]:
     """What the gallery's modules log meanwhile, as dictionaries."""
     logs: list[dict[str, Any]] = []
     handler = logging.Handler()
-    handler.emit = lambda record: logs.append(record.msg)  # type: ignore[assignment,arg-type,return-value]
+    handler.emit = lambda record: logs.append(record.msg)  # type: ignore[method-assign,arg-type]
     loggers = [logging.getLogger(name) for name in ("worker.gallery", "worker.snapshots")]
     for logger in loggers:
         logger.addHandler(handler)
@@ -78,7 +78,8 @@ def test_what_is_enrolled_is_found_again_after_reopening(gallery: Gallery) -> No
     reopened = Gallery.open(gallery.path)
     assert [(person.name, len(person.samples)) for person in reopened.people()] == [("Zoë van Dijk", 2), ("李 雷", 1)]
     zoe, li = reopened.search(probe(2, 3))
-    assert (zoe.identity_name, zoe.similarity) == ("Zoë van Dijk", pytest.approx(1.0, abs=1e-5))
+    assert zoe.identity_name == "Zoë van Dijk"
+    assert zoe.similarity == pytest.approx(1.0, abs=1e-5)
     assert zoe.runner_up == pytest.approx(float(vector(2) @ vector(3)), abs=1e-5)
     assert zoe.runner_up_name == "李 雷"
     assert li.identity_id == reopened.person("李 雷").identity_id
@@ -435,9 +436,12 @@ def test_a_watching_gallery_keeps_the_blocks_that_stay(gallery: Gallery, small_b
     with pytest.MonkeyPatch.context() as patched:
         encoded: list[int] = []
         rotated = search.PersonIndex._rotated
-        patched.setattr(
-            search.PersonIndex, "_rotated", lambda index, rows: encoded.append(len(rows)) or rotated(index, rows)
-        )
+
+        def counted(index: search.PersonIndex, rows: Any) -> Any:
+            encoded.append(len(rows))
+            return rotated(index, rows)
+
+        patched.setattr(search.PersonIndex, "_rotated", counted)
         assert watching.reload_if_changed()
     assert sum(encoded) == 2 + 2  # the block that lost a sample and the open one; the first block stays
     assert [found.identity_name for found in watching.search(probe(0, 9))] == ["person 0", "new"]

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from tests.sample_events import make_event
-from worker import moment
 from worker import outbox as outbox_module
 from worker.config import Config, OutboxConfig
 from worker.errors import SinkError
@@ -426,13 +425,13 @@ def test_age_is_told_by_a_clock_that_nobody_sets(path: Path, monkeypatch: pytest
         outbox.append(make_event(1), time.monotonic() - 50)
         outbox.append(make_event(2))
     real_s = time.time()
-    monkeypatch.setattr(moment.time, "time", lambda: real_s - 3600)
+    monkeypatch.setattr(time, "time", lambda: real_s - 3600)
     with closing(opened(path)) as outbox:
         old, new = outbox.take(ALL)
         assert 50 <= old.caused.age_s < 110
         assert new.caused.age_s < 60
         assert replace(new.caused, clock="before the machine was restarted").age_s == 0.0
-        monkeypatch.setattr(moment.time, "time", lambda: real_s + 3600)
+        monkeypatch.setattr(time, "time", lambda: real_s + 3600)
         assert 3600 <= replace(new.caused, clock="before the machine was restarted").age_s < 3660
         assert new.caused.age_s < 60
 
@@ -577,4 +576,4 @@ class OutboxModel(RuleBasedStateMachine):
 @pytest.mark.usefixtures("retried_at_once")
 def test_nothing_is_lost_or_reordered_whatever_happens() -> None:
     bounds = settings(max_examples=25, stateful_step_count=25, deadline=None)
-    run_state_machine_as_test(OutboxModel, settings=bounds)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(OutboxModel, settings=bounds)

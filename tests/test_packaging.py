@@ -37,8 +37,8 @@ _SYSTEM_MODULES = {"gi"}
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder]
-    done = subprocess.run([*command, REPOSITORY], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "-w", folder, REPOSITORY], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (path,) = folder.glob("*.whl")
     return path
@@ -48,8 +48,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the unpacked wheel, away from the repository."""
     folder = tmp_path_factory.mktemp("installed")
-    command = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--target", folder, wheel]
-    subprocess.run(command, check=True, capture_output=True)
+    command = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--target", folder, wheel], check=True, capture_output=True)
     return folder
 
 
@@ -200,7 +200,7 @@ def _undeclared(files: list[Path], declared: set[str], *, top_level_only: bool =
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules.add(node.module.partition(".")[0])
     providers = packages_distributions()
-    missing = set()
+    missing: set[str] = set()
     for module in modules - sys.stdlib_module_names - _SYSTEM_MODULES - {"worker", "tests"}:
         names = {canonicalize_name(name) for name in providers.get(module, [_UNLISTED.get(module, module)])}
         if not names & declared:

@@ -106,7 +106,7 @@ def make() -> Iterator[Make]:
         where: str | Path,
         *,
         opener: connection.Opener | None = None,
-        wanted: Callable[[float], bool] | None = None,
+        wanted: Callable[[str, float], bool] | None = None,
         **fields: Any,
     ) -> Rig:
         defaults = {"open_timeout_s": 5, "read_timeout_s": 5, "reconnect_initial_s": 0.01, "reconnect_max_s": 0.05}
@@ -459,8 +459,8 @@ def break_off() -> Iterator[Picture | None]:
 
 
 def refuse() -> Iterator[Picture | None]:
+    yield from ()
     raise SourceError("rtsp://h/x: Connection refused")
-    yield
 
 
 def endless() -> Iterator[Picture | None]:

@@ -414,12 +414,12 @@ def killed_and_resumed(orl: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def models(test_data: Path) -> dict[str, str]:
+def models(test_data: Path) -> dict[str, Any]:
     return {"FACESTREAM_MODELS_DIR": str(test_data / "models")}
 
 
 @pytest.fixture(scope="module")
-def machine(orl: Path, models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def machine(orl: Path, models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained") / "svm"
     done = facestream(
         "train", "svm", "--data", orl / "train", "--model", RETAIL, "--output", output, "--json", **models
@@ -449,7 +449,7 @@ def test_a_training_that_was_killed_is_finished_by_resuming_it(killed_and_resume
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_identify_names_people_by_either_classifier(trained: Path, orl: Path, models: dict[str, str]) -> None:
+def test_identify_names_people_by_either_classifier(trained: Path, orl: Path, models: dict[str, Any]) -> None:
     done = facestream("identify", "--classifier", trained, orl / "probes", "--json", **models)
     assert done.code == 0, done.stderr
     known = [face for face in done.documents if Path(face["path"]).parent.name != "s5"]
@@ -466,7 +466,7 @@ def test_identify_names_people_by_either_classifier(trained: Path, orl: Path, mo
 @pytest.mark.redis
 @pytest.mark.slow
 def test_run_publishes_the_same_events_by_either_classifier(
-    trained: Path, orl: Path, redis_url: str, models: dict[str, str]
+    trained: Path, orl: Path, redis_url: str, models: dict[str, Any]
 ) -> None:
     done = facestream(
         "run", "--source", orl / "probes" / "s2", "--classifier", trained, "--redis", redis_url, "--json",

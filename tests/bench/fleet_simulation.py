@@ -350,7 +350,7 @@ def main() -> None:
 
 def _document(camera_id: str) -> str:
     source = f"rtsp://viewer:{camera_id}@10.20.30.40:554/Streaming/Channels/101"
-    return encode_camera(CameraConfig(id=camera_id, source=source))  # type: ignore[arg-type]
+    return encode_camera(CameraConfig(id=camera_id, source=source))
 
 
 if __name__ == "__main__":

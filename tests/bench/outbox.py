@@ -4,6 +4,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from tests.sample_events import make_event
 from worker.config import OutboxConfig
 from worker.outbox import Outbox
+from worker.types import Event
 
 _EVENTS = 5000
 _STATE = {"format": "facestream.sightings.v1", "sightings": [{"sum": "A" * 2732, "best": "A" * 2732}] * 5}
@@ -20,7 +22,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         for name, path in (("memory", None), ("disk", Path(folder) / "outbox-a.sqlite3")):
             outbox = Outbox(OutboxConfig(), path=path)
-            with_delivery(outbox, lambda outbox=outbox, name=name: one_by_one(outbox, name))
+            with_delivery(outbox, partial(one_by_one, outbox, name))
             backlog(outbox, name)
             outbox.close()
 
@@ -28,14 +30,20 @@ def main() -> None:
 def one_by_one(outbox: Outbox, name: str) -> None:
     """A thousand a second, while another thread delivers."""
     events = [make_event(number) for number in range(_EVENTS)]
-    report(f"{name}: append", [timed(lambda event=event: outbox.append(event, time.monotonic())) for event in events])
+    report(f"{name}: append", [timed(partial(append, outbox, event)) for event in events])
     report(f"{name}: keep a state of 27 kB", [timed(lambda: outbox.keep_state("door", 0, _STATE)) for _ in range(500)])
+
+
+def append(outbox: Outbox, event: Event) -> None:
+    outbox.append(event, time.monotonic())
 
 
 def backlog(outbox: Outbox, name: str) -> None:
     for number in range(10_000):
         outbox.append(make_event(number))
-    size_mb = outbox.path.stat().st_size / 1e6 + outbox._disk.spool.log_bytes / 1e6 if outbox._disk else 0.0
+    size_mb = 0.0
+    if outbox.path and outbox._disk:
+        size_mb = outbox.path.stat().st_size / 1e6 + outbox._disk.spool.log_bytes / 1e6
     begun_s = time.perf_counter()
     while entries := outbox.take(256):
         outbox.settle([entry.seq for entry in entries])

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from worker import service
+from worker import boxes, service
 from worker.bench.material import Material, make_material
 from worker.bench.ours import chain_config
 from worker.config import Config, DetectionConfig, cache_dir
@@ -67,7 +67,7 @@ def parts_timed(detector: FaceDetector, clock: Clock) -> Iterator[None]:
     patches += [
         patch.object(Canvas, "draw", clock.timed("pyramid", Canvas.draw)),
         patch.object(mtcnn, "_crops", clock.timed("crops", mtcnn._crops)),
-        patch.object(mtcnn.box, "nms", clock.timed("non-maximum suppression", mtcnn.box.nms)),
+        patch.object(boxes, "nms", clock.timed("non-maximum suppression", boxes.nms)),
     ]
     for each in patches:
         each.start()

@@ -37,7 +37,9 @@ def test_nothing_grows(
     fleet = Fleet(tmp_path, redis_server.url, 1, gallery=gallery, models_dir=test_data / "models")
     for camera_id in cameras.ids[:CAMERAS]:
         fleet.add_camera(camera_id, cameras.url(camera_id))
-    memory_mb, threads, files = [], [], []
+    memory_mb: list[float] = []
+    threads: list[float] = []
+    files: list[float] = []
     with fleet.running():
         fleet.wait_until(fleet.all_owned, 90, "every camera owned")
         process = psutil.Process(fleet.workers[0].process.pid)  # type: ignore[union-attr]

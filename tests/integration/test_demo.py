@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import psutil
@@ -20,7 +21,7 @@ class Demo:
     folder: Path
     ended: Ended
     events: list[dict[str, str]]
-    summary: dict[str, object]
+    summary: dict[str, Any]
 
 
 @pytest.fixture(scope="module")

@@ -22,16 +22,16 @@ FRAME_S = 0.04
 
 class Account(Observer):
     def __init__(self) -> None:
-        self.frames: Counter[tuple[str, str]] = Counter()
+        self.passed_over: Counter[tuple[str, str]] = Counter()
 
     def frame_dropped(self, camera_id: str, reason: str, count: int = 1) -> None:
-        self.frames[camera_id, reason] += count
+        self.passed_over[camera_id, reason] += count
 
     def frame_skipped(self, camera_id: str, reason: str) -> None:
-        self.frames[camera_id, reason] += 1
+        self.passed_over[camera_id, reason] += 1
 
     def of(self, camera_id: str) -> int:
-        return sum(count for (camera, _), count in self.frames.items() if camera == camera_id)
+        return sum(count for (camera, _), count in self.passed_over.items() if camera == camera_id)
 
 
 class Clock:
@@ -90,7 +90,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_worker_that_is_fast_enough_sheds_nothing(clock: Clock) -> None:
     worker = Worker({"calm": "settled", "busy": "deciding"}, 0.01, clock)
     worker.run(10.0)
-    assert {reason for _, reason in worker.account.frames} == {"interval"}
+    assert {reason for _, reason in worker.account.passed_over} == {"interval"}
     assert worker.looks["busy"] == pytest.approx(125, abs=2)
     assert worker.looks["calm"] == pytest.approx(62, abs=2)
 
@@ -99,7 +99,7 @@ def test_settled_cameras_give_way_when_the_detector_is_too_slow(clock: Clock) ->
     calm = [f"calm-{n}" for n in range(5)]
     worker = Worker({**dict.fromkeys(calm, "settled"), "busy": "deciding"}, 0.055, clock)
     worker.run(30.0)
-    assert all(worker.account.frames[camera_id, "load"] > 100 for camera_id in calm)
+    assert all(worker.account.passed_over[camera_id, "load"] > 100 for camera_id in calm)
     assert worker.looks["busy"] > 1.2 * max(worker.looks[camera_id] for camera_id in calm)
 
 

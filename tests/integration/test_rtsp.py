@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,10 @@ def test_silent_server_is_given_up(silent_port: int, watch: Callable[..., Watch]
     assert "s3cret" not in seen.reader.reason
 
 
+def has_ended(watch: Watch) -> bool:
+    return watch.reader.state == "ended"
+
+
 def test_stop_in_any_state_is_prompt(rtsp_server: RtspServer, silent_port: int, watch: Callable[..., Watch]) -> None:
     slow = {"open_timeout_s": 3, "read_timeout_s": 3, "reconnect_initial_s": 60, "reconnect_max_s": 60}
     streaming = watch(rtsp_server.url("/clip"), **slow)
@@ -150,7 +155,7 @@ def test_stop_in_any_state_is_prompt(rtsp_server: RtspServer, silent_port: int, 
     waiting.until(lambda: waiting.reader.state == "waiting")
     for each in (streaming, opening, waiting):
         each.reader.stop()
-        each.until(lambda reader=each.reader: reader.state == "ended", timeout_s=2)
+        each.until(partial(has_ended, each), timeout_s=2)
     assert streaming.reader.join(2)
     assert waiting.reader.join(2)
 

@@ -139,7 +139,9 @@ def _first_frame(clip: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     import av
 
     with av.open(str(clip)) as container:
-        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+        picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    return picture
 
 
 def test_a_network_of_keras_enrols_and_identifies(test_data: Path, tmp_path: Path) -> None:

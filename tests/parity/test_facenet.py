@@ -69,7 +69,7 @@ def torch_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
     root = Path(package.submodule_search_locations[0])
     for name, folder in {"": root, ".models": root / "models"}.items():
         module = ModuleType(f"facenet_pytorch{name}")
-        module.__path__ = [str(folder)]  # type: ignore[attr-defined]
+        module.__path__ = [str(folder)]
         monkeypatch.setitem(sys.modules, module.__name__, module)
     for name in ("requests", "requests.adapters", "facenet_pytorch.models.utils.download"):
         monkeypatch.setitem(sys.modules, name, MagicMock())

@@ -6,6 +6,7 @@ The package is slow, so its answers are taken once, in a process of its own, for
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -32,7 +33,8 @@ np.savez(sys.argv[2], **found)
 
 
 def frames(path: Path, step: int) -> list[Image]:
-    video, taken = cv2.VideoCapture(str(path)), []
+    video = cv2.VideoCapture(str(path))
+    taken: list[Image | None] = []
     while video.grab():
         if len(taken) % step == 0:
             taken.append(video.retrieve()[1][..., ::-1])
@@ -44,7 +46,11 @@ def frames(path: Path, step: int) -> list[Image]:
 @pytest.fixture(scope="module")
 def images(test_data: Path) -> dict[str, Image]:
     paths = [*(test_data / "dlib_faces").glob("*.jpg"), *(test_data / "photos").rglob("*.jp*g")]
-    found = {path.stem: np.ascontiguousarray(cv2.imread(str(path))[..., ::-1]) for path in sorted(paths)}
+    found: dict[str, Image] = {}
+    for path in sorted(paths):
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        found[path.stem] = np.ascontiguousarray(picture[..., ::-1])
     video = frames(test_data / "video" / "crowd_1080p.mp4", 10)
     return found | {f"frame{index}": frame for index, frame in enumerate(video)}
 
@@ -52,7 +58,7 @@ def images(test_data: Path) -> dict[str, Image]:
 @pytest.fixture(scope="module")
 def reference(images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory) -> dict[str, NDArray[np.float32]]:
     folder = tmp_path_factory.mktemp("reference")
-    np.savez(folder / "images.npz", **images)
+    np.savez(folder / "images.npz", **cast("dict[str, Any]", images))
     subprocess.run(
         [sys.executable, "-c", _REFERENCE, str(folder / "images.npz"), str(folder / "found.npz")],
         check=True, capture_output=True,
@@ -69,7 +75,8 @@ def ours(request: pytest.FixtureRequest, images: dict[str, Image], shared_cache:
 
 
 def best_overlaps(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    return iou_matrix(boxes, others).max(axis=1, initial=0)
+    best: NDArray[np.float32] = iou_matrix(boxes, others).max(axis=1, initial=0)
+    return best
 
 
 def test_the_same_faces(reference: dict[str, NDArray[np.float32]], ours: dict[str, Detections]) -> None:

@@ -119,7 +119,8 @@ def _embedder(random_model: Path, cache: Path, engine: str, precision: str) -> F
 
 def _centred(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     centred: NDArray[np.float32] = vectors - vectors.mean(axis=0)
-    return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    return unit
 
 
 @pytest.mark.data
