@@ -49,8 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def _own_log_handlers() -> Iterator[None]:
     """A command run inside a test logs to that test's standard error, which is closed afterwards, at its own level."""
     root, ours = logging.getLogger(), logging.getLogger("worker")
-    handlers, level = list(root.handlers), root.level
-    # Whatever a fixture of a whole module ran before.
+    # Whatever a fixture of a whole module ran before left its handler and its level.
+    root.handlers[:] = handlers = [kept for kept in root.handlers if not getattr(kept, "of_facestream", False)]
+    level = root.level
     ours.setLevel(logging.NOTSET)
     yield
     root.handlers[:] = handlers
