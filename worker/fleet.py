@@ -1,7 +1,7 @@
 """A worker of a fleet: it reads the cameras that are assigned to it, and hands them on with all it knows of them."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
@@ -63,7 +63,7 @@ class FleetMember:
     def leave(self, states: Mapping[str, Mapping[str, Any]]) -> None:
         """Hands all cameras to the others, each with the state of its sightings. Nothing is read any more."""
         for camera_id, state in states.items():
-            self._desk.submit(self._hand_on, camera_id, self._epochs.get(camera_id, 0), state)
+            self._ask(self._hand_on, camera_id, self._epochs.get(camera_id, 0), state)
         self._desk.shutdown()
         self._assignment.close()
 
@@ -71,10 +71,14 @@ class FleetMember:
 
     def _gained(self, camera: CameraConfig, epoch: int) -> None:
         parse_address(camera.source.get_secret_value())
-        self._desk.submit(self._take_over, camera, epoch)
+        self._ask(self._take_over, camera, epoch)
 
     def _lost(self, camera_id: str, reason: Reason) -> None:
-        self._desk.submit(self._loop.order, partial(self._give_up, camera_id, reason))
+        self._ask(self._loop.order, partial(self._give_up, camera_id, reason))
+
+    def _ask(self, task: Callable[..., None], *arguments: Any) -> None:
+        """Has the thread that asks Redis do it."""
+        self._desk.submit(task, *arguments).add_done_callback(_tell_failure)
 
     # Called by the thread that asks Redis.
 
@@ -87,7 +91,9 @@ class FleetMember:
             # The first event of the new epoch raises the fence as well.
             _log.warning("a camera is taken over without what was known of it", camera_id=camera.id,
                          reason=explain(error, self._config.redis))  # fmt: skip
-        self._loop.order(partial(self._begin, camera, epoch, state))
+        finally:
+            # Whatever went wrong: nobody else reads it while this worker has the lease.
+            self._loop.order(partial(self._begin, camera, epoch, state))
 
     def _hand_on(self, camera_id: str, epoch: int, state: _State) -> None:
         try:
@@ -95,7 +101,8 @@ class FleetMember:
         except (RedisError, OSError) as error:
             _log.warning("a camera is handed on without what was known of it", camera_id=camera_id,
                          reason=explain(error, self._config.redis))  # fmt: skip
-        self._assignment.release(camera_id)
+        finally:
+            self._assignment.release(camera_id)
 
     # Called by the thread of the pipeline.
 
@@ -115,4 +122,9 @@ class FleetMember:
         elif epoch is not None:
             state = self._loop.hand_over(camera_id)
         if reason != "superseded":
-            self._desk.submit(self._hand_on, camera_id, epoch or 0, state)
+            self._ask(self._hand_on, camera_id, epoch or 0, state)
+
+
+def _tell_failure(done: Future[None]) -> None:
+    if (error := done.exception()) is not None:
+        _log.error("a camera changed hands with a fault", exc_info=error)
