@@ -25,7 +25,11 @@ demo: $(VENV)/.core  ## the main job on footage that it makes itself; needs noth
 	$(VENV)/bin/facestream demo --output $(OUTPUT)
 
 .PHONY: test
-test: $(VENV)/.test system-parts  ## all tests that this machine can run; names those that it cannot
+test: $(VENV)/.test system-parts  ## the tests that take seconds each; names those that this machine cannot run
+	$(PY) -m pytest --ignore tests/fault -m 'not slow' $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all: $(VENV)/.test system-parts  ## those and the slow ones: whole workers, learning, parity with other packages
 	$(PY) -m pytest --ignore tests/fault $(PYTEST_ARGS)
 
 .PHONY: lint

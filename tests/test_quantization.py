@@ -1,5 +1,6 @@
 """An INT8 model is a model of its own: digests, manifest, and directions near those of the original."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,12 @@ def test_quantised_model_keeps_directions_and_belongs_to_its_own_galleries(
     detector = load_detector(DetectionConfig(), cache_dir=shared_cache)
     exact = load_embedder(MODEL, models_dir=models, cache_dir=shared_cache, precision="fp32")
     photos = list_photos(test_data / "five_celebrities" / "train")
+    of_somebody_else = logging.NullHandler()
+    logging.getLogger("nncf").addHandler(of_somebody_else)
     path = quantize_model(
         exact, detector, photos[:76], tmp_path / "made", models_dir=models, cache_dir=tmp_path / "cache"
     )
+    assert of_somebody_else.level == logging.NOTSET
     manifest = load_manifest(str(path))
     assert manifest.id == f"{MODEL}-int8"
     assert manifest.preprocessing_digest != exact.preprocessing_digest

@@ -1,5 +1,6 @@
 """Quantise a network to INT8 after training, with NNCF: the ranges of its activations are read off real faces."""
 
+import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,8 @@ def quantize(network: Path, chips: NDArray[np.uint8], path: Path) -> None:
         import nncf
     except ImportError:
         raise ModelError("quantising needs NNCF: pip install 'facestream[int8]'") from None
-    nncf.set_log_level(40)
+    # Not by NNCF's own function, which changes every handler that it finds at its logger, whosoever that is.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     batches = [chips[first : first + BATCH] for first in range(0, len(chips) - BATCH + 1, BATCH)]
     try:
         made: Any = nncf.quantize(
