@@ -185,7 +185,8 @@ def test_without_a_good_face_nobody_can_be_told() -> None:
 def test_whoever_turns_out_to_be_known_was_no_unknown_person() -> None:
     notes = Notes()
     scene = with_unknowns(notes, verdict_timeout_s=0.3)
-    events = scene.frames(5, {1: STRANGER}) + scene.frames(60, {1: ALICE}) + scene.sightings.close()
+    seen_badly = (0.4 * ALICE + np.sqrt(1 - 0.4**2) * STRANGER).astype(np.float32)
+    events = scene.frames(5, {1: seen_badly}) + scene.frames(60, {1: ALICE}) + scene.sightings.close()
     assert events[0].unknown_id
     assert (last(events, "updated").unknown_id, last(events, "ended").unknown_id) == ("", "")
     assert (notes.people[-1].unknown_id, notes.people[-1].template) == (events[0].unknown_id, None)
