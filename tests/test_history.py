@@ -2,6 +2,8 @@
 
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -240,3 +242,34 @@ def test_the_history_lies_beside_the_gallery_unless_told_otherwise(tmp_path: Pat
     assert history_folder(Config(gallery="people", state_dir=tmp_path)) == tmp_path
     assert history_folder(Config(gallery="redis://host/0")) is None
     assert history_folder(Config()) is None
+
+
+def test_a_command_that_looks_takes_nothing_from_a_worker_with_the_file_open_twice(tmp_path: Path) -> None:
+    """The command's exit must not delete the log: it has to see that others have the file open."""
+    look = (
+        "from pathlib import Path; from worker.history import History; import sys\n"
+        "with History.open(Path(sys.argv[1])) as past: print(len(past.sightings()))"
+    )
+
+    def count_elsewhere() -> int:
+        done = subprocess.run([sys.executable, "-c", look, str(tmp_path)], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    with History.open(tmp_path, create=True) as writer, History.open(tmp_path, create=True) as reader:
+        write(writer, [sighting(1)])
+        assert count_elsewhere() == 1
+        write(writer, [sighting(2)])
+        assert count_elsewhere() == 2
+        assert len(reader.sightings()) == 2
+        assert writer.is_in_place()
+    with History.open(tmp_path) as past:
+        assert len(past.sightings()) == 2
+
+
+def test_a_file_that_was_removed_is_noticed(tmp_path: Path) -> None:
+    with History.open(tmp_path, create=True) as history:
+        assert history.is_in_place()
+        (tmp_path / FILE).unlink()
+        assert not history.is_in_place()
+        with History.open(tmp_path, create=True):
+            assert not history.is_in_place()

@@ -45,6 +45,7 @@ def used() -> PrometheusObserver:
     observer.worker_load(0.5)
     observer.config_reloaded("taken")
     observer.evidence_dropped("buffer_full")
+    observer.history_degraded(degraded=True)
     observer.engine_loaded("embed", "openvino", "CPU", "bf16")
     with observer.stage("embed"):
         pass
@@ -69,6 +70,7 @@ def test_what_stages_report_is_what_prometheus_reads(used: PrometheusObserver) -
     assert value(used, "match_margin_bucket", camera="door", named="yes", le="0.2") == 1
     assert value(used, "match_margin_count", camera="door", named="no") is None
     assert value(used, "records_dropped_total", reason="buffer_full") == 2
+    assert value(used, "history_degraded") == 1
     assert value(used, "batch_items_sum", stage="detect") == 4
     assert value(used, "queue_items", queue="outbox") == 5
     assert value(used, "events_published_total", camera="door", type="started") == 1

@@ -23,6 +23,11 @@ from worker.recorder import HistoryRecorder, Recorder, open_history, open_record
 class Drops(Observer):
     def __init__(self) -> None:
         self.drops: dict[str, int] = {}
+        self.degraded: list[bool] = []
+
+    def history_degraded(self, degraded: bool) -> None:
+        if self.degraded[-1:] != [degraded]:
+            self.degraded.append(degraded)
 
     def record_dropped(self, reason: str, count: int = 1) -> None:
         self.drops[reason] = self.drops.get(reason, 0) + count
@@ -74,6 +79,22 @@ def test_a_locked_file_is_waited_for_and_nothing_else_is(
     blocker.close()
     recorder.close()
     assert observer.drops == {}
+    assert observer.degraded == [True, False]
+    with History.open(tmp_path) as past:
+        assert len(past.sightings()) == 1
+
+
+def test_a_file_that_was_removed_is_begun_anew_and_said(
+    make: Callable[..., HistoryRecorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    observer = Drops()
+    recorder = make(observer)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    recorder.sighting(sighting(1))
+    recorder.close()
+    assert observer.degraded == [True, False]
     with History.open(tmp_path) as past:
         assert len(past.sightings()) == 1
 
@@ -131,7 +152,9 @@ def test_the_thread_gives_signs_of_life(make: Callable[..., HistoryRecorder]) ->
 
 def test_the_default_place_may_be_missing_but_a_named_one_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "people.state").touch()  # a folder cannot be made here
-    recorder = open_recorder(Config(gallery=str(tmp_path / "people")))
+    observer = Drops()
+    recorder = open_recorder(Config(gallery=str(tmp_path / "people")), observer)
+    assert observer.degraded == [True]
     assert not recorder.lasting
     assert open_history(Config(gallery=str(tmp_path / "people")), recorder) is None
     assert "not remembered" in caplog.text

@@ -6,7 +6,6 @@ what was promised when the row was written. What expires is overwritten, not mer
 
 import errno
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from worker.account import Account
 from worker.config import Config
 from worker.errors import HistoryDiskError, HistoryError
+from worker.files import connect_sqlite
 
 Vector = NDArray[np.float32]
 
@@ -129,6 +129,7 @@ class History:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._inode = path.stat().st_ino
 
     @classmethod
     def open(cls, folder: Path, *, create: bool = False) -> Self:
@@ -145,14 +146,12 @@ class History:
             )
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Before SQLite makes it: its own files beside this one get the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            with _told(path):
+                connection = connect_sqlite(path, busy_timeout_s=_BUSY_TIMEOUT_S)
         except OSError as error:
             kind = HistoryDiskError if error.errno in _DISK_ERRNOS else HistoryError
             raise kind(f"history {path} cannot be opened: {error.strerror or error}") from None
-        connection: sqlite3.Connection | None = None
         with _told(path):
-            connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
                 _prepare(path, connection)
                 history = cls(path, connection)
@@ -164,6 +163,15 @@ class History:
 
     def close(self) -> None:
         self._connection.close()
+
+    def is_in_place(self) -> bool:
+        """Whether the open file and its log are still those that others find; rows written to a removed file are lost
+        in silence."""
+        try:
+            # SQLite's log exists from the first statement to the last close.
+            return self.path.stat().st_ino == self._inode and Path(f"{self.path}-wal").exists()
+        except OSError:
+            return False
 
     def __enter__(self) -> Self:
         return self

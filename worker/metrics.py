@@ -63,6 +63,9 @@ class Observer:
     def record_dropped(self, reason: str, count: int = 1) -> None:
         """``count`` records of past sightings were given up (``buffer_full``, ``unwritten``)."""
 
+    def history_degraded(self, degraded: bool) -> None:
+        """Whether past sightings should be recorded and are not at the moment."""
+
     def evidence_written(self) -> None:
         """The pictures of a sighting were stored."""
 
@@ -180,6 +183,9 @@ class PrometheusObserver(Observer):
             "match_margin", "How much nearer that person is than the next", _MARGIN_BUCKETS, "camera", "named"
         )
         self._records_dropped = self._counter("records_dropped", "Records of past sightings given up", "reason")
+        self._history_degraded = self._gauge(
+            "history_degraded", "1 if past sightings are not recorded though they should be"
+        )
         self._evidence_written = self._counter("evidence_written", "Times pictures of a sighting were stored")
         self._evidence_dropped = self._counter("evidence_dropped", "Pictures of sightings given up", "reason")
         self._shadow_verdicts = self._counter(
@@ -262,6 +268,9 @@ class PrometheusObserver(Observer):
 
     def record_dropped(self, reason: str, count: int = 1) -> None:
         self._records_dropped.labels(reason).inc(count)
+
+    def history_degraded(self, degraded: bool) -> None:
+        self._history_degraded.set(degraded)
 
     def evidence_written(self) -> None:
         self._evidence_written.inc()

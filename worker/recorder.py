@@ -48,7 +48,8 @@ class HistoryRecorder(Recorder):
     """Writes to the history in ``folder``, and removes there what has become too old.
 
     Nothing waits for the disk: what cannot be written is tried again, then given up and counted. If the disk is full
-    or fails at the start, the file is opened as soon as there is something to write and it can be.
+    or fails at the start, the file is opened as soon as there is something to write and it can be. A file that was
+    removed while it was open is begun anew.
 
     Raises:
         HistoryError: the file cannot be opened, whatever the disk does.
@@ -77,6 +78,7 @@ class HistoryRecorder(Recorder):
             self._opened()
         except HistoryDiskError as error:
             _log.error("past sightings cannot be written now", reason=str(error))
+            self._observer.history_degraded(degraded=True)
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
 
@@ -105,6 +107,7 @@ class HistoryRecorder(Recorder):
         while True:
             self._heartbeat()
             closing = self._closing.is_set()
+            self._observer.queue_depth("history", self._queue.qsize())
             self._write(self._gather())
             if closing and self._queue.empty():
                 break
@@ -137,23 +140,33 @@ class HistoryRecorder(Recorder):
         while True:
             self._heartbeat()
             try:
-                self._opened().write(
-                    [item for item in items if isinstance(item, PastSighting)],
-                    [item for item in items if isinstance(item, UnknownPerson)],
-                    _tallies([item for item in items if isinstance(item, tuple)]),
-                    keep_s=self._keep_s,
-                    remember_s=self._remember_s,
-                )
+                self._write_once(items)
             except HistoryError as error:
                 if not failed:
                     _log.warning("past sightings wait to be written", reason=str(error), waiting=len(items))
                 failed = True
+                self._observer.history_degraded(degraded=True)
                 if time.monotonic() + _RETRY_S > self._deadline_s:
                     self._give_up(len(items))
                     return
                 time.sleep(_RETRY_S if not self._closing.is_set() else 0.1)
             else:
+                self._observer.history_degraded(degraded=False)
                 return
+
+    def _write_once(self, items: list[PastSighting | UnknownPerson | _Rejects]) -> None:
+        history = self._opened()
+        history.write(
+            [item for item in items if isinstance(item, PastSighting)],
+            [item for item in items if isinstance(item, UnknownPerson)],
+            _tallies([item for item in items if isinstance(item, tuple)]),
+            keep_s=self._keep_s,
+            remember_s=self._remember_s,
+        )
+        if not history.is_in_place():
+            self._history = None
+            history.close()
+            raise HistoryError(f"history {history.path} was removed or replaced while it was in use")
 
     def _give_up(self, count: int) -> None:
         self._observer.record_dropped("unwritten", count)
@@ -184,6 +197,7 @@ def open_recorder(
         if config.state_dir is not None:
             raise
         _log.warning("past sightings are not remembered; state_dir names another place", reason=str(error))
+        (observer or Observer()).history_degraded(degraded=True)
         return Recorder()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from worker.errors import SinkError
+from worker.files import connect_sqlite
 from worker.moment import CLOCK, Moment
 
 _FORMAT: Final = 1
@@ -104,9 +105,7 @@ class Spool:
             OSError, sqlite3.OperationalError: the disk is full, read-only, ...
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Before SQLite makes it: its own files beside this one get the same mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        connection = connect_sqlite(path, busy_timeout_s=_BUSY_TIMEOUT_S)
         try:
             _prepare(path, connection, check)
         except BaseException as error:
@@ -189,7 +188,7 @@ class Spool:
     def write_back(self, *, vanish: bool = False) -> None:
         """Takes the log over into the file, from any thread; writers go on meanwhile. ``vanish`` empties the log too,
         so that nothing remains of what was deleted."""
-        with closing(sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)) as connection:
+        with closing(connect_sqlite(self.path, busy_timeout_s=_BUSY_TIMEOUT_S)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             if vanish:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -196,6 +196,8 @@ def events() -> dict[str, Any]:
         panel("Redis takes events", "state-timeline", ("facestream_sink_up", "{{instance}}"), good=True),
         panel("Records of past sightings given up", "timeseries",
               ("sum by (reason) (increase(facestream_records_dropped_total[5m]))", "{{reason}}")),
+        panel("Past sightings are not recorded", "state-timeline", ("facestream_history_degraded", "{{instance}}"),
+              bad_from=1),
     ]  # fmt: skip
     outbox = [
         panel("Events that wait", "timeseries", ("facestream_outbox_events", "{{instance}}"), width=8),

@@ -1,0 +1,30 @@
+"""How files of this project are made: readable by their owner only, and never half written."""
+
+import os
+import sqlite3
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_OPENING: Final = threading.Lock()
+
+
+def connect_sqlite(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
+    """A connection to the SQLite file ``path``, which is made with mode 0600 where it is missing. SQLite gives its
+    own files beside it the same mode. The connection begins no transaction by itself, and threads may hand it on.
+
+    The file is touched only where it is missing: a process that closes any descriptor of a file loses all POSIX locks
+    that it holds on it, those of other connections included (SQLite's "How To Corrupt An SQLite Database File", 2.2).
+    Another process then takes itself for the last one, and deletes the write-ahead log. So nothing in this project
+    opens the path of a database but SQLite; the lock keeps a second thread from connecting between the file's creation
+    and the close.
+
+    Raises:
+        OSError: the file cannot be made.
+        sqlite3.Error: it cannot be opened.
+    """
+    with _OPENING:
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        return sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
