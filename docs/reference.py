@@ -82,7 +82,7 @@ def metrics() -> str:
 
 def event_fields() -> str:
     """The fields of an event, and its JSON Schema."""
-    from worker.events import json_schema
+    from worker.events.codec import json_schema
 
     schema = json_schema()
     lines = ["# Event fields", "", "| field | meaning |", "|---|---|"]

@@ -3,16 +3,17 @@
 import pytest
 import redis
 
-from worker import assignment, camera_registry, leases
-from worker.fencing import Script
-from worker.scripts import script_text
+from worker.events.fencing import Script
+from worker.fleet import assignment, leases
+from worker.fleet import registry as camera_registry
+from worker.fleet.scripts import script_text
 
 _KEY = "{facestream}:clock-of-the-test"
 _ASKED = "redis.call('TIME')"
 
 
 class FleetClock:
-    """Stands still until it is moved. Also the ``time`` of :mod:`worker.assignment`, which nobody can set back."""
+    """Stands still until it is moved. Also the clock of :mod:`worker.fleet.assignment`, which nobody can set back."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client

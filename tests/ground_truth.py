@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.clips import ClipWriter
-from worker.footage import cut_out, paint
-from worker.photos import read_photo
+from worker.demo.footage import cut_out, paint
 from worker.types import Image
+from worker.video.clips import ClipWriter
+from worker.video.photos import read_photo
 
 SIZE: Final = (1280, 720)
 FPS: Final = 25

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.events import encode, event_id, sighting_id
+from worker.events.codec import encode, event_id, sighting_id
 from worker.types import Event
 
 STARTED_AT = datetime(2026, 3, 1, 8, 30, 0, 123_000, tzinfo=UTC)

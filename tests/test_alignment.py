@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worker.alignment import box_matrices, similarity_matrices, warp
-from worker.registry import ARCFACE_TEMPLATE
+from worker.faces.alignment import box_matrices, similarity_matrices, warp
+from worker.faces.manifests import ARCFACE_TEMPLATE
 
 TEMPLATE = np.array(ARCFACE_TEMPLATE)
 

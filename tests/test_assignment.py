@@ -13,12 +13,12 @@ from tests.conftest import REPOSITORY, RedisServer
 from tests.fleet_clock import FleetClock, use_clock
 from tests.redis_servers import Server, cluster, cluster_url, redis_binary, running, valkey_binary
 from tests.test_lease_model import Wire
-from worker.assignment import Assignment
-from worker.camera_registry import CameraRegistry, Definition
-from worker.capacity import Capacity
 from worker.config import CameraConfig, Config, FleetConfig
+from worker.fleet.assignment import Assignment
+from worker.fleet.capacity import Capacity
+from worker.fleet.registry import CameraRegistry, Definition
 from worker.metrics import PrometheusObserver
-from worker.redis_client import connect
+from worker.redis.client import connect
 
 LEASE_S = 0.6
 FLEET = FleetConfig(lease_s=LEASE_S, max_cameras=8)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker.audit import Finding, audit, compare, counts
 from worker.cli import run_command_line
-from worker.gallery import Gallery, NewSample
+from worker.evaluation.audit import Finding, audit, compare, counts
+from worker.gallery.folder import Gallery, NewSample
 
 DIMENSION = 128
 THRESHOLD, MARGIN = 0.4, 0.03
@@ -127,7 +127,7 @@ def test_blocks_change_nothing(people: People, monkeypatch: pytest.MonkeyPatch) 
     people.enroll("Ann again", 2, shows="person 3")
     gallery = people.gallery()
     whole = audit(gallery, threshold=THRESHOLD, margin=MARGIN)
-    monkeypatch.setattr("worker.audit._BLOCK_ROWS", 5)
+    monkeypatch.setattr("worker.evaluation.audit._BLOCK_ROWS", 5)
     assert audit(gallery, threshold=THRESHOLD, margin=MARGIN) == whole
 
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from worker.batching import Batcher, FrameBuffer, Policy, RawFrame
 from worker.config import BatchingConfig, CameraConfig
 from worker.errors import ConfigError, SourceError
 from worker.metrics import Observer
 from worker.types import Frame
+from worker.video.buffers import Batcher, FrameBuffer, Policy, RawFrame
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 

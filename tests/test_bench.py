@@ -20,8 +20,8 @@ from worker.bench.material import Material
 from worker.bench.rows import Row, compared, unable
 from worker.bench.vectors import queries, stored
 from worker.cli import run_command_line
-from worker.embedding import load_embedder
 from worker.errors import ModelError
+from worker.faces.embedding import load_embedder
 
 FIELDS = {"name", "ours", "peer", "unit", "ratio", "spread", "agree", "note"}
 FACES = [[[10.0, 10.0, 50.0, 60.0, 0.99], [100.0, 20.0, 140.0, 70.0, 0.95]], [[5.0, 5.0, 45.0, 50.0, 0.92]]]

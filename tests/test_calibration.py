@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worker.calibration import (
+from worker.evaluation.calibration import (
     Target,
     calibration_document,
     false_non_match_rate,
@@ -19,16 +19,16 @@ from worker.calibration import (
     same_person_similarities,
     weigh,
 )
-from worker.false_matches import (
+from worker.evaluation.false_matches import (
     FalseMatchScores,
     UnsupportedTargetError,
     everybody_with_everybody,
     listed_pairs,
     strangers_against_gallery,
 )
-from worker.resampling import effective_count, rate_interval
-from worker.strangers import group_people
-from worker.verification import Pairs, PhotoKey
+from worker.evaluation.resampling import effective_count, rate_interval
+from worker.evaluation.strangers import group_people
+from worker.evaluation.verification import Pairs, PhotoKey
 
 Vectors = NDArray[np.float32]
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import redis
 
-from worker.camera_registry import CameraRegistry
 from worker.cli import run_command_line
 from worker.config import FleetConfig
-from worker.leases import Leases
+from worker.fleet.leases import Leases
+from worker.fleet.registry import CameraRegistry
 
 SOURCE = "rtsp://admin:secret@10.0.0.1/1"
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import redis
 
-from worker.camera_registry import CameraRegistry, Definition, RegistryCopy, decode_camera, encode_camera
 from worker.config import CameraConfig, FleetConfig
 from worker.errors import ConfigError
-from worker.keys import fleet_key
+from worker.fleet.registry import CameraRegistry, Definition, RegistryCopy, decode_camera, encode_camera
+from worker.redis.keys import fleet_key
 
 FLEET = FleetConfig()
 

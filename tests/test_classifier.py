@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker import svm
-from worker.classifier import Classifier, identity_id_of
-from worker.classifier_store import Head, write_classifier
 from worker.config import RecognitionConfig
 from worker.errors import GalleryError
-from worker.matching import decide
-from worker.rejection import Answers, fit_limits, measure_strangers
+from worker.gallery.classifier import Classifier, identity_id_of
+from worker.gallery.classifier_store import Head, write_classifier
+from worker.recognition.matching import decide
+from worker.training import svm
+from worker.training.rejection import Answers, fit_limits, measure_strangers
 from worker.types import Candidate, Embeddings
 
 DIMENSION = 16

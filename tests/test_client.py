@@ -20,16 +20,16 @@ from tests.conftest import REPOSITORY, RedisServer
 from tests.redis_answers import entries_of
 from tests.redis_servers import Server, eventually, running, valkey_binary
 from tests.sample_events import make_event, stream_fields
-from worker.client import AsyncConsumer, Consumer, Delivery
 from worker.config import RedisConfig
-from worker.dead_letters import dead_letters, put_back
-from worker.deliveries import Known, backoff_ms, decide, is_stale, reason_of
 from worker.errors import ConfigError, SinkError
-from worker.keys import event_stream
-from worker.lag import LagReporter
+from worker.events.consumer.blocking import AsyncConsumer, Consumer, Delivery
+from worker.events.consumer.dead_letters import dead_letters, put_back
+from worker.events.consumer.deliveries import Known, backoff_ms, decide, is_stale, reason_of
+from worker.events.consumer.streams import stream_lag
 from worker.metrics import PrometheusObserver
-from worker.redis_client import connect
-from worker.streams import stream_lag
+from worker.redis.client import connect
+from worker.redis.keys import event_stream
+from worker.service.lag import LagReporter
 from worker.types import Event
 
 STREAM = "facestream:events"
@@ -154,7 +154,7 @@ def test_a_stop_ends_a_run_that_waits(redis_url: str) -> None:
 def test_streams_of_cameras_are_found_also_those_that_come_later(
     redis_url: str, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.streams._FIND_EVERY_S", 0.05)
+    monkeypatch.setattr("worker.events.consumer.streams._FIND_EVERY_S", 0.05)
     sharded = "events[x]:{camera_id}"
     for i, camera in enumerate(("a", "b")):
         add(admin, make_event(i, camera_id=camera), stream=event_stream(sharded, camera))
@@ -395,7 +395,7 @@ def test_an_event_that_was_trimmed_away_before_it_was_handled_is_told(
 
 PROGRAM = """
 import os, sys, time
-from worker.client import Consumer
+from worker.events.consumer.blocking import Consumer
 
 out = open(sys.argv[3], "a", buffering=1)
 with Consumer(sys.argv[1], group="g", consumer=sys.argv[2], take_over_after_s=0.5, retry_first_s=0.1) as consumer:
@@ -618,8 +618,8 @@ def test_the_lag_of_a_group_counts_what_is_unread_and_what_is_in_hand(redis_url:
 def test_the_lag_of_each_group_is_a_metric_while_redis_answers(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.lag._EVERY_S", 0.05)
-    monkeypatch.setattr("worker.lag._BEAT_S", 0.01)
+    monkeypatch.setattr("worker.service.lag._EVERY_S", 0.05)
+    monkeypatch.setattr("worker.service.lag._BEAT_S", 0.01)
     observer = PrometheusObserver()
 
     def lag() -> float | None:

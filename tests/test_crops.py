@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from worker.crops import CONTEXT, LARGEST_PX, CropStore, cut_crop, export_faces, parse_key
 from worker.errors import ConfigError, GalleryError
-from worker.gallery import Gallery, NewSample
+from worker.gallery.crops import CONTEXT, LARGEST_PX, CropStore, cut_crop, export_faces, parse_key
+from worker.gallery.folder import Gallery, NewSample
 from worker.types import Detections, Image
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)

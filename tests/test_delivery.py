@@ -16,14 +16,14 @@ import redis
 from tests.conftest import RedisServer
 from tests.sample_events import make_event
 from tests.test_publisher import PATIENCE_S, STREAM, Recorder, config_for, eventually, stored
-from worker import publisher as publisher_module
 from worker.config import OutboxConfig
-from worker.fencing import raise_fence
-from worker.keys import beside, fleet_key
-from worker.outbox import Outbox
-from worker.publisher import Publisher
-from worker.redis_client import connect
-from worker.state_store import RedisStates
+from worker.events import publisher as publisher_module
+from worker.events.fencing import raise_fence
+from worker.events.outbox import Outbox
+from worker.events.publisher import Publisher
+from worker.events.states import RedisStates
+from worker.redis.client import connect
+from worker.redis.keys import beside, fleet_key
 
 Make = Callable[..., Publisher]
 
@@ -67,8 +67,8 @@ import redis
 from pydantic import SecretStr
 from tests.sample_events import make_event
 from worker.config import OutboxConfig, RedisConfig
-from worker.outbox import Outbox
-from worker.publisher import Publisher
+from worker.events.outbox import Outbox
+from worker.events.publisher import Publisher
 url, path = sys.argv[1], Path(sys.argv[2])
 config = RedisConfig(url=SecretStr(url), timeout_s=1)
 publisher = Publisher(redis.Redis.from_url(url), config, outbox=Outbox(OutboxConfig(), path=path))

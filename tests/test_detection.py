@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from worker.config import DetectionConfig
-from worker.detection import FaceDetector, load_detector
-from worker.detectors.mtcnn import MtcnnDetector, _crops
 from worker.errors import ModelError
+from worker.faces.detection import FaceDetector, load_detector
+from worker.faces.detectors.mtcnn import MtcnnDetector, _crops
+from worker.faces.detectors.pyramid import BAND_STEP_PX, CELL_PX, Canvas, level_sizes
+from worker.faces.networks import mtcnn
 from worker.metrics import Observer, Stage
-from worker.networks import mtcnn
-from worker.pyramid import BAND_STEP_PX, CELL_PX, Canvas, level_sizes
 from worker.types import Image
 
 
@@ -216,7 +216,7 @@ def test_a_warm_start_loads_no_tensorflow(
     program = (
         "import sys, pathlib, numpy as np\n"
         "from worker.config import DetectionConfig\n"
-        "from worker.detection import load_detector\n"
+        "from worker.faces.detection import load_detector\n"
         "d = load_detector(DetectionConfig(precision='fp32'), cache_dir=pathlib.Path(sys.argv[1]), engine='openvino')\n"
         "assert len(d.detect([np.load(sys.argv[2])])[0]) > 2\n"
         "print([m for m in ('tensorflow', 'keras') if m in sys.modules])\n"

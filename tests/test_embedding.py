@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worker import alignment, engines
-from worker.averaging import Averaging, split_variant
-from worker.embedding import BATCH_SIZES, FaceEmbedder, load_embedder
-from worker.engines import choose_engine
 from worker.errors import ModelError
+from worker.faces import alignment, engines
+from worker.faces.averaging import Averaging, split_variant
+from worker.faces.embedding import BATCH_SIZES, FaceEmbedder, load_embedder
+from worker.faces.engines import choose_engine
+from worker.faces.manifests import Manifest, load_manifest
 from worker.metrics import Observer
-from worker.registry import Manifest, load_manifest
 from worker.types import Chips, Detections
 
 SIDE = 16
@@ -283,7 +283,7 @@ def test_real_faces_of_one_person_are_nearer_than_those_of_two(
         pytest.importorskip("dlib")
     with caplog.at_level("INFO", logger="worker"):
         made = load_embedder(model, models_dir=test_data / "models", cache_dir=tmp_path)
-    (said,) = [record.msg for record in caplog.records if record.name == "worker.embedding"]
+    (said,) = [record.msg for record in caplog.records if record.name == "worker.faces.embedding"]
     assert isinstance(said, dict)
     assert said["model"] == model
     assert said["engine"] == made.engine

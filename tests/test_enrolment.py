@@ -10,11 +10,11 @@ import pytest
 from PIL import Image as Pillow
 
 from worker.config import DetectionConfig, cache_dir
-from worker.detection import FaceDetector, load_detector
-from worker.embedding import FaceEmbedder, load_embedder
-from worker.enrolment import PhotoResult, choose_face, enroll_photos, hash_distance, hash_photo, people_of
 from worker.errors import GalleryError, SourceError
-from worker.gallery import Gallery
+from worker.faces.detection import FaceDetector, load_detector
+from worker.faces.embedding import FaceEmbedder, load_embedder
+from worker.gallery.enrolment import PhotoResult, choose_face, enroll_photos, hash_distance, hash_photo, people_of
+from worker.gallery.folder import Gallery
 from worker.types import Chips, Detections, Embeddings, Image
 
 DIMENSION = 16

@@ -8,7 +8,7 @@ import pytest
 
 from tests.ground_truth import make_ground_truth_clip
 from worker.cli import run_command_line
-from worker.gallery import Gallery
+from worker.gallery.folder import Gallery
 
 RETAIL = "face-reidentification-retail-0095"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.sample_events import STARTED_AT, make_event
 from worker.errors import SinkError
-from worker.events import SCHEMA, decode, encode, event_id, json_schema, sighting_id
+from worker.events.codec import SCHEMA, decode, encode, event_id, json_schema, sighting_id
 from worker.types import Event
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "events.md").read_text(encoding="utf-8")

@@ -18,8 +18,8 @@ import pytest
 from tests.sample_events import make_event
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
-from worker.evidence import EvidenceKeeper
-from worker.evidence_store import FolderStore, S3Store, open_store
+from worker.history.evidence import EvidenceKeeper
+from worker.history.evidence_store import FolderStore, S3Store, open_store
 from worker.metrics import Observer
 
 BOX = np.array([100, 60, 140, 110], np.float32)

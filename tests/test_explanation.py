@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.test_history import sighting
-from worker.account import Account
-from worker.explanation import explain, explain_rest
-from worker.history import Tally
+from worker.history.account import Account
+from worker.history.explanation import explain, explain_rest
+from worker.history.store import Tally
 from worker.types import Candidate, Match
 
 HOUR = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from worker.exposition import Exposition
+from worker.service.exposition import Exposition
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # as worker.metrics does
 

@@ -6,8 +6,8 @@ import pytest
 import redis
 
 from tests.redis_answers import entries_of
-from worker.fencing import Fenced, append_fenced, raise_fence
-from worker.keys import beside
+from worker.events.fencing import Fenced, append_fenced, raise_fence
+from worker.redis.keys import beside
 
 STREAM = "facestream:events"
 FENCE = beside(STREAM, "fence")

@@ -7,8 +7,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from worker.events.spool import Spool
 from worker.files import connect_sqlite
-from worker.spool import Spool
 
 ONE_LOOK = (
     "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1])\n"

@@ -8,12 +8,12 @@ import pytest
 import redis
 
 from tests.redis_servers import eventually
-from worker.camera_registry import CameraRegistry
 from worker.config import CameraConfig, Config, FleetConfig, RedisConfig
-from worker.fleet import FleetMember
-from worker.loop import Loop
+from worker.fleet.member import FleetMember
+from worker.fleet.registry import CameraRegistry
 from worker.metrics import Observer
-from worker.redis_client import connect
+from worker.redis.client import connect
+from worker.service.loop import Loop
 
 
 class Reader:

@@ -12,8 +12,8 @@ from PIL import Image
 from tests.ground_truth import FPS as TRUTH_FPS
 from tests.ground_truth import SIZE as TRUTH_SIZE
 from tests.ground_truth import GroundTruth, make_ground_truth_clip
-from worker import footage
-from worker.clips import open_clip
+from worker.demo import footage
+from worker.video.clips import open_clip
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker import gallery_state, search
 from worker.errors import GalleryError
-from worker.gallery import Gallery, NewSample
+from worker.gallery import index as search
+from worker.gallery import state as gallery_state
+from worker.gallery.folder import Gallery, NewSample
 from worker.types import Embeddings
 
 MODEL, DIGEST, DIMENSION = "tiny", "digest-1", 8
@@ -50,7 +51,7 @@ def capture_logs() -> Iterator[list[dict[str, Any]]]:
     logs: list[dict[str, Any]] = []
     handler = logging.Handler()
     handler.emit = lambda record: logs.append(record.msg)  # type: ignore[method-assign,arg-type]
-    loggers = [logging.getLogger(name) for name in ("worker.gallery", "worker.snapshots")]
+    loggers = [logging.getLogger(name) for name in ("worker.gallery.folder", "worker.gallery.snapshots")]
     for logger in loggers:
         logger.addHandler(handler)
     try:
@@ -361,7 +362,7 @@ def test_a_full_disk_leaves_the_gallery_as_it_was(gallery: Gallery, monkeypatch:
     def no_space(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("worker.snapshots.os.fsync", no_space)
+    monkeypatch.setattr("worker.gallery.snapshots.os.fsync", no_space)
     with pytest.raises(GalleryError, match="No space left"):
         gallery.add([sample("b", 2)])
     monkeypatch.undo()
@@ -548,8 +549,8 @@ def change_like_a_dictionary(folder: Path, operations: list[tuple[str, int, int,
 CHURN = """
 import sys
 import numpy as np
-from worker import gallery_state
-from worker.gallery import Gallery, NewSample
+from worker.gallery import state as gallery_state
+from worker.gallery.folder import Gallery, NewSample
 gallery_state.BLOCK_SAMPLES = int(sys.argv[3])
 gallery = Gallery.open(sys.argv[1])
 vectors = np.eye(gallery.dimension, dtype=np.float32)

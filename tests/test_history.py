@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from tests.sample_events import make_event
-from worker import history as module
-from worker.account import Account
-from worker.config import Config
+from worker.config import Config, history_folder
 from worker.errors import HistoryError
-from worker.events import encode
-from worker.history import FILE, Embedder, History, PastSighting, Tally, UnknownPerson, history_folder
+from worker.events.codec import encode
+from worker.history import store as module
+from worker.history.account import Account
+from worker.history.store import FILE, Embedder, History, PastSighting, Tally, UnknownPerson
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL = Embedder("m", "digest")
@@ -247,7 +247,7 @@ def test_the_history_lies_beside_the_gallery_unless_told_otherwise(tmp_path: Pat
 def test_a_command_that_looks_takes_nothing_from_a_worker_with_the_file_open_twice(tmp_path: Path) -> None:
     """The command's exit must not delete the log: it has to see that others have the file open."""
     look = (
-        "from pathlib import Path; from worker.history import History; import sys\n"
+        "from pathlib import Path; from worker.history.store import History; import sys\n"
         "with History.open(Path(sys.argv[1])) as past: print(len(past.sightings()))"
     )
 

@@ -10,7 +10,7 @@ from skimage import data
 from worker.bench.agree import same_faces
 from worker.bench.material import rows_of
 from worker.config import DetectionConfig
-from worker.detection import load_detector
+from worker.faces.detection import load_detector
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ import pytest
 from redis.crc import key_slot
 
 from worker.config import RedisConfig
-from worker.keys import beside, event_stream
+from worker.redis.keys import beside, event_stream
 
 
 def test_all_cameras_share_the_default_stream() -> None:

@@ -17,11 +17,11 @@ from hypothesis.stateful import (
 )
 
 from tests.fleet_clock import FleetClock, use_clock
-from worker.assignment import Assignment
-from worker.camera_registry import CameraRegistry, decode_camera
 from worker.config import CameraConfig, Config, FleetConfig
-from worker.keys import fleet_key
+from worker.fleet.assignment import Assignment
+from worker.fleet.registry import CameraRegistry, decode_camera
 from worker.metrics import Observer
+from worker.redis.keys import fleet_key
 
 LEASE_S = 3.0
 BEAT_S = 1.0

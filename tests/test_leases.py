@@ -6,9 +6,9 @@ import pytest
 import redis
 
 from tests.fleet_clock import FleetClock, use_clock
-from worker.camera_registry import CameraRegistry, Definition
 from worker.config import CameraConfig, FleetConfig
-from worker.leases import Beat, Lease, Leases
+from worker.fleet.leases import Beat, Lease, Leases
+from worker.fleet.registry import CameraRegistry, Definition
 
 LEASE_S = 3.0
 BEAT_S = 1.0

@@ -15,9 +15,9 @@ from tests.conftest import RedisServer
 from tests.sample_events import make_event
 from worker.config import LogConfig, RedisConfig
 from worker.errors import FacestreamError
+from worker.events.publisher import Publisher
 from worker.logs import configure, get_logger
-from worker.publisher import Publisher
-from worker.redis_client import connect
+from worker.redis.client import connect
 
 SECRET = "s3cr3t-pa55"
 URL = f"redis://worker:{SECRET}@redis.example:6379/0"
@@ -62,18 +62,18 @@ def start() -> Iterator[Start]:
 
 def test_json_is_one_document_a_line_with_time_level_and_logger(start: Start) -> None:
     output = start()
-    get_logger("worker.source").info("camera opened", camera_id="door", fps=25.0, size=(1920, 1080), policy=None)
+    get_logger("worker.video.reader").info("camera opened", camera_id="door", fps=25.0, size=(1920, 1080), policy=None)
     (document,) = output.documents
     assert document.pop("timestamp").endswith("Z")
     assert document == {
-        "event": "camera opened", "level": "info", "logger": "worker.source",
+        "event": "camera opened", "level": "info", "logger": "worker.video.reader",
         "camera_id": "door", "fps": 25.0, "size": [1920, 1080], "policy": None,
     }  # fmt: skip
 
 
 def test_people_get_a_line_of_text(start: Start) -> None:
     output = start("human")
-    get_logger("worker.source").info("camera opened", camera_id="door")
+    get_logger("worker.video.reader").info("camera opened", camera_id="door")
     assert "camera opened" in output.text
     assert "camera_id=door" in output.text
     assert output.text.count("\n") == 1
@@ -196,7 +196,7 @@ def test_a_warning_that_repeats_is_held_back_and_counted(start: Start, monkeypat
     now_s = 1000.0
     monkeypatch.setattr("worker.logs.time.monotonic", lambda: now_s)
     output = start()
-    log = get_logger("worker.source")
+    log = get_logger("worker.video.reader")
     for _ in range(20):
         log.warning("camera away", camera_id="door")
     log.warning("camera away", camera_id="yard")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.config import RecognitionConfig
-from worker.matching import TrackTemplate, decide
+from worker.recognition.matching import TrackTemplate, decide
 from worker.types import Candidate, Match
 
 CONFIG = RecognitionConfig(margin=0.05, hysteresis=0.04, min_embeddings=2)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from worker import migration
 from worker.cli import run_command_line
-from worker.crops import CropStore
-from worker.detection import FaceDetector
-from worker.embedding import FaceEmbedder
-from worker.enrolment import enroll_photos
 from worker.errors import GalleryError
-from worker.gallery import Gallery
+from worker.faces.detection import FaceDetector
+from worker.faces.embedding import FaceEmbedder
+from worker.gallery import switching as migration
+from worker.gallery.crops import CropStore
+from worker.gallery.enrolment import enroll_photos
+from worker.gallery.folder import Gallery
 from worker.types import Chips, Detections, Embeddings, Image
 
 KEY = bytes(range(32))

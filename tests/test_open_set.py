@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import SourceError
-from worker.open_set import (
+from worker.evaluation.open_set import (
     Searches,
     det_curve,
     identification_document,
@@ -14,7 +14,7 @@ from worker.open_set import (
     search_left_out,
     search_probes,
 )
-from worker.photo_faces import PeopleFaces
+from worker.evaluation.photo_faces import PeopleFaces
 
 
 def faces(names: list[str], vectors: list[list[float]]) -> PeopleFaces:

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from tests.sample_events import make_event
-from worker import outbox as outbox_module
 from worker.config import Config, OutboxConfig
 from worker.errors import SinkError
-from worker.events import decode
+from worker.events import outbox as outbox_module
+from worker.events.codec import decode
+from worker.events.outbox import Outbox, open_outbox
 from worker.metrics import Observer, PrometheusObserver
-from worker.outbox import Outbox, open_outbox
 
 ALL = 1_000_000
 
@@ -99,7 +99,7 @@ import sys, threading
 from pathlib import Path
 from tests.sample_events import make_event
 from worker.config import OutboxConfig
-from worker.outbox import Outbox
+from worker.events.outbox import Outbox
 outbox = Outbox(OutboxConfig(), path=Path(sys.argv[1]))
 for number in range(1_000_000):
     outbox.append(make_event(number))

@@ -23,10 +23,10 @@ SOURCES = sorted((REPOSITORY / "worker").rglob("*.py"))
 ENVIRONMENT_OWNERS = {
     "config.py",
     "bench/live.py",
-    "engines/keras.py",
-    "networks/conversion.py",
-    "networks/face_cnn.py",
-    "networks/parity.py",
+    "faces/engines/keras.py",
+    "faces/networks/conversion.py",
+    "faces/networks/face_cnn.py",
+    "faces/networks/parity.py",
 }
 
 # dlib-bin does not say that it provides dlib; gi belongs to the system's own Python.
@@ -74,9 +74,9 @@ def test_the_installed_wheel_lists_its_models_and_loads_nothing_from_the_reposit
     listed = {json.loads(line)["model_id"] for line in done.stdout.splitlines()}
     assert {"vggface2-resnet50", "dlib-resnet", "face-reidentification-retail-0095"} <= listed
     listing = _python(
-        installed, "-c", "import worker.registry as r; print(r.__file__); print(r.list_manifests()[0].id)"
+        installed, "-c", "import worker.faces.manifests as r; print(r.__file__); print(r.list_manifests()[0].id)"
     )
-    assert listing.stdout.splitlines() == [str(installed / "worker" / "registry.py"), "vggface2-resnet50"]
+    assert listing.stdout.splitlines() == [str(installed / "worker" / "faces/manifests.py"), "vggface2-resnet50"]
 
 
 def test_help_loads_no_heavy_library(installed: Path) -> None:

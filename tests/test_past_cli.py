@@ -15,9 +15,9 @@ from tests.conftest import RedisServer
 from tests.ground_truth import GroundTruth, make_ground_truth_clip
 from worker.cli import run_command_line
 from worker.config import load_config
-from worker.events import json_schema
-from worker.gallery import Gallery
-from worker.service import Service
+from worker.events.codec import json_schema
+from worker.gallery.folder import Gallery
+from worker.service.service import Service
 
 pytestmark = [pytest.mark.data, pytest.mark.redis]
 

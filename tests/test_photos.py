@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 
 from worker.errors import SourceError
-from worker.photos import list_photos, read_photo
+from worker.video.photos import list_photos, read_photo
 
 RED, BLUE = (200, 10, 20), (10, 20, 200)
 

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from worker.config import MetricsConfig, PreviewConfig
 from worker.errors import ConfigError
-from worker.health import Health, HealthServer
-from worker.preview import MAX_VIEWERS, Preview, open_preview
+from worker.service.health import Health, HealthServer
+from worker.service.preview import MAX_VIEWERS, Preview, open_preview
 from worker.types import Detections, Frame, Tracks
 
 TOKEN = "0123456789abcdef-token"

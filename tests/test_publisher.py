@@ -12,13 +12,13 @@ from pydantic import SecretStr
 from tests.conftest import RedisServer
 from tests.redis_answers import command
 from tests.sample_events import make_event
-from worker import publisher as publisher_module
 from worker.config import RedisConfig, load_config
 from worker.errors import ConfigError, SinkError
-from worker.events import decode
+from worker.events import publisher as publisher_module
+from worker.events.codec import decode
+from worker.events.publisher import Publisher
 from worker.metrics import Observer, Stage
-from worker.publisher import Publisher
-from worker.redis_client import connect
+from worker.redis.client import connect
 from worker.types import Event
 
 STREAM = "facestream:events"

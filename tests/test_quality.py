@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker.photos import list_photos, read_photo
-from worker.quality import REJECT_BELOW, Quality, assess, measure
+from worker.faces.quality import REJECT_BELOW, Quality, assess, measure
 from worker.types import Detections, Image
+from worker.video.photos import list_photos, read_photo
 
 FRONTAL = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.34, 0.8], [0.66, 0.8]], np.float32)
 

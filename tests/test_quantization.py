@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from worker.config import DetectionConfig
-from worker.detection import load_detector
-from worker.embedding import load_embedder
 from worker.errors import SourceError
-from worker.identification import central_embeddings
-from worker.photos import list_photos, read_photo
-from worker.quantization import FEWEST_FACES, quantize_model
-from worker.registry import load_manifest
+from worker.faces.detection import load_detector
+from worker.faces.embedding import load_embedder
+from worker.faces.manifests import load_manifest
+from worker.recognition.photo import central_embeddings
+from worker.training.quantization import FEWEST_FACES, quantize_model
+from worker.video.photos import list_photos, read_photo
 
 MODEL = "face-reidentification-retail-0095"
 

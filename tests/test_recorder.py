@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from tests.test_history import NOON, sighting, unknown
-from worker import history as history_module
-from worker import recorder as module
 from worker.config import Config
 from worker.errors import HistoryDiskError, HistoryError
-from worker.history import FILE, History, Tally
+from worker.history import recorder as module
+from worker.history import store as history_module
+from worker.history.recorder import HistoryRecorder, Recorder, open_history, open_recorder
+from worker.history.store import FILE, History, Tally
 from worker.metrics import Observer
-from worker.recorder import HistoryRecorder, Recorder, open_history, open_recorder
 
 
 class Drops(Observer):

@@ -32,16 +32,16 @@ from tests.redis_servers import (
     valkey_binary,
 )
 from tests.sample_events import make_event
-from worker.client import AsyncConsumer, Consumer
 from worker.config import RedisConfig, load_config
-from worker.dead_letters import dead_letters, put_back
 from worker.errors import ConfigError, SinkError
-from worker.events import encode
-from worker.publisher import Publisher
-from worker.redis_address import RedisAddress, parse_redis_url
-from worker.redis_client import connect, connect_async
-from worker.streams import stream_lag
-from worker.tail import read_events
+from worker.events.codec import encode
+from worker.events.consumer.blocking import AsyncConsumer, Consumer
+from worker.events.consumer.dead_letters import dead_letters, put_back
+from worker.events.consumer.streams import stream_lag
+from worker.events.consumer.tail import read_events
+from worker.events.publisher import Publisher
+from worker.redis.address import RedisAddress, parse_redis_url
+from worker.redis.client import connect, connect_async
 from worker.types import Event
 
 STREAM = "facestream:events"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from worker.download import download
 from worker.errors import ModelError
-from worker.registry import (
+from worker.faces.download import download
+from worker.faces.manifests import (
     Manifest,
     list_manifests,
     list_weights,
@@ -20,7 +20,7 @@ from worker.registry import (
     load_manifest,
     load_weight_set,
 )
-from worker.weights import find_weights, pinned, pull
+from worker.faces.weights import find_weights, pinned, pull
 
 CONTENT = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -8,9 +8,9 @@ import pytest
 
 from tests.test_unknowns import Notes
 from worker.config import CameraConfig, Config
-from worker.gallery import Gallery
+from worker.gallery.folder import Gallery
 from worker.metrics import PrometheusObserver
-from worker.pipeline import Pipeline
+from worker.recognition.pipeline import Pipeline
 from worker.types import Detections, Frame
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

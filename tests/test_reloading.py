@@ -9,7 +9,7 @@ import pytest
 from worker.config import Config, ConfigOrigin
 from worker.errors import ConfigError
 from worker.metrics import Observer
-from worker.reloading import Reloader
+from worker.service.reloading import Reloader
 
 FIRST = """
 cameras: [{id: lobby, source: "rtsp://10.0.0.4/stream"}]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker import search
-from worker.search import NOBODY, PersonIndex, Representation, representation_for, require_unit
+from worker.gallery import index as search
+from worker.gallery.index import NOBODY, PersonIndex, Representation, representation_for, require_unit
 
 
 def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:

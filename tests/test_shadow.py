@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker import migration
 from worker.config import DetectionConfig, cache_dir, load_config
-from worker.crops import CropStore
-from worker.detection import load_detector
-from worker.embedding import FaceEmbedder, load_embedder
-from worker.enrolment import enroll_photos
-from worker.gallery import Gallery, NewSample
+from worker.faces.detection import load_detector
+from worker.faces.embedding import FaceEmbedder, load_embedder
+from worker.gallery import switching as migration
+from worker.gallery.crops import CropStore
+from worker.gallery.enrolment import enroll_photos
+from worker.gallery.folder import Gallery, NewSample
 from worker.metrics import PrometheusObserver
-from worker.pipeline import Probe
-from worker.service import Service
-from worker.shadow import FORGET_AFTER_S, OUTCOMES, Shadow, outcome_of
-from worker.sighting import Sighting
+from worker.recognition.pipeline import Probe
+from worker.recognition.shadow import FORGET_AFTER_S, OUTCOMES, Shadow, outcome_of
+from worker.recognition.sighting import Sighting
+from worker.service.service import Service
 from worker.types import Chips, Detections, Embeddings, Event, Frame, Image, Match
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -173,8 +173,8 @@ def test_a_running_worker_scores_in_the_shadow_and_follows_the_switch(
 
 
 def _first_frame(clip: Path, path: Path) -> Path:
-    from worker.clips import open_clip
-    from worker.drawing import save_picture
+    from worker.video.clips import open_clip
+    from worker.video.drawing import save_picture
 
     path.parent.mkdir()
     with open_clip(clip) as frames:

@@ -17,15 +17,16 @@ from prometheus_client import CollectorRegistry
 
 from tests.conftest import RedisServer
 from tests.test_gallery import DIGEST, DIMENSION, MODEL, probe, sample, vector
-from worker import gallery_scripts, shared_store
 from worker.config import load_config
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
-from worker.galleries import create_gallery, gallery_exists, label_of, open_gallery
-from worker.gallery import Gallery, NewSample
-from worker.gallery_state import State
+from worker.gallery.folder import Gallery, NewSample
+from worker.gallery.opening import create_gallery, gallery_exists, label_of, open_gallery
+from worker.gallery.shared import scripts as gallery_scripts
+from worker.gallery.shared import store as shared_store
+from worker.gallery.shared.gallery import SharedGallery
+from worker.gallery.state import State
+from worker.gallery.switching import difference, previous_of, remove_person, roll_back, switch
 from worker.metrics import PrometheusObserver
-from worker.migration import difference, previous_of, remove_person, roll_back, switch
-from worker.shared_gallery import SharedGallery
 
 PATIENCE_S = 20.0
 
@@ -231,7 +232,7 @@ def test_a_change_whose_reply_was_lost_is_made_once(
         return answer
 
     monkeypatch.setattr(shared_store.SharedStore, "_script", cut_off)
-    monkeypatch.setattr("worker.shared_gallery._RETRY_S", 0.01)
+    monkeypatch.setattr("worker.gallery.shared.gallery._RETRY_S", 0.01)
     assert gallery.add([sample("a", 1)]) != [None]
     assert lost == [b"done"]
     gallery.reload_if_changed()
@@ -592,7 +593,7 @@ def test_a_redis_that_is_away_is_told_once_and_caught_up_with(
 
 
 def test_a_change_without_redis_is_an_error(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.shared_gallery._RETRY_S", 0.01)
+    monkeypatch.setattr("worker.gallery.shared.gallery._RETRY_S", 0.01)
     gallery = SharedGallery.create(redis_server.url, MODEL, DIGEST, DIMENSION)
     gallery.add([sample("a", 1)])
     redis_server.stop()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from worker.config import RecognitionConfig
+from worker.history.recorder import Recorder
 from worker.metrics import Observer
-from worker.recorder import Recorder
-from worker.sightings import CameraSightings
+from worker.recognition.sightings import CameraSightings
+from worker.recognition.unknowns import Unknowns
 from worker.types import Detections, Event, Frame, Match, Tracks
-from worker.unknowns import Unknowns
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ALICE = np.eye(8, dtype=np.float32)[0]

@@ -21,16 +21,17 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from tests.rtsp import write_clip
-from worker import connection, source
-from worker.addresses import parse_address
-from worker.batching import Batcher, FrameBuffer
 from worker.config import BatchingConfig, CameraConfig
 from worker.errors import ConfigError, SourceError
 from worker.metrics import Observer, SourceState
-from worker.source import CameraReader, backoff_s
-from worker.timeline import LiveTimeline, RecordingTimeline
 from worker.types import Frame, Image
-from worker.video import FOLDER_FPS, Picture, SourceSilentError
+from worker.video import connection
+from worker.video import reader as source
+from worker.video.addresses import parse_address
+from worker.video.buffers import Batcher, FrameBuffer
+from worker.video.decoder import FOLDER_FPS, Picture, SourceSilentError
+from worker.video.reader import CameraReader, backoff_s
+from worker.video.timeline import LiveTimeline, RecordingTimeline
 
 START = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 

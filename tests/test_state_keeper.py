@@ -9,11 +9,11 @@ import redis
 
 from tests.test_publisher import config_for
 from tests.test_sightings import ALICE, Scene
-from worker import state_keeper as state_keeper_module
 from worker.config import OutboxConfig
-from worker.outbox import Outbox
-from worker.publisher import Publisher
-from worker.state_keeper import StateKeeper
+from worker.events.outbox import Outbox
+from worker.events.publisher import Publisher
+from worker.service import state_keeper as state_keeper_module
+from worker.service.state_keeper import StateKeeper
 
 
 class OneCamera:

@@ -9,11 +9,11 @@ import pytest
 import redis
 
 from tests.command_line import facestream
-from worker.cameras import Cameras
 from worker.config import Config, FleetConfig, MetricsConfig, load_config
-from worker.health import Health, HealthServer
 from worker.metrics import PrometheusObserver
-from worker.status import StatusBoard, StatusReporter, WorkerStatus, reported
+from worker.service.health import Health, HealthServer
+from worker.service.status import StatusBoard, StatusReporter, WorkerStatus, reported
+from worker.video.cameras import Cameras
 
 
 class Rig:

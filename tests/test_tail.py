@@ -12,8 +12,8 @@ from tests.conftest import RedisServer
 from tests.sample_events import make_event, stream_fields
 from worker.config import RedisConfig
 from worker.errors import SinkError
-from worker.redis_client import connect
-from worker.tail import read_events
+from worker.events.consumer.tail import read_events
+from worker.redis.client import connect
 from worker.types import Event
 
 STREAM = "facestream:events"
@@ -102,7 +102,7 @@ def test_repeats_are_left_out_on_request(client: redis.Redis) -> None:
 
 
 def test_the_memory_for_repeats_is_bounded(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.tail._REMEMBERED_EVENTS", 2)
+    monkeypatch.setattr("worker.events.consumer.tail._REMEMBERED_EVENTS", 2)
     add(client, 0, 1, 2, 0, 2)
     assert seconds(read_events(client, STREAM, start="0", follow=False, deduplicate=True)) == [0, 1, 2, 0]
 
@@ -208,7 +208,7 @@ def test_what_waiting_cannot_mend_ends_the_reader(client: redis.Redis, start: st
 def test_the_streams_of_all_cameras_are_followed_also_those_that_come_later(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.tail._FIND_EVERY_S", 0.02)
+    monkeypatch.setattr("worker.events.consumer.tail._FIND_EVERY_S", 0.02)
 
     def write(camera: str, *ordinals: int) -> None:
         for i in ordinals:

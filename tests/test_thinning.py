@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from worker.batching import FrameBuffer, RawFrame
 from worker.config import CameraConfig
 from worker.metrics import Observer
-from worker.source import CameraReader
 from worker.types import Frame
+from worker.video.buffers import FrameBuffer, RawFrame
+from worker.video.reader import CameraReader
 
 
 class Seen(Observer):

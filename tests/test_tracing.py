@@ -11,7 +11,7 @@ import pytest
 
 from worker.config import TracingConfig
 from worker.metrics import PrometheusObserver
-from worker.tracing import TracingObserver, open_observer
+from worker.service.tracing import TracingObserver, open_observer
 from worker.types import Frame
 
 FRAME = Frame("lobby", 7, 0.0, datetime.now(UTC), 0.0, np.zeros((4, 4, 3), np.uint8))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.config import TrackingConfig
-from worker.tracking import Tracker
+from worker.recognition.tracking import Tracker
 from worker.types import Detections
 
 CONFIG = TrackingConfig(max_lost_s=1.0)

@@ -12,16 +12,16 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.command_line import RETAIL, facestream, running
-from worker import cnn
-from worker.classifier import Classifier
 from worker.config import cache_dir
-from worker.dataset import read_data_set
-from worker.detection import FaceDetector
-from worker.embedding import FaceEmbedder, load_embedder
 from worker.errors import GalleryError, ModelError, SourceError
-from worker.plots import plot_confusion
-from worker.training import Trained, train_cnn, train_svm
-from worker.training_report import write_report
+from worker.evaluation.plots import plot_confusion
+from worker.faces.detection import FaceDetector
+from worker.faces.embedding import FaceEmbedder, load_embedder
+from worker.gallery.classifier import Classifier
+from worker.training import cnn
+from worker.training.dataset import read_data_set
+from worker.training.report import write_report
+from worker.training.training import Trained, train_cnn, train_svm
 from worker.types import Chips, Detections, Embeddings, Image
 
 DIMENSION = 16
@@ -371,7 +371,7 @@ def test_a_network_learns_people_from_whole_photos_and_embeds_them_as_any_model_
 
 @pytest.mark.slow
 def test_a_network_in_training_goes_on_from_its_state_as_if_it_had_not_stopped() -> None:
-    from worker.networks.face_cnn_training import Training
+    from worker.faces.networks.face_cnn_training import Training
 
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (12, 40, 40), dtype=np.uint8), np.repeat(np.arange(3), 4)

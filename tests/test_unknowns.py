@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from tests.test_sightings import ALICE, STRANGER, Scene
 from worker.config import Config, UnknownsConfig
-from worker.history import Embedder, History, PastSighting, UnknownPerson
-from worker.recorder import HistoryRecorder, Recorder
+from worker.history.recorder import HistoryRecorder, Recorder
+from worker.history.store import Embedder, History, PastSighting, UnknownPerson
+from worker.recognition.unknowns import Unknowns, unknown_id_of
 from worker.types import Event
-from worker.unknowns import Unknowns, unknown_id_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL = Embedder("m", "digest")

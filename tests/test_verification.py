@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from worker.errors import SourceError
-from worker.resampling import draw_people, variance_of_mean
-from worker.verification import (
+from worker.evaluation.resampling import draw_people, variance_of_mean
+from worker.evaluation.verification import (
     NO_FACE,
     PhotoKey,
     accuracy,

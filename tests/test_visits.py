@@ -7,8 +7,8 @@ import pytest
 
 from tests.sample_events import make_event
 from worker.errors import SourceError
+from worker.evaluation.ground_truth import Truth, Visit, judge, read_truth
 from worker.types import Event
-from worker.visits import Truth, Visit, judge, read_truth
 
 LEFT, RIGHT = (10.0, 10.0, 50.0, 60.0), (200.0, 10.0, 240.0, 60.0)
 

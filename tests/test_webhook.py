@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from tests.command_line import running
 from tests.redis_servers import Authority, eventually
 from tests.sample_events import make_event
-from worker.client import Consumer
-from worker.dead_letters import dead_letters
 from worker.errors import ConfigError
-from worker.events import encode
-from worker.redis_client import connect
+from worker.events.codec import encode
+from worker.events.consumer.blocking import Consumer
+from worker.events.consumer.dead_letters import dead_letters
+from worker.events.consumer.webhook import AwayError, Webhook, forward, read_secret, sign, verify
+from worker.redis.client import connect
 from worker.types import Event
-from worker.webhook import AwayError, Webhook, forward, read_secret, sign, verify
 
 STREAM = "facestream:events"
 SECRET = b"0123456789abcdef0123"
@@ -85,7 +85,7 @@ def receiving(*answers: Answer) -> Iterator[Receiver]:
 
 @pytest.fixture(autouse=True)
 def _quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.webhook._backoff", lambda _state: 0.01)
+    monkeypatch.setattr("worker.events.consumer.webhook._backoff", lambda _state: 0.01)
 
 
 @contextmanager

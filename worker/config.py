@@ -488,6 +488,18 @@ def cache_dir() -> Path:
     return Path(value) if value else Path(platformdirs.user_cache_dir("facestream", appauthor=False))
 
 
+def history_folder(config: Config) -> Path | None:
+    """Where the history of a worker with ``config`` is: ``state_dir``, else beside the gallery or the classifier, else
+    nowhere."""
+    if config.state_dir is not None:
+        return config.state_dir
+    known = config.gallery or config.classifier
+    if known is None or "://" in known:
+        return None
+    gallery = Path(known).resolve()
+    return gallery.with_name(f"{gallery.name}.state")
+
+
 def default_state_dir() -> Path:
     """Where a worker without a folder beside a gallery keeps what must outlive it."""
     return Path(platformdirs.user_state_dir("facestream", appauthor=False))

@@ -18,10 +18,10 @@ from tests.ground_truth import make_ground_truth_clip
 from worker.cli import run_command_line
 from worker.cli.networks import Networks
 from worker.config import load_config
-from worker.detection import FaceDetector
-from worker.replay import replay
+from worker.evaluation.ground_truth import judge, read_truth
+from worker.evaluation.replay import replay
+from worker.faces.detection import FaceDetector
 from worker.types import Detections, Event, Image
-from worker.visits import judge, read_truth
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "as shipped": {},

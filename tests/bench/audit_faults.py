@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.audit import Finding, audit, counts
 from worker.cli.networks import Networks
-from worker.gallery import Gallery, NewSample
-from worker.photo_faces import PeopleFaces
+from worker.evaluation.audit import Finding, audit, counts
+from worker.evaluation.photo_faces import PeopleFaces
+from worker.gallery.folder import Gallery, NewSample
 
 _MARGIN = 0.03
 _OF_SAMPLES = ("wrong_sample", "odd_sample")

@@ -15,14 +15,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.averaging import PLAIN, Averaging, split_variant
 from worker.cli.networks import Networks
 from worker.cli.progress import progress_bar
-from worker.identification import only_central
-from worker.photos import read_photo
-from worker.resampling import variance_of_mean
+from worker.evaluation.resampling import variance_of_mean
+from worker.evaluation.verification import (
+    Pairs,
+    PhotoKey,
+    find_photos,
+    fit_threshold,
+    pair_similarities,
+    read_pairs,
+    verify_at,
+)
+from worker.faces.averaging import PLAIN, Averaging, split_variant
+from worker.recognition.photo import only_central
 from worker.types import Chips
-from worker.verification import Pairs, PhotoKey, find_photos, fit_threshold, pair_similarities, read_pairs, verify_at
+from worker.video.photos import read_photo
 
 ENDINGS = ("+flip", "+jitter4", "+jitter9", "+flip+jitter4")
 _BATCH = 32

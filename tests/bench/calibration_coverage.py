@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.calibration import find_threshold
 from worker.cli.networks import Networks
-from worker.false_matches import everybody_with_everybody
-from worker.photo_faces import PeopleFaces
+from worker.evaluation.calibration import find_threshold
+from worker.evaluation.false_matches import everybody_with_everybody
+from worker.evaluation.photo_faces import PeopleFaces
 
 
 def measure(faces: PeopleFaces, target: float, splits: int) -> None:

@@ -14,8 +14,8 @@ import typer
 
 from tests.redis_servers import Server, redis_binary, running
 from tests.sample_events import make_event
-from worker.client import AsyncConsumer, Consumer
-from worker.events import encode
+from worker.events.codec import encode
+from worker.events.consumer.blocking import AsyncConsumer, Consumer
 
 STREAM = "facestream:events"
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from worker.boxes import iou_matrix
 from worker.config import DetectionConfig, cache_dir
-from worker.detection import FaceDetector, load_detector
-from worker.photos import read_photo
+from worker.faces.detection import FaceDetector, load_detector
 from worker.types import Detections, Image
+from worker.video.photos import read_photo
 
 NAMES: Final = ("mtcnn", "yunet", "dlib-hog")
 _OVERLAP: Final = 0.3

@@ -2,9 +2,9 @@
 
     python -m tests.bench.fleet_simulation [--workers 1000] [--cameras 10000] [--lease-s 3] [--processes 2] [--json]
 
-Runs the workers' own code (:class:`worker.assignment.Assignment`, a connection each) without cameras, in two processes,
-on a redis-server of its own. Bounded to about two minutes. A beat is late where this machine is too slow for so many
-workers in Python; then take-overs say little, so the share of late beats is printed as well.
+Runs the workers' own code (:class:`worker.fleet.assignment.Assignment`, a connection each) without cameras, in two
+processes, on a redis-server of its own. Bounded to about two minutes. A beat is late where this machine is too slow
+for so many workers in Python; then take-overs say little, so the share of late beats is printed as well.
 """
 
 import argparse
@@ -29,11 +29,11 @@ import redis
 
 from tests.conftest import RedisServer
 from tests.sample_events import make_event
-from worker.assignment import Assignment
-from worker.camera_registry import PAGE, CameraRegistry, Definition, encode_camera
 from worker.config import CameraConfig, Config, FleetConfig
-from worker.events import encode
-from worker.fencing import Fenced, append_fenced
+from worker.events.codec import encode
+from worker.events.fencing import Fenced, append_fenced
+from worker.fleet.assignment import Assignment
+from worker.fleet.registry import PAGE, CameraRegistry, Definition, encode_camera
 from worker.metrics import Observer
 
 STOPPING_S = 0.1

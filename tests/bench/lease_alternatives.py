@@ -15,9 +15,9 @@ import redis
 
 from tests.conftest import RedisServer
 from tests.redis_answers import entries_of
-from worker.camera_registry import CameraRegistry, Definition
 from worker.config import FleetConfig
-from worker.leases import Lease, Leases
+from worker.fleet.leases import Lease, Leases
+from worker.fleet.registry import CameraRegistry, Definition
 
 STREAM, GROUP = "cameras", "fleet"
 ROUNDS = 2000

@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.sample_events import make_event
 from worker.config import OutboxConfig
-from worker.outbox import Outbox
+from worker.events.outbox import Outbox
 from worker.types import Event
 
 _EVENTS = 5000

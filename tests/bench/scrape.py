@@ -10,8 +10,8 @@ import urllib.request
 from contextlib import closing
 
 from worker.config import MetricsConfig
-from worker.health import Health, HealthServer
 from worker.metrics import SOURCE_STATES, PrometheusObserver
+from worker.service.health import Health, HealthServer
 
 SCRAPES = 200
 OUTCOMES = ("matched", "below_threshold", "ambiguous", "not_enough_evidence", "too_short", "blurred", "too_small")

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.conftest import RedisServer  # noqa: E402
-from worker.gallery import NewSample  # noqa: E402
-from worker.shared_gallery import SharedGallery  # noqa: E402
+from worker.gallery.folder import NewSample  # noqa: E402
+from worker.gallery.shared.gallery import SharedGallery  # noqa: E402
 
 MODEL, DIGEST = "bench", "digest"
 

@@ -18,16 +18,17 @@ from unittest.mock import patch
 
 import numpy as np
 
-from worker import boxes, service
+from worker import boxes
 from worker.bench.material import Material, make_material
 from worker.bench.ours import chain_config
 from worker.config import Config, DetectionConfig, cache_dir
-from worker.detection import FaceDetector, load_detector
-from worker.detectors import mtcnn
-from worker.embedded_redis import embedded_redis
-from worker.embedding import load_embedder
+from worker.faces.detection import FaceDetector, load_detector
+from worker.faces.detectors import mtcnn
+from worker.faces.detectors.pyramid import Canvas
+from worker.faces.embedding import load_embedder
 from worker.metrics import PrometheusObserver
-from worker.pyramid import Canvas
+from worker.redis.embedded import embedded_redis
+from worker.service import service
 from worker.types import Chips
 
 STAGES: Final = ("decode", "detect", "follow", "track", "align", "embed", "search", "decide", "publish")

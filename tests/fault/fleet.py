@@ -20,9 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.command_line import RETAIL
 from tests.redis_answers import entries_of
-from worker.camera_registry import CameraRegistry
 from worker.config import CameraConfig, FleetConfig
-from worker.events import decode
+from worker.events.codec import decode
+from worker.fleet.registry import CameraRegistry
 from worker.types import Event
 
 LEASE_S: Final = 3.0

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import RedisServer
 from tests.fault.cameras import Cameras
 from tests.fault.fleet import Fleet
-from worker.history import History
+from worker.history.store import History
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 

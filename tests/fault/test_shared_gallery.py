@@ -12,7 +12,7 @@ from tests.conftest import RedisServer
 from tests.fault.cameras import Cameras
 from tests.fault.fleet import Fleet
 from tests.rtsp import require_rtsp
-from worker.shared_gallery import LIVE_S, SharedGallery
+from worker.gallery.shared.gallery import LIVE_S, SharedGallery
 from worker.types import Event
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]

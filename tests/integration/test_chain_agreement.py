@@ -8,10 +8,10 @@ import pytest
 from tests.ground_truth import make_ground_truth_clip
 from worker.bench.agreement import Agreement, Run, compare_runs, enroll_from_clip, record
 from worker.config import load_config
-from worker.detection import load_detector
-from worker.embedding import load_embedder
-from worker.enrolment import enroll_photos
-from worker.gallery import Gallery
+from worker.faces.detection import load_detector
+from worker.faces.embedding import load_embedder
+from worker.gallery.enrolment import enroll_photos
+from worker.gallery.folder import Gallery
 
 pytestmark = pytest.mark.data
 MODEL = "face-reidentification-retail-0095"
@@ -109,7 +109,7 @@ def test_an_empty_place_costs_few_searches_and_stays_empty(chain: Chain, test_da
 
 
 def first_seconds(clip: Path, target: Path, frames: int) -> None:
-    from worker.clips import ClipWriter, open_clip
+    from worker.video.clips import ClipWriter, open_clip
 
     with open_clip(clip) as reader, ClipWriter(target, reader.size, reader.fps) as writer:
         for _, picture in zip(range(frames), reader, strict=False):

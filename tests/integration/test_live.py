@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worker.batching import Batcher, FrameBuffer
 from worker.bench.contest import UnableError
 from worker.bench.live import LiveResult, measure_live, quantile_s, require_rtsp_server
 from worker.config import BatchingConfig, DetectionConfig
 from worker.metrics import Observer
-from worker.scheduling import Attention, Schedule
 from worker.types import Frame
+from worker.video.buffers import Batcher, FrameBuffer
+from worker.video.schedule import Attention, Schedule
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PICTURE = np.zeros((90, 160, 3), np.uint8)
@@ -83,7 +83,7 @@ class Worker:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("worker.batching.time", clock)
+    monkeypatch.setattr("worker.video.buffers.time", clock)
     return clock
 
 

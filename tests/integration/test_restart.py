@@ -10,7 +10,7 @@ import redis
 from tests.command_line import RETAIL, Running, facestream, running, worker_arguments
 from tests.ground_truth import GroundTruth, make_ground_truth_clip
 from tests.rtsp import RtspServer, require_rtsp
-from worker.events import decode
+from worker.events.codec import decode
 from worker.types import Event
 
 

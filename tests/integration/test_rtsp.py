@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tests.rtsp import RtspServer
-from worker.batching import Batcher, FrameBuffer
 from worker.config import BatchingConfig, CameraConfig
 from worker.metrics import Observer, SourceState
-from worker.source import CameraReader
 from worker.types import Frame
+from worker.video.buffers import Batcher, FrameBuffer
+from worker.video.reader import CameraReader
 
 pytestmark = [pytest.mark.rtsp, pytest.mark.timeout(60)]
 
@@ -163,9 +163,9 @@ def test_stop_in_any_state_is_prompt(rtsp_server: RtspServer, silent_port: int, 
 PROGRAM = """
 import logging, sys, time, traceback
 logging.basicConfig(level=logging.DEBUG)
-from worker.batching import FrameBuffer
+from worker.video.buffers import FrameBuffer
 from worker.config import BatchingConfig, CameraConfig, LogConfig
-from worker.source import CameraReader
+from worker.video.reader import CameraReader
 
 if sys.argv[2] == "configured":
     from worker.logs import configure

@@ -17,13 +17,13 @@ from tests.test_gallery import DIGEST, DIMENSION, MODEL, sample
 from tests.test_shared_gallery import eventually
 from worker.config import RedisConfig
 from worker.errors import GalleryUnavailableError
-from worker.shared_gallery import SharedGallery
+from worker.gallery.shared.gallery import SharedGallery
 
 ROOT = Path(__file__).resolve().parents[2]
 
 FOLLOW = """
 import sys, threading
-from worker.shared_gallery import SharedGallery
+from worker.gallery.shared.gallery import SharedGallery
 
 gallery = SharedGallery.open(sys.argv[1])
 gallery.follow(sys.argv[2])

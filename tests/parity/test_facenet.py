@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker.embedding import load_embedder
 from worker.errors import ModelError
-from worker.networks.facenet import build
-from worker.networks.random_weights import write_random_h5, write_random_weights
-from worker.networks.vggface2 import PREPROCESSING_LAYER, read_h5
+from worker.faces.embedding import load_embedder
+from worker.faces.networks.facenet import build
+from worker.faces.networks.random_weights import write_random_h5, write_random_weights
+from worker.faces.networks.vggface2 import PREPROCESSING_LAYER, read_h5
 from worker.types import Chips
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]

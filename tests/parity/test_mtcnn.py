@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from worker.boxes import iou_matrix
 from worker.config import DetectionConfig
-from worker.detection import load_detector
-from worker.engines.openvino import best_precision
+from worker.faces.detection import load_detector
+from worker.faces.engines.openvino import best_precision
 from worker.types import Detections, Image
 
 pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(900)]

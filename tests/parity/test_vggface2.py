@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker.embedding import FaceEmbedder, load_embedder
-from worker.engines.openvino import OpenVinoNetwork
 from worker.errors import ModelError
-from worker.networks.conversion import converted_network
-from worker.networks.parity import ParityReport, check_parity, run_oracle
-from worker.networks.random_weights import write_random_weights
-from worker.networks.vggface2 import build, read_h5
-from worker.registry import load_manifest
+from worker.faces.embedding import FaceEmbedder, load_embedder
+from worker.faces.engines.openvino import OpenVinoNetwork
+from worker.faces.manifests import load_manifest
+from worker.faces.networks.conversion import converted_network
+from worker.faces.networks.parity import ParityReport, check_parity, run_oracle
+from worker.faces.networks.random_weights import write_random_weights
+from worker.faces.networks.vggface2 import build, read_h5
+from worker.faces.weights import find_weights
 from worker.types import Chips, Detections
-from worker.weights import find_weights
 
 pytestmark = pytest.mark.slow
 PREPROCESSING = load_manifest("vggface2-resnet50").input.preprocessing
@@ -45,7 +45,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_features_of_keras_and_of_openvino_are_those_of_keras_vggface(oracle: Path, cache: Path) -> None:
     arguments = {"network": "resnet50", "weights": str(oracle / "weights.h5")} | PREPROCESSING
-    path = converted_network("worker.networks.vggface2:build", arguments, "oracle", cache)
+    path = converted_network("worker.faces.networks.vggface2:build", arguments, "oracle", cache)
     with np.load(oracle / "oracle.npz") as made:
         chips, expected = made["chips"], made["features"]
     assert expected.std() > 0.1
@@ -59,12 +59,12 @@ def test_the_parity_check_passes_and_finds_a_wrong_mean(oracle: Path, monkeypatc
         assert network == "resnet50"
         shutil.copytree(oracle, folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr("worker.networks.parity.run_oracle", copied)
+    monkeypatch.setattr("worker.faces.networks.parity.run_oracle", copied)
     report = check_parity("vggface2-resnet50")
     assert report.ok, report
     right = load_manifest("vggface2-resnet50")
     wrong = right.model_copy(update={"input": right.input.model_copy(update={"mean": (93.594, 103.8827, 131.0912)})})
-    monkeypatch.setattr("worker.networks.parity.load_manifest", lambda _: wrong)
+    monkeypatch.setattr("worker.faces.networks.parity.load_manifest", lambda _: wrong)
     report = check_parity("vggface2-resnet50")
     assert not report.ok
     assert report.preprocessing_difference == pytest.approx(93.594 - 91.4953, abs=1e-3)

@@ -16,11 +16,11 @@ from scipy.optimize import linear_sum_assignment
 
 from worker.boxes import clip as clip_boxes
 from worker.boxes import expand, iou_matrix
-from worker.clips import open_clip
 from worker.config import Config
-from worker.drawing import save_picture
-from worker.service import Service, Summary
+from worker.service.service import Service, Summary
 from worker.types import Event, Frame, Image, Tracks
+from worker.video.clips import open_clip
+from worker.video.drawing import save_picture
 
 MIN_DETECTIONS: Final = 5
 """Tracks that the reference saw in fewer frames are not asked for: a flicker of a fifth of a second tells nobody."""
@@ -91,7 +91,7 @@ class Agreement:
 
 
 class Recorder:
-    """Hand :meth:`watch` and :meth:`note` to a :class:`worker.service.Service`; :meth:`run` is what they saw."""
+    """Give :meth:`watch`, :meth:`note` to a :class:`worker.service.service.Service`; :meth:`run` is what they saw."""
 
     def __init__(self) -> None:
         self._times: dict[tuple[str, int], list[float]] = defaultdict(list)

@@ -12,7 +12,7 @@ from worker.bench.contest import Results, UnableError, compete
 from worker.bench.material import REAL_MODEL_ID
 from worker.bench.rows import Row, compared, joined, unable
 from worker.config import DetectionConfig
-from worker.embedded_redis import embedded_redis
+from worker.redis.embedded import embedded_redis
 
 NAMES: Final = ("chain_1080p/tutorial", "chain_1080p_20px/tutorial")
 _UNIT: Final = "frames/s"

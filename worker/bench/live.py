@@ -25,9 +25,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.bench.contest import UnableError, Work
-from worker.clips import repeat_clip
-from worker.embedded_redis import embedded_redis
 from worker.errors import SourceError
+from worker.redis.embedded import embedded_redis
+from worker.video.clips import repeat_clip
 
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
 STREAM: Final = "facestream:bench"

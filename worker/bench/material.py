@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from worker.bench.contest import ContestantProcess, Starter, Work
 from worker.boxes import area
-from worker.clips import ClipReader, ClipWriter, open_clip
 from worker.config import DetectionConfig, cache_dir
-from worker.detection import FaceDetector, load_detector
-from worker.embedding import FaceEmbedder, load_embedder
+from worker.demo.footage import make_demo_clip
 from worker.errors import ModelError, SourceError
-from worker.footage import make_demo_clip
-from worker.gallery import Gallery, NewSample
-from worker.networks.random_weights import write_random_weights
-from worker.quality import REJECT_BELOW, assess
+from worker.faces.detection import FaceDetector, load_detector
+from worker.faces.embedding import FaceEmbedder, load_embedder
+from worker.faces.networks.random_weights import write_random_weights
+from worker.faces.quality import REJECT_BELOW, assess
+from worker.gallery.folder import Gallery, NewSample
 from worker.types import Chips, Detections, Image
+from worker.video.clips import ClipReader, ClipWriter, open_clip
 
 SIZE: Final = (1920, 1080)
 MODEL_ID: Final = "vggface2-resnet50"

@@ -12,12 +12,12 @@ from worker.bench import agreement, vectors
 from worker.bench.contest import Work
 from worker.bench.material import rows_of
 from worker.config import Config, DetectionConfig, cache_dir, load_config
-from worker.detection import load_detector
-from worker.embedding import load_embedder
-from worker.quantization import quantize_faces
-from worker.registry import load_manifest
-from worker.search import PersonIndex
-from worker.service import Service, Stopped
+from worker.faces.detection import load_detector
+from worker.faces.embedding import load_embedder
+from worker.faces.manifests import load_manifest
+from worker.gallery.index import PersonIndex
+from worker.service.service import Service, Stopped
+from worker.training.quantization import quantize_faces
 from worker.types import Chips, Detections
 
 

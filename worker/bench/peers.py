@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from worker.bench import vectors
 from worker.bench.contest import Work
-from worker.clips import open_clip
-from worker.registry import load_manifest
-from worker.weights import find_weights
+from worker.faces.manifests import load_manifest
+from worker.faces.weights import find_weights
+from worker.video.clips import open_clip
 
 _MIN_FACE_PX: Final = 20
 _STREAM: Final = "facestream:bench:tutorial"
@@ -129,7 +129,7 @@ def onnxruntime(chips: str, manifest: str, folder: str) -> Mapping[str, Work]:
 
 
 def _keras_model(manifest: str) -> Any:
-    from worker.networks import vggface2
+    from worker.faces.networks import vggface2
 
     described = load_manifest(manifest)
     files = find_weights(described, Path(manifest).parent, Path(manifest).parent)

@@ -17,7 +17,7 @@ import yaml
 from worker.bench.comparison import Setup
 from worker.bench.contest import UnableError
 from worker.bench.rows import Row, compared, joined, unable
-from worker.embedded_redis import embedded_redis
+from worker.redis.embedded import embedded_redis
 
 NAMES: Final = ("start/first_frame", "memory/worker")
 CAMERAS: Final = 4

@@ -38,9 +38,9 @@ def audit(
 ) -> int:
     """Find people enrolled twice, look-alikes, wrong samples and thin coverage; each with what to do about it."""
     quiet_logs()
-    from worker.audit import audit as find
-    from worker.audit import counts
     from worker.config import RecognitionConfig
+    from worker.evaluation.audit import audit as find
+    from worker.evaluation.audit import counts
 
     opened = open_gallery(gallery)
     limit_from = threshold if threshold is not None else _threshold_in_use(opened)
@@ -58,9 +58,9 @@ def audit(
 
 
 def _threshold_in_use(gallery: Any) -> float:
-    from worker.averaging import split_variant
     from worker.errors import ConfigError, ModelError
-    from worker.registry import load_manifest
+    from worker.faces.averaging import split_variant
+    from worker.faces.manifests import load_manifest
 
     if gallery.threshold is not None:
         return float(gallery.threshold)
@@ -92,8 +92,8 @@ def _line(finding: Any) -> str:
 
 
 def _draw(gallery: Any, findings: Sequence[Any], threshold: float, sheet: Path) -> None:
-    from worker.drawing import Tile, contact_sheet
-    from worker.plots import plot_similarities
+    from worker.evaluation.plots import plot_similarities
+    from worker.video.drawing import Tile, contact_sheet
 
     compared = [finding for finding in findings if finding.similarity is not None]
     crops = open_crops(gallery)

@@ -79,7 +79,7 @@ def calibrate(
         _show(open_gallery(gallery), json_output)
         return 0
     _check(target_fmr, target_fpir, pairs, images, people, strangers, camera)
-    from worker.calibration import Evidence, Target, calibration_document
+    from worker.evaluation.calibration import Evidence, Target, calibration_document
 
     networks = Networks(gallery, model, models_dir, min_face_px, engine, precision)
     samples = networks.gallery.sample_count
@@ -131,9 +131,9 @@ def _check(
 
 
 def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: Any) -> Any:
-    from worker.calibration import weigh
-    from worker.false_matches import listed_pairs
-    from worker.verification import find_photos, pair_similarities, read_pairs
+    from worker.evaluation.calibration import weigh
+    from worker.evaluation.false_matches import listed_pairs
+    from worker.evaluation.verification import find_photos, pair_similarities, read_pairs
 
     pairs = read_pairs(pairs_file)
     faces = networks.embed(find_photos(pairs.photos, images), "embedding faces of pairs")
@@ -146,8 +146,8 @@ def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: Any)
 def _from_people(folder: Path, networks: Networks, target: Any) -> Any:
     import numpy as np
 
-    from worker.calibration import same_person_similarities, weigh
-    from worker.false_matches import everybody_with_everybody, strangers_against_gallery
+    from worker.evaluation.calibration import same_person_similarities, weigh
+    from worker.evaluation.false_matches import everybody_with_everybody, strangers_against_gallery
     from worker.types import Embeddings
 
     faces = networks.embed_people(folder, "embedding faces of people")
@@ -163,10 +163,10 @@ def _from_people(folder: Path, networks: Networks, target: Any) -> Any:
 
 
 def _from_strangers(paths: list[Path], networks: Networks, target: Any) -> Any:
-    from worker.calibration import weigh
     from worker.config import load_config
-    from worker.false_matches import strangers_against_gallery
-    from worker.strangers import visits_of_strangers
+    from worker.evaluation.calibration import weigh
+    from worker.evaluation.false_matches import strangers_against_gallery
+    from worker.evaluation.strangers import visits_of_strangers
 
     if not networks.gallery.sample_count:
         raise GalleryError("--strangers are compared with the gallery, and it is empty: enroll people first")
@@ -227,7 +227,7 @@ def _show(gallery: Any, as_json: bool) -> None:
 def _plot(path: Path, evidence: list[Any], result: dict[str, Any]) -> None:
     import numpy as np
 
-    from worker.plots import plot_calibration
+    from worker.evaluation.plots import plot_calibration
 
     decisive = next(found for found in evidence if found.source == result["decided_by"])
     scores = decisive.scores

@@ -124,10 +124,10 @@ def resume(
 def _registry(path: Path | None, redis: str | None, fleet: str | None) -> Iterator[Any]:
     from redis.exceptions import RedisError
 
-    from worker.camera_registry import CameraRegistry
     from worker.config import load_config
     from worker.errors import SinkError
-    from worker.redis_client import connect, explain
+    from worker.fleet.registry import CameraRegistry
+    from worker.redis.client import connect, explain
 
     quiet_logs()
     overrides: dict[str, Any] = {"redis": {"url": redis} if redis else {}, "fleet": {"name": fleet} if fleet else {}}
@@ -162,7 +162,7 @@ def _tell(camera_id: str, outcome: str, json_output: bool) -> None:
 
 
 def _row(registered: Any) -> dict[str, Any]:
-    from worker.camera_registry import decode_camera
+    from worker.fleet.registry import decode_camera
     from worker.redaction import redact_url
 
     definition = registered.definition

@@ -77,7 +77,7 @@ def photo_detector(
         ModelError: its weights are missing or damaged.
     """
     from worker.config import cache_dir, load_config
-    from worker.detection import load_detector
+    from worker.faces.detection import load_detector
 
     chosen = {} if detector is None else {"detector": detector}
     config = load_config(None, {"detection": {"min_face_px": min_face_px} | chosen, "engine": engine})
@@ -97,7 +97,7 @@ def open_embedder(model: str, models_dir: Path | None, engine: str = "auto", pre
         ModelError: unknown model, missing or damaged weights.
     """
     from worker.config import cache_dir, load_config
-    from worker.embedding import load_embedder
+    from worker.faces.embedding import load_embedder
 
     config = load_config(None, {"engine": engine, "precision": precision})
     return load_embedder(
@@ -114,10 +114,10 @@ def open_gallery(path: str, redis: Any = None) -> Any:
 
     Raises:
         ConfigError: a URL that is none of a gallery.
-        GalleryError: see :func:`worker.galleries.open_gallery`.
+        GalleryError: see :func:`worker.gallery.opening.open_gallery`.
     """
-    from worker import galleries
     from worker.config import load_config
+    from worker.gallery import opening as galleries
 
     return galleries.open_gallery(path, redis=redis or load_config(None, {}).redis)
 
@@ -128,7 +128,7 @@ def open_crops(gallery: Any) -> Any:
     Raises:
         ConfigError: the key for them cannot be read.
     """
-    from worker.crops import CropStore
+    from worker.gallery.crops import CropStore
 
     return None if gallery.folder is None else CropStore(gallery.folder, gallery_key())
 
@@ -140,7 +140,7 @@ def gallery_key() -> bytes | None:
         ConfigError: it is no key, or the file cannot be read.
     """
     from worker.config import load_config
-    from worker.crops import parse_key
+    from worker.gallery.crops import parse_key
 
     text = load_config(None, {}).read_gallery_key()
     return None if text is None else parse_key(text)

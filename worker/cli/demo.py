@@ -24,8 +24,8 @@ def demo(
 
     from worker.cli.common import quiet_logs
     from worker.cli.tail import table_header, table_row
-    from worker.demo import run_demo
-    from worker.events import encode
+    from worker.demo.demo import run_demo
+    from worker.events.codec import encode
 
     quiet_logs()
 

@@ -54,11 +54,11 @@ def enroll(
     json_output: AsJson = False,
 ) -> int:
     """Add people to a gallery (made if it does not exist); says for each photo what was taken or why not."""
-    from worker import galleries
     from worker.config import DEFAULT_MODEL_ID, load_config
-    from worker.crops import CropStore
-    from worker.enrolment import enroll_photos, people_of
-    from worker.quality import REJECT_BELOW
+    from worker.faces.quality import REJECT_BELOW
+    from worker.gallery import opening as galleries
+    from worker.gallery.crops import CropStore
+    from worker.gallery.enrolment import enroll_photos, people_of
 
     quiet_logs()
     for path in photos:

@@ -97,7 +97,7 @@ def _verify(
     pairs_file: Path, images: Path, threshold_from: Path | None, threshold: float | None, networks: Networks,
     curve: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
-    from worker.verification import (
+    from worker.evaluation.verification import (
         accuracy_document,
         find_photos,
         fit_threshold,
@@ -128,7 +128,7 @@ def _verify(
     else:
         result = verify_at(pairs, scores, *networks.own_threshold())
     if curve:
-        from worker.plots import plot_roc
+        from worker.evaluation.plots import plot_roc
 
         impostors = int((~pairs.same).sum())
         label = f"accuracy {result.accuracy:.2%} ± {result.accuracy_sem:.2%}, AUC {result.roc.auc:.4f}"
@@ -139,7 +139,7 @@ def _verify(
 
 
 def _identify(people: Path, probes: Path | None, networks: Networks, curve: Path | None) -> dict[str, Any]:
-    from worker.open_set import det_curve, identification_document, search_left_out, search_probes
+    from worker.evaluation.open_set import det_curve, identification_document, search_left_out, search_probes
 
     gallery = networks.embed_people(people, "embedding the gallery")
     if probes:
@@ -149,7 +149,7 @@ def _identify(people: Path, probes: Path | None, networks: Networks, curve: Path
         searches, failed = search_left_out(gallery), gallery.failed
     result = identification_document(searches) | {"failed_images": failed}
     if curve:
-        from worker.plots import plot_det
+        from worker.evaluation.plots import plot_det
 
         found, strangers = det_curve(searches), len(searches.strangers)
         label = f"{searches.enrolled_people} people enrolled, rank 1 {result['rank_1']:.2%}"
@@ -162,9 +162,9 @@ def _replay(
     video: Path, truth_file: Path, threshold: float | None, networks: Networks, detector: str | None
 ) -> dict[str, Any]:
     from worker.config import load_config
-    from worker.replay import frame_count, replay
+    from worker.evaluation.ground_truth import judge, read_truth
+    from worker.evaluation.replay import frame_count, replay
     from worker.types import Event
-    from worker.visits import judge, read_truth
 
     truth = read_truth(truth_file)
     frames = frame_count(video)

@@ -31,9 +31,9 @@ def dead(
     json_output: AsJson = False,
 ) -> None:
     """List the dead letters with their reasons; --retry puts each back, for its group to try again."""
-    from worker.dead_letters import dead_letters, put_back
     from worker.errors import SinkError
-    from worker.redis_client import REDIS_ERRORS, connect, explain
+    from worker.events.consumer.dead_letters import dead_letters, put_back
+    from worker.redis.client import REDIS_ERRORS, connect, explain
 
     quiet_logs()
     settings = redis_settings(config, redis, stream)

@@ -40,8 +40,8 @@ def explain(
     json_output: AsJson = False,
 ) -> int:
     """Say of each sighting what happened to its faces, whom they were nearest to, and why there is (no) match."""
-    from worker import explanation
     from worker.errors import HistoryError
+    from worker.history import explanation
 
     quiet_logs()
     first, last = parse_time(since, "--since"), parse_time(until, "--until")

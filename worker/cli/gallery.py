@@ -69,7 +69,7 @@ def remove(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S) -> int:
 
     Of a shared gallery, says which workers have forgotten the person, and fails if one has not.
     """
-    from worker.migration import remove_person
+    from worker.gallery.switching import remove_person
 
     opened = _open(gallery)
     person = remove_person(opened, who)
@@ -84,7 +84,7 @@ def remove_sample(
     wait_s: WaitS = WAIT_S,
 ) -> int:
     """Take one sample out, with its kept crop; a person whose last sample it was goes with it."""
-    from worker.migration import prune_crops
+    from worker.gallery.switching import prune_crops
 
     opened = _open(gallery)
     removed = opened.remove_sample(sample)
@@ -108,7 +108,7 @@ def export(
     npz: Annotated[Path, typer.Option("--npz", help="File to write: faces, embeddings and names.")],
 ) -> None:
     """Write faces, embeddings and names to a NumPy file (no pickle inside)."""
-    from worker.crops import export_faces
+    from worker.gallery.crops import export_faces
 
     opened = _open(gallery)
     crops = open_crops(opened)
@@ -121,7 +121,7 @@ def export(
 
 def _await_workers(gallery: Any, wait_s: float) -> int:
     """Says which workers have taken up a removal from a shared gallery; the exit code."""
-    from worker.shared_gallery import SharedGallery
+    from worker.gallery.shared.gallery import SharedGallery
 
     if not isinstance(gallery, SharedGallery):
         return 0

@@ -93,7 +93,7 @@ def identify(
     json_output: AsJson = False,
 ) -> int:
     """Say who is in photos: a line for each face."""
-    from worker.identification import embed_faces, identify_faces
+    from worker.recognition.photo import embed_faces, identify_faces
 
     quiet_logs()
     opened, model_of_it = _open_known(gallery, classifier)
@@ -151,7 +151,7 @@ def verify(
 ) -> int:
     """Say whether two photos show the same person (in each, the face nearest the centre)."""
     from worker.config import DEFAULT_MODEL_ID
-    from worker.identification import central_face
+    from worker.recognition.photo import central_face
 
     quiet_logs()
     embedder = open_embedder(model or DEFAULT_MODEL_ID, models_dir, engine)
@@ -180,7 +180,7 @@ def verify(
         verdict = "the same person" if same else "different people"
         typer.echo(f"{verdict}: cosine {similarity:.3f}, threshold {limit:.3f} ({embedder.model_id})")
     if draw:
-        from worker.drawing import pair_sheet
+        from worker.video.drawing import pair_sheet
 
         caption = f"{'same' if same else 'different'}: cosine {similarity:.3f}, threshold {limit:.3f}"
         pair_sheet([(path.name, image, face) for path, image, face in faces], caption, draw)
@@ -192,7 +192,7 @@ def _open_known(gallery: str | None, classifier: str | None) -> tuple[Any, str]:
     if (gallery is None) == (classifier is None):
         raise ConfigError("give one of --gallery PATH and --classifier DIR: who is known")
     if classifier is not None:
-        from worker.classifier import Classifier
+        from worker.gallery.classifier import Classifier
 
         trained = Classifier.open(classifier)
         return trained, trained.embedder
@@ -201,14 +201,14 @@ def _open_known(gallery: str | None, classifier: str | None) -> tuple[Any, str]:
 
 
 def _read(path: Path) -> Any:
-    from worker.photos import read_photo
+    from worker.video.photos import read_photo
 
     return read_photo(path)
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
     """Every photo with its pixels, or with the error that was already told on standard error."""
-    from worker.photos import list_photos
+    from worker.video.photos import list_photos
 
     for given in paths:
         try:
@@ -230,7 +230,7 @@ def _told(error: FacestreamError) -> FacestreamError:
 
 
 def _draw(folder: Path, path: Path, image: Any, found: Any, labels: list[str]) -> None:
-    from worker.drawing import draw_faces, save_picture
+    from worker.video.drawing import draw_faces, save_picture
 
     folder.mkdir(parents=True, exist_ok=True)
     save_picture(draw_faces(image, found.boxes, labels, found.landmarks), folder / f"{path.stem}.jpg")

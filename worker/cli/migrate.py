@@ -48,10 +48,11 @@ def re_embed(
     A run that was cut off goes on where it stopped.
     """
     quiet_logs()
-    from worker import galleries, migration
     from worker.config import load_config
-    from worker.crops import CropStore
     from worker.errors import GalleryError
+    from worker.gallery import opening as galleries
+    from worker.gallery import switching as migration
+    from worker.gallery.crops import CropStore
 
     redis = load_config(None, {}).redis
     old = open_gallery(gallery)
@@ -99,7 +100,7 @@ def switch(
 ) -> None:
     """Let a gallery hold what another one holds, at once; running workers take up the new model by themselves."""
     quiet_logs()
-    from worker import migration
+    from worker.gallery import switching as migration
 
     before = migration.is_calibrated(gallery)
     accept = migration.difference(gallery, to) if accept_differences else None
@@ -110,7 +111,7 @@ def switch(
 def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = False) -> None:
     """Undo the last switch."""
     quiet_logs()
-    from worker import migration
+    from worker.gallery import switching as migration
 
     before = migration.is_calibrated(gallery)
     previous = migration.previous_of(gallery)
@@ -120,7 +121,7 @@ def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = Fals
 
 
 def _tell(gallery: str, version: int, what: str, calibrated_before: bool) -> None:
-    from worker import migration
+    from worker.gallery import switching as migration
 
     opened = open_gallery(gallery)
     typer.echo(f"{what}: {opened.label} is now version {version}, model {opened.model_id}, {len(opened)} people")

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 @_app.command("list")
 def list_models(models_dir: ModelsDir = None, json_output: AsJson = False) -> None:
     """The models, and whether their weights are here."""
-    from worker.registry import Manifest, list_weights
+    from worker.faces.manifests import Manifest, list_weights
 
     quiet_logs()
     for manifest in list_weights():
@@ -46,8 +46,8 @@ def pull(model: Annotated[str, typer.Argument(help="Model or detector id, or pat
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from worker.config import cache_dir
-    from worker.registry import load_weight_set
-    from worker.weights import pull as pull_weights
+    from worker.faces.manifests import load_weight_set
+    from worker.faces.weights import pull as pull_weights
 
     quiet_logs()
     manifest = load_weight_set(model)
@@ -75,8 +75,8 @@ def quantize(
 ) -> None:
     """Make an INT8 version of a model: faster, a model of its own, to be evaluated and calibrated before use."""
     from worker.cli.common import open_embedder, photo_detector
-    from worker.photos import list_photos
-    from worker.quantization import quantize_model
+    from worker.training.quantization import quantize_model
+    from worker.video.photos import list_photos
 
     quiet_logs()
     embedder = open_embedder(model, models_dir, engine="openvino", precision="fp32")
@@ -100,8 +100,8 @@ def check(
     if parity:
         return _check_parity(models or ["vggface2-resnet50"], json_output)
     from worker.errors import ModelError
-    from worker.registry import list_weights, load_weight_set
-    from worker.weights import find_weights
+    from worker.faces.manifests import list_weights, load_weight_set
+    from worker.faces.weights import find_weights
 
     quiet_logs()
     failed = 0
@@ -122,7 +122,7 @@ def check(
 
 
 def _check_parity(models: list[str], json_output: bool) -> int:
-    from worker.networks.parity import check_parity
+    from worker.faces.networks.parity import check_parity
 
     quiet_logs()
     failed = 0
@@ -138,7 +138,7 @@ def _check_parity(models: list[str], json_output: bool) -> int:
 
 def _weights_state(manifest: Any, models_dir: Path | None) -> str:
     from worker.errors import ModelError
-    from worker.weights import find_weights
+    from worker.faces.weights import find_weights
 
     try:
         find_weights(manifest, _models_dir(models_dir), _cache_dir())

@@ -56,7 +56,7 @@ class Networks:
     def detector(self, config: Any) -> Any:
         """The detector with the settings of a worker."""
         from worker.config import cache_dir, models_dir
-        from worker.detection import load_detector
+        from worker.faces.detection import load_detector
 
         folder = self._models_dir or models_dir()
         return load_detector(config, cache_dir=cache_dir(), models_dir=folder, engine=self._engine)
@@ -68,17 +68,17 @@ class Networks:
         return self.embedder.threshold, "the model's manifest"
 
     def embed(self, paths: Sequence[Path | None], what: str) -> Any:
-        """The central face of each photo, with a progress bar; see :func:`worker.photo_faces.embed_photos`."""
-        from worker.photo_faces import embed_photos
+        """The central face of each photo, with progress; see :func:`worker.evaluation.photo_faces.embed_photos`."""
+        from worker.evaluation.photo_faces import embed_photos
 
         detector, embedder = self.photo_detector, self.embedder
         with progress_bar(what, len(paths)) as bar:
             return embed_photos(paths, detector, embedder, advance=bar.advance)
 
     def embed_people(self, folder: Path, what: str) -> Any:
-        """The faces of a folder of people, with a progress bar; see :func:`worker.photo_faces.embed_people`."""
-        from worker.enrolment import people_of
-        from worker.photo_faces import people_faces
+        """The faces of a folder of people, with progress; see :func:`worker.evaluation.photo_faces.embed_people`."""
+        from worker.evaluation.photo_faces import people_faces
+        from worker.gallery.enrolment import people_of
 
         named = people_of(folder)
         return people_faces(named, self.embed([path for path, _ in named], what))

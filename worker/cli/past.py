@@ -38,8 +38,9 @@ def open_past(config: Any) -> Any:
         ConfigError: neither a gallery nor a folder is named.
         HistoryError: there is none.
     """
+    from worker.config import history_folder
     from worker.errors import ConfigError
-    from worker.history import History, history_folder
+    from worker.history.store import History
 
     folder = history_folder(config)
     if folder is None:

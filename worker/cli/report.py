@@ -41,8 +41,8 @@ def report(
     """Compare one person with every face in photos: a picture of each face with its verdict, and a summary sheet."""
     from worker.config import DEFAULT_MODEL_ID
     from worker.errors import SinkError
-    from worker.photos import list_photos, read_photo
-    from worker.report import DATA_NAME, Comparison, ReportWriter, finding_document
+    from worker.evaluation.report import DATA_NAME, Comparison, ReportWriter, finding_document
+    from worker.video.photos import list_photos, read_photo
 
     quiet_logs()
     probe_image = read_photo(probe)

@@ -55,9 +55,9 @@ def run(
     A file as source ends the run at its end; cameras are read until SIGTERM or Ctrl-C. Changes of the configuration
     file are taken up while it runs (cameras, recognition, log level), at once on SIGHUP.
     """
-    from worker.addresses import parse_address
     from worker.config import ConfigOrigin
     from worker.errors import ConfigError
+    from worker.video.addresses import parse_address
 
     overrides = _overrides(
         {
@@ -82,11 +82,11 @@ def run(
     for camera in settings.cameras:
         parse_address(camera.source.get_secret_value())  # a source that is never read is told before all else
 
-    from worker.events import encode
+    from worker.events.codec import encode
     from worker.logs import configure
 
     configure(settings.log, worker_id=settings.worker_id)
-    from worker.service import Service
+    from worker.service.service import Service
 
     service = Service(
         settings, origin=origin, on_event=(lambda event: print_json(encode(event))) if json_output else None

@@ -57,7 +57,7 @@ def search(
 ) -> int:
     """List the past sightings of whoever is in a photo, known and unknown, the most similar first."""
     from worker.config import DEFAULT_MODEL_ID
-    from worker.history import Embedder
+    from worker.history.store import Embedder
 
     quiet_logs()
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
@@ -97,9 +97,9 @@ def search(
 
 def _embed(photo: Path, detector: Any, embedder: Any) -> Any:
     """The unit vector (d,) of the one face that the photo shows."""
-    from worker.enrolment import choose_face
     from worker.errors import SourceError
-    from worker.photos import read_photo
+    from worker.gallery.enrolment import choose_face
+    from worker.video.photos import read_photo
 
     image = read_photo(photo)
     (found,) = detector.detect([image])

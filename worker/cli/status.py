@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from worker.status import CameraStatus, WorkerStatus
+    from worker.service.status import CameraStatus, WorkerStatus
 
     # The workers, and the state of each camera that none of them reads.
     Look = Callable[[], tuple[list[WorkerStatus], dict[str, str]]]
@@ -66,7 +66,7 @@ def _ask_workers(urls: list[str]) -> "Look":
 
     from worker.errors import FacestreamError
     from worker.redaction import redact
-    from worker.status import WorkerStatus
+    from worker.service.status import WorkerStatus
 
     def look() -> "tuple[list[WorkerStatus], dict[str, str]]":
         found = []
@@ -86,11 +86,11 @@ def _ask_workers(urls: list[str]) -> "Look":
 def _ask_redis(url: str | None, fleet: str | None) -> "Look":
     from redis.exceptions import RedisError
 
-    from worker.camera_registry import CameraRegistry
     from worker.config import load_config
     from worker.errors import SinkError
-    from worker.redis_client import connect, explain
-    from worker.status import reported
+    from worker.fleet.registry import CameraRegistry
+    from worker.redis.client import connect, explain
+    from worker.service.status import reported
 
     overrides: dict[str, Any] = {}
     if url is not None:
@@ -122,7 +122,7 @@ def _table(workers: "list[WorkerStatus]", unowned: dict[str, str]) -> "Renderabl
     from rich.markup import escape
     from rich.table import Table
 
-    from worker.status import SILENT_AFTER_S, age_s
+    from worker.service.status import SILENT_AFTER_S, age_s
 
     table = Table("camera", "worker", "state", "frames/s", "p95", "dropped/s", "last event", "reason", expand=True)
     for camera_id, state in sorted(unowned.items()):

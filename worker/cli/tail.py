@@ -32,7 +32,7 @@ def tail(
     json_output: AsJson = False,
 ) -> int:
     """Print events as they land in the stream, as a table or --json."""
-    from worker.events import encode
+    from worker.events.codec import encode
 
     if consumer and not group:
         raise ConfigError("--consumer is a name within a group: give --group as well")
@@ -59,8 +59,8 @@ def tail(
 
 
 def _all_events(settings: Any, start: str, follow: bool) -> Iterator[Any]:
-    from worker.redis_client import connect
-    from worker.tail import read_events
+    from worker.events.consumer.tail import read_events
+    from worker.redis.client import connect
 
     client = connect(settings, read_only=True)
     for _entry_id, event in read_events(client, settings.stream, start=start, follow=follow):
@@ -76,7 +76,7 @@ def _show_group(
     count: int | None,
     show: Callable[[Any], None],
 ) -> None:
-    from worker.client import Consumer
+    from worker.events.consumer.blocking import Consumer
 
     shown = 0
     with Consumer(settings, settings.stream, group=group, consumer=consumer, start=start) as reader:

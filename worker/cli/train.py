@@ -77,7 +77,7 @@ def svm(
     found = _read(data, test, train_per_person, leave_out, seed)
     embedder = open_embedder(model or DEFAULT_MODEL_ID, models_dir, engine)
     searcher = photo_detector(min_face_px, engine, detector, models_dir)
-    from worker.training import train_svm
+    from worker.training.training import train_svm
 
     total = len(found.train) + len(found.test) + len(found.strangers)
     with progress_bar("finding and embedding faces", total) as bar:
@@ -116,14 +116,14 @@ def cnn(
     json_output: AsJson = False,
 ) -> int:
     """A small convolutional network on grey faces of 200 x 200 px, trained from nothing but these photos."""
-    from worker.cnn import Settings
-    from worker.training_files import require_own_folder
+    from worker.training.cnn import Settings
+    from worker.training.files import require_own_folder
 
     quiet_logs()
     require_own_folder(output)
     found = _read(data, test, train_per_person, leave_out, seed)
     searcher = photo_detector(min_face_px, engine, detector, models_dir)
-    from worker.training import train_cnn
+    from worker.training.training import train_cnn
 
     with _shown_epochs() as on_epoch:
         trained = train_cnn(
@@ -136,7 +136,7 @@ def cnn(
 
 
 def _read(data: Path, test: Path | None, train_per_person: int | None, leave_out: int, seed: int) -> Any:
-    from worker.dataset import read_data_set
+    from worker.training.dataset import read_data_set
 
     if test is not None and train_per_person is not None:
         raise ConfigError("--test and --train-per-person exclude each other: give one")
@@ -165,8 +165,8 @@ def _shown_epochs() -> Iterator[Any]:
 
 
 def _report(trained: Any, output: Path, json_output: bool) -> None:
-    from worker.plots import plot_confusion, plot_learning
-    from worker.training_report import summary, write_report
+    from worker.evaluation.plots import plot_confusion, plot_learning
+    from worker.training.report import summary, write_report
 
     report = trained.report | {"test": trained.test.report if trained.test else None}
     if trained.history:

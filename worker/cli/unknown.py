@@ -51,7 +51,7 @@ def show(
     json_output: AsJson = False,
 ) -> None:
     """One unknown person: every sighting, and whom they were nearest to."""
-    from worker.explanation import explain
+    from worker.history.explanation import explain
 
     quiet_logs()
     with open_past(settings(config, gallery, state_dir)) as history:
@@ -79,9 +79,9 @@ def enroll(
 ) -> int:
     """Give an unknown person a name: they join the gallery, and their past sightings are published as corrected."""
     from worker.errors import ConfigError, SinkError
-    from worker.naming import enroll_unknown, settle
-    from worker.publisher import Publisher
-    from worker.redis_client import connect
+    from worker.events.publisher import Publisher
+    from worker.recognition.naming import enroll_unknown, settle
+    from worker.redis.client import connect
 
     quiet_logs()
     config_ = settings(config, gallery, state_dir, url=redis, stream=stream)

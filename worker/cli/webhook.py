@@ -37,9 +37,9 @@ def forward(
     config: ConfigFile = None,
 ) -> int:
     """Post each event, signed, to a webhook; until Ctrl-C or SIGTERM, which finish the event at hand."""
-    from worker.client import Consumer
-    from worker.webhook import Webhook, read_secret
-    from worker.webhook import forward as forward_events
+    from worker.events.consumer.blocking import Consumer
+    from worker.events.consumer.webhook import Webhook, read_secret
+    from worker.events.consumer.webhook import forward as forward_events
 
     quiet_logs("info")
     stop = threading.Event()

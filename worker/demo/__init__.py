@@ -1,0 +1,1 @@
+"""The whole chain on footage that it makes itself."""

@@ -1,0 +1,302 @@
+"""What is wrong with a gallery: people enrolled twice, look-alikes, samples of somebody else, too few samples."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.gallery.folder import Person, Sample
+from worker.gallery.open_gallery import OpenGallery
+
+Kind = Literal["same_person", "look_alikes", "wrong_sample", "odd_sample", "poor_coverage"]
+KINDS: Final[tuple[Kind, ...]] = ("same_person", "wrong_sample", "odd_sample", "look_alikes", "poor_coverage")
+
+_BLOCK_ROWS: Final = 1024
+_SAME_PERSON_QUANTILE: Final = 0.1
+"""Two people are probably one where they are nearer than this share of the gallery's people are to themselves."""
+_FEWEST_FOR_QUANTILE: Final = 10
+_OWN_LIKENESS: Final = 0.75
+"""Or where they are this much as near to each other as the less coherent of them is to itself."""
+_ALIKE_SHARE: Final = 0.75
+"""Samples that have come this share of the way from the threshold to identity show one moment."""
+_LOW_QUALITY: Final = 0.4
+_MOST_PAIRS: Final = 10_000
+
+Vectors = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to look at. ``people``: the names, the person to act on first; ``identity_ids`` in that order;
+    ``sample_ids`` and ``photos``: the samples that show it; ``similarity``: cosine, None where it is not about one;
+    ``detail``: what was found; ``advice``: what to do."""
+
+    kind: Kind
+    people: tuple[str, ...]
+    identity_ids: tuple[str, ...]
+    sample_ids: tuple[str, ...]
+    photos: tuple[str, ...]
+    similarity: float | None
+    detail: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Who resembles whom; rows are samples in the order of ``owners``, which is by person.
+
+    ``own``, ``own_median``: to the person's other samples, nearest and median, NaN for an only sample. ``rival``,
+    ``rival_person``, ``rival_row``: to the nearest sample of anybody else. ``pairs`` int64 (m, 2), people a < b that
+    are near each other; ``pair_nearest``, ``pair_mean``: over all their samples.
+    """
+
+    own: Vectors
+    own_median: Vectors
+    rival: Vectors
+    rival_person: Rows
+    rival_row: Rows
+    pairs: Rows
+    pair_nearest: Vectors
+    pair_mean: Vectors
+
+
+def audit(gallery: OpenGallery, *, threshold: float, margin: float) -> list[Finding]:
+    """Everything that is worth looking at in ``gallery``, the gravest kinds and cases first.
+
+    Args:
+        gallery: who is enrolled.
+        threshold: cosine from which a person is named.
+        margin: how much nearer than the next person somebody must be.
+    """
+    people = gallery.people()
+    vectors, samples = gallery.vectors()
+    if not samples:
+        return []
+    row_of = {sample.sample_id: row for row, sample in enumerate(samples)}
+    order = np.array([row_of[sample.sample_id] for person in people for sample in person.samples], np.int64)
+    owners = np.repeat(np.arange(len(people)), [len(person.samples) for person in people])
+    numbers = compare(vectors[order], owners, near=threshold - margin)
+    report = _Report(people, [samples[row] for row in order.tolist()], owners, numbers, threshold, margin)
+    findings = [*report.pairs(), *report.samples(), *report.coverage()]
+    worth = {kind: rank for rank, kind in enumerate(KINDS)}
+    return sorted(findings, key=lambda finding: (worth[finding.kind], -(finding.similarity or 0.0), finding.people))
+
+
+def compare(vectors: Vectors, owners: Rows, near: float) -> _Numbers:
+    """Compares all samples with all others, in blocks: n^2 products, memory for ``_BLOCK_ROWS`` x n.
+
+    ``owners`` int64 (n,) ascending, from 0; pairs of people count as near from the cosine ``near``.
+    """
+    n, starts = len(owners), np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])
+    sums = np.add.reduceat(vectors, starts, axis=0)
+    counts = np.diff(np.r_[starts, n])
+    own, median = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+    rival, rival_row = np.full(n, -1.0, np.float32), np.full(n, -1, np.int64)
+    found: list[tuple[Rows, Vectors]] = []
+    for first_person, last_person in _blocks(counts):
+        first, last = int(starts[first_person]), int(starts[last_person - 1] + counts[last_person - 1])
+        block = vectors[first:last] @ vectors.T
+        for person in range(first_person, last_person):  # a person's own samples, which must not count as rivals
+            begin, end = int(starts[person]), int(starts[person] + counts[person])
+            own_block = block[begin - first : end - first, begin:end]
+            if end - begin > 1:
+                others = own_block[~np.eye(end - begin, dtype=bool)].reshape(end - begin, -1)
+                own[begin:end], median[begin:end] = others.max(axis=1), np.median(others, axis=1)
+            own_block[:] = -1.0
+        if len(starts) > 1:
+            rival_row[first:last] = block.argmax(axis=1)
+            rival[first:last] = block[np.arange(last - first), rival_row[first:last]]
+        by_person = np.maximum.reduceat(block, starts, axis=1)
+        nearest = np.maximum.reduceat(by_person, starts[first_person:last_person] - first, axis=0)
+        a, b = np.nonzero(nearest >= near)
+        ahead = a + first_person < b
+        found.append((np.stack([a[ahead] + first_person, b[ahead]], axis=1), nearest[a[ahead], b[ahead]]))
+    pairs, pair_nearest = np.concatenate([p for p, _ in found]), np.concatenate([s for _, s in found])
+    keep = np.argsort(-pair_nearest, kind="stable")[:_MOST_PAIRS]
+    pairs, pair_nearest = pairs[keep], pair_nearest[keep]
+    means = sums / counts[:, None]
+    pair_mean = np.einsum("pd,pd->p", means[pairs[:, 0]], means[pairs[:, 1]]).astype(np.float32)
+    rival_person = np.where(rival_row >= 0, owners[rival_row], -1)
+    return _Numbers(own, median, rival, rival_person, rival_row, pairs, pair_nearest, pair_mean)
+
+
+def _blocks(counts: Rows) -> Iterator[tuple[int, int]]:
+    """Ranges of whole people with about ``_BLOCK_ROWS`` samples together."""
+    first = rows = 0
+    for person, count in enumerate(counts.tolist()):
+        if rows and rows + count > _BLOCK_ROWS:
+            yield first, person
+            first, rows = person, 0
+        rows += count
+    yield first, len(counts)
+
+
+class _Report:
+    def __init__(
+        self,
+        people: Sequence[Person],
+        samples: Sequence[Sample],
+        owners: Rows,
+        numbers: _Numbers,
+        threshold: float,
+        margin: float,
+    ) -> None:
+        self._people, self._samples, self._owners, self._numbers = people, samples, owners, numbers
+        self._threshold, self._margin = threshold, margin
+        self._rows = np.split(np.arange(len(owners)), np.flatnonzero(np.diff(owners)) + 1)
+        self._same_from = self._likeness_of_one_person()
+        self._doubles: set[tuple[int, int]] = set()
+        self._wrong: set[int] = set()
+
+    def pairs(self) -> Iterator[Finding]:
+        """People who are probably one, and people who look alike."""
+        n = self._numbers
+        rows = list(zip(n.pairs.tolist(), n.pair_nearest.tolist(), n.pair_mean.tolist(), strict=True))
+        for (a, b), _, mean in rows:
+            if mean >= min(self._same_from, self._likeness_of_these(a, b)):
+                self._doubles.add((a, b))
+        self._find_wrong_samples()
+        for (a, b), nearest, mean in rows:
+            if (a, b) in self._doubles:
+                names = f"{self._people[a].name} and {self._people[b].name}"
+                yield self._of_pair(
+                    "same_person", a, b, mean, f"{names} are as alike as one person",
+                    "if they are one, remove one and enroll those photos under the other name",
+                )  # fmt: skip
+            elif not self._explained(a, b):
+                effect = "would be taken for each other" if nearest >= self._threshold else "are near the threshold"
+                yield self._of_pair(
+                    "look_alikes", a, b, nearest, f"{effect} (threshold {self._threshold:.2f})",
+                    "enroll more and better photos of both; raise the threshold if they are still confused",
+                )  # fmt: skip
+
+    def samples(self) -> Iterator[Finding]:
+        """Samples that are somebody else's, and samples unlike the person's others."""
+        n = self._numbers
+        for row in sorted(self._wrong):
+            rival = int(n.rival_person[row])
+            name, own = self._people[int(self._owners[row])].name, float(n.own[row])
+            yield self._of_sample(
+                "wrong_sample", row, (rival,), float(n.rival[row]),
+                f"shows {self._people[rival].name} rather than {name} (own samples {own:.2f})",
+                "look at the photo; if it is wrong: facestream gallery remove-sample",
+            )  # fmt: skip
+        for person, rows in enumerate(self._rows):
+            for row in self._odd(rows):
+                if row not in self._wrong:
+                    yield self._of_sample(
+                        "odd_sample", row, (), float(n.own[row]),
+                        f"is unlike the other {len(rows) - 1} samples of {self._people[person].name}"
+                        if len(rows) > 2 else f"and the other sample of {self._people[person].name} are unlike",
+                        "look at the photos; facestream gallery remove-sample, or enroll more",
+                    )  # fmt: skip
+
+    def coverage(self) -> Iterator[Finding]:
+        """People of whom there is too little."""
+        alike = self._threshold + _ALIKE_SHARE * (1 - self._threshold)
+        for person, rows in zip(self._people, self._rows, strict=True):
+            best = max(sample.quality for sample in person.samples)
+            problems = []
+            if len(rows) == 1:
+                problems.append("one sample only")
+            elif len(rows) > 1 and float(self._numbers.own_median[rows].min()) >= alike:
+                problems.append(f"{len(rows)} samples that are all alike")
+            if best < _LOW_QUALITY:
+                problems.append(f"no sample of quality {_LOW_QUALITY} (best {best:.2f})")
+            if problems:
+                ids = tuple(sample.sample_id for sample in person.samples)
+                photos = tuple(sample.photo for sample in person.samples)
+                yield Finding(
+                    "poor_coverage", (person.name,), (person.identity_id,), ids, photos, None, ", ".join(problems),
+                    "enroll photos of other days, light and angles",
+                )  # fmt: skip
+
+    def _likeness_of_one_person(self) -> float:
+        """The mean similarity of two people's samples from which they are probably one: as near as people of this
+        gallery are to themselves, and at least the threshold."""
+        inner = [float(np.median(self._numbers.own_median[rows])) for rows in self._rows if len(rows) > 1]
+        floor = self._threshold + self._margin
+        if len(inner) < _FEWEST_FOR_QUANTILE:
+            return floor
+        return max(floor, float(np.quantile(inner, _SAME_PERSON_QUANTILE)))
+
+    def _likeness_of_these(self, a: int, b: int) -> float:
+        """The same, for two people with several samples each: about as near as either is to themselves."""
+        inner = [float(np.median(self._numbers.own_median[self._rows[person]])) for person in (a, b)]
+        if np.isnan(inner).any():
+            return float("inf")
+        return max(self._threshold + self._margin, _OWN_LIKENESS * min(inner))
+
+    def _find_wrong_samples(self) -> None:
+        """Somebody else's: nearer to another person, by the margin, than to any of the person's own samples."""
+        n = self._numbers
+        nearer = (n.rival >= self._threshold) & (n.rival >= n.own + self._margin)
+        for row in np.flatnonzero(nearer).tolist():
+            person, rival = int(self._owners[row]), int(n.rival_person[row])
+            if (min(person, rival), max(person, rival)) in self._doubles:
+                continue
+            back = int(n.rival_row[row])
+            # Of two samples that point at each other, the one that fits its own person less well is the wrong one.
+            if n.rival_row[back] == row and n.own[back] < n.own[row] and self._disagrees(back):
+                continue
+            self._wrong.add(row)
+
+    def _disagrees(self, row: int) -> bool:
+        n = self._numbers
+        return bool(n.rival[row] >= n.own[row] + self._margin)
+
+    def _odd(self, rows: Rows) -> list[int]:
+        """Samples far below the threshold to all others of the person; of two that differ, the poorer one."""
+        n = self._numbers
+        if len(rows) < 2:
+            return []
+        low = rows[n.own[rows] < self._threshold - self._margin]
+        if len(rows) == 2:
+            low = low[:1] if self._samples[rows[0]].quality < self._samples[rows[1]].quality else low[1:]
+        return [int(row) for row in low]
+
+    def _explained(self, a: int, b: int) -> bool:
+        """Whether a wrong sample is why two people seem alike: one of the other person, or of whom they double."""
+        return any(
+            row in self._wrong and self._is_or_doubles(int(self._numbers.rival_person[row]), other)
+            for person, other in ((a, b), (b, a))
+            for row in self._rows[person].tolist()
+        )
+
+    def _is_or_doubles(self, person: int, other: int) -> bool:
+        return person == other or (min(person, other), max(person, other)) in self._doubles
+
+    def _of_pair(self, kind: Kind, a: int, b: int, similarity: float, detail: str, advice: str) -> Finding:
+        first, second = self._people[a], self._people[b]
+        shown = (first.samples[0], second.samples[0])
+        return Finding(
+            kind, (first.name, second.name), (first.identity_id, second.identity_id),
+            tuple(s.sample_id for s in shown), tuple(s.photo for s in shown), round(similarity, 4), detail, advice,
+        )  # fmt: skip
+
+    def _of_sample(
+        self, kind: Kind, row: int, rivals: tuple[int, ...], similarity: float, detail: str, advice: str
+    ) -> Finding:
+        people = [self._people[person] for person in (int(self._owners[row]), *rivals)]
+        shown = [self._samples[row]]
+        if rivals:
+            shown.append(self._samples[int(self._numbers.rival_row[row])])
+        else:
+            mine = [other for other in self._rows[int(self._owners[row])].tolist() if other != row]
+            shown.append(self._samples[mine[0]])
+        return Finding(
+            kind, tuple(p.name for p in people), tuple(p.identity_id for p in people),
+            tuple(s.sample_id for s in shown), tuple(s.photo for s in shown), round(similarity, 4), detail, advice,
+        )  # fmt: skip
+
+
+def counts(findings: Sequence[Finding]) -> dict[Kind, int]:
+    """How many findings of each kind, in the order of :data:`KINDS`."""
+    numbers: dict[Kind, int] = defaultdict(int)
+    for finding in findings:
+        numbers[finding.kind] += 1
+    return {kind: numbers[kind] for kind in KINDS}

@@ -1,0 +1,191 @@
+"""Is this the same person? One photo against others, as pictures for people to look at and as data."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from worker import boxes as box
+from worker.errors import SinkError, SourceError
+from worker.faces.detection import FaceDetector
+from worker.faces.embedding import FaceEmbedder
+from worker.recognition.photo import embed_faces, only_central
+from worker.types import Detections, Embeddings, Image
+from worker.video.drawing import Kind, Tile, contact_sheet, draw_faces, save_picture
+from worker.video.photos import read_photo
+
+SUMMARY_NAME: Final = "summary.png"
+DATA_NAME: Final = "report.jsonl"
+_PICTURE_PX: Final = 480
+_THUMBNAIL_PX: Final = 240
+_AROUND: Final = 1.9
+_STEM_LENGTH: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The face that others are compared with: of its photo, the one nearest the centre."""
+
+    path: Path
+    image: Image
+    face: Detections
+    embedding: Embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One face of a photo, or a photo without any.
+
+    ``reason`` is empty for a face; without one ``no_face`` or ``unreadable``, with ``detail`` for people to read, and
+    ``similarity`` and ``same`` mean nothing. ``number`` counts the faces of a photo from 1.
+    """
+
+    path: Path
+    image: Image
+    face: Detections
+    number: int = 0
+    similarity: float = -1.0
+    same: bool = False
+    reason: str = ""
+    detail: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        return "rejected" if self.reason else "known" if self.same else "unknown"
+
+    @property
+    def caption(self) -> str:
+        if self.reason:
+            return self.reason.replace("_", " ")
+        similarity = round(self.similarity, 2) + 0.0  # no minus before a zero
+        return f"{'same person' if self.same else 'different'} {similarity:.2f}"
+
+
+class Comparison:
+    """Compares the faces of photos with that of a probe.
+
+    Args:
+        threshold: cosine from which two faces are one person.
+    """
+
+    def __init__(self, detector: FaceDetector, embedder: FaceEmbedder, threshold: float) -> None:
+        self._detector, self._embedder, self.threshold = detector, embedder, threshold
+
+    def probe(self, path: Path, image: Image) -> Probe:
+        """The probe in a photo.
+
+        Raises:
+            SourceError: it shows no face.
+        """
+        face = only_central(self._detector.detect([image])[0], image)
+        if not len(face):
+            raise SourceError(f"{path}: no face found; use a photo in which the face is larger or turned to the camera")
+        return Probe(path, image, face, self._embedder.embed(self._embedder.align(image, face)))
+
+    def findings(self, probe: Probe, paths: Iterable[Path]) -> Iterator[Finding]:
+        """What each photo shows: a finding for each face, or one that says why there is none."""
+        for path in paths:
+            try:
+                image = read_photo(path)
+            except SourceError as error:
+                blank = np.full((8, 8, 3), 225, np.uint8)
+                yield Finding(path, blank, Detections.empty(), reason="unreadable", detail=str(error))
+                continue
+            faces, embeddings = embed_faces(image, self._detector, self._embedder)
+            if not len(faces):
+                yield Finding(path, image, faces, reason="no_face", detail=f"{path}: no face found")
+            similarities = (embeddings.vectors @ probe.embedding.vectors[0]).tolist()
+            for row, similarity in enumerate(similarities):
+                face = faces.take(np.array([row]))
+                yield Finding(path, image, face, row + 1, similarity, similarity >= self.threshold)
+
+
+class ReportWriter:
+    """Writes the pictures of a report to a folder; :meth:`summarise` writes the sheet of all at the end.
+
+    Raises:
+        SinkError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, probe: Probe) -> None:
+        self._folder, self._probe = folder, probe
+        picture = _portrait(probe.image, probe.face, "probe", "plain")
+        self._tiles = [Tile(_shrunk(picture, _THUMBNAIL_PX), f"{probe.path.name} probe", "plain")]
+        self._faces = self._same = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(f"cannot write to {folder}: {error.strerror or error}") from None
+        save_picture(picture, folder / "probe.png")
+
+    def add(self, finding: Finding) -> Path | None:
+        """Writes the picture of a face; None where there is none."""
+        if finding.reason:
+            self._tiles.append(
+                Tile(_shrunk(finding.image, _THUMBNAIL_PX), f"{finding.path.name} {finding.caption}", finding.kind)
+            )
+            return None
+        self._faces, self._same = self._faces + 1, self._same + finding.same
+        picture = _portrait(finding.image, finding.face, finding.caption, finding.kind)
+        name = f"{self._faces:03}-{finding.path.stem[:_STEM_LENGTH]}-{finding.number}.png"
+        save_picture(picture, self._folder / name)
+        self._tiles.append(
+            Tile(_shrunk(picture, _THUMBNAIL_PX), f"{finding.path.name} {finding.caption}", finding.kind)
+        )
+        return self._folder / name
+
+    def summarise(self, model_id: str, threshold: float) -> Path:
+        """Writes the sheet of probe and findings; returns its path."""
+        path = self._folder / SUMMARY_NAME
+        title = f"{self._same} of {self._faces} faces are the person of {self._probe.path.name}"
+        contact_sheet(self._tiles, path, title=f"{title} (cosine from {threshold:.2f}, {model_id})")
+        return path
+
+
+def finding_document(finding: Finding, picture: Path | None, threshold: float, model_id: str) -> dict[str, Any]:
+    """``finding`` in JSON types; ``box``, ``score``, ``similarity`` and the like are None without a face."""
+    seen = not finding.reason
+    return {
+        "path": str(finding.path),
+        "face": finding.number if seen else None,
+        "box": _rounded(finding.face.boxes[0].tolist()) if seen else None,
+        "landmarks": [_rounded(point) for point in finding.face.landmarks[0].tolist()] if seen else None,
+        "score": round(float(finding.face.scores[0]), 4) if seen else None,
+        "similarity": round(finding.similarity, 6) if seen else None,
+        "threshold": threshold,
+        "same": finding.same if seen else None,
+        "reason": finding.reason,
+        "model_id": model_id,
+        "picture": picture.name if picture else None,
+    }
+
+
+def _portrait(image: Image, face: Detections, label: str, kind: Kind) -> Image:
+    """The face and what is around it at one size, with box, landmarks and ``label``."""
+    height, width = image.shape[:2]
+    around = box.clip(box.expand(box.square(face.boxes), _AROUND), width, height)[0]
+    x1, y1, x2, y2 = np.rint(around).astype(int).tolist()
+    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+    scale = _PICTURE_PX / max(x2 - x1, y2 - y1)
+    size = (max(1, round((x2 - x1) * scale)), max(1, round((y2 - y1) * scale)))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    picture = np.asarray(cv2.resize(image[y1:y2, x1:x2], size, interpolation=method), np.uint8)
+    corner = np.array([x1, y1], np.float32)
+    boxes = (face.boxes - np.tile(corner, 2)) * scale
+    return draw_faces(picture, boxes, [label], (face.landmarks - corner) * scale, kinds=[kind])
+
+
+def _shrunk(image: Image, side_px: int) -> Image:
+    """``image`` at no more than ``side_px`` a side: the sheet holds many."""
+    scale = side_px / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 2) for value in values]

@@ -1,0 +1,1 @@
+"""Reading events back: consumers of a group, blocking or for asyncio."""

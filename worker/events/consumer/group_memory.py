@@ -1,0 +1,116 @@
+"""What a consumer group remembers in Redis, beside its stream: events that are done, being done, and known epochs."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.backoff import FullJitterBackoff
+from redis.exceptions import RedisError
+
+from worker.config import RedisConfig
+from worker.errors import SinkError
+from worker.events.consumer.deliveries import Known, entry_ms
+from worker.events.consumer.steps import Call, Pause, Steps, Transaction, call, pending_entries, text
+from worker.logs import get_logger
+from worker.redis.errors import explain, is_final, reply_of
+from worker.redis.keys import beside, group_key
+from worker.types import Event
+
+_EPOCHS_PER_CAMERA: Final = 16
+_LOST_GROUP: Final = ("NOGROUP", "UNBLOCKED")
+
+_log = get_logger(__name__)
+_pause: Final = FullJitterBackoff(cap=5.0, base=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """See :class:`worker.events.consumer.base.ConsumerBase`."""
+
+    group: str
+    consumer: str
+    batch: int
+    max_deliveries: int
+    retry_first_s: float
+    retry_longest_s: float
+    take_over_after_s: float
+    remember_s: float
+
+
+def is_lost_group(error: Exception) -> bool:
+    """Whether the group, or its stream, is gone: Redis was emptied, or somebody deleted it."""
+    return reply_of(error).startswith(_LOST_GROUP)
+
+
+class GroupMemory:
+    """Commands on the keys of one group; see :mod:`worker.redis.keys` for their form."""
+
+    def __init__(self, config: RedisConfig, settings: ConsumerSettings) -> None:
+        self._config = config
+        self._settings = settings
+
+    def pending(self, stream: str, first: str, last: str, count: int, **options: Any) -> Call:
+        return call("xpending_range", stream, self._settings.group, first, last, count, **options)
+
+    def key(self, stream: str, what: str) -> str:
+        return group_key(stream, what, self._settings.group)
+
+    def recall(self, stream: str, entry_id: str, event: Event) -> Steps[Known]:
+        """What the group knows, with this event's epoch and its claim added, all at one moment."""
+        epochs, claims = self.key(stream, "epochs"), self.key(stream, "claims")
+        # ZSCORE is spelled out: redis-py fails to read its reply in a transaction of an asynchronous Cluster.
+        calls = [
+            call("zrangebylex", epochs, f"[{event.camera_id} ", f"({event.camera_id}!"),
+            call("hget", beside(stream, "fence"), event.camera_id),
+            call("execute_command", "ZSCORE", self.key(stream, "handled"), event.event_id),
+            call("hsetnx", claims, event.event_id, entry_id),
+            call("hget", claims, event.event_id),
+            self.pending(stream, entry_id, entry_id, 1),
+        ]
+        if event.epoch:
+            calls.append(call("zadd", epochs, {f"{event.camera_id} {event.epoch:020d}": 0}))
+        members, fence, score, _new, claim, pending, *_ = yield Transaction(tuple(calls))
+        if len(members) > _EPOCHS_PER_CAMERA:
+            yield call("zrem", epochs, *members[:-_EPOCHS_PER_CAMERA])
+        holding = pending_entries(pending)
+        return Known(
+            owner=holding[0].consumer if holding else "",
+            deliveries=holding[0].deliveries if holding else 0,
+            epochs=frozenset(int(text(member).rpartition(" ")[2]) for member in members) | {int(fence or 0)},
+            handled=score is not None,
+            claim=text(claim),
+        )
+
+    def settle(self, stream: str, entry_id: str, event_id: str | None, *further: Call) -> Steps[None]:
+        """Acknowledge the entry for good, together with what shall be remembered, however often Redis goes away."""
+        acknowledgement = Transaction((*further, *self._finished(stream, entry_id, event_id)))
+        failures = 0
+        while True:
+            try:
+                # After a lost reply, it may have been done already.
+                pending = not failures or (yield self.pending(stream, entry_id, entry_id, 1))
+                if pending:
+                    yield acknowledgement
+            except (RedisError, OSError) as error:
+                if is_final(error) and not is_lost_group(error):
+                    raise SinkError(explain(error, self._config)) from None
+                failures = 0 if is_lost_group(error) else failures + 1
+                if (yield Pause(_pause.compute(failures))):
+                    _log.warning("event handled, but not acknowledged: it will come again", stream=stream)
+                    return
+            else:
+                return
+
+    def _finished(self, stream: str, entry_id: str, event_id: str | None) -> list[Call]:
+        calls = [call("xack", stream, self._settings.group, entry_id)]
+        if event_id is None:
+            return calls
+        handled, claims = self.key(stream, "handled"), self.key(stream, "claims")
+        remember_s = int(self._settings.remember_s)
+        forgotten_ms = entry_ms(entry_id) - 1000 * remember_s
+        return [
+            call("zadd", handled, {event_id: entry_ms(entry_id)}),
+            call("zremrangebyscore", handled, "-inf", forgotten_ms),
+            call("hdel", claims, event_id),
+            *(call("expire", key, remember_s) for key in (handled, claims, self.key(stream, "epochs"))),
+            *calls,
+        ]

@@ -1,0 +1,242 @@
+"""Forward events to a webhook: signed, in order, tried again while the receiver is away."""
+
+import hashlib
+import hmac
+import json
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+
+from worker.errors import ConfigError
+from worker.events.codec import encode
+from worker.events.consumer.blocking import Consumer
+from worker.events.consumer.deliveries import reason_of
+from worker.logs import get_logger
+from worker.types import Event
+
+TIMESTAMP_HEADER: Final = "Facestream-Timestamp"
+SIGNATURE_HEADER: Final = "Facestream-Signature"
+EVENT_ID_HEADER: Final = "Facestream-Event-Id"
+TOLERANCE_S: Final = 300.0
+
+_VERSION: Final = "v1"
+_SHORTEST_SECRET: Final = 16
+_PASSING_STATUS: Final = frozenset({408, 425, 429})
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 10.0
+
+_log = get_logger(__name__)
+
+
+class RejectedError(Exception):
+    """The receiver will not take this event, however often it is sent."""
+
+
+class AwayError(Exception):
+    """The receiver cannot take events now; ``pause_s`` is what it asked for, 0 if nothing."""
+
+    def __init__(self, message: str, pause_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause_s = pause_s
+
+
+def sign(secret: bytes, timestamp: int, body: bytes) -> str:
+    """The value of the signature's header: HMAC-SHA256 over ``TIMESTAMP.BODY``, as ``v1=`` and hex digits."""
+    digest = hmac.new(secret, b"%d." % timestamp + body, hashlib.sha256).hexdigest()
+    return f"{_VERSION}={digest}"
+
+
+def verify(
+    secret: bytes,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now_s: float | None = None,
+    tolerance_s: float = TOLERANCE_S,
+) -> None:
+    """For receivers: whether a request with these headers and this body came from who knows ``secret``, and is recent.
+
+    Raises:
+        ValueError: a header is missing, the signature is another one, or the request is older (or newer) than
+            ``tolerance_s``: somebody may be repeating it.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    try:
+        timestamp = int(lower[TIMESTAMP_HEADER.lower()])
+        signature = lower[SIGNATURE_HEADER.lower()]
+    except (KeyError, ValueError):
+        raise ValueError(f"the request lacks {TIMESTAMP_HEADER} or {SIGNATURE_HEADER}") from None
+    if not hmac.compare_digest(sign(secret, timestamp, body).encode(), signature.encode()):
+        raise ValueError("the signature does not belong to this body and secret")
+    if abs((time.time() if now_s is None else now_s) - timestamp) > tolerance_s:
+        raise ValueError("the request is too old: somebody may be repeating it, or a clock is wrong")
+
+
+def read_secret(path: Path) -> bytes:
+    """The secret in the file ``path``, without the line break at its end.
+
+    Raises:
+        ConfigError: it cannot be read, or is shorter than 16 bytes.
+    """
+    try:
+        secret = path.read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise ConfigError(f"secret file {path} cannot be read: {error.strerror or error}") from None
+    if len(secret) < _SHORTEST_SECRET:
+        raise ConfigError(
+            f"secret file {path} holds fewer than {_SHORTEST_SECRET} bytes: write a longer secret into it"
+        )
+    return secret
+
+
+class Webhook:
+    """Posts events to ``url`` as JSON, signed with ``secret``. Redirects are not followed.
+
+    One call tries for up to ``patience_s``, with growing pauses or those that the receiver asks for; a request may
+    take ``timeout_s``. ``stop`` ends a pause.
+
+    Raises:
+        ConfigError: ``url`` is none, or is not https and goes to another machine, without ``allow_http``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        secret: bytes,
+        *,
+        timeout_s: float = 10.0,
+        patience_s: float = 30.0,
+        ca_file: Path | None = None,
+        allow_http: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
+        _check(url, allow_http=allow_http)
+        self._url = url
+        self._secret = secret
+        stop = stop or threading.Event()
+        self._http = httpx.Client(timeout=timeout_s, follow_redirects=False, verify=_trust(ca_file))
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(AwayError),
+            wait=_pause_s,
+            stop=tenacity.stop_any(tenacity.stop_before_delay(patience_s), tenacity.stop_when_event_set(stop)),
+            sleep=tenacity.sleep_using_event(stop),
+            reraise=True,
+        )
+
+    def send(self, event: Event) -> None:
+        """Returns when the receiver has taken the event (any status 2xx).
+
+        Raises:
+            AwayError: it cannot be reached, or is too busy (5xx, 429, 408, 425), for now.
+            RejectedError: it refuses the event (any other status); redirects are refused as well.
+        """
+        body = json.dumps(encode(event), ensure_ascii=False).encode()
+        self._retrying(self._post, body, event.event_id)
+
+    def close(self) -> None:
+        """Give up the connections."""
+        self._http.close()
+
+    def _post(self, body: bytes, event_id: str) -> None:
+        # A new time for each try: the receiver refuses what is old.
+        timestamp = int(time.time())
+        headers = {
+            "Content-Type": "application/json",
+            EVENT_ID_HEADER: event_id,
+            TIMESTAMP_HEADER: str(timestamp),
+            SIGNATURE_HEADER: sign(self._secret, timestamp, body),
+        }
+        try:
+            response = self._http.post(self._url, content=body, headers=headers)
+        except httpx.TransportError as error:
+            raise AwayError(f"the receiver cannot be reached ({reason_of(error)})") from None
+        status = response.status_code
+        if response.is_success:
+            return
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _PASSING_STATUS:
+            raise AwayError(f"the receiver answers with status {status}", _asked_pause_s(response))
+        what = "redirects, which is not followed" if response.is_redirect else "refuses the event"
+        raise RejectedError(f"the receiver {what} (status {status})")
+
+
+def forward(consumer: Consumer, webhook: Webhook, stop: threading.Event) -> None:
+    """Sends each event of ``consumer`` to ``webhook`` until ``stop`` is set.
+
+    An event that the receiver rejects is buried; while the receiver is away, events come again.
+
+    Raises:
+        SinkError: Redis refuses this consumer.
+    """
+    while not stop.is_set():
+        delivery = consumer.poll()
+        if delivery is None:
+            continue
+        try:
+            webhook.send(delivery.event)
+        except RejectedError as error:
+            consumer.bury(delivery, str(error))
+        except AwayError as error:
+            if not stop.is_set():
+                consumer.failed(delivery, error)
+        else:
+            consumer.done(delivery)
+
+
+def _check(url: str, *, allow_http: bool) -> None:
+    # The path of a webhook's URL is often a secret of its own: it is never shown.
+    try:
+        parts = urlsplit(url)
+        host = httpx.URL(url).host
+    except (ValueError, httpx.InvalidURL):
+        raise ConfigError("--url is not a URL: write https://host/path") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError("--url is no web address: write https://host/path")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+        raise ConfigError(
+            f"--url: http://{host} would show who was seen to everybody on the way: write https://, or add --allow-http"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"--ca-file {ca_file} cannot be read as certificates: {error}") from None
+
+
+def _asked_pause_s(response: httpx.Response) -> float:
+    asked = response.headers.get("Retry-After", "").strip()
+    if asked.isascii() and asked.isdecimal():
+        return float(asked)
+    try:
+        return max(0.0, (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+_backoff: Final = tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S)
+
+
+def _pause_s(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked_s = error.pause_s if isinstance(error, AwayError) else 0.0
+    return max(asked_s, _backoff(state))

@@ -1,0 +1,287 @@
+"""FaceEmbedder: faces to unit vectors, with any model that has a manifest."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.errors import ModelError
+from worker.faces import alignment
+from worker.faces.averaging import PLAIN, Averaging, split_variant
+from worker.faces.engines import choose_engine
+from worker.faces.manifests import Manifest, load_manifest
+from worker.faces.networks import BUILDERS
+from worker.faces.networks.conversion import converted_network
+from worker.faces.weights import find_weights, pinned
+from worker.logs import get_logger
+from worker.metrics import Observer
+from worker.types import Chips, Detections, Embeddings, Image
+
+BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
+"""The only batch sizes that a network sees, since each new one is compiled; a batch is padded to the next."""
+
+_SHORTEST: Final = 1e-6
+_BUILDERS_VERSION: Final = 1
+"""Raise it when a builder changes what it makes, so that networks converted before are made anew."""
+_IMPORT_BUILDER: Final = "worker.faces.engines.openvino_import:build"
+
+log = get_logger(__name__)
+
+
+class Network(Protocol):
+    """What the engines give: uint8 RGB chips (n, side, side, 3) in, features (n, ...) first among the outputs."""
+
+    @property
+    def device(self) -> str: ...
+
+    def __call__(self, batch: NDArray[np.uint8], /) -> tuple[NDArray[np.float32], ...]: ...
+
+
+Aligner = Callable[[Image, Detections], NDArray[np.uint8]]
+
+
+class FaceEmbedder:
+    """Cuts faces out of images and turns them into unit vectors. Not safe for concurrent calls of ``embed``.
+
+    Attributes:
+        manifest: the model's.
+        model_id: its id, with the ending of its :class:`Averaging`.
+        preprocessing_digest: digest of all that changes a vector; vectors of different digests do not compare.
+        dimension: length of a vector.
+        threshold: cosine from which two faces count as one person, by the manifest.
+        engine: what runs the network: ``openvino``, ``keras``, ``onnx`` or ``dlib``.
+        precision: ``fp32`` or ``bf16``.
+        device: ``CPU`` or ``GPU``.
+        border_px: what ``align`` shows around a chip on each side, for an averaging that moves it.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        network: Network,
+        aligner: Aligner,
+        *,
+        engine: str,
+        precision: str = "fp32",
+        averaging: Averaging = PLAIN,
+        observer: Observer | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.model_id = manifest.id + averaging.suffix
+        self.preprocessing_digest = averaging.digest(manifest.preprocessing_digest)
+        self.dimension = manifest.dimension
+        self.threshold = manifest.threshold
+        self.engine, self.precision, self.device = engine, precision, network.device
+        self.border_px = averaging.border_px(manifest.input.side)
+        self._network, self._aligner, self._averaging = network, aligner, averaging
+        self._observer = observer or Observer()
+        self._sizes = BATCH_SIZES[:1] if manifest.input.max_batch == 1 else BATCH_SIZES
+
+    def align(self, image: Image, detections: Detections) -> Chips:
+        """The faces of one image as uint8 RGB chips (n, side, side, 3), as the manifest says, with ``border_px``."""
+        with self._observer.stage("align"):
+            return Chips(self._aligner(image, detections), "rgb")
+
+    def embed(self, chips: Chips) -> Embeddings:
+        """Unit vectors float32 (n, dimension) of uint8 chips; n = 0 is fine.
+
+        Raises:
+            ModelError: the network gave no usable vector (wrong length, not a number, zero).
+            ValueError: chips of another size or type.
+        """
+        views = self._averaging.views(self._checked(chips), self.border_px)
+        vectors = self._embed(views[0])
+        if len(views) > 1:
+            vectors = self._unit(np.sum([vectors, *map(self._embed, views[1:])], axis=0))
+        return Embeddings(vectors, self.model_id)
+
+    def _embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        vectors = np.empty((len(images), self.dimension), np.float32)
+        largest = self._sizes[-1]
+        for start in range(0, len(images), largest):
+            batch = images[start : start + largest]
+            with self._observer.stage("embed"):
+                vectors[start : start + len(batch)] = self._unit_vectors(batch)
+            self._observer.batch("embed", len(batch))
+        return vectors
+
+    def warm_up(self, sizes: tuple[int, ...] | None = None) -> None:
+        """Compile the network for the batch ``sizes`` (default: all), so that no face waits for it later.
+
+        Raises:
+            ModelError: the network does not give what its manifest says.
+        """
+        side = self.manifest.input.side
+        noise = np.random.default_rng(0).integers(0, 256, (self._sizes[-1], side, side, 3), dtype=np.uint8)
+        for size in sizes or self._sizes:
+            self._unit_vectors(noise[:size])
+
+    def _checked(self, chips: Chips) -> NDArray[np.uint8]:
+        side = self.manifest.input.side + 2 * self.border_px
+        if chips.images.dtype != np.uint8 or chips.images.shape[1] != side:
+            got = f"{chips.images.dtype} of {chips.images.shape[1]} px"
+            raise ValueError(f"{self.model_id} takes uint8 chips of {side} px, not {got}")
+        images = cast(NDArray[np.uint8], chips.images)
+        return images if chips.channel_order == "rgb" else images[..., ::-1]
+
+    def _unit_vectors(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        n = len(batch)
+        size = next(size for size in self._sizes if size >= n)
+        if size > n:
+            batch = np.concatenate([batch, np.broadcast_to(batch[-1:], (size - n, *batch.shape[1:]))])
+        features = self._network(np.ascontiguousarray(batch))[0].reshape(size, -1)[:n]
+        if features.shape[1] != self.dimension:
+            raise ModelError(
+                f"{self.model_id} gave vectors of {features.shape[1]} numbers, its manifest says {self.dimension}: "
+                "correct the manifest's dimension, or the file"
+            )
+        return self._unit(features)
+
+    def _unit(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        lengths = np.linalg.norm(features, axis=1, keepdims=True)
+        if not np.all(np.isfinite(lengths)) or np.any(lengths < _SHORTEST):
+            raise ModelError(
+                f"{self.model_id} gave a vector that is zero or no number (engine {self.engine}, {self.precision}, "
+                f"{self.device}): check the weights, or try --precision fp32"
+            )
+        unit: NDArray[np.float32] = (features / lengths).astype(np.float32, copy=False)
+        return unit
+
+
+def load_embedder(
+    model: str,
+    *,
+    models_dir: Path | None,
+    cache_dir: Path,
+    engine: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    observer: Observer | None = None,
+) -> FaceEmbedder:
+    """The embedder of a model, ready to run; which engine and device it has is logged and kept in its attributes.
+
+    Args:
+        model: id of a shipped manifest, or path of one; ``+flip`` or ``+jitter4`` behind it average over more views.
+        models_dir: folder in which weight files are looked for, at any depth.
+        cache_dir: where pulled weights and converted networks are.
+        engine: ``auto`` takes OpenVINO on a processor, and TensorFlow for Keras networks if there is a GPU.
+        precision: ``auto`` takes bf16 where the device computes in it natively; else ``fp32`` or ``bf16``.
+        threads: processor threads; 0 takes all cores.
+        observer: told of every run.
+
+    Raises:
+        ModelError: no such model, missing or wrong weights, an engine that cannot run it or is not installed.
+    """
+    base, averaging = split_variant(model)
+    manifest = load_manifest(base)
+    chosen = choose_engine(manifest.id, manifest.format, engine)
+    files = find_weights(manifest, models_dir, cache_dir)
+    manifest = pinned(manifest, files, cache_dir)
+    network, precision = _load_network(manifest, files, chosen, precision, threads, cache_dir)
+    aligner = _load_aligner(manifest, files, averaging.border_px(manifest.input.side))
+    embedder = FaceEmbedder(
+        manifest, network, aligner, engine=chosen, precision=precision, averaging=averaging, observer=observer
+    )
+    log.info("model loaded", model=embedder.model_id, engine=chosen, precision=precision, device=embedder.device)
+    if observer is not None:
+        observer.engine_loaded("embed", chosen, embedder.device, precision)
+    return embedder
+
+
+def _load_network(
+    manifest: Manifest, files: dict[str, Path], engine: str, precision: str, threads: int, cache_dir: Path
+) -> tuple[Network, str]:
+    if engine in {"onnx", "dlib"}:
+        _require_fp32(manifest, engine, precision)
+        return _load_fp32_network(manifest, files, engine, threads), "fp32"
+    if engine == "keras":
+        from worker.faces.engines import keras
+
+        precision = keras.best_precision() if precision == "auto" else _known(precision)
+        return keras.KerasNetwork(*_keras_builder(manifest, files), precision=precision), precision
+
+    from worker.faces.engines import openvino
+
+    precision = openvino.best_precision() if precision == "auto" else _known(precision)
+    path = _openvino_network(manifest, files, cache_dir)
+    made = openvino.OpenVinoNetwork(
+        path, precision=cast(openvino.Precision, precision), threads=threads, cache_dir=cache_dir
+    )
+    return made, precision
+
+
+def _load_fp32_network(manifest: Manifest, files: dict[str, Path], engine: str, threads: int) -> Network:
+    if engine == "dlib":
+        from worker.faces.engines.dlib import DlibNetwork
+
+        return DlibNetwork(files[manifest.file_with_suffix(".dat")])
+    from worker.faces.engines.onnx import OnnxNetwork
+
+    arguments = manifest.input.preprocessing | {"layout": manifest.input.layout, "threads": threads}
+    return OnnxNetwork(files[manifest.file_with_suffix(".onnx")], **arguments)
+
+
+def openvino_file(manifest: Manifest, models_dir: Path | None, cache_dir: Path) -> Path:
+    """The OpenVINO file of a model's network, which takes uint8 RGB chips.
+
+    Raises:
+        ModelError: OpenVINO does not run this model, or its weights are missing.
+    """
+    choose_engine(manifest.id, manifest.format, "openvino")
+    files = find_weights(manifest, models_dir, cache_dir)
+    return _openvino_network(pinned(manifest, files, cache_dir), files, cache_dir)
+
+
+def _openvino_network(manifest: Manifest, files: dict[str, Path], cache_dir: Path) -> Path:
+    key = f"{manifest.weights_digest}-{_BUILDERS_VERSION}"
+    if manifest.format == "h5":
+        return converted_network(*_keras_builder(manifest, files), key, cache_dir)
+    suffixes = (".xml", ".bin") if manifest.format == "openvino" else (".onnx",)
+    arguments = manifest.input.preprocessing | {
+        "paths": [str(files[manifest.file_with_suffix(suffix)]) for suffix in suffixes],
+        "layout": manifest.input.layout,
+        "max_batch": manifest.input.max_batch,
+    }
+    return converted_network(_IMPORT_BUILDER, arguments, key, cache_dir)
+
+
+def _keras_builder(manifest: Manifest, files: dict[str, Path]) -> tuple[str, dict[str, Any]]:
+    """Who builds the network, and with which arguments."""
+    network = manifest.network or ""
+    if network not in BUILDERS:
+        raise ModelError(f"{manifest.id}: there is no network '{network}': take one of {', '.join(BUILDERS)}")
+    weights = str(files[manifest.file_with_suffix(".h5")])
+    return BUILDERS[network], manifest.input.preprocessing | {"network": network, "weights": weights}
+
+
+def _load_aligner(manifest: Manifest, files: dict[str, Path], border: int) -> Aligner:
+    """Cuts out chips as the manifest says, with ``border`` px more on each side."""
+    wanted, side = manifest.alignment, manifest.input.side
+    if wanted.kind == "dlib":
+        from worker.faces.engines.dlib import DlibAligner
+
+        align = DlibAligner(files[wanted.predictor], side, wanted.padding, border)
+        return lambda image, detections: align(image, detections.boxes)
+
+    def matrices(faces: Detections) -> NDArray[np.float64]:
+        if wanted.kind == "box":
+            return alignment.box_matrices(faces.boxes, side, wanted.enlarge, wanted.shorter_side)
+        return alignment.similarity_matrices(faces.landmarks, wanted.template, side)
+
+    return lambda image, faces: alignment.warp(image, alignment.with_border(matrices(faces), border), side + 2 * border)
+
+
+def _known(precision: str) -> str:
+    if precision not in {"fp32", "bf16"}:
+        raise ModelError(
+            f"precision '{precision}' is none of auto, fp32 and bf16; INT8 is a model of its own: "
+            "make it with 'facestream models quantize'"
+        )
+    return precision
+
+
+def _require_fp32(manifest: Manifest, engine: str, precision: str) -> None:
+    if precision not in {"auto", "fp32"}:
+        raise ModelError(f"{manifest.id} on the engine '{engine}' computes in fp32 only, not in {precision}")

@@ -1,0 +1,118 @@
+"""Convert a Keras network to OpenVINO once, and keep the result.
+
+Keras and TensorFlow take seconds to import and half a gigabyte of memory, so the conversion runs in a process
+of its own; a worker with a warm cache never loads them.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from worker.errors import ModelError
+
+_DIGEST_FILE: Final = "sha256.json"
+_CONVERSION_TIMEOUT_S: Final = 600
+
+
+def converted_network(builder: str, arguments: Mapping[str, Any], key: str, cache_dir: Path) -> Path:
+    """Path of the OpenVINO ``.xml`` of the network that ``builder`` makes, converted now if it is not cached.
+
+    Args:
+        builder: ``"module:function"`` returning a built ``keras.Model``.
+        arguments: keyword arguments of the builder (JSON types).
+        key: digest of whatever determines the result (weights, version of the definition).
+        cache_dir: folder for converted networks; each is checked against its digest before use.
+
+    Raises:
+        ModelError: the conversion failed; the message holds its last line.
+    """
+    return converted_networks(builder, [arguments], key, cache_dir)[0]
+
+
+def converted_networks(builder: str, arguments: Sequence[Mapping[str, Any]], key: str, cache_dir: Path) -> list[Path]:
+    """As :func:`converted_network` for each of ``arguments``, with one process for all that are not cached."""
+    folders = [_folder(builder, each, key, cache_dir) for each in arguments]
+    missing = [(dict(each), folder) for each, folder in zip(arguments, folders, strict=True) if not _is_intact(folder)]
+    if missing:
+        _convert(builder, missing)
+    return [folder / "network.xml" for folder in folders]
+
+
+def _folder(builder: str, arguments: Mapping[str, Any], key: str, cache_dir: Path) -> Path:
+    # ``key`` stands for the weights themselves: where their file lies makes no difference.
+    decisive = {name: value for name, value in arguments.items() if name not in ("weights", "paths")}
+    identity = json.dumps([builder, decisive, key], sort_keys=True)
+    name = f"{builder.rpartition(':')[2]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    return cache_dir / "networks" / name
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        digests: dict[str, str] = json.loads((folder / _DIGEST_FILE).read_text())
+        return bool(digests) and all(_sha256(folder / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _convert(builder: str, wanted: Sequence[tuple[dict[str, Any], Path]]) -> None:
+    parent = wanted[0][1].parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent) as scratch:
+        jobs = [(arguments, str(Path(scratch) / folder.name)) for arguments, folder in wanted]
+        command = [sys.executable, "-m", "worker.faces.networks.conversion", builder, json.dumps(jobs)]
+        environment = os.environ | {
+            "KERAS_BACKEND": "tensorflow",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        }
+        try:
+            done = subprocess.run(  # noqa: S603 - our own interpreter and module
+                command, env=environment, capture_output=True, text=True, timeout=_CONVERSION_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(f"converting {builder} took longer than {_CONVERSION_TIMEOUT_S} s; try again") from None
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise ModelError(f"converting {builder} for OpenVINO failed: {last}")
+        for _, folder in wanted:
+            made = Path(scratch) / folder.name
+            digests = {file.name: _sha256(file) for file in sorted(made.iterdir())}
+            (made / _DIGEST_FILE).write_text(json.dumps(digests))
+            _replace_folder(made, folder)
+
+
+def _replace_folder(made: Path, folder: Path) -> None:
+    """Moves ``made`` to ``folder``; another process that was quicker wins, its result being the same."""
+    if folder.exists():
+        folder.rename(made.parent / f"{made.name}-damaged")
+    try:
+        made.rename(folder)
+    except OSError:
+        if not _is_intact(folder):
+            raise
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(builder: str, jobs: str) -> None:
+    """Runs in the process of its own: builds each network and writes its ``network.xml`` and ``.bin``."""
+    module, _, function = builder.partition(":")
+    build = getattr(importlib.import_module(module), function)
+    for arguments, folder in json.loads(jobs):
+        Path(folder).mkdir()
+        build(**arguments).export(str(Path(folder) / "network.xml"), format="openvino", verbose=False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,187 @@
+"""Our networks against keras-vggface itself, on random weights.
+
+keras-vggface was written for a Keras of 2018. It runs unchanged on ``tf_keras`` when the old module names lead
+there; that, and our own Keras 3, each get a process of their own, so that neither is seen by the caller.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+
+from worker.errors import ModelError
+from worker.faces.manifests import load_manifest
+
+TOLERANCE: Final = 1e-4
+_FACES: Final = 3
+_TIMEOUT_S: Final = 600
+_PREPROCESSING_VERSIONS: Final = {"resnet50": 2, "senet50": 2, "vgg16": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """How far our network is from keras-vggface: largest absolute differences, on features of about 1."""
+
+    model_id: str
+    seed: int
+    faces: int
+    preprocessing_difference: float
+    feature_difference: float
+    feature_spread: float
+    tolerance: float = TOLERANCE
+
+    @property
+    def ok(self) -> bool:
+        """Whether both differences are within the tolerance, on features that are not all the same."""
+        worst = max(self.preprocessing_difference, self.feature_difference)
+        return worst <= self.tolerance and self.feature_spread > 100 * self.tolerance
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report and its verdict, in JSON types."""
+        return {"model_id": self.model_id, "ok": self.ok} | dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{'agrees with' if self.ok else 'DIFFERS FROM'} keras-vggface on {self.faces} pictures, random weights: "
+            f"preprocessing within {self.preprocessing_difference:.1e}, features within {self.feature_difference:.1e} "
+            f"(allowed {self.tolerance:.0e}, spread of the features {self.feature_spread:.1f})"
+        )
+
+
+def check_parity(model: str, seed: int = 0) -> ParityReport:
+    """Draw weights for keras-vggface's network, let it save them, read them into ours, and compare the outputs.
+
+    Args:
+        model: id or manifest of a model of keras-vggface; only its network and preprocessing matter.
+        seed: of the weights and of the pictures.
+
+    Raises:
+        ModelError: another model, keras-vggface or tf_keras is not installed, or one of the two sides failed.
+    """
+    manifest = load_manifest(model)
+    if manifest.network not in _PREPROCESSING_VERSIONS:
+        raise ModelError(f"{manifest.id} is no network of keras-vggface: parity can be checked for those only")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        run_oracle(manifest.network, folder, seed)
+        _run("ours", manifest.network, str(folder), json.dumps(manifest.input.preprocessing))
+        with np.load(folder / "oracle.npz") as oracle, np.load(folder / "ours.npz") as ours:
+            return ParityReport(
+                manifest.id,
+                seed,
+                len(oracle["chips"]),
+                float(np.abs(oracle["preprocessed"] - ours["preprocessed"]).max()),
+                float(np.abs(oracle["features"] - ours["features"]).max()),
+                float(oracle["features"].std()),
+            )
+
+
+def run_oracle(network: str, folder: Path, seed: int = 0) -> None:
+    """Leave in ``folder`` what keras-vggface made: ``weights.h5`` and ``oracle.npz``.
+
+    The latter holds ``chips`` (uint8 RGB), ``preprocessed`` (float32 BGR) and ``features`` (float32).
+
+    Raises:
+        ModelError: keras-vggface or tf_keras is not installed, or it failed.
+    """
+    for module, package in [("tf_keras", "facestream[parity]"), ("keras_vggface", "keras-vggface==0.6")]:
+        if importlib.util.find_spec(module) is None:
+            raise ModelError(f"parity needs {module}, which is not installed: pip install '{package}'")
+    _run("oracle", network, str(folder), str(seed))
+
+
+def _run(side: str, *arguments: str) -> None:
+    environment = os.environ | {
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
+    command = [sys.executable, "-m", "worker.faces.networks.parity", side, *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelError(f"the parity check took longer than {_TIMEOUT_S} s; try again") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ModelError(f"the parity check failed ({side}): {last}")
+
+
+def _lead_old_names_to_tf_keras() -> None:
+    """The modules that keras-vggface 0.6 imports, from where their contents are today."""
+    import tf_keras
+
+    layer_utils, data_utils = ModuleType("keras.utils.layer_utils"), ModuleType("keras.utils.data_utils")
+    engine, topology = ModuleType("keras.engine"), ModuleType("keras.engine.topology")
+    applications, imagenet_utils = ModuleType("keras_applications"), ModuleType("keras_applications.imagenet_utils")
+    vars(data_utils)["get_file"] = tf_keras.utils.get_file
+    vars(topology)["get_source_inputs"] = tf_keras.utils.get_source_inputs
+    vars(imagenet_utils)["_obtain_input_shape"] = lambda input_shape, **_: input_shape
+    tf_keras.utils.layer_utils = layer_utils
+    sys.modules |= {
+        "keras": tf_keras,
+        "keras.backend": tf_keras.backend,
+        "keras.layers": tf_keras.layers,
+        "keras.models": tf_keras.models,
+        "keras.utils": tf_keras.utils,
+        "keras.utils.layer_utils": layer_utils,
+        "keras.utils.data_utils": data_utils,
+        "keras.engine": engine,
+        "keras.engine.topology": topology,
+        "keras_applications": applications,
+        "keras_applications.imagenet_utils": imagenet_utils,
+    }
+
+
+def _oracle(network: str, folder: Path, seed: int) -> None:
+    from worker.faces.networks.random_weights import draw
+
+    _lead_old_names_to_tf_keras()
+    from keras_vggface.utils import preprocess_input
+    from keras_vggface.vggface import VGGFace
+
+    random = np.random.default_rng(seed)
+    model = VGGFace(include_top=False, model=network, weights=None, input_shape=(224, 224, 3), pooling="avg")
+    for layer in model.layers:
+        names = [weight.name.rpartition("/")[2].partition(":")[0] for weight in layer.weights]
+        layer.set_weights(
+            [draw(layer.name, name, tuple(w.shape), random) for name, w in zip(names, layer.weights, strict=True)]
+        )
+    model.save_weights(folder / "weights.h5")
+    chips = random.integers(0, 256, (_FACES, 224, 224, 3), dtype=np.uint8)
+    preprocessed = preprocess_input(chips.astype(np.float32), version=_PREPROCESSING_VERSIONS[network])
+    features = model(preprocessed, training=False).numpy()
+    np.savez(folder / "oracle.npz", chips=chips, preprocessed=preprocessed, features=features)
+
+
+def _ours(network: str, folder: Path, arguments: dict[str, Any]) -> None:
+    import keras
+
+    from worker.faces.networks import vggface2
+
+    model = vggface2.build(network, str(folder / "weights.h5"), **arguments)
+    both = keras.Model(model.input, [model.get_layer(vggface2.PREPROCESSING_LAYER).output, model.output])
+    with np.load(folder / "oracle.npz") as oracle:
+        preprocessed, features = (np.asarray(output) for output in both(oracle["chips"], training=False))
+    if arguments.get("channel_order") == "bgr":
+        preprocessed = preprocessed[..., ::-1]
+    np.savez(folder / "ours.npz", preprocessed=preprocessed, features=features)
+
+
+if __name__ == "__main__":
+    _side, _network, _folder, _rest = sys.argv[1:]
+    if _side == "oracle":
+        _oracle(_network, Path(_folder), int(_rest))
+    else:
+        _ours(_network, Path(_folder), json.loads(_rest))

@@ -1,0 +1,1 @@
+"""Workers that share cameras: leases, and the cameras that are registered."""

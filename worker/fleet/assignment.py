@@ -1,0 +1,290 @@
+"""Which cameras this worker reads: a thread that renews its leases, gains cameras and gives them up.
+
+``docs/fleet.md`` explains the rules; the decisions fall in :mod:`worker.fleet.leases`.
+"""
+
+import secrets
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from redis.exceptions import RedisError
+
+from worker.config import CameraConfig, Config
+from worker.errors import ConfigError
+from worker.fleet.capacity import Capacity
+from worker.fleet.leases import Beat, Change, Claim, Lease, Leases
+from worker.fleet.registry import CameraRegistry, Definition, RegistryCopy, decode_camera
+from worker.logs import get_logger
+from worker.metrics import Observer
+from worker.redis.client import Client, explain
+
+Reason = Literal["superseded", "removed", "paused", "changed", "rebalanced"]
+
+_BEATS_A_LEASE: Final = 3
+_CLAIMS_A_BEAT: Final = 32
+_FIRST_CLAIMS_A_BEAT: Final = 4
+"""A worker that has just come takes cameras slowly: others may be about to come as well."""
+
+_COPIES: Final = 16
+"""About so many workers of a large fleet keep a copy of all cameras, not only of their own."""
+
+_YIELDS_A_BEAT: Final = 2
+
+_REFUSE_S: Final = 60.0
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    lease: Lease
+    document: str
+
+
+class Assignment:
+    """The cameras of a fleet that are this worker's.
+
+    ``on_gained(camera, epoch)`` and ``on_lost(camera_id, reason)`` are called by its thread and must return soon. A
+    camera that was lost for another reason than ``superseded`` is still held: once nothing more comes of it, it is
+    handed back by :meth:`release`. ``load`` is the share of time that the pipeline is busy, 0..1; ``heartbeat`` is
+    called about once a beat, whether Redis answers or not.
+
+    While Redis is away the cameras stay this worker's: nobody else can take them then. Whether that was so is decided
+    by the epoch of each event.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        config: Config,
+        observer: Observer,
+        load: Callable[[], float],
+        on_gained: Callable[[CameraConfig, int], None],
+        on_lost: Callable[[str, Reason], None],
+        heartbeat: Callable[[], None] = lambda: None,
+    ) -> None:
+        # A process that is started again under its name must not be taken for the one before.
+        worker = f"{config.worker_id}:{secrets.token_hex(4)}"
+        self._config = config
+        self._observer = observer
+        self._load = load
+        self._on_gained = on_gained
+        self._on_lost = on_lost
+        self._heartbeat = heartbeat
+        self._leases = Leases(client, config.fleet, worker)
+        self._registry = CameraRegistry(client, config.fleet)
+        self._copy = RegistryCopy(self._registry)
+        self._capacity = Capacity(config.fleet.max_cameras)
+        self._fingerprint = zlib.crc32(worker.encode()) / 2**32
+        self._beat_s = config.fleet.lease_s / _BEATS_A_LEASE
+        self._held: dict[str, _Held] = {}
+        self._released: set[str] = set()
+        self._refused_until_s: dict[str, float] = {}
+        self._changed = threading.Condition()
+        self._draining = False
+        self._closing = False
+        self._failures = 0
+        self._error = ""
+        self._begun_s = self._renewed_s = self._careful_until_s = self._yielded_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="assignment", daemon=True)
+
+    @property
+    def owned(self) -> dict[str, int]:
+        """The cameras that are held, with the epoch of each; those to be released are among them."""
+        with self._changed:
+            return {camera_id: held.lease.epoch for camera_id, held in self._held.items()}
+
+    @property
+    def error(self) -> str:
+        """Why Redis renews no leases at the moment, in one line; empty when all is well."""
+        return self._error
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def release(self, camera_id: str) -> None:
+        """Nothing more comes of this camera: another worker may have it. Returns at once; from any thread."""
+        with self._changed:
+            if camera_id in self._held:
+                self._released.add(camera_id)
+                self._changed.notify()
+
+    def drain(self) -> None:
+        """Claims no more cameras, so that those which are released go to the others."""
+        self._draining = True
+
+    def close(self) -> None:
+        """Hands everything back. Where Redis does not take it, the leases run out by themselves."""
+        with self._changed:
+            self._draining = self._closing = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+        try:
+            self._leases.leave(self.owned)
+        except (RedisError, OSError) as error:
+            _log.warning("the cameras could not be handed back, and are taken over when their leases end",
+                         reason=explain(error, self._config.redis))  # fmt: skip
+        for camera_id in list(self._held):
+            self._drop(camera_id)
+
+    def beat(self) -> float:
+        """One beat; the thread calls it again and again. Returns after how many seconds the next one is due."""
+        try:
+            self._hand_back()
+            beat = self._renew()
+            self._follow(beat)
+            if self._fingerprint < _COPIES / max(beat.workers, 1):
+                self._copy.follow(beat.incarnation, beat.change)
+            else:
+                self._copy.forget()
+        except (RedisError, OSError) as error:
+            self._heartbeat()
+            return self._failed(explain(error, self._config.redis))
+        self._heartbeat()
+        if self._error:
+            _log.info("Redis renews the leases again")
+        self._error, self._failures = "", 0
+        # Workers that were woken together, by the return of Redis, drift apart again.
+        return self._beat_s * (0.9 + 0.1 * self._fingerprint)
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                pause_s = self.beat()
+            except Exception:  # noqa: BLE001 - without this thread no camera would be gained or handed back any more
+                _log.exception("the assignment of cameras failed, and starts again")
+                pause_s = self._beat_s
+            with self._changed:
+                if not self._released and not self._closing:
+                    self._changed.wait(pause_s)
+
+    def _failed(self, problem: str) -> float:
+        if not self._error:
+            _log.warning("Redis does not renew the leases; the cameras are read on", reason=problem)
+        self._error = problem
+        self._failures += 1
+        # The first tries follow each other quickly: after a short outage there is little left of the leases.
+        return self._beat_s * min(1.0, 2.0 ** min(self._failures, 8) / 8) * (0.5 + 0.5 * self._fingerprint)
+
+    def _hand_back(self) -> None:
+        with self._changed:
+            released = {camera_id: self._held[camera_id].lease.epoch for camera_id in self._released}
+        if released:
+            self._leases.release(released)
+            for camera_id in released:
+                self._drop(camera_id)
+
+    def _renew(self) -> Beat:
+        now_s = time.monotonic()
+        fleet = self._config.fleet
+        if not self._renewed_s:
+            self._begun_s = self._renewed_s = now_s
+        if now_s - self._renewed_s > fleet.lease_s:
+            # Whatever cut this worker off may have cut off others, who need time to say that they live.
+            self._careful_until_s = now_s + fleet.lease_s
+        load = self._load()
+        self._observer.worker_load(load)
+        kept = sum(held.lease.stage == "kept" for held in self._held.values())
+        beat = self._leases.beat(
+            [held.lease for held in self._held.values()],
+            max_cameras=0 if self._draining else fleet.max_cameras,
+            most_claims=_FIRST_CLAIMS_A_BEAT if now_s - self._begun_s < fleet.lease_s else _CLAIMS_A_BEAT,
+            # A beat out of turn, after a release, must not make it a landslide.
+            most_yields=_YIELDS_A_BEAT if now_s - self._yielded_s >= self._beat_s / 2 else 0,
+            weight=self._capacity.update(load, kept, now_s),
+            take_over=now_s >= self._careful_until_s,
+            refused=[camera_id for camera_id, until_s in self._refused_until_s.items() if now_s < until_s],
+        )
+        self._renewed_s = time.monotonic()
+        return beat
+
+    def _follow(self, beat: Beat) -> None:
+        for camera_id in beat.lost:
+            self._superseded(camera_id)
+        for change in beat.changed:
+            self._redefined(change)
+        for claim in beat.claimed:
+            self._gain(claim)
+        if beat.surplus:
+            self._yielded_s = time.monotonic()
+            kept = [camera_id for camera_id, held in self._held.items() if held.lease.stage == "kept"]
+            # The latest gained first: it has been followed for the shortest time.
+            for camera_id in kept[::-1][: beat.surplus]:
+                self._give_up(camera_id, "rebalanced")
+        self._observer.leases_renewed(len(self._held))
+        self._observer.fleet_seen(beat.workers, beat.cameras, beat.unowned)
+        if unknown := [self._held[camera_id] for camera_id in beat.unknown if camera_id in self._held]:
+            self._registry.seed(
+                Definition(held.lease.camera_id, held.lease.revision, False, held.document)
+                for held in unknown
+                # What is left for good may have been paused or removed.
+                if held.lease.stage != "leaving"
+            )
+
+    def _gain(self, claim: Claim) -> None:
+        self._refused_until_s.pop(claim.camera_id, None)
+        with self._changed:
+            lease = Lease(claim.camera_id, claim.epoch, claim.revision)
+            self._held[claim.camera_id] = _Held(lease, claim.document)
+        self._observer.lease_gained(claim.camera_id, claim.epoch)
+        _log.info("camera gained", camera_id=claim.camera_id, epoch=claim.epoch)
+        try:
+            self._on_gained(decode_camera(claim.document), claim.epoch)
+        except ConfigError as error:
+            # A worker of another version may be able to read it.
+            _log.error("a camera cannot be read by this worker", camera_id=claim.camera_id, reason=str(error))
+            self._refuse(claim.camera_id)
+        except Exception:  # noqa: BLE001 - the other cameras must not suffer
+            _log.exception("a camera could not be taken up", camera_id=claim.camera_id)
+            self._refuse(claim.camera_id)
+
+    def _refuse(self, camera_id: str) -> None:
+        self._refused_until_s[camera_id] = time.monotonic() + _REFUSE_S
+        self._mark(camera_id, "leaving")
+        self.release(camera_id)
+
+    def _redefined(self, change: Change) -> None:
+        held = self._held.get(change.camera_id)
+        if held is None or held.lease.stage != "kept":
+            return
+        if change.document is None:
+            self._give_up(change.camera_id, "removed")
+        elif change.paused:
+            self._give_up(change.camera_id, "paused")
+        elif change.document != held.document:
+            self._give_up(change.camera_id, "changed")
+        else:
+            # Paused and resumed between two beats.
+            self._replace(change.camera_id, replace(held.lease, revision=change.revision))
+
+    def _superseded(self, camera_id: str) -> None:
+        held = self._held[camera_id]
+        self._drop(camera_id)
+        self._observer.lease_lost("superseded")
+        _log.warning("camera lost: another worker has taken it over", camera_id=camera_id, epoch=held.lease.epoch)
+        if held.lease.stage == "kept":
+            self._on_lost(camera_id, "superseded")
+
+    def _give_up(self, camera_id: str, reason: Reason) -> None:
+        self._mark(camera_id, "yielded" if reason == "rebalanced" else "leaving")
+        self._observer.lease_lost(reason)
+        _log.info("camera given up", camera_id=camera_id, reason=reason)
+        self._on_lost(camera_id, reason)
+
+    def _mark(self, camera_id: str, stage: Literal["leaving", "yielded"]) -> None:
+        self._replace(camera_id, replace(self._held[camera_id].lease, stage=stage))
+
+    def _replace(self, camera_id: str, lease: Lease) -> None:
+        with self._changed:
+            self._held[camera_id] = replace(self._held[camera_id], lease=lease)
+
+    def _drop(self, camera_id: str) -> None:
+        with self._changed:
+            del self._held[camera_id]
+            self._released.discard(camera_id)
+        self._observer.lease_ended(camera_id)

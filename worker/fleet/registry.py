@@ -1,0 +1,210 @@
+"""The cameras that a fleet is to read, defined in Redis, and the copy of them that workers keep.
+
+A definition has a revision, which rises with each change; a removed camera keeps one, as a tombstone, for a week.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+from pydantic import ValidationError
+
+from worker.config import CameraConfig, FleetConfig
+from worker.errors import ConfigError
+from worker.fleet.leases import new_incarnation, text
+from worker.fleet.scripts import fleet_script
+from worker.redis.client import Client
+from worker.redis.keys import fleet_keys
+from worker.video.addresses import parse_address
+
+PAGE: Final = 200
+"""So many cameras are read or written at once: Redis does nothing else meanwhile."""
+
+_TOMBSTONE_S: Final = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A camera as it is defined; ``document``, JSON that may hold credentials, is None where it was removed."""
+
+    camera_id: str
+    revision: int
+    paused: bool
+    document: str | None
+
+    def __repr__(self) -> str:
+        return f"Definition({self.camera_id}, revision {self.revision})"
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A definition, the number of its last change, and who owns the camera (empty: nobody) as of which epoch."""
+
+    definition: Definition
+    change: int
+    epoch: int
+    owner: str
+
+    @property
+    def worker_id(self) -> str:
+        """The owner's name as configured, without what tells its processes apart."""
+        return self.owner.rpartition(":")[0]
+
+
+class CameraRegistry:
+    """The cameras of the fleet ``config.name``. All methods that use Redis raise ``RedisError`` or ``OSError``."""
+
+    def __init__(self, client: Client, config: FleetConfig) -> None:
+        self._client = client
+        self._keys = fleet_keys(config.name)
+        self._lease_ms = round(1000 * config.lease_s)
+        self._register_script = fleet_script("register")
+        self._read_script = fleet_script("read")
+
+    def add(self, camera: CameraConfig) -> Literal["added", "changed", "unchanged"]:
+        """Defines ``camera``, also where it is defined already; whoever reads it then opens it anew.
+
+        Raises:
+            ConfigError: it is none that any worker of a fleet could read.
+        """
+        require_network(camera)
+        [outcome] = self._register({"kind": "add", "id": camera.id, "document": encode_camera(camera)})
+        return cast(Literal["added", "changed", "unchanged"], outcome)
+
+    def remove(self, camera_id: str) -> bool:
+        """Nobody reads the camera any more; False: there is none."""
+        return self._register({"kind": "remove", "id": camera_id}) != ["missing"]
+
+    def pause(self, camera_id: str) -> bool:
+        """Nobody reads the camera until it is resumed; False: there is none."""
+        return self._register({"kind": "pause", "id": camera_id}) != ["missing"]
+
+    def resume(self, camera_id: str) -> bool:
+        """The camera is read again; False: there is none."""
+        return self._register({"kind": "resume", "id": camera_id}) != ["missing"]
+
+    def seed(self, definitions: Iterable[Definition]) -> int:
+        """Tells Redis those that it does not know, or knows only in an older revision. Returns how many."""
+        seeds = [
+            {"kind": "seed", "id": known.camera_id, "revision": known.revision, "paused": known.paused,
+             "document": known.document or ""}
+            for known in definitions
+        ]  # fmt: skip
+        return self._register(*seeds).count("seeded")
+
+    def read(self, after_change: int = 0, limit: int = PAGE) -> list[Registered]:
+        """Cameras and tombstones that changed after that change, in the order of their changes, ``limit`` at most."""
+        rows = self._read_script(self._client, self._keys, [after_change, limit])
+        return [
+            Registered(
+                Definition(text(camera), revision, bool(paused), text(document) or None), change, epoch, text(owner)
+            )
+            for camera, change, revision, paused, document, epoch, owner in rows
+        ]
+
+    def cameras(self) -> list[Registered]:
+        """All cameras, in the order of their ids."""
+        found: dict[str, Registered] = {}
+        after = 0
+        while page := self.read(after):
+            found |= {row.definition.camera_id: row for row in page}
+            after = page[-1].change
+        return [row for _, row in sorted(found.items()) if row.definition.document is not None]
+
+    def _register(self, *changes: dict[str, Any]) -> list[str]:
+        ask = {
+            "changes": changes,
+            "lease_ms": self._lease_ms,
+            "incarnation": new_incarnation(),
+            "tombstone_ms": round(1000 * _TOMBSTONE_S),
+        }
+        reply = self._register_script(self._client, self._keys, [json.dumps(ask)])
+        return [text(outcome) for outcome in reply]
+
+
+class RegistryCopy:
+    """What a worker remembers of the registry, so that a Redis that came back empty, or older, can be told.
+
+    Brought up to date page by page, one for each beat, so that a thousand workers do not read all at once.
+    """
+
+    def __init__(self, registry: CameraRegistry) -> None:
+        self._registry = registry
+        self._known: dict[str, Definition] = {}
+        self._incarnation = ""
+        self._change = 0
+        self._doubted: dict[str, Definition] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def follow(self, incarnation: str, change: int) -> None:
+        """Takes a step towards ``change``, or towards a Redis that knows what is known here.
+
+        Raises:
+            RedisError, OSError: see :class:`CameraRegistry`; the step can be repeated.
+        """
+        if incarnation != self._incarnation or change < self._change:
+            self._doubted = dict(self._known)
+            self._incarnation, self._change = incarnation, 0
+        if self._change < change:
+            self._read_on()
+        elif self._doubted:
+            seeds = list(self._doubted.values())[:PAGE]
+            self._registry.seed(seeds)
+            for seed in seeds:
+                del self._doubted[seed.camera_id]
+
+    def forget(self) -> None:
+        """Remembers nothing; others do."""
+        self._known.clear()
+        self._doubted.clear()
+        self._change = 0
+
+    def _read_on(self) -> None:
+        page = self._registry.read(self._change)
+        for row in page:
+            known = self._known.get(row.definition.camera_id)
+            if known is None or known.revision <= row.definition.revision:
+                self._known[row.definition.camera_id] = row.definition
+                self._doubted.pop(row.definition.camera_id, None)
+        if page:
+            self._change = page[-1].change
+
+
+def encode_camera(camera: CameraConfig) -> str:
+    """JSON of what differs from the defaults: the same for equal cameras, and readable for older workers."""
+    fields = camera.model_dump(mode="json", exclude_defaults=True)
+    fields["source"] = camera.source.get_secret_value()
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False)
+
+
+def decode_camera(document: str) -> CameraConfig:
+    """The camera of :func:`encode_camera`; what a newer version has added is left out.
+
+    Raises:
+        ConfigError: it is no definition of a camera.
+    """
+    try:
+        fields = json.loads(document)
+        return CameraConfig(**{name: value for name, value in fields.items() if name in CameraConfig.model_fields})
+    except (ValueError, TypeError, AttributeError, ValidationError):
+        # The texts of these errors may quote the source, and so its password.
+        raise ConfigError("the definition of a camera in Redis cannot be read; add the camera again") from None
+
+
+def require_network(camera: CameraConfig) -> None:
+    """A fleet reads network streams only.
+
+    Raises:
+        ConfigError: a recording, a device, or no address at all.
+    """
+    address = parse_address(camera.source.get_secret_value())
+    if address.kind == "device":
+        raise ConfigError(f"source {address.label} belongs to one machine; a fleet reads network streams: rtsp://...")
+    if address.kind != "network":
+        raise ConfigError(
+            f"source {address.label} is a recording, which each owner would read anew; a fleet reads network streams "
+            "(rtsp://...), and 'facestream run --source' reads recordings"
+        )

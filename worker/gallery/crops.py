@@ -1,0 +1,331 @@
+"""Kept enrolment crops: enough of each photo to embed the face anew with another model, encrypted where a key is given.
+
+Layout below the gallery's folder::
+
+    crops/settings.json                   format, whether encrypted, fingerprint of the key
+    crops/<sample id>-<sha256>.crop       the digest is that of the file, which it vouches for
+
+A file is a marker, and then JSON (box, landmarks, score) and a JPEG: plain, or sealed by AES-256-GCM to its sample.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from worker.errors import ConfigError, GalleryError
+from worker.gallery.crop_files import CROPS, crop_files, remove_crops, unwritable
+from worker.gallery.open_gallery import OpenGallery
+from worker.types import Detections, Image
+
+FORMAT: Final = "facestream.crops.v1"
+CONTEXT: Final = 2.0
+"""The crop's side in sides of the face's box: room for every model's alignment, and for a head that is tilted."""
+LARGEST_PX: Final = 512
+_JPEG_QUALITY: Final = 95
+_EXPORTED_PX: Final = 224
+_KEY_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_PLAIN, _SEALED = b"FSCROP1P", b"FSCROP1S"
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A face with its surroundings: uint8 RGB, and the one detection in it, px of ``image``."""
+
+    image: Image
+    detections: Detections
+
+
+class CropStore:
+    """The crops of the gallery in ``folder``. Not there until :meth:`open_for_writing` made it."""
+
+    def __init__(self, folder: Path | str, key: bytes | None = None) -> None:
+        self._folder = Path(folder) / CROPS
+        self._key = key
+
+    @property
+    def exists(self) -> bool:
+        """Whether the gallery keeps crops."""
+        return (self._folder / "settings.json").is_file()
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the crops are encrypted.
+
+        Raises:
+            GalleryError: the settings are damaged.
+        """
+        return bool(self._settings()["encrypted"])
+
+    def open_for_writing(self) -> None:
+        """Begins to keep crops, encrypted if there is a key; or checks that the key is that of the crops there.
+
+        Raises:
+            GalleryError: the crops need a key, or another one; or the folder cannot be written.
+        """
+        if self.exists:
+            self._check_key()
+            return
+        settings = {"format": FORMAT, "encrypted": self._key is not None, "key_fingerprint": _fingerprint(self._key)}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write(self._folder / "settings.json", json.dumps(settings, indent=1).encode())
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def add(self, sample_id: str, crop: Crop) -> None:
+        """Keeps the crop of a sample.
+
+        Raises:
+            GalleryError: the folder cannot be written.
+        """
+        self._keep(sample_id, _encode(crop))
+
+    def copy(self, sample_id: str, target: "CropStore", new_id: str) -> None:
+        """Keeps the crop of a sample, if there is one, in ``target`` as that of ``new_id``, bit for bit.
+
+        Raises:
+            GalleryError: it is damaged, a key is missing or another one, or the folder cannot be written.
+        """
+        if plain := self._read(sample_id):
+            target._keep(new_id, plain)
+
+    def copy_files(self, target: "CropStore") -> None:
+        """Keeps all crops in ``target`` as well, as they are; no key is needed.
+
+        Raises:
+            GalleryError: one of them is encrypted otherwise than the other, or ``target`` cannot be written.
+        """
+        if target.exists and target._settings() != self._settings():
+            raise GalleryError(
+                f"the crops {self._folder} and {target._folder} have different keys: "
+                "re-embed with the key of the gallery, or without crops"
+            )
+        try:
+            target._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path in [*self._files().values(), self._folder / "settings.json"]:
+                _write(target._folder / path.name, path.read_bytes())
+        except OSError as error:
+            raise target._unwritable(error) from None
+
+    def _keep(self, sample_id: str, plain: bytes) -> None:
+        if self._key is None:
+            content = _PLAIN + plain
+        else:
+            nonce = os.urandom(_NONCE_BYTES)
+            content = _SEALED + nonce + AESGCM(self._key).encrypt(nonce, plain, sample_id.encode())
+        try:
+            _write(self._folder / f"{sample_id}-{hashlib.sha256(content).hexdigest()}.crop", content)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def sample_ids(self) -> set[str]:
+        """The samples of which there is a crop."""
+        return set(self._files())
+
+    def read(self, sample_id: str) -> Crop | None:
+        """The crop of a sample, None where none was kept.
+
+        Raises:
+            GalleryError: it is damaged, or the key is missing or another one.
+        """
+        plain = self._read(sample_id)
+        try:
+            return _decode(plain) if plain else None
+        except (ValueError, KeyError) as error:
+            raise GalleryError(f"the crop of sample {sample_id} in {self._folder} cannot be read: {error}") from None
+
+    def _read(self, sample_id: str) -> bytes | None:
+        path = self._files().get(sample_id)
+        if path is None:
+            return None
+        self._check_key()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise GalleryError(f"crop {path} cannot be read: {error.strerror or error}") from None
+        if hashlib.sha256(content).hexdigest() != path.stem.split("-", 1)[1]:
+            raise GalleryError(f"crop {path} does not match its digest: restore it from a backup, or remove it")
+        try:
+            return self._opened(content, sample_id)
+        except (InvalidTag, ValueError) as error:
+            raise GalleryError(f"crop {path} cannot be opened: {str(error) or 'not sealed with this key'}") from None
+
+    def prune(self, kept: Collection[str]) -> int:
+        """Removes the crops of all samples but those ``kept``; returns how many.
+
+        Raises:
+            GalleryError: one cannot be removed.
+        """
+        return remove_crops(self._folder, self.sample_ids() - set(kept))
+
+    def _files(self) -> dict[str, Path]:
+        return crop_files(self._folder)
+
+    def _settings(self) -> dict[str, Any]:
+        path = self._folder / "settings.json"
+        try:
+            settings: dict[str, Any] = json.loads(path.read_text())
+            found = settings["format"], {name: settings[name] for name in ("encrypted", "key_fingerprint")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise GalleryError(f"crops of gallery {self._folder.parent}: {path.name} cannot be read: {error}") from None
+        if found[0] != FORMAT:
+            raise GalleryError(f"crops {self._folder} have format {found[0]!r}, this version reads {FORMAT}; upgrade")
+        return found[1]
+
+    def _check_key(self) -> None:
+        settings = self._settings()
+        if not settings["encrypted"]:
+            self._key = None
+        elif self._key is None:
+            raise GalleryError(
+                f"the crops of gallery {self._folder.parent} are encrypted: "
+                "give their key as FACESTREAM_GALLERY_KEY or FACESTREAM_GALLERY_KEY_FILE"
+            )
+        elif _fingerprint(self._key) != settings["key_fingerprint"]:
+            raise GalleryError(f"the crops of gallery {self._folder.parent} were encrypted with another key")
+
+    def _opened(self, content: bytes, sample_id: str) -> bytes:
+        marker, rest = content[: len(_PLAIN)], content[len(_PLAIN) :]
+        if marker == _PLAIN and self._key is None:
+            return rest
+        if marker == _SEALED and self._key is not None:
+            return AESGCM(self._key).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], sample_id.encode())
+        raise ValueError("it is not as settings.json says")
+
+    def _unwritable(self, error: OSError) -> GalleryError:
+        return unwritable(self._folder, error)
+
+
+def export_faces(gallery: OpenGallery, crops: CropStore, file: Path) -> int:
+    """Like :meth:`worker.gallery.folder.Gallery.export_npz`, with the kept crops: ``faces`` uint8
+    (n, 224, 224, 3) RGB, black where there is none; returns n.
+
+    Raises:
+        GalleryError: a crop is damaged or cannot be decrypted, or the file cannot be written.
+    """
+    vectors, samples = gallery.vectors()
+    names = {person.identity_id: person.name for person in gallery.people()}
+    faces = np.zeros((len(samples), _EXPORTED_PX, _EXPORTED_PX, 3), np.uint8)
+    for face, sample in zip(faces, samples, strict=True):
+        if crop := crops.read(sample.sample_id):
+            face[:] = _squared(crop)
+    try:
+        with file.open("wb") as out:
+            np.savez_compressed(
+                out,
+                faces=faces,
+                embeddings=vectors,
+                names=np.array([names[sample.identity_id] for sample in samples], dtype=np.str_),
+                identity_ids=np.array([sample.identity_id for sample in samples], dtype=np.str_),
+            )
+    except OSError as error:
+        raise GalleryError(f"cannot write {file}: {error.strerror or error}") from None
+    return len(samples)
+
+
+def _squared(crop: Crop) -> Image:
+    """The middle of the crop, around the face, as a square."""
+    x1, y1, x2, y2 = crop.detections.boxes[0].astype(float)
+    reach = max(x2 - x1, y2 - y1) * 0.65
+    scale = _EXPORTED_PX / (2 * reach)
+    matrix = np.array(
+        [[scale, 0, _EXPORTED_PX / 2 - scale * (x1 + x2) / 2], [0, scale, _EXPORTED_PX / 2 - scale * (y1 + y2) / 2]]
+    )
+    size = (_EXPORTED_PX, _EXPORTED_PX)
+    return np.asarray(cv2.warpAffine(crop.image, matrix, size, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def parse_key(text: str) -> bytes:
+    """The 32 bytes that ``text`` holds in base64 (44 characters) or hex (64 characters).
+
+    Raises:
+        ConfigError: it holds anything else; the message does not repeat it.
+    """
+    text = text.strip()
+    for read in (bytes.fromhex, lambda value: base64.b64decode(value.translate(_URL_SAFE), validate=True)):
+        try:
+            key = read(text)
+        except (ValueError, binascii.Error):
+            continue
+        if len(key) == _KEY_BYTES:
+            return key
+    raise ConfigError("the gallery key must be 32 bytes in base64 or hex; make one with: openssl rand -base64 32")
+
+
+def cut_crop(image: Image, detections: Detections) -> Crop:
+    """The one face of ``detections`` in ``image`` with its surroundings, at most ``LARGEST_PX`` a side."""
+    x1, y1, x2, y2 = detections.boxes[0].astype(float)
+    reach = max(x2 - x1, y2 - y1) * CONTEXT / 2
+    height, width = image.shape[:2]
+    left, right = _span((x1 + x2) / 2, reach, width)
+    top, bottom = _span((y1 + y2) / 2, reach, height)
+    part = image[top:bottom, left:right]
+    scale = min(1.0, LARGEST_PX / max(part.shape[:2]))
+    if scale < 1:
+        size = (max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1))
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    ratio = np.array([part.shape[1] / (right - left), part.shape[0] / (bottom - top)], np.float32)
+    offset = np.array([left, top], np.float32)
+    boxes = (detections.boxes[:1] - np.tile(offset, 2)) * np.tile(ratio, 2)
+    landmarks = (detections.landmarks[:1] - offset) * ratio
+    return Crop(np.ascontiguousarray(part), Detections(boxes, detections.scores[:1], landmarks))
+
+
+def _span(centre: float, reach: float, length: int) -> tuple[int, int]:
+    first = int(np.clip(np.floor(centre - reach), 0, length - 1))
+    return first, int(np.clip(np.ceil(centre + reach), first + 1, length))
+
+
+def _encode(crop: Crop) -> bytes:
+    found = crop.detections
+    head = {
+        "box": found.boxes[0].tolist(),
+        "landmarks": found.landmarks[0].tolist(),
+        "score": float(found.scores[0]),
+    }
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+    _, picture = cv2.imencode(".jpg", cv2.cvtColor(crop.image, cv2.COLOR_RGB2BGR), quality)
+    return json.dumps(head).encode() + b"\n" + picture.tobytes()
+
+
+def _decode(plain: bytes) -> Crop:
+    head, _, picture = plain.partition(b"\n")
+    fields = json.loads(head)
+    decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise ValueError("its picture cannot be decoded")
+    found = Detections(
+        np.array([fields["box"]], np.float32),
+        np.array([fields["score"]], np.float32),
+        np.array([fields["landmarks"]], np.float32),
+    )
+    return Crop(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8), found)
+
+
+def _fingerprint(key: bytes | None) -> str:
+    return hashlib.sha256(b"facestream.crops:" + key).hexdigest()[:16] if key else ""
+
+
+def _write(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".draft-{secrets.token_hex(8)}")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+_URL_SAFE: Final = str.maketrans("-_", "+/")

@@ -1,0 +1,314 @@
+"""Photos become people of a gallery, through the same detector and embedder as the stream."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.boxes import area
+from worker.errors import SourceError
+from worker.faces.detection import FaceDetector
+from worker.faces.embedding import FaceEmbedder
+from worker.faces.quality import REJECT_BELOW, assess
+from worker.gallery.crops import Crop, CropStore, cut_crop
+from worker.gallery.folder import NewSample, Sample, new_identity_id
+from worker.gallery.open_gallery import OpenGallery
+from worker.types import Candidate, Chips, Detections, Image
+from worker.video.photos import list_photos, read_photo
+
+BATCH_PHOTOS: Final = 16
+_BATCH_PIXELS: Final = 64_000_000
+_COMMIT_PHOTOS: Final = 64
+DOMINANT_AREA_RATIO: Final = 4.0
+"""The largest face of a photo is the person meant if its area is this many times that of the next."""
+CENTRAL_SIDE: Final = 0.35
+"""The largest face is also meant if it alone covers the photo's centre with a side of at least this share of the
+photo's shorter one: whoever else is in the picture stands behind or is cut off. So it is on 1 in 10 photos of
+Labeled Faces in the Wild; a group beside each other at that size does not fit in a photo."""
+_SURE_SCORE: Final = 0.9
+"""Faces below this detection score are looked at only where there is no other."""
+NEAR_DUPLICATE_BITS: Final = 10
+"""Photos of one person whose 256-bit hashes differ in at most this many bits are copies of one picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoResult:
+    """What became of one photo.
+
+    ``reason`` is empty for a photo taken without remark. Not accepted: ``unreadable``, ``no_face``,
+    ``several_faces``, ``duplicate_photo``, ``near_duplicate``, or why the face is unfit (``too_small``, ``blurred``,
+    ``pose``, ``exposure``, ``low_score``). Accepted, with a warning: ``nearer_to_another_person``. ``detail`` says
+    more, for people to read. ``quality`` is 0..1, 0 where no face was judged.
+    """
+
+    path: Path
+    identity_id: str
+    identity_name: str
+    accepted: bool
+    reason: str = ""
+    quality: float = 0.0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Photo:
+    path: Path
+    name: str
+    sha256: str
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class _Face:
+    """A photo's one face that is fit to be enrolled."""
+
+    photo: _Photo
+    detections: Detections
+    photo_hash: str
+    quality: float
+
+
+def enroll_photos(
+    photos: Path | Iterable[Path],
+    gallery: OpenGallery,
+    detector: FaceDetector,
+    embedder: FaceEmbedder,
+    *,
+    min_quality: float = REJECT_BELOW,
+    crops: CropStore | None = None,
+) -> Iterator[PhotoResult]:
+    """Enrols folders and single photos into ``gallery``; yields what became of each photo, once that is stored.
+
+    A photo in a subfolder belongs to the person that the folder, directly below the one given, is named after; any
+    other photo shows the person that it is named after. An interrupted run keeps what it has taken so far.
+
+    Args:
+        photos: folders and photos.
+        gallery: where the people go.
+        detector: the stream's, perhaps for smaller faces.
+        embedder: the gallery's.
+        min_quality: faces below this quality (0..1) are not taken.
+        crops: keeps the face of each photo taken, where given.
+
+    Raises:
+        GalleryError: the gallery was made with another model, or it or the crops cannot be written.
+        SourceError: a path does not exist or holds no photos.
+    """
+    gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    paths = [photos] if isinstance(photos, Path) else list(photos)
+    named = [(photo, name) for path in paths for photo, name in people_of(path)]
+    if crops:
+        crops.open_for_writing()
+    run = _Run(gallery, detector, embedder, [photo for photo, _ in named], min_quality, crops)
+    try:
+        for batch in _batches(named, run):
+            run.take(batch)
+            if run.waiting >= max(_COMMIT_PHOTOS, gallery.sample_count // 8):
+                yield from run.commit()
+        yield from run.commit()
+    finally:
+        run.commit()
+
+
+def people_of(path: Path) -> list[tuple[Path, str]]:
+    """The photos at ``path``, each with the name of the person it shows.
+
+    Raises:
+        SourceError: ``path`` does not exist or holds no photos.
+    """
+    named = []
+    for photo in list_photos(path):
+        below = photo.relative_to(path).parts if path.is_dir() else (photo.name,)
+        named.append((photo, below[0] if len(below) > 1 else photo.stem))
+    return named
+
+
+def choose_face(detections: Detections, image_size: tuple[int, int]) -> tuple[Detections, str]:
+    """The one face that a photo of ``image_size`` (width, height px) for enrolment shows, and the reason where there
+    is none to choose."""
+    if not len(detections):
+        return detections, "no_face"
+    sure = detections.take(detections.scores >= _SURE_SCORE)
+    detections = sure if len(sure) else detections
+    areas = area(detections.boxes)
+    order = np.argsort(areas)[::-1]
+    dominant = len(order) == 1 or areas[order[0]] >= DOMINANT_AREA_RATIO * areas[order[1]]
+    if dominant or _is_portrait(detections.boxes[order], image_size):
+        return detections.take(order[:1]), ""
+    return detections, "several_faces"
+
+
+def _is_portrait(boxes: NDArray[np.float32], image_size: tuple[int, int]) -> bool:
+    """Whether the first of ``boxes``, the largest, is large for the photo and alone in its middle."""
+    centre = np.array(image_size, np.float32) / 2
+    covers = np.all((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:]), axis=1)
+    side = float(np.sqrt(area(boxes[:1])[0]))
+    return bool(covers[0] and covers.sum() == 1 and side >= CENTRAL_SIDE * min(image_size))
+
+
+def hash_photo(image: Image) -> str:
+    """A perceptual hash of 256 bits as hex, the same for a picture that was scaled or compressed again.
+
+    The difference hash: whether each cell of a 16 x 17 grey thumbnail is brighter than its left neighbour.
+    """
+    thumbnail = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (17, 16), interpolation=cv2.INTER_AREA)
+    return np.packbits(thumbnail[:, 1:] > thumbnail[:, :-1]).tobytes().hex()
+
+
+def hash_distance(a: str, b: str) -> int:
+    """In how many bits two hashes differ."""
+    return (int(a, 16) ^ int(b, 16)).bit_count()
+
+
+class _Run:
+    """The photos of one enrolment: decided at once, stored in chunks."""
+
+    def __init__(
+        self,
+        gallery: OpenGallery,
+        detector: FaceDetector,
+        embedder: FaceEmbedder,
+        photos: Sequence[Path],
+        min_quality: float,
+        crops: CropStore | None,
+    ) -> None:
+        self._min_quality, self._crop_store, self._crops = min_quality, crops, list[Crop]()
+        self._order = {photo: position for position, photo in enumerate(photos)}
+        self._gallery = gallery
+        self._detector = detector
+        self._embedder = embedder
+        self._threshold = embedder.threshold if gallery.threshold is None else gallery.threshold
+        self._ids: dict[str, str] = {}
+        self._photos: dict[str, str] = {}
+        self._hashes: dict[str, list[tuple[str, str]]] = {}
+        for person in gallery.people():
+            self._ids[person.name] = person.identity_id
+            self._photos |= {sample.photo_sha256: sample.photo for sample in person.samples}
+            self._hashes[person.name] = [(s.photo_hash, s.photo) for s in person.samples if s.photo_hash]
+        self._results: list[PhotoResult] = []
+        self._samples: list[NewSample] = []
+
+    @property
+    def waiting(self) -> int:
+        """Photos that were decided on and not yet committed."""
+        return len(self._results)
+
+    def refuse(self, path: Path, name: str, reason: str, detail: str = "", quality: float = 0.0) -> None:
+        """Notes a photo that is not taken."""
+        self._results.append(PhotoResult(path, self._ids.get(name, ""), name, False, reason, quality, detail))
+
+    def note(self, photo: str, sha256: str) -> str:
+        """Remembers a photo by its digest; returns the earlier one with the same bytes, or an empty string."""
+        known = self._photos.get(sha256, "")
+        self._photos.setdefault(sha256, photo)
+        return known
+
+    def take(self, photos: Sequence[_Photo]) -> None:
+        """Decides on a batch of photos."""
+        found = self._detector.detect([photo.image for photo in photos])
+        faces = [face for photo, faces in zip(photos, found, strict=True) if (face := self._fit_face(photo, faces))]
+        if not faces:
+            return
+        chips = [self._embedder.align(face.photo.image, face.detections) for face in faces]
+        images = np.concatenate([chip.images for chip in chips])
+        embeddings = self._embedder.embed(Chips(images, chips[0].channel_order))
+        nearest = self._gallery.search(embeddings)
+        for face, vector, candidate in zip(faces, embeddings.vectors, nearest, strict=True):
+            self._accept(face, vector, candidate)
+
+    def commit(self) -> list[PhotoResult]:
+        """Stores what was taken since the last commit as one version; returns what became of each photo."""
+        results, samples = self._results, self._samples
+        if not results:
+            return []
+        stored = self._gallery.add(samples)  # an interrupt up to here leaves all for the last commit
+        crops, self._results, self._samples, self._crops = self._crops, [], [], []
+        for sample, crop in zip(stored, crops, strict=bool(self._crop_store)):
+            if sample and self._crop_store:
+                self._crop_store.add(sample.sample_id, crop)
+        of_results = iter(stored)
+        final = [_as_stored(result, next(of_results)) if result.accepted else result for result in results]
+        return sorted(final, key=lambda result: self._order[result.path])
+
+    def _fit_face(self, photo: _Photo, detections: Detections) -> _Face | None:
+        chosen, reason = choose_face(detections, photo.image.shape[1::-1])
+        if reason:
+            detail = f"{len(detections)} faces of similar size" if reason == "several_faces" else ""
+            self.refuse(photo.path, photo.name, reason, detail)
+            return None
+        quality = assess(photo.image, chosen, self._min_quality)
+        score = float(quality.scores[0])
+        if quality.reasons[0]:
+            self.refuse(photo.path, photo.name, quality.reasons[0], quality=score)
+            return None
+        photo_hash = hash_photo(photo.image)
+        for known_hash, known_photo in self._hashes.get(photo.name, ()):
+            if hash_distance(photo_hash, known_hash) <= NEAR_DUPLICATE_BITS:
+                self.refuse(photo.path, photo.name, "near_duplicate", f"the same picture as {known_photo}", score)
+                return None
+        self._hashes.setdefault(photo.name, []).append((photo_hash, photo.path.name))
+        return _Face(photo, chosen, photo_hash, score)
+
+    def _accept(self, face: _Face, vector: NDArray[np.float32], candidate: Candidate) -> None:
+        name = face.photo.name
+        identity_id = self._ids.setdefault(name, new_identity_id())
+        rival = self._nearer_person(name, vector, candidate)
+        reason, detail = ("nearer_to_another_person", f"looks like {rival}") if rival else ("", "")
+        self._samples.append(
+            NewSample(name, vector, face.photo.path.name, face.photo.sha256, face.photo_hash, face.quality, identity_id)
+        )
+        if self._crop_store:
+            self._crops.append(cut_crop(face.photo.image, face.detections))
+        self._results.append(PhotoResult(face.photo.path, identity_id, name, True, reason, face.quality, detail))
+
+    def _nearer_person(self, name: str, vector: NDArray[np.float32], candidate: Candidate) -> str:
+        """Somebody else who would be taken for this face, stored or about to be, nearer than the person's own."""
+        nearest, similarity = candidate.identity_name, candidate.similarity
+        if self._samples:
+            similarities = np.stack([sample.vector for sample in self._samples]) @ vector
+            row = int(similarities.argmax())
+            if similarities[row] > similarity:
+                nearest, similarity = self._samples[row].identity_name, float(similarities[row])
+        return nearest if nearest != name and similarity >= self._threshold else ""
+
+
+def _batches(named: Iterable[tuple[Path, str]], run: _Run) -> Iterator[list[_Photo]]:
+    batch: list[_Photo] = []
+    pixels = 0
+    for path, name in named:
+        photo = _read(path, name, run)
+        if photo is None:
+            continue
+        batch.append(photo)
+        pixels += photo.image.shape[0] * photo.image.shape[1]
+        if len(batch) >= BATCH_PHOTOS or pixels >= _BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
+
+
+def _read(path: Path, name: str, run: _Run) -> _Photo | None:
+    try:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        if known := run.note(path.name, sha256):
+            run.refuse(path, name, "duplicate_photo", f"the same file as {known}")
+            return None
+        return _Photo(path, name, sha256, read_photo(path))
+    except OSError as error:
+        run.refuse(path, name, "unreadable", error.strerror or str(error))
+    except SourceError as error:
+        run.refuse(path, name, "unreadable", str(error))
+    return None
+
+
+def _as_stored(result: PhotoResult, stored: Sample | None) -> PhotoResult:
+    """``result`` as the gallery has it: another process may have enrolled the same photo or person meanwhile."""
+    if stored is None:
+        return replace(result, accepted=False, reason="duplicate_photo", detail="enrolled meanwhile")
+    return replace(result, identity_id=stored.identity_id)

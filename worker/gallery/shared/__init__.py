@@ -1,0 +1,1 @@
+"""A gallery that a fleet shares through Redis."""

@@ -1,0 +1,193 @@
+"""The best picture of each sighting, kept for people to look at: opt-in, for a limited time, beside the events.
+
+Events hold no pixels. Who needs to see who was seen finds two JPEGs of a sighting in the store:
+``CAMERA/DATE/SIGHTING_ID.face.jpg`` and ``.frame.jpg``; the date is that of the sighting's first frame, in UTC.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, Full, Queue
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.boxes import clip, expand, square
+from worker.config import EvidenceConfig
+from worker.errors import SinkError
+from worker.history.evidence_store import EvidenceStore, open_store
+from worker.logs import get_logger
+from worker.metrics import Observer
+from worker.types import Event, Image
+
+_BETTER: Final = 0.05
+"""A face must be so much better than the one that is kept: encoding costs milliseconds."""
+_AROUND: Final = 1.8
+_OPEN_SIGHTINGS: Final = 500
+_QUEUED: Final = 200
+_PRUNE_EVERY_S: Final = 3600.0
+_WAIT_S: Final = 1.0
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The best look at somebody so far: a face with what is around it, and the whole frame, as JPEG."""
+
+    quality: float
+    face: bytes
+    frame: bytes
+
+
+class Evidence:
+    """What the pipeline tells of faces. The base keeps nothing."""
+
+    def face(self, sighting_id: str, image: Image, box: NDArray[np.float32], quality: float) -> None:
+        """A face (box float32 (4,) px) that was good enough to embed, in the frame ``image``."""
+
+    def joined(self, kept_id: str, gone_id: str) -> None:
+        """Two sightings turned out to be one, which goes on as ``kept_id``."""
+
+    def told(self, event: Event) -> None:
+        """An event about a sighting was decided on."""
+
+    def close(self) -> None:
+        """Writes what is still to be written."""
+
+
+class EvidenceKeeper(Evidence):
+    """Writes the pictures of each sighting when it is first told, and again if a better one came until its end.
+
+    Nothing waits for the store: where it is slow or away, pictures are given up and counted.
+    """
+
+    def __init__(
+        self,
+        config: EvidenceConfig,
+        store: EvidenceStore,
+        observer: Observer | None = None,
+        *,
+        heartbeat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._observer = observer or Observer()
+        self._heartbeat = heartbeat
+        self._open: OrderedDict[str, Pictures] = OrderedDict()
+        self._written: dict[str, float] = {}
+        self._queue: Queue[tuple[str, Pictures]] = Queue(_QUEUED)
+        self._closing = threading.Event()
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
+        self._thread.start()
+
+    def face(self, sighting_id: str, image: Image, box: NDArray[np.float32], quality: float) -> None:
+        known = self._open.get(sighting_id)
+        if known is not None and quality < known.quality + _BETTER:
+            return
+        self._keep(sighting_id, Pictures(quality, self._face_of(image, box), self._jpeg(image)))
+
+    def joined(self, kept_id: str, gone_id: str) -> None:
+        pictures, kept = self._open.pop(gone_id, None), self._open.get(kept_id)
+        if pictures is not None and (kept is None or pictures.quality > kept.quality):
+            self._keep(kept_id, pictures)
+
+    def told(self, event: Event) -> None:
+        sighting_id = event.sighting_id
+        wanted = self._config.of in {"all", "known" if event.identity_id else "unknown"}
+        pictures = self._open.get(sighting_id)
+        if wanted and pictures is not None and pictures.quality > self._written.get(sighting_id, -1.0):
+            self._written[sighting_id] = pictures.quality
+            try:
+                self._queue.put_nowait((_path(event), pictures))
+            except Full:
+                self._observer.evidence_dropped("buffer_full")
+        if event.type == "ended":
+            self._open.pop(sighting_id, None)
+            self._written.pop(sighting_id, None)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        self._closing.set()
+        self._thread.join(timeout_s)
+
+    def _keep(self, sighting_id: str, pictures: Pictures) -> None:
+        self._open[sighting_id] = pictures
+        self._open.move_to_end(sighting_id)
+        while len(self._open) > _OPEN_SIGHTINGS:
+            oldest, _ = self._open.popitem(last=False)
+            self._written.pop(oldest, None)
+
+    def _face_of(self, image: Image, box: NDArray[np.float32]) -> bytes:
+        height, width = image.shape[:2]
+        x1, y1, x2, y2 = clip(expand(square(box[None]), _AROUND), width, height)[0].round().astype(int).tolist()
+        return self._jpeg(image[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)])
+
+    def _jpeg(self, image: Image) -> bytes:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self._config.jpeg_quality]
+        _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+        return encoded.tobytes()
+
+    # What follows runs in the writer's thread.
+
+    def _run(self) -> None:
+        pruned_s = float("-inf")
+        while True:
+            self._heartbeat()
+            if time.monotonic() - pruned_s > _PRUNE_EVERY_S:
+                pruned_s = time.monotonic()
+                self._attempt(self._prune)
+            try:
+                path, pictures = self._queue.get(timeout=_WAIT_S if not self._closing.is_set() else 0.01)
+            except Empty:
+                if self._closing.is_set():
+                    return
+                continue
+            if not self._attempt(lambda path=path, pictures=pictures: self._write(path, pictures)):  # type: ignore[misc]
+                self._observer.evidence_dropped("unwritten")
+
+    def _write(self, path: str, pictures: Pictures) -> None:
+        self._store.put(f"{path}.face.jpg", pictures.face)
+        if self._config.frames:
+            self._store.put(f"{path}.frame.jpg", pictures.frame)
+        self._observer.evidence_written()
+
+    def _prune(self) -> None:
+        if removed := self._store.prune(time.time() - self._config.keep_days * 86_400):
+            _log.info("expired pictures removed", count=removed)
+
+    def _attempt(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except SinkError as error:
+            if not self._failed:
+                _log.error("pictures of sightings cannot be kept", reason=str(error))
+            self._failed = True
+            return False
+        if self._failed:
+            _log.info("pictures of sightings are kept again")
+        self._failed = False
+        return True
+
+
+def open_evidence(
+    config: EvidenceConfig, observer: Observer, *, heartbeat: Callable[[], None] = lambda: None
+) -> Evidence:
+    """As ``config`` asks for.
+
+    Raises:
+        ConfigError: the store's address is none, or its library is not installed.
+        SinkError: the store cannot be written.
+    """
+    if config.store is None:
+        return Evidence()
+    return EvidenceKeeper(config, open_store(config), observer, heartbeat=heartbeat)
+
+
+def _path(event: Event) -> str:
+    # A sighting's id is made of a camera's id and a time; its colons are no characters for every file system.
+    return f"{event.camera_id}/{event.started_at:%Y-%m-%d}/{event.sighting_id.replace(':', '')}"

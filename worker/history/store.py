@@ -1,0 +1,480 @@
+"""What is remembered of past sightings, for a limited time: one SQLite file, templates but no pixels.
+
+Every row carries the time at which it expires, so that whoever opens the file, with whatever configuration, keeps to
+what was promised when the row was written. What expires is overwritten, not merely unlinked.
+"""
+
+import errno
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.errors import HistoryDiskError, HistoryError
+from worker.files import connect_sqlite
+from worker.history.account import Account
+
+Vector = NDArray[np.float32]
+
+FILE: Final = "history.sqlite3"
+_DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_DISK_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+_FORMAT: Final = 1
+_APPLICATION_ID: Final = 0x66616365
+_BUSY_TIMEOUT_S: Final = 5.0
+_CHUNK_ROWS: Final = 8192
+
+_SCHEMA: Final = """
+CREATE TABLE sightings (
+    sighting_id TEXT PRIMARY KEY, camera_id TEXT NOT NULL, started_s REAL NOT NULL, ended_s REAL NOT NULL,
+    identity_id TEXT NOT NULL, identity_name TEXT NOT NULL, unknown_id TEXT NOT NULL, model_id TEXT NOT NULL,
+    preprocessing TEXT NOT NULL, template BLOB, evidence INTEGER NOT NULL, quality REAL, event TEXT NOT NULL,
+    account TEXT NOT NULL, corrections INTEGER NOT NULL DEFAULT 0, recorded_s REAL NOT NULL, expires_s REAL NOT NULL
+);
+CREATE INDEX sightings_by_time ON sightings (started_s);
+CREATE INDEX sightings_by_unknown ON sightings (unknown_id) WHERE unknown_id != '';
+CREATE TABLE unknowns (
+    unknown_id TEXT PRIMARY KEY, model_id TEXT NOT NULL, preprocessing TEXT NOT NULL, template BLOB,
+    evidence REAL NOT NULL, first_seen_s REAL NOT NULL, last_seen_s REAL NOT NULL, revision INTEGER NOT NULL,
+    recorded_s REAL NOT NULL, expires_s REAL NOT NULL
+);
+CREATE INDEX unknowns_by_revision ON unknowns (revision);
+CREATE TABLE newest (revision INTEGER NOT NULL);
+INSERT INTO newest VALUES (0);
+CREATE TABLE tallies (
+    camera_id TEXT NOT NULL, hour INTEGER NOT NULL, reason TEXT NOT NULL, tracks INTEGER NOT NULL,
+    faces INTEGER NOT NULL, expires_s REAL NOT NULL, PRIMARY KEY (camera_id, hour, reason)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """What made a template; templates of another one cannot be compared."""
+
+    model_id: str
+    preprocessing_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastSighting:
+    """A sighting that has ended. ``template`` float32 (d,) of unit length, None where no face was good enough;
+    ``evidence``: embedded faces; ``event``: the fields of its last event."""
+
+    sighting_id: str
+    camera_id: str
+    started_at: datetime
+    ended_at: datetime
+    identity_id: str
+    identity_name: str
+    unknown_id: str
+    embedder: Embedder
+    template: Vector | None
+    evidence: int
+    quality: float | None
+    event: Mapping[str, str]
+    account: Account
+    corrections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownPerson:
+    """Somebody who is not enrolled. ``template`` float32 (d,) of unit length, the mean over ``evidence`` faces; None
+    once they are enrolled or forgotten."""
+
+    unknown_id: str
+    embedder: Embedder
+    template: Vector | None
+    evidence: float
+    first_seen: datetime
+    last_seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Faces and tracks of one camera and hour that never became a sighting, for one reason."""
+
+    camera_id: str
+    hour: datetime
+    reason: str
+    tracks: int
+    faces: int
+
+
+class History:
+    """The open file. For one thread at a time; others, and other processes, open their own."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._inode = path.stat().st_ino
+
+    @classmethod
+    def open(cls, folder: Path, *, create: bool = False) -> Self:
+        """The history in ``folder``; what has expired is gone once it is open.
+
+        Raises:
+            HistoryError: there is none (and not ``create``), it is damaged or of a newer version, or not accessible.
+            HistoryDiskError: the disk is full or fails.
+        """
+        path = folder / FILE
+        if not create and not path.exists():
+            raise HistoryError(
+                f"no history in {folder}: 'facestream run' writes one beside its gallery, or where state_dir says"
+            )
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _told(path):
+                connection = connect_sqlite(path, busy_timeout_s=_BUSY_TIMEOUT_S)
+        except OSError as error:
+            kind = HistoryDiskError if error.errno in _DISK_ERRNOS else HistoryError
+            raise kind(f"history {path} cannot be opened: {error.strerror or error}") from None
+        with _told(path):
+            try:
+                _prepare(path, connection)
+                history = cls(path, connection)
+                history.prune()
+            except BaseException:
+                connection.close()
+                raise
+        return history
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def is_in_place(self) -> bool:
+        """Whether the open file and its log are still those that others find; rows written to a removed file are lost
+        in silence."""
+        try:
+            # SQLite's log exists from the first statement to the last close.
+            return self.path.stat().st_ino == self._inode and Path(f"{self.path}-wal").exists()
+        except OSError:
+            return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(
+        self,
+        sightings: Iterable[PastSighting] = (),
+        unknowns: Iterable[UnknownPerson] = (),
+        tallies: Iterable[Tally] = (),
+        *,
+        keep_s: float,
+        remember_s: float,
+    ) -> None:
+        """Stores or replaces, all or nothing; tallies are added up.
+
+        Raises:
+            HistoryError: the file cannot be written.
+        """
+        now_s = time.time()
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO sightings VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                [(*_sighting_row(sighting), now_s, now_s + keep_s) for sighting in sightings],
+            )
+            # Somebody who was enrolled or forgotten meanwhile stays so.
+            connection.executemany(
+                "INSERT INTO unknowns VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (unknown_id) DO UPDATE SET "
+                "template = excluded.template, evidence = excluded.evidence, "
+                "first_seen_s = min(first_seen_s, excluded.first_seen_s), "
+                "last_seen_s = max(last_seen_s, excluded.last_seen_s), revision = excluded.revision, "
+                "recorded_s = excluded.recorded_s, expires_s = excluded.expires_s WHERE template IS NOT NULL",
+                [(*_unknown_row(person), _next_revision(connection), now_s, now_s + remember_s) for person in unknowns],
+            )
+            connection.executemany(
+                "INSERT INTO tallies VALUES (?,?,?,?,?,?) ON CONFLICT (camera_id, hour, reason) DO UPDATE SET "
+                "tracks = tracks + excluded.tracks, faces = faces + excluded.faces",
+                [
+                    (tally.camera_id, int(tally.hour.timestamp() // 3600), tally.reason, tally.tracks, tally.faces,
+                     now_s + keep_s)
+                    for tally in tallies
+                ],
+            )  # fmt: skip
+
+    def sightings(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        camera_id: str | None = None,
+        unknown_id: str | None = None,
+        sighting_id: str | None = None,
+    ) -> list[PastSighting]:
+        """Those that were going on between ``since`` and ``until``, oldest first."""
+        rows = self._select("*", since, until, camera_id, unknown_id=unknown_id, sighting_id=sighting_id)
+        return [_sighting(row) for row in rows]
+
+    def similar(
+        self,
+        probe: Vector,
+        embedder: Embedder,
+        threshold: float,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        camera_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[tuple[PastSighting, float]]:
+        """The sightings whose template has a cosine of at least ``threshold`` to ``probe`` (d,), most similar first.
+
+        Those that another embedder made are passed over.
+        """
+        found: list[tuple[float, str]] = []
+        rows = self._select("sighting_id, template", since, until, camera_id, embedder=embedder)
+        while chunk := list(islice(rows, _CHUNK_ROWS)):
+            templates = np.frombuffer(b"".join(template for _, template in chunk), "<f4").reshape(len(chunk), -1)
+            similarities = templates @ probe
+            found += [(float(similarities[row]), chunk[row][0]) for row in np.flatnonzero(similarities >= threshold)]
+        found.sort(key=lambda hit: (-hit[0], hit[1]))
+        hits = [(self.sightings(sighting_id=sighting_id), similarity) for similarity, sighting_id in found[:limit]]
+        return [(sightings[0], similarity) for sightings, similarity in hits if sightings]
+
+    def newest_model(self) -> str | None:
+        """The model of the latest sighting, None where there is none."""
+        with _told(self.path):
+            row = self._connection.execute("SELECT model_id FROM sightings ORDER BY started_s DESC LIMIT 1").fetchone()
+        return None if row is None else str(row[0])
+
+    def unknowns(self, after_revision: int = 0) -> tuple[list[UnknownPerson], int]:
+        """The unknown people that changed after ``after_revision``, and the newest revision.
+
+        People who are gone are among them, without a template, so that every worker learns of it; with 0, they are not.
+        """
+        with _told(self.path):
+            rows = self._connection.execute(
+                "SELECT * FROM unknowns WHERE revision > ? AND expires_s > ? ORDER BY first_seen_s, unknown_id",
+                (after_revision, time.time()),
+            ).fetchall()
+        revision = max([after_revision, *(row[7] for row in rows)])
+        people = [_unknown(row) for row in rows]
+        return [person for person in people if person.template is not None or after_revision], revision
+
+    def unknown(self, unknown_id: str) -> UnknownPerson:
+        """Raises HistoryError: no such person, or not any more."""
+        with _told(self.path):
+            row = self._connection.execute(
+                "SELECT * FROM unknowns WHERE unknown_id = ? AND template IS NOT NULL AND expires_s > ?",
+                (unknown_id, time.time()),
+            ).fetchone()
+        if row is None:
+            raise HistoryError(
+                f"no unknown person {unknown_id} in {self.path}: enrolled, forgotten or expired; "
+                "'facestream unknown list' shows who is there"
+            )
+        return _unknown(row)
+
+    def tallies(
+        self, *, since: datetime | None = None, until: datetime | None = None, camera_id: str | None = None
+    ) -> list[Tally]:
+        """Of the hours between ``since`` and ``until``, both included."""
+        with _told(self.path):
+            rows = self._connection.execute(
+                "SELECT camera_id, hour, reason, tracks, faces FROM tallies "
+                "WHERE hour >= ? AND hour <= ? AND (? IS NULL OR camera_id = ?) AND expires_s > ? "
+                "ORDER BY camera_id, hour, reason",
+                (
+                    int(since.timestamp() // 3600) if since else -(2**62),
+                    int(until.timestamp() // 3600) if until else 2**62,
+                    camera_id,
+                    camera_id,
+                    time.time(),
+                ),
+            ).fetchall()
+        return [
+            Tally(camera, datetime.fromtimestamp(hour * 3600, UTC), reason, tracks, faces)
+            for camera, hour, reason, tracks, faces in rows
+        ]
+
+    def name_sightings(self, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
+        """Notes who the person of these sightings was.
+
+        Raises:
+            HistoryError: the file cannot be written.
+        """
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE sightings SET identity_id = ?, identity_name = ?, unknown_id = '', "
+                "corrections = corrections + 1 WHERE sighting_id = ?",
+                [(identity_id, identity_name, sighting_id) for sighting_id in sighting_ids],
+            )
+
+    def drop_unknown(self, unknown_id: str, *, sightings_too: bool = False) -> None:
+        """Forgets the template of an unknown person; a mark stays for a while, so that every worker learns of it.
+
+        ``sightings_too``: those of their sightings as well, of which times and verdicts stay.
+
+        Raises:
+            HistoryError: the file cannot be written.
+        """
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE unknowns SET template = NULL, revision = ? WHERE unknown_id = ?",
+                (_next_revision(connection), unknown_id),
+            )
+            if sightings_too:
+                connection.execute("UPDATE sightings SET template = NULL WHERE unknown_id = ?", (unknown_id,))
+            connection.execute("UPDATE sightings SET unknown_id = '' WHERE unknown_id = ?", (unknown_id,))
+        self._vanish()
+
+    def prune(self, *, keep_s: float | None = None, remember_s: float | None = None) -> int:
+        """Removes what has expired, or was recorded longer ago than these; returns how many rows went.
+
+        Raises:
+            HistoryError: the file cannot be written.
+        """
+        now_s = time.time()
+        gone = 0
+        with self._transaction() as connection:
+            for table, age_s in (("sightings", keep_s), ("unknowns", remember_s), ("tallies", None)):
+                gone += connection.execute(f"DELETE FROM {table} WHERE expires_s <= ?", (now_s,)).rowcount  # noqa: S608
+                if age_s is not None:
+                    gone += connection.execute(
+                        f"DELETE FROM {table} WHERE recorded_s <= ?",  # noqa: S608
+                        (now_s - age_s,),
+                    ).rowcount
+        if gone:
+            self._vanish()
+        return gone
+
+    def _select(
+        self,
+        columns: str,
+        since: datetime | None,
+        until: datetime | None,
+        camera_id: str | None,
+        *,
+        unknown_id: str | None = None,
+        sighting_id: str | None = None,
+        embedder: Embedder | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        conditions = ["expires_s > ?"]
+        values: list[Any] = [time.time()]
+        for condition, value in (
+            ("ended_s >= ?", since.timestamp() if since else None),
+            ("started_s <= ?", until.timestamp() if until else None),
+            ("camera_id = ?", camera_id),
+            ("unknown_id = ?", unknown_id),
+            ("sighting_id = ?", sighting_id),
+            ("template IS NOT NULL AND model_id = ?", embedder.model_id if embedder else None),
+            ("preprocessing = ?", embedder.preprocessing_digest if embedder else None),
+        ):
+            if value is not None:
+                conditions.append(condition)
+                values.append(value)
+        # The columns and conditions are constants of this module; values are bound.
+        query = f"SELECT {columns} FROM sightings WHERE {' AND '.join(conditions)} ORDER BY started_s, sighting_id"  # noqa: S608
+        with _told(self.path):
+            yield from self._connection.execute(query, values)
+
+    def _vanish(self) -> None:
+        """Takes deleted content out of the write-ahead log as well, and gives its space back."""
+        with _told(self.path):
+            self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with _told(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("BEGIN IMMEDIATE")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    connection.execute("COMMIT")
+    if version > _FORMAT:
+        raise HistoryError(f"history {path} was written by a newer version of facestream; upgrade, or move it away")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        # The low byte is the kind of error, the others its details (SQLite's "Result and Error Codes").
+        kind = HistoryDiskError if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES else HistoryError
+        raise kind(f"history {path} cannot be used: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise HistoryError(f"history {path} is damaged ({error}); move it away, and a new one is begun") from None
+
+
+def _next_revision(connection: sqlite3.Connection) -> int:
+    connection.execute("UPDATE newest SET revision = revision + 1")
+    (revision,) = connection.execute("SELECT revision FROM newest").fetchone()
+    return int(revision)
+
+
+def _sighting_row(sighting: PastSighting) -> tuple[Any, ...]:
+    return (
+        sighting.sighting_id, sighting.camera_id, sighting.started_at.timestamp(), sighting.ended_at.timestamp(),
+        sighting.identity_id, sighting.identity_name, sighting.unknown_id, sighting.embedder.model_id,
+        sighting.embedder.preprocessing_digest, _blob(sighting.template), sighting.evidence, sighting.quality,
+        json.dumps(dict(sighting.event)), json.dumps(sighting.account.to_json()), sighting.corrections,
+    )  # fmt: skip
+
+
+def _sighting(row: tuple[Any, ...]) -> PastSighting:
+    (
+        sighting_id, camera_id, started_s, ended_s, identity_id, identity_name, unknown_id, model_id, digest, template,
+        evidence, quality, event, account, corrections, _recorded_s, _expires_s,
+    ) = row  # fmt: skip
+    return PastSighting(
+        sighting_id, camera_id, _time(started_s), _time(ended_s), identity_id, identity_name, unknown_id,
+        Embedder(model_id, digest), _vector(template), evidence, quality, json.loads(event),
+        Account.from_json(json.loads(account)), corrections,
+    )  # fmt: skip
+
+
+def _unknown_row(person: UnknownPerson) -> tuple[Any, ...]:
+    return (
+        person.unknown_id, person.embedder.model_id, person.embedder.preprocessing_digest, _blob(person.template),
+        person.evidence, person.first_seen.timestamp(), person.last_seen.timestamp(),
+    )  # fmt: skip
+
+
+def _unknown(row: tuple[Any, ...]) -> UnknownPerson:
+    unknown_id, model_id, digest, template, evidence, first_s, last_s, _revision, _recorded_s, _expires_s = row
+    return UnknownPerson(
+        unknown_id, Embedder(model_id, digest), _vector(template), evidence, _time(first_s), _time(last_s)
+    )
+
+
+def _blob(template: Vector | None) -> bytes | None:
+    return None if template is None else np.ascontiguousarray(template, "<f4").tobytes()
+
+
+def _vector(blob: bytes | None) -> Vector | None:
+    return None if blob is None else np.frombuffer(blob, "<f4")
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,148 @@
+"""What becomes of a sighting outside: its events, its place in the history, the id of an unknown person."""
+
+from collections.abc import Iterable
+
+from worker.config import RecognitionConfig
+from worker.events.codec import encode, event_id
+from worker.faces.quality import smallest_face_px
+from worker.history.recorder import Recorder
+from worker.history.store import Embedder, PastSighting
+from worker.metrics import Observer
+from worker.recognition.sighting import Sighting
+from worker.recognition.unknowns import Unknowns, unknown_id_of
+from worker.types import Event, EventType
+
+NOT_ENROLLED = frozenset({"below_threshold", "empty_gallery"})
+"""Verdicts that tell an unknown person from one who may well be enrolled."""
+
+
+class Announcer:
+    """Speaks for the sightings of one camera."""
+
+    def __init__(
+        self,
+        camera_id: str,
+        config: RecognitionConfig,
+        *,
+        embedder: Embedder,
+        threshold: float,
+        worker_id: str,
+        epoch: int,
+        observer: Observer,
+        unknowns: Unknowns | None,
+        recorder: Recorder,
+    ) -> None:
+        self._camera_id = camera_id
+        self._config = config
+        self._embedder = embedder
+        self._threshold = threshold
+        self._worker_id = worker_id
+        self._epoch = epoch
+        self._observer = observer
+        self._unknowns = unknowns
+        self._recorder = recorder
+
+    def adjust(self, config: RecognitionConfig, threshold: float) -> None:
+        """Goes by other rules from now on."""
+        self._config, self._threshold = config, threshold
+
+    def announce(self, sighting: Sighting, present: Iterable[Sighting]) -> list[Event]:
+        """The event that is due, if any; ``present`` are those in front of the camera."""
+        self._tell_apart(sighting, present)
+        if not sighting.announced:
+            kind: EventType = "started"
+        elif sighting.announced_identity != sighting.identity_id:
+            kind = "updated"
+        else:
+            return []
+        sighting.announced_identity = sighting.identity_id
+        return [self._event(sighting, kind)]
+
+    def end(self, sighting: Sighting) -> list[Event]:
+        """The person has left."""
+        self._observer.track_ended(self._camera_id, sighting.outcome)
+        event = self._event(sighting, "ended")
+        if event.similarity is not None:
+            self._observer.verdict(
+                self._camera_id, named=bool(event.identity_id), similarity=event.similarity, margin=event.margin
+            )
+        self._remember(sighting, event)
+        return [event]
+
+    def _tell_apart(self, sighting: Sighting, present: Iterable[Sighting]) -> None:
+        """Gives an unknown person an id as soon as there is enough to tell them by, and takes it back from one who
+        is known after all."""
+        if self._unknowns is None:
+            return
+        if sighting.identity_id:
+            if sighting.unknown_id == unknown_id_of(sighting.sighting_id):
+                self._unknowns.retract(sighting.unknown_id)
+            sighting.unknown_id = ""
+        elif (
+            not sighting.unknown_id
+            and sighting.outcome in NOT_ENROLLED
+            and sighting.template.count >= self._config.min_embeddings
+        ):
+            sighting.unknown_id = self._unknowns.identify(
+                sighting.sighting_id,
+                sighting.template.vector,
+                sighting.template.count,
+                sighting.seen_at,
+                threshold=self._threshold,
+                taken={other.unknown_id for other in present if other.unknown_id},
+            )
+
+    def _remember(self, sighting: Sighting, event: Event) -> None:
+        template = sighting.template.vector if sighting.template.count else None
+        if self._unknowns is not None and sighting.unknown_id and template is not None:
+            is_new = sighting.unknown_id == unknown_id_of(sighting.sighting_id)
+            self._unknowns.met(sighting.unknown_id, template, sighting.template.count, sighting.seen_at, is_new=is_new)
+        sighting.account.least_px = smallest_face_px(self._config.min_quality)
+        sighting.account.conclude(sighting.candidate, sighting.match, self._threshold, sighting.outcome)
+        self._recorder.sighting(
+            PastSighting(
+                sighting_id=sighting.sighting_id,
+                camera_id=self._camera_id,
+                started_at=sighting.started_at,
+                ended_at=sighting.seen_at,
+                identity_id=event.identity_id,
+                identity_name=event.identity_name,
+                unknown_id=event.unknown_id,
+                embedder=self._embedder,
+                template=template,
+                evidence=sighting.template.count,
+                quality=event.quality,
+                event=encode(event),
+                account=sighting.account,
+            )
+        )
+
+    def _event(self, sighting: Sighting, kind: EventType) -> Event:
+        match = sighting.match
+        known = match is not None and match.similarity > -1.0
+        event = Event(
+            event_id=event_id(sighting.sighting_id, kind, sighting.transitions),
+            type=kind,
+            camera_id=self._camera_id,
+            track_id=sighting.track_id,
+            sighting_id=sighting.sighting_id,
+            identity_id=sighting.identity_id,
+            identity_name=match.identity_name if match and match.identity_id else "",
+            similarity=match.similarity if match and known else None,
+            threshold=self._threshold,
+            margin=match.margin if match and known and match.runner_up > -1.0 else None,
+            quality=sighting.template.best_quality if sighting.template.count else None,
+            box=sighting.box,
+            frame_size=sighting.frame_size,
+            captured_at=sighting.seen_at,
+            started_at=sighting.started_at,
+            ended_at=sighting.seen_at if kind == "ended" else None,
+            pts_s=sighting.seen_pts_s,
+            model_id=self._embedder.model_id,
+            gallery_version=match.gallery_version if match else 0,
+            worker_id=self._worker_id,
+            epoch=self._epoch,
+            unknown_id=sighting.unknown_id,
+        )
+        sighting.transitions += 1
+        return event

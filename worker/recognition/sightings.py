@@ -1,0 +1,308 @@
+"""Who is in front of one camera: tracks become sightings, sightings become events.
+
+A sighting is one visit of one person. It outlives its track: a person who is lost and comes back within
+``linger_s`` continues the same sighting, so that one visit raises one alert.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.boxes import area
+from worker.config import RecognitionConfig
+from worker.events.codec import sighting_id
+from worker.history.evidence import Evidence
+from worker.history.recorder import Recorder
+from worker.history.store import Embedder
+from worker.logs import get_logger
+from worker.metrics import Observer
+from worker.recognition.announcement import Announcer
+from worker.recognition.interest import attention, has_leapt, wants_face
+from worker.recognition.matching import TrackTemplate
+from worker.recognition.resuming import from_state, to_state
+from worker.recognition.sighting import Sighting, one_face_per_person
+from worker.recognition.unknowns import Unknowns
+from worker.types import Event, Frame, Tracks
+from worker.video.schedule import Attention
+
+_log = get_logger(__name__)
+
+GAP_S = 0.5
+"""A face that comes back to its track after this long may be another person's, who stepped into the place."""
+
+
+class CameraSightings:
+    """The sightings of one camera, present and lately gone."""
+
+    def __init__(
+        self,
+        camera_id: str,
+        config: RecognitionConfig,
+        *,
+        model_id: str,
+        dimension: int,
+        threshold: float,
+        min_detections: int,
+        worker_id: str,
+        observer: Observer,
+        epoch: int = 0,
+        preprocessing_digest: str = "",
+        unknowns: Unknowns | None = None,
+        recorder: Recorder | None = None,
+        evidence: Evidence | None = None,
+    ) -> None:
+        self.camera_id = camera_id
+        self.threshold = threshold
+        self._config = config
+        self._embedder = Embedder(model_id, preprocessing_digest)
+        self._recorder = recorder or Recorder()
+        self._evidence = evidence or Evidence()
+        self._dimension = dimension
+        self._min_detections = min_detections
+        self._observer = observer
+        self._announcer = Announcer(
+            camera_id,
+            config,
+            embedder=self._embedder,
+            threshold=threshold,
+            worker_id=worker_id,
+            epoch=epoch,
+            observer=observer,
+            unknowns=unknowns,
+            recorder=self._recorder,
+        )
+        self._by_track: dict[int, Sighting] = {}
+        self._lingering: list[Sighting] = []
+        self._looked_pts_s = float("-inf")
+
+    def see(self, frame: Frame, tracks: Tracks) -> list[int]:
+        """Notes where everybody is; returns the indices of the faces that are worth embedding.
+
+        A face is worth it when its track is new, undecided or about to be re-checked, or when it is much
+        closer to the camera than before: not every face of every frame.
+        """
+        wanted = []
+        areas = area(tracks.detections.boxes)
+        for index, track_id in enumerate(tracks.track_ids.tolist()):
+            sighting = self._of_track(track_id, frame)
+            sighting.detections += 1
+            x1, y1, x2, y2 = box = tracks.detections.boxes[index].tolist()
+            sighting.leapt |= sighting.detections > 1 and has_leapt(sighting, box, frame.pts_s, self._looked_pts_s)
+            sighting.box = (x1, y1, x2, y2)
+            sighting.account.faces += 1
+            sighting.account.largest_px = max(sighting.account.largest_px, min(x2 - x1, y2 - y1))
+            sighting.frame_size = frame.size
+            sighting.seen_at = frame.captured_at
+            sighting.seen_pts_s = frame.pts_s
+            if wants_face(sighting, self._config, frame.pts_s, float(areas[index])):
+                wanted.append(index)
+        self._looked_pts_s = frame.pts_s
+        for track_id in tracks.ended_ids.tolist():
+            if lost := self._by_track.pop(track_id, None):
+                self._lose(lost)
+        return wanted
+
+    def adjust(self, config: RecognitionConfig, threshold: float) -> None:
+        """Goes by other rules from now on; every verdict is due again."""
+        self._config, self.threshold = config, threshold
+        self._announcer.adjust(config, threshold)
+        for sighting in (*self._by_track.values(), *self._lingering):
+            sighting.template_changed = True
+
+    def learn(self, track_id: int, vector: NDArray[np.float32], quality: float, pts_s: float, area_px: float) -> None:
+        """Adds the embedding of a face to what is known of its track.
+
+        If as many faces as a verdict needs do not resemble whom the track has shown so far, they begin a sighting of
+        their own: trackers do swap people.
+        """
+        sighting = self._by_track.get(track_id)
+        if sighting is None:
+            return
+        sighting.learn(vector, quality, self.threshold)
+        if sighting.doubtful.count >= self._config.min_embeddings:
+            sighting = self._part(sighting)
+        sighting.leapt = False
+        sighting.account.embedded += 1
+        sighting.embedded_pts_s = pts_s
+        sighting.embedded_area_px = max(sighting.embedded_area_px, area_px)
+
+    def sighting_id_of(self, track_id: int) -> str:
+        """The sighting that a track belongs to now; empty for a track that is gone."""
+        sighting = self._by_track.get(track_id)
+        return sighting.sighting_id if sighting else ""
+
+    def reject(self, track_id: int, reason: str) -> None:
+        """Notes why a face was not embedded."""
+        if sighting := self._by_track.get(track_id):
+            sighting.rejection = reason
+            sighting.account.rejected[reason] += 1
+
+    def to_match(self, gallery_changed: bool) -> list[Sighting]:
+        """The sightings whose verdict must be taken (anew)."""
+        present = [*self._by_track.values(), *(self._lingering if gallery_changed else ())]
+        return [s for s in present if s.template.count and (s.template_changed or gallery_changed)]
+
+    def label(self, track_id: int) -> str:
+        """What to write beside the face of a track."""
+        sighting = self._by_track.get(track_id)
+        return sighting.label if sighting else ""
+
+    def transitions(self, pts_s: float) -> list[Event]:
+        """The events that are due at ``pts_s`` of this camera, in order."""
+        one_face_per_person(self._by_track.values())
+        events: list[Event] = []
+        for track_id, sighting in list(self._by_track.items()):
+            if not sighting.announced and not self._is_due(sighting, pts_s):
+                continue
+            if not sighting.announced and (gone := self._same_person_gone(sighting)):
+                self._continue(gone, sighting, track_id)
+                sighting = gone
+            events += self._announce(sighting)
+        still_lingering = []
+        for sighting in self._lingering:
+            if self._is_over(sighting, pts_s):
+                events += [] if sighting.announced else self._announce(sighting)
+                events += self._announcer.end(sighting)
+            else:
+                if sighting.resumed_until_pts_s is None or self._is_due(sighting, pts_s):
+                    events += self._announce(sighting)
+                still_lingering.append(sighting)
+        self._lingering = still_lingering
+        return events
+
+    def attention(self) -> Attention:
+        """What a further look at this camera is worth."""
+        return attention(list(self._by_track.values()), self._config, self._min_detections)
+
+    def close(self) -> list[Event]:
+        """Ends every sighting: the source has ended or the worker stops."""
+        for sighting in self._by_track.values():
+            self._lose(sighting)
+        self._by_track.clear()
+        events = [event for s in self._lingering for event in (*self._announce(s), *self._announcer.end(s))]
+        self._lingering.clear()
+        return events
+
+    def state(self) -> dict[str, Any]:
+        """All that goes on, or may go on, as JSON values for :meth:`resume`."""
+        kept = [
+            sighting
+            for sighting in (*self._lingering, *self._by_track.values())
+            if sighting.announced or sighting.detections >= self._min_detections
+        ]
+        return to_state(self.camera_id, self._embedder, self._dimension, kept)
+
+    def resume(self, state: Mapping[str, Any], at: datetime, pts_s: float) -> None:
+        """Goes on where :meth:`state` was taken, with a first frame captured ``at``, which is at ``pts_s``.
+
+        Everybody counts as just gone, so that whoever is still there continues their sighting; the others end. A state
+        that cannot be read is passed over, and the log says so.
+        """
+        try:
+            self._lingering += from_state(
+                state, self.camera_id, self._embedder, self._dimension, self._config, at=at, pts_s=pts_s
+            )
+        except ValueError as error:
+            _log.warning(
+                "sightings begin anew: their state cannot be read", camera_id=self.camera_id, reason=str(error)
+            )
+
+    def _of_track(self, track_id: int, frame: Frame) -> Sighting:
+        """The sighting that a face of the track belongs to; after a gap a new one, until it is seen to be the same."""
+        sighting = self._by_track.get(track_id)
+        if sighting is None:
+            return self._begin(track_id, frame.captured_at, frame.pts_s)
+        if sighting.announced and frame.pts_s - sighting.seen_pts_s > GAP_S:
+            self._lose(sighting)
+            return self._begin(track_id, frame.captured_at, frame.pts_s)
+        return sighting
+
+    def _part(self, sighting: Sighting) -> Sighting:
+        """Somebody else has taken over the track of ``sighting``: the new sighting, which knows the latest faces."""
+        self._lose(sighting)
+        new = self._begin(sighting.track_id, sighting.seen_at, sighting.seen_pts_s)
+        new.template, sighting.doubtful = sighting.doubtful, TrackTemplate(self._dimension)
+        new.template_changed = True
+        new.detections = new.account.faces = new.template.count
+        new.box, new.frame_size, new.seen_pts_s = sighting.box, sighting.frame_size, sighting.seen_pts_s
+        return new
+
+    def _begin(self, track_id: int, at: datetime, pts_s: float) -> Sighting:
+        sighting = Sighting(
+            sighting_id=sighting_id(self.camera_id, at, track_id),
+            camera_id=self.camera_id,
+            track_id=track_id,
+            started_at=at,
+            started_pts_s=pts_s,
+            dimension=self._dimension,
+        )
+        self._by_track[track_id] = sighting
+        return sighting
+
+    def _is_due(self, sighting: Sighting, pts_s: float) -> bool:
+        """Named at once; unknown only when more faces would not help, or have not come in time."""
+        if sighting.detections < self._min_detections:
+            return False
+        if sighting.identity_id:
+            return True
+        return pts_s - sighting.started_pts_s >= self._config.verdict_timeout_s
+
+    def _is_over(self, sighting: Sighting, pts_s: float) -> bool:
+        if sighting.resumed_until_pts_s is not None:
+            return pts_s >= sighting.resumed_until_pts_s
+        return sighting.announced and pts_s - sighting.seen_pts_s >= self._config.linger_s
+
+    def _lose(self, sighting: Sighting) -> None:
+        sighting.lost = True
+        if sighting.detections < self._min_detections and not sighting.announced:
+            self._observer.track_ended(self.camera_id, "too_short")
+            self._recorder.rejected(
+                self.camera_id, sighting.seen_at, "too_short", tracks=1, faces=sighting.account.faces
+            )
+            return
+        if not sighting.announced and (gone := self._same_person_gone(sighting)):
+            self._join(gone, sighting)
+            gone.seen_at, gone.seen_pts_s, gone.box = sighting.seen_at, sighting.seen_pts_s, sighting.box
+            gone.template_changed = True
+            gone.resumed_until_pts_s = None
+            return
+        self._lingering.append(sighting)
+
+    def _same_person_gone(self, sighting: Sighting) -> Sighting | None:
+        """The latest sighting that ended its track before this one began and shows the same person."""
+        for gone in reversed(self._lingering):
+            if gone.seen_pts_s > sighting.started_pts_s or not (gone.announced or gone.resumed_until_pts_s is not None):
+                continue
+            if sighting.identity_id:
+                if gone.identity_id == sighting.identity_id:
+                    return gone
+            elif gone.seems_the_same(sighting, self.threshold):
+                return gone
+        return None
+
+    def _continue(self, gone: Sighting, sighting: Sighting, track_id: int) -> None:
+        """Lets the sighting ``gone`` go on with the track of ``sighting``."""
+        self._join(gone, sighting)
+        gone.template_changed = True
+        gone.match = sighting.match or gone.match
+        gone.candidate = sighting.candidate or gone.candidate
+        gone.lost = False
+        gone.resumed_until_pts_s = None
+        gone.box, gone.frame_size = sighting.box, sighting.frame_size
+        gone.seen_at, gone.seen_pts_s = sighting.seen_at, sighting.seen_pts_s
+        gone.embedded_pts_s, gone.embedded_area_px = sighting.embedded_pts_s, sighting.embedded_area_px
+        self._lingering.remove(gone)
+        self._by_track[track_id] = gone
+
+    def _join(self, gone: Sighting, sighting: Sighting) -> None:
+        """Adds what was learnt in ``sighting`` to ``gone``: they are one, seen on two tracks."""
+        gone.template.merge(sighting.template)
+        gone.account.merge(sighting.account, sighting.track_id)
+        self._evidence.joined(gone.sighting_id, sighting.sighting_id)
+        self._observer.track_ended(self.camera_id, "continued")
+
+    def _announce(self, sighting: Sighting) -> list[Event]:
+        return self._announcer.announce(sighting, self._by_track.values())

@@ -1,0 +1,160 @@
+"""Unknown people keep an id: across sightings, cameras and restarts, for a limited time."""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import numpy as np
+
+from worker.config import UnknownsConfig
+from worker.errors import HistoryError
+from worker.history.recorder import Recorder
+from worker.history.store import Embedder, History, UnknownPerson, Vector
+from worker.logs import get_logger
+
+_GROWTH: Final = 256
+_MOST_EVIDENCE: Final = 50.0
+"""A template is the mean of this many faces at most: later ones go on to move it."""
+
+_log = get_logger(__name__)
+
+
+def unknown_id_of(sighting_id: str) -> str:
+    """The id of the unknown person who was first met in this sighting; the same footage gives the same one."""
+    return f"u-{hashlib.sha256(sighting_id.encode()).hexdigest()[:12]}"
+
+
+class Unknowns:
+    """The unknown people of all cameras of a worker. Owned by the pipeline's thread.
+
+    A person is as near as their template, the mean over their sightings: nearest-sample linking would chain strangers
+    together one look-alike at a time. What ``history`` holds is taken up at the start; what other workers and commands
+    change there, before each search.
+    """
+
+    def __init__(
+        self,
+        config: UnknownsConfig,
+        embedder: Embedder,
+        dimension: int,
+        *,
+        recorder: Recorder | None = None,
+        history: History | None = None,
+    ) -> None:
+        self._config = config
+        self._embedder = embedder
+        self._remember = timedelta(days=config.remember_days)
+        self._recorder = recorder or Recorder()
+        self._history = history
+        self._revision = 0
+        self._people: list[UnknownPerson] = []
+        self._rows: dict[str, int] = {}
+        self._templates = np.zeros((_GROWTH, dimension), np.float32)
+        self._last_seen_s = np.zeros(_GROWTH, np.float64)
+        self._refresh()
+
+    def __len__(self) -> int:
+        return len(self._people)
+
+    def identify(
+        self,
+        sighting_id: str,
+        template: Vector,
+        evidence: int,
+        at: datetime,
+        *,
+        threshold: float,
+        taken: Collection[str] = (),
+    ) -> str:
+        """The id of the unknown person with this ``template`` (d,), known so far or new.
+
+        ``threshold`` is the camera's, which applies unless another one is configured; ``taken`` are people who are in
+        front of the camera at the same time, and so are somebody else.
+        """
+        self._refresh()
+        if self._config.threshold is not None:
+            threshold = self._config.threshold
+        count = len(self._people)
+        if count:
+            similarities = self._templates[:count] @ template
+            away = np.abs(self._last_seen_s[:count] - at.timestamp()) > self._remember.total_seconds()
+            similarities[away] = -1.0
+            similarities[[self._rows[unknown_id] for unknown_id in taken if unknown_id in self._rows]] = -1.0
+            nearest = int(similarities.argmax())
+            if similarities[nearest] >= threshold:
+                return self._people[nearest].unknown_id
+        person = UnknownPerson(unknown_id_of(sighting_id), self._embedder, template.copy(), evidence, at, at)
+        self._keep(person)
+        self._recorder.unknown(person)
+        return person.unknown_id
+
+    def met(self, unknown_id: str, template: Vector, evidence: int, at: datetime, *, is_new: bool) -> None:
+        """A sighting of this person ended ``at``, with all that was learnt from it. ``is_new``: it was the first."""
+        row = self._rows.get(unknown_id)
+        if row is None:
+            return
+        person = self._people[row]
+        if is_new:
+            mean = template
+            total = float(evidence)
+        else:
+            known = self._templates[row] * min(person.evidence, _MOST_EVIDENCE)
+            mean = known + template * np.float32(evidence)
+            mean = (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)
+            total = person.evidence + evidence
+        person = replace(person, template=mean.copy(), evidence=total, last_seen=max(person.last_seen, at))
+        self._keep(person)
+        self._recorder.unknown(person)
+
+    def retract(self, unknown_id: str) -> None:
+        """The sighting that this person was first met in turned out to be somebody known."""
+        if (row := self._rows.get(unknown_id)) is not None:
+            gone = replace(self._people[row], template=None)
+            self._drop(unknown_id)
+            self._recorder.unknown(gone)
+
+    def _refresh(self) -> None:
+        if self._history is None:
+            return
+        try:
+            changed, self._revision = self._history.unknowns(self._revision)
+        except HistoryError as error:
+            _log.warning("unknown people are remembered by this worker alone", reason=str(error))
+            return
+        for person in changed:
+            if person.template is None:
+                self._drop(person.unknown_id)
+            elif person.embedder == self._embedder:
+                self._keep(person)
+
+    def _keep(self, person: UnknownPerson) -> None:
+        row = self._rows.get(person.unknown_id)
+        if row is None:
+            if len(self._people) >= self._config.max_people:
+                oldest = int(self._last_seen_s[: len(self._people)].argmin())
+                self._recorder.unknown(replace(self._people[oldest], template=None))
+                self._drop(self._people[oldest].unknown_id)
+            row = self._rows[person.unknown_id] = len(self._people)
+            self._people.append(person)
+            if row == len(self._templates):
+                self._templates = np.concatenate([self._templates, np.zeros_like(self._templates)])
+                self._last_seen_s = np.concatenate([self._last_seen_s, np.zeros_like(self._last_seen_s)])
+        self._people[row] = person
+        self._templates[row] = person.template
+        self._last_seen_s[row] = person.last_seen.timestamp()
+
+    def _drop(self, unknown_id: str) -> None:
+        """Fills the gap with the last row."""
+        row = self._rows.pop(unknown_id, None)
+        if row is None:
+            return
+        last = len(self._people) - 1
+        if row != last:
+            self._people[row] = self._people[last]
+            self._rows[self._people[row].unknown_id] = row
+            self._templates[row] = self._templates[last]
+            self._last_seen_s[row] = self._last_seen_s[last]
+        self._people.pop()
+        self._templates[last] = 0.0

@@ -1,0 +1,1 @@
+"""Redis in all its forms: clients, keys, what its errors mean."""

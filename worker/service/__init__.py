@@ -1,0 +1,1 @@
+"""One worker as a process: built from its configuration, run, shown, stopped."""

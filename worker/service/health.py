@@ -1,0 +1,227 @@
+"""One port for probes, Prometheus and people: ``/healthz``, ``/readyz``, ``/metrics`` and ``/status``.
+
+``/healthz`` says whether the process should go on (its threads beat); ``/readyz`` whether it does its work.
+Both answer 200, or 503 with the reasons, as JSON. ``/status`` is what ``facestream status`` shows.
+"""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from prometheus_client import CollectorRegistry
+
+from worker.config import MetricsConfig
+from worker.errors import FacestreamError
+from worker.logs import get_logger
+from worker.redaction import redact
+from worker.service.exposition import CONTENT_TYPE, Exposition
+from worker.service.preview import BOUNDARY, Preview
+
+_log = get_logger(__name__)
+
+PATHS: Final = ("/healthz", "/readyz", "/metrics", "/status", "/preview/CAMERA")
+
+Condition = Callable[[], str]
+"""Why the worker is not ready, in a few words; empty when it is."""
+
+
+class Health:
+    """What keeps the worker alive and ready. Safe to use from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._beats: dict[str, tuple[float, float]] = {}
+        self._conditions: dict[str, str | Condition] = {}
+        self._describe: Callable[[], dict[str, Any]] | None = None
+
+    def watch(self, name: str, max_age_s: float) -> Callable[[], None]:
+        """Expect a beat of the thread ``name`` at least every ``max_age_s``; returns what the thread calls to beat."""
+
+        def beat() -> None:
+            with self._lock:
+                if name in self._beats:
+                    self._beats[name] = self._clock(), max_age_s
+
+        with self._lock:
+            self._beats[name] = self._clock(), max_age_s
+        return beat
+
+    def unwatch(self, name: str) -> None:
+        """The thread ``name`` has ended as it should."""
+        with self._lock:
+            self._beats.pop(name, None)
+
+    def condition(self, name: str, reason: str | Condition) -> None:
+        """Readiness needs ``name``: ``reason`` says why it is not met, or is a function that says so; empty if met."""
+        with self._lock:
+            self._conditions[name] = reason
+
+    def describe(self, describe: Callable[[], dict[str, Any]]) -> None:
+        """What ``/status`` answers: JSON values that say what the worker does."""
+        self._describe = describe
+
+    def has_camera(self, camera_id: str) -> bool:
+        """Whether the worker reads this camera now."""
+        return any(camera["camera_id"] == camera_id for camera in self.status().get("cameras", []))
+
+    def status(self) -> dict[str, Any]:
+        """What :meth:`describe` was given says; before that, what keeps the worker from being ready."""
+        return self._describe() if self._describe else {"ready": False, "reasons": self.obstacles()}
+
+    def failures(self) -> dict[str, str]:
+        """The threads that do not beat, each with the reason."""
+        now_s = self._clock()
+        with self._lock:
+            beats = dict(self._beats)
+        return {
+            name: f"no sign of life for {now_s - beaten_s:.1f} s (limit {max_age_s:g} s)"
+            for name, (beaten_s, max_age_s) in beats.items()
+            if now_s - beaten_s > max_age_s
+        }
+
+    def obstacles(self) -> dict[str, str]:
+        """What keeps the worker from being ready, failures included, each with the reason."""
+        with self._lock:
+            conditions = dict(self._conditions)
+        reasons = {name: _ask(condition) for name, condition in conditions.items()}
+        return self.failures() | {name: reason for name, reason in reasons.items() if reason}
+
+
+class HealthServer:
+    """Serves ``health`` and ``registry`` from its own threads as soon as it is made.
+
+    Raises:
+        FacestreamError: the address is taken or not of this machine.
+    """
+
+    def __init__(
+        self, config: MetricsConfig, health: Health, registry: CollectorRegistry, preview: Preview | None = None
+    ) -> None:
+        handler = type("Handler", (_Handler,), {"health": health, "metrics": Exposition(registry), "preview": preview})
+        server = _IPv6Server if ":" in config.host else _Server
+        try:
+            self._server = server((config.host, config.port), handler)
+        except OSError as error:
+            raise FacestreamError(
+                f"metrics.port {config.port} on {config.host} cannot be opened ({error.strerror or error}); "
+                "choose another metrics.port (0 takes a free one) or metrics.host"
+            ) from None
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
+        self._thread.start()
+        _log.info("metrics and health are served", host=config.host, port=self.port)
+
+    def close(self) -> None:
+        """Stop serving and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def server_bind(self) -> None:
+        # HTTPServer would look up the host's name, which may take seconds where DNS is slow.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        _log.debug("a probe's connection broke", exc_info=True)
+
+
+class _IPv6Server(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(BaseHTTPRequestHandler):
+    health: Health
+    metrics: Exposition
+    preview: Preview | None
+    timeout = 10
+    server_version = "facestream"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        if path == "/metrics":
+            self._send(HTTPStatus.OK, CONTENT_TYPE, self.metrics.encode())
+        elif path == "/healthz":
+            self._send_reasons("alive", self.health.failures())
+        elif path == "/readyz":
+            self._send_reasons("ready", self.health.obstacles())
+        elif path == "/status":
+            self._send_json(HTTPStatus.OK, self.health.status())
+        elif path.startswith("/preview/"):
+            self._send_preview(path.removeprefix("/preview/"))
+        else:
+            self._send_json(HTTPStatus.NOT_FOUND, {"paths": PATHS})
+
+    do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+        # The address of a preview may hold the token.
+        _log.debug(format, *(str(argument).partition("?")[0] for argument in args))
+
+    def _send_preview(self, camera_id: str) -> None:
+        if self.preview is None:
+            self._send_json(HTTPStatus.NOT_FOUND, {"error": "no preview: set preview.token or preview.token_file"})
+            return
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        given = given or next(iter(parse_qs(urlsplit(self.path).query).get("token", [])), "")
+        if not self.preview.allows(given):
+            self._send_json(HTTPStatus.UNAUTHORIZED, {"error": "give the token: 'Authorization: Bearer TOKEN'"})
+        elif not self.health.has_camera(camera_id):
+            self._send_json(HTTPStatus.NOT_FOUND, {"error": "this worker reads no such camera"})
+        elif self.preview.full:
+            self._send_json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "too many look already"})
+        else:
+            self._send_pictures(self.preview, camera_id)
+
+    def _send_pictures(self, preview: Preview, camera_id: str) -> None:
+        self.close_connection = True
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        with suppress(OSError):  # the viewer has gone
+            for picture in preview.pictures(camera_id, lambda: self.health.has_camera(camera_id)):
+                head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+                self.wfile.write(head.encode() + picture + b"\r\n")
+
+    def _send_reasons(self, name: str, reasons: dict[str, str]) -> None:
+        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+        self._send_json(status, {name: not reasons, "reasons": reasons})
+
+    def _send_json(self, status: HTTPStatus, document: dict[str, Any]) -> None:
+        self._send(status, "application/json", json.dumps(document).encode() + b"\n")
+
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _ask(condition: str | Condition) -> str:
+    if isinstance(condition, str):
+        return redact(condition)
+    try:
+        return redact(condition())
+    except Exception as error:  # noqa: BLE001 - a check that fails is a reason not to be ready, whatever it raises
+        return redact(f"the check failed: {type(error).__name__}: {error}")

@@ -1,0 +1,221 @@
+"""The thread that owns the pipeline: takes batches, hands on events, lets cameras come and go between batches."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from worker.config import CameraConfig, Config
+from worker.errors import FacestreamError, GalleryError, SinkError
+from worker.events.publisher import Publisher
+from worker.history.evidence import Evidence
+from worker.history.recorder import Recorder
+from worker.logs import get_logger, set_level
+from worker.metrics import Observer
+from worker.recognition.pipeline import Pipeline
+from worker.service.loading import load_gallery_and_embedder, unknown_people
+from worker.service.state_keeper import StateKeeper
+from worker.types import Event, Frame
+from worker.video.cameras import Cameras, reads_every_frame
+
+IDLE_TICK_S = 0.5
+"""How often time alone is looked at when no frame comes."""
+
+_log = get_logger(__name__)
+
+
+class Loop:
+    """Frames of all cameras through the pipeline, until told to stop.
+
+    All methods but :meth:`order` belong to the thread that calls :meth:`run`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        pipeline: Pipeline,
+        cameras: Cameras,
+        publisher: Publisher,
+        recorder: Recorder,
+        evidence: Evidence,
+        observer: Observer,
+        on_event: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
+        self._config = config
+        self._pipeline = pipeline
+        self._cameras = cameras
+        self._publisher = publisher
+        self._recorder = recorder
+        self._evidence = evidence
+        self._observer = observer
+        self._on_event = on_event
+        self._keeper = StateKeeper(pipeline, publisher)
+        self._has_ended = False
+        self._newest: dict[str, Frame] = {}
+        self._busy_s = 0.0
+        self._load_read = time.monotonic(), 0.0
+        self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def order(self, action: Callable[[], None]) -> None:
+        """Has ``action`` done by the pipeline's thread between two batches, in order; from any thread."""
+        self._orders.put(action)
+
+    def load(self) -> float:
+        """The share of time, 0..1, for which the pipeline was busy since the last call; from any one thread."""
+        now_s, busy_s = time.monotonic(), self._busy_s
+        since_s, busy_before_s = self._load_read
+        self._load_read = now_s, busy_s
+        return min(1.0, (busy_s - busy_before_s) / max(now_s - since_s, 1e-3))
+
+    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: Mapping[str, Any] | None = None) -> None:
+        """Reads ``camera``; its events carry ``epoch``, and its sightings go on from the state ``resume``; without a
+        fleet, from that in which an earlier run of this worker has left them."""
+        self._cameras.start(camera)
+        if camera.id in self._cameras.live:
+            self._keeper.begin(camera.id, epoch)
+            if resume is None and not epoch:
+                resume = self._publisher.load_state(camera.id)
+        self._pipeline.add(camera, epoch=epoch, followed=not reads_every_frame(camera), resume=resume)
+
+    def stop_camera(self, camera_id: str) -> None:
+        """Ends the camera's sightings and reads it no longer."""
+        self._cameras.stop(camera_id)
+        self._emit(self._pipeline.remove(camera_id), {})
+        self._keeper.end(camera_id)
+        self._newest.pop(camera_id, None)
+
+    def hand_over(self, camera_id: str) -> Mapping[str, Any]:
+        """Reads the camera no longer; returns the state with which somebody else goes on with its sightings."""
+        self._cameras.stop(camera_id)
+        state = self._pipeline.state(camera_id)
+        self._pipeline.remove(camera_id, end=False)
+        self._keeper.hand_over(camera_id)
+        self._newest.pop(camera_id, None)
+        return state
+
+    def reconfigure(self, config: Config) -> None:
+        """Goes over to ``config``: its cameras, its rules and thresholds of recognition, its log level."""
+        before = {camera.id: camera for camera in self._config.cameras}
+        after = {camera.id: camera for camera in config.cameras}
+        for camera_id, camera in before.items():
+            if not _reads_alike(camera, after.get(camera_id)):
+                self.stop_camera(camera_id)
+        self._pipeline.adjust(config.recognition, config.cameras)
+        for camera_id, camera in after.items():
+            if not _reads_alike(camera, before.get(camera_id)):
+                self.start_camera(camera)
+        self._config = config
+        set_level(config.log.level)
+
+    def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
+        """Until ``stop`` is set or all sources have ended; ``beat`` is called at least about once a second."""
+        while not stop.is_set():
+            beat()
+            self._follow_orders()
+            frames = self._cameras.next_batch(IDLE_TICK_S)
+            if frames is None:
+                self._has_ended = True
+                return
+            begun_s = time.monotonic()
+            if frames:
+                self._process(frames)
+            self._let_time_pass()
+            self._keeper.keep()
+            self._busy_s += time.monotonic() - begun_s
+
+    def shut_down(
+        self, leave: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None
+    ) -> tuple[tuple[FacestreamError, ...], int]:
+        """What failed, and how many events could not be delivered. The sources stop first, so that nothing new
+        arrives; then what is in flight becomes events; then those are delivered.
+
+        ``leave`` is told the state of each camera's sightings, which then do not end: somebody else goes on with them.
+        """
+        cameras = self._cameras.ids
+        errors = self._cameras.close()
+        if leave is None:
+            self._emit(self._pipeline.close(), {})
+            for camera_id in cameras:
+                self._keeper.end(camera_id)
+        else:
+            for camera_id in cameras:
+                self._keeper.hand_over(camera_id)
+            leave({camera_id: self._pipeline.state(camera_id) for camera_id in cameras})
+        self._pipeline.gallery.close()
+        undelivered = self._publisher.close(self._config.redis.flush_timeout_s)
+        if undelivered:
+            errors.append(
+                SinkError(f"{undelivered} events could not be delivered to Redis before the stop; they are lost")
+            )
+        if (waiting := self._publisher.kept) and self._has_ended:
+            errors.append(
+                SinkError(
+                    f"{waiting} events could not be delivered to Redis before the end; they wait on disk, and are "
+                    "delivered when this worker runs again"
+                )
+            )
+        return tuple(errors), undelivered + waiting
+
+    def _follow_orders(self) -> None:
+        while True:
+            try:
+                action = self._orders.get_nowait()
+            except Empty:
+                return
+            action()
+
+    def _process(self, frames: list[Frame]) -> None:
+        schedule, live = self._cameras.schedule, set(self._cameras.live)
+        self._newest.update({frame.camera_id: frame for frame in frames})
+        with self._observer.frames(frames):
+            events = self._at_switch(partial(self._pipeline.process, frames, schedule.patience))
+        self._emit(events, self._newest)
+        now = time.monotonic()
+        for frame in frames:
+            schedule.attend(frame.camera_id, self._pipeline.attention(frame.camera_id))
+        # Once a batch: a step for each of its frames would shed far more than the lag asks for.
+        if lags_s := [now - frame.received_monotonic_s for frame in frames if frame.camera_id in live]:
+            schedule.lagged(max(lags_s), max(1.0, self._cameras.waiting / len(frames)))
+
+    def _let_time_pass(self) -> None:
+        now = time.monotonic()
+        for camera_id in self._cameras.live:
+            last = self._newest.get(camera_id)
+            if last is None:
+                self._emit(self._pipeline.idle(camera_id, 0.0), {})
+            elif now - last.received_monotonic_s > IDLE_TICK_S:
+                silence_s = now - last.received_monotonic_s
+                idle = partial(self._pipeline.idle, camera_id, last.pts_s + silence_s)
+                # No frame causes what falls due by time alone: it has no latency.
+                self._emit(self._at_switch(idle), {})
+
+    def _at_switch(self, step: Callable[[], list[Event]]) -> list[Event]:
+        """The events of ``step``; where the gallery was switched to another model, those of going on with that one."""
+        try:
+            return step()
+        except GalleryError:
+            try:
+                gallery, embedder = load_gallery_and_embedder(self._config, self._observer)
+            except FacestreamError as problem:
+                _log.warning("gallery was switched, and cannot be used: going on as before", problem=str(problem))
+                return []
+            if embedder.preprocessing_digest == self._pipeline.preprocessing_digest:
+                raise
+            _log.warning("gallery was switched to another model", model=embedder.model_id, version=gallery.version)
+            self._observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
+            return self._pipeline.adopt(embedder, gallery, unknown_people(self._config, embedder, self._recorder))
+
+    def _emit(self, events: list[Event], newest: dict[str, Frame]) -> None:
+        for event in events:
+            frame = newest.get(event.camera_id)
+            self._publisher.publish(event, received_monotonic_s=frame.received_monotonic_s if frame else None)
+            self._evidence.told(event)
+            self._on_event(event)
+            self._keeper.changed(event.camera_id)
+
+
+def _reads_alike(camera: CameraConfig, other: CameraConfig | None) -> bool:
+    """Whether both read the same source in the same way, so that its sightings go on; thresholds may differ."""
+    return other is not None and camera.model_copy(update={"threshold": other.threshold}) == other

@@ -1,0 +1,254 @@
+"""What a worker tells of itself to people: one JSON document, made from the metrics it has anyway."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from dataclasses import fields as fields_of
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+from redis.exceptions import RedisError
+
+from worker import __version__
+from worker.logs import get_logger
+from worker.metrics import PrometheusObserver
+from worker.redis.client import Client
+from worker.redis.keys import fleet_key
+from worker.service.health import Health
+from worker.video.cameras import Cameras
+
+SILENT_AFTER_S: Final = 6.0
+"""A worker that has not reported for this long is shown as silent."""
+
+_REPORT_EVERY_S: Final = 2.0
+_WINDOW_S: Final = 10.0
+_FORGET_AFTER_S: Final = 24 * 3600.0
+
+_T = TypeVar("_T", "CameraStatus", "WorkerStatus")
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraStatus:
+    """One camera of one worker. Rates are of the last seconds; ages are None before the first of its kind."""
+
+    camera_id: str
+    state: str
+    reason: str
+    epoch: int = 0
+    fps: float = 0.0
+    dropped_per_s: float = 0.0
+    latency_p95_s: float | None = None
+    last_frame_age_s: float | None = None
+    last_event_age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker, at the time ``at`` (RFC 3339 UTC)."""
+
+    worker_id: str
+    at: str
+    version: str
+    uptime_s: float
+    ready: bool
+    reasons: Mapping[str, str]
+    outbox_events: int
+    gallery_people: int
+    gallery_version: int
+    load: float | None = None
+    cameras: list[CameraStatus] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def parse(document: Mapping[str, Any]) -> "WorkerStatus":
+        """From :meth:`document`; fields that a later version added are ignored.
+
+        Raises:
+            ValueError: a field is missing.
+        """
+        try:
+            cameras = [_only(CameraStatus, camera) for camera in document["cameras"]]
+            return _only(WorkerStatus, {**document, "cameras": cameras})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a worker's status: {error}") from None
+
+
+class StatusBoard:
+    """Makes the status of this worker. Safe to call from any thread."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        observer: PrometheusObserver,
+        health: Health,
+        cameras: Cameras,
+        epochs: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        self._worker_id = worker_id
+        self._observer = observer
+        self._health = health
+        self._cameras = cameras
+        self._epochs = epochs
+        self._begun_s = time.monotonic()
+        self._lock = threading.Lock()
+        self._readings: list[tuple[float, _Reading]] = []
+
+    def status(self) -> WorkerStatus:
+        reading, now_s = _Reading(self._observer), time.monotonic()
+        with self._lock:
+            self._readings.append((now_s, reading))
+            # The newest reading that is old enough stays, to count from.
+            while len(self._readings) > 2 and now_s - self._readings[1][0] >= _WINDOW_S:
+                self._readings.pop(0)
+            since_s, before = self._readings[0]
+        passed_s = max(now_s - since_s, 1e-3)
+        obstacles, epochs = self._health.obstacles(), self._epochs()
+        return WorkerStatus(
+            worker_id=self._worker_id,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            version=__version__,
+            uptime_s=round(now_s - self._begun_s, 1),
+            ready=not obstacles,
+            reasons=obstacles,
+            outbox_events=int(reading.value("facestream_queue_items", queue="outbox")),
+            gallery_people=int(reading.value("facestream_gallery_people")),
+            gallery_version=int(reading.value("facestream_gallery_version")),
+            load=reading.find("facestream_worker_load_ratio"),
+            cameras=[
+                _camera(camera_id, state, reason, epochs.get(camera_id, 0), before, reading, passed_s)
+                for camera_id, (state, reason) in sorted(self._cameras.states().items())
+            ],
+        )
+
+
+class StatusReporter:
+    """Puts the status into Redis every few seconds, for ``facestream status``, from a thread of its own."""
+
+    def __init__(self, client: Client, fleet: str, board: StatusBoard, heartbeat: Callable[[], None]) -> None:
+        self._client = client
+        self._key = fleet_key(fleet, "status")
+        self._board = board
+        self._heartbeat = heartbeat
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Takes the status back: this worker is no longer there."""
+        self._closing.set()
+        self._thread.join(_REPORT_EVERY_S)
+        with suppress(RedisError, OSError):
+            self._client.hdel(self._key, self._board.status().worker_id)
+
+    def _run(self) -> None:
+        told = False
+        while True:
+            self._heartbeat()
+            status = self._board.status()
+            try:
+                self._client.hset(self._key, status.worker_id, _dump(status.document()))
+                told = False
+            except (RedisError, OSError) as error:
+                if not told:
+                    _log.info("the status could not be reported", reason=type(error).__name__)
+                told = True
+            if self._closing.wait(_REPORT_EVERY_S):
+                return
+
+
+def reported(client: Client, fleet: str) -> Iterator[WorkerStatus]:
+    """What the workers of a fleet reported last, also of those that have fallen silent within a day.
+
+    Raises:
+        redis.RedisError: Redis cannot be asked.
+    """
+    key = fleet_key(fleet, "status")
+    entries: dict[Any, Any] = client.hgetall(key)
+    for name, text in sorted(entries.items()):
+        with suppress(ValueError):
+            status = WorkerStatus.parse(_load(text))
+            if age_s(status) < _FORGET_AFTER_S:
+                yield status
+            else:
+                client.hdel(key, name)
+
+
+def age_s(status: WorkerStatus) -> float:
+    """How long ago it was made, by the clock of this machine."""
+    return (datetime.now(UTC) - datetime.fromisoformat(status.at)).total_seconds()
+
+
+class _Reading:
+    """All samples of the metrics at one moment, by name and labels."""
+
+    def __init__(self, observer: PrometheusObserver) -> None:
+        self.samples: dict[str, list[tuple[dict[str, str], float]]] = {}
+        for family in observer.registry.collect():
+            for sample in family.samples:
+                self.samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+
+    def find(self, name: str, **labels: str) -> float | None:
+        """The sum of the samples that have these labels; None where there is none."""
+        found = [value for own, value in self.samples.get(name, []) if labels.items() <= own.items()]
+        return sum(found) if found else None
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.find(name, **labels) or 0.0
+
+    def buckets(self, name: str, **labels: str) -> dict[float, float]:
+        """Bound and count of each bucket of a histogram."""
+        found = [(own, value) for own, value in self.samples.get(f"{name}_bucket", []) if labels.items() <= own.items()]
+        return {float(own["le"]): value for own, value in found}
+
+
+def _camera(
+    camera_id: str, state: str, reason: str, epoch: int, before: _Reading, now: _Reading, passed_s: float
+) -> CameraStatus:
+    def rate(name: str) -> float:
+        return round(max(0.0, now.value(name, camera=camera_id) - before.value(name, camera=camera_id)) / passed_s, 2)
+
+    def age(name: str) -> float | None:
+        at_s = now.find(name, camera=camera_id)
+        return None if at_s is None else round(max(0.0, time.time() - at_s), 1)
+
+    latency = "facestream_event_latency_seconds"
+    return CameraStatus(
+        camera_id=camera_id,
+        state=state,
+        reason=reason,
+        epoch=epoch,
+        fps=rate("facestream_frames_read_total"),
+        dropped_per_s=rate("facestream_frames_dropped_total"),
+        latency_p95_s=_quantile_s(now.buckets(latency, camera=camera_id), 0.95),
+        last_frame_age_s=age("facestream_last_frame_timestamp_seconds"),
+        last_event_age_s=age("facestream_last_event_timestamp_seconds"),
+    )
+
+
+def _quantile_s(buckets: Mapping[float, float], share: float) -> float | None:
+    """The bound of the bucket in which the quantile lies; None without an event, or beyond the last bound."""
+    total = max(buckets.values(), default=0.0)
+    bound = next((bound for bound in sorted(buckets) if total and buckets[bound] >= share * total), None)
+    return None if bound is None or bound == float("inf") else bound
+
+
+def _only(kind: type[_T], fields: Mapping[str, Any]) -> _T:
+    known = {one.name for one in fields_of(kind)}
+    return kind(**{name: value for name, value in fields.items() if name in known})
+
+
+def _dump(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":"))
+
+
+def _load(text: Any) -> dict[str, Any]:
+    document = json.loads(text)
+    return document if isinstance(document, dict) else {}

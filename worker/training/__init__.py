@@ -1,0 +1,1 @@
+"""Classifiers and networks learnt from photos of one's own people."""

@@ -1,0 +1,118 @@
+"""The cameras that a worker reads at the moment: one decode thread and one buffer each, gathered into batches."""
+
+from pathlib import Path
+
+from worker.config import CameraConfig, Config
+from worker.errors import FacestreamError
+from worker.metrics import Observer
+from worker.types import Frame
+from worker.video.buffers import Batcher, FrameBuffer
+from worker.video.reader import CameraReader
+from worker.video.schedule import Schedule
+
+_JOIN_S = 2.0
+
+
+def reads_every_frame(camera: CameraConfig) -> bool:
+    """Whether each frame is to be searched: as configured, and of folders, whose images need not be alike."""
+    return camera.policy == "every" or Path(camera.source.get_secret_value()).is_dir()
+
+
+class Cameras:
+    """Cameras that come and go. :meth:`start`, :meth:`stop` and :meth:`next_batch` belong to one thread.
+
+    ``lasting``: further cameras may come, so that the end of all that there are is not the end.
+    """
+
+    def __init__(self, config: Config, observer: Observer, *, lasting: bool = False) -> None:
+        self._config = config
+        self._observer = observer
+        self._lasting = lasting
+        self._look_interval_s = min(config.detection.interval_s, config.detection.settled_interval_s)
+        self.schedule = Schedule(config.detection, observer, max_frames=config.batching.max_frames)
+        self._batcher = Batcher([], config.batching, observer, due=self.schedule.due)
+        self._readers: dict[str, CameraReader] = {}
+        self._leaving: list[CameraReader] = []
+
+    def start(self, camera: CameraConfig) -> None:
+        """Reads ``camera`` from now on.
+
+        Raises:
+            ConfigError: its source is not one that is read.
+            ValueError: a camera of this id is read already.
+        """
+        if camera.id in self._readers:
+            raise ValueError(f"camera {camera.id} is read already")
+        whole = reads_every_frame(camera)
+        buffer = FrameBuffer.for_camera(camera, self._config.batching, self._observer)
+        reader = CameraReader(
+            camera,
+            buffer,
+            self._observer,
+            wanted=self.schedule.wanted,
+            look_interval_s=0.0 if whole else self._look_interval_s,
+        )
+        if whole:
+            self.schedule.search_always(camera.id)
+        self._batcher.add(buffer)
+        self._readers[camera.id] = reader
+        reader.start()
+
+    def stop(self, camera_id: str) -> None:
+        """Reads this camera no longer; frames that nobody took are dropped as ``removed``. Returns at once."""
+        reader = self._readers.pop(camera_id)
+        reader.stop()
+        self._batcher.remove(camera_id)
+        self.schedule.forget(camera_id)
+        self._leaving = [other for other in self._leaving if not other.join(0)] + [reader]
+        self._observer.camera_removed(camera_id)
+
+    def next_batch(self, timeout_s: float) -> list[Frame] | None:
+        """At most one frame of each camera whose turn it is; empty after ``timeout_s``; None when all have ended."""
+        frames = self._batcher.next_batch(timeout_s, self.schedule.most_frames)
+        if frames is None and self._lasting:
+            # All buffers are closed and empty, and would say so at once, again and again.
+            for camera_id in self._readers:
+                self._batcher.remove(camera_id)
+            return []
+        return frames
+
+    def __contains__(self, camera_id: object) -> bool:
+        return camera_id in self._readers
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self._readers)
+
+    @property
+    def live(self) -> list[str]:
+        """The ids of those that are no recordings."""
+        return [camera_id for camera_id, reader in self._readers.items() if reader.live]
+
+    @property
+    def waiting(self) -> int:
+        """How many have a frame that nobody has taken yet."""
+        return self._batcher.waiting
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """Of each camera the state of its source and, without credentials, why."""
+        return {camera_id: (reader.state, reader.reason) for camera_id, reader in list(self._readers.items())}
+
+    def why_blind(self) -> str:
+        """Why no camera delivers frames; empty while at least one does, or there is none."""
+        states = self.states()
+        if any(state in {"streaming", "ended"} for state, _ in states.values()):
+            return ""
+        return "; ".join(f"{camera_id}: {state} {reason}".strip() for camera_id, (state, reason) in states.items())
+
+    def close(self) -> list[FacestreamError]:
+        """Stops all; frames in the buffers are given up. Returns what made sources fail for good."""
+        readers = [*self._readers.values(), *self._leaving]
+        for reader in readers:
+            reader.stop()
+        for reader in readers:
+            reader.join(_JOIN_S)
+        return [reader.error for reader in self._readers.values() if reader.error]

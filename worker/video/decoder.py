@@ -1,0 +1,330 @@
+"""Pictures out of video files, network streams, devices and folders of images; the only user of FFmpeg.
+
+PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import av.logging
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from worker.config import CameraConfig
+from worker.errors import SourceError
+from worker.metrics import Observer
+from worker.types import Image
+from worker.video.addresses import Address
+from worker.video.photos import list_photos, read_photo
+
+FOLDER_FPS: Final = 25.0
+"""A folder of images counts as this many a second."""
+
+_UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
+_MAX_FRUITLESS_READS: Final = 10
+_JITTER_S: Final = 0.002
+_GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
+"""Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
+_TIMEOUTS: Final = (av.error.ExitError, av.error.TimeoutError)
+_PROTOCOLS: Final = {
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsp,rtsps,rtp,srtp,udp,tcp,tls",
+    "http": "http,https,httpproxy,tcp,tls,crypto",
+    "https": "https,httpproxy,tcp,tls,crypto",
+}
+
+# FFmpeg's own messages quote URLs with their passwords.
+av.logging.set_level(None)
+
+
+class SourceSilentError(SourceError):
+    """The source sent nothing within its timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One decoded picture.
+
+    ``pts_s`` is seconds since the beginning of the source, None where the source does not say;
+    ``to_rgb`` gives uint8 (H, W, 3), ``to_grey`` uint8 (H, W), not turned upright; both raise SourceError where
+    the picture cannot be converted. Not ``decoded``: it was passed over, and has a time but nothing to convert.
+    """
+
+    pts_s: float | None
+    to_rgb: Callable[[], Image]
+    to_grey: Callable[[], NDArray[np.uint8]]
+    decoded: bool = True
+
+
+class Video:
+    """An open video. Use from one thread; :meth:`pictures` may be called once.
+
+    Attributes:
+        look_interval_s: where nobody looks more often than this, pictures in between that no other one depends on
+            are not decoded; 0 decodes every picture. Which ones depends on the video alone.
+    """
+
+    def __init__(self, container: InputContainer, address: Address, observer: Observer) -> None:
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream) or stream.codec_context is None:
+            container.close()
+            raise SourceError(f"{address.label} holds no video that can be decoded: give a video stream or file")
+        self._container = container
+        self._stream = stream
+        self._address = address
+        self._observer = observer
+        # A second thread costs an eighth more CPU time and delays live pictures; recordings may use spare cores.
+        stream.codec_context.thread_count = 1 if address.live else max(1, min(4, (os.cpu_count() or 1) // 2))
+        stream.codec_context.thread_type = "FRAME"
+        rate = stream.average_rate or stream.guessed_rate
+        self.frame_interval_s = float(1 / rate) if rate else 1 / 25
+        self.duration_s = container.duration / 1_000_000 if container.duration else None
+        self._timed = not (address.live and container.format.name in _UNTIMED_FORMATS)
+        self.look_interval_s = 0.0
+        self._may_pass_over: list[float] = []
+
+    @property
+    def recording(self) -> bool:
+        """It has an end: a file, or one that is served over HTTP."""
+        if self._address.kind == "network":
+            return self.duration_s is not None and self._address.target[:4].lower() == "http"
+        return self._address.kind == "file"
+
+    def pictures(self, keep_going: Callable[[], bool]) -> Iterator[Picture | None]:
+        """Each picture in the order of display; None in place of one that cannot be decoded.
+
+        ``keep_going`` is asked after each packet, so also while nothing can be decoded.
+
+        Raises:
+            SourceError: reading fails (a live source: no data within the read timeout).
+        """
+        for packet in self._packets():
+            if not keep_going():
+                return
+            if packet is None:
+                yield None
+            elif packet.stream.index == self._stream.index:
+                yield from self._decoded(packet)
+        yield from self._decoded(None)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _packets(self) -> Iterator[Any]:
+        """Each packet; None in place of damage in a recording, behind which it is read on."""
+        fruitless = 0
+        while fruitless < _MAX_FRUITLESS_READS:
+            fruitless += 1
+            try:
+                for packet in self._container.demux():
+                    if packet.size:
+                        fruitless = 0
+                        yield packet
+            except av.error.InvalidDataError as error:
+                if self._address.live:
+                    raise self._read_error(error) from None
+                if not fruitless:
+                    yield None
+            except (av.error.FFmpegError, OSError) as error:
+                raise self._read_error(error) from None
+            except IndexError:
+                # At the end, PyAV stumbles over streams that damage made appear on the way.
+                return
+            else:
+                return
+
+    def _decoded(self, packet: av.Packet | None) -> Iterator[Picture | None]:
+        """The pictures that ``packet`` completes; without a packet, those that the decoder still holds."""
+        if self.look_interval_s and packet is not None:
+            self._thin_out(packet)
+        try:
+            with self._observer.stage("decode"):
+                frames = self._stream.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            yield None
+            return
+        for frame in frames:
+            yield from self._passed_over_before(frame)
+            yield None if frame.is_corrupt else self._picture(frame)
+        if packet is None:
+            yield from map(_not_decoded, sorted(self._may_pass_over))
+            self._may_pass_over.clear()
+
+    def _thin_out(self, packet: av.Packet) -> None:
+        """Lets the decoder pass over ``packet``, if no other picture depends on it and no look falls due with it."""
+        pts_s = self._pts_s(packet)
+        due = pts_s is None or _step(pts_s, self.look_interval_s) != _step(
+            pts_s - self.frame_interval_s, self.look_interval_s
+        )
+        self._stream.codec_context.skip_frame = "DEFAULT" if due else "NONREF"
+        if pts_s is not None and not due:
+            self._may_pass_over.append(pts_s)
+
+    def _passed_over_before(self, frame: VideoFrame) -> Iterator[Picture]:
+        """What should have come before ``frame`` and did not: the decoder has passed over it."""
+        pts_s = self._pts_s(frame)
+        if pts_s is None or not self._may_pass_over:
+            return
+        yield from map(_not_decoded, sorted(other_s for other_s in self._may_pass_over if other_s < pts_s))
+        self._may_pass_over = [other_s for other_s in self._may_pass_over if other_s > pts_s]
+
+    def _read_error(self, error: Exception) -> SourceError:
+        kind = SourceSilentError if isinstance(error, _TIMEOUTS) else SourceError
+        return kind(f"{self._address.label}: reading stopped: {_problem(error)}")
+
+    def _picture(self, frame: VideoFrame) -> Picture:
+        return Picture(self._pts_s(frame), lambda: _to_rgb(frame), lambda: _to_grey(frame))
+
+    def _pts_s(self, item: VideoFrame | av.Packet) -> float | None:
+        # Frames that the decoder still held at the end come without their time base.
+        time_base = item.time_base or self._stream.time_base
+        if not self._timed or item.pts is None or time_base is None:
+            return None
+        return float((item.pts - (self._stream.start_time or 0)) * time_base)
+
+
+class ImageFolder:
+    """The images of a folder, in the order of their names, as a recording."""
+
+    recording = True
+    frame_interval_s = 1 / FOLDER_FPS
+
+    def __init__(self, address: Address) -> None:
+        self._paths = list_photos(Path(address.target))
+        if not self._paths:
+            raise SourceError(f"{address.label} holds no images: give a folder of images, a video file or a URL")
+        self.duration_s = len(self._paths) / FOLDER_FPS
+
+    def pictures(self, keep_going: Callable[[], bool]) -> Iterator[Picture | None]:
+        """Each image; None in place of one that cannot be read."""
+        for number, path in enumerate(self._paths):
+            if not keep_going():
+                return
+            try:
+                image = read_photo(path)
+            except SourceError:
+                yield None
+            else:
+                yield Picture(
+                    number / FOLDER_FPS,
+                    lambda image=image: image,  # type: ignore[misc]
+                    lambda image=image: np.ascontiguousarray(image[..., 1]),  # type: ignore[misc]
+                )
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Video | ImageFolder:
+    """Open a source.
+
+    Blocks for at most twice ``open_timeout_s`` (to connect, and to learn what the stream is), apart from the
+    look-up of a host's name, which FFmpeg cannot limit.
+
+    Raises:
+        SourceError: missing, unreadable, not a video, refused, silent; without credentials in its text.
+    """
+    if address.kind == "folder":
+        return ImageFolder(address)
+    if address.kind == "file" and not Path(address.target).is_file():
+        raise SourceError(f"{address.label}: no such file; check the path")
+    if address.kind == "file" and not Path(address.target).stat().st_size:
+        raise SourceError(f"{address.label}: the file is empty; was it copied completely?")
+    arguments: dict[str, Any] = {"options": _options(address, camera), "metadata_errors": "replace"}
+    if address.live:
+        arguments["timeout"] = (camera.open_timeout_s, camera.read_timeout_s)
+    if address.kind == "device":
+        arguments["format"] = "video4linux2,v4l2"
+    begun_s = time.monotonic()
+    try:
+        container = av.open(address.target, **arguments)
+    except (av.error.FFmpegError, OSError) as error:
+        problem = _problem(error)
+        # FFmpeg's RTSP client calls an interrupted handshake invalid data.
+        if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
+            problem = f"no answer within {camera.open_timeout_s:g} s"
+        raise SourceError(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
+    return Video(container, address, observer)
+
+
+def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
+    if address.kind == "device":
+        return {}
+    if address.kind == "file":
+        return {"protocol_whitelist": "file"}
+    scheme = address.target.split(":", 1)[0].lower()
+    # A second longer than the interrupts that PyAV sets, whose error says what it is.
+    socket_timeout_us = str(int((max(camera.open_timeout_s, camera.read_timeout_s) + 1) * 1_000_000))
+    # Only the frame rate takes long to find out, and nothing here depends on it.
+    options = {"protocol_whitelist": _PROTOCOLS[scheme], "fpsprobesize": "0", "analyzeduration": "1000000"}
+    if scheme in ("rtsp", "rtsps"):
+        return options | {
+            "rtsp_transport": camera.transport,
+            "allowed_media_types": "video",
+            "timeout": socket_timeout_us,
+        }
+    return options | {"rw_timeout": socket_timeout_us}
+
+
+def _problem(error: Exception) -> str:
+    """What went wrong, without the file name or URL that the exception's own text quotes."""
+    if isinstance(error, _TIMEOUTS):
+        return "no answer within the timeout"
+    if isinstance(error, av.error.InvalidDataError):
+        return "not a video that can be read, or a damaged one"
+    strerror = getattr(error, "strerror", None)
+    return str(strerror) if strerror else type(error).__name__
+
+
+def _advice(address: Address) -> str:
+    if address.kind == "network":
+        return "check address, credentials and network"
+    return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
+
+
+def _step(pts_s: float, interval_s: float) -> int:
+    return math.floor((pts_s + _JITTER_S) / interval_s)
+
+
+def _not_decoded(pts_s: float) -> Picture:
+    return Picture(pts_s, _nothing, _nothing, decoded=False)
+
+
+def _nothing() -> Any:
+    raise SourceError("this picture was passed over, not decoded")
+
+
+def _to_grey(frame: VideoFrame) -> NDArray[np.uint8]:
+    if frame.format.name in _GREY_FIRST:
+        plane = frame.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        return np.asarray(rows[: frame.height, : frame.width])
+    try:
+        return np.asarray(frame.to_ndarray(format="gray"), np.uint8)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise _unconvertible(frame, error) from None
+
+
+def _unconvertible(frame: VideoFrame, error: Exception) -> SourceError:
+    return SourceError(f"a picture of format {frame.format.name} cannot be converted: {type(error).__name__}")
+
+
+def _to_rgb(frame: VideoFrame) -> Image:
+    try:
+        image: Image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise _unconvertible(frame, error) from None
+    turns = round(frame.rotation / 90) % 4
+    # FFmpeg pads the rows of widths that do not suit it.
+    return np.ascontiguousarray(np.rot90(image, turns) if turns else image)

@@ -1,0 +1,147 @@
+"""Which frames are searched for faces: those that can tell something new, and under load those worth most.
+
+Detection is the dearest step, and most frames repeat what the last one told. A camera is searched more often
+while somebody in front of it is undecided, less often while everybody is settled or nobody is there, and not at
+all while its picture stands still. Where the worker falls behind, settled cameras give way first.
+
+Decisions on a recording depend on its frames alone, so that the same file gives the same events.
+"""
+
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.config import DetectionConfig
+from worker.metrics import Observer
+from worker.types import Frame
+from worker.video.buffers import RawFrame
+
+Attention = Literal["settled", "empty", "deciding"]
+"""What a camera is worth: everybody settled, nobody there, somebody undecided. Under load the first goes first."""
+
+_ORDER: Final[tuple[Attention, ...]] = ("settled", "empty", "deciding")
+JITTER_S: Final = 0.005
+_THUMBNAIL_PX: Final = (160, 90)
+_MOVED_LEVELS: Final = 6
+"""Grey levels by which a cell of the thumbnail differs where something has moved; averaging leaves noise below it."""
+_UNMOVED_FACE_S: Final = 0.4
+"""A face that stands still is still looked at this often, well before its track would be given up."""
+_LAG_TARGET_S: Final = 0.25
+_STRETCH_STEP: Final = 1.25
+_STRETCH_MAX: Final = 4.0
+"""Of the longest interval this is less than the time after which an unseen track is given up."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    attention: Attention = "empty"
+    searched_pts_s: float = float("-inf")
+    thumbnail: NDArray[np.uint8] | None = None
+
+
+class Schedule:
+    """When each camera's next frame is searched. Safe to call from decode threads and the pipeline's.
+
+    The cameras named in ``always`` have every frame searched. ``most_frames`` is how many frames a batch may hold at
+    the moment: small batches are decided sooner.
+    """
+
+    def __init__(
+        self,
+        config: DetectionConfig,
+        observer: Observer | None = None,
+        *,
+        always: Collection[str] = (),
+        max_frames: int = 8,
+    ) -> None:
+        self._config = config
+        self._max_frames = max_frames
+        self.most_frames = max_frames
+        self._always = set(always)
+        self._observer = observer or Observer()
+        self._watches: dict[str, _Watch] = {}
+        self._stretch: dict[Attention, float] = dict.fromkeys(_ORDER, 1.0)
+        self._lock = threading.Lock()
+
+    def search_always(self, camera_id: str) -> None:
+        """Every frame of this camera is searched from now on."""
+        self._always.add(camera_id)
+
+    def forget(self, camera_id: str) -> None:
+        """The camera is gone; one of the same id begins anew."""
+        with self._lock:
+            self._watches.pop(camera_id, None)
+            self._always.discard(camera_id)
+
+    def wanted(self, camera_id: str, pts_s: float) -> bool:
+        """Whether enough time has passed since the camera was searched; a frame that is not wanted is counted."""
+        if camera_id in self._always:
+            return True
+        watch = self._watch(camera_id)
+        base_s = self._config.interval_s if watch.attention == "deciding" else self._config.settled_interval_s
+        passed_s = pts_s - watch.searched_pts_s + JITTER_S
+        if passed_s >= base_s * self._stretch[watch.attention]:
+            return True
+        self._observer.frame_skipped(camera_id, "load" if passed_s >= base_s else "interval")
+        return False
+
+    def due(self, frame: Frame | RawFrame) -> bool:
+        """Whether to search ``frame`` now, which then counts as searched."""
+        if not self.wanted(frame.camera_id, frame.pts_s):
+            return False
+        watch = self._watch(frame.camera_id)
+        if self._config.motion_gate and frame.camera_id not in self._always:
+            thumbnail = _thumbnail(frame)
+            still_s = self._config.unmoved_interval_s if watch.attention == "empty" else _UNMOVED_FACE_S
+            rested = frame.pts_s - watch.searched_pts_s + JITTER_S >= still_s
+            if not rested and not _moved(watch.thumbnail, thumbnail):
+                self._observer.frame_skipped(frame.camera_id, "no_motion")
+                return False
+            watch.thumbnail = thumbnail
+        watch.searched_pts_s = frame.pts_s
+        return True
+
+    def attend(self, camera_id: str, attention: Attention) -> None:
+        """What the search of a camera has shown it to be worth."""
+        self._watch(camera_id).attention = attention
+
+    def lagged(self, lag_s: float, rounds: float = 1.0) -> None:
+        """How old the oldest live frame of a batch was when its events were decided, and how many such batches it
+        takes to serve every camera that waits. Fits the size of batches and the intervals to it, by a step."""
+        if lag_s > _LAG_TARGET_S:
+            self.most_frames = max(1, self.most_frames // 2)
+        elif lag_s < _LAG_TARGET_S / 2:
+            self.most_frames = min(self._max_frames, self.most_frames + 1)
+        if lag_s * rounds > _LAG_TARGET_S:
+            for attention in _ORDER:
+                if self._stretch[attention] < _STRETCH_MAX:
+                    self._stretch[attention] = min(_STRETCH_MAX, self._stretch[attention] * _STRETCH_STEP)
+                    return
+        elif lag_s * rounds < _LAG_TARGET_S / 2:
+            for attention in reversed(_ORDER):
+                if self._stretch[attention] > 1.0:
+                    self._stretch[attention] = max(1.0, self._stretch[attention] / _STRETCH_STEP)
+                    return
+
+    @property
+    def patience(self) -> float:
+        """How many times as long a search of a whole picture may wait while the worker falls behind."""
+        return max(self._stretch.values())
+
+    def _watch(self, camera_id: str) -> _Watch:
+        with self._lock:
+            return self._watches.setdefault(camera_id, _Watch())
+
+
+def _thumbnail(frame: Frame | RawFrame) -> NDArray[np.uint8]:
+    grey = frame.to_grey() if isinstance(frame, RawFrame) else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, _THUMBNAIL_PX, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _moved(before: NDArray[np.uint8] | None, now: NDArray[np.uint8]) -> bool:
+    return before is None or bool((cv2.absdiff(before, now) > _MOVED_LEVELS).any())
