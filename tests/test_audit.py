@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from worker.cli import run_command_line
 from worker.evaluation.audit import Finding, audit, compare, counts
-from worker.gallery.folder import Gallery, NewSample
+from worker.gallery.folder import FolderGallery, NewSample
 
 DIMENSION = 128
 THRESHOLD, MARGIN = 0.4, 0.03
@@ -38,8 +38,8 @@ class People:
         self.photo(name), self.photo(other)
         self._directions[name] = self._unit(self._directions[name] + share * self._directions[other])
 
-    def gallery(self) -> Gallery:
-        made = Gallery.in_memory("a-model", "d", DIMENSION)
+    def gallery(self) -> FolderGallery:
+        made = FolderGallery.in_memory("a-model", "d", DIMENSION)
         made.add(self.samples)
         return made
 
@@ -165,7 +165,7 @@ def test_the_command_prints_a_line_for_each_and_ends_with_0(
 ) -> None:
     people.enroll("person 5", 1, shows="person 9")
     people.enroll("Ann again", 2, shows="person 3")
-    Gallery.create(tmp_path / "g", "a-model", "d", DIMENSION).add(people.samples)
+    FolderGallery.create(tmp_path / "g", "a-model", "d", DIMENSION).add(people.samples)
     common = ["gallery", "audit", "--gallery", str(tmp_path / "g")]
     assert run_command_line(common) == 2
     assert "give --threshold" in capsys.readouterr().err

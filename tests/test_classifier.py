@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from worker.config import RecognitionConfig
 from worker.errors import GalleryError
-from worker.gallery.classifier import Classifier, identity_id_of
-from worker.gallery.classifier_store import Head, write_classifier
+from worker.gallery.classifier import Classifier, Head, identity_id_of, write_classifier
 from worker.recognition.matching import decide
 from worker.training import svm
 from worker.training.rejection import Answers, fit_limits, measure_strangers

@@ -9,7 +9,7 @@ import pytest
 
 from worker.errors import ConfigError, GalleryError
 from worker.gallery.crops import CONTEXT, LARGEST_PX, CropStore, cut_crop, export_faces, parse_key
-from worker.gallery.folder import Gallery, NewSample
+from worker.gallery.folder import FolderGallery, NewSample
 from worker.types import Detections, Image
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -135,7 +135,7 @@ def test_prune_leaves_only_the_crops_of_samples_that_are_left(tmp_path: Path) ->
 
 
 def test_crops_go_with_their_samples(tmp_path: Path) -> None:
-    gallery = Gallery.create(tmp_path / "g", "m", "d", 4)
+    gallery = FolderGallery.create(tmp_path / "g", "m", "d", 4)
     vectors = np.eye(4, dtype=np.float32)
     stored = gallery.add([NewSample("aaab"[n], vector, f"{n}.jpg", str(n)) for n, vector in enumerate(vectors)])
     store = CropStore(gallery.path)
@@ -186,7 +186,7 @@ def test_keys_are_base64_or_hex() -> None:
 
 
 def test_export_holds_the_faces_that_were_kept(tmp_path: Path) -> None:
-    gallery = Gallery.create(tmp_path / "g", "m", "d", 2)
+    gallery = FolderGallery.create(tmp_path / "g", "m", "d", 2)
     first, _ = gallery.add(
         [NewSample(name, np.eye(2, dtype=np.float32)[n], f"{name}.jpg", name) for n, name in enumerate(("Ann", "Bob"))]
     )

@@ -14,7 +14,7 @@ from worker.errors import GalleryError, SourceError
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.gallery.enrolment import PhotoResult, choose_face, enroll_photos, hash_distance, hash_photo, people_of
-from worker.gallery.folder import Gallery
+from worker.gallery.folder import FolderGallery
 from worker.types import Chips, Detections, Embeddings, Image
 
 DIMENSION = 16
@@ -65,7 +65,7 @@ def save(path: Path, seed: int, person: int, faces: int = 1, blur: float = 2.0) 
 def bench(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(
         photos=tmp_path / "photos",
-        gallery=Gallery.create(tmp_path / "gallery", "stand-in", "d", DIMENSION),
+        gallery=FolderGallery.create(tmp_path / "gallery", "stand-in", "d", DIMENSION),
         detector=StandInDetector(),
         embedder=StandInEmbedder(),
     )
@@ -99,7 +99,7 @@ def test_photos_become_people(bench: SimpleNamespace) -> None:
     save(bench.photos / "ann" / "2.png", 2, person=1)
     save(bench.photos / "bob.png", 3, person=2)
     results = enroll(bench)
-    people = {person.name: person for person in Gallery.open(bench.gallery.path).people()}
+    people = {person.name: person for person in FolderGallery.open(bench.gallery.path).people()}
     assert {name: len(person.samples) for name, person in people.items()} == {"ann": 2, "bob": 1}
     for result in results.values():
         assert (result.accepted, result.reason) == (True, "")
@@ -187,7 +187,7 @@ def test_an_interrupt_keeps_what_was_taken(bench: SimpleNamespace) -> None:
     bench.detector.detect = interrupted
     with pytest.raises(KeyboardInterrupt):
         enroll(bench)
-    assert len(Gallery.open(bench.gallery.path)) == 32
+    assert len(FolderGallery.open(bench.gallery.path)) == 32
     bench.detector.detect = detect
     assert Counter(result.reason for result in enroll(bench).values())["duplicate_photo"] == 32
     assert len(bench.gallery) == 40
@@ -259,7 +259,9 @@ def test_real_people_are_enrolled_and_recognised(test_data: Path, tmp_path: Path
     embedder = load_embedder(
         "face-reidentification-retail-0095", models_dir=test_data / "models", cache_dir=cache_dir()
     )
-    gallery = Gallery.create(tmp_path / "gallery", embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
+    gallery = FolderGallery.create(
+        tmp_path / "gallery", embedder.model_id, embedder.preprocessing_digest, embedder.dimension
+    )
     photos = test_data / "five_celebrities"
     results = list(enroll_photos(photos / "train", gallery, detector, embedder))
     assert sum(result.accepted for result in results) >= 0.8 * len(results)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.ground_truth import make_ground_truth_clip
 from worker.cli import run_command_line
-from worker.gallery.folder import Gallery
+from worker.gallery.folder import FolderGallery
 
 RETAIL = "face-reidentification-retail-0095"
 
@@ -155,14 +155,14 @@ def test_a_threshold_is_calibrated_and_written_where_asked(
     common = ["calibrate", "--gallery", path, "--people", str(people)]
 
     document = run_json(capsys, *common, "--target-fmr", "0.02", "--dry-run")
-    assert Gallery.open(path).threshold is None
+    assert FolderGallery.open(path).threshold is None
     assert not document["written"]
     assert document["fmr"] <= 0.02
     assert document["fmr_interval_95"][0] < document["fmr"] < document["fmr_interval_95"][1]
     assert "45 people not enrolled" in document["fpir_from"]
 
     run_json(capsys, *common, "--target-fmr", "0.02", "--plot", str(tmp_path / "plot.png"))
-    gallery = Gallery.open(path)
+    gallery = FolderGallery.open(path)
     assert gallery.threshold == document["threshold"]
     assert gallery.calibration["default"]["target_fmr"] == 0.02
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -175,7 +175,7 @@ def test_a_threshold_is_calibrated_and_written_where_asked(
         capsys, "calibrate", "--gallery", path, "--strangers", str(strangers), "--target-fpir", "0.2",
         "--camera", "door", "--visits-per-day", "200",
     )  # fmt: skip
-    gallery = Gallery.open(path)
+    gallery = FolderGallery.open(path)
     assert gallery.threshold == document["threshold"]
     assert gallery.camera_thresholds == {"door": door["threshold"]}
     assert 40 <= door["evidence"][0]["people"] <= 45
@@ -184,7 +184,7 @@ def test_a_threshold_is_calibrated_and_written_where_asked(
     capsys.readouterr()
     assert run_command_line([*common, "--target-fmr", "0.0001"]) == 1
     assert "48 people (1,128 pairs of people) are given, about" in capsys.readouterr().err
-    assert Gallery.open(path).version == gallery.version
+    assert FolderGallery.open(path).version == gallery.version
 
 
 @pytest.mark.data
@@ -206,7 +206,7 @@ def test_footage_of_strangers_calibrates_a_camera_and_an_enrolled_person_in_it_i
     assert f"looks like {known.name} (cosine " in line
     seconds = float(line.split("monday.recorded at ")[1].split(" s ")[0])
     assert seconds == pytest.approx(known.start_s, abs=0.2)
-    gallery = Gallery.open(path)
+    gallery = FolderGallery.open(path)
     assert list(gallery.camera_thresholds) == ["door"]
     assert gallery.threshold is None
     assert run_command_line(["calibrate", "--gallery", path, "--show"]) == 0

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from worker.errors import GalleryError
 from worker.gallery import index as search
 from worker.gallery import state as gallery_state
-from worker.gallery.folder import Gallery, NewSample
+from worker.gallery.folder import FolderGallery, NewSample
 from worker.types import Embeddings
 
 MODEL, DIGEST, DIMENSION = "tiny", "digest-1", 8
@@ -41,8 +41,8 @@ def probe(*seeds: int, model_id: str = MODEL) -> Embeddings:
 
 
 @pytest.fixture
-def gallery(tmp_path: Path) -> Gallery:
-    return Gallery.create(tmp_path / "gallery", MODEL, DIGEST, DIMENSION)
+def gallery(tmp_path: Path) -> FolderGallery:
+    return FolderGallery.create(tmp_path / "gallery", MODEL, DIGEST, DIMENSION)
 
 
 @contextmanager
@@ -70,13 +70,13 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
     return 3
 
 
-def snapshots(gallery: Gallery) -> list[Path]:
+def snapshots(gallery: FolderGallery) -> list[Path]:
     return sorted(path for path in (gallery.path / "snapshots").iterdir() if not path.name.startswith("."))
 
 
-def test_what_is_enrolled_is_found_again_after_reopening(gallery: Gallery) -> None:
+def test_what_is_enrolled_is_found_again_after_reopening(gallery: FolderGallery) -> None:
     gallery.add([sample("Zoë van Dijk", 1), sample("Zoë van Dijk", 2), sample("李 雷", 3)])
-    reopened = Gallery.open(gallery.path)
+    reopened = FolderGallery.open(gallery.path)
     assert [(person.name, len(person.samples)) for person in reopened.people()] == [("Zoë van Dijk", 2), ("李 雷", 1)]
     zoe, li = reopened.search(probe(2, 3))
     assert zoe.identity_name == "Zoë van Dijk"
@@ -89,18 +89,18 @@ def test_what_is_enrolled_is_found_again_after_reopening(gallery: Gallery) -> No
     assert stored.added_at.endswith("Z")
 
 
-def test_a_gallery_of_one_person_has_no_runner_up(gallery: Gallery) -> None:
+def test_a_gallery_of_one_person_has_no_runner_up(gallery: FolderGallery) -> None:
     gallery.add([sample("a", 1), sample("a", 2)])
     (found,) = gallery.search(probe(1))
     assert (found.runner_up, found.runner_up_id, found.runner_up_name) == (-1.0, "", "")
 
 
-def test_an_empty_gallery_gives_nobody(gallery: Gallery) -> None:
+def test_an_empty_gallery_gives_nobody(gallery: FolderGallery) -> None:
     (found,) = gallery.search(probe(1))
     assert (found.identity_id, found.identity_name, found.similarity, found.runner_up) == (None, "", -1.0, -1.0)
 
 
-def test_the_same_photo_is_not_taken_twice(gallery: Gallery) -> None:
+def test_the_same_photo_is_not_taken_twice(gallery: FolderGallery) -> None:
     first, again = gallery.add([sample("a", 1), sample("b", 1)])
     assert first is not None
     assert again is None
@@ -111,17 +111,17 @@ def test_the_same_photo_is_not_taken_twice(gallery: Gallery) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.zeros(DIMENSION), np.full(DIMENSION, np.nan), np.ones(DIMENSION)])
-def test_no_vector_that_is_not_of_unit_length_gets_in(gallery: Gallery, bad: np.ndarray) -> None:
+def test_no_vector_that_is_not_of_unit_length_gets_in(gallery: FolderGallery, bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match="unit length"):
         gallery.add([sample("a", 1), NewSample("b", bad.astype(np.float32), "x.jpg", "0")])
     assert len(gallery) == 0
 
 
-def test_the_id_survives_a_new_name(gallery: Gallery) -> None:
+def test_the_id_survives_a_new_name(gallery: FolderGallery) -> None:
     gallery.add([sample("a", 1), sample("b", 2)])
     before = gallery.person("a").identity_id
     assert gallery.rename("a", "A. Smith").identity_id == before
-    (found,) = Gallery.open(gallery.path).search(probe(1))
+    (found,) = FolderGallery.open(gallery.path).search(probe(1))
     assert (found.identity_id, found.identity_name) == (before, "A. Smith")
     with pytest.raises(GalleryError, match="already"):
         gallery.rename(before, "b")
@@ -129,7 +129,7 @@ def test_the_id_survives_a_new_name(gallery: Gallery) -> None:
         gallery.person("a")
 
 
-def test_a_person_goes_with_the_last_sample(gallery: Gallery) -> None:
+def test_a_person_goes_with_the_last_sample(gallery: FolderGallery) -> None:
     gallery.add([sample("a", 1), sample("a", 2), sample("b", 3)])
     first, second = gallery.person("a").samples
     gallery.remove_sample(first.sample_id)
@@ -140,50 +140,50 @@ def test_a_person_goes_with_the_last_sample(gallery: Gallery) -> None:
         gallery.remove_sample(second.sample_id)
 
 
-def test_another_model_is_refused_by_both_names(gallery: Gallery) -> None:
+def test_another_model_is_refused_by_both_names(gallery: FolderGallery) -> None:
     with pytest.raises(GalleryError, match=r"tiny.*other"):
-        Gallery.open(gallery.path, model_id="other")
+        FolderGallery.open(gallery.path, model_id="other")
     with pytest.raises(GalleryError, match=r"digest-1.*digest-2"):
-        Gallery.open(gallery.path, model_id=MODEL, preprocessing_digest="digest-2")
+        FolderGallery.open(gallery.path, model_id=MODEL, preprocessing_digest="digest-2")
     with pytest.raises(GalleryError, match=r"tiny.*other"):
         gallery.search(probe(1, model_id="other"))
 
 
-def test_missing_and_foreign_folders(tmp_path: Path, gallery: Gallery) -> None:
-    assert not Gallery.exists(tmp_path / "none")
+def test_missing_and_foreign_folders(tmp_path: Path, gallery: FolderGallery) -> None:
+    assert not FolderGallery.exists(tmp_path / "none")
     with pytest.raises(GalleryError, match=r"no gallery at .*enroll"):
-        Gallery.open(tmp_path / "none")
+        FolderGallery.open(tmp_path / "none")
     with pytest.raises(GalleryError, match="exists already"):
-        Gallery.create(gallery.path, MODEL, DIGEST, DIMENSION)
+        FolderGallery.create(gallery.path, MODEL, DIGEST, DIMENSION)
     foreign = tmp_path / "holiday"
     foreign.mkdir()
     (foreign / "beach.jpg").touch()
     with pytest.raises(GalleryError, match="not empty and not a gallery"):
-        Gallery.create(foreign, MODEL, DIGEST, DIMENSION)
+        FolderGallery.create(foreign, MODEL, DIGEST, DIMENSION)
     with pytest.raises(GalleryError, match="is a file"):
-        Gallery.create(foreign / "beach.jpg", MODEL, DIGEST, DIMENSION)
+        FolderGallery.create(foreign / "beach.jpg", MODEL, DIGEST, DIMENSION)
 
 
-def test_crops_and_what_a_switch_put_aside_are_no_foreign_files(tmp_path: Path, gallery: Gallery) -> None:
+def test_crops_and_what_a_switch_put_aside_are_no_foreign_files(tmp_path: Path, gallery: FolderGallery) -> None:
     for kept in ("crops", "previous"):
         (tmp_path / "left" / kept).mkdir(parents=True)
-    assert Gallery.create(tmp_path / "left", MODEL, DIGEST, DIMENSION).version == 1
+    assert FolderGallery.create(tmp_path / "left", MODEL, DIGEST, DIMENSION).version == 1
     (tmp_path / "left" / "beach.jpg").touch()
     with pytest.raises(GalleryError, match=r"exists already|not empty"):
-        Gallery.create(tmp_path / "left", MODEL, DIGEST, DIMENSION)
+        FolderGallery.create(tmp_path / "left", MODEL, DIGEST, DIMENSION)
 
 
-def test_thresholds_are_kept_for_each_camera(gallery: Gallery) -> None:
+def test_thresholds_are_kept_for_each_camera(gallery: FolderGallery) -> None:
     assert gallery.threshold_of("door") is None
     gallery.set_thresholds(0.4, {"door": 0.5}, {"far": 1e-4})
-    reopened = Gallery.open(gallery.path)
+    reopened = FolderGallery.open(gallery.path)
     assert (reopened.threshold, reopened.threshold_of("door"), reopened.threshold_of("yard")) == (0.4, 0.5, 0.4)
     assert reopened.calibration == {"far": 1e-4}
     with pytest.raises(ValueError, match="cosine"):
         gallery.set_thresholds(40.0, {}, {})
 
 
-def test_export_needs_no_pickle(gallery: Gallery, tmp_path: Path) -> None:
+def test_export_needs_no_pickle(gallery: FolderGallery, tmp_path: Path) -> None:
     gallery.add([sample("Zoë", 1), sample("b", 2)])
     assert gallery.export_npz(tmp_path / "out.npz") == 2
     with np.load(tmp_path / "out.npz", allow_pickle=False) as exported:
@@ -197,15 +197,15 @@ def test_export_needs_no_pickle(gallery: Gallery, tmp_path: Path) -> None:
 
 def test_a_gallery_in_memory_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    gallery = Gallery.in_memory(MODEL, DIGEST, DIMENSION)
+    gallery = FolderGallery.in_memory(MODEL, DIGEST, DIMENSION)
     gallery.add([sample("a", 1)])
     assert gallery.search(probe(1))[0].identity_name == "a"
     assert not gallery.reload_if_changed()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_open_gallery_takes_up_the_changes_of_others(gallery: Gallery) -> None:
-    watching = Gallery.open(gallery.path)
+def test_an_open_gallery_takes_up_the_changes_of_others(gallery: FolderGallery) -> None:
+    watching = FolderGallery.open(gallery.path)
     assert not watching.reload_if_changed()
     gallery.add([sample("a", 1)])
     assert watching.search(probe(1))[0].identity_id is None
@@ -215,9 +215,9 @@ def test_an_open_gallery_takes_up_the_changes_of_others(gallery: Gallery) -> Non
     assert not watching.reload_if_changed()
 
 
-def test_two_writers_lose_nothing(gallery: Gallery) -> None:
+def test_two_writers_lose_nothing(gallery: FolderGallery) -> None:
     def enrol(first_seed: int) -> None:
-        own = Gallery.open(gallery.path)
+        own = FolderGallery.open(gallery.path)
         for seed in range(first_seed, first_seed + 10):
             own.add([sample(f"person {seed}", seed)])
 
@@ -227,27 +227,27 @@ def test_two_writers_lose_nothing(gallery: Gallery) -> None:
     for thread in threads:
         thread.join()
     expected = {f"person {seed}" for seed in (*range(10), *range(100, 110))}
-    assert {person.name for person in Gallery.open(gallery.path).people()} == expected
+    assert {person.name for person in FolderGallery.open(gallery.path).people()} == expected
 
 
-def test_a_gallery_replaced_by_another_model_stops_the_worker(gallery: Gallery, tmp_path: Path) -> None:
-    watching = Gallery.open(gallery.path)
+def test_a_gallery_replaced_by_another_model_stops_the_worker(gallery: FolderGallery, tmp_path: Path) -> None:
+    watching = FolderGallery.open(gallery.path)
     shutil.rmtree(gallery.path)
-    Gallery.create(gallery.path, "other", DIGEST, DIMENSION)
+    FolderGallery.create(gallery.path, "other", DIGEST, DIMENSION)
     with pytest.raises(GalleryError, match=r"other.*tiny"):
         watching.reload_if_changed()
 
 
-def test_a_gallery_replaced_by_one_of_the_same_version_is_seen(gallery: Gallery) -> None:
+def test_a_gallery_replaced_by_one_of_the_same_version_is_seen(gallery: FolderGallery) -> None:
     gallery.add([sample("a", 1)])
-    watching = Gallery.open(gallery.path)
+    watching = FolderGallery.open(gallery.path)
     shutil.rmtree(gallery.path)
-    Gallery.create(gallery.path, MODEL, DIGEST, DIMENSION).add([sample("b", 1)])
+    FolderGallery.create(gallery.path, MODEL, DIGEST, DIMENSION).add([sample("b", 1)])
     assert watching.reload_if_changed()
     assert watching.search(probe(1))[0].identity_name == "b"
 
 
-def test_search_is_whole_while_the_gallery_changes(gallery: Gallery) -> None:
+def test_search_is_whole_while_the_gallery_changes(gallery: FolderGallery) -> None:
     """Two people swap names for ever; each answer must be of one version, never half of two."""
     gallery.add([sample("a", 1), sample("b", 2)])
     first, second = gallery.person("a").identity_id, gallery.person("b").identity_id
@@ -274,14 +274,14 @@ def test_search_is_whole_while_the_gallery_changes(gallery: Gallery) -> None:
     assert wrong == []
 
 
-def test_only_the_last_snapshots_are_kept(gallery: Gallery) -> None:
+def test_only_the_last_snapshots_are_kept(gallery: FolderGallery) -> None:
     for seed in range(6):
         gallery.add([sample("a", seed)])
     assert [int(path.name.split("-")[0]) for path in snapshots(gallery)] == [5, 6, 7]
 
 
 @pytest.mark.parametrize("name", ["people.json", "embeddings.npy", "manifest.json"])
-def test_any_flipped_bit_sends_the_gallery_back_to_the_version_before(gallery: Gallery, name: str) -> None:
+def test_any_flipped_bit_sends_the_gallery_back_to_the_version_before(gallery: FolderGallery, name: str) -> None:
     gallery.add([sample("a", 1)])
     gallery.add([sample("b", 2)])
     file = snapshots(gallery)[-1] / name
@@ -293,16 +293,16 @@ def test_any_flipped_bit_sends_the_gallery_back_to_the_version_before(gallery: G
         damaged[bit // 8] ^= 1 << bit % 8
         file.write_bytes(damaged)
         with capture_logs() as logs:
-            people = Gallery.open(gallery.path).people()
+            people = FolderGallery.open(gallery.path).people()
         assert [person.name for person in people] == ["a"]
         assert [entry["event"] for entry in logs] == ["gallery_snapshot_damaged"]
         assert logs[0]["instead"] == "version 2 is used instead"
         assert name in logs[0]["problem"] or name == "manifest.json"
     file.write_bytes(intact)
-    assert len(Gallery.open(gallery.path)) == 2
+    assert len(FolderGallery.open(gallery.path)) == 2
 
 
-def test_a_damaged_pointer_leads_to_the_newest_snapshot(gallery: Gallery) -> None:
+def test_a_damaged_pointer_leads_to_the_newest_snapshot(gallery: FolderGallery) -> None:
     gallery.add([sample("a", 1)])
     pointer = gallery.path / "CURRENT"
     damaged = bytearray(pointer.read_bytes())
@@ -310,31 +310,31 @@ def test_a_damaged_pointer_leads_to_the_newest_snapshot(gallery: Gallery) -> Non
     for content in (bytes(damaged), b"", b"\xff\xfe"):
         pointer.write_bytes(content)
         with capture_logs() as logs:
-            assert len(Gallery.open(gallery.path)) == 1
+            assert len(FolderGallery.open(gallery.path)) == 1
         assert [entry["event"] for entry in logs] == ["gallery_pointer_damaged"]
 
 
-def test_numbers_of_damaged_versions_are_not_used_again(gallery: Gallery) -> None:
+def test_numbers_of_damaged_versions_are_not_used_again(gallery: FolderGallery) -> None:
     gallery.add([sample("a", 1)])
     (snapshots(gallery)[-1] / "people.json").write_bytes(b"{}")
     with capture_logs():
-        reopened = Gallery.open(gallery.path)
+        reopened = FolderGallery.open(gallery.path)
         assert reopened.version == 1
         reopened.add([sample("b", 2)])
     assert reopened.version == 3
-    assert [person.name for person in Gallery.open(gallery.path).people()] == ["b"]
+    assert [person.name for person in FolderGallery.open(gallery.path).people()] == ["b"]
 
 
-def test_nothing_intact_says_what_to_do(gallery: Gallery) -> None:
+def test_nothing_intact_says_what_to_do(gallery: FolderGallery) -> None:
     for snapshot in snapshots(gallery):
         (snapshot / "embeddings.npy").unlink()
     with capture_logs(), pytest.raises(GalleryError, match=r"no intact snapshot: restore.*enroll"):
-        Gallery.open(gallery.path)
+        FolderGallery.open(gallery.path)
 
 
-def test_a_worker_keeps_its_version_when_the_folder_is_damaged(gallery: Gallery) -> None:
+def test_a_worker_keeps_its_version_when_the_folder_is_damaged(gallery: FolderGallery) -> None:
     gallery.add([sample("a", 1)])
-    watching = Gallery.open(gallery.path)
+    watching = FolderGallery.open(gallery.path)
     gallery.add([sample("b", 2)])
     for snapshot in snapshots(gallery):
         (snapshot / "people.json").write_bytes(b"")
@@ -345,7 +345,7 @@ def test_a_worker_keeps_its_version_when_the_folder_is_damaged(gallery: Gallery)
     assert watching.search(probe(1))[0].identity_name == "a"
 
 
-def test_a_format_of_the_future_is_named(gallery: Gallery) -> None:
+def test_a_format_of_the_future_is_named(gallery: FolderGallery) -> None:
     snapshot = snapshots(gallery)[-1]
     manifest = json.loads((snapshot / "manifest.json").read_bytes())
     raw = json.dumps({**manifest, "format": "facestream.gallery.v9"}).encode()
@@ -353,10 +353,10 @@ def test_a_format_of_the_future_is_named(gallery: Gallery) -> None:
     renamed = snapshot.rename(snapshot.with_name(f"00000001-{hashlib.sha256(raw).hexdigest()}"))
     (gallery.path / "CURRENT").write_text(renamed.name)
     with pytest.raises(GalleryError, match="v9"):
-        Gallery.open(gallery.path)
+        FolderGallery.open(gallery.path)
 
 
-def test_a_full_disk_leaves_the_gallery_as_it_was(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_gallery_as_it_was(gallery: FolderGallery, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery.add([sample("a", 1)])
 
     def no_space(_: int) -> None:
@@ -367,7 +367,7 @@ def test_a_full_disk_leaves_the_gallery_as_it_was(gallery: Gallery, monkeypatch:
         gallery.add([sample("b", 2)])
     monkeypatch.undo()
     assert [person.name for person in gallery.people()] == ["a"]
-    assert [person.name for person in Gallery.open(gallery.path).people()] == ["a"]
+    assert [person.name for person in FolderGallery.open(gallery.path).people()] == ["a"]
     assert not list((gallery.path / "snapshots").glob(".draft-*"))
 
 
@@ -375,7 +375,7 @@ def inodes(snapshot: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in snapshot.iterdir()}
 
 
-def test_a_version_shares_the_full_blocks_of_the_version_before(gallery: Gallery, small_blocks: int) -> None:
+def test_a_version_shares_the_full_blocks_of_the_version_before(gallery: FolderGallery, small_blocks: int) -> None:
     gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
     gallery.add([sample("one more", 7)])
     before, after = (inodes(path) for path in snapshots(gallery)[-2:])
@@ -386,13 +386,13 @@ def test_a_version_shares_the_full_blocks_of_the_version_before(gallery: Gallery
     gallery.remove("person 1")
     removed = inodes(snapshots(gallery)[-1])
     assert len(blocks & set(removed)) == 2
-    for view in (gallery, Gallery.open(gallery.path)):
+    for view in (gallery, FolderGallery.open(gallery.path)):
         assert [sample.photo for sample in view.vectors()[1]] == [f"{seed}.jpg" for seed in (0, 2, 3, 4, 5, 6, 7)]
         assert view.vectors()[0] == pytest.approx(np.stack([vector(seed) for seed in (0, 2, 3, 4, 5, 6, 7)]))
 
 
 def test_nothing_is_left_of_a_removed_vector_once_the_old_versions_are_gone(
-    gallery: Gallery, small_blocks: int
+    gallery: FolderGallery, small_blocks: int
 ) -> None:
     gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
     gallery.remove("person 1")
@@ -404,7 +404,7 @@ def test_nothing_is_left_of_a_removed_vector_once_the_old_versions_are_gone(
 
 
 def test_blocks_are_copied_where_there_are_no_hard_links(
-    gallery: Gallery, small_blocks: int, monkeypatch: pytest.MonkeyPatch
+    gallery: FolderGallery, small_blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_links(path: Path, target: Path) -> None:
         raise OSError(95, "Operation not supported")
@@ -412,10 +412,10 @@ def test_blocks_are_copied_where_there_are_no_hard_links(
     monkeypatch.setattr(Path, "hardlink_to", no_links)
     gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
     gallery.rename("person 1", "another name")
-    assert Gallery.open(gallery.path).search(probe(1))[0].identity_name == "another name"
+    assert FolderGallery.open(gallery.path).search(probe(1))[0].identity_name == "another name"
 
 
-def test_a_flipped_bit_in_a_shared_block_is_seen(gallery: Gallery, small_blocks: int) -> None:
+def test_a_flipped_bit_in_a_shared_block_is_seen(gallery: FolderGallery, small_blocks: int) -> None:
     gallery.add([sample("a", 1)])
     gallery.add([sample(f"person {seed}", seed) for seed in range(2, 8)])
     for block in snapshots(gallery)[-1].glob("????????????????*.*"):
@@ -423,15 +423,15 @@ def test_a_flipped_bit_in_a_shared_block_is_seen(gallery: Gallery, small_blocks:
         for at in (0, len(intact) // 2, len(intact) - 1):
             block.write_bytes(intact[:at] + bytes([intact[at] ^ 1]) + intact[at + 1 :])
             with capture_logs() as logs:
-                assert [person.name for person in Gallery.open(gallery.path).people()] == ["a"]
+                assert [person.name for person in FolderGallery.open(gallery.path).people()] == ["a"]
             assert [entry["event"] for entry in logs] == ["gallery_snapshot_damaged"]
         block.write_bytes(intact)
-    assert len(Gallery.open(gallery.path)) == 7
+    assert len(FolderGallery.open(gallery.path)) == 7
 
 
-def test_a_watching_gallery_keeps_the_blocks_that_stay(gallery: Gallery, small_blocks: int) -> None:
+def test_a_watching_gallery_keeps_the_blocks_that_stay(gallery: FolderGallery, small_blocks: int) -> None:
     gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
-    watching = Gallery.open(gallery.path)
+    watching = FolderGallery.open(gallery.path)
     gallery.remove("person 4")
     gallery.add([sample("new", 9)])
     with pytest.MonkeyPatch.context() as patched:
@@ -456,7 +456,7 @@ def test_a_search_finds_who_is_in_and_nobody_who_is_out(
     """A person enrolled before a search began and not removed until it ended is found, and the other way round."""
     if codes:
         request.getfixturevalue("small_blocks")
-    gallery = Gallery.in_memory(MODEL, DIGEST, DIMENSION)
+    gallery = FolderGallery.in_memory(MODEL, DIGEST, DIMENSION)
     people = range(12)
     inside: dict[int, bool | None] = dict.fromkeys(people, False)
     stop = threading.Event()
@@ -517,7 +517,7 @@ def test_any_sequence_of_changes_is_that_of_a_dictionary(
 
 
 def change_like_a_dictionary(folder: Path, operations: list[tuple[str, int, int, int]]) -> None:
-    gallery = Gallery.create(folder, MODEL, DIGEST, DIMENSION)
+    gallery = FolderGallery.create(folder, MODEL, DIGEST, DIMENSION)
     model: dict[str, set[int]] = {}
     for kind, who, other, seed in operations:
         name, new_name = f"person {who}", f"person {other}"
@@ -537,7 +537,7 @@ def change_like_a_dictionary(folder: Path, operations: list[tuple[str, int, int,
         else:
             model[new_name] = model.pop(name)
             gallery.rename(name, new_name)
-    for view in (gallery, Gallery.open(folder)):
+    for view in (gallery, FolderGallery.open(folder)):
         assert {p.name: {int(Path(s.photo).stem) for s in p.samples} for p in view.people()} == model
         for name, seeds in model.items():
             for found in view.search(probe(*sorted(seeds))):
@@ -565,7 +565,7 @@ while True:
 """
 
 
-def test_a_process_killed_at_any_moment_leaves_an_openable_gallery(gallery: Gallery) -> None:
+def test_a_process_killed_at_any_moment_leaves_an_openable_gallery(gallery: FolderGallery) -> None:
     gallery.add([sample("constant", 7)])
     rng = random.Random(1)
     root = Path(__file__).resolve().parent.parent
@@ -580,12 +580,12 @@ def test_a_process_killed_at_any_moment_leaves_an_openable_gallery(gallery: Gall
             time.sleep(rng.uniform(0.01, 0.12))  # the moment of the kill: random on purpose
             process.send_signal(signal.SIGKILL)
         with capture_logs() as logs:
-            survivor = Gallery.open(gallery.path)
+            survivor = FolderGallery.open(gallery.path)
         assert logs == []
         people = {person.name: len(person.samples) for person in survivor.people()}
         assert people in ({"constant": 1}, {"constant": 1, "new": 2}, {"constant": 1, "old": 2})
         for name in set(people) - {"constant"}:
             survivor.remove(name)
-    assert Gallery.open(gallery.path).search(probe(7))[0].identity_name == "constant"
+    assert FolderGallery.open(gallery.path).search(probe(7))[0].identity_name == "constant"
     survivor.add([sample("last", 8)])
     assert not list((gallery.path / "snapshots").glob(".draft-*"))

@@ -12,10 +12,12 @@ from worker.cli import run_command_line
 from worker.errors import GalleryError
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
+from worker.gallery import re_embedding
 from worker.gallery import switching as migration
 from worker.gallery.crops import CropStore
 from worker.gallery.enrolment import enroll_photos
-from worker.gallery.folder import Gallery
+from worker.gallery.folder import FolderGallery
+from worker.gallery.re_embedding import ReEmbedded
 from worker.types import Chips, Detections, Embeddings, Image
 
 KEY = bytes(range(32))
@@ -62,21 +64,21 @@ def write_photos(folder: Path) -> Path:
     return folder
 
 
-def enroll(folder: Path, path: Path, crops: CropStore | None) -> Gallery:
-    gallery = Gallery.create(path, OLD.model_id, OLD.preprocessing_digest, OLD.dimension)
+def enroll(folder: Path, path: Path, crops: CropStore | None) -> FolderGallery:
+    gallery = FolderGallery.create(path, OLD.model_id, OLD.preprocessing_digest, OLD.dimension)
     results = list(enroll_photos(folder, gallery, DETECTOR, cast(FaceEmbedder, OLD), crops=crops))
     assert all(result.accepted for result in results)
     return gallery
 
 
-def re_embed(old: Gallery, path: Path, **options: Any) -> tuple[Gallery, migration.ReEmbedded]:
+def re_embed(old: FolderGallery, path: Path, **options: Any) -> tuple[FolderGallery, ReEmbedded]:
     new = (
-        Gallery.open(path)
-        if Gallery.exists(path)
-        else Gallery.create(path, NEW.model_id, NEW.preprocessing_digest, NEW.dimension)
+        FolderGallery.open(path)
+        if FolderGallery.exists(path)
+        else FolderGallery.create(path, NEW.model_id, NEW.preprocessing_digest, NEW.dimension)
     )
     options = {"crops": CropStore(old.path)} | options
-    return new, migration.re_embed(old, new, cast(FaceEmbedder, NEW), **options)
+    return new, re_embedding.re_embed(old, new, cast(FaceEmbedder, NEW), **options)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_everybody_is_embedded_anew_from_crops_alone(tmp_path: Path, photos: Path, key: bytes | None) -> None:
     old = enroll(photos, tmp_path / "old", CropStore(tmp_path / "old", key))
-    direct = Gallery.create(tmp_path / "direct", NEW.model_id, NEW.preprocessing_digest, NEW.dimension)
+    direct = FolderGallery.create(tmp_path / "direct", NEW.model_id, NEW.preprocessing_digest, NEW.dimension)
     list(enroll_photos(photos, direct, DETECTOR, cast(FaceEmbedder, NEW)))
     shutil.rmtree(photos)
     new, result = re_embed(
@@ -121,23 +123,23 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, photos: Path) -> None:
 
 
 @pytest.fixture
-def pair(tmp_path: Path, photos: Path) -> tuple[Gallery, Gallery]:
+def pair(tmp_path: Path, photos: Path) -> tuple[FolderGallery, FolderGallery]:
     old = enroll(photos, tmp_path / "old", CropStore(tmp_path / "old"))
     return old, re_embed(old, tmp_path / "new", new_crops=CropStore(tmp_path / "new"))[0]
 
 
 def model_of(path: Path) -> str:
-    return Gallery.open(path).model_id
+    return FolderGallery.open(path).model_id
 
 
-def test_a_switch_can_be_rolled_back_and_done_again(pair: tuple[Gallery, Gallery]) -> None:
+def test_a_switch_can_be_rolled_back_and_done_again(pair: tuple[FolderGallery, FolderGallery]) -> None:
     old, new = pair
     samples = {s.sample_id for p in old.people() for s in p.samples}
     assert migration.switch(old.path, new.path) > old.version
-    switched = Gallery.open(old.path)
+    switched = FolderGallery.open(old.path)
     assert (switched.model_id, switched.dimension, len(switched)) == (NEW.model_id, NEW.dimension, 3)
     versions = [switched.version, migration.roll_back(old.path)]
-    back = Gallery.open(old.path)
+    back = FolderGallery.open(old.path)
     assert back.model_id == OLD.model_id
     assert {s.sample_id for p in back.people() for s in p.samples} == samples
     versions.append(migration.roll_back(old.path))
@@ -146,7 +148,7 @@ def test_a_switch_can_be_rolled_back_and_done_again(pair: tuple[Gallery, Gallery
     assert samples <= CropStore(old.path).sample_ids()
 
 
-def test_an_open_gallery_notices_that_the_model_changed(pair: tuple[Gallery, Gallery]) -> None:
+def test_an_open_gallery_notices_that_the_model_changed(pair: tuple[FolderGallery, FolderGallery]) -> None:
     old, new = pair
     migration.switch(old.path, new.path)
     with pytest.raises(GalleryError, match="new-model"):
@@ -154,7 +156,7 @@ def test_an_open_gallery_notices_that_the_model_changed(pair: tuple[Gallery, Gal
     assert old.model_id == OLD.model_id
 
 
-def test_other_people_are_not_lost_or_brought_back_unasked(pair: tuple[Gallery, Gallery]) -> None:
+def test_other_people_are_not_lost_or_brought_back_unasked(pair: tuple[FolderGallery, FolderGallery]) -> None:
     old, new = pair
     old.remove("Ann")
     new.remove("Bob")
@@ -162,10 +164,12 @@ def test_other_people_are_not_lost_or_brought_back_unasked(pair: tuple[Gallery, 
         migration.switch(old.path, new.path)
     assert model_of(old.path) == OLD.model_id
     migration.switch(old.path, new.path, accept=migration.difference(old.path, new.path))
-    assert [person.name for person in Gallery.open(old.path).people()] == ["Ann", "Cem"]
+    assert [person.name for person in FolderGallery.open(old.path).people()] == ["Ann", "Cem"]
 
 
-def test_there_must_be_something_to_switch_to_and_back(pair: tuple[Gallery, Gallery], tmp_path: Path) -> None:
+def test_there_must_be_something_to_switch_to_and_back(
+    pair: tuple[FolderGallery, FolderGallery], tmp_path: Path
+) -> None:
     old, _ = pair
     with pytest.raises(GalleryError, match="never switched"):
         migration.roll_back(old.path)
@@ -175,19 +179,23 @@ def test_there_must_be_something_to_switch_to_and_back(pair: tuple[Gallery, Gall
         migration.switch(old.path, old.path)
 
 
-def test_a_sample_is_removed_with_its_crop(pair: tuple[Gallery, Gallery], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sample_is_removed_with_its_crop(
+    pair: tuple[FolderGallery, FolderGallery], capsys: pytest.CaptureFixture[str]
+) -> None:
     old, _ = pair
     first, *others = (s.sample_id for p in old.people() for s in p.samples)
     assert run_command_line(["gallery", "remove-sample", first, "--gallery", str(old.path)]) == 0
     assert "removed sample" in capsys.readouterr().out
-    assert {s.sample_id for p in Gallery.open(old.path).people() for s in p.samples} == set(others)
+    assert {s.sample_id for p in FolderGallery.open(old.path).people() for s in p.samples} == set(others)
     assert CropStore(old.path).sample_ids() == set(others)
 
 
-def test_who_is_removed_is_gone_from_the_gallery_put_aside_and_from_the_crops(pair: tuple[Gallery, Gallery]) -> None:
+def test_who_is_removed_is_gone_from_the_gallery_put_aside_and_from_the_crops(
+    pair: tuple[FolderGallery, FolderGallery],
+) -> None:
     old, new = pair
     migration.switch(old.path, new.path)
-    gallery = Gallery.open(old.path)
+    gallery = FolderGallery.open(old.path)
     assert migration.remove_person(gallery, "Ann").name == "Ann"
     left = {s.sample_id for p in gallery.people() for s in p.samples}
     previous = migration.previous_of(old.path)

@@ -16,7 +16,7 @@ from tests.ground_truth import GroundTruth, make_ground_truth_clip
 from worker.cli import run_command_line
 from worker.config import load_config
 from worker.events.codec import json_schema
-from worker.gallery.folder import Gallery
+from worker.gallery.folder import FolderGallery
 from worker.service.service import Service
 
 pytestmark = [pytest.mark.data, pytest.mark.redis]
@@ -157,12 +157,12 @@ def test_a_photo_finds_the_past_of_somebody_known_and_of_a_stranger(
 
 
 def test_without_redis_nobody_is_enrolled(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    version = Gallery.open(site.gallery).version
+    version = FolderGallery.open(site.gallery).version
     unknown_id = next(iter(site.unknown_sightings("door")))
     arguments = ["unknown", "enroll", unknown_id, "--name", "Cleo", "--gallery", str(site.gallery)]
     assert run_command_line([*arguments, "--redis", "redis://127.0.0.1:1/0"]) == 1
     assert "cannot be reached" in capsys.readouterr().err
-    assert Gallery.open(site.gallery).version == version
+    assert FolderGallery.open(site.gallery).version == version
 
 
 def test_enrolling_a_stranger_corrects_the_past_and_names_the_future(site: Site, ask: Callable[..., Any]) -> None:
@@ -170,7 +170,7 @@ def test_enrolling_a_stranger_corrects_the_past_and_names_the_future(site: Site,
     past = {site.unknown_sightings(camera_id)[unknown_id] for camera_id in VISITS}
     (result,) = ask("unknown", "enroll", unknown_id, "--name", "Cleo", "--redis", site.redis_url)
     assert (result["identity_name"], result["corrected"]) == ("Cleo", 2)
-    assert Gallery.open(site.gallery).person("Cleo").identity_id == result["identity_id"]
+    assert FolderGallery.open(site.gallery).person("Cleo").identity_id == result["identity_id"]
     corrected = [event for event in site.stream() if event["type"] == "corrected"]
     assert {event["sighting_id"] for event in corrected} == past
     for event in corrected:

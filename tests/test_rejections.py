@@ -8,7 +8,7 @@ import pytest
 
 from tests.test_unknowns import Notes
 from worker.config import CameraConfig, Config
-from worker.gallery.folder import Gallery
+from worker.gallery.folder import FolderGallery
 from worker.metrics import PrometheusObserver
 from worker.recognition.pipeline import Pipeline
 from worker.types import Detections, Frame
@@ -45,7 +45,7 @@ def observer() -> PrometheusObserver:
 
 def run(observer: PrometheusObserver, recorder: Notes, *faces: tuple[float, float]) -> None:
     config = Config(cameras=(CameraConfig(id="door", source="x.mp4"),))
-    gallery = Gallery.in_memory("m", "digest", 8)
+    gallery = FolderGallery.in_memory("m", "digest", 8)
     pipeline = Pipeline(
         config, Faces(*faces), NoEmbedder(), gallery, observer=observer, recorder=recorder,  # type: ignore[arg-type]
     )  # fmt: skip

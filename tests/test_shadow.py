@@ -14,7 +14,8 @@ from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.gallery import switching as migration
 from worker.gallery.crops import CropStore
 from worker.gallery.enrolment import enroll_photos
-from worker.gallery.folder import Gallery, NewSample
+from worker.gallery.folder import FolderGallery, NewSample
+from worker.gallery.re_embedding import re_embed
 from worker.metrics import PrometheusObserver
 from worker.recognition.pipeline import Probe
 from worker.recognition.shadow import FORGET_AFTER_S, OUTCOMES, Shadow, outcome_of
@@ -57,8 +58,8 @@ def sighting(track_id: int, pts_s: float, primary: Match | None) -> Sighting:
 
 
 @pytest.fixture
-def gallery() -> Gallery:
-    made = Gallery.in_memory("second", "d2", 4)
+def gallery() -> FolderGallery:
+    made = FolderGallery.in_memory("second", "d2", 4)
     made.add([NewSample(name, v, name, name, identity_id=f"id-{name}") for name, v in (("Ann", ANN), ("Bob", BOB))])
     return made
 
@@ -69,7 +70,7 @@ def observer() -> PrometheusObserver:
 
 
 @pytest.fixture
-def shadow(gallery: Gallery, observer: PrometheusObserver) -> Shadow:
+def shadow(gallery: FolderGallery, observer: PrometheusObserver) -> Shadow:
     return Shadow(load_config(None, {}), cast(FaceEmbedder, StandInEmbedder()), gallery, observer)
 
 
@@ -137,14 +138,14 @@ def test_a_running_worker_scores_in_the_shadow_and_follows_the_switch(
     )
     clip = test_data / "video" / "speaker_katie_hill.mp4"
     photo = _first_frame(clip, tmp_path / "photos" / "Katie Hill.png")
-    old = Gallery.create(tmp_path / "g", first.model_id, first.preprocessing_digest, first.dimension)
+    old = FolderGallery.create(tmp_path / "g", first.model_id, first.preprocessing_digest, first.dimension)
     crops = CropStore(old.path)
     assert all(
         r.accepted
         for r in enroll_photos(photo, old, load_detector(DetectionConfig(), cache_dir=cache_dir()), first, crops=crops)
     )
-    new = Gallery.create(tmp_path / "new", second.model_id, second.preprocessing_digest, second.dimension)
-    migration.re_embed(old, new, second, crops=crops)
+    new = FolderGallery.create(tmp_path / "new", second.model_id, second.preprocessing_digest, second.dimension)
+    re_embed(old, new, second, crops=crops)
     shutil.copytree(new.path, tmp_path / "shadow")
     config = load_config(
         None,

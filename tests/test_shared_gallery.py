@@ -19,7 +19,7 @@ from tests.conftest import RedisServer
 from tests.test_gallery import DIGEST, DIMENSION, MODEL, probe, sample, vector
 from worker.config import load_config
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
-from worker.gallery.folder import Gallery, NewSample
+from worker.gallery.folder import FolderGallery, NewSample
 from worker.gallery.opening import create_gallery, gallery_exists, label_of, open_gallery
 from worker.gallery.shared import scripts as gallery_scripts
 from worker.gallery.shared import store as shared_store
@@ -125,7 +125,7 @@ def test_what_one_process_changes_another_has(
 
 
 def test_searches_answer_as_those_of_a_folder(gallery: SharedGallery, tmp_path: Path) -> None:
-    folder = Gallery.create(tmp_path / "gallery", MODEL, DIGEST, DIMENSION)
+    folder = FolderGallery.create(tmp_path / "gallery", MODEL, DIGEST, DIMENSION)
     samples = [sample(f"person {seed % 7}", seed) for seed in range(40)]
     for each in (folder, gallery):
         for first in range(0, 40, 9):
@@ -475,7 +475,7 @@ def test_a_switch_of_models_reaches_who_searches(
     gallery: SharedGallery, opened: Callable[[], SharedGallery], client: Any, url: str, tmp_path: Path
 ) -> None:
     gallery.add([sample("Ann", 1), sample("b", 2)])
-    new = Gallery.create(tmp_path / "new", "second", "digest-2", 4)
+    new = FolderGallery.create(tmp_path / "new", "second", "digest-2", 4)
     ids = {person.name: person.identity_id for person in gallery.people()}
     new.add([NewSample(name, np.eye(4, dtype=np.float32)[row], f"{row}", str(row), identity_id=ids[name])
              for row, name in enumerate(("Ann", "b"))])  # fmt: skip
@@ -504,7 +504,7 @@ def test_a_redis_emptied_before_a_switch_was_seen_keeps_the_new_model(
 ) -> None:
     gallery.add([sample("a", 1)])
     cut_off = opened()
-    Gallery.create(tmp_path / "new", "second", "digest-2", 4)
+    FolderGallery.create(tmp_path / "new", "second", "digest-2", 4)
     switch(url, str(tmp_path / "new"), accept=difference(url, tmp_path / "new"))
     switched = opened()
     flush(client)

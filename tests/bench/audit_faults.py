@@ -19,7 +19,7 @@ import numpy as np
 from worker.cli.networks import Networks
 from worker.evaluation.audit import Finding, audit, counts
 from worker.evaluation.photo_faces import PeopleFaces
-from worker.gallery.folder import Gallery, NewSample
+from worker.gallery.folder import FolderGallery, NewSample
 
 _MARGIN = 0.03
 _OF_SAMPLES = ("wrong_sample", "odd_sample")
@@ -62,7 +62,7 @@ def plant(faces: PeopleFaces, seed: int) -> Planted:
 
 def audited(faces: PeopleFaces, planted: Planted, model_id: str, threshold: float) -> tuple[list[Finding], int]:
     """What the audit finds, and how many pairs of people with samples at the threshold no finding is about."""
-    gallery = Gallery.in_memory(model_id, "bench", faces.vectors.shape[1])
+    gallery = FolderGallery.in_memory(model_id, "bench", faces.vectors.shape[1])
     samples = [
         NewSample(name, faces.vectors[row], str(row), str(row)) for row, name in enumerate(planted.names) if name
     ]

@@ -11,7 +11,7 @@ from worker.config import load_config
 from worker.faces.detection import load_detector
 from worker.faces.embedding import load_embedder
 from worker.gallery.enrolment import enroll_photos
-from worker.gallery.folder import Gallery
+from worker.gallery.folder import FolderGallery
 
 pytestmark = pytest.mark.data
 MODEL = "face-reidentification-retail-0095"
@@ -30,7 +30,7 @@ class Chain:
         models = self.data / "models"
         embedder = load_embedder(MODEL, models_dir=models, cache_dir=self.cache)
         self.gallery = self.folder / "gallery"
-        gallery = Gallery.create(self.gallery, MODEL, embedder.preprocessing_digest, embedder.dimension)
+        gallery = FolderGallery.create(self.gallery, MODEL, embedder.preprocessing_digest, embedder.dimension)
         detector = load_detector(load_config().detection, cache_dir=self.cache)
         for _ in enroll_photos(photos, gallery, detector, embedder):
             pass

@@ -19,7 +19,7 @@ from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.faces.networks.random_weights import write_random_weights
 from worker.faces.quality import REJECT_BELOW, assess
-from worker.gallery.folder import Gallery, NewSample
+from worker.gallery.folder import FolderGallery, NewSample
 from worker.types import Chips, Detections, Image
 from worker.video.clips import ClipReader, ClipWriter, open_clip
 
@@ -189,7 +189,7 @@ def _different_people(faces: list[tuple[Image, Detections]], embedder: FaceEmbed
 
 
 def _enrol(path: Path, people: list[tuple[Image, Detections]], embedder: FaceEmbedder) -> None:
-    gallery = Gallery.create(path, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
+    gallery = FolderGallery.create(path, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
     samples = []
     for number, (picture, face) in enumerate(people, start=1):
         (vector,) = embedder.embed(embedder.align(picture, face)).vectors

@@ -51,7 +51,7 @@ def re_embed(
     from worker.config import load_config
     from worker.errors import GalleryError
     from worker.gallery import opening as galleries
-    from worker.gallery import switching as migration
+    from worker.gallery import re_embedding
     from worker.gallery.crops import CropStore
 
     redis = load_config(None, {}).redis
@@ -71,7 +71,7 @@ def re_embed(
         )
     )
     with progress_bar("embedding samples", old.sample_count) as bar:
-        result = migration.re_embed(
+        result = re_embedding.re_embed(
             old, new, embedder,
             crops=crops,
             new_crops=CropStore(output, gallery_key()) if keeps and new.folder else None,
@@ -100,32 +100,32 @@ def switch(
 ) -> None:
     """Let a gallery hold what another one holds, at once; running workers take up the new model by themselves."""
     quiet_logs()
-    from worker.gallery import switching as migration
+    from worker.gallery import opening, switching
 
-    before = migration.is_calibrated(gallery)
-    accept = migration.difference(gallery, to) if accept_differences else None
-    version = migration.switch(gallery, to, accept=accept)
+    before = opening.is_calibrated(gallery)
+    accept = switching.difference(gallery, to) if accept_differences else None
+    version = switching.switch(gallery, to, accept=accept)
     _tell(gallery, version, "switched", before)
 
 
 def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = False) -> None:
     """Undo the last switch."""
     quiet_logs()
-    from worker.gallery import switching as migration
+    from worker.gallery import opening, switching
 
-    before = migration.is_calibrated(gallery)
-    previous = migration.previous_of(gallery)
-    accept = migration.difference(gallery, previous) if accept_differences else None
-    version = migration.roll_back(gallery, accept=accept)
+    before = opening.is_calibrated(gallery)
+    previous = switching.previous_of(gallery)
+    accept = switching.difference(gallery, previous) if accept_differences else None
+    version = switching.roll_back(gallery, accept=accept)
     _tell(gallery, version, "rolled back", before)
 
 
 def _tell(gallery: str, version: int, what: str, calibrated_before: bool) -> None:
-    from worker.gallery import switching as migration
+    from worker.gallery import opening
 
     opened = open_gallery(gallery)
     typer.echo(f"{what}: {opened.label} is now version {version}, model {opened.model_id}, {len(opened)} people")
-    if calibrated_before and not migration.is_calibrated(gallery):
+    if calibrated_before and not opening.is_calibrated(gallery):
         typer.echo("it has no calibrated threshold, and the one before had: run 'facestream calibrate'", err=True)
 
 

@@ -19,7 +19,7 @@ from worker.events.consumer.tail import read_events
 from worker.faces.detection import load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.gallery.enrolment import enroll_photos
-from worker.gallery.folder import Gallery
+from worker.gallery.folder import FolderGallery
 from worker.redis.client import connect
 from worker.redis.embedded import embedded_redis
 from worker.service.service import Service, Stopped
@@ -107,12 +107,12 @@ def _load_any_embedder(say: Callable[[str], None]) -> FaceEmbedder:
 
 
 def _enroll(config: Config, photos: Path, path: Path, embedder: FaceEmbedder, say: Callable[[str], None]) -> None:
-    if Gallery.exists(path):
-        for person in (gallery := Gallery.open(path)).people():
+    if FolderGallery.exists(path):
+        for person in (gallery := FolderGallery.open(path)).people():
             gallery.remove(person.identity_id)
         gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
     else:
-        gallery = Gallery.create(path, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
+        gallery = FolderGallery.create(path, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
     detector = load_detector(config.detection, cache_dir=cache_dir())
     for result in enroll_photos([photos], gallery, detector, embedder):
         say(f"Enrolled from {result.path.name}: {'taken' if result.accepted else 'not taken: ' + result.reason}")

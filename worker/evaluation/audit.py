@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.gallery.folder import Person, Sample
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.gallery import Gallery
 
 Kind = Literal["same_person", "look_alikes", "wrong_sample", "odd_sample", "poor_coverage"]
 KINDS: Final[tuple[Kind, ...]] = ("same_person", "wrong_sample", "odd_sample", "look_alikes", "poor_coverage")
@@ -64,7 +64,7 @@ class _Numbers:
     pair_mean: Vectors
 
 
-def audit(gallery: OpenGallery, *, threshold: float, margin: float) -> list[Finding]:
+def audit(gallery: Gallery, *, threshold: float, margin: float) -> list[Finding]:
     """Everything that is worth looking at in ``gallery``, the gravest kinds and cases first.
 
     Args:

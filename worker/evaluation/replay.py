@@ -7,7 +7,7 @@ from worker.config import Config
 from worker.errors import SourceError
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.gallery import Gallery
 from worker.recognition.pipeline import Pipeline, VerdictWatcher
 from worker.types import Event
 from worker.video.buffers import Batcher, FrameBuffer
@@ -20,7 +20,7 @@ def replay(
     config: Config,
     detector: FaceDetector,
     embedder: FaceEmbedder,
-    gallery: OpenGallery,
+    gallery: Gallery,
     *,
     on_event: Callable[[Event], None] = lambda _event: None,
     on_verdict: VerdictWatcher | None = None,

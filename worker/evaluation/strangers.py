@@ -17,7 +17,7 @@ from worker.evaluation.photo_faces import embed_photos
 from worker.evaluation.replay import replay
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.gallery import Gallery
 from worker.recognition.sighting import Sighting
 from worker.types import Embeddings
 from worker.video.photos import SUFFIXES
@@ -49,7 +49,7 @@ class _Visit:
 
 def visits_of_strangers(
     paths: Sequence[Path],
-    gallery: OpenGallery,
+    gallery: Gallery,
     photo_detector: FaceDetector,
     stream_detector: FaceDetector,
     embedder: FaceEmbedder,
@@ -102,7 +102,7 @@ def _stack(visits: Sequence[_Visit], dimension: int) -> NDArray[np.float32]:
 
 
 def _visits_in_video(
-    video: Path, gallery: OpenGallery, detector: FaceDetector, embedder: FaceEmbedder, threshold: float
+    video: Path, gallery: Gallery, detector: FaceDetector, embedder: FaceEmbedder, threshold: float
 ) -> list[_Visit]:
     config: Config = load_config(
         None,

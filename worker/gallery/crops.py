@@ -13,8 +13,9 @@ import binascii
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,9 +26,42 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.errors import ConfigError, GalleryError
-from worker.gallery.crop_files import CROPS, crop_files, remove_crops, unwritable
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.gallery import Gallery
 from worker.types import Detections, Image
+
+CROPS: Final = "crops"
+_NAME: Final = re.compile(r"^([0-9a-f]{32})-([0-9a-f]{64})\.crop$")
+
+
+def crop_files(folder: Path) -> dict[str, Path]:
+    """The files in the folder of crops ``folder``, by the sample that each belongs to; none where it is missing."""
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        return {}
+    return {match[1]: path for path in entries if (match := _NAME.match(path.name))}
+
+
+def remove_crops(folder: Path, sample_ids: Iterable[str]) -> int:
+    """Removes the crops of these samples from the folder of crops ``folder``; returns how many there were.
+
+    Raises:
+        GalleryError: one cannot be removed.
+    """
+    files = crop_files(folder)
+    gone = [files[sample_id] for sample_id in sample_ids if sample_id in files]
+    for path in gone:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from None
+    return len(gone)
+
+
+def unwritable(folder: Path, error: OSError) -> GalleryError:
+    """The error of a folder of crops in which something cannot be changed."""
+    return GalleryError(f"crops {folder} cannot be written: {error.strerror or error}; check its permissions")
+
 
 FORMAT: Final = "facestream.crops.v1"
 CONTEXT: Final = 2.0
@@ -209,8 +243,8 @@ class CropStore:
         return unwritable(self._folder, error)
 
 
-def export_faces(gallery: OpenGallery, crops: CropStore, file: Path) -> int:
-    """Like :meth:`worker.gallery.folder.Gallery.export_npz`, with the kept crops: ``faces`` uint8
+def export_faces(gallery: Gallery, crops: CropStore, file: Path) -> int:
+    """Like :meth:`worker.gallery.folder.FolderGallery.export_npz`, with the kept crops: ``faces`` uint8
     (n, 224, 224, 3) RGB, black where there is none; returns n.
 
     Raises:

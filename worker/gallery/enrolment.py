@@ -17,7 +17,7 @@ from worker.faces.embedding import FaceEmbedder
 from worker.faces.quality import REJECT_BELOW, assess
 from worker.gallery.crops import Crop, CropStore, cut_crop
 from worker.gallery.folder import NewSample, Sample, new_identity_id
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.gallery import Gallery
 from worker.types import Candidate, Chips, Detections, Image
 from worker.video.photos import list_photos, read_photo
 
@@ -75,7 +75,7 @@ class _Face:
 
 def enroll_photos(
     photos: Path | Iterable[Path],
-    gallery: OpenGallery,
+    gallery: Gallery,
     detector: FaceDetector,
     embedder: FaceEmbedder,
     *,
@@ -170,7 +170,7 @@ class _Run:
 
     def __init__(
         self,
-        gallery: OpenGallery,
+        gallery: Gallery,
         detector: FaceDetector,
         embedder: FaceEmbedder,
         photos: Sequence[Path],

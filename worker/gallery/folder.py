@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from worker.errors import GalleryError
-from worker.gallery.crop_files import CROPS, remove_crops
-from worker.gallery.diff import removed_samples
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.crops import CROPS, remove_crops
+from worker.gallery.gallery import Gallery, searchable
 from worker.gallery.snapshots import MemoryStore, SnapshotStore
 from worker.gallery.state import (
     NewSample,
@@ -19,12 +18,12 @@ from worker.gallery.state import (
     empty,
     new_identity_id,
     parse,
+    removed_samples,
     write,
 )
-from worker.gallery.view import searchable
 from worker.logs import get_logger
 
-__all__ = ["Gallery", "NewSample", "Person", "Sample", "new_identity_id"]
+__all__ = ["FolderGallery", "NewSample", "Person", "Sample", "new_identity_id"]
 
 PREVIOUS: Final = "previous"
 """The folder inside a gallery's own in which lies the gallery that a switch of models has put aside."""
@@ -32,7 +31,7 @@ PREVIOUS: Final = "previous"
 _log = get_logger(__name__)
 
 
-class Gallery(OpenGallery):
+class FolderGallery(Gallery):
     """A gallery in a folder, or in memory. Changes from several processes are serialised by a lock file."""
 
     def __init__(self, store: Store, *, search_threads: int = 1) -> None:

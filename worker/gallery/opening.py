@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from worker.config import RedisConfig
-from worker.gallery.address import is_shared, parse_gallery_url
-from worker.gallery.folder import Gallery
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.folder import FolderGallery
+from worker.gallery.gallery import Gallery
 from worker.gallery.shared.gallery import SharedGallery
+from worker.gallery.shared.store import is_shared, parse_gallery_url
 
 __all__ = ["create_gallery", "gallery_exists", "is_shared", "label_of", "open_gallery"]
 
@@ -17,7 +17,7 @@ def open_gallery(
     model_id: str | None = None,
     preprocessing_digest: str | None = None,
     redis: RedisConfig | None = None,
-) -> OpenGallery:
+) -> Gallery:
     """The gallery at ``path``; a model, where given, must be the one that it was made with.
 
     ``redis`` says how a shared gallery's server is connected to, all but its URL.
@@ -28,7 +28,7 @@ def open_gallery(
     """
     if isinstance(path, str) and is_shared(path):
         return SharedGallery.open(path, model_id=model_id, preprocessing_digest=preprocessing_digest, redis=redis)
-    return Gallery.open(path, model_id=model_id, preprocessing_digest=preprocessing_digest)
+    return FolderGallery.open(path, model_id=model_id, preprocessing_digest=preprocessing_digest)
 
 
 def create_gallery(
@@ -38,7 +38,7 @@ def create_gallery(
     dimension: int,
     *,
     redis: RedisConfig | None = None,
-) -> OpenGallery:
+) -> Gallery:
     """A new, empty gallery at ``path``, for the vectors of one model.
 
     Raises:
@@ -47,7 +47,7 @@ def create_gallery(
     """
     if isinstance(path, str) and is_shared(path):
         return SharedGallery.create(path, model_id, preprocessing_digest, dimension, redis=redis)
-    return Gallery.create(path, model_id, preprocessing_digest, dimension)
+    return FolderGallery.create(path, model_id, preprocessing_digest, dimension)
 
 
 def gallery_exists(path: Path | str, *, redis: RedisConfig | None = None) -> bool:
@@ -59,9 +59,15 @@ def gallery_exists(path: Path | str, *, redis: RedisConfig | None = None) -> boo
     """
     if isinstance(path, str) and is_shared(path):
         return SharedGallery.exists(path, redis)
-    return Gallery.exists(path)
+    return FolderGallery.exists(path)
 
 
 def label_of(path: Path | str) -> str:
     """``path`` as it may be shown: without the credentials of a URL."""
     return parse_gallery_url(path).label if isinstance(path, str) and is_shared(path) else str(path)
+
+
+def is_calibrated(path: Path | str) -> bool:
+    """Whether the gallery has a calibrated threshold."""
+    gallery = open_gallery(path)
+    return gallery.threshold is not None or bool(gallery.camera_thresholds)

@@ -5,107 +5,21 @@ version, which readers take up as they do any other; what was there goes to ``pr
 other, and comes back by :func:`roll_back`.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
-import numpy as np
-
-from worker.errors import GalleryError, SourceError
-from worker.faces.detection import FaceDetector
-from worker.faces.embedding import FaceEmbedder
-from worker.gallery.crops import Crop, CropStore, cut_crop
-from worker.gallery.diff import Difference, other_people
-from worker.gallery.enrolment import choose_face
-from worker.gallery.folder import PREVIOUS, Gallery, NewSample, Person, Sample
-from worker.gallery.open_gallery import OpenGallery
+from worker.errors import GalleryError
+from worker.gallery.crops import CropStore
+from worker.gallery.folder import PREVIOUS, FolderGallery, Person
+from worker.gallery.gallery import Gallery
 from worker.gallery.opening import open_gallery
 from worker.gallery.shared.gallery import SharedGallery
-from worker.gallery.shared.switch import previous_shared, switch_shared
+from worker.gallery.shared.replica import Copy, new_id
 from worker.gallery.snapshots import Snapshot, SnapshotStore
-from worker.types import Chips
-from worker.video.photos import list_photos, read_photo
-
-_BATCH: Final = 64
+from worker.gallery.state import Difference, State, other_people
 
 
-@dataclass(frozen=True, slots=True)
-class ReEmbedded:
-    """``samples`` of ``people`` were embedded anew; ``missing``: people of whom nothing could be, who must be enrolled
-    again; ``partial``: people who have lost some of their samples, and how many."""
-
-    people: int
-    samples: int
-    missing: tuple[Person, ...]
-    partial: tuple[tuple[Person, int], ...]
-
-
-def re_embed(
-    old: OpenGallery,
-    new: OpenGallery,
-    embedder: FaceEmbedder,
-    *,
-    crops: CropStore | None,
-    new_crops: CropStore | None = None,
-    photos: Path | None = None,
-    detector: FaceDetector | None = None,
-    advance: Callable[[int], None] = lambda _samples: None,
-) -> ReEmbedded:
-    """Embeds the samples of ``old`` with another model into ``new``; people keep their ids and names.
-
-    Args:
-        old: the gallery in use.
-        new: where the people go; samples that are there already are left alone.
-        embedder: of ``new``.
-        crops: those of ``old``, if it can have any.
-        new_crops: keeps the crops for ``new`` as well, where given.
-        photos: folder in which the photos of samples without a crop are looked for, by their digests.
-        detector: finds the faces in those photos; needed with ``photos``.
-        advance: told how many samples are done.
-
-    Raises:
-        GalleryError: a crop is damaged or cannot be decrypted, or ``new`` cannot be written.
-        SourceError: ``photos`` does not exist.
-    """
-    new.require_model(embedder.model_id, embedder.preprocessing_digest)
-    if new_crops:
-        new_crops.open_for_writing()
-    by_digest = _photos_by_digest(photos) if photos else {}
-    done = {sample.photo_sha256 for person in new.people() for sample in person.samples}
-    kept = crops.sample_ids() if crops else set()
-    names = {person.identity_id: person.name for person in old.people()}
-    taken: dict[str, int] = dict.fromkeys(names, 0)
-    for batch in _batches(old):
-        faces: list[tuple[Sample, Crop]] = []
-        for sample in batch:
-            if sample.photo_sha256 in done:
-                continue
-            crop = crops.read(sample.sample_id) if crops and sample.sample_id in kept else None
-            if crop is None and detector:
-                crop = _face_of_photo(by_digest.get(sample.photo_sha256), detector)
-            if crop:
-                faces.append((sample, crop))
-        _enroll(faces, names, new, embedder, crops, new_crops)
-        done |= {sample.photo_sha256 for sample, _ in faces}
-        for sample in batch:
-            taken[sample.identity_id] += sample.photo_sha256 in done
-        advance(len(batch))
-    people = old.people()
-    return ReEmbedded(
-        people=sum(count > 0 for count in taken.values()),
-        samples=sum(taken.values()),
-        missing=tuple(person for person in people if not taken[person.identity_id]),
-        partial=tuple(
-            (person, len(person.samples) - taken[person.identity_id])
-            for person in people
-            if 0 < taken[person.identity_id] < len(person.samples)
-        ),
-    )
-
-
-def difference(old: OpenGallery | Path | str, new: OpenGallery | Path | str) -> Difference:
+def difference(old: Gallery | Path | str, new: Gallery | Path | str) -> Difference:
     """Whom a switch of the gallery ``old`` to ``new`` would remove and bring in, by identity_id.
 
     Raises:
@@ -129,10 +43,10 @@ def switch(path: Path | str, new_path: Path | str, *, accept: Difference | None 
     if Path(path).resolve() == Path(new_path).resolve():
         raise GalleryError(f"{new_path} is the gallery itself: name the one made by 'facestream gallery re-embed'")
     _exchange(Path(path), Path(new_path), accept)
-    return Gallery.open(path).version
+    return FolderGallery.open(path).version
 
 
-def previous_of(path: Path | str) -> OpenGallery:
+def previous_of(path: Path | str) -> Gallery:
     """The gallery that the last switch of that at ``path`` put aside.
 
     Raises:
@@ -155,10 +69,10 @@ def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
     if isinstance(gallery, SharedGallery):
         return _switch_shared(gallery, previous, accept)
     _exchange(Path(path), Path(path) / PREVIOUS, accept)
-    return Gallery.open(path).version
+    return FolderGallery.open(path).version
 
 
-def remove_person(gallery: OpenGallery, identity: str) -> Person:
+def remove_person(gallery: Gallery, identity: str) -> Person:
     """Removes a person (id or name) from the gallery, from the one that a switch has put aside, and their crops.
 
     Raises:
@@ -172,7 +86,7 @@ def remove_person(gallery: OpenGallery, identity: str) -> Person:
     return person
 
 
-def prune_crops(gallery: OpenGallery) -> int:
+def prune_crops(gallery: Gallery) -> int:
     """Removes the crops of samples that neither the gallery nor the one put aside has any more; returns how many.
 
     Raises:
@@ -185,18 +99,18 @@ def prune_crops(gallery: OpenGallery) -> int:
     return CropStore(gallery.folder).prune(live)
 
 
-def _opened(gallery: OpenGallery | Path | str) -> OpenGallery:
-    return gallery if isinstance(gallery, OpenGallery) else open_gallery(gallery)
+def _opened(gallery: Gallery | Path | str) -> Gallery:
+    return gallery if isinstance(gallery, Gallery) else open_gallery(gallery)
 
 
-def _put_aside(gallery: OpenGallery) -> OpenGallery | None:
+def _put_aside(gallery: Gallery) -> Gallery | None:
     if isinstance(gallery, SharedGallery):
         return previous_shared(gallery)
     folder = gallery.folder
-    return Gallery.open(folder / PREVIOUS) if folder and Gallery.exists(folder / PREVIOUS) else None
+    return FolderGallery.open(folder / PREVIOUS) if folder and FolderGallery.exists(folder / PREVIOUS) else None
 
 
-def _switch_shared(gallery: SharedGallery, new: OpenGallery, accept: Difference | None) -> int:
+def _switch_shared(gallery: SharedGallery, new: Gallery, accept: Difference | None) -> int:
     _check(gallery.label, new.label, difference(gallery, new), accept)
     return switch_shared(gallery, new.state)
 
@@ -230,61 +144,24 @@ def _own_fields(snapshot: Snapshot) -> dict[str, object]:
     return {name: value for name, value in snapshot.manifest.items() if name not in {"version", "files"}}
 
 
-def _batches(gallery: OpenGallery) -> Iterator[list[Sample]]:
-    samples = [sample for person in gallery.people() for sample in person.samples]
-    for first in range(0, len(samples), _BATCH):
-        yield samples[first : first + _BATCH]
+def switch_shared(gallery: SharedGallery, new: State) -> int:
+    """Lets ``gallery`` hold what ``new`` holds, at once for all readers; returns the version.
+
+    Raises:
+        GalleryError: somebody else changes the gallery at the same time, or Redis cannot be reached.
+    """
+    before = gallery.state
+    aside = gallery.beside(PREVIOUS)
+    theirs, _ = aside.fetch()
+    version = 1 if theirs is None else theirs.state.version + 1
+    removed = frozenset() if theirs is None else theirs.removed
+    aside.replace(theirs, Copy(replace(before, version=version), new_id(), new_id(), removed=removed))
+    gallery.replace_with(new)
+    return gallery.version
 
 
-def _photos_by_digest(folder: Path) -> dict[str, Path]:
-    found = {}
-    for path in list_photos(folder):
-        try:
-            found[hashlib.sha256(path.read_bytes()).hexdigest()] = path
-        except OSError as error:
-            raise SourceError(f"photo {path}: {error.strerror or error}") from None
-    return found
-
-
-def _face_of_photo(path: Path | None, detector: FaceDetector) -> Crop | None:
-    """The face that the photo shows, as at its enrolment; None where it is not there or shows none any more."""
-    if path is None:
-        return None
-    image = read_photo(path)
-    (found,) = detector.detect([image])
-    chosen, reason = choose_face(found, image.shape[1::-1])
-    return None if reason else cut_crop(image, chosen)
-
-
-def _enroll(
-    faces: Sequence[tuple[Sample, Crop]],
-    names: dict[str, str],
-    new: OpenGallery,
-    embedder: FaceEmbedder,
-    crops: CropStore | None,
-    new_crops: CropStore | None,
-) -> None:
-    if not faces:
-        return
-    chips = [embedder.align(crop.image, crop.detections) for _, crop in faces]
-    vectors = embedder.embed(Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)).vectors
-    stored = new.add(
-        [
-            NewSample(names[old.identity_id], vector, old.photo, old.photo_sha256, old.photo_hash, old.quality,
-                      old.identity_id)
-            for (old, _), vector in zip(faces, vectors, strict=True)
-        ]
-    )  # fmt: skip
-    if new_crops and crops:
-        kept = crops.sample_ids()
-        for (old, crop), sample in zip(faces, stored, strict=True):
-            if sample and old.sample_id in kept:
-                crops.copy(old.sample_id, new_crops, sample.sample_id)
-            elif sample:
-                new_crops.add(sample.sample_id, crop)
-
-
-def is_calibrated(path: Path | str) -> bool:
-    """Whether the gallery has a calibrated threshold."""
-    gallery = open_gallery(path)
-    return gallery.threshold is not None or bool(gallery.camera_thresholds)
+def previous_shared(gallery: SharedGallery) -> SharedGallery | None:
+    """The gallery that the last switch put aside; None where nothing was."""
+    store = gallery.beside(PREVIOUS)
+    copy, _ = store.fetch()
+    return None if copy is None else SharedGallery(store, copy)

@@ -10,7 +10,7 @@ import numpy as np
 from worker.errors import GalleryError
 from worker.events.codec import decode, event_id
 from worker.gallery.folder import NewSample
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.gallery import Gallery
 from worker.history.store import History, PastSighting, UnknownPerson, Vector
 from worker.types import Embeddings, Event
 
@@ -29,7 +29,7 @@ class Named:
     corrections: tuple[Event, ...]
 
 
-def enroll_unknown(unknown_id: str, name: str, history: History, gallery: OpenGallery) -> Named:
+def enroll_unknown(unknown_id: str, name: str, history: History, gallery: Gallery) -> Named:
     """Adds the unknown person to ``gallery`` as ``name``, and makes the ``corrected`` events of their past sightings.
 
     May be repeated after a failure: samples are not added twice and the events have the same ids. Call
@@ -76,7 +76,7 @@ def _samples(name: str, person: UnknownPerson, sightings: Sequence[PastSighting]
     ]
 
 
-def _correction(sighting: PastSighting, identity_id: str, name: str, gallery: OpenGallery) -> Event:
+def _correction(sighting: PastSighting, identity_id: str, name: str, gallery: Gallery) -> Event:
     event = decode(sighting.event)
     similarity = margin = None
     if sighting.template is not None:

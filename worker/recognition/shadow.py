@@ -9,7 +9,7 @@ import numpy as np
 
 from worker.config import Config
 from worker.faces.embedding import FaceEmbedder
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.gallery import Gallery
 from worker.metrics import Observer
 from worker.recognition import matching
 from worker.recognition.matching import TrackTemplate
@@ -36,7 +36,7 @@ class Shadow:
     People are the same if they have the same ``identity_id`` or the same name.
     """
 
-    def __init__(self, config: Config, embedder: FaceEmbedder, gallery: OpenGallery, observer: Observer) -> None:
+    def __init__(self, config: Config, embedder: FaceEmbedder, gallery: Gallery, observer: Observer) -> None:
         self._config, self._embedder, self._gallery, self._observer = config.recognition, embedder, gallery, observer
         self._tracks: dict[tuple[str, int], _Track] = {}
         self._outcomes: Counter[str] = Counter()

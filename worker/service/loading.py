@@ -5,8 +5,8 @@ from worker.errors import FacestreamError
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.gallery.classifier import Classifier
-from worker.gallery.folder import Gallery
-from worker.gallery.open_gallery import OpenGallery
+from worker.gallery.folder import FolderGallery
+from worker.gallery.gallery import Gallery
 from worker.gallery.opening import open_gallery
 from worker.gallery.shared.gallery import SharedGallery
 from worker.history.recorder import Recorder, open_history
@@ -48,7 +48,7 @@ def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Peopl
         return classifier, embedder
     if config.gallery is None:
         embedder = _load(config, config.model or DEFAULT_MODEL_ID, observer)
-        return Gallery.in_memory(embedder.model_id, embedder.preprocessing_digest, embedder.dimension), embedder
+        return FolderGallery.in_memory(embedder.model_id, embedder.preprocessing_digest, embedder.dimension), embedder
     return _load_for(config, config.gallery, config.model, observer)
 
 
@@ -78,7 +78,7 @@ def unknown_people(config: Config, embedder: FaceEmbedder, recorder: Recorder) -
     )
 
 
-def _load_for(config: Config, path: str, model: str | None, observer: Observer) -> tuple[OpenGallery, FaceEmbedder]:
+def _load_for(config: Config, path: str, model: str | None, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
     gallery = open_gallery(path, redis=config.redis)
     try:
         embedder = _load(config, model or gallery.model_id, observer)

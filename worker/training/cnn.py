@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from worker.errors import ModelError
-from worker.gallery.classifier_store import Head
+from worker.gallery.classifier import Head
 from worker.training.rejection import Answers
 
 LEAST_PHOTOS: Final = 2

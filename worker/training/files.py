@@ -9,7 +9,7 @@ import yaml
 from numpy.typing import NDArray
 
 from worker.errors import GalleryError, SinkError
-from worker.gallery.classifier_store import DESCRIPTION_FILE
+from worker.gallery.classifier import DESCRIPTION_FILE
 from worker.training.cnn import CHECKPOINT_FILE
 from worker.training.dataset import Photo
 

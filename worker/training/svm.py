@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.gallery.classifier_store import Head
+from worker.gallery.classifier import Head
 from worker.training.rejection import Answers
 
 LEAST_PHOTOS: Final = 2

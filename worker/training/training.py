@@ -15,8 +15,7 @@ from worker.errors import GalleryError
 from worker.faces import alignment
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
-from worker.gallery.classifier import Classifier
-from worker.gallery.classifier_store import write_classifier
+from worker.gallery.classifier import Classifier, write_classifier
 from worker.training import cnn, svm
 from worker.training.dataset import DataSet, FacesFrom, Photo, cut_faces, require_photos
 from worker.training.files import (

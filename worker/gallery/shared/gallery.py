@@ -16,14 +16,11 @@ import tenacity
 
 from worker.config import RedisConfig
 from worker.errors import GalleryError, GalleryUnavailableError
-from worker.gallery.diff import added_samples, removed_samples
-from worker.gallery.open_gallery import OpenGallery
-from worker.gallery.shared.connection import Follower
+from worker.gallery.gallery import Gallery, searchable
 from worker.gallery.shared.follower import GalleryFollower
 from worker.gallery.shared.replica import Copy, first_copy, merged, new_id, restored
-from worker.gallery.shared.store import SharedStore
-from worker.gallery.state import State
-from worker.gallery.view import searchable
+from worker.gallery.shared.store import Follower, SharedStore
+from worker.gallery.state import State, added_samples, removed_samples
 from worker.logs import get_logger
 from worker.metrics import Observer
 
@@ -37,7 +34,7 @@ _POLL_S: Final = 0.05
 _log = get_logger(__name__)
 
 
-class SharedGallery(OpenGallery):
+class SharedGallery(Gallery):
     """The gallery behind ``redis://...?gallery=NAME``, all of it in memory.
 
     Without :meth:`follow`, it is as new as its last change or :meth:`reload_if_changed`.

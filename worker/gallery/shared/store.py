@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from worker.errors import GalleryUnavailableError
-from worker.gallery.diff import added_samples, removed_samples
-from worker.gallery.shared.connection import GalleryRedis
+from pydantic import SecretStr, ValidationError
+from redis.exceptions import RedisError
+
+from worker.config import RedisConfig
+from worker.errors import ConfigError, GalleryUnavailableError, SinkError
 from worker.gallery.shared.replica import (
     Copy,
     Stored,
@@ -21,15 +24,160 @@ from worker.gallery.shared.replica import (
     updated,
 )
 from worker.gallery.shared.scripts import (
+    ACKNOWLEDGE,
     CHANGE,
+    KEY_NAMES,
+    LEAVE,
     NEWER,
+    RELEASE,
     REPLACE,
+    WORKERS,
     flat,
     listed,
     pairs,
     text,
 )  # fmt: skip
-from worker.gallery.state import State
+from worker.gallery.state import State, added_samples, removed_samples
+from worker.redaction import redact, redact_url
+from worker.redis.client import Client, connect, find_servers_again, longest_block_s
+from worker.redis.keys import gallery_key
+
+DEFAULT_NAME: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryAddress:
+    """Where a shared gallery is: ``redis_url`` may hold credentials; ``label`` does not."""
+
+    redis_url: SecretStr
+    name: str
+    label: str
+
+
+def is_shared(path: object) -> bool:
+    """Whether this names a gallery in Redis rather than a folder."""
+    return isinstance(path, str) and "://" in path
+
+
+def parse_gallery_url(url: str) -> GalleryAddress:
+    """The server and the name in ``redis://...?gallery=NAME``.
+
+    Raises:
+        ConfigError: an empty name.
+    """
+    label = redact_url(url)
+    try:
+        parts = urlsplit(url)
+        options = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        raise ConfigError(f"gallery '{label}' is not a URL of Redis; write redis://host:6379/0?gallery=NAME") from None
+    names = [value for key, value in options if key == "gallery"] or [DEFAULT_NAME]
+    if not names[-1] or set("{}") & set(names[-1]):
+        raise ConfigError(f"gallery '{label}': the name after gallery= must not be empty or hold braces")
+    rest = urlencode([option for option in options if option[0] != "gallery"])
+    return GalleryAddress(SecretStr(urlunsplit(parts._replace(query=rest))), names[-1], label)
+
+
+FORGET_WORKER_MS: Final = 24 * 3600 * 1000
+_RESTORING_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """A worker that follows the gallery: the version it searches, and since when it has been silent."""
+
+    worker_id: str
+    version: int
+    silent_s: float
+
+
+class GalleryRedis:
+    """The keys of the shared gallery called ``address.name``.
+
+    All methods that ask Redis raise GalleryUnavailableError where it does not answer or refuses.
+    """
+
+    def __init__(self, client: Client, address: GalleryAddress, longest_block_s: float = 1.0) -> None:
+        self.label = address.label
+        self.name = address.name
+        self._client: Any = client
+        self.longest_block_s = longest_block_s
+        self._keys = [self._key(name) for name in KEY_NAMES]
+        self._meta, self._people, self._samples, self._vectors, self._changes, self._removed = self._keys
+        self._following = [self._key("workers"), self._key("acknowledged")]
+
+    @classmethod
+    def connect(cls, url: str, redis: RedisConfig | None = None) -> Self:
+        """The gallery at ``url``; ``redis`` says the rest about the connection.
+
+        Raises:
+            ConfigError: the URL is none of Redis.
+            GalleryError: Redis cannot be reached or used.
+        """
+        address = parse_gallery_url(url)
+        changes = gallery_key(address.name, "changes")
+        known = (redis or RedisConfig()).model_dump() | {"url": address.redis_url, "stream": changes}
+        try:
+            config = RedisConfig.model_validate(known)
+            return cls(connect(config, read_only=True), address, longest_block_s(config))
+        except ValidationError as error:
+            problem = redact(error.errors(include_input=False)[0]["msg"].removeprefix("Value error, "))
+            raise ConfigError(f"gallery {address.label}: {problem}") from None
+        except SinkError as error:
+            raise GalleryUnavailableError(f"gallery {address.label}: {error}") from None
+
+    def beside(self, name: str) -> Self:
+        """The gallery whose name is this one's with ``.name`` behind, over the same connections."""
+        address = GalleryAddress(SecretStr(""), f"{self.name}.{name}", f"{self.label} ({name})")
+        return type(self)(self._client, address, self.longest_block_s)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    def claim_restoring(self, token: str) -> bool:
+        """Whether the caller may write the whole gallery now: one at a time, since it may be large."""
+        return bool(self._call("set", self._key("restoring"), token, nx=True, px=_RESTORING_MS))
+
+    def end_restoring(self, token: str) -> None:
+        """Lets others write the whole gallery; a claim that is not ended runs out by itself."""
+        self._script(RELEASE, [self._key("restoring")], [token])
+
+    def acknowledge(self, worker_id: str, version: int) -> None:
+        """Says that ``worker_id`` is alive and searches ``version``."""
+        self._script(ACKNOWLEDGE, self._following, [worker_id, version, FORGET_WORKER_MS])
+
+    def leave(self, worker_id: str) -> None:
+        """Says that ``worker_id`` follows the gallery no longer."""
+        self._script(LEAVE, self._following, [worker_id])
+
+    def followers(self) -> list[Follower]:
+        """Who follows the gallery, or did within a day."""
+        now, beats, acknowledged = self._script(WORKERS, self._following, [])
+        versions = pairs(acknowledged)
+        return [
+            Follower(worker.decode(), int(versions.get(worker, b"0")), (float(now) - float(beat)) / 1000)
+            for worker, beat in pairs(beats).items()
+        ]
+
+    def _key(self, name: str) -> str:
+        return gallery_key(self.name, name)
+
+    def _script(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return self._call("eval", script, len(keys), *keys, *arguments)
+
+    def _call(self, command: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return getattr(self._client, command)(*arguments, **options)
+        except (RedisError, OSError) as error:
+            find_servers_again(self._client)  # after a fail-over the primary is another one
+            # redis-py may put the failed command, with its arguments, before the reply.
+            reply = " ".join(redact(str(error)).rpartition("caused error: ")[2].split())[:200] or type(error).__name__
+            raise GalleryUnavailableError(
+                f"gallery {self.label}: Redis cannot be used ({reply}); is it running, and may this user use the keys "
+                f"{gallery_key(self.name, '*')}?"
+            ) from None
+
 
 _CHUNK: Final = 500
 _STAGED_S: Final = 600

@@ -1,0 +1,149 @@
+"""Embed the people of a gallery anew, with another model, from kept crops or from their photos."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from worker.errors import SourceError
+from worker.faces.detection import FaceDetector
+from worker.faces.embedding import FaceEmbedder
+from worker.gallery.crops import Crop, CropStore, cut_crop
+from worker.gallery.enrolment import choose_face
+from worker.gallery.folder import NewSample, Person, Sample
+from worker.gallery.gallery import Gallery
+from worker.types import Chips
+from worker.video.photos import list_photos, read_photo
+
+_BATCH: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ReEmbedded:
+    """``samples`` of ``people`` were embedded anew; ``missing``: people of whom nothing could be, who must be enrolled
+    again; ``partial``: people who have lost some of their samples, and how many."""
+
+    people: int
+    samples: int
+    missing: tuple[Person, ...]
+    partial: tuple[tuple[Person, int], ...]
+
+
+def re_embed(
+    old: Gallery,
+    new: Gallery,
+    embedder: FaceEmbedder,
+    *,
+    crops: CropStore | None,
+    new_crops: CropStore | None = None,
+    photos: Path | None = None,
+    detector: FaceDetector | None = None,
+    advance: Callable[[int], None] = lambda _samples: None,
+) -> ReEmbedded:
+    """Embeds the samples of ``old`` with another model into ``new``; people keep their ids and names.
+
+    Args:
+        old: the gallery in use.
+        new: where the people go; samples that are there already are left alone.
+        embedder: of ``new``.
+        crops: those of ``old``, if it can have any.
+        new_crops: keeps the crops for ``new`` as well, where given.
+        photos: folder in which the photos of samples without a crop are looked for, by their digests.
+        detector: finds the faces in those photos; needed with ``photos``.
+        advance: told how many samples are done.
+
+    Raises:
+        GalleryError: a crop is damaged or cannot be decrypted, or ``new`` cannot be written.
+        SourceError: ``photos`` does not exist.
+    """
+    new.require_model(embedder.model_id, embedder.preprocessing_digest)
+    if new_crops:
+        new_crops.open_for_writing()
+    by_digest = _photos_by_digest(photos) if photos else {}
+    done = {sample.photo_sha256 for person in new.people() for sample in person.samples}
+    kept = crops.sample_ids() if crops else set()
+    names = {person.identity_id: person.name for person in old.people()}
+    taken: dict[str, int] = dict.fromkeys(names, 0)
+    for batch in _batches(old):
+        faces: list[tuple[Sample, Crop]] = []
+        for sample in batch:
+            if sample.photo_sha256 in done:
+                continue
+            crop = crops.read(sample.sample_id) if crops and sample.sample_id in kept else None
+            if crop is None and detector:
+                crop = _face_of_photo(by_digest.get(sample.photo_sha256), detector)
+            if crop:
+                faces.append((sample, crop))
+        _enroll(faces, names, new, embedder, crops, new_crops)
+        done |= {sample.photo_sha256 for sample, _ in faces}
+        for sample in batch:
+            taken[sample.identity_id] += sample.photo_sha256 in done
+        advance(len(batch))
+    people = old.people()
+    return ReEmbedded(
+        people=sum(count > 0 for count in taken.values()),
+        samples=sum(taken.values()),
+        missing=tuple(person for person in people if not taken[person.identity_id]),
+        partial=tuple(
+            (person, len(person.samples) - taken[person.identity_id])
+            for person in people
+            if 0 < taken[person.identity_id] < len(person.samples)
+        ),
+    )
+
+
+def _batches(gallery: Gallery) -> Iterator[list[Sample]]:
+    samples = [sample for person in gallery.people() for sample in person.samples]
+    for first in range(0, len(samples), _BATCH):
+        yield samples[first : first + _BATCH]
+
+
+def _photos_by_digest(folder: Path) -> dict[str, Path]:
+    found = {}
+    for path in list_photos(folder):
+        try:
+            found[hashlib.sha256(path.read_bytes()).hexdigest()] = path
+        except OSError as error:
+            raise SourceError(f"photo {path}: {error.strerror or error}") from None
+    return found
+
+
+def _face_of_photo(path: Path | None, detector: FaceDetector) -> Crop | None:
+    """The face that the photo shows, as at its enrolment; None where it is not there or shows none any more."""
+    if path is None:
+        return None
+    image = read_photo(path)
+    (found,) = detector.detect([image])
+    chosen, reason = choose_face(found, image.shape[1::-1])
+    return None if reason else cut_crop(image, chosen)
+
+
+def _enroll(
+    faces: Sequence[tuple[Sample, Crop]],
+    names: dict[str, str],
+    new: Gallery,
+    embedder: FaceEmbedder,
+    crops: CropStore | None,
+    new_crops: CropStore | None,
+) -> None:
+    if not faces:
+        return
+    chips = [embedder.align(crop.image, crop.detections) for _, crop in faces]
+    vectors = embedder.embed(Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)).vectors
+    stored = new.add(
+        [
+            NewSample(names[old.identity_id], vector, old.photo, old.photo_sha256, old.photo_hash, old.quality,
+                      old.identity_id)
+            for (old, _), vector in zip(faces, vectors, strict=True)
+        ]
+    )  # fmt: skip
+    if new_crops and crops:
+        kept = crops.sample_ids()
+        for (old, crop), sample in zip(faces, stored, strict=True):
+            if sample and old.sample_id in kept:
+                crops.copy(old.sample_id, new_crops, sample.sample_id)
+            elif sample:
+                new_crops.add(sample.sample_id, crop)
