@@ -550,9 +550,9 @@ CHURN = """
 import sys
 import numpy as np
 from worker.gallery import state as gallery_state
-from worker.gallery.folder import Gallery, NewSample
+from worker.gallery.folder import FolderGallery, NewSample
 gallery_state.BLOCK_SAMPLES = int(sys.argv[3])
-gallery = Gallery.open(sys.argv[1])
+gallery = FolderGallery.open(sys.argv[1])
 vectors = np.eye(gallery.dimension, dtype=np.float32)
 number = 0
 print("ready", flush=True)
