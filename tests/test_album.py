@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from worker.demo.album import Album
+from worker.demo.footage import Album
 from worker.types import Detections, Frame, Tracks
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

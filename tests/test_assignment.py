@@ -14,8 +14,7 @@ from tests.fleet_clock import FleetClock, use_clock
 from tests.redis_servers import Server, cluster, cluster_url, redis_binary, running, valkey_binary
 from tests.test_lease_model import Wire
 from worker.config import CameraConfig, Config, FleetConfig
-from worker.fleet.assignment import Assignment
-from worker.fleet.capacity import Capacity
+from worker.fleet.assignment import Assignment, Capacity
 from worker.fleet.registry import CameraRegistry, Definition
 from worker.metrics import PrometheusObserver
 from worker.redis.client import connect

@@ -24,12 +24,12 @@ from worker.config import RedisConfig
 from worker.errors import ConfigError, SinkError
 from worker.events.consumer.blocking import AsyncConsumer, Consumer, Delivery
 from worker.events.consumer.dead_letters import dead_letters, put_back
-from worker.events.consumer.deliveries import Known, backoff_ms, decide, is_stale, reason_of
+from worker.events.consumer.group import Known, backoff_ms, decide, is_stale, reason_of
 from worker.events.consumer.streams import stream_lag
 from worker.metrics import PrometheusObserver
 from worker.redis.client import connect
 from worker.redis.keys import event_stream
-from worker.service.lag import LagReporter
+from worker.service.status import LagReporter
 from worker.types import Event
 
 STREAM = "facestream:events"
@@ -618,8 +618,8 @@ def test_the_lag_of_a_group_counts_what_is_unread_and_what_is_in_hand(redis_url:
 def test_the_lag_of_each_group_is_a_metric_while_redis_answers(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.service.lag._EVERY_S", 0.05)
-    monkeypatch.setattr("worker.service.lag._BEAT_S", 0.01)
+    monkeypatch.setattr("worker.service.status._EVERY_S", 0.05)
+    monkeypatch.setattr("worker.service.status._BEAT_S", 0.01)
     observer = PrometheusObserver()
 
     def lag() -> float | None:

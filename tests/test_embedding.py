@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worker.errors import ModelError
 from worker.faces import alignment, engines
-from worker.faces.averaging import Averaging, split_variant
+from worker.faces.alignment import Averaging, split_variant
 from worker.faces.embedding import BATCH_SIZES, FaceEmbedder, load_embedder
 from worker.faces.engines import choose_engine
 from worker.faces.manifests import Manifest, load_manifest

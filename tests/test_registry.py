@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from worker.errors import ModelError
-from worker.faces.download import download
 from worker.faces.manifests import (
     Manifest,
     list_manifests,
@@ -20,7 +19,7 @@ from worker.faces.manifests import (
     load_manifest,
     load_weight_set,
 )
-from worker.faces.weights import find_weights, pinned, pull
+from worker.faces.weights import download, find_weights, pinned, pull
 
 CONTENT = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -12,8 +12,8 @@ from tests.test_sightings import ALICE, Scene
 from worker.config import OutboxConfig
 from worker.events.outbox import Outbox
 from worker.events.publisher import Publisher
-from worker.service import state_keeper as state_keeper_module
-from worker.service.state_keeper import StateKeeper
+from worker.service import loop as state_keeper_module
+from worker.service.loop import StateKeeper
 
 
 class OneCamera:

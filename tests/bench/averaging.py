@@ -27,8 +27,8 @@ from worker.evaluation.verification import (
     read_pairs,
     verify_at,
 )
-from worker.faces.averaging import PLAIN, Averaging, split_variant
-from worker.recognition.photo import only_central
+from worker.faces.alignment import PLAIN, Averaging, split_variant
+from worker.faces.detection import only_central
 from worker.types import Chips
 from worker.video.photos import read_photo
 

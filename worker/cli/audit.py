@@ -59,7 +59,7 @@ def audit(
 
 def _threshold_in_use(gallery: Any) -> float:
     from worker.errors import ConfigError, ModelError
-    from worker.faces.averaging import split_variant
+    from worker.faces.alignment import split_variant
     from worker.faces.manifests import load_manifest
 
     if gallery.threshold is not None:

@@ -117,7 +117,7 @@ def cnn(
 ) -> int:
     """A small convolutional network on grey faces of 200 x 200 px, trained from nothing but these photos."""
     from worker.training.cnn import Settings
-    from worker.training.files import require_own_folder
+    from worker.training.training import require_own_folder
 
     quiet_logs()
     require_own_folder(output)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, load_config
-from worker.demo.album import Album
-from worker.demo.footage import make_demo_clip
+from worker.demo.footage import Album, make_demo_clip
 from worker.errors import FacestreamError, ModelError
 from worker.events.consumer.tail import read_events
 from worker.faces.detection import load_detector

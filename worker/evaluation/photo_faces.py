@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.errors import SourceError
-from worker.faces.detection import FaceDetector
+from worker.faces.detection import FaceDetector, only_central
 from worker.faces.embedding import FaceEmbedder
 from worker.logs import get_logger
-from worker.recognition.photo import only_central
 from worker.types import Chips, Image
 from worker.video.photos import read_photo
 

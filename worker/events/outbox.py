@@ -14,9 +14,8 @@ from urllib.parse import quote
 from worker.config import Config, OutboxConfig, default_state_dir, history_folder
 from worker.errors import SinkError
 from worker.events.codec import encode
-from worker.events.moment import Moment
 from worker.events.queues import DiskQueue, Gone, MemoryQueue
-from worker.events.spool import DamagedError, Entry, InUseError, Spool, SpoolLock, set_aside
+from worker.events.spool import DamagedError, Entry, InUseError, Moment, Spool, SpoolLock, set_aside
 from worker.logs import get_logger
 from worker.metrics import Observer
 from worker.types import Event

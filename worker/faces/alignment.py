@@ -3,8 +3,11 @@
 All functions work on all faces of an image at once; the matrices map px of the image to px of the chip, 2x3.
 """
 
+import hashlib
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -122,3 +125,51 @@ def _shrunk(image: Image, matrix: NDArray[np.float64], side: int) -> tuple[Image
     ratio = np.array([part.shape[1] / size[0], part.shape[0] / size[1]])
     back = np.array([[ratio[0], 0, (ratio[0] - 1) / 2 + x1], [0, ratio[1], (ratio[1] - 1) / 2 + y1], [0, 0, 1]])
     return np.ascontiguousarray(small), matrix @ back
+
+
+_VARIANT: Final = re.compile(r"^(?P<model>.+?)(?P<flip>\+flip)?(?:\+jitter(?P<jitter>[1-9]))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Averaging:
+    """Over which views of a face its vector is averaged: the chip itself, ``jitter`` chips cut out a little off and at
+    another scale, and, with ``flip``, the mirror images of all these."""
+
+    flip: bool = False
+    jitter: int = 0
+
+    @property
+    def suffix(self) -> str:
+        """What it adds to a model's id, since other views make other vectors: ``+flip``, ``+jitter4``, both, or
+        nothing."""
+        return ("+flip" if self.flip else "") + (f"+jitter{self.jitter}" if self.jitter else "")
+
+    def digest(self, preprocessing_digest: str) -> str:
+        """The preprocessing digest of a model with this averaging."""
+        if not self.suffix:
+            return preprocessing_digest
+        moves = MOVES[: self.jitter] or ""
+        return hashlib.sha256(f"{preprocessing_digest}{self.suffix}{moves}".encode()).hexdigest()
+
+    def border_px(self, side: int) -> int:
+        """What the image must show around a chip of ``side`` px on each side, so that moved ones can be cut out."""
+        return border_px(side) if self.jitter else 0
+
+    def views(self, chips: NDArray[np.uint8], border: int) -> list[NDArray[np.uint8]]:
+        """All views (n, side, side, 3) of ``chips`` with their ``border``."""
+        shifted = [moved(chips, border, number) for number in range(self.jitter)]
+        views = [without_border(chips, border), *shifted]
+        return [*views, *(view[:, :, ::-1] for view in views)] if self.flip else views
+
+
+PLAIN: Final = Averaging()
+"""No averaging: the chip alone."""
+
+
+def split_variant(model: str) -> tuple[str, Averaging]:
+    """The model that ``model`` names and the averaging that its ending asks for: ``+flip``, ``+jitter1`` to
+    ``+jitter9``, or ``+flip+jitter1``."""
+    parts = _VARIANT.match(model)
+    if parts is None:
+        return model, Averaging()
+    return parts["model"], Averaging(bool(parts["flip"]), int(parts["jitter"] or 0))

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.boxes import nearest_to_centre
 from worker.config import DetectionConfig
 from worker.metrics import Observer
 from worker.types import Detections, Image
@@ -84,3 +85,10 @@ def load_detector(
     if observer is not None:
         observer.engine_loaded("detect", "opencv" if config.detector == "yunet" else "dlib", "CPU", "fp32")
     return OneByOneDetector(search, config, observer=observer)
+
+
+def only_central(found: Detections, image: Image) -> Detections:
+    """Of ``found``, the face nearest the centre of ``image``."""
+    if not len(found):
+        return found
+    return found.take(np.array([nearest_to_centre(found.boxes, image.shape[1], image.shape[0])]))

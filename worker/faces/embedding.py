@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from worker.errors import ModelError
 from worker.faces import alignment
-from worker.faces.averaging import PLAIN, Averaging, split_variant
+from worker.faces.alignment import PLAIN, Averaging, split_variant
 from worker.faces.engines import choose_engine
 from worker.faces.manifests import Manifest, load_manifest
 from worker.faces.networks import BUILDERS

@@ -3,6 +3,7 @@
 ``docs/fleet.md`` explains the rules; the decisions fall in :mod:`worker.fleet.leases`.
 """
 
+import math
 import secrets
 import threading
 import time
@@ -15,12 +16,49 @@ from redis.exceptions import RedisError
 
 from worker.config import CameraConfig, Config
 from worker.errors import ConfigError
-from worker.fleet.capacity import Capacity
 from worker.fleet.leases import Beat, Change, Claim, Lease, Leases
 from worker.fleet.registry import CameraRegistry, Definition, RegistryCopy, decode_camera
 from worker.logs import get_logger
 from worker.metrics import Observer
 from worker.redis.client import Client, explain
+
+
+class Capacity:
+    """How many cameras a worker could carry, from the load that those it reads cause.
+
+    The estimate that is told changes only when it is clearly wrong: each change moves cameras.
+    """
+
+    TARGET_LOAD: Final = 0.8
+    SMOOTHING_S: Final = 30.0
+    SETTLING_S: Final = 15.0
+    CLEARLY_WRONG: Final = 0.25
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._cameras = 0
+        self._settled_s = math.inf
+        self._updated_s = 0.0
+        self._load_per_camera: float | None = None
+        self._told: int | None = None
+
+    def update(self, load: float, cameras: int, now_s: float) -> int | None:
+        """Cameras, 1 to ``most``, after ``cameras`` caused ``load`` (0..1); None while that is not known."""
+        if cameras != self._cameras:
+            self._cameras, self._settled_s = cameras, now_s + self.SETTLING_S
+        elif cameras and now_s >= self._settled_s:
+            self._learn(load / cameras, now_s)
+        self._updated_s = now_s
+        return self._told
+
+    def _learn(self, load_per_camera: float, now_s: float) -> None:
+        known = self._load_per_camera
+        share = 1 - math.exp(-(now_s - self._updated_s) / self.SMOOTHING_S)
+        self._load_per_camera = load_per_camera if known is None else known + share * (load_per_camera - known)
+        could_carry = self.TARGET_LOAD / max(self._load_per_camera, self.TARGET_LOAD / self._most)
+        if self._told is None or abs(could_carry - self._told) > self.CLEARLY_WRONG * self._told:
+            self._told = max(1, round(could_carry))
+
 
 Reason = Literal["superseded", "removed", "paused", "changed", "rebalanced"]
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worker.boxes import nearest_to_centre
 from worker.config import RecognitionConfig
-from worker.faces.detection import FaceDetector
+from worker.faces.detection import FaceDetector, only_central
 from worker.faces.embedding import FaceEmbedder
 from worker.recognition import matching
 from worker.types import Detections, Embeddings, Image, Match
@@ -41,13 +40,6 @@ def central_face(image: Image, detector: FaceDetector) -> Detections:
     """The face nearest the centre of ``image``: one detection, or none."""
     (found,) = detector.detect([image])
     return only_central(found, image)
-
-
-def only_central(found: Detections, image: Image) -> Detections:
-    """Of ``found``, the face nearest the centre of ``image``."""
-    if not len(found):
-        return found
-    return found.take(np.array([nearest_to_centre(found.boxes, image.shape[1], image.shape[0])]))
 
 
 def central_embeddings(images: Sequence[Image], detector: FaceDetector, embedder: FaceEmbedder) -> list[Embeddings]:

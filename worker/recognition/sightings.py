@@ -20,10 +20,9 @@ from worker.history.store import Embedder
 from worker.logs import get_logger
 from worker.metrics import Observer
 from worker.recognition.announcement import Announcer
-from worker.recognition.interest import attention, has_leapt, wants_face
 from worker.recognition.matching import TrackTemplate
 from worker.recognition.resuming import from_state, to_state
-from worker.recognition.sighting import Sighting, one_face_per_person
+from worker.recognition.sighting import Sighting, attention, has_leapt, one_face_per_person, wants_face
 from worker.recognition.unknowns import Unknowns
 from worker.types import Event, Frame, Tracks
 from worker.video.schedule import Attention

@@ -27,12 +27,11 @@ from worker.logs import get_logger
 from worker.recognition.pipeline import FrameWatcher, Pipeline
 from worker.redis.client import Client, connect
 from worker.service.health import Health, HealthServer
-from worker.service.lag import LagReporter
 from worker.service.loading import load_detector_of, load_gallery_and_embedder, load_shadow, unknown_people
 from worker.service.loop import Loop
 from worker.service.preview import open_preview
 from worker.service.reloading import Reloader
-from worker.service.status import StatusBoard, StatusReporter
+from worker.service.status import LagReporter, StatusBoard, StatusReporter
 from worker.service.tracing import open_observer
 from worker.types import Event, Frame, Tracks
 from worker.video.addresses import parse_address

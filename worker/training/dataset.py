@@ -12,9 +12,8 @@ from typing import Final, Literal
 import numpy as np
 
 from worker.errors import SourceError
-from worker.faces.detection import FaceDetector
+from worker.faces.detection import FaceDetector, only_central
 from worker.gallery.enrolment import choose_face
-from worker.recognition.photo import only_central
 from worker.types import Chips, Detections, Image
 from worker.video.photos import list_photos, read_photo
 

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from worker.errors import SourceError
 from worker.faces import alignment
-from worker.faces.detection import FaceDetector
+from worker.faces.detection import FaceDetector, only_central
 from worker.faces.embedding import FaceEmbedder, openvino_file
 from worker.faces.manifests import Manifest
 from worker.faces.weights import sha256_of
-from worker.recognition.photo import only_central
 from worker.video.photos import read_photo
 
 FEWEST_FACES: Final = 64

@@ -15,9 +15,8 @@ from worker.metrics import Observer, SourceState
 from worker.redaction import redact
 from worker.video.addresses import Address, parse_address
 from worker.video.buffers import FrameBuffer, RawFrame
-from worker.video.connection import Connection, Opener
+from worker.video.connection import Connection, LiveTimeline, Opener, RecordingTimeline, Timeline
 from worker.video.decoder import ImageFolder, Picture, Video, open_video
-from worker.video.timeline import LiveTimeline, RecordingTimeline, Timeline
 
 __all__ = ["CameraReader", "backoff_s", "find_fault"]
 

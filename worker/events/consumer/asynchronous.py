@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from redis.exceptions import RedisError
 
 from worker.events.consumer.base import ConsumerBase
-from worker.events.consumer.deliveries import Delivery
+from worker.events.consumer.group import Delivery
 from worker.events.consumer.steps import Call, Find, Pause, Split, Step, Steps, Transaction
 from worker.events.consumer.streams import FIND_COUNT
 from worker.redis.client import close_async, connect_async, one_transaction_each

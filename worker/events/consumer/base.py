@@ -9,8 +9,7 @@ from pydantic import SecretStr, ValidationError
 
 from worker.config import RedisConfig
 from worker.errors import ConfigError
-from worker.events.consumer.deliveries import Counts, Delivery
-from worker.events.consumer.group_memory import ConsumerSettings
+from worker.events.consumer.group import ConsumerSettings, Counts, Delivery
 from worker.events.consumer.protocol import Consuming
 from worker.events.consumer.streams import StreamNames
 

@@ -20,8 +20,18 @@ from worker.config import RedisConfig
 from worker.errors import SinkError
 from worker.events.codec import decode
 from worker.events.consumer.dead_letters import dead_letter
-from worker.events.consumer.deliveries import Counts, Delivery, Known, Verdict, backoff_ms, decide, reason_of
-from worker.events.consumer.group_memory import ConsumerSettings, GroupMemory, is_lost_group
+from worker.events.consumer.group import (
+    ConsumerSettings,
+    Counts,
+    Delivery,
+    GroupMemory,
+    Known,
+    Verdict,
+    backoff_ms,
+    decide,
+    is_lost_group,
+    reason_of,
+)
 from worker.events.consumer.steps import Call, Pause, Split, Steps, Transaction, call, pending_entries, text
 from worker.events.consumer.streams import StreamNames
 from worker.logs import get_logger

@@ -20,7 +20,7 @@ import tenacity
 from worker.errors import ConfigError
 from worker.events.codec import encode
 from worker.events.consumer.blocking import Consumer
-from worker.events.consumer.deliveries import reason_of
+from worker.events.consumer.group import reason_of
 from worker.logs import get_logger
 from worker.types import Event
 
