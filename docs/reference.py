@@ -61,7 +61,7 @@ def configuration() -> str:
 
 def metrics() -> str:
     """Every metric that a worker can have."""
-    from worker.metrics import PrometheusObserver
+    from worker.service.metrics import PrometheusObserver
 
     lines = [
         "# Metric names",

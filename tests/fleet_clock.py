@@ -3,10 +3,9 @@
 import pytest
 import redis
 
-from worker.events.fencing import Script
 from worker.fleet import assignment, leases
 from worker.fleet import registry as camera_registry
-from worker.fleet.scripts import script_text
+from worker.redis.script import Script, lua
 
 _KEY = "{facestream}:clock-of-the-test"
 _ASKED = "redis.call('TIME')"
@@ -39,13 +38,13 @@ class FleetClock:
 
 
 def use_clock(monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> FleetClock:
-    def script(name: str) -> Script:
-        text = script_text(name)
+    def with_our_clock(package: str, *names: str) -> Script:
+        text = lua(package, *names).text
         assert text.count(_ASKED) == 1
         return Script(text.replace(_ASKED, f"{{0, redis.call('GET', '{_KEY}')}}"))
 
     for module in (leases, camera_registry):
-        monkeypatch.setattr(module, "fleet_script", script)
+        monkeypatch.setattr(module, "lua", with_our_clock)
     clock = FleetClock(client)
     monkeypatch.setattr(assignment, "time", clock)
     return clock

@@ -16,8 +16,8 @@ from tests.test_lease_model import Wire
 from worker.config import CameraConfig, Config, FleetConfig
 from worker.fleet.assignment import Assignment, Capacity
 from worker.fleet.registry import CameraRegistry, Definition
-from worker.metrics import PrometheusObserver
 from worker.redis.client import connect
+from worker.service.metrics import PrometheusObserver
 
 LEASE_S = 0.6
 FLEET = FleetConfig(lease_s=LEASE_S, max_cameras=8)

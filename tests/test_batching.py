@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from worker.config import BatchingConfig, CameraConfig
 from worker.errors import ConfigError, SourceError
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Frame
 from worker.video.buffers import Batcher, FrameBuffer, Policy, RawFrame
 

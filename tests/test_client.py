@@ -26,9 +26,9 @@ from worker.events.consumer.blocking import AsyncConsumer, Consumer, Delivery
 from worker.events.consumer.dead_letters import dead_letters, put_back
 from worker.events.consumer.group import Known, backoff_ms, decide, is_stale, reason_of
 from worker.events.consumer.streams import stream_lag
-from worker.metrics import PrometheusObserver
 from worker.redis.client import connect
 from worker.redis.keys import event_stream
+from worker.service.metrics import PrometheusObserver
 from worker.service.status import LagReporter
 from worker.types import Event
 

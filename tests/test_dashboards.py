@@ -15,7 +15,8 @@ import yaml
 
 from tests.conftest import REPOSITORY
 from tests.prometheus_server import PrometheusServer, require_prometheus
-from worker.metrics import SOURCE_STATES, Observer, PrometheusObserver
+from worker.observer import SOURCE_STATES, Observer
+from worker.service.metrics import PrometheusObserver
 
 DEPLOY = REPOSITORY / "deploy"
 RULES = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))

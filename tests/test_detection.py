@@ -19,7 +19,7 @@ from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.detectors.mtcnn import MtcnnDetector, _crops
 from worker.faces.detectors.pyramid import BAND_STEP_PX, CELL_PX, Canvas, level_sizes
 from worker.faces.networks import mtcnn
-from worker.metrics import Observer, Stage
+from worker.observer import Observer, Stage
 from worker.types import Image
 
 

@@ -13,7 +13,7 @@ from worker.config import DetectionConfig, load_config
 from worker.errors import ConfigError, ModelError
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.detectors.one_by_one import OneByOneDetector
-from worker.metrics import Observer, Stage
+from worker.observer import Observer, Stage
 from worker.types import Detections, Image
 from worker.video.photos import read_photo
 

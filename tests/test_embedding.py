@@ -18,7 +18,7 @@ from worker.faces.alignment import Averaging, split_variant
 from worker.faces.embedding import BATCH_SIZES, FaceEmbedder, load_embedder
 from worker.faces.engines import choose_engine
 from worker.faces.manifests import Manifest, load_manifest
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Chips, Detections
 
 SIDE = 16

@@ -20,7 +20,7 @@ from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
 from worker.history.evidence import EvidenceKeeper
 from worker.history.evidence_store import FolderStore, S3Store, open_store
-from worker.metrics import Observer
+from worker.observer import Observer
 
 BOX = np.array([100, 60, 140, 110], np.float32)
 

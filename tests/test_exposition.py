@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from worker.service.exposition import Exposition
+from worker.service.metrics import Exposition
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # as worker.metrics does
+disable_created_metrics()  # type: ignore[no-untyped-call]  # as worker.service.metrics does
 
 NUMBERS = (st.floats() | st.integers(-(10**20), 10**20)).map(lambda number: number + 0.0)  # -0.0 becomes 0.0
 

@@ -11,7 +11,7 @@ from tests.redis_servers import eventually
 from worker.config import CameraConfig, Config, FleetConfig, RedisConfig
 from worker.fleet.member import FleetMember
 from worker.fleet.registry import CameraRegistry
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.redis.client import connect
 from worker.service.loop import Loop
 

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from worker.config import MetricsConfig
 from worker.errors import FacestreamError
-from worker.metrics import PrometheusObserver
 from worker.service.health import Health, HealthServer
+from worker.service.metrics import PrometheusObserver
 
 
 class Clock:

@@ -20,7 +20,7 @@ from tests.fleet_clock import FleetClock, use_clock
 from worker.config import CameraConfig, Config, FleetConfig
 from worker.fleet.assignment import Assignment
 from worker.fleet.registry import CameraRegistry, decode_camera
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.redis.keys import fleet_key
 
 LEASE_S = 3.0

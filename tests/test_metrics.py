@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from worker import __version__
-from worker.metrics import SOURCE_STATES, Observer, PrometheusObserver
+from worker.observer import SOURCE_STATES, Observer
+from worker.service.metrics import PrometheusObserver
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
 

@@ -26,7 +26,8 @@ from worker.errors import SinkError
 from worker.events import outbox as outbox_module
 from worker.events.codec import decode
 from worker.events.outbox import Outbox, open_outbox
-from worker.metrics import Observer, PrometheusObserver
+from worker.observer import Observer
+from worker.service.metrics import PrometheusObserver
 
 ALL = 1_000_000
 

@@ -17,7 +17,7 @@ from worker.errors import ConfigError, SinkError
 from worker.events import publisher as publisher_module
 from worker.events.codec import decode
 from worker.events.publisher import Publisher
-from worker.metrics import Observer, Stage
+from worker.observer import Observer, Stage
 from worker.redis.client import connect
 from worker.types import Event
 

@@ -17,7 +17,7 @@ from worker.history import recorder as module
 from worker.history import store as history_module
 from worker.history.recorder import HistoryRecorder, Recorder, open_history, open_recorder
 from worker.history.store import FILE, History, Tally
-from worker.metrics import Observer
+from worker.observer import Observer
 
 
 class Drops(Observer):

@@ -9,8 +9,8 @@ import pytest
 from tests.test_unknowns import Notes
 from worker.config import CameraConfig, Config
 from worker.gallery.folder import FolderGallery
-from worker.metrics import PrometheusObserver
 from worker.recognition.pipeline import Pipeline
+from worker.service.metrics import PrometheusObserver
 from worker.types import Detections, Frame
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

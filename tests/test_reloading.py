@@ -8,7 +8,7 @@ import pytest
 
 from worker.config import Config, ConfigOrigin
 from worker.errors import ConfigError
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.service.reloading import Reloader
 
 FIRST = """

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.config import DetectionConfig
-from worker.metrics import Observer
-from worker.types import Frame
-from worker.video.schedule import Attention, Schedule
+from worker.observer import Observer
+from worker.types import Attention, Frame
+from worker.video.schedule import Schedule
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CONFIG = DetectionConfig(interval_s=0.08, settled_interval_s=0.16, unmoved_interval_s=1.0)

@@ -16,10 +16,10 @@ from worker.gallery.crops import CropStore
 from worker.gallery.enrolment import enroll_photos
 from worker.gallery.folder import FolderGallery, NewSample
 from worker.gallery.re_embedding import re_embed
-from worker.metrics import PrometheusObserver
 from worker.recognition.pipeline import Probe
 from worker.recognition.shadow import FORGET_AFTER_S, OUTCOMES, Shadow, outcome_of
 from worker.recognition.sighting import Sighting
+from worker.service.metrics import PrometheusObserver
 from worker.service.service import Service
 from worker.types import Chips, Detections, Embeddings, Event, Frame, Image, Match
 

@@ -26,7 +26,7 @@ from worker.gallery.shared import store as shared_store
 from worker.gallery.shared.gallery import SharedGallery
 from worker.gallery.state import State
 from worker.gallery.switching import difference, previous_of, remove_person, roll_back, switch
-from worker.metrics import PrometheusObserver
+from worker.service.metrics import PrometheusObserver
 
 PATIENCE_S = 20.0
 

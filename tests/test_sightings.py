@@ -7,7 +7,7 @@ import pytest
 
 from worker.config import RecognitionConfig
 from worker.history.recorder import Recorder
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.unknowns import Unknowns
 from worker.types import Detections, Event, Frame, Match, Tracks

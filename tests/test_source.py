@@ -23,7 +23,7 @@ from PIL import Image as Pillow
 from tests.rtsp import write_clip
 from worker.config import BatchingConfig, CameraConfig
 from worker.errors import ConfigError, SourceError
-from worker.metrics import Observer, SourceState
+from worker.observer import Observer, SourceState
 from worker.types import Frame, Image
 from worker.video import connection
 from worker.video import reader as source

@@ -10,8 +10,8 @@ import redis
 
 from tests.command_line import facestream
 from worker.config import Config, FleetConfig, MetricsConfig, load_config
-from worker.metrics import PrometheusObserver
 from worker.service.health import Health, HealthServer
+from worker.service.metrics import PrometheusObserver
 from worker.service.status import StatusBoard, StatusReporter, WorkerStatus, reported
 from worker.video.cameras import Cameras
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from worker.config import CameraConfig
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Frame
 from worker.video.buffers import FrameBuffer, RawFrame
 from worker.video.reader import CameraReader

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from worker.config import TracingConfig
-from worker.metrics import PrometheusObserver
+from worker.service.metrics import PrometheusObserver
 from worker.service.tracing import TracingObserver, open_observer
 from worker.types import Frame
 

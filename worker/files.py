@@ -1,6 +1,8 @@
 """How files of this project are made: readable by their owner only, and never half written."""
 
+import mmap
 import os
+import secrets
 import sqlite3
 import threading
 from contextlib import suppress
@@ -28,3 +30,47 @@ def connect_sqlite(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+
+
+def replace_file(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: int = 0o666) -> None:
+    """Makes ``content`` that of ``path``, whole and durably, or leaves what was there; readers see one or the other.
+
+    A new file gets ``mode``, less the process's umask. The draft bears a name that nobody can foresee, so that no link
+    can be laid in its way.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    draft = path.with_name(f".draft-{secrets.token_hex(8)}")
+    try:
+        write_durably(draft, content, mode=mode)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_durably(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: int = 0o666) -> None:
+    """Writes a new file, which is on the disk when this returns.
+
+    Raises:
+        OSError: the file exists or cannot be written.
+    """
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Lets what was renamed or made in ``folder`` survive a power cut.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

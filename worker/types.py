@@ -4,9 +4,10 @@ All are frozen; arrays are batched per frame and validated once, where they are 
 everywhere and never expressed as ``None``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +123,11 @@ class Chips:
     def __len__(self) -> int:
         return len(self.images)
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Chips]") -> "Chips":
+        """All ``parts``, at least one, in order; they must be of one size and channel order."""
+        return cls(np.concatenate([part.images for part in parts]), parts[0].channel_order)
+
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
@@ -210,3 +216,8 @@ class Event:
     worker_id: str
     epoch: int = 0
     unknown_id: str = ""
+
+
+Attention = Literal["settled", "empty", "deciding"]
+"""What a camera is worth: everybody settled, nobody there, somebody undecided. Under load the first goes first."""
+JITTER_S: Final = 0.005

@@ -34,7 +34,7 @@ from worker.events.codec import encode
 from worker.events.fencing import Fenced, append_fenced
 from worker.fleet.assignment import Assignment
 from worker.fleet.registry import PAGE, CameraRegistry, Definition, encode_camera
-from worker.metrics import Observer
+from worker.observer import Observer
 
 STOPPING_S = 0.1
 """From being told to give a camera up until it is handed back."""

@@ -10,8 +10,9 @@ import urllib.request
 from contextlib import closing
 
 from worker.config import MetricsConfig
-from worker.metrics import SOURCE_STATES, PrometheusObserver
+from worker.observer import SOURCE_STATES
 from worker.service.health import Health, HealthServer
+from worker.service.metrics import PrometheusObserver
 
 SCRAPES = 200
 OUTCOMES = ("matched", "below_threshold", "ambiguous", "not_enough_evidence", "too_short", "blurred", "too_small")

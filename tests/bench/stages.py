@@ -26,9 +26,9 @@ from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.detectors import mtcnn
 from worker.faces.detectors.pyramid import Canvas
 from worker.faces.embedding import load_embedder
-from worker.metrics import PrometheusObserver
 from worker.redis.embedded import embedded_redis
 from worker.service import service
+from worker.service.metrics import PrometheusObserver
 from worker.types import Chips
 
 STAGES: Final = ("decode", "detect", "follow", "track", "align", "embed", "search", "decide", "publish")

@@ -10,10 +10,10 @@ import pytest
 from worker.bench.contest import UnableError
 from worker.bench.live import LiveResult, measure_live, quantile_s, require_rtsp_server
 from worker.config import BatchingConfig, DetectionConfig
-from worker.metrics import Observer
-from worker.types import Frame
+from worker.observer import Observer
+from worker.types import Attention, Frame
 from worker.video.buffers import Batcher, FrameBuffer
-from worker.video.schedule import Attention, Schedule
+from worker.video.schedule import Schedule
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PICTURE = np.zeros((90, 160, 3), np.uint8)

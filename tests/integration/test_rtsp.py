@@ -14,7 +14,7 @@ import pytest
 
 from tests.rtsp import RtspServer
 from worker.config import BatchingConfig, CameraConfig
-from worker.metrics import Observer, SourceState
+from worker.observer import Observer, SourceState
 from worker.types import Frame
 from worker.video.buffers import Batcher, FrameBuffer
 from worker.video.reader import CameraReader

@@ -178,7 +178,7 @@ def _chips(pictures: list[Image], detector: FaceDetector, embedder: FaceEmbedder
 
 def _different_people(faces: list[tuple[Image, Detections]], embedder: FaceEmbedder) -> list[tuple[Image, Detections]]:
     """The faces that are like no earlier one."""
-    chips = Chips(np.concatenate([embedder.align(picture, face).images for picture, face in faces]), "rgb")
+    chips = Chips.joined([embedder.align(picture, face) for picture, face in faces])
     vectors = embedder.embed(chips).vectors
     alike = vectors @ vectors.T
     kept: list[int] = []

@@ -69,7 +69,7 @@ def embed_photos(
         faces = [only_central(seen, image) for seen, image in zip(detector.detect(images), images, strict=True)]
         chips = [embedder.align(image, face) for image, face in zip(images, faces, strict=True)]
         with_face = [row for row, face in zip(rows, faces, strict=True) if len(face)]
-        vectors[with_face] = embedder.embed(_join(chips)).vectors
+        vectors[with_face] = embedder.embed(Chips.joined(chips)).vectors
         found[with_face] = True
         advance(len(batch))
     return PhotoFaces(vectors, found)
@@ -99,7 +99,3 @@ def _batches(paths: Sequence[Path | None]) -> Iterator[list[tuple[int, Image]]]:
             batch, pixels = [], 0
     if batch:
         yield batch
-
-
-def _join(chips: Sequence[Chips]) -> Chips:
-    return Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)

@@ -70,7 +70,7 @@ def frame_count(path: Path) -> int | None:
         SourceError: missing or no video.
     """
     from worker.config import CameraConfig
-    from worker.metrics import Observer
+    from worker.observer import Observer
     from worker.video.addresses import parse_address
     from worker.video.decoder import open_video
 

@@ -9,60 +9,16 @@ if it is the earlier one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha1
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import redis
-from redis.exceptions import NoScriptError
 
 from worker.redis.keys import beside
+from worker.redis.script import lua
 
+_APPEND: Final = lua("worker.events", "append")
 
-class Script:
-    """A Lua script, sent whole only where Redis does not know it yet. All its keys must be in one slot."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._sha = ""
-
-    def __call__(self, client: redis.Redis, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        if self._sha:
-            try:
-                return client.evalsha(self._sha, len(keys), *keys, *arguments)
-            except NoScriptError:
-                # Redis was restarted, or another node serves these keys.
-                pass
-        reply = client.eval(self._text, len(keys), *keys, *arguments)
-        self._sha = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-        return reply
-
-
-_APPEND: Final = Script("""
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local ids = {}
-local i = 2
-while i <= #ARGV do
-  local camera, epoch, age_ms, size = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-  local raised = redis.call('HMGET', KEYS[2], camera, camera .. '@')
-  local fence = tonumber(raised[1] or '0')
-  if epoch < fence and now_ms - age_ms >= math.min(fence, tonumber(raised[2] or fence)) then
-    ids[#ids + 1] = ''
-  else
-    if epoch > fence then redis.call('HSET', KEYS[2], camera, ARGV[i + 1], camera .. '@', now_ms) end
-    ids[#ids + 1] = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, i + 4, i + 3 + size))
-  end
-  i = i + 4 + size
-end
-return ids
-""")
-
-_RAISE: Final = Script("""
-local time = redis.call('TIME')
-if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') then
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2], ARGV[1] .. '@', time[1] * 1000 + math.floor(time[2] / 1000))
-end
-""")
+_RAISE: Final = lua("worker.events", "raise")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from worker.events.codec import encode
 from worker.events.queues import DiskQueue, Gone, MemoryQueue
 from worker.events.spool import DamagedError, Entry, InUseError, Moment, Spool, SpoolLock, set_aside
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Event
 
 _CHUNK_EVENTS: Final = 256

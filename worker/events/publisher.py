@@ -16,7 +16,7 @@ from worker.events.outbox import Outbox
 from worker.events.spool import Entry
 from worker.events.states import PendingStates, SightingStates, State
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.redis.client import Client, find_servers_again, is_cluster
 from worker.redis.errors import explain, is_final
 from worker.redis.keys import event_stream

@@ -8,11 +8,11 @@ from typing import Any, Final, Protocol
 
 from redis.exceptions import RedisError
 
-from worker.events.fencing import Script
 from worker.logs import get_logger
 from worker.redis.client import Client
 from worker.redis.errors import is_final, reply_of
 from worker.redis.keys import fleet_key
+from worker.redis.script import lua
 
 State = Mapping[str, Any]
 """Of a camera's sightings, see :mod:`worker.recognition.resuming`."""
@@ -21,15 +21,7 @@ _log = get_logger(__name__)
 
 _EXPIRES_AFTER_LINGER_S: Final = 300.0
 
-# An owner that was superseded must not put back what its successor has gone on from. The epoch stays when the state
-# goes, until it expires.
-_KEEP: Final = Script("""
-local stored = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
-if tonumber(ARGV[1]) < stored then return 0 end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'state', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 1
-""")
+_KEEP: Final = lua("worker.events", "keep")
 
 
 class SightingStates(Protocol):

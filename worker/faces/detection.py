@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from worker.boxes import nearest_to_centre
 from worker.config import DetectionConfig
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Detections, Image
 
 

@@ -16,7 +16,7 @@ from worker.faces.networks import BUILDERS
 from worker.faces.networks.conversion import converted_network
 from worker.faces.weights import find_weights, pinned
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Chips, Detections, Embeddings, Image
 
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)

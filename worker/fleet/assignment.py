@@ -19,7 +19,7 @@ from worker.errors import ConfigError
 from worker.fleet.leases import Beat, Change, Claim, Lease, Leases
 from worker.fleet.registry import CameraRegistry, Definition, RegistryCopy, decode_camera
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.redis.client import Client, explain
 
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from worker.config import FleetConfig
-from worker.events.fencing import Script
-from worker.fleet.scripts import fleet_script
 from worker.redis.client import Client
 from worker.redis.keys import fleet_keys
+from worker.redis.script import Script, lua
 
 Stage = Literal["kept", "leaving", "yielded"]
 """Of a lease that is held: to be kept, being given up, or being given up so that another worker gets it."""
@@ -86,8 +85,8 @@ class Leases:
         self._client = client
         self._keys = fleet_keys(config.name)
         self._lease_ms = round(1000 * config.lease_s)
-        self._beat_script = fleet_script("beat")
-        self._release_script = fleet_script("release")
+        self._beat_script = lua("worker.fleet", "fleet", "beat")
+        self._release_script = lua("worker.fleet", "fleet", "release")
 
     def beat(
         self,

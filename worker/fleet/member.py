@@ -12,7 +12,7 @@ from worker.events.fencing import raise_fence
 from worker.events.states import RedisStates
 from worker.fleet.assignment import Assignment, Reason
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.redis.client import Client, explain
 from worker.redis.keys import event_stream
 from worker.video.addresses import parse_address

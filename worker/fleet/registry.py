@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from worker.config import CameraConfig, FleetConfig
 from worker.errors import ConfigError
 from worker.fleet.leases import new_incarnation, text
-from worker.fleet.scripts import fleet_script
 from worker.redis.client import Client
 from worker.redis.keys import fleet_keys
+from worker.redis.script import lua
 from worker.video.addresses import parse_address
 
 PAGE: Final = 200
@@ -59,8 +59,8 @@ class CameraRegistry:
         self._client = client
         self._keys = fleet_keys(config.name)
         self._lease_ms = round(1000 * config.lease_s)
-        self._register_script = fleet_script("register")
-        self._read_script = fleet_script("read")
+        self._register_script = lua("worker.fleet", "fleet", "register")
+        self._read_script = lua("worker.fleet", "fleet", "read")
 
     def add(self, camera: CameraConfig) -> Literal["added", "changed", "unchanged"]:
         """Defines ``camera``, also where it is defined already; whoever reads it then opens it anew.

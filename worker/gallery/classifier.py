@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.special import expit, softmax
 
 from worker.errors import GalleryError
+from worker.files import replace_file
 from worker.logs import get_logger
 from worker.types import Candidate, Embeddings
 
@@ -114,9 +115,7 @@ def write_classifier(
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / description.arrays).write_bytes(content)
-        draft = path / f"{DESCRIPTION_FILE}.draft"
-        draft.write_text(description.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        draft.replace(path / DESCRIPTION_FILE)
+        replace_file(path / DESCRIPTION_FILE, f"{description.model_dump_json(indent=2)}\n".encode())
         for old in path.glob("arrays-*.npz"):
             if old.name != description.arrays:
                 old.unlink()

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.errors import ConfigError, GalleryError
+from worker.files import replace_file
 from worker.gallery.gallery import Gallery
 from worker.types import Detections, Image
 
@@ -115,7 +115,7 @@ class CropStore:
         settings = {"format": FORMAT, "encrypted": self._key is not None, "key_fingerprint": _fingerprint(self._key)}
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write(self._folder / "settings.json", json.dumps(settings, indent=1).encode())
+            replace_file(self._folder / "settings.json", json.dumps(settings, indent=1).encode())
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -150,7 +150,7 @@ class CropStore:
         try:
             target._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in [*self._files().values(), self._folder / "settings.json"]:
-                _write(target._folder / path.name, path.read_bytes())
+                replace_file(target._folder / path.name, path.read_bytes())
         except OSError as error:
             raise target._unwritable(error) from None
 
@@ -161,7 +161,7 @@ class CropStore:
             nonce = os.urandom(_NONCE_BYTES)
             content = _SEALED + nonce + AESGCM(self._key).encrypt(nonce, plain, sample_id.encode())
         try:
-            _write(self._folder / f"{sample_id}-{hashlib.sha256(content).hexdigest()}.crop", content)
+            replace_file(self._folder / f"{sample_id}-{hashlib.sha256(content).hexdigest()}.crop", content)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -351,15 +351,6 @@ def _decode(plain: bytes) -> Crop:
 
 def _fingerprint(key: bytes | None) -> str:
     return hashlib.sha256(b"facestream.crops:" + key).hexdigest()[:16] if key else ""
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".draft-{secrets.token_hex(8)}")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 _URL_SAFE: Final = str.maketrans("-_", "+/")

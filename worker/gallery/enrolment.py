@@ -215,8 +215,7 @@ class _Run:
         if not faces:
             return
         chips = [self._embedder.align(face.photo.image, face.detections) for face in faces]
-        images = np.concatenate([chip.images for chip in chips])
-        embeddings = self._embedder.embed(Chips(images, chips[0].channel_order))
+        embeddings = self._embedder.embed(Chips.joined(chips))
         nearest = self._gallery.search(embeddings)
         for face, vector, candidate in zip(faces, embeddings.vectors, nearest, strict=True):
             self._accept(face, vector, candidate)

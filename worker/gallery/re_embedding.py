@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from worker.errors import SourceError
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
@@ -132,7 +130,7 @@ def _enroll(
     if not faces:
         return
     chips = [embedder.align(crop.image, crop.detections) for _, crop in faces]
-    vectors = embedder.embed(Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)).vectors
+    vectors = embedder.embed(Chips.joined(chips)).vectors
     stored = new.add(
         [
             NewSample(names[old.identity_id], vector, old.photo, old.photo_sha256, old.photo_hash, old.quality,

@@ -29,6 +29,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from worker.errors import GalleryError
+from worker.files import replace_file, sync_folder, write_durably
 from worker.logs import get_logger
 
 KEPT_SNAPSHOTS: Final = 3
@@ -150,20 +151,17 @@ class SnapshotStore:
             self._remove_drafts()
             draft.mkdir(parents=True)
             for file_name, content in {**new, MANIFEST: manifest}.items():
-                _write_durably(draft / file_name, content)
+                write_durably(draft / file_name, content)
             for file_name in shared:
                 if file_name not in new:
                     self._link(names, draft / file_name)
-            _sync_folder(draft)
+            sync_folder(draft)
             draft.rename(self._snapshots / name)
-            _sync_folder(self._snapshots)
+            sync_folder(self._snapshots)
             stored: dict[str, Content] = {
                 file: self._map(self._snapshots / name / file, digests[file]) for file in shared if file in new
             }
-            pointer = self.folder / "CURRENT.draft"
-            _write_durably(pointer, name.encode())
-            pointer.replace(self._current)
-            _sync_folder(self.folder)
+            replace_file(self._current, name.encode())
         except (OSError, ValueError) as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise _unwritable(self.folder, error) from None
@@ -217,7 +215,7 @@ class SnapshotStore:
         try:
             target.hardlink_to(source)
         except OSError:  # a file system without hard links
-            _write_durably(target, source.read_bytes())
+            write_durably(target, source.read_bytes())
 
     def _names(self) -> list[str]:
         try:
@@ -266,21 +264,6 @@ class MemoryStore:
 
 def _version(name: str) -> int:
     return int(name.split("-", 1)[0])
-
-
-def _write_durably(path: Path, content: Content) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unwritable(folder: Path, error: OSError | ValueError) -> GalleryError:

@@ -6,7 +6,6 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from worker.errors import GalleryError
 from worker.gallery.index import Vectors
 from worker.gallery.snapshots import Content, MemoryStore, Snapshot, SnapshotStore
+from worker.times import now_rfc3339
 
 FORMAT: Final = "facestream.gallery.v1"
 BLOCK_SAMPLES: Final = 8192
@@ -132,7 +132,7 @@ def new_identity_id() -> str:
 
 def now() -> str:
     """RFC 3339 UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return now_rfc3339()
 
 
 def empty(model_id: str, preprocessing_digest: str, dimension: int) -> State:

@@ -21,7 +21,7 @@ from worker.config import EvidenceConfig
 from worker.errors import SinkError
 from worker.history.evidence_store import EvidenceStore, open_store
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Event, Image
 
 _BETTER: Final = 0.05

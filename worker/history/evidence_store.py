@@ -2,13 +2,13 @@
 
 import io
 import os
-import secrets
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
+from worker.files import replace_file
 from worker.redaction import redact
 
 _SUFFIXES: Final = (".face.jpg", ".frame.jpg")
@@ -61,19 +61,11 @@ class FolderStore:
 
     def put(self, path: str, content: bytes) -> None:
         target = self._folder / path
-        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             # Each by itself: parents that mkdir makes on its way are open to everybody.
             for folder in (target.parent.parent, target.parent):
                 folder.mkdir(exist_ok=True, mode=0o700)
-            try:
-                # Nobody who looks on finds half a picture.
-                descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(content)
-                draft.replace(target)
-            finally:
-                draft.unlink(missing_ok=True)
+            replace_file(target, content, mode=0o600)
         except OSError as error:
             raise self._unwritable(error) from None
 

@@ -13,7 +13,7 @@ from worker.config import Config, history_folder
 from worker.errors import HistoryDiskError, HistoryError
 from worker.history.store import History, PastSighting, Tally, UnknownPerson
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 
 _QUEUED: Final = 10_000
 _GATHER_S: Final = 0.5

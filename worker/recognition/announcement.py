@@ -7,7 +7,7 @@ from worker.events.codec import encode, event_id
 from worker.faces.quality import smallest_face_px
 from worker.history.recorder import Recorder
 from worker.history.store import Embedder, PastSighting
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.recognition.sighting import Sighting
 from worker.recognition.unknowns import Unknowns, unknown_id_of
 from worker.types import Event, EventType

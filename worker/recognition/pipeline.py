@@ -19,7 +19,7 @@ from worker.faces.embedding import FaceEmbedder
 from worker.faces.quality import assess
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.recognition import matching
 from worker.recognition.camera import PipelineCamera
 from worker.recognition.matching import People
@@ -27,8 +27,7 @@ from worker.recognition.sighting import Sighting
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.tracking import Tracker
 from worker.recognition.unknowns import Unknowns
-from worker.types import Chips, Detections, Embeddings, Event, Frame, Tracks
-from worker.video.schedule import JITTER_S, Attention
+from worker.types import JITTER_S, Attention, Chips, Detections, Embeddings, Event, Frame, Tracks
 
 FrameWatcher = Callable[[Frame, Tracks, list[str]], None]
 """Is shown each frame with its tracks and what is written beside each: for pictures and previews."""
@@ -271,7 +270,7 @@ class Pipeline:
         for first in range(0, len(probes), size):
             batch = probes[first : first + size]
             chips = [self._embedder.align(probe.frame.image, probe.face) for probe in batch]
-            embeddings = self._embedder.embed(_join(chips))
+            embeddings = self._embedder.embed(Chips.joined(chips))
             for probe, vector in zip(batch, embeddings.vectors, strict=True):
                 sightings = self._cameras[probe.frame.camera_id].sightings
                 sightings.learn(
@@ -325,7 +324,3 @@ def _best_of_each_track(probes: Sequence[Probe]) -> list[Probe]:
     return [
         probe for group in kept.values() for probe in sorted(group, key=lambda probe: probe.quality, reverse=True)[:2]
     ]
-
-
-def _join(chips: Sequence[Chips]) -> Chips:
-    return Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)

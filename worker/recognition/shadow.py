@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-
 from worker.config import Config
 from worker.faces.embedding import FaceEmbedder
 from worker.gallery.gallery import Gallery
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.recognition import matching
 from worker.recognition.matching import TrackTemplate
 from worker.recognition.pipeline import Probe
@@ -44,8 +42,7 @@ class Shadow:
     def learn(self, probes: Sequence[Probe]) -> None:
         """Embeds the faces that the first model has just embedded."""
         chips = [self._embedder.align(probe.frame.image, probe.face) for probe in probes]
-        joined = Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)
-        for probe, vector in zip(probes, self._embedder.embed(joined).vectors, strict=True):
+        for probe, vector in zip(probes, self._embedder.embed(Chips.joined(chips)).vectors, strict=True):
             track = self._tracks.setdefault(
                 (probe.frame.camera_id, probe.track_id), _Track(TrackTemplate(self._embedder.dimension))
             )

@@ -13,8 +13,7 @@ from worker.boxes import expand, iou_matrix
 from worker.config import RecognitionConfig
 from worker.history.account import Account
 from worker.recognition.matching import TrackTemplate
-from worker.types import Candidate, Match
-from worker.video.schedule import Attention
+from worker.types import Attention, Candidate, Match
 
 DOUBT_RATIO: Final = 0.5
 """A face this far below the threshold, as a part of it, is hardly the person that its track has shown so far. Faces of

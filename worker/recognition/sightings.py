@@ -18,14 +18,13 @@ from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
 from worker.history.store import Embedder
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.recognition.announcement import Announcer
 from worker.recognition.matching import TrackTemplate
 from worker.recognition.resuming import from_state, to_state
 from worker.recognition.sighting import Sighting, attention, has_leapt, one_face_per_person, wants_face
 from worker.recognition.unknowns import Unknowns
-from worker.types import Event, Frame, Tracks
-from worker.video.schedule import Attention
+from worker.types import Attention, Event, Frame, Tracks
 
 _log = get_logger(__name__)
 

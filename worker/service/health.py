@@ -22,7 +22,7 @@ from worker.config import MetricsConfig
 from worker.errors import FacestreamError
 from worker.logs import get_logger
 from worker.redaction import redact
-from worker.service.exposition import CONTENT_TYPE, Exposition
+from worker.service.metrics import CONTENT_TYPE, Exposition
 from worker.service.preview import BOUNDARY, Preview
 
 _log = get_logger(__name__)

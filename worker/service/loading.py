@@ -11,7 +11,7 @@ from worker.gallery.opening import open_gallery
 from worker.gallery.shared.gallery import SharedGallery
 from worker.history.recorder import Recorder, open_history
 from worker.history.store import Embedder
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.recognition.matching import People
 from worker.recognition.shadow import Shadow
 from worker.recognition.unknowns import Unknowns

@@ -14,7 +14,7 @@ from worker.events.publisher import Publisher
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
 from worker.logs import get_logger, set_level
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.recognition.pipeline import Pipeline
 from worker.service.loading import load_gallery_and_embedder, unknown_people
 from worker.types import Event, Frame

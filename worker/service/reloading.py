@@ -11,7 +11,7 @@ from typing import Final
 from worker.config import Config, ConfigOrigin
 from worker.errors import ConfigError
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 
 LIVE: Final = frozenset({"cameras", "recognition", "log"})
 """The sections that change without a restart: cameras, thresholds and all else that decides on a track, log level."""

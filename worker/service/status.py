@@ -15,11 +15,13 @@ from redis.exceptions import RedisError
 from worker import __version__
 from worker.events.consumer.streams import stream_lag
 from worker.logs import get_logger
-from worker.metrics import Observer, PrometheusObserver
+from worker.observer import Observer
 from worker.redis.client import REDIS_ERRORS, Client
 from worker.redis.errors import reply_of
 from worker.redis.keys import fleet_key
 from worker.service.health import Health
+from worker.service.metrics import PrometheusObserver
+from worker.times import now_rfc3339, parse_rfc3339
 from worker.video.cameras import Cameras
 
 SILENT_AFTER_S: Final = 6.0
@@ -115,7 +117,7 @@ class StatusBoard:
         obstacles, epochs = self._health.obstacles(), self._epochs()
         return WorkerStatus(
             worker_id=self._worker_id,
-            at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            at=now_rfc3339(),
             version=__version__,
             uptime_s=round(now_s - self._begun_s, 1),
             ready=not obstacles,
@@ -185,7 +187,7 @@ def reported(client: Client, fleet: str) -> Iterator[WorkerStatus]:
 
 def age_s(status: WorkerStatus) -> float:
     """How long ago it was made, by the clock of this machine."""
-    return (datetime.now(UTC) - datetime.fromisoformat(status.at)).total_seconds()
+    return (datetime.now(UTC) - parse_rfc3339(status.at)).total_seconds()
 
 
 class _Reading:

@@ -12,7 +12,8 @@ from typing import Any, Final
 from worker import __version__
 from worker.config import TracingConfig
 from worker.errors import ConfigError
-from worker.metrics import PrometheusObserver, Stage
+from worker.observer import Stage
+from worker.service.metrics import PrometheusObserver
 from worker.types import Frame
 
 _FLUSH_MS: Final = 3000

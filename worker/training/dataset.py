@@ -164,7 +164,7 @@ def cut_faces(
             taken.append(photo)
             chips.append(align(image, face))
         if chips:
-            yield taken, Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)
+            yield taken, Chips.joined(chips)
 
 
 def _layout(data: Path, test: Path | None, *, split: bool) -> tuple[Path, Path | None]:

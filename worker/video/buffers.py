@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worker.config import BatchingConfig, CameraConfig
 from worker.errors import SourceError
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Frame, Image
 from worker.video.addresses import is_live
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Frame
 from worker.video.buffers import Batcher, FrameBuffer
 from worker.video.reader import CameraReader

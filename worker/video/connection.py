@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from worker.config import CameraConfig
 from worker.errors import SourceError
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.video.addresses import Address
 from worker.video.decoder import ImageFolder, Picture, SourceSilentError, Video
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from worker.config import CameraConfig
 from worker.errors import SourceError
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
 from worker.video.photos import list_photos, read_photo

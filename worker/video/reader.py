@@ -11,7 +11,7 @@ from typing import Final
 from worker.config import CameraConfig
 from worker.errors import FacestreamError, SourceError
 from worker.logs import get_logger
-from worker.metrics import Observer, SourceState
+from worker.observer import Observer, SourceState
 from worker.redaction import redact
 from worker.video.addresses import Address, parse_address
 from worker.video.buffers import FrameBuffer, RawFrame

@@ -10,22 +10,18 @@ Decisions on a recording depend on its frames alone, so that the same file gives
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.config import DetectionConfig
-from worker.metrics import Observer
-from worker.types import Frame
+from worker.observer import Observer
+from worker.types import JITTER_S, Attention, Frame
 from worker.video.buffers import RawFrame
 
-Attention = Literal["settled", "empty", "deciding"]
-"""What a camera is worth: everybody settled, nobody there, somebody undecided. Under load the first goes first."""
-
 _ORDER: Final[tuple[Attention, ...]] = ("settled", "empty", "deciding")
-JITTER_S: Final = 0.005
 _THUMBNAIL_PX: Final = (160, 90)
 _MOVED_LEVELS: Final = 6
 """Grey levels by which a cell of the thumbnail differs where something has moved; averaging leaves noise below it."""

@@ -20,7 +20,7 @@ from worker.faces.detectors.one_by_one import require_images
 from worker.faces.detectors.pyramid import CELL_PX, Canvas
 from worker.faces.engines import choose_engine
 from worker.faces.networks import conversion, mtcnn
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Detections, Image
 
 Network = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], ...]]

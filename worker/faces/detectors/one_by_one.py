@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from worker import boxes as box
 from worker.config import DetectionConfig
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Detections, Image
 
 SURE_SCORE: Final = 0.9

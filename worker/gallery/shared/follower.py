@@ -10,7 +10,7 @@ from worker.errors import GalleryError
 from worker.gallery.shared.replica import Copy
 from worker.gallery.shared.store import SharedStore
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 
 BEAT_S: Final = 2.0
 """How often a worker says that it is alive, and looks whether Redis still has the gallery."""

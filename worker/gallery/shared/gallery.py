@@ -22,7 +22,7 @@ from worker.gallery.shared.replica import Copy, first_copy, merged, new_id, rest
 from worker.gallery.shared.store import Follower, SharedStore
 from worker.gallery.state import State, added_samples, removed_samples
 from worker.logs import get_logger
-from worker.metrics import Observer
+from worker.observer import Observer
 
 LIVE_S: Final = 7.0
 """A worker that has been silent for longer counts as dead or cut off."""

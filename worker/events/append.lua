@@ -1,0 +1,17 @@
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local ids = {}
+local i = 2
+while i <= #ARGV do
+  local camera, epoch, age_ms, size = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local raised = redis.call('HMGET', KEYS[2], camera, camera .. '@')
+  local fence = tonumber(raised[1] or '0')
+  if epoch < fence and now_ms - age_ms >= math.min(fence, tonumber(raised[2] or fence)) then
+    ids[#ids + 1] = ''
+  else
+    if epoch > fence then redis.call('HSET', KEYS[2], camera, ARGV[i + 1], camera .. '@', now_ms) end
+    ids[#ids + 1] = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, i + 4, i + 3 + size))
+  end
+  i = i + 4 + size
+end
+return ids

@@ -1,0 +1,31 @@
+"""Times as text: RFC 3339, UTC, milliseconds, wherever they are stored or published."""
+
+from datetime import UTC, datetime
+
+
+def rfc3339(value: datetime) -> str:
+    """``2026-01-01T12:00:00.000Z``.
+
+    Raises:
+        ValueError: ``value`` lacks its time zone.
+    """
+    if value.tzinfo is None:
+        raise ValueError(f"a time without its zone: {value}")
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def parse_rfc3339(text: str) -> datetime:
+    """The time in UTC.
+
+    Raises:
+        ValueError: not a time with its zone.
+    """
+    value = datetime.fromisoformat(text)
+    if value.tzinfo is None:
+        raise ValueError(f"a time without its zone: {text!r}")
+    return value.astimezone(UTC)
+
+
+def now_rfc3339() -> str:
+    """The time at which this is called."""
+    return rfc3339(datetime.now(UTC))
