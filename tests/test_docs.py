@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.conftest import REPOSITORY
+from tests.support.repository import REPOSITORY
 from worker.cli import app
 from worker.config import Config
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tests.conftest import RedisServer
-from tests.sample_events import make_event
+from tests.support.redis_servers import RedisServer
+from tests.support.sample_events import make_event
 from worker.config import LogConfig, RedisConfig
 from worker.errors import FacestreamError
 from worker.events.publisher import Publisher

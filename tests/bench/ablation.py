@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from tests.ground_truth import make_ground_truth_clip
+from tests.support.ground_truth import make_ground_truth_clip
 from worker.cli import run_command_line
 from worker.cli.networks import Networks
 from worker.config import load_config

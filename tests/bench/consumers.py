@@ -12,8 +12,8 @@ from pathlib import Path
 import redis
 import typer
 
-from tests.redis_servers import Server, redis_binary, running
-from tests.sample_events import make_event
+from tests.support.redis_servers import Server, redis_binary, running
+from tests.support.sample_events import make_event
 from worker.events.codec import encode
 from worker.events.consumer.blocking import AsyncConsumer, Consumer
 

@@ -27,8 +27,8 @@ from typing import Any
 
 import redis
 
-from tests.conftest import RedisServer
-from tests.sample_events import make_event
+from tests.support.redis_servers import RedisServer
+from tests.support.sample_events import make_event
 from worker.config import CameraConfig, Config, FleetConfig
 from worker.events.codec import encode
 from worker.events.fencing import Fenced, append_fenced

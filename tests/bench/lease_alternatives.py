@@ -13,8 +13,8 @@ from typing import Any
 
 import redis
 
-from tests.conftest import RedisServer
-from tests.redis_answers import entries_of
+from tests.support.redis_answers import entries_of
+from tests.support.redis_servers import RedisServer
 from worker.config import FleetConfig
 from worker.fleet.leases import Lease, Leases
 from worker.fleet.registry import CameraRegistry, Definition

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.sample_events import make_event
+from tests.support.sample_events import make_event
 from worker.config import OutboxConfig
 from worker.events.outbox import Outbox
 from worker.types import Event

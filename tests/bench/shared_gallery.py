@@ -21,7 +21,7 @@ import redis
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.conftest import RedisServer  # noqa: E402
+from tests.support.redis_servers import RedisServer  # noqa: E402
 from worker.gallery.folder import NewSample  # noqa: E402
 from worker.gallery.shared.gallery import SharedGallery  # noqa: E402
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import av
 
-from tests.ground_truth import make_ground_truth_clip
-from tests.rtsp import LiveRtspServer
+from tests.support.ground_truth import make_ground_truth_clip
+from tests.support.rtsp import LiveRtspServer
 
 SIZE: Final = (640, 360)
 EVERY: Final = 3

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import RETAIL, facestream
 from tests.fault.cameras import Cameras
-from tests.rtsp import require_rtsp
+from tests.support.command_line import RETAIL, facestream
+from tests.support.rtsp import require_rtsp
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ import redis
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.command_line import RETAIL
-from tests.redis_answers import entries_of
+from tests.support.command_line import RETAIL
+from tests.support.redis_answers import entries_of
 from worker.config import CameraConfig, FleetConfig
 from worker.events.codec import decode
 from worker.fleet.registry import CameraRegistry

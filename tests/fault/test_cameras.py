@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RedisServer
 from tests.fault.cameras import Cameras
 from tests.fault.fleet import Fleet
-from tests.rtsp import RtspServer, write_clip
+from tests.support.redis_servers import RedisServer
+from tests.support.rtsp import RtspServer, write_clip
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 

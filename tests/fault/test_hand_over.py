@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RedisServer
 from tests.fault.cameras import Cameras
 from tests.fault.checks import accepted, missed, overlapping_epochs, told_twice
 from tests.fault.fleet import Fleet, Worker
+from tests.support.redis_servers import RedisServer
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RedisServer
 from tests.fault.cameras import Cameras
 from tests.fault.checks import missed, overlapping_epochs, sightings_each, told_twice
 from tests.fault.fleet import LEASE_S, STREAM, Fleet
 from tests.fault.proxy import FaultProxy
-from tests.redis_answers import command, entries_of
+from tests.support.redis_answers import command, entries_of
+from tests.support.redis_servers import RedisServer
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import RETAIL, facestream
-from tests.conftest import RedisServer
 from tests.fault.cameras import Cameras
 from tests.fault.fleet import Fleet
-from tests.rtsp import require_rtsp
+from tests.support.command_line import RETAIL, facestream
+from tests.support.redis_servers import RedisServer
+from tests.support.rtsp import require_rtsp
 from worker.gallery.shared.gallery import LIVE_S, SharedGallery
 from worker.types import Event
 

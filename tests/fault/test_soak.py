@@ -8,9 +8,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.conftest import RedisServer
 from tests.fault.cameras import Cameras
 from tests.fault.fleet import Fleet
+from tests.support.redis_servers import RedisServer
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RedisServer
 from tests.fault.cameras import Cameras
 from tests.fault.checks import missed, overlapping_epochs, told_twice
 from tests.fault.fleet import LEASE_S, Fleet
+from tests.support.redis_servers import RedisServer
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rtsp import RtspServer, require_rtsp, write_clip
+from tests.support.rtsp import RtspServer, require_rtsp, write_clip
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.command_line import RETAIL, running
-from tests.conftest import REPOSITORY
-from tests.prometheus_server import PrometheusServer, require_prometheus
-from tests.rtsp import RtspServer
+from tests.support.command_line import RETAIL, running
+from tests.support.prometheus_server import PrometheusServer, require_prometheus
+from tests.support.repository import REPOSITORY
+from tests.support.rtsp import RtspServer
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(150)]
 

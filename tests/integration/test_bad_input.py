@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command_line import ERROR, RETAIL, facestream, running, worker_arguments
-from tests.conftest import RedisServer
-from tests.rtsp import RtspServer, write_clip
+from tests.support.command_line import ERROR, RETAIL, facestream, running, worker_arguments
+from tests.support.redis_servers import RedisServer
+from tests.support.rtsp import RtspServer, write_clip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.ground_truth import make_ground_truth_clip
+from tests.support.ground_truth import make_ground_truth_clip
 from worker.bench.agreement import Agreement, Run, compare_runs, enroll_from_clip, record
 from worker.config import load_config
 from worker.faces.detection import load_detector

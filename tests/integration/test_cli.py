@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command_line import RETAIL, facestream
+from tests.support.command_line import RETAIL, facestream
 from worker import __version__
 
 PHOTOS = Path("photos")

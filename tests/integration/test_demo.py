@@ -10,8 +10,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.command_line import Ended, facestream, running
-from tests.conftest import redis_server_binary
+from tests.support.command_line import Ended, facestream, running
+from tests.support.redis_servers import redis_server_binary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

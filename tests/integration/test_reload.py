@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.command_line import RETAIL, Running, running
-from tests.rtsp import RtspServer
+from tests.support.command_line import RETAIL, Running, running
+from tests.support.rtsp import RtspServer
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis]
 

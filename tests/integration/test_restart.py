@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.command_line import RETAIL, Running, facestream, running, worker_arguments
-from tests.ground_truth import GroundTruth, make_ground_truth_clip
-from tests.rtsp import RtspServer, require_rtsp
+from tests.support.command_line import RETAIL, Running, facestream, running, worker_arguments
+from tests.support.ground_truth import GroundTruth, make_ground_truth_clip
+from tests.support.rtsp import RtspServer, require_rtsp
 from worker.events.codec import decode
 from worker.types import Event
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.rtsp import RtspServer
+from tests.support.rtsp import RtspServer
 from worker.config import BatchingConfig, CameraConfig
 from worker.observer import Observer, SourceState
 from worker.types import Frame

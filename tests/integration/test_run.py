@@ -15,10 +15,11 @@ import pytest
 import redis
 import yaml
 
-from tests.command_line import RETAIL, Ended, Running, facestream, running, worker_arguments
-from tests.conftest import RedisServer
-from tests.ground_truth import GroundTruth, make_ground_truth_clip
-from tests.rtsp import RtspServer, require_rtsp
+from tests.support.command_line import RETAIL, Ended, Running, facestream, running, worker_arguments
+from tests.support.ground_truth import GroundTruth, make_ground_truth_clip
+from tests.support.redis_servers import RedisServer
+from tests.support.repository import REPOSITORY
+from tests.support.rtsp import RtspServer, require_rtsp
 
 pytestmark = [pytest.mark.data, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -331,7 +332,7 @@ def test_a_redis_that_dies_stops_no_camera(
 def assert_metrics_make_sense(worker: Running) -> None:
     status, text = worker.get("/metrics")
     assert status == 200
-    documented = Path(__file__).parents[2] / "docs" / "metrics.md"
+    documented = REPOSITORY / "docs" / "metrics.md"
     rows = [line.split("|") for line in documented.read_text().splitlines() if line.startswith("| `facestream_")]
     for name, kind in ((row[1].strip().strip("`"), row[2].strip()) for row in rows):
         assert f"# TYPE {name} {kind}" in text, name

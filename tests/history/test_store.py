@@ -1,0 +1,275 @@
+"""What is remembered of the past: found again, kept as long as promised, and then really gone."""
+
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.sample_events import make_event
+from worker.config import Config, history_folder
+from worker.errors import HistoryError
+from worker.events.codec import encode
+from worker.history import store as module
+from worker.history.account import Account
+from worker.history.store import FILE, Embedder, History, PastSighting, Tally, UnknownPerson
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MODEL = Embedder("m", "digest")
+WEEK_S = 7 * 86_400.0
+AXES = np.eye(16, dtype=np.float32)
+
+
+def sighting(number: int = 0, template: np.ndarray | None = AXES[0], **changes: Any) -> PastSighting:
+    started = NOON + timedelta(minutes=number)
+    fields: dict[str, Any] = {
+        "sighting_id": f"door_{number}",
+        "camera_id": "door",
+        "started_at": started,
+        "ended_at": started + timedelta(seconds=10),
+        "identity_id": "",
+        "identity_name": "",
+        "unknown_id": "",
+        "embedder": MODEL,
+        "template": template,
+        "evidence": 3,
+        "quality": 0.75,
+        "event": encode(make_event()),
+        "account": Account(faces=5, rejected=Counter(blurred=2), embedded=3, reason="below_threshold"),
+    }
+    return PastSighting(**(fields | changes))
+
+
+def unknown(name: str = "u-1", template: np.ndarray | None = AXES[0], **changes: Any) -> UnknownPerson:
+    fields: dict[str, Any] = {
+        "unknown_id": name, "embedder": MODEL, "template": template, "evidence": 2.0, "first_seen": NOON,
+        "last_seen": NOON,
+    }  # fmt: skip
+    return UnknownPerson(**(fields | changes))
+
+
+def write(history: History, *args: Any, keep_s: float = WEEK_S, remember_s: float = WEEK_S, **kwargs: Any) -> None:
+    history.write(*args, **kwargs, keep_s=keep_s, remember_s=remember_s)
+
+
+def traces(template: np.ndarray, folder: Path) -> int:
+    """How many pieces of a template are in the files; a database spreads a long value over its pages."""
+    on_disk = b"".join(path.read_bytes() for path in folder.iterdir())
+    raw = template.tobytes()
+    return sum(raw[start : start + 16] in on_disk for start in range(0, len(raw), 16))
+
+
+@pytest.fixture
+def past(tmp_path: Path) -> Any:
+    with History.open(tmp_path / "state", create=True) as opened:
+        yield opened
+
+
+def test_a_sighting_comes_back_as_it_was(past: History) -> None:
+    write(past, [sighting(1), sighting(2, None, quality=None)])
+    first, second = past.sightings()
+    assert first.template is not None
+    np.testing.assert_array_equal(first.template, AXES[0])
+    assert (first.started_at, first.ended_at) == (sighting(1).started_at, sighting(1).ended_at)
+    assert (first.account, dict(first.event), first.embedder) == (sighting(1).account, sighting(1).event, MODEL)
+    assert (second.template, second.quality) == (None, None)
+
+
+def test_the_same_sighting_is_stored_once(past: History) -> None:
+    write(past, [sighting(1)])
+    write(past, [sighting(1, quality=0.9)])
+    assert [found.quality for found in past.sightings()] == [0.9]
+
+
+def test_sightings_are_found_by_time_camera_and_person(past: History) -> None:
+    write(past, [sighting(0), sighting(5, camera_id="yard"), sighting(10, unknown_id="u-1")])
+
+    def found(**by: Any) -> list[str]:
+        return [one.sighting_id for one in past.sightings(**by)]
+
+    assert found(since=NOON + timedelta(seconds=5), until=NOON + timedelta(minutes=5)) == ["door_0", "door_5"]
+    assert found(since=NOON + timedelta(seconds=11)) == ["door_5", "door_10"]
+    assert found(camera_id="yard") == ["door_5"]
+    assert found(unknown_id="u-1") == ["door_10"]
+    assert found(sighting_id="door_0") == ["door_0"]
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 100])
+def test_similar_sightings_come_first_and_others_not(
+    past: History, monkeypatch: pytest.MonkeyPatch, chunk_rows: int
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK_ROWS", chunk_rows)
+    near = (0.8 * AXES[0] + 0.6 * AXES[1]).astype(np.float32)
+    write(
+        past,
+        [sighting(0, near), sighting(1), sighting(2, AXES[2]), sighting(3, None),
+         sighting(4, embedder=Embedder("other", "digest")), sighting(5, embedder=Embedder("m", "changed"))],
+    )  # fmt: skip
+    found = past.similar(AXES[0], MODEL, 0.5)
+    assert [(one.sighting_id, round(similarity, 3)) for one, similarity in found] == [("door_1", 1.0), ("door_0", 0.8)]
+    assert len(past.similar(AXES[0], MODEL, 0.5, limit=1)) == 1
+    assert past.similar(AXES[0], MODEL, 0.5, since=NOON + timedelta(hours=1)) == []
+
+
+def test_what_has_expired_is_gone_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = np.random.default_rng(1).normal(size=512).astype(np.float32)
+    kept = template[::-1].copy()
+    clock = [1_000_000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    with History.open(tmp_path, create=True) as past:
+        write(past, [sighting(1, template)], [unknown("u-1", template)], keep_s=100, remember_s=50)
+        write(past, [sighting(2, kept)], keep_s=1000)
+        assert traces(template, tmp_path) > 100
+        clock[0] += 60
+        assert past.unknowns()[0] == []
+        assert len(past.sightings()) == 2
+        clock[0] += 60
+        assert len(past.sightings()) == 1
+        past.prune()
+        assert traces(template, tmp_path) == 0
+        assert traces(kept, tmp_path) > 100
+    clock[0] += 1000
+    with History.open(tmp_path) as past:
+        assert past.sightings() == []
+        assert traces(kept, tmp_path) == 0
+
+
+def test_a_shorter_retention_holds_for_what_was_recorded_before(past: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(past, [sighting(1)], [unknown()])
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 3600)
+    assert past.prune(keep_s=7200, remember_s=7200) == 0
+    assert past.prune(keep_s=1800, remember_s=7200) == 1
+    assert past.sightings() == []
+    assert len(past.unknowns()[0]) == 1
+
+
+def test_a_forgotten_person_leaves_no_template_and_every_reader_learns_of_it(tmp_path: Path) -> None:
+    template = np.random.default_rng(2).normal(size=512).astype(np.float32)
+    with History.open(tmp_path, create=True) as past, History.open(tmp_path) as reader:
+        write(past, [sighting(1, unknown_id="u-1")], [unknown("u-1", template), unknown("u-2")])
+        people, revision = reader.unknowns()
+        assert {person.unknown_id for person in people} == {"u-1", "u-2"}
+        assert reader.unknowns(revision) == ([], revision)
+        assert traces(template, tmp_path) > 100
+        past.drop_unknown("u-1")
+        assert traces(template, tmp_path) == 0
+        (gone,), newer = reader.unknowns(revision)
+        assert (gone.unknown_id, gone.template) == ("u-1", None)
+        assert newer > revision
+        write(past, [], [unknown("u-1", template)])  # a worker that has not heard of it yet
+        assert [person.unknown_id for person in reader.unknowns()[0]] == ["u-2"]
+        assert past.sightings()[0].unknown_id == ""
+        with pytest.raises(HistoryError, match="no unknown person u-1"):
+            past.unknown("u-1")
+    assert traces(template, tmp_path) == 0
+
+
+def test_what_is_forgotten_of_a_person_includes_their_sightings(past: History) -> None:
+    template = np.random.default_rng(3).normal(size=512).astype(np.float32)
+    write(past, [sighting(1, template, unknown_id="u-1"), sighting(2, unknown_id="u-2")], [unknown("u-1", template)])
+    past.drop_unknown("u-1", sightings_too=True)
+    first, second = past.sightings()
+    assert (first.template, first.unknown_id) == (None, "")
+    assert second.template is not None
+    assert traces(template, past.path.parent) == 0
+
+
+def test_naming_says_who_it_was_and_counts(past: History) -> None:
+    write(past, [sighting(1, unknown_id="u-1"), sighting(2, unknown_id="u-1")])
+    past.name_sightings(["door_1"], "p-1", "Anna")
+    first, second = past.sightings()
+    assert (first.identity_id, first.identity_name, first.unknown_id, first.corrections) == ("p-1", "Anna", "", 1)
+    assert (second.identity_id, second.unknown_id, second.corrections) == ("", "u-1", 0)
+
+
+def test_tallies_add_up_by_camera_hour_and_reason(past: History) -> None:
+    for _ in range(3):
+        write(past, tallies=[Tally("door", NOON, "too_short", 1, 2), Tally("yard", NOON, "too_short", 1, 1)])
+    write(past, tallies=[Tally("door", NOON + timedelta(hours=1), "too_short", 1, 1)])
+    assert past.tallies(camera_id="door") == [
+        Tally("door", NOON, "too_short", 3, 6), Tally("door", NOON + timedelta(hours=1), "too_short", 1, 1)
+    ]  # fmt: skip
+    assert [tally.camera_id for tally in past.tallies(until=NOON + timedelta(minutes=5))] == ["door", "yard"]
+
+
+def test_only_the_owner_may_read(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with History.open(folder, create=True) as past:
+        write(past, [sighting(1)])
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert set(modes.values()) == {0o600}
+    assert len(modes) > 1
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_write_that_fails_leaves_nothing_behind(past: History) -> None:
+    with pytest.raises(HistoryError, match="history"):
+        write(past, [sighting(1), sighting(2, quality=object())])
+    assert past.sightings() == []
+    write(past, [sighting(3)])
+    assert len(past.sightings()) == 1
+
+
+def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(HistoryError, match="no history in"):
+        History.open(tmp_path / "nothing")
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / FILE).write_bytes(b"this is no database, and long enough to be looked at" * 100)
+    with pytest.raises(HistoryError, match="is damaged"):
+        History.open(damaged)
+    History.open(tmp_path / "newer", create=True).close()
+    with sqlite3.connect(tmp_path / "newer" / FILE) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(HistoryError, match="newer version"):
+        History.open(tmp_path / "newer")
+    (tmp_path / "file").touch()
+    with pytest.raises(HistoryError, match="cannot be opened"):
+        History.open(tmp_path / "file", create=True)
+
+
+def test_the_history_lies_beside_the_gallery_unless_told_otherwise(tmp_path: Path) -> None:
+    assert history_folder(Config(gallery=str(tmp_path / "people") + "/")) == tmp_path / "people.state"
+    assert history_folder(Config(gallery="people", state_dir=tmp_path)) == tmp_path
+    assert history_folder(Config(gallery="redis://host/0")) is None
+    assert history_folder(Config()) is None
+
+
+def test_a_command_that_looks_takes_nothing_from_a_worker_with_the_file_open_twice(tmp_path: Path) -> None:
+    """The command's exit must not delete the log: it has to see that others have the file open."""
+    look = (
+        "from pathlib import Path; from worker.history.store import History; import sys\n"
+        "with History.open(Path(sys.argv[1])) as past: print(len(past.sightings()))"
+    )
+
+    def count_elsewhere() -> int:
+        done = subprocess.run([sys.executable, "-c", look, str(tmp_path)], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    with History.open(tmp_path, create=True) as writer, History.open(tmp_path, create=True) as reader:
+        write(writer, [sighting(1)])
+        assert count_elsewhere() == 1
+        write(writer, [sighting(2)])
+        assert count_elsewhere() == 2
+        assert len(reader.sightings()) == 2
+        assert writer.is_in_place()
+    with History.open(tmp_path) as past:
+        assert len(past.sightings()) == 2
+
+
+def test_a_file_that_was_removed_is_noticed(tmp_path: Path) -> None:
+    with History.open(tmp_path, create=True) as history:
+        assert history.is_in_place()
+        (tmp_path / FILE).unlink()
+        assert not history.is_in_place()
+        with History.open(tmp_path, create=True):
+            assert not history.is_in_place()

@@ -1,0 +1,155 @@
+"""What a worker tells of itself, and what ``facestream status`` makes of it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis
+
+from tests.support.command_line import facestream
+from worker.config import Config, FleetConfig, MetricsConfig, load_config
+from worker.service.health import Health, HealthServer
+from worker.service.metrics import PrometheusObserver
+from worker.service.status import StatusBoard, StatusReporter, WorkerStatus, reported
+from worker.video.cameras import Cameras
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.config = load_config(None, {"worker_id": "w1"})
+        self.observer, self.health = PrometheusObserver(), Health()
+        self.cameras = SomeCameras(self.config, self.observer)
+        self.board = StatusBoard("w1", self.observer, self.health, self.cameras, lambda: {"lobby": 7})
+
+
+class SomeCameras(Cameras):
+    """Cameras whose sources say what a test wants."""
+
+    def __init__(self, config: Config, observer: PrometheusObserver) -> None:
+        super().__init__(config, observer, lasting=True)
+        self.told = {"lobby": ("streaming", ""), "door": ("waiting", "rtsp://10.0.0.5: [111] refused")}
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        return self.told
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_a_camera_is_told_with_its_state_and_what_came_of_it(rig: Rig) -> None:
+    rig.board.status()
+    for _ in range(50):
+        rig.observer.frame_read("lobby")
+    rig.observer.event_published("lobby", "started")
+    for seconds in (0.12, 0.12, 0.7):
+        rig.observer.event_latency("lobby", seconds)
+    door, lobby = rig.board.status().cameras
+    assert (door.camera_id, door.state, door.reason, door.fps) == (
+        "door",
+        "waiting",
+        "rtsp://10.0.0.5: [111] refused",
+        0,
+    )
+    assert door.last_event_age_s is None
+    assert (lobby.state, lobby.epoch) == ("streaming", 7)
+    assert lobby.fps > 0
+    assert lobby.last_event_age_s is not None
+    assert lobby.last_event_age_s < 10
+    assert lobby.latency_p95_s == 0.75
+
+
+def test_what_keeps_a_worker_from_being_ready_stands_in_its_status(rig: Rig) -> None:
+    rig.health.condition("redis", "Redis cannot be reached")
+    status = rig.board.status()
+    assert not status.ready
+    assert status.reasons == {"redis": "Redis cannot be reached"}
+
+
+def test_a_status_survives_its_document_also_from_a_later_version(rig: Rig) -> None:
+    status = rig.board.status()
+    document = json.loads(json.dumps(status.document()))
+    document["new"] = document["cameras"][0]["newer"] = 1
+    assert WorkerStatus.parse(document) == status
+    with pytest.raises(ValueError, match="status"):
+        WorkerStatus.parse({"cameras": []})
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def test_a_worker_reports_to_its_fleet_until_it_leaves(rig: Rig, client: redis.Redis) -> None:
+    fleet = FleetConfig().name
+    beats: list[int] = []
+    reporter = StatusReporter(client, fleet, rig.board, lambda: beats.append(1))
+    try:
+        while not (found := list(reported(client, fleet))):
+            assert len(beats) < 3
+        assert found[0].worker_id == "w1"
+    finally:
+        reporter.close()
+    assert list(reported(client, fleet)) == []
+
+
+def test_who_has_been_silent_for_a_day_is_forgotten(rig: Rig, client: redis.Redis) -> None:
+    old = {**rig.board.status().document(), "at": (datetime.now(UTC) - timedelta(days=2)).isoformat()}
+    client.hset("{facestream}:status", "w0", json.dumps(old))
+    client.hset("{facestream}:status", "broken", "[]")
+    assert list(reported(client, "facestream")) == []
+    assert client.hkeys("{facestream}:status") == [b"broken"]
+
+
+def test_the_command_shows_a_worker_that_is_asked_itself(rig: Rig) -> None:
+    rig.health.describe(lambda: rig.board.status().document())
+    with closing(HealthServer(MetricsConfig(host="127.0.0.1", port=0), rig.health, rig.observer.registry)) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        shown = facestream("status", "--worker", url, "--once", COLUMNS="200")
+        as_json = facestream("status", "--worker", url, "--json")
+    assert shown.code == 0, shown.stderr
+    assert "lobby" in shown.stdout
+    assert "[111] refused" in shown.stdout
+    assert as_json.documents[0]["cameras"][1]["camera_id"] == "lobby"
+
+
+def test_a_port_that_is_no_worker_s_is_an_error_in_one_line() -> None:
+    told = facestream("status", "--worker", "http://user:hunter2@127.0.0.1:9", "--once")
+    error = told.only_error(1)
+    assert "no status from" in error
+    assert "hunter2" not in error
+
+
+def test_cameras_that_nobody_reads_stand_first(rig: Rig, redis_url: str, client: redis.Redis) -> None:
+    added = facestream("camera", "add", "yard", "rtsp://10.0.0.9/stream", "--redis", redis_url)
+    assert added.code == 0, added.stderr
+    client.hset("{facestream}:status", "w1", json.dumps(rig.board.status().document()))
+    shown = facestream("status", "--redis", redis_url, "--once", COLUMNS="200")
+    assert shown.code == 0, shown.stderr
+    assert "nobody reads it" in shown.stdout
+    assert shown.stdout.index("yard") < shown.stdout.index("door") < shown.stdout.index("lobby")
+
+
+def test_silence_is_told_and_not_a_state_of_the_past(rig: Rig, redis_url: str, client: redis.Redis) -> None:
+    silent = {**rig.board.status().document(), "at": (datetime.now(UTC) - timedelta(minutes=5)).isoformat()}
+    client.hset("{facestream}:status", "w1", json.dumps(silent))
+    shown = facestream("status", "--redis", redis_url, "--once", COLUMNS="200")
+    assert "worker silent" in shown.stdout
+    assert "5 min ago" in shown.stdout
+    assert "streaming" not in shown.stdout
+
+
+def test_of_a_camera_that_was_taken_over_only_its_owner_is_shown(rig: Rig, redis_url: str, client: redis.Redis) -> None:
+    status = rig.board.status().document()
+    for worker_id, epoch in (("w1", 7), ("w2", 8)):
+        cameras = [{**status["cameras"][1], "epoch": epoch}]
+        client.hset(
+            "{facestream}:status", worker_id, json.dumps({**status, "worker_id": worker_id, "cameras": cameras})
+        )
+    shown = facestream("status", "--redis", redis_url, "--once", COLUMNS="200")
+    (row,) = [line for line in shown.stdout.splitlines() if "lobby" in line]
+    assert "w2" in row
