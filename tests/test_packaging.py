@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -175,6 +176,27 @@ def test_no_frames_are_decoded_outside_of_their_owners() -> None:
 def test_nothing_unpickles() -> None:
     pattern = re.compile(r"^\s*(import pickle|from pickle)|\bpickle\.loads?\(|allow_pickle\s*=\s*True", re.MULTILINE)
     assert [path.name for path in SOURCES if pattern.search(path.read_text())] == []
+
+
+def test_no_test_imports_from_another() -> None:
+    paths = {path.relative_to(REPOSITORY).as_posix(): path for path in sorted((REPOSITORY / "tests").rglob("*.py"))}
+    assert "tests/test_packaging.py" in paths
+    for name, path in paths.items():
+        taken = [part for module in _imported(path) for part in module.split(".") if _is_of_pytest(part)]
+        assert not taken, f"{name} imports from {taken}: what several tests share belongs in tests/support"
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """All that a file imports, with the modules that it is taken from."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_of_pytest(name: str) -> bool:
+    return name == "conftest" or name.startswith("test_")
 
 
 def _python(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

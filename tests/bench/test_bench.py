@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from tests.faces.test_embedding import chips, own_model
+from tests.support.models import chips, own_model
 from worker.bench import agree, chain, detection, embedding, ours, report, search
 from worker.bench.comparison import Setup
 from worker.bench.contest import Contestant, ContestantProcess, Outcome, Results, UnableError, compete

@@ -17,9 +17,10 @@ from pydantic import SecretStr
 
 from tests.support.command_line import facestream
 from tests.support.redis_answers import entries_of
-from tests.support.redis_servers import RedisServer, Server, eventually, running, valkey_binary
+from tests.support.redis_servers import RedisServer, Server, running, valkey_binary
 from tests.support.repository import REPOSITORY
 from tests.support.sample_events import make_event, stream_fields
+from tests.support.waiting import eventually
 from worker.config import RedisConfig
 from worker.errors import ConfigError, SinkError
 from worker.events.consumer.blocking import AsyncConsumer, Consumer, Delivery

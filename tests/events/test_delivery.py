@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import redis
 
-from tests.events.test_publisher import PATIENCE_S, STREAM, Recorder, config_for, eventually, stored
+from tests.support.publishing import STREAM, Recorder, config_for, stored
 from tests.support.redis_servers import RedisServer
 from tests.support.sample_events import make_event
+from tests.support.waiting import PATIENCE_S, eventually
 from worker.config import OutboxConfig
 from worker.events import publisher as publisher_module
 from worker.events.fencing import raise_fence

@@ -7,63 +7,19 @@ from typing import Any
 
 import pytest
 import redis
-from pydantic import SecretStr
 
+from tests.support.publishing import STREAM, Recorder, config_for, stored
 from tests.support.redis_answers import command
 from tests.support.redis_servers import RedisServer
 from tests.support.sample_events import make_event
-from worker.config import RedisConfig, load_config
+from tests.support.waiting import PATIENCE_S, eventually
+from worker.config import load_config
 from worker.errors import ConfigError, SinkError
 from worker.events import publisher as publisher_module
-from worker.events.codec import decode
 from worker.events.publisher import Publisher
 from worker.observer import Observer, Stage
 from worker.redis.client import connect
 from worker.types import Event
-
-STREAM = "facestream:events"
-PATIENCE_S = 20.0
-
-
-class Recorder(Observer):
-    def __init__(self) -> None:
-        self.published: list[tuple[str, str]] = []
-        self.dropped: list[str] = []
-        self.latencies_s: list[float] = []
-        self.depths: list[int] = []
-        self.up: list[bool] = []
-
-    def event_published(self, camera_id: str, event_type: str) -> None:
-        self.published.append((camera_id, event_type))
-
-    def event_dropped(self, camera_id: str, reason: str) -> None:
-        self.dropped.append(reason)
-
-    def event_latency(self, camera_id: str, seconds: float) -> None:
-        self.latencies_s.append(seconds)
-
-    def queue_depth(self, queue: str, depth: int) -> None:
-        assert queue == "outbox"
-        self.depths.append(depth)
-
-    def sink_up(self, up: bool) -> None:
-        self.up.append(up)
-
-
-def config_for(url: str, **changes: Any) -> RedisConfig:
-    return RedisConfig(**({"url": SecretStr(url), "timeout_s": 1.0} | changes))
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def stored(url: str, stream: str = STREAM) -> list[Event]:
-    with redis.Redis.from_url(url) as client:
-        return [decode(fields) for _, fields in client.xrange(stream)]
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.command_line import running
-from tests.support.redis_servers import Authority, eventually
+from tests.support.redis_servers import Authority
 from tests.support.sample_events import make_event
+from tests.support.waiting import eventually
 from worker.errors import ConfigError
 from worker.events.codec import encode
 from worker.events.consumer.blocking import Consumer

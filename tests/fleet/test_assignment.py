@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import redis
 
-from tests.fleet.test_lease_model import Wire
 from tests.support.fleet_clock import FleetClock, use_clock
 from tests.support.redis_servers import RedisServer, Server, cluster, cluster_url, redis_binary, running, valkey_binary
 from tests.support.repository import REPOSITORY
+from tests.support.wire import Wire
 from worker.config import CameraConfig, Config, FleetConfig
 from worker.fleet.assignment import Assignment, Capacity
 from worker.fleet.registry import CameraRegistry, Definition

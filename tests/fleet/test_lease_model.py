@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.fleet_clock import FleetClock, use_clock
+from tests.support.wire import Wire
 from worker.config import CameraConfig, Config, FleetConfig
 from worker.fleet.assignment import Assignment
 from worker.fleet.registry import CameraRegistry, decode_camera
@@ -29,27 +30,6 @@ MOST = 4
 FLEET = FleetConfig(lease_s=LEASE_S, max_cameras=MOST)
 CAMERAS = [f"c{number}" for number in range(8)]
 NAMES = ["a", "b", "c", "d"]
-
-
-class Wire:
-    """A client whose connection a test cuts, or whose next reply it loses."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        self.cut = False
-        self.lose_reply = False
-
-    def __getattr__(self, name: str) -> Any:
-        def call(*arguments: Any) -> Any:
-            if self.cut:
-                raise redis.ConnectionError("cut")
-            reply = getattr(self._client, name)(*arguments)
-            if self.lose_reply:
-                self.lose_reply = False
-                raise redis.TimeoutError("the reply was lost")
-            return reply
-
-        return call
 
 
 class Worker:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 import redis
 
-from tests.support.redis_servers import eventually
+from tests.support.waiting import eventually
 from worker.config import CameraConfig, Config, FleetConfig, RedisConfig
 from worker.fleet.member import FleetMember
 from worker.fleet.registry import CameraRegistry

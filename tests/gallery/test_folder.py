@@ -18,27 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample, vector
 from tests.support.repository import REPOSITORY
 from worker.errors import GalleryError
 from worker.gallery import index as search
 from worker.gallery import state as gallery_state
 from worker.gallery.folder import FolderGallery, NewSample
-from worker.types import Embeddings
-
-MODEL, DIGEST, DIMENSION = "tiny", "digest-1", 8
-
-
-def vector(seed: int) -> np.ndarray:
-    made = np.random.default_rng(seed).normal(size=DIMENSION)
-    return (made / np.linalg.norm(made)).astype(np.float32)
-
-
-def sample(name: str, seed: int) -> NewSample:
-    return NewSample(name, vector(seed), f"{seed}.jpg", hashlib.sha256(str(seed).encode()).hexdigest(), quality=0.5)
-
-
-def probe(*seeds: int, model_id: str = MODEL) -> Embeddings:
-    return Embeddings(np.stack([vector(seed) for seed in seeds]), model_id)
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from prometheus_client import CollectorRegistry
 
-from tests.gallery.test_folder import DIGEST, DIMENSION, MODEL, probe, sample, vector
+from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample, vector
 from tests.support.redis_servers import RedisServer
+from tests.support.waiting import PATIENCE_S, eventually
 from worker.config import load_config
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
 from worker.gallery.folder import FolderGallery, NewSample
@@ -27,8 +28,6 @@ from worker.gallery.shared.gallery import SharedGallery
 from worker.gallery.state import State
 from worker.gallery.switching import difference, previous_of, remove_person, roll_back, switch
 from worker.service.metrics import PrometheusObserver
-
-PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -65,15 +64,6 @@ def client(redis_url: str) -> Iterator[Any]:
 
 def enrolled(gallery: Any) -> dict[str, set[str]]:
     return {person.name: {found.photo for found in person.samples} for person in gallery.people()}
-
-
-def eventually(condition: Callable[[], Any]) -> None:
-    waiting = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.02)):
-        if condition():
-            return
-        waiting.wait(0.02)
-    raise AssertionError("it did not happen in time")
 
 
 def key(name: str) -> str:

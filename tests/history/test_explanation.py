@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.history.test_store import sighting
+from tests.support.past import sighting
 from worker.history.account import Account
 from worker.history.explanation import explain, explain_rest
 from worker.history.store import Tally

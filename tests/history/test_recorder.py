@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.history.test_store import NOON, sighting, unknown
+from tests.support.past import NOON, sighting, unknown
 from worker.config import Config
 from worker.errors import HistoryDiskError, HistoryError
 from worker.history import recorder as module

@@ -5,54 +5,20 @@ import stat
 import subprocess
 import sys
 import time
-from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support.sample_events import make_event
+from tests.support.past import AXES, MODEL, NOON, sighting, unknown
 from worker.config import Config, history_folder
 from worker.errors import HistoryError
-from worker.events.codec import encode
 from worker.history import store as module
-from worker.history.account import Account
-from worker.history.store import FILE, Embedder, History, PastSighting, Tally, UnknownPerson
+from worker.history.store import FILE, Embedder, History, Tally
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-MODEL = Embedder("m", "digest")
 WEEK_S = 7 * 86_400.0
-AXES = np.eye(16, dtype=np.float32)
-
-
-def sighting(number: int = 0, template: np.ndarray | None = AXES[0], **changes: Any) -> PastSighting:
-    started = NOON + timedelta(minutes=number)
-    fields: dict[str, Any] = {
-        "sighting_id": f"door_{number}",
-        "camera_id": "door",
-        "started_at": started,
-        "ended_at": started + timedelta(seconds=10),
-        "identity_id": "",
-        "identity_name": "",
-        "unknown_id": "",
-        "embedder": MODEL,
-        "template": template,
-        "evidence": 3,
-        "quality": 0.75,
-        "event": encode(make_event()),
-        "account": Account(faces=5, rejected=Counter(blurred=2), embedded=3, reason="below_threshold"),
-    }
-    return PastSighting(**(fields | changes))
-
-
-def unknown(name: str = "u-1", template: np.ndarray | None = AXES[0], **changes: Any) -> UnknownPerson:
-    fields: dict[str, Any] = {
-        "unknown_id": name, "embedder": MODEL, "template": template, "evidence": 2.0, "first_seen": NOON,
-        "last_seen": NOON,
-    }  # fmt: skip
-    return UnknownPerson(**(fields | changes))
 
 
 def write(history: History, *args: Any, keep_s: float = WEEK_S, remember_s: float = WEEK_S, **kwargs: Any) -> None:

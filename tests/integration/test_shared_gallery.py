@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tests.gallery.test_folder import DIGEST, DIMENSION, MODEL, sample
-from tests.gallery.test_shared import eventually
 from tests.support.command_line import RETAIL, facestream
+from tests.support.galleries import DIGEST, DIMENSION, MODEL, sample
 from tests.support.redis_servers import RedisServer, cluster, cluster_url, redis_binary, sentinel_setup
 from tests.support.repository import REPOSITORY
+from tests.support.waiting import eventually
 from worker.config import RedisConfig
 from worker.errors import GalleryUnavailableError
 from worker.gallery.shared.gallery import SharedGallery

@@ -1,19 +1,17 @@
 """Every face that comes to nothing is counted, with the reason."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.recognition.test_unknowns import Notes
+from tests.support.past import NOON, Notes
 from worker.config import CameraConfig, Config
 from worker.gallery.folder import FolderGallery
 from worker.recognition.pipeline import Pipeline
 from worker.service.metrics import PrometheusObserver
 from worker.types import Detections, Frame
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FACE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
 
 

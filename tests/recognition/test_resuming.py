@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.recognition.test_sightings import ALICE, BOB, NOON, STRANGER, Scene, kinds
+from tests.support.past import NOON
+from tests.support.scenes import ALICE, BOB, STRANGER, Scene, kinds
 from worker.recognition.resuming import FORMAT
 from worker.types import Event
 

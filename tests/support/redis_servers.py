@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,22 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.support.redis_answers import command
+from tests.support.waiting import eventually
 
-PATIENCE_S = 30.0
 SLOTS = 16384
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    """What ``condition`` answers as soon as that is true; errors of a Redis that is not ready yet count as false."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            if answer := condition():
-                return answer
-        except redis.RedisError:
-            pass
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def free_port() -> int:
