@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from worker.config import RedisConfig
 from worker.events.codec import decode
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.types import Event
 
 STREAM = "facestream:events"

@@ -7,7 +7,7 @@ import numpy as np
 from tests.support.past import NOON
 from worker.config import RecognitionConfig
 from worker.history.recorder import Recorder
-from worker.metrics import Observer
+from worker.observer import Observer
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.unknowns import Unknowns
 from worker.types import Detections, Event, Frame, Match, Tracks
