@@ -15,6 +15,7 @@ JSON ?= bench-results.json
 BENCH_DATA ?= $(or $(FACESTREAM_TEST_DATA),$(wildcard ../shared/data))
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 3
 
 .PHONY: help
 help:  ## this list
@@ -26,11 +27,11 @@ demo: $(VENV)/.core  ## the main job on footage that it makes itself; needs noth
 
 .PHONY: test
 test: $(VENV)/.test system-parts  ## the tests that take seconds each; names those that this machine cannot run
-	$(PY) -m pytest --ignore tests/fault -m 'not slow' $(PYTEST_ARGS)
+	$(PY) -m pytest --ignore tests/fault -m "not slow" $(IN_PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-all
 test-all: $(VENV)/.test system-parts  ## those and the slow ones: whole workers, learning, parity with other packages
-	$(PY) -m pytest --ignore tests/fault $(PYTEST_ARGS)
+	$(PY) -m pytest --ignore tests/fault $(IN_PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.test  ## style, types and the direction of imports
@@ -95,6 +96,10 @@ system-parts:
 # so that everybody's own pip settings apply.
 COMPILE := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
+# Many tests wait for other processes: one more than there are cores keeps these busy. A file stays in one process, so
+# that what its tests share is made once.
+IN_PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
 
 # uv takes a quarter of the time; pip knows the settings (mirrors, local wheels) that uv does not read.
 INSTALL = $(VENV)/bin/uv pip install -qq --python $(PY) $(1) 2>/dev/null || $(PY) -m pip install -qq $(1)

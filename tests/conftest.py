@@ -11,7 +11,7 @@ import pytest
 from tests.support.redis_servers import RedisServer
 from tests.support.repository import REPOSITORY
 
-FIGURES = pytest.StashKey[list[str]]()
+MEASURED = "measured"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,13 +21,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def tell(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Prints a figure that the test measured, at the end of the run."""
-    return lambda figure: request.config.stash.setdefault(FIGURES, []).append(f"{request.node.name}: {figure}")
+    return lambda figure: record_property(MEASURED, f"{request.node.name}: {figure}")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if figures := config.stash.get(FIGURES, None):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    figures = [text for report in reports for name, text in report.user_properties if name == MEASURED]
+    if figures:
         terminalreporter.section("measured")
         for figure in figures:
             terminalreporter.line(figure)
