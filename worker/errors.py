@@ -27,12 +27,20 @@ class ModelError(FacestreamError):
     """A model, its manifest or its weights are missing, damaged or unfit."""
 
 
+class OutputError(FacestreamError):
+    """A file that was asked for (a picture, a plot, a clip, a report, an export) cannot be written."""
+
+
 class GalleryError(FacestreamError):
     """A gallery is missing, damaged, or made with another model."""
 
 
 class GalleryUnavailableError(GalleryError):
     """A gallery that a fleet shares cannot be reached now; what is in memory stays good."""
+
+
+class ClassifierError(FacestreamError):
+    """A trained classifier is missing, damaged, made with another model, or cannot be written."""
 
 
 class FleetError(FacestreamError):

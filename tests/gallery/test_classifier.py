@@ -10,33 +10,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.config import RecognitionConfig
-from worker.errors import GalleryError
+from worker.config import RecognitionConfig, cache_dir, load_config
+from worker.errors import ClassifierError
+from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.gallery.classifier import Classifier, Head, identity_id_of, write_classifier
 from worker.recognition.matching import decide
+from worker.service.service import Service
 from worker.training import svm
 from worker.training.rejection import Answers, fit_limits, measure_strangers
-from worker.types import Candidate, Embeddings
+from worker.types import Candidate, Embeddings, Event
 
 DIMENSION = 16
 NAMES = ("Ada", "Bo", "Cleo", "Dora", "Eve", "Finn", "Gus")
 
 
-def faces(people: int, each: int, *, seed: int = 0, spread: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
+def faces(
+    people: int, each: int, *, seed: int = 0, spread: float = 0.15, dimension: int = DIMENSION
+) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors around one direction for each person."""
     random = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(len(NAMES) + 3, DIMENSION))
+    centres = np.random.default_rng(99).normal(size=(len(NAMES) + 3, dimension))
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     owners = np.repeat(np.arange(people), each)
-    vectors = centres[owners] + random.normal(scale=spread, size=(len(owners), DIMENSION))
+    vectors = centres[owners] + random.normal(scale=spread, size=(len(owners), dimension))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), owners
 
 
 def write(path: Path, people: int = 3, **changes: Any) -> Classifier:
-    vectors, owners = faces(people, 6)
+    dimension = changes.get("dimension", DIMENSION)
+    vectors, owners = faces(people, 6, dimension=dimension)
     described = {
         "kind": "svm", "created_at": "2026-01-01T00:00:00.000Z", "model_id": "stand-in", "preprocessing_digest": "d",
-        "dimension": DIMENSION, "people": NAMES[:people], "threshold": 0.5, "least_probability": 0.6,
+        "dimension": dimension, "people": NAMES[:people], "threshold": 0.5, "least_probability": 0.6,
     }  # fmt: skip
     write_classifier(path, svm.fit(vectors, owners, 0), vectors, owners, **(described | changes))
     return Classifier.open(path)
@@ -115,14 +120,14 @@ def test_a_name_is_kept_a_little_below_the_probability_that_gives_it(
 
 def test_vectors_of_another_model_are_refused(tmp_path: Path) -> None:
     classifier = write(tmp_path / "c")
-    with pytest.raises(GalleryError, match="trained with model stand-in, not other"):
+    with pytest.raises(ClassifierError, match="trained with model stand-in, not other"):
         classifier.search(Embeddings(faces(1, 1)[0], "other"))
-    with pytest.raises(GalleryError, match="use --model stand-in"):
+    with pytest.raises(ClassifierError, match="use --model stand-in"):
         classifier.require_model("stand-in", "another digest")
 
 
 def test_a_folder_without_a_classifier_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(GalleryError, match="facestream train svm"):
+    with pytest.raises(ClassifierError, match="facestream train svm"):
         Classifier.open(tmp_path)
 
 
@@ -133,7 +138,7 @@ def test_every_flipped_bit_of_the_numbers_is_noticed(tmp_path: Path) -> None:
     for place in range(0, len(content), len(content) // 40):
         content[place] ^= 4
         arrays.write_bytes(content)
-        with pytest.raises(GalleryError, match="another digest; train it anew"):
+        with pytest.raises(ClassifierError, match="another digest; train it anew"):
             Classifier.open(tmp_path / "c")
         content[place] ^= 4
 
@@ -147,7 +152,7 @@ def test_a_description_that_does_not_fit_is_told_in_one_line(tmp_path: Path, cha
     write(tmp_path / "c")
     file = tmp_path / "c" / "classifier.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(GalleryError, match="is damaged") as caught:
+    with pytest.raises(ClassifierError, match="is damaged") as caught:
         Classifier.open(tmp_path / "c")
     assert "\n" not in str(caught.value)
 
@@ -183,8 +188,52 @@ def test_what_is_in_memory_stays_in_use_while_the_folder_cannot_be_read(tmp_path
 def test_a_classifier_of_another_model_in_the_folder_is_not_taken_up_silently(tmp_path: Path) -> None:
     classifier = write(tmp_path / "c")
     write(tmp_path / "c", model_id="other", preprocessing_digest="e")
-    with pytest.raises(GalleryError, match="was replaced"):
+    with pytest.raises(ClassifierError, match="was replaced"):
         classifier.reload_if_changed()
+
+
+@pytest.mark.data
+def test_a_running_worker_goes_on_with_a_classifier_that_was_trained_anew_on_another_model(
+    test_data: Path, tmp_path: Path, redis_url: str
+) -> None:
+    models = test_data / "models"
+    first, second = (
+        load_embedder(f"face-reidentification-retail-0095{ending}", models_dir=models, cache_dir=cache_dir())
+        for ending in ("", "+flip")
+    )
+
+    def train(embedder: FaceEmbedder) -> None:
+        write(
+            tmp_path / "c",
+            model_id=embedder.model_id,
+            preprocessing_digest=embedder.preprocessing_digest,
+            dimension=embedder.dimension,
+        )
+
+    train(first)
+    clip = test_data / "video" / "speaker_katie_hill.mp4"
+    config = load_config(
+        None,
+        {
+            "cameras": [{"id": "desk", "source": str(clip), "policy": "every"}],
+            "classifier": str(tmp_path / "c"),
+            "models_dir": models,
+            "redis": {"url": redis_url},
+            "metrics": {"enabled": False},
+        },
+    )
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if len(events) == 1:
+            train(second)
+
+    stopped = Service(config, on_event=on_event).run()
+    assert stopped.errors == ()
+    assert [(event.type, event.model_id) for event in events] == [
+        (kind, embedder.model_id) for embedder in (first, second) for kind in ("started", "ended")
+    ]
 
 
 shares = st.floats(0, 1)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample, vector
 from tests.support.repository import REPOSITORY
-from worker.errors import GalleryError
+from worker.errors import GalleryError, OutputError
 from worker.gallery import index as search
 from worker.gallery import state as gallery_state
 from worker.gallery.folder import FolderGallery, NewSample
@@ -177,7 +177,7 @@ def test_export_needs_no_pickle(gallery: FolderGallery, tmp_path: Path) -> None:
         assert exported["identity_ids"][0] == gallery.person("Zoë").identity_id
         assert exported["embeddings"] == pytest.approx(np.stack([vector(1), vector(2)]))
         assert len(exported["faces"]) == 0
-    with pytest.raises(GalleryError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot write"):
         gallery.export_npz(tmp_path / "missing" / "out.npz")
 
 

@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from tests.support.command_line import RETAIL, facestream, running
 from tests.support.repository import REPOSITORY
 from worker.config import cache_dir
-from worker.errors import GalleryError, ModelError, SourceError
+from worker.errors import ClassifierError, ModelError, SourceError
 from worker.evaluation.plots import plot_confusion
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder, load_embedder
@@ -235,7 +235,7 @@ def test_faces_and_embeddings_are_kept_only_where_asked_for(tmp_path: Path) -> N
 def test_a_folder_with_other_things_in_it_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "letters.txt").write_text("dear")
-    with pytest.raises(GalleryError, match="holds other things"):
+    with pytest.raises(ClassifierError, match="holds other things"):
         svm(tmp_path, people(tmp_path / "data", 3, 3))
 
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from worker.errors import SinkError, SourceError
+from worker.errors import OutputError, SourceError
 from worker.types import Detections
 from worker.video.clips import ClipWriter, open_clip
 from worker.video.drawing import (
@@ -123,8 +123,13 @@ def test_a_pair_sheet_puts_both_photos_side_by_side(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     for path in (tmp_path / "missing" / "a.png", tmp_path / "a.nonsense"):
-        with pytest.raises(SinkError, match=path.name):
+        with pytest.raises(OutputError, match=path.name):
             save_picture(GREY, path)
+
+
+def test_a_clip_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"missing/a\.mp4: cannot be written"):
+        ClipWriter(tmp_path / "missing" / "a.mp4", (320, 240), 25)
 
 
 def test_clips_need_even_sides(tmp_path: Path) -> None:

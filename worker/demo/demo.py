@@ -17,6 +17,7 @@ from worker.errors import FacestreamError, ModelError
 from worker.events.consumer.tail import read_events
 from worker.faces.detection import load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
+from worker.files import writing
 from worker.gallery.enrolment import enroll_photos
 from worker.gallery.folder import FolderGallery
 from worker.redis.client import connect
@@ -46,7 +47,8 @@ def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event
     Raises:
         FacestreamError: no Redis server, no model that works, or the output cannot be written.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     footage = make_demo_clip(output)
     embedder = _load_any_embedder(say)
     gallery_path = output / "gallery"

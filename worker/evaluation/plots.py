@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from worker.errors import SinkError
+from worker.files import writing
 
 _DPI: Final = 150
 _SIZE_IN: Final = (7.0, 5.0)
@@ -27,7 +27,7 @@ def plot_roc(far: Floats, tar: Floats, *, title: str, label: str, impostors: int
     """TAR against FAR, FAR on a logarithmic axis down to one of ``impostors`` pairs.
 
     Raises:
-        SinkError: ``path`` cannot be written.
+        OutputError: ``path`` cannot be written.
     """
     figure, axes = _figure(title, "false accept rate (pairs of different people)", "true accept rate (same person)")
     least = 1 / max(impostors, 10**_LEAST_DECADES)
@@ -43,7 +43,7 @@ def plot_det(fpir: Floats, fnir: Floats, *, title: str, label: str, strangers: i
     """FNIR against FPIR, both logarithmic.
 
     Raises:
-        SinkError: ``path`` cannot be written.
+        OutputError: ``path`` cannot be written.
     """
     figure, axes = _figure(title, "FPIR: strangers given a name", "FNIR: enrolled people missed")
     least = 1 / max(strangers, 10**_LEAST_DECADES)
@@ -67,7 +67,7 @@ def plot_calibration(
     """Rates against the threshold, as (label, thresholds, rates), with the target and the chosen threshold.
 
     Raises:
-        SinkError: ``path`` cannot be written.
+        OutputError: ``path`` cannot be written.
     """
     figure, axes = _figure(title, "threshold (cosine)", "rate")
     for (label, thresholds, rates), colour in zip(curves, (_LINE, _SECOND, _GUIDE), strict=False):
@@ -85,7 +85,7 @@ def plot_similarities(rows: Sequence[tuple[str, float]], *, title: str, threshol
     """One bar for each (label, cosine), the first on top, and the threshold.
 
     Raises:
-        SinkError: ``path`` cannot be written.
+        OutputError: ``path`` cannot be written.
     """
     figure, axes = _figure(title, "similarity (cosine)", "")
     figure.set_size_inches(_SIZE_IN[0] + 3, max(2.0, 0.9 + 0.28 * len(rows)))
@@ -103,7 +103,7 @@ def plot_confusion(confusion: NDArray[np.int64], names: Sequence[str], *, title:
     """Who was shown, downwards, and what was said of them: confusion (k, k + 2) as in ``Judgement``.
 
     Raises:
-        SinkError: ``path`` cannot be written.
+        OutputError: ``path`` cannot be written.
     """
     figure, axes = _figure(title, "said", "shown")
     axes.grid(visible=False)
@@ -124,7 +124,7 @@ def plot_learning(curves: Sequence[tuple[str, Sequence[float]]], *, title: str, 
     """The loss after each epoch, one curve for each label.
 
     Raises:
-        SinkError: ``path`` cannot be written.
+        OutputError: ``path`` cannot be written.
     """
     figure, axes = _figure(title, "epoch", "loss")
     for (label, losses), colour in zip(curves, (_LINE, _SECOND, _GUIDE), strict=True):
@@ -146,10 +146,7 @@ def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Any]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    try:
+    with writing(path), warnings.catch_warnings():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font has not: boxes
-            figure.savefig(path, format="png", dpi=_DPI)
-    except OSError as error:
-        raise SinkError(f"cannot write plot {path}: {error.strerror or error}") from None
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font does not have: boxes
+        figure.savefig(path, format="png", dpi=_DPI)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.special import expit, softmax
 
-from worker.errors import GalleryError
+from worker.errors import ClassifierError
 from worker.files import replace_file
 from worker.logs import get_logger
 from worker.types import Candidate, Embeddings
@@ -91,7 +91,7 @@ def write_classifier(
     of :class:`Description`.
 
     Raises:
-        GalleryError: the folder cannot be written.
+        ClassifierError: the folder cannot be written.
     """
     held = io.BytesIO()
     np.savez(
@@ -120,7 +120,7 @@ def write_classifier(
             if old.name != description.arrays:
                 old.unlink()
     except OSError as error:
-        raise GalleryError(f"classifier {path} cannot be written: {error.strerror or error}") from None
+        raise ClassifierError(f"classifier {path} cannot be written: {error.strerror or error}") from None
     return description
 
 
@@ -144,7 +144,7 @@ def read_classifier(path: Path) -> tuple[Description, Head, Vectors, NDArray[np.
     """What :func:`write_classifier` wrote to the folder ``path``: description, head, references and their owners.
 
     Raises:
-        GalleryError: it cannot be read, or is damaged.
+        ClassifierError: it cannot be read, or is damaged.
     """
     try:
         text = (path / DESCRIPTION_FILE).read_text(encoding="utf-8")
@@ -152,11 +152,13 @@ def read_classifier(path: Path) -> tuple[Description, Head, Vectors, NDArray[np.
         content = (path / description.arrays).read_bytes()
     except (ValidationError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())[:200]
-        raise GalleryError(f"classifier {path} is damaged: {DESCRIPTION_FILE}: {problem}; train it anew") from None
+        raise ClassifierError(f"classifier {path} is damaged: {DESCRIPTION_FILE}: {problem}; train it anew") from None
     except OSError as error:
-        raise GalleryError(f"classifier {path} cannot be read: {error.filename}: {error.strerror or error}") from None
+        raise ClassifierError(
+            f"classifier {path} cannot be read: {error.filename}: {error.strerror or error}"
+        ) from None
     if hashlib.sha256(content).hexdigest() != description.arrays_sha256:
-        raise GalleryError(f"classifier {path} is damaged: {description.arrays} has another digest; train it anew")
+        raise ClassifierError(f"classifier {path} is damaged: {description.arrays} has another digest; train it anew")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         head = Head(
             description.calibration,
@@ -166,7 +168,7 @@ def read_classifier(path: Path) -> tuple[Description, Head, Vectors, NDArray[np.
     rows = 1 if len(description.people) == 2 and description.calibration == "sigmoid" else len(description.people)
     fits = head.coefficients.shape == (rows, description.dimension) and references.shape[1:] == (description.dimension,)
     if not fits or set(owners.tolist()) != set(range(len(description.people))):
-        raise GalleryError(f"classifier {path} is damaged: its arrays do not fit its description; train it anew")
+        raise ClassifierError(f"classifier {path} is damaged: its arrays do not fit its description; train it anew")
     return description, head, references, owners
 
 
@@ -211,10 +213,10 @@ class Classifier:
         """The classifier in the folder ``path``.
 
         Raises:
-            GalleryError: none there, or damaged.
+            ClassifierError: none there, or damaged.
         """
         if not cls.exists(path):
-            raise GalleryError(
+            raise ClassifierError(
                 f"no classifier at {path}: train one with 'facestream train svm --data DIR --output {path}'"
             )
         return cls(path)
@@ -270,9 +272,9 @@ class Classifier:
         return len(self._live.references)
 
     def require_model(self, model_id: str, preprocessing_digest: str) -> None:
-        """Raises GalleryError unless the classifier was trained on vectors of this model and preprocessing."""
+        """Raises ClassifierError unless the classifier was trained on vectors of this model and preprocessing."""
         if (model_id, preprocessing_digest) != (self.model_id, self.preprocessing_digest):
-            raise GalleryError(
+            raise ClassifierError(
                 f"classifier {self.path} was trained with model {self.model_id} (preprocessing "
                 f"{self.preprocessing_digest}), not {model_id} ({preprocessing_digest}): "
                 f"use --model {self.model_id}, or train it anew"
@@ -286,11 +288,11 @@ class Classifier:
         """The most probable person and the next one for each vector; similarities are cosines to their references.
 
         Raises:
-            GalleryError: the embeddings are another model's.
+            ClassifierError: the embeddings are another model's.
         """
         live = self._live
         if embeddings.model_id != live.description.model_id:
-            raise GalleryError(
+            raise ClassifierError(
                 f"classifier {self.path} was trained with model {live.description.model_id}, not {embeddings.model_id}"
             )
         if not len(embeddings):
@@ -313,7 +315,7 @@ class Classifier:
         A folder that cannot be read is reported in the log once, and what is in memory stays in use.
 
         Raises:
-            GalleryError: the folder now holds a classifier of another model.
+            ClassifierError: the folder now holds a classifier of another model.
         """
         now = stamp(self.path)
         if now == self._stamp:
@@ -321,11 +323,11 @@ class Classifier:
         self._stamp = now
         try:
             live = _Live(*read_classifier(self.path))
-        except GalleryError as error:
+        except ClassifierError as error:
             _log.warning("classifier_not_reloaded", classifier=str(self.path), problem=str(error))
             return False
         if live.description.preprocessing_digest != self.preprocessing_digest:
-            raise GalleryError(
+            raise ClassifierError(
                 f"classifier {self.path} was replaced: it now has the model {live.description.model_id}, "
                 f"not {self.model_id}; restart with the new one"
             )

@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.errors import ConfigError, GalleryError
-from worker.files import replace_file
+from worker.files import replace_file, writing
 from worker.gallery.gallery import Gallery
 from worker.types import Detections, Image
 
@@ -248,7 +248,8 @@ def export_faces(gallery: Gallery, crops: CropStore, file: Path) -> int:
     (n, 224, 224, 3) RGB, black where there is none; returns n.
 
     Raises:
-        GalleryError: a crop is damaged or cannot be decrypted, or the file cannot be written.
+        GalleryError: a crop is damaged or cannot be decrypted.
+        OutputError: the file cannot be written.
     """
     vectors, samples = gallery.vectors()
     names = {person.identity_id: person.name for person in gallery.people()}
@@ -256,17 +257,14 @@ def export_faces(gallery: Gallery, crops: CropStore, file: Path) -> int:
     for face, sample in zip(faces, samples, strict=True):
         if crop := crops.read(sample.sample_id):
             face[:] = _squared(crop)
-    try:
-        with file.open("wb") as out:
-            np.savez_compressed(
-                out,
-                faces=faces,
-                embeddings=vectors,
-                names=np.array([names[sample.identity_id] for sample in samples], dtype=np.str_),
-                identity_ids=np.array([sample.identity_id for sample in samples], dtype=np.str_),
-            )
-    except OSError as error:
-        raise GalleryError(f"cannot write {file}: {error.strerror or error}") from None
+    with writing(file), file.open("wb") as out:
+        np.savez_compressed(
+            out,
+            faces=faces,
+            embeddings=vectors,
+            names=np.array([names[sample.identity_id] for sample in samples], dtype=np.str_),
+            identity_ids=np.array([sample.identity_id for sample in samples], dtype=np.str_),
+        )
     return len(samples)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.errors import GalleryError
+from worker.files import writing
 from worker.gallery.index import PersonIndex, Vectors, require_unit
 from worker.gallery.state import NewSample, Person, Sample, State, enrolled
 from worker.types import Candidate, Embeddings
@@ -280,21 +281,18 @@ class Gallery:
         ``identity_ids`` (unicode, one for each row) to a compressed ``.npz`` without pickle; returns n.
 
         Raises:
-            GalleryError: the file cannot be written.
+            OutputError: the file cannot be written.
         """
         state = self._live.state
         ids = [sample.identity_id for sample in state.samples]
-        try:
-            with file.open("wb") as out:
-                np.savez_compressed(
-                    out,
-                    faces=np.empty((0, 0, 0, 3), np.uint8),
-                    embeddings=state.vectors_of(),
-                    names=np.array([state.names[key] for key in ids], dtype=np.str_),
-                    identity_ids=np.array(ids, dtype=np.str_),
-                )
-        except OSError as error:
-            raise GalleryError(f"cannot write {file}: {error.strerror or error}") from None
+        with writing(file), file.open("wb") as out:
+            np.savez_compressed(
+                out,
+                faces=np.empty((0, 0, 0, 3), np.uint8),
+                embeddings=state.vectors_of(),
+                names=np.array([state.names[key] for key in ids], dtype=np.str_),
+                identity_ids=np.array(ids, dtype=np.str_),
+            )
         return len(ids)
 
     def _resolve(self, state: State, identity: str) -> str:

@@ -44,7 +44,7 @@ class People(Protocol):
         """Takes up what changed meanwhile.
 
         Raises:
-            GalleryError: the vectors of another model are compared now.
+            GalleryError, ClassifierError: the vectors of another model are compared now.
         """
         ...
 

@@ -38,7 +38,7 @@ def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Peopl
     that made it.
 
     Raises:
-        GalleryError: it is missing, damaged, or made with another model than ``config.model``.
+        GalleryError, ClassifierError: it is missing, damaged, or made with another model than ``config.model``.
         ModelError: the model or its weights are missing.
     """
     if config.classifier is not None:

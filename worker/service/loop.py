@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from worker.config import CameraConfig, Config
-from worker.errors import FacestreamError, GalleryError, SinkError
+from worker.errors import ClassifierError, FacestreamError, GalleryError, SinkError
 from worker.events.publisher import Publisher
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
@@ -246,7 +246,7 @@ class Loop:
         """The events of ``step``; where the gallery was switched to another model, those of going on with that one."""
         try:
             return step()
-        except GalleryError:
+        except (GalleryError, ClassifierError):
             try:
                 gallery, embedder = load_gallery_and_embedder(self._config, self._observer)
             except FacestreamError as problem:

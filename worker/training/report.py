@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.errors import SinkError
+from worker.files import writing
 from worker.training.dataset import Photo
 from worker.training.rejection import Limits
 from worker.types import Candidate
@@ -71,14 +71,12 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
     """Writes ``report.json`` and ``report.md``.
 
     Raises:
-        SinkError: they cannot be written.
+        OutputError: they cannot be written.
     """
-    try:
-        text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8")
-        (folder / "report.md").write_text(markdown(report), encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"cannot write the report to {folder}: {error.strerror or error}") from None
+    text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+    for name, content in (("report.json", text), ("report.md", markdown(report))):
+        with writing(folder / name):
+            (folder / name).write_text(content, encoding="utf-8")
 
 
 def markdown(report: dict[str, Any]) -> str:

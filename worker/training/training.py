@@ -12,10 +12,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from worker.errors import GalleryError, SinkError
+from worker.errors import ClassifierError
 from worker.faces import alignment
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
+from worker.files import writing
 from worker.gallery.classifier import DESCRIPTION_FILE, Classifier, write_classifier
 from worker.training import cnn, svm
 from worker.training.cnn import CHECKPOINT_FILE
@@ -42,21 +43,21 @@ class Embedded:
 
 
 def require_own_folder(output: Path) -> None:
-    """Raises GalleryError unless the folder ``output`` is new, empty, or of an earlier training."""
+    """Raises ClassifierError unless the folder ``output`` is new, empty, or of an earlier training."""
     if output.exists() and not output.is_dir():
-        raise GalleryError(f"{output} is a file; a classifier is a folder")
+        raise ClassifierError(f"{output} is a file; a classifier is a folder")
     ours = ("arrays-", "cnn-", "checkpoint.npz", f"{DESCRIPTION_FILE}.")
     if output.is_dir():
         for entry in output.iterdir():
             if entry.name not in FILES and not entry.name.startswith(ours):
-                raise GalleryError(f"{output} holds other things ({entry.name}); choose another folder (--output)")
+                raise ClassifierError(f"{output} holds other things ({entry.name}); choose another folder (--output)")
 
 
 def write_network(output: Path, weights: dict[str, Any], threshold: float) -> Path:
     """Writes the arrays of a face network, and the manifest that makes an embedder of them; returns the manifest.
 
     Raises:
-        GalleryError: they cannot be written.
+        ClassifierError: they cannot be written.
     """
     from worker.faces.networks.face_cnn import DIMENSION, SIDE, write_weights
     from worker.faces.weights import sha256_of
@@ -85,7 +86,7 @@ def write_network(output: Path, weights: dict[str, Any], threshold: float) -> Pa
         path = output / f"{model_id}.yaml"
         path.write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
     except OSError as error:
-        raise GalleryError(f"classifier {output} cannot be written: {error.strerror or error}") from None
+        raise ClassifierError(f"classifier {output} cannot be written: {error.strerror or error}") from None
     return path
 
 
@@ -100,19 +101,17 @@ def write_npz(path: Path, trained: Embedded, tested: Embedded) -> None:
     """Writes ``train_faces``, ``train_embeddings``, ``train_names``, and the same of ``test``, without pickle.
 
     Raises:
-        SinkError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     arrays: dict[str, Any] = {}
     for name, found in (("train", trained), ("test", tested)):
         faces = np.concatenate(found.chips) if found.chips else np.empty((0, 0, 0, 3), np.uint8)
         names = np.array([photo.name for photo in found.photos], dtype=np.str_)
         arrays |= {f"{name}_faces": faces, f"{name}_embeddings": found.vectors, f"{name}_names": names}
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez_compressed(file, **arrays)
-    except OSError as error:
-        raise SinkError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 Advance = Callable[[int], None]
@@ -147,7 +146,7 @@ def train_svm(
 
     Raises:
         SourceError: somebody has too few photos with a face.
-        GalleryError: ``output`` holds something else, or cannot be written.
+        ClassifierError: ``output`` holds something else, or cannot be written.
     """
     started = time.monotonic()
     require_own_folder(output)
@@ -196,14 +195,14 @@ def train_cnn(
 
     Raises:
         SourceError: somebody has too few photos with a face.
-        GalleryError: ``output`` holds something else or an unfinished training, or cannot be written.
+        ClassifierError: ``output`` holds something else or an unfinished training, or cannot be written.
         ModelError: the checkpoint cannot be gone on with.
     """
     started = time.monotonic()
     require_own_folder(output)
     checkpoint = output / cnn.CHECKPOINT_FILE
     if checkpoint.exists() and not resume:
-        raise GalleryError(f"{output} holds an unfinished training: go on with --resume, or remove {checkpoint}")
+        raise ClassifierError(f"{output} holds an unfinished training: go on with --resume, or remove {checkpoint}")
     kept, images = _grey_faces(data, detector, faces, advance)
     data.train = kept
     require_photos(data, cnn.LEAST_PHOTOS)

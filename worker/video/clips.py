@@ -13,7 +13,7 @@ from typing import Any, Self
 import av
 import cv2
 
-from worker.errors import SourceError
+from worker.errors import OutputError, SourceError
 from worker.types import Image
 
 
@@ -29,30 +29,49 @@ class ClipWriter:
         crf: x264's constant rate factor; smaller is better and larger.
 
     Raises:
-        SourceError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float | Fraction, *, crf: int = 20) -> None:
         if size[0] % 2 or size[1] % 2:
             raise ValueError(f"H.264 needs even sides, not {size[0]}x{size[1]}")
-        try:
+        self._path = path
+        with self._told():
             self._file = av.open(str(path), "w", options={"movflags": "+faststart"})
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be written: {error.strerror or error}; choose another folder") from None
-        self._stream: Any = self._file.add_stream("libx264", rate=Fraction(fps).limit_denominator(60_000))
-        self._stream.width, self._stream.height = size
-        self._stream.pix_fmt = "yuv420p"
-        # Five times quicker than the next preset, for a file three times the size: these clips are short.
-        self._stream.options = {"preset": "ultrafast", "crf": str(crf), "threads": "1"}
+            self._stream: Any = self._file.add_stream("libx264", rate=Fraction(fps).limit_denominator(60_000))
+            self._stream.width, self._stream.height = size
+            self._stream.pix_fmt = "yuv420p"
+            # Five times quicker than the next preset, for a file three times the size: these clips are short.
+            self._stream.options = {"preset": "ultrafast", "crf": str(crf), "threads": "1"}
+            self._file.start_encoding()  # opens the file, which is otherwise left to the first picture
 
     def write(self, image: Image) -> None:
-        """Appends ``image``, uint8 RGB (H, W, 3) of the clip's size."""
+        """Appends ``image``, uint8 RGB (H, W, 3) of the clip's size.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)  # a tenth of the time that PyAV's conversion takes
-        self._file.mux(self._stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        with self._told():
+            self._file.mux(self._stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
 
     def close(self) -> None:
-        self._file.mux(self._stream.encode(None))
-        self._file.close()
+        """Writes what is left, and closes the file.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        with self._told():
+            self._file.mux(self._stream.encode(None))
+            self._file.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            reason = error.strerror or error
+            raise OutputError(f"{self._path}: cannot be written: {reason}; choose another folder") from None
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from worker.errors import SinkError
+from worker.errors import OutputError
 from worker.types import Detections, Image
 from worker.video.clips import ClipWriter, open_clip
 
@@ -98,7 +98,8 @@ def write_annotated_clip(source_clip: Path, annotations: Mapping[int, Sequence[A
         path: ``.mp4`` to write.
 
     Raises:
-        SourceError: the clip cannot be read, or ``path`` cannot be written.
+        SourceError: the clip cannot be read.
+        OutputError: ``path`` cannot be written.
     """
     with open_clip(source_clip) as clip:
         size = (clip.size[0] // 2 * 2, clip.size[1] // 2 * 2)
@@ -112,7 +113,7 @@ def contact_sheet(tiles: Sequence[Tile], path: Path, *, title: str = "", columns
     """Writes one picture of all ``tiles``, in order, each with its caption (PNG or JPEG by the suffix).
 
     Raises:
-        SinkError: ``path`` cannot be written.
+        OutputError: ``path`` cannot be written.
     """
     count = max(1, len(tiles))
     columns = min(count, columns or max(4, round(count**0.5)))
@@ -135,7 +136,7 @@ def pair_sheet(faces: Sequence[tuple[str, Image, Detections]], caption: str, pat
     """Writes photos side by side at one height, each with its faces boxed and its name, and ``caption`` above.
 
     Raises:
-        SinkError: ``path`` cannot be written.
+        OutputError: ``path`` cannot be written.
     """
     height_px = 420
     pictures = []
@@ -161,7 +162,7 @@ def save_picture(image: Image, path: Path) -> None:
     """Writes ``image`` (uint8 RGB) as the suffix of ``path`` says.
 
     Raises:
-        SinkError: ``path`` cannot be written.
+        OutputError: ``path`` cannot be written.
     """
     _save(Pillow.fromarray(image), path)
 
@@ -273,4 +274,4 @@ def _save(picture: Pillow.Image, path: Path) -> None:
     try:
         picture.save(path, **({"quality": 92} if path.suffix.lower() in {".jpg", ".jpeg"} else {}))
     except (OSError, ValueError) as error:
-        raise SinkError(f"{path}: cannot be written: {error}; choose another folder or suffix") from None
+        raise OutputError(f"{path}: cannot be written: {error}; choose another folder or suffix") from None
