@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.cli.networks import Networks
-from worker.cli.progress import progress_bar
+from worker.cli.options import progress_bar
 from worker.evaluation.resampling import variance_of_mean
 from worker.evaluation.verification import (
     Pairs,
@@ -63,8 +63,8 @@ class Faces:
         self._widest = widest
         files = [(row, path) for row, path in enumerate(find_photos(photos, images)) if path]
         done = self._load(work)
-        with progress_bar("embedding views", len(files)) as bar:
-            bar.advance(done)
+        with progress_bar("embedding views", len(files)) as advance:
+            advance(done)
             for start in range(done, len(files), _BATCH):
                 rows, paths = zip(*files[start : start + _BATCH], strict=True)
                 pictures = [read_photo(path) for path in paths]
@@ -74,7 +74,7 @@ class Faces:
                 for number, view in enumerate(widest.views(chips, wide.border_px)):
                     self._vectors[shown, number] = embedder.embed(Chips(view)).vectors
                 self._found[shown] = True
-                bar.advance(len(rows))
+                advance(len(rows))
                 if work:
                     np.savez(work, vectors=self._vectors, found=self._found, done=start + len(rows))
 

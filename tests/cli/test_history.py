@@ -195,7 +195,7 @@ def test_enrolling_a_stranger_corrects_the_past_and_names_the_future(site: Site,
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["explain", "--since", "yesterday"], 2, "--since 'yesterday' is no time"),
+        (["explain", "--since", "yesterday"], 2, "--since 'yesterday' is not a time"),
         (["unknown", "list"], 2, "where is the history?"),
         (["explain", "--gallery", "nowhere"], 1, "no history in"),
         (["unknown", "enroll", "u-1", "--name", "Cleo", "--state-dir", "."], 2, "enroll into which gallery?"),

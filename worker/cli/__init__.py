@@ -1,7 +1,9 @@
 """The command line: arguments become a configuration, a service does the work.
 
-Each family of commands is one small module. They import what they need when they run, so that
-``facestream --help`` loads no network, no video library and no TensorFlow.
+Each module is one chapter of ``facestream --help``, named after what it talks to; its ``register`` lists its commands.
+A command imports what it needs when it runs, so that ``facestream --help`` loads no network, no video library and no
+TensorFlow. What commands share is in :mod:`worker.cli.options`, and what those that measure share in
+:mod:`worker.cli.networks`.
 """
 
 import os
@@ -15,25 +17,18 @@ from worker import __version__, signals
 from worker.cli import (
     bench,
     calibrate,
-    camera,
-    demo,
-    enroll,
     evaluate,
     events,
-    explain,
+    fleet,
     gallery,
+    history,
     identify,
     models,
-    report,
     run,
-    search,
-    settings,
-    status,
-    tail,
     train,
     unknown,
-    webhook,
 )
+from worker.cli.options import complain
 from worker.errors import FacestreamError
 from worker.redaction import redact
 
@@ -69,33 +64,25 @@ def version() -> None:
     _print_version(True)
 
 
-for family in (
-    demo,
+for chapter in (
     run,
-    enroll,
     gallery,
     identify,
-    report,
     evaluate,
     calibrate,
-    tail,
     events,
-    webhook,
     models,
-    settings,
     train,
     bench,
+    history,
     unknown,
-    search,
-    explain,
-    status,
-    camera,
+    fleet,
 ):
-    family.register(app)
+    chapter.register(app)
 
 
 def run_command_line(arguments: list[str]) -> int:
-    """Runs one command; returns its exit code and never lets an error escape."""
+    """Runs one command; returns its exit code. No exception leaves this function."""
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -118,27 +105,23 @@ def run_command_line(arguments: list[str]) -> int:
 
 
 def _exit_code_of(error: Exception) -> int:
-    """Tells the error in one line; returns the exit code that its kind has."""
+    """Tells the error in one line; returns the exit code of its kind."""
     if isinstance(error, TyperException):
         # A command group without a command has shown its help, and has no message.
         if message := error.format_message():
-            _complain(message + _hint(error))
+            complain(message + _hint(error))
         return 2
     if isinstance(error, FacestreamError):
-        _complain(str(error))
+        complain(str(error))
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         # The reader of a pipe has gone: say nothing more, not even at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    _complain(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")
+    complain(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")
     return 1
 
 
 def _hint(error: TyperException) -> str:
     context = getattr(error, "ctx", None)
     return f" (see '{context.command_path} --help')" if context else ""
-
-
-def _complain(message: str) -> None:
-    sys.stderr.write(f"facestream: error: {' '.join(redact(message).split())}\n")

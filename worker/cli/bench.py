@@ -1,17 +1,17 @@
 """``facestream bench``: this machine's speed, beside its peers where they are installed."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from worker.cli.common import AsJson, ModelsDir, print_json, quiet_logs
+from worker.cli.options import AsJson, Document, ModelsDir, json_line, print_json, quiet_logs
+from worker.files import writing
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to ``app``."""
-    app.command()(bench)
+    """Adds the commands of this chapter to ``app``."""
+    app.command("bench")(bench)
 
 
 def bench(
@@ -70,16 +70,17 @@ def bench(
 
 
 class _Lines:
-    """Where the documents go as soon as there are any."""
+    """Writes each document at once: to the file ``path``, if given, and to standard output, if asked for."""
 
     def __init__(self, path: Path | None, to_output: bool) -> None:
         self._path, self._to_output = path, to_output
         if path is not None:
-            path.write_text("", encoding="utf-8")
+            with writing(path):
+                path.write_text("", encoding="utf-8")
 
-    def write(self, document: dict[str, Any]) -> None:
+    def write(self, document: Document) -> None:
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(document, ensure_ascii=False) + "\n")
+            with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+                file.write(json_line(document))
         if self._to_output:
             print_json(document)

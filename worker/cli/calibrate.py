@@ -1,14 +1,16 @@
-"""``facestream calibrate``: the threshold for the false-match rate that a site can live with."""
+"""``facestream calibrate``: the threshold for the false-match rate that a site accepts."""
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import (
+from worker.cli.networks import Networks
+from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
+    Document,
     EngineName,
     GalleryPath,
     MinFacePx,
@@ -17,19 +19,23 @@ from worker.cli.common import (
     PrecisionName,
     open_gallery,
     print_json,
+    progress_bar,
     quiet_logs,
 )
-from worker.cli.networks import Networks
-from worker.cli.progress import progress_bar
 from worker.errors import ConfigError, GalleryError
+
+if TYPE_CHECKING:
+    from worker.evaluation.calibration import Evidence, Target
+    from worker.evaluation.strangers import StrangerVisits
+    from worker.gallery.gallery import Gallery
 
 DEFAULT_VISITS_PER_DAY = 1000.0
 _SUSPECTS = 5
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to ``app``."""
-    app.command()(calibrate)
+    """Adds the commands of this chapter to ``app``."""
+    app.command("calibrate")(calibrate)
 
 
 def calibrate(
@@ -79,7 +85,7 @@ def calibrate(
         _show(open_gallery(gallery), json_output)
         return 0
     _check(target_fmr, target_fpir, pairs, images, people, strangers, camera)
-    from worker.evaluation.calibration import Evidence, Target, calibration_document
+    from worker.evaluation.calibration import Target, calibration_document
 
     networks = Networks(gallery, model, models_dir, min_face_px, engine, precision)
     samples = networks.gallery.sample_count
@@ -130,7 +136,7 @@ def _check(
         load_config(None, {"cameras": [{"id": camera, "source": "0"}]})
 
 
-def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: Any) -> Any:
+def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: "Target") -> "Evidence":
     from worker.evaluation.calibration import weigh
     from worker.evaluation.false_matches import listed_pairs
     from worker.evaluation.verification import find_photos, pair_similarities, read_pairs
@@ -143,7 +149,7 @@ def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: Any)
     return weigh("pairs", listed_pairs(pairs, similarities), target, same)
 
 
-def _from_people(folder: Path, networks: Networks, target: Any) -> Any:
+def _from_people(folder: Path, networks: Networks, target: "Target") -> "Evidence":
     import numpy as np
 
     from worker.evaluation.calibration import same_person_similarities, weigh
@@ -162,7 +168,7 @@ def _from_people(folder: Path, networks: Networks, target: Any) -> Any:
     return weigh("people", scores, target, same_person_similarities(faces.vectors, faces.people), against)
 
 
-def _from_strangers(paths: list[Path], networks: Networks, target: Any) -> Any:
+def _from_strangers(paths: list[Path], networks: Networks, target: "Target") -> "Evidence":
     from worker.config import load_config
     from worker.evaluation.calibration import weigh
     from worker.evaluation.false_matches import strangers_against_gallery
@@ -172,17 +178,17 @@ def _from_strangers(paths: list[Path], networks: Networks, target: Any) -> Any:
         raise GalleryError("--strangers are compared with the gallery, and it is empty: enroll people first")
     threshold, _ = networks.own_threshold()
     detector, embedder = networks.detector(load_config(None, {}).detection), networks.embedder
-    with progress_bar("footage of strangers") as bar:
+    with progress_bar("footage of strangers") as advance:
         visits = visits_of_strangers(
             paths, networks.gallery, networks.photo_detector, detector, embedder, threshold=threshold,
-            advance=lambda _done: bar.advance(1),
+            advance=lambda _done: advance(1),
         )  # fmt: skip
     _name_suspects(visits, threshold)
     return weigh("strangers", strangers_against_gallery(visits.similarities, visits.people), target)
 
 
-def _name_suspects(visits: Any, threshold: float) -> None:
-    """An enrolled person among the strangers spoils the calibration: show who might be one."""
+def _name_suspects(visits: "StrangerVisits", threshold: float) -> None:
+    """Names the strangers who may be enrolled people: such a person spoils the calibration."""
     order = [row for row in (-visits.similarities).argsort()[:_SUSPECTS] if visits.similarities[row] >= threshold]
     for row in order:
         typer.echo(
@@ -192,7 +198,7 @@ def _name_suspects(visits: Any, threshold: float) -> None:
         )
 
 
-def _store(gallery: Any, result: dict[str, Any], camera: str | None) -> None:
+def _store(gallery: "Gallery", result: Document, camera: str | None) -> None:
     cameras, calibration = gallery.camera_thresholds, gallery.calibration
     default = gallery.threshold
     if camera:
@@ -204,7 +210,7 @@ def _store(gallery: Any, result: dict[str, Any], camera: str | None) -> None:
     gallery.set_thresholds(default, cameras, calibration)
 
 
-def _show(gallery: Any, as_json: bool) -> None:
+def _show(gallery: "Gallery", as_json: bool) -> None:
     kept = {
         "threshold": gallery.threshold,
         "camera_thresholds": gallery.camera_thresholds,
@@ -224,7 +230,7 @@ def _show(gallery: Any, as_json: bool) -> None:
             typer.echo(f"{which}: {threshold:.4f}{origin}")
 
 
-def _plot(path: Path, evidence: list[Any], result: dict[str, Any]) -> None:
+def _plot(path: Path, evidence: "list[Evidence]", result: Document) -> None:
     import numpy as np
 
     from worker.evaluation.plots import plot_calibration
@@ -245,7 +251,7 @@ def _plot(path: Path, evidence: list[Any], result: dict[str, Any]) -> None:
     )
 
 
-def _print(result: dict[str, Any], gallery: str, camera: str | None, dry_run: bool) -> None:
+def _print(result: Document, gallery: str, camera: str | None, dry_run: bool) -> None:
     low, high = result["threshold_interval_95"]
     typer.echo(f"threshold {result['threshold']:.4f} (95 % confidence: {low:.4f} to {high:.4f})")
     for name, what in (

@@ -2,30 +2,40 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import (
+from worker.cli.networks import Networks
+from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
     DetectorName,
+    Document,
     EngineName,
     MinFacePx,
     ModelName,
     ModelsDir,
     PrecisionName,
+    SameThreshold,
     print_json,
+    progress_bar,
     quiet_logs,
 )
-from worker.cli.networks import Networks
-from worker.cli.progress import progress_bar
-from worker.errors import ConfigError, SinkError
+from worker.errors import ConfigError
+from worker.files import writing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from worker.evaluation.verification import Pairs
+    from worker.types import Event
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to ``app``."""
-    app.command()(evaluate)
+    """Adds the commands of this chapter to ``app``."""
+    app.command("evaluate")(evaluate)
 
 
 def evaluate(
@@ -50,7 +60,7 @@ def evaluate(
     ] = None,
     model: ModelName = None,
     models_dir: ModelsDir = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which two faces are one.")] = None,
+    threshold: SameThreshold = None,
     min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
     detector: DetectorName = None,
     engine: EngineName = "auto",
@@ -96,7 +106,7 @@ def evaluate(
 def _verify(
     pairs_file: Path, images: Path, threshold_from: Path | None, threshold: float | None, networks: Networks,
     curve: Path | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> Document:  # fmt: skip
     from worker.evaluation.verification import (
         accuracy_document,
         find_photos,
@@ -113,7 +123,7 @@ def _verify(
     faces = networks.embed(find_photos(keys, images), "embedding faces")
     row = {key: number for number, key in enumerate(keys)}
 
-    def similarities(of: Any) -> Any:
+    def similarities(of: "Pairs") -> "NDArray[np.float64]":
         rows = [row[photo] for photo in of.photos]
         return pair_similarities(of, faces.vectors[rows], faces.found[rows])
 
@@ -138,7 +148,7 @@ def _verify(
     return accuracy_document(result, pairs) | {"images": len(pairs.photos), "failed_images": failed}
 
 
-def _identify(people: Path, probes: Path | None, networks: Networks, curve: Path | None) -> dict[str, Any]:
+def _identify(people: Path, probes: Path | None, networks: Networks, curve: Path | None) -> Document:
     from worker.evaluation.open_set import det_curve, identification_document, search_left_out, search_probes
 
     gallery = networks.embed_people(people, "embedding the gallery")
@@ -160,11 +170,10 @@ def _identify(people: Path, probes: Path | None, networks: Networks, curve: Path
 
 def _replay(
     video: Path, truth_file: Path, threshold: float | None, networks: Networks, detector: str | None
-) -> dict[str, Any]:
+) -> Document:
     from worker.config import load_config
     from worker.evaluation.ground_truth import judge, read_truth
     from worker.evaluation.replay import frame_count, replay
-    from worker.types import Event
 
     truth = read_truth(truth_file)
     frames = frame_count(video)
@@ -181,8 +190,8 @@ def _replay(
     )
     events: list[Event] = []
     embedder, searcher = networks.embedder, networks.detector(config.detection)
-    with progress_bar("frames", frames) as bar:
-        read = replay(config, searcher, embedder, networks.gallery, on_event=events.append, advance=bar.advance)
+    with progress_bar("frames", frames) as advance:
+        read = replay(config, searcher, embedder, networks.gallery, on_event=events.append, advance=advance)
     return judge(truth, events) | {"frames": read, "threshold": threshold, "threshold_source": source}
 
 
@@ -191,27 +200,25 @@ def _require_one_task(tasks: dict[str, Path | None]) -> None:
         raise ConfigError(f"give one of {', '.join(tasks)}: what to evaluate")
 
 
-def _require_beside(option: str, value: Path | None, others: dict[str, Any]) -> None:
+def _require_beside(option: str, value: Path | None, others: dict[str, object]) -> None:
     missing = [name for name, other in others.items() if other is None]
     if value is not None and missing:
         raise ConfigError(f"{option} needs {' and '.join(missing)}")
 
 
-def _refuse_without(option: str, value: Path | None, others: dict[str, Any]) -> None:
+def _refuse_without(option: str, value: Path | None, others: dict[str, object]) -> None:
     given = [name for name, other in others.items() if other is not None]
     if value is None and given:
         raise ConfigError(f"{given[0]} goes with {option}: give both")
 
 
-def _write(path: Path, result: dict[str, Any]) -> None:
-    try:
+def _write(path: Path, result: Document) -> None:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: Document) -> None:
     """One line for each value; nested ones on one line."""
     for name, value in result.items():
         if isinstance(value, dict):
@@ -219,7 +226,7 @@ def _print(result: dict[str, Any]) -> None:
         typer.echo(f"{name.replace('_', ' '):<26} {_text(value)}")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, (list, tuple)):

@@ -1,28 +1,196 @@
-"""``facestream events``: what consumer groups could not handle."""
+"""``facestream tail``, ``forward`` and ``events``: read the events that workers have published."""
 
-from dataclasses import asdict
-from typing import Annotated, Any
+import dataclasses
+import itertools
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import AsJson, ConfigFile, print_json, quiet_logs
-from worker.cli.redis_options import RedisUrl, StreamName, redis_settings
+from worker import signals
+from worker.cli.options import (
+    AsJson,
+    ConfigFile,
+    RedisUrl,
+    StreamName,
+    command_group,
+    print_json,
+    quiet_logs,
+    redis_settings,
+    time_text,
+    told_redis_errors,
+)
+from worker.errors import ConfigError
 
-_app = typer.Typer(help="Events that were given up by a consumer group.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from worker.config import RedisConfig
+    from worker.events.consumer.dead_letters import DeadLetter
+    from worker.types import Event
+
+_TAKE_OVER_AFTER_S = 120.0
+_MAX_DELIVERIES = 100
+_RETRY_LONGEST_S = 300.0
+
+ConsumerName = Annotated[
+    str | None, typer.Option("--consumer", help="Name within the group; without one, a name is made up.")
+]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to ``app``."""
-    app.add_typer(_app, name="events")
+    """Adds the commands of this chapter to ``app``."""
+    app.command("tail")(tail)
+    app.command("forward")(forward)
+    group = command_group(app, "events", "Events that were given up by a consumer group.")
+    group.command("dead")(list_dead)
 
 
-@_app.callback()
-def _family() -> None:
-    pass
+def tail(
+    redis: RedisUrl = None,
+    stream: StreamName = None,
+    start: Annotated[
+        str, typer.Option("--from", help="'$' for new events only, '0' for all that are kept, or an entry id.")
+    ] = "$",
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after this many events.")] = None,
+    follow: Annotated[bool, typer.Option(help="Wait for further events; --no-follow ends at the last one.")] = True,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Read as a consumer of this group, which remembers what was printed."),
+    ] = None,
+    consumer: ConsumerName = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> int:
+    """Print events as they land in the stream, as a table or --json."""
+    from worker.events.codec import encode
+
+    if consumer and not group:
+        raise ConfigError("--consumer is a name within a group: give --group as well")
+    quiet_logs()
+    settings = redis_settings(config, redis, stream)
+    rows = 0
+
+    def show(event: "Event") -> None:
+        nonlocal rows
+        if json_output:
+            print_json(encode(event))
+            return
+        if not rows:
+            typer.echo(table_header())
+        rows += 1
+        typer.echo(table_row(event))
+
+    if group:
+        _show_group(settings, group, consumer, start, follow, count, show)
+    else:
+        for event in itertools.islice(_all_events(settings, start, follow), count):
+            show(event)
+    return 0
 
 
-@_app.command()
-def dead(
+def _all_events(settings: "RedisConfig", start: str, follow: bool) -> "Iterator[Event]":
+    from worker.events.consumer.tail import read_events
+    from worker.redis.client import connect
+
+    client = connect(settings, read_only=True)
+    for _entry_id, event in read_events(client, settings.stream, start=start, follow=follow):
+        yield event
+
+
+def _show_group(
+    settings: "RedisConfig",
+    group: str,
+    consumer: str | None,
+    start: str,
+    follow: bool,
+    count: int | None,
+    show: "Callable[[Event], None]",
+) -> None:
+    from worker.events.consumer.blocking import Consumer
+
+    shown = 0
+    with Consumer(settings, settings.stream, group=group, consumer=consumer, start=start) as reader:
+        while shown != count:
+            delivery = reader.poll(1.0 if follow else 0.0)
+            if delivery is not None:
+                show(delivery.event)
+                reader.done(delivery)
+                shown += 1
+            elif not follow:
+                return
+
+
+def table_header() -> str:
+    """Column heads of :func:`table_row`."""
+    return f"{'captured at':<24}  {'camera':<16}  {'event':<9}  {'who':<24}  {'cosine':>6}  {'quality':>7}  sighting"
+
+
+def table_row(event: "Event") -> str:
+    """One event as a line of a table."""
+    who = event.identity_name or "(unknown)"
+    cosine = "" if event.similarity is None else f"{event.similarity:.3f}"
+    quality = "" if event.quality is None else f"{event.quality:.2f}"
+    when = time_text(event.captured_at, "milliseconds")
+    return (
+        f"{when:<24}  {event.camera_id:<16}  {event.type:<9}  {who:<24}  {cosine:>6}  {quality:>7}  {event.sighting_id}"
+    )
+
+
+def forward(
+    group: Annotated[str, typer.Option("--group", help="Consumer group; all forwarders to one receiver share it.")],
+    url: Annotated[str, typer.Option("--url", help="Where events are posted: https://...")],
+    secret_file: Annotated[Path, typer.Option("--secret-file", help="File with the secret that signs requests.")],
+    redis: RedisUrl = None,
+    stream: StreamName = None,
+    consumer: ConsumerName = None,
+    start: Annotated[
+        str, typer.Option("--from", help="Where a new group begins: '0' (all that is kept) or '$' (from now on).")
+    ] = "$",
+    timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.1, max=60, help="For one request.")] = 10.0,
+    ca_file: Annotated[Path | None, typer.Option("--ca-file", help="Certificates of the receiver's own CA.")] = None,
+    allow_http: Annotated[bool, typer.Option("--allow-http", help="Send over http:// to other machines too.")] = False,
+    config: ConfigFile = None,
+) -> int:
+    """Post each event, signed, to a webhook; until Ctrl-C or SIGTERM, which finish the event at hand."""
+    from worker.events.consumer.blocking import Consumer
+    from worker.events.consumer.webhook import Webhook, read_secret
+    from worker.events.consumer.webhook import forward as forward_events
+
+    quiet_logs("info")
+    stop = threading.Event()
+    settings = redis_settings(config, redis, stream)
+    webhook = Webhook(
+        url, read_secret(secret_file), timeout_s=timeout_s, ca_file=ca_file, allow_http=allow_http, stop=stop
+    )
+    with Consumer(
+        settings,
+        settings.stream,
+        group=group,
+        consumer=consumer,
+        start=start,
+        max_deliveries=_MAX_DELIVERIES,
+        retry_longest_s=_RETRY_LONGEST_S,
+        take_over_after_s=_TAKE_OVER_AFTER_S,
+    ) as events:
+        numbers: list[int] = []
+
+        def on_signal(number: int, _frame: object) -> None:
+            numbers.append(number)
+            stop.set()
+
+        for number in signals.EXIT_CODES:
+            signal.signal(number, on_signal)
+        if (missed := signals.received()) is not None:
+            on_signal(missed, None)
+        forward_events(events, webhook, stop)
+    webhook.close()
+    return signals.EXIT_CODES[signal.Signals(numbers[0])] if numbers else 0
+
+
+def list_dead(
     redis: RedisUrl = None,
     stream: StreamName = None,
     group: Annotated[str | None, typer.Option("--group", help="Only of this group.")] = None,
@@ -31,32 +199,26 @@ def dead(
     json_output: AsJson = False,
 ) -> None:
     """List the dead letters with their reasons; --retry puts each back, for its group to try again."""
-    from worker.errors import SinkError
     from worker.events.consumer.dead_letters import dead_letters, put_back
-    from worker.redis.client import REDIS_ERRORS, connect, explain
+    from worker.redis.client import connect
 
     quiet_logs()
     settings = redis_settings(config, redis, stream)
-    client = connect(settings, read_only=not retry)
     found = 0
-    try:
+    with closing(connect(settings, read_only=not retry)) as client, told_redis_errors(settings):
         for letter in dead_letters(client, settings.stream, group):
             found += 1
             if json_output:
-                print_json(asdict(letter))
+                print_json(dataclasses.asdict(letter))
             else:
-                typer.echo(_line(letter))
+                typer.echo(_letter_row(letter))
             if retry:
                 put_back(client, letter)
-    except REDIS_ERRORS as error:
-        raise SinkError(explain(error, settings)) from None
-    finally:
-        client.close()
     if not json_output:
         typer.echo(f"{found} dead letters" + (" put back" if retry else ""))
 
 
-def _line(letter: Any) -> str:
+def _letter_row(letter: "DeadLetter") -> str:
     return (
         f"{letter.letter_id}  {letter.group}  {letter.fields.get('camera_id', '?')}  {letter.event_id or '?'}  "
         f"{letter.deliveries} deliveries: {letter.reason}"

@@ -1,34 +1,141 @@
-"""``facestream gallery``: who is known."""
+"""``facestream enroll`` and ``gallery``: who is known. Another model for a gallery: :mod:`.gallery_migration`."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli import audit, migrate
-from worker.cli.common import AsJson, GalleryPath, WaitS, open_crops, open_gallery, print_json, quiet_logs
-
-_app = typer.Typer(
-    help="List, show, remove and rename the people of a gallery; audit and export it; give it another model.",
-    no_args_is_help=True,
+from worker.cli import gallery_migration
+from worker.cli.options import (
+    PHOTO_MIN_FACE_PX,
+    AsJson,
+    DetectorName,
+    EngineName,
+    GalleryPath,
+    MinFacePx,
+    ModelName,
+    ModelsDir,
+    NamingThreshold,
+    command_group,
+    gallery_key,
+    open_crops,
+    open_embedder,
+    open_gallery,
+    photo_detector,
+    print_json,
+    quiet_logs,
 )
+from worker.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from worker.evaluation.audit import Finding, Kind
+    from worker.gallery.crops import Crop, CropStore
+    from worker.gallery.gallery import Gallery
+    from worker.types import Image
+    from worker.video.drawing import Tile
+
 Who = Annotated[str, typer.Argument(help="Name or id of the person.")]
+WaitS = Annotated[
+    float,
+    typer.Option("--wait-s", min=0, help="How long to wait for the workers that follow a shared gallery, in seconds."),
+]
 WAIT_S = 15.0
+
+_HEADINGS = {
+    "same_person": "probably one person under two names",
+    "wrong_sample": "sample of somebody else",
+    "odd_sample": "sample unlike the person's others",
+    "look_alikes": "look-alikes",
+    "poor_coverage": "too little known of them",
+}
+_SHORT = {"same_person": "one person?", "wrong_sample": "wrong?", "odd_sample": "odd?", "look_alikes": "alike"}
+_MOST_TILES = 60
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to ``app``."""
-    _app.command()(audit.audit)
-    migrate.register(_app)
-    app.add_typer(_app, name="gallery")
+    """Adds the commands of this chapter to ``app``."""
+    app.command("enroll")(enroll)
+    group = command_group(
+        app,
+        "gallery",
+        "List, show, remove and rename the people of a gallery; audit and export it; give it another model.",
+    )
+    group.command("list")(list_people)
+    group.command("show")(show_person)
+    group.command("remove")(remove_person)
+    group.command("remove-sample")(remove_sample)
+    group.command("rename")(rename_person)
+    group.command("export")(export_gallery)
+    group.command("audit")(audit_gallery)
+    gallery_migration.register(group)
 
 
-def _open(path: str) -> Any:
+def enroll(
+    photos: Annotated[
+        list[Path],
+        typer.Argument(help="A folder of one folder per person, or of one photo per person named after them."),
+    ],
+    gallery: GalleryPath,
+    model: ModelName = None,
+    models_dir: ModelsDir = None,
+    detector: DetectorName = None,
+    engine: EngineName = "auto",
+    min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    min_quality: Annotated[
+        float | None,
+        typer.Option("--min-quality", min=0, max=1, help="Faces below this quality are not taken (default: 0.2)."),
+    ] = None,
+    keep_crops: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-crops/--no-keep-crops",
+            help="Keep the face of each photo beside the gallery, so that another model can embed it; encrypted if "
+            "FACESTREAM_GALLERY_KEY is set (default: as before in this gallery; no for a new one).",
+        ),
+    ] = None,
+    json_output: AsJson = False,
+) -> int:
+    """Add people to a gallery (made if it does not exist); says for each photo what was taken or why not."""
+    from worker.config import DEFAULT_MODEL_ID, load_config
+    from worker.faces.quality import REJECT_BELOW
+    from worker.gallery import opening
+    from worker.gallery.crops import CropStore
+    from worker.gallery.enrolment import enroll_photos, people_of
+
     quiet_logs()
-    return open_gallery(path)
+    for path in photos:
+        people_of(path)  # a mistyped path is found before a gallery is made
+    redis = load_config(None, {}).redis
+    crops = None if opening.is_shared(gallery) else CropStore(gallery, gallery_key())
+    if keep_crops and crops is None:
+        raise ConfigError("--keep-crops: a shared gallery keeps no pictures of faces; enroll without it")
+    keep = crops.exists if crops and keep_crops is None else keep_crops
+    existing = opening.open_gallery(gallery, redis=redis) if opening.gallery_exists(gallery, redis=redis) else None
+    embedder = open_embedder(model or (existing.model_id if existing else DEFAULT_MODEL_ID), models_dir, engine)
+    if existing:
+        existing.require_model(embedder.model_id, embedder.preprocessing_digest)
+    searcher = photo_detector(min_face_px, engine, detector, models_dir)
+    target = existing or opening.create_gallery(
+        gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
+    )
+    accepted = rejected = 0
+    limit = REJECT_BELOW if min_quality is None else min_quality
+    results = enroll_photos(photos, target, searcher, embedder, min_quality=limit, crops=crops if keep else None)
+    for result in results:
+        accepted, rejected = accepted + result.accepted, rejected + (not result.accepted)
+        if json_output:
+            print_json(dataclasses.asdict(result) | {"path": str(result.path)})
+        else:
+            verdict = "taken" if result.accepted else "not taken"
+            reason = "".join(f"{mark}{text}" for mark, text in ((": ", result.reason), (", ", result.detail)) if text)
+            typer.echo(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
+    if not json_output:
+        typer.echo(f"{accepted} photos taken, {rejected} not; {len(target.people())} people in {target.label}")
+    return 0 if accepted else 1
 
 
-@_app.command("list")
 def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
     """The people, with how many samples each has."""
     opened = _open(gallery)
@@ -45,8 +152,7 @@ def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
         typer.echo(f"{len(people)} people, model {opened.model_id}, version {opened.version}")
 
 
-@_app.command()
-def show(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
+def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
     """One person: every sample, where it came from, how good it is."""
     person = _open(gallery).person(who)
     samples = [
@@ -63,27 +169,25 @@ def show(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
         )
 
 
-@_app.command()
-def remove(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S) -> int:
+def remove_person(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S) -> int:
     """Take a person out, with all samples and kept crops, also from the gallery that a switch has put aside.
 
     Of a shared gallery, says which workers have forgotten the person, and fails if one has not.
     """
-    from worker.gallery.switching import remove_person
+    from worker.gallery import switching
 
     opened = _open(gallery)
-    person = remove_person(opened, who)
+    person = switching.remove_person(opened, who)
     typer.echo(f"removed {person.name} ({len(person.samples)} samples); version {opened.version}")
     return _await_workers(opened, wait_s)
 
 
-@_app.command("remove-sample")
 def remove_sample(
     sample: Annotated[str, typer.Argument(help="Id of the sample, as 'show' and 'audit' print it.")],
     gallery: GalleryPath,
     wait_s: WaitS = WAIT_S,
 ) -> int:
-    """Take one sample out, with its kept crop; a person whose last sample it was goes with it."""
+    """Take one sample out, with its kept crop; a person without another sample goes with it."""
     from worker.gallery.switching import prune_crops
 
     opened = _open(gallery)
@@ -93,8 +197,7 @@ def remove_sample(
     return _await_workers(opened, wait_s)
 
 
-@_app.command()
-def rename(who: Who, name: Annotated[str, typer.Argument(help="The new name.")], gallery: GalleryPath) -> None:
+def rename_person(who: Who, name: Annotated[str, typer.Argument(help="The new name.")], gallery: GalleryPath) -> None:
     """Give a person another name; the id stays."""
     opened = _open(gallery)
     person = opened.person(who)
@@ -102,8 +205,7 @@ def rename(who: Who, name: Annotated[str, typer.Argument(help="The new name.")],
     typer.echo(f"renamed {person.name} to {name}; version {opened.version}")
 
 
-@_app.command()
-def export(
+def export_gallery(
     gallery: GalleryPath,
     npz: Annotated[Path, typer.Option("--npz", help="File to write: faces, embeddings and names.")],
 ) -> None:
@@ -119,8 +221,8 @@ def export(
     typer.echo(f"wrote {npz}")
 
 
-def _await_workers(gallery: Any, wait_s: float) -> int:
-    """Says which workers have taken up a removal from a shared gallery; the exit code."""
+def _await_workers(gallery: "Gallery", wait_s: float) -> int:
+    """Says which workers have taken up a removal from a shared gallery; returns the exit code."""
     from worker.gallery.shared.gallery import SharedGallery
 
     if not isinstance(gallery, SharedGallery):
@@ -137,3 +239,114 @@ def _await_workers(gallery: Any, wait_s: float) -> int:
                 err=True,
             )
     return 1 if missing else 0
+
+
+def _open(path: str) -> "Gallery":
+    quiet_logs()
+    return open_gallery(path)
+
+
+def audit_gallery(
+    gallery: GalleryPath,
+    threshold: NamingThreshold = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Most findings of a kind that are printed (--json prints all).")
+    ] = 20,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet", metavar="FILE.png", help="Picture of the findings: faces if crops are kept, else a plot."
+        ),
+    ] = None,
+    json_output: AsJson = False,
+) -> int:
+    """Find people enrolled twice, look-alikes, wrong samples and thin coverage; each with what to do about it."""
+    quiet_logs()
+    from worker.config import RecognitionConfig
+    from worker.evaluation import audit
+
+    opened = open_gallery(gallery)
+    limit_from = threshold if threshold is not None else _threshold_in_use(opened)
+    findings = audit.audit(opened, threshold=limit_from, margin=RecognitionConfig().margin)
+    if json_output:
+        for finding in findings:
+            print_json(dataclasses.asdict(finding))
+    else:
+        _print_findings(findings, audit.counts(findings), limit)
+        typer.echo(f"{len(opened)} people, {opened.sample_count} samples, threshold {limit_from:.3f}")
+    if sheet:
+        _draw_findings(opened, findings, limit_from, sheet)
+        typer.echo(f"written: {sheet}", err=json_output)
+    return 0
+
+
+def _threshold_in_use(gallery: "Gallery") -> float:
+    from worker.faces.alignment import split_variant
+    from worker.faces.manifests import load_manifest
+
+    if gallery.threshold is not None:
+        return gallery.threshold
+    try:
+        return load_manifest(split_variant(gallery.model_id)[0]).threshold
+    except ModelError:
+        raise ConfigError(
+            f"the gallery is not calibrated, and the manifest of {gallery.model_id} is your own: give --threshold"
+        ) from None
+
+
+def _print_findings(findings: "Sequence[Finding]", counts: "dict[Kind, int]", limit: int) -> None:
+    printed: dict[str, int] = {}
+    for finding in findings:
+        printed[finding.kind] = printed.get(finding.kind, 0) + 1
+        if printed[finding.kind] <= limit:
+            typer.echo(_finding_line(finding))
+    for kind, count in counts.items():
+        more = f" ({count - limit} not shown: --limit {count})" if count > limit else ""
+        typer.echo(f"{count:>6}  {_HEADINGS[kind]}{more}")
+
+
+def _finding_line(finding: "Finding") -> str:
+    who = " / ".join(finding.people)
+    cosine = "" if finding.similarity is None else f" [{finding.similarity:.2f}]"
+    photo = f" {finding.photos[0]}" if finding.kind in {"wrong_sample", "odd_sample"} else ""
+    sample = f" (sample {finding.sample_ids[0]})" if photo else ""
+    return f"{_HEADINGS[finding.kind]}: {who}{cosine}:{photo} {finding.detail}{sample}; {finding.advice}"
+
+
+def _draw_findings(gallery: "Gallery", findings: "Sequence[Finding]", threshold: float, sheet: Path) -> None:
+    from worker.evaluation.plots import plot_similarities
+    from worker.video.drawing import contact_sheet
+
+    compared = [(finding, finding.similarity) for finding in findings if finding.similarity is not None][:_MOST_TILES]
+    crops = open_crops(gallery)
+    if crops and (tiles := _tiles(compared[: _MOST_TILES // 2], crops)):
+        contact_sheet(tiles, sheet, title=f"Gallery {_short_label(gallery)}", columns=6)
+        return
+    rows = [(f"{' / '.join(found.people)} ({_HEADINGS[found.kind]})", similarity) for found, similarity in compared]
+    plot_similarities(rows, title=f"Findings in gallery {_short_label(gallery)}", threshold=threshold, path=sheet)
+
+
+def _tiles(compared: "Sequence[tuple[Finding, float]]", crops: "CropStore") -> "list[Tile]":
+    """The samples of each finding side by side; none of a finding whose crops were not kept."""
+    from worker.video.drawing import Tile
+
+    tiles, kept = [], crops.sample_ids()
+    for finding, similarity in compared:
+        if not kept.intersection(finding.sample_ids):
+            continue
+        # An odd sample stands beside another one of the same person.
+        names = (*finding.people, *finding.people)
+        for name, sample_id in zip(names, finding.sample_ids, strict=False):
+            caption = f"{_SHORT[finding.kind]} {similarity:.2f} {name}"
+            tiles.append(Tile(_face(crops.read(sample_id)), caption, "rejected"))
+    return tiles
+
+
+def _short_label(gallery: "Gallery") -> str:
+    return str(gallery.label if gallery.folder is None else gallery.folder.name)
+
+
+def _face(crop: "Crop | None") -> "Image":
+    import numpy as np
+
+    return np.full((64, 64, 3), 200, np.uint8) if crop is None else crop.image

@@ -1,14 +1,14 @@
-"""``facestream detect``, ``identify`` and ``verify``: photos instead of streams, the same networks."""
+"""``facestream detect``, ``identify``, ``verify`` and ``report``: photos instead of streams, the same networks."""
 
 import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.common import (
+from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
     DetectorName,
@@ -17,14 +17,28 @@ from worker.cli.common import (
     MinFacePx,
     ModelName,
     ModelsDir,
+    NamingThreshold,
+    SameThreshold,
+    complain,
+    count_of,
+    json_line,
+    no_face,
     open_embedder,
     open_gallery,
     photo_detector,
     print_json,
     quiet_logs,
 )
-from worker.errors import ConfigError, FacestreamError, SourceError
-from worker.redaction import redact
+from worker.errors import ConfigError, FacestreamError
+from worker.files import writing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from worker.gallery.classifier import Classifier
+    from worker.gallery.gallery import Gallery
+    from worker.types import Detections, Image
 
 MaybeGalleryPath = Annotated[str | None, typer.Option("--gallery", metavar="PATH", help="Who is known: a gallery.")]
 ClassifierPath = Annotated[
@@ -34,10 +48,11 @@ Images = Annotated[list[Path], typer.Argument(help="Photos, or folders of photos
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to ``app``."""
-    app.command()(detect)
-    app.command()(identify)
-    app.command()(verify)
+    """Adds the commands of this chapter to ``app``."""
+    app.command("detect")(detect)
+    app.command("identify")(identify)
+    app.command("verify")(verify)
+    app.command("report")(report)
 
 
 def detect(
@@ -71,7 +86,7 @@ def detect(
                 }
             )
         else:
-            typer.echo(f"{path}: {_count(len(found), 'face')} ({milliseconds:.0f} ms)")
+            typer.echo(f"{path}: {count_of(len(found), 'face')} ({milliseconds:.0f} ms)")
             for box, score in zip(found.boxes.round().astype(int).tolist(), found.scores.tolist(), strict=True):
                 typer.echo(f"  {box[0]},{box[1]},{box[2]},{box[3]}  score {score:.3f}")
         if draw:
@@ -85,7 +100,7 @@ def identify(
     classifier: ClassifierPath = None,
     model: ModelName = None,
     models_dir: ModelsDir = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which a face is named.")] = None,
+    threshold: NamingThreshold = None,
     min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
     detector: DetectorName = None,
     engine: EngineName = "auto",
@@ -142,7 +157,7 @@ def verify(
     image_b: Annotated[Path, typer.Argument(help="Another photo.")],
     model: ModelName = None,
     models_dir: ModelsDir = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which they are one.")] = None,
+    threshold: SameThreshold = None,
     min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
     detector: DetectorName = None,
     engine: EngineName = "auto",
@@ -152,6 +167,7 @@ def verify(
     """Say whether two photos show the same person (in each, the face nearest the centre)."""
     from worker.config import DEFAULT_MODEL_ID
     from worker.recognition.photo import central_face
+    from worker.video.photos import read_photo
 
     quiet_logs()
     embedder = open_embedder(model or DEFAULT_MODEL_ID, models_dir, engine)
@@ -159,10 +175,10 @@ def verify(
     limit = embedder.threshold if threshold is None else threshold
     faces = []
     for path in (image_a, image_b):
-        image = _read(path)
+        image = read_photo(path)
         face = central_face(image, searcher)
         if not len(face):
-            raise SourceError(f"{path}: no face found; use a photo in which the face is larger or turned to the camera")
+            raise no_face(path)
         faces.append((path, image, face))
     vectors = [embedder.embed(embedder.align(image, face)).vectors[0] for _path, image, face in faces]
     similarity = float(vectors[0] @ vectors[1])
@@ -187,7 +203,53 @@ def verify(
     return 0
 
 
-def _open_known(gallery: str | None, classifier: str | None) -> tuple[Any, str]:
+def report(
+    images: Images,
+    probe: Annotated[Path, typer.Option("--probe", metavar="PHOTO", help="The person to compare with.")],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for pictures and data.")],
+    model: ModelName = None,
+    models_dir: ModelsDir = None,
+    threshold: SameThreshold = None,
+    min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    detector: DetectorName = None,
+    engine: EngineName = "auto",
+    json_output: AsJson = False,
+) -> int:
+    """Compare one person with every face in photos: a picture of each face with its verdict, and a summary sheet."""
+    from worker.config import DEFAULT_MODEL_ID
+    from worker.evaluation.report import DATA_NAME, Comparison, ReportWriter, finding_document
+    from worker.video.photos import list_photos, read_photo
+
+    quiet_logs()
+    probe_image = read_photo(probe)
+    photos = list(dict.fromkeys(path for given in images for path in list_photos(given)))
+    embedder = open_embedder(model or DEFAULT_MODEL_ID, models_dir, engine)
+    limit = embedder.threshold if threshold is None else threshold
+    comparison = Comparison(photo_detector(min_face_px, engine, detector, models_dir), embedder, limit)
+    compared = comparison.probe(probe, probe_image)
+    writer = ReportWriter(output, compared)
+    unreadable, lines = 0, []
+    for finding in comparison.findings(compared, photos):
+        document = finding_document(finding, writer.add(finding), limit, embedder.model_id)
+        lines.append(json_line(document))
+        unreadable += finding.reason == "unreadable"
+        if finding.reason == "unreadable":
+            complain(finding.detail)
+        if json_output:
+            print_json(document)
+        elif not finding.reason:
+            typer.echo(f"{finding.path}: {finding.caption}")
+        elif finding.reason == "no_face":
+            typer.echo(finding.detail)
+    summary = writer.summarise(embedder.model_id, limit)
+    with writing(output / DATA_NAME):
+        (output / DATA_NAME).write_text("".join(lines), encoding="utf-8")
+    if not json_output:
+        typer.echo(f"written: {summary}, {output / DATA_NAME} and a picture of each face")
+    return 1 if unreadable else 0
+
+
+def _open_known(gallery: str | None, classifier: str | None) -> "tuple[Gallery | Classifier, str]":
     """The gallery or the classifier, and what loads its embedder."""
     if (gallery is None) == (classifier is None):
         raise ConfigError("give one of --gallery PATH and --classifier DIR: who is known")
@@ -200,48 +262,35 @@ def _open_known(gallery: str | None, classifier: str | None) -> tuple[Any, str]:
     return opened, opened.model_id
 
 
-def _read(path: Path) -> Any:
-    from worker.video.photos import read_photo
-
-    return read_photo(path)
-
-
-def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
+def _read_all(paths: Sequence[Path]) -> "Iterator[tuple[Path, Image | FacestreamError]]":
     """Every photo with its pixels, or with the error that was already told on standard error."""
-    from worker.video.photos import list_photos
+    from worker.video.photos import list_photos, read_photo
 
     for given in paths:
         try:
             photos = list_photos(given)
         except FacestreamError as error:
-            yield given, _told(error)
+            complain(str(error))
+            yield given, error
             continue
         for path in photos:
             try:
-                image = _read(path)
+                yield path, read_photo(path)
             except FacestreamError as error:
-                image = _told(error)
-            yield path, image
+                complain(str(error))
+                yield path, error
 
 
-def _told(error: FacestreamError) -> FacestreamError:
-    typer.echo(f"facestream: error: {redact(str(error))}", err=True)
-    return error
-
-
-def _draw(folder: Path, path: Path, image: Any, found: Any, labels: list[str]) -> None:
+def _draw(folder: Path, path: Path, image: "Image", found: "Detections", labels: list[str]) -> None:
     from worker.video.drawing import draw_faces, save_picture
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     save_picture(draw_faces(image, found.boxes, labels, found.landmarks), folder / f"{path.stem}.jpg")
 
 
-def _rounded(values: Any, decimals: int) -> Any:
-    return [[round(x, decimals) for x in row] if isinstance(row, list) and not isinstance(row[0], list)
-            else [[round(x, decimals) for x in point] for point in row] if isinstance(row, list)
-            else round(row, decimals)
-            for row in values.tolist()]  # fmt: skip
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _rounded(values: "NDArray[np.float32]", decimals: int) -> list[Any]:
+    """The numbers as nested lists, each as short as ``decimals`` allow."""
+    if values.ndim == 1:
+        return [round(value, decimals) for value in values.tolist()]
+    return [_rounded(row, decimals) for row in values]

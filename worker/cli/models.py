@@ -1,21 +1,34 @@
 """``facestream models``: which networks there are, and their weights."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import AsJson, ModelsDir, print_json, quiet_logs
+from worker.cli.options import (
+    AsJson,
+    ModelsDir,
+    command_group,
+    open_embedder,
+    photo_detector,
+    print_json,
+    quiet_logs,
+)
+from worker.errors import ModelError
 
-_app = typer.Typer(help="List the models, pull their weights, check them.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from worker.faces.weights import WeightSet
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to ``app``."""
-    app.add_typer(_app, name="models")
+    """Adds the commands of this chapter to ``app``."""
+    group = command_group(app, "models", "List the models, pull their weights, check them.")
+    group.command("list")(list_models)
+    group.command("pull")(pull_model)
+    group.command("quantize")(quantize_model)
+    group.command("check")(check_models)
 
 
-@_app.command("list")
 def list_models(models_dir: ModelsDir = None, json_output: AsJson = False) -> None:
     """The models, and whether their weights are here."""
     from worker.faces.manifests import Manifest, list_weights
@@ -40,20 +53,19 @@ def list_models(models_dir: ModelsDir = None, json_output: AsJson = False) -> No
             typer.echo(f"{manifest.id:<36}  weights {state:<8}  {manifest.description}")
 
 
-@_app.command()
-def pull(model: Annotated[str, typer.Argument(help="Model or detector id, or path of a manifest.")]) -> None:
+def pull_model(model: Annotated[str, typer.Argument(help="Model or detector id, or path of a manifest.")]) -> None:
     """Fetch the weights of a model: resumed where it stopped, checked against the digest."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-    from worker.config import cache_dir
+    from worker.faces import weights
     from worker.faces.manifests import load_weight_set
-    from worker.faces.weights import pull as pull_weights
 
     quiet_logs()
     manifest = load_weight_set(model)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=_stderr_console()) as bars:
-        tasks: dict[str, Any] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
 
         def progress(name: str, done: int, total: int | None) -> None:
             task = tasks.get(name)
@@ -61,34 +73,31 @@ def pull(model: Annotated[str, typer.Argument(help="Model or detector id, or pat
                 task = tasks[name] = bars.add_task(name, total=total)
             bars.update(task, completed=done, total=total)
 
-        files = pull_weights(manifest, cache_dir(), progress)
+        files = weights.pull(manifest, _cache_dir(), progress)
     for path in files.values():
         typer.echo(str(path))
 
 
-@_app.command()
-def quantize(
+def quantize_model(
     photos: Annotated[list[Path], typer.Argument(help="Photos of many people, or folders of them: 64 faces or more.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the new model and its manifest.")],
     model: Annotated[str, typer.Option("--model", metavar="ID_OR_MANIFEST", help="The model.")] = "vggface2-resnet50",
     models_dir: ModelsDir = None,
 ) -> None:
     """Make an INT8 version of a model: faster, a model of its own, to be evaluated and calibrated before use."""
-    from worker.cli.common import open_embedder, photo_detector
-    from worker.training.quantization import quantize_model
+    from worker.training import quantization
     from worker.video.photos import list_photos
 
     quiet_logs()
     embedder = open_embedder(model, models_dir, engine="openvino", precision="fp32")
     paths = [path for given in photos for path in list_photos(given)]
-    manifest = quantize_model(
+    manifest = quantization.quantize_model(
         embedder, photo_detector(), paths, output, models_dir=_models_dir(models_dir), cache_dir=_cache_dir()
     )
     typer.echo(f"{manifest}")
 
 
-@_app.command()
-def check(
+def check_models(
     models: Annotated[list[str] | None, typer.Argument(help="Model ids or manifests (default: all).")] = None,
     models_dir: ModelsDir = None,
     parity: Annotated[
@@ -99,7 +108,6 @@ def check(
     """Check the weights that are here against their digests; --parity compares networks with their originals."""
     if parity:
         return _check_parity(models or ["vggface2-resnet50"], json_output)
-    from worker.errors import ModelError
     from worker.faces.manifests import list_weights, load_weight_set
     from worker.faces.weights import find_weights
 
@@ -109,7 +117,7 @@ def check(
         try:
             find_weights(manifest, _models_dir(models_dir), _cache_dir())
         except ModelError as error:
-            # Weights that were never fetched are no fault unless they were asked for by name.
+            # Weights that were never fetched are a fault only if they were asked for by name.
             failed += bool(models) or "digest" in str(error)
             result = {"model_id": manifest.id, "ok": False, "problem": str(error)}
         else:
@@ -136,8 +144,7 @@ def _check_parity(models: list[str], json_output: bool) -> int:
     return 1 if failed else 0
 
 
-def _weights_state(manifest: Any, models_dir: Path | None) -> str:
-    from worker.errors import ModelError
+def _weights_state(manifest: "WeightSet", models_dir: Path | None) -> str:
     from worker.faces.weights import find_weights
 
     try:
@@ -157,9 +164,3 @@ def _cache_dir() -> Path:
     from worker.config import cache_dir
 
     return cache_dir()
-
-
-def _stderr_console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)

@@ -3,14 +3,24 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from worker.cli.common import open_embedder, open_gallery, photo_detector
-from worker.cli.progress import progress_bar
+from worker.cli.options import open_embedder, open_gallery, photo_detector, progress_bar
+from worker.errors import ConfigError
+
+if TYPE_CHECKING:
+    from worker.config import DetectionConfig
+    from worker.evaluation.photo_faces import PeopleFaces, PhotoFaces
+    from worker.faces.detection import FaceDetector
+    from worker.faces.embedding import FaceEmbedder
+    from worker.gallery.gallery import Gallery
 
 
 class Networks:
-    """What the options of a command name. Inputs are read before networks are loaded: a wrong path costs no time."""
+    """What the options of a command name.
+
+    The gallery is opened at once and networks only when they are needed, so that a wrong path is told without delay.
+    """
 
     def __init__(
         self,
@@ -22,38 +32,42 @@ class Networks:
         precision: str,
         detector: str | None = None,
     ) -> None:
-        self._gallery = gallery
+        self._gallery = None if gallery is None else open_gallery(gallery)
         self._model = model
         self._models_dir = models_dir
         self._min_face_px = min_face_px
         self._engine = engine
         self._precision = precision
         self._detector = detector
-        if gallery is not None:
-            _ = self.gallery
+
+    @property
+    def gallery(self) -> "Gallery":
+        """The open gallery.
+
+        Raises:
+            ConfigError: the options name no gallery.
+        """
+        if self._gallery is None:
+            raise ConfigError("this needs a gallery: give --gallery PATH")
+        return self._gallery
 
     @cached_property
-    def gallery(self) -> Any:
-        """The open gallery, None where none is named."""
-        return open_gallery(self._gallery) if self._gallery is not None else None
-
-    @cached_property
-    def embedder(self) -> Any:
-        """The embedder: of the gallery's model, where there is one."""
+    def embedder(self) -> "FaceEmbedder":
+        """The embedder; if there is a gallery, that of its model."""
         from worker.config import DEFAULT_MODEL_ID
 
-        default = self.gallery.model_id if self.gallery else DEFAULT_MODEL_ID
+        default = self._gallery.model_id if self._gallery else DEFAULT_MODEL_ID
         embedder = open_embedder(self._model or default, self._models_dir, self._engine, self._precision)
-        if self.gallery:
-            self.gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+        if self._gallery:
+            self._gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
         return embedder
 
     @cached_property
-    def photo_detector(self) -> Any:
+    def photo_detector(self) -> "FaceDetector":
         """The detector with the settings for photos."""
         return photo_detector(self._min_face_px, self._engine, self._detector, self._models_dir)
 
-    def detector(self, config: Any) -> Any:
+    def detector(self, config: "DetectionConfig") -> "FaceDetector":
         """The detector with the settings of a worker."""
         from worker.config import cache_dir, models_dir
         from worker.faces.detection import load_detector
@@ -62,21 +76,21 @@ class Networks:
         return load_detector(config, cache_dir=cache_dir(), models_dir=folder, engine=self._engine)
 
     def own_threshold(self) -> tuple[float, str]:
-        """The threshold in use without a word to the contrary, and where it is from."""
-        if self.gallery is not None and self.gallery.threshold is not None:
-            return self.gallery.threshold, "the gallery's"
+        """The threshold that is in use unless another one is given, and where it comes from."""
+        if self._gallery is not None and self._gallery.threshold is not None:
+            return self._gallery.threshold, "the gallery's"
         return self.embedder.threshold, "the model's manifest"
 
-    def embed(self, paths: Sequence[Path | None], what: str) -> Any:
+    def embed(self, paths: Sequence[Path | None], what: str) -> "PhotoFaces":
         """The central face of each photo, with progress; see :func:`worker.evaluation.photo_faces.embed_photos`."""
         from worker.evaluation.photo_faces import embed_photos
 
         detector, embedder = self.photo_detector, self.embedder
-        with progress_bar(what, len(paths)) as bar:
-            return embed_photos(paths, detector, embedder, advance=bar.advance)
+        with progress_bar(what, len(paths)) as advance:
+            return embed_photos(paths, detector, embedder, advance=advance)
 
-    def embed_people(self, folder: Path, what: str) -> Any:
-        """The faces of a folder of people, with progress; see :func:`worker.evaluation.photo_faces.embed_people`."""
+    def embed_people(self, folder: Path, what: str) -> "PeopleFaces":
+        """The faces of a folder of people, with progress; see :func:`worker.evaluation.photo_faces.people_faces`."""
         from worker.evaluation.photo_faces import people_faces
         from worker.gallery.enrolment import people_of
 

@@ -1,21 +1,90 @@
-"""``facestream run``: the worker."""
+"""``facestream run``, ``demo`` and ``config``: a worker, a demonstration of it, and its configuration."""
 
 import dataclasses
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import AsJson, DetectorName, ModelsDir, print_json
+from worker.cli.events import table_header, table_row
+from worker.cli.options import (
+    AsJson,
+    ConfigFile,
+    DetectorName,
+    Document,
+    ModelsDir,
+    NamingThreshold,
+    RedisUrl,
+    StreamName,
+    command_group,
+    count_of,
+    print_json,
+    quiet_logs,
+)
+
+if TYPE_CHECKING:
+    from worker.service.service import Summary
+    from worker.types import Event
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to ``app``."""
-    app.command()(run)
+    """Adds the commands of this chapter to ``app``."""
+    app.command("demo")(demo)
+    app.command("run")(run)
+    group = command_group(app, "config", "Check a configuration, or show it with everything that is set.")
+    group.command("check")(check_config)
+    group.command("show")(show_config)
+    group.command("schema")(print_schema)
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for clip and pictures.")] = Path(
+        "demo-output"
+    ),
+    json_output: AsJson = False,
+) -> int:
+    """Make a clip, enrol one person from a still, run the worker on an embedded Redis, show what it publishes."""
+    from worker.demo.demo import run_demo
+    from worker.events.codec import encode
+
+    quiet_logs()
+    shown: list[str] = []
+
+    def say(line: str) -> None:
+        typer.echo(line, err=json_output)
+
+    def show(event: "Event") -> None:
+        if json_output:
+            print_json(encode(event))
+            return
+        if not shown:
+            say(table_header())
+        shown.append(event.event_id)
+        say(table_row(event))
+
+    say("Making a clip of Eileen Collins and a cat; starting an embedded Redis and a worker ...")
+    result = run_demo(output, say, show)
+    summary = result.stopped.summary
+    if json_output:
+        print_json({"summary": dataclasses.asdict(summary)})
+        return 0
+    say("")
+    say(f"frames   {summary.frames}")
+    say(f"faces    {summary.faces}")
+    say(f"tracks   {summary.tracks}")
+    say(f"events   {summary.events}")
+    say(f"fps      {summary.fps}")
+    say(f"dropped  {sum(summary.dropped.values())}")
+    say(f"model    {result.model_id}")
+    say("")
+    say(f"Annotated clip: {result.annotated_clip}")
+    say(f"Contact sheet:  {result.contact_sheet}")
+    return 0
 
 
 def run(
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")] = None,
+    config: ConfigFile = None,
     source: Annotated[
         str | None, typer.Option("--source", metavar="URL_OR_FILE", help="One camera: URL, file, folder or device.")
     ] = None,
@@ -30,10 +99,10 @@ def run(
         str | None, typer.Option("--gallery", metavar="PATH", help="Who is known; without one, everybody is unknown.")
     ] = None,
     classifier: Annotated[
-        str | None, typer.Option("--classifier", metavar="DIR", help="Who is known, by what 'facestream train' made.")
+        str | None, typer.Option("--classifier", metavar="DIR", help="Who is known: what 'facestream train' made.")
     ] = None,
-    redis: Annotated[str | None, typer.Option("--redis", metavar="URL", help="Where events go.")] = None,
-    stream: Annotated[str | None, typer.Option("--stream", help="Key of the event stream.")] = None,
+    redis: RedisUrl = None,
+    stream: StreamName = None,
     model: Annotated[str | None, typer.Option("--model", metavar="ID_OR_MANIFEST", help="Embedding model.")] = None,
     models_dir: ModelsDir = None,
     engine: Annotated[str | None, typer.Option("--engine", help="auto, openvino, keras, onnx or dlib.")] = None,
@@ -43,7 +112,7 @@ def run(
         str | None,
         typer.Option("--shadow-gallery", metavar="PATH", help="Gallery of another model: compare its verdicts."),
     ] = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", help="Cosine from which a person is named.")] = None,
+    threshold: NamingThreshold = None,
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", help="Port of /metrics, /healthz, /readyz; 0 takes a free one.")
     ] = None,
@@ -59,7 +128,7 @@ def run(
     from worker.errors import ConfigError
     from worker.video.addresses import parse_address
 
-    overrides = _overrides(
+    overrides = _nested(
         {
             "worker_id": worker_id, "fleet.enabled": fleet or None,
             "gallery": gallery, "classifier": classifier, "shadow_gallery": shadow_gallery,
@@ -77,10 +146,10 @@ def run(
     settings = origin.load()
     if not settings.cameras and not settings.fleet.enabled:
         raise ConfigError(
-            "no camera: give --source URL_OR_FILE, list cameras in --config FILE, or take part in a fleet by --fleet"
+            "no camera: give --source URL_OR_FILE, list cameras in --config FILE, or take part in a fleet with --fleet"
         )
     for camera in settings.cameras:
-        parse_address(camera.source.get_secret_value())  # a source that is never read is told before all else
+        parse_address(camera.source.get_secret_value())  # a wrong source is told before anything is opened
 
     from worker.events.codec import encode
     from worker.logs import configure
@@ -101,9 +170,9 @@ def run(
     return 130 if stopped.interrupted else 0
 
 
-def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
+def _nested(flags: dict[str, object]) -> Document:
     """The flags that were given, nested at their dots."""
-    nested: dict[str, Any] = {}
+    nested: Document = {}
     for path, value in flags.items():
         if value is None:
             continue
@@ -112,7 +181,7 @@ def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _print_summary(summary: Any) -> None:
+def _print_summary(summary: "Summary") -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) or "none"
     typer.echo(
         f"{summary.frames} frames, {summary.faces} faces, {summary.tracks} tracks, {summary.events} events, "
@@ -124,3 +193,27 @@ def _print_summary(summary: Any) -> None:
             f"{shadow['only_primary']} named by the first alone, {shadow['only_shadow']} by the shadow alone, "
             f"{shadow['different']} named differently"
         )
+
+
+def check_config(config: ConfigFile = None) -> None:
+    """Say whether the configuration is valid; the first mistake is named by its field."""
+    from worker.config import load_config
+
+    typer.echo(f"valid: {count_of(len(load_config(config).cameras), 'camera')}")
+
+
+def show_config(config: ConfigFile = None) -> None:
+    """Print the configuration as it is understood, defaults included, secrets masked."""
+    import yaml
+
+    from worker.config import load_config
+
+    settings = json.loads(load_config(config).model_dump_json())
+    typer.echo(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of the configuration."""
+    from worker.config import Config
+
+    typer.echo(json.dumps(Config.model_json_schema(), indent=2))

@@ -1,13 +1,13 @@
-"""``facestream train``: a classifier for one's own people, for ``identify`` and ``run`` in place of a gallery."""
+"""``facestream train``: a classifier for one's own people. ``identify`` and ``run`` take it in place of a gallery."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from worker.cli.common import (
+from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
     DetectorName,
@@ -15,15 +15,20 @@ from worker.cli.common import (
     MinFacePx,
     ModelName,
     ModelsDir,
+    command_group,
     open_embedder,
     photo_detector,
     print_json,
+    progress_bar,
     quiet_logs,
+    terminal_progress,
 )
-from worker.cli.progress import progress_bar
 from worker.errors import ConfigError
 
-_app = typer.Typer(help="Train a classifier on photos of one's own people.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from worker.training.cnn import Epoch
+    from worker.training.dataset import DataSet
+    from worker.training.training import Trained
 
 Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="A folder of photos for each person, or DIR/train and DIR/test.")
@@ -46,11 +51,12 @@ StrangerRate = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to ``app``."""
-    app.add_typer(_app, name="train")
+    """Adds the commands of this chapter to ``app``."""
+    group = command_group(app, "train", "Train a classifier on photos of one's own people.")
+    group.command("svm")(svm)
+    group.command("cnn")(cnn)
 
 
-@_app.command()
 def svm(
     data: Data,
     output: Output,
@@ -80,10 +86,10 @@ def svm(
     from worker.training.training import train_svm
 
     total = len(found.train) + len(found.test) + len(found.strangers)
-    with progress_bar("finding and embedding faces", total) as bar:
+    with progress_bar("finding and embedding faces", total) as advance:
         trained = train_svm(
             found, searcher, embedder, output,
-            seed=seed, stranger_rate=stranger_rate, npz=npz, advance=bar.advance,
+            seed=seed, stranger_rate=stranger_rate, npz=npz, advance=advance,
         )  # fmt: skip
     _report(trained, output, json_output)
     if npz and not json_output:
@@ -91,7 +97,6 @@ def svm(
     return 0
 
 
-@_app.command()
 def cnn(
     data: Data,
     output: Output,
@@ -135,7 +140,7 @@ def cnn(
     return 0
 
 
-def _read(data: Path, test: Path | None, train_per_person: int | None, leave_out: int, seed: int) -> Any:
+def _read(data: Path, test: Path | None, train_per_person: int | None, leave_out: int, seed: int) -> "DataSet":
     from worker.training.dataset import read_data_set
 
     if test is not None and train_per_person is not None:
@@ -144,17 +149,14 @@ def _read(data: Path, test: Path | None, train_per_person: int | None, leave_out
 
 
 @contextmanager
-def _shown_epochs() -> Iterator[Any]:
+def _shown_epochs() -> "Iterator[Callable[[Epoch, int], None]]":
     """A progress bar for epochs, with the loss and the accuracy of the last one."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TaskID, TimeElapsedColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        tasks: dict[str, Any] = {}
+    with terminal_progress(TimeElapsedColumn()) as progress:
+        tasks: dict[str, TaskID] = {}
 
-        def show(epoch: Any, total: int) -> None:
+        def show(epoch: "Epoch", total: int) -> None:
             if epoch.stage not in tasks:
                 tasks[epoch.stage] = progress.add_task(epoch.stage, total=total)
             seen = "" if epoch.accuracy is None else f", {epoch.accuracy:.1%} of unseen photos right"
@@ -164,20 +166,21 @@ def _shown_epochs() -> Iterator[Any]:
         yield show
 
 
-def _report(trained: Any, output: Path, json_output: bool) -> None:
+def _report(trained: "Trained", output: Path, json_output: bool) -> None:
     from worker.evaluation.plots import plot_confusion, plot_learning
     from worker.training.report import summary, write_report
 
     report = trained.report | {"test": trained.test.report if trained.test else None}
     if trained.history:
-        epochs = [epoch for epoch in trained.history if epoch.stage == "trial"]
+        trial = [epoch for epoch in trained.history if epoch.stage == "trial"]
         report["history"] = [
             {"stage": e.stage, "epoch": e.number + 1, "loss": e.loss, "validation_loss": e.validation_loss,
              "validation_accuracy": e.accuracy}
             for e in trained.history
         ]  # fmt: skip
         plot_learning(
-            [("trial", [e.loss for e in epochs]), ("trial, unseen photos", [e.validation_loss for e in epochs]),
+            [("trial", [e.loss for e in trial]),
+             ("trial, unseen photos", [e.validation_loss for e in trial if e.validation_loss is not None]),
              ("all photos", [e.loss for e in trained.history if e.stage == "final"])],
             title=f"Training of {report['model_id']}", path=output / "learning.png",
         )  # fmt: skip

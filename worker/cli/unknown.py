@@ -1,30 +1,47 @@
 """``facestream unknown``: people who are not enrolled, and how they get a name."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import AsJson, ConfigFile, open_gallery, print_json, quiet_logs
-from worker.cli.past import GalleryOption, StateDir, open_past, settings, sighting_json, time_json, time_text
+from worker.cli.history import GalleryOption, StateDir, open_history, settings, sighting_json, time_json
+from worker.cli.options import (
+    AsJson,
+    ConfigFile,
+    Document,
+    RedisUrl,
+    StreamName,
+    command_group,
+    open_gallery,
+    print_json,
+    quiet_logs,
+    time_text,
+)
+from worker.errors import ConfigError, SinkError
 
-_app = typer.Typer(help="Unknown people: list, show, enroll, forget.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from worker.history.store import PastSighting, UnknownPerson
+
 UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as in events and in the list.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to ``app``."""
-    app.add_typer(_app, name="unknown")
+    """Adds the commands of this chapter to ``app``."""
+    group = command_group(app, "unknown", "Unknown people: list, show, enroll, forget.")
+    group.command("list")(list_unknown)
+    group.command("show")(show_unknown)
+    group.command("enroll")(enroll_unknown)
+    group.command("forget")(forget_unknown)
 
 
-@_app.command("list")
-def list_people(
+def list_unknown(
     gallery: GalleryOption = None, state_dir: StateDir = None, config: ConfigFile = None, json_output: AsJson = False
 ) -> None:
     """Who was seen and is not enrolled, the latest first."""
     quiet_logs()
-    with open_past(settings(config, gallery, state_dir)) as history:
+    with open_history(settings(config, gallery, state_dir)) as history:
         people, _revision = history.unknowns()
-        sightings: dict[str, list[Any]] = {person.unknown_id: [] for person in people}
+        sightings: dict[str, list[PastSighting]] = {person.unknown_id: [] for person in people}
         for sighting in history.sightings():
             if sighting.unknown_id in sightings:
                 sightings[sighting.unknown_id].append(sighting)
@@ -42,8 +59,7 @@ def list_people(
             )
 
 
-@_app.command()
-def show(
+def show_unknown(
     who: UnknownId,
     gallery: GalleryOption = None,
     state_dir: StateDir = None,
@@ -54,7 +70,7 @@ def show(
     from worker.history.explanation import explain
 
     quiet_logs()
-    with open_past(settings(config, gallery, state_dir)) as history:
+    with open_history(settings(config, gallery, state_dir)) as history:
         person = history.unknown(who)
         sightings = history.sightings(unknown_id=who)
     if json_output:
@@ -66,21 +82,19 @@ def show(
         typer.echo(f"    {explain(sighting)}")
 
 
-@_app.command()
-def enroll(
+def enroll_unknown(
     who: UnknownId,
     name: Annotated[str, typer.Option("--name", help="Who it is; somebody enrolled gets further samples.")],
     gallery: GalleryOption = None,
     state_dir: StateDir = None,
     config: ConfigFile = None,
-    redis: Annotated[str | None, typer.Option("--redis", metavar="URL", help="Where corrected events go.")] = None,
-    stream: Annotated[str | None, typer.Option("--stream", help="Key of the event stream.")] = None,
+    redis: RedisUrl = None,
+    stream: StreamName = None,
     json_output: AsJson = False,
 ) -> int:
     """Give an unknown person a name: they join the gallery, and their past sightings are published as corrected."""
-    from worker.errors import ConfigError, SinkError
     from worker.events.publisher import Publisher
-    from worker.recognition.naming import enroll_unknown, settle
+    from worker.recognition import naming
     from worker.redis.client import connect
 
     quiet_logs()
@@ -89,11 +103,11 @@ def enroll(
         raise ConfigError("enroll into which gallery? give --gallery PATH or --config FILE")
     if not name.strip():
         raise ConfigError("--name must not be empty")
-    with open_past(config_) as history:
+    with open_history(config_) as history:
         history.unknown(who)
         # Before anything is changed: without Redis, the past could not be corrected.
         client = connect(config_.redis)
-        named = enroll_unknown(who, name, history, open_gallery(config_.gallery, config_.redis))
+        named = naming.enroll_unknown(who, name, history, open_gallery(config_.gallery, config_.redis))
         publisher = Publisher(client, config_.redis)
         refused = sum(not publisher.publish(event) for event in named.corrections)
         if lost := refused + publisher.close():
@@ -101,7 +115,7 @@ def enroll(
                 f"{name} is enrolled, but {lost} corrected events could not be delivered; "
                 "run the same command again: nothing is done twice"
             )
-        settle(who, named, history)
+        naming.settle(who, named, history)
     result = {
         "unknown_id": who,
         "identity_id": named.identity_id,
@@ -116,19 +130,18 @@ def enroll(
     return 0
 
 
-@_app.command()
-def forget(
+def forget_unknown(
     who: UnknownId, gallery: GalleryOption = None, state_dir: StateDir = None, config: ConfigFile = None
 ) -> None:
     """Delete what an unknown person is recognised by, also from their past sightings; the next one is somebody new."""
     quiet_logs()
-    with open_past(settings(config, gallery, state_dir)) as history:
+    with open_history(settings(config, gallery, state_dir)) as history:
         history.unknown(who)
         history.drop_unknown(who, sightings_too=True)
     typer.echo(f"{who} is forgotten")
 
 
-def _summary(person: Any, sightings: list[Any]) -> dict[str, Any]:
+def _summary(person: "UnknownPerson", sightings: "list[PastSighting]") -> Document:
     return {
         "unknown_id": person.unknown_id,
         "sightings": len(sightings),

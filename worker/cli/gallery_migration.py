@@ -1,12 +1,13 @@
 """``facestream gallery re-embed / switch / roll-back``: another model, without downtime."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from worker.cli.common import (
+from worker.cli.options import (
     AsJson,
+    Document,
     EngineName,
     GalleryPath,
     ModelsDir,
@@ -16,20 +17,21 @@ from worker.cli.common import (
     open_gallery,
     photo_detector,
     print_json,
+    progress_bar,
     quiet_logs,
 )
-from worker.cli.progress import progress_bar
+from worker.errors import GalleryError
 
 AcceptDifferences = Annotated[
     bool, typer.Option("--accept-differences", help="Even if the two galleries do not hold the same people.")
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the group ``app``."""
-    app.command("re-embed")(re_embed)
-    app.command("switch")(switch)
-    app.command("roll-back")(roll_back)
+def register(group: typer.Typer) -> None:
+    """Adds these commands to the group ``facestream gallery``."""
+    group.command("re-embed")(re_embed)
+    group.command("switch")(switch)
+    group.command("roll-back")(roll_back)
 
 
 def re_embed(
@@ -45,13 +47,11 @@ def re_embed(
 ) -> int:
     """Embed everybody with another model, from kept crops or photos; says who must be enrolled again.
 
-    A run that was cut off goes on where it stopped.
+    A run that was interrupted goes on where it stopped.
     """
     quiet_logs()
     from worker.config import load_config
-    from worker.errors import GalleryError
-    from worker.gallery import opening as galleries
-    from worker.gallery import re_embedding
+    from worker.gallery import opening, re_embedding
     from worker.gallery.crops import CropStore
 
     redis = load_config(None, {}).redis
@@ -65,19 +65,19 @@ def re_embed(
     embedder = open_embedder(model, models_dir, engine)
     new = (
         open_gallery(output)
-        if galleries.gallery_exists(output, redis=redis)
-        else galleries.create_gallery(
+        if opening.gallery_exists(output, redis=redis)
+        else opening.create_gallery(
             output, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
         )
     )
-    with progress_bar("embedding samples", old.sample_count) as bar:
+    with progress_bar("embedding samples", old.sample_count) as advance:
         result = re_embedding.re_embed(
             old, new, embedder,
             crops=crops,
             new_crops=CropStore(output, gallery_key()) if keeps and new.folder else None,
             photos=photos,
             detector=photo_detector(engine=engine) if photos else None,
-            advance=bar.advance,
+            advance=advance,
         )  # fmt: skip
     document = {
         "people": result.people,
@@ -89,7 +89,7 @@ def re_embed(
     if json_output:
         print_json(document)
     else:
-        _print(document, new.label)
+        _print_result(document, new.label)
     return 0 if result.samples else 1
 
 
@@ -105,7 +105,7 @@ def switch(
     before = opening.is_calibrated(gallery)
     accept = switching.difference(gallery, to) if accept_differences else None
     version = switching.switch(gallery, to, accept=accept)
-    _tell(gallery, version, "switched", before)
+    _tell_version(gallery, version, "switched", before)
 
 
 def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = False) -> None:
@@ -117,19 +117,19 @@ def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = Fals
     previous = switching.previous_of(gallery)
     accept = switching.difference(gallery, previous) if accept_differences else None
     version = switching.roll_back(gallery, accept=accept)
-    _tell(gallery, version, "rolled back", before)
+    _tell_version(gallery, version, "rolled back", before)
 
 
-def _tell(gallery: str, version: int, what: str, calibrated_before: bool) -> None:
+def _tell_version(gallery: str, version: int, what: str, calibrated_before: bool) -> None:
     from worker.gallery import opening
 
     opened = open_gallery(gallery)
     typer.echo(f"{what}: {opened.label} is now version {version}, model {opened.model_id}, {len(opened)} people")
     if calibrated_before and not opening.is_calibrated(gallery):
-        typer.echo("it has no calibrated threshold, and the one before had: run 'facestream calibrate'", err=True)
+        typer.echo("its threshold is not calibrated, but the one before was: run 'facestream calibrate'", err=True)
 
 
-def _print(document: dict[str, Any], output: str) -> None:
+def _print_result(document: Document, output: str) -> None:
     for name in document["enroll_again"]:
         typer.echo(f"{name}: nothing to embed: must be enrolled again")
     for name, count in document["lost_samples"].items():

@@ -1,0 +1,336 @@
+"""``facestream status`` and ``camera``: the workers and cameras of a fleet."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from worker.cli.options import (
+    AsJson,
+    ConfigFile,
+    Document,
+    NamingThreshold,
+    RedisUrl,
+    command_group,
+    print_json,
+    quiet_logs,
+    told_redis_errors,
+)
+from worker.errors import FacestreamError, FleetError
+from worker.redaction import redact, redact_url
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from worker.config import Config
+    from worker.fleet.registry import CameraRegistry, Registered
+    from worker.service.status import CameraStatus, WorkerStatus
+
+Look: TypeAlias = "Callable[[], tuple[list[WorkerStatus], dict[str, str]]]"
+"""Answers with the workers, and with the state of each camera that none of them reads."""
+
+CameraId = Annotated[str, typer.Argument(metavar="ID", help="Name of the camera.")]
+CameraIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Names of cameras.")]
+FleetName = Annotated[str | None, typer.Option("--fleet", metavar="NAME", help="Name of the fleet.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this chapter to ``app``."""
+    app.command("status")(status)
+    group = command_group(
+        app, "camera", "The cameras that a fleet reads: add, list, pause, resume, remove. Workers follow at once."
+    )
+    group.command("add")(add_camera)
+    group.command("list")(list_cameras)
+    group.command("remove")(remove_cameras)
+    group.command("pause")(pause_cameras)
+    group.command("resume")(resume_cameras)
+
+
+def status(
+    redis: RedisUrl = None,
+    fleet: FleetName = None,
+    worker: Annotated[
+        list[str] | None,
+        typer.Option("--worker", metavar="URL", help="Ask this worker itself, such as http://host:9464; repeatable."),
+    ] = None,
+    interval_s: Annotated[float, typer.Option("--interval-s", min=0.2, help="Pause between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
+    json_output: AsJson = False,
+) -> int:
+    """Show each camera: its owner, frame rate, latency, drops, last event, state and why; until Ctrl-C.
+
+    The cameras of a fleet that nobody reads come first. It shows all once with --json, or if output is not a terminal.
+    """
+    look: Look = _ask_workers(worker) if worker else _ask_redis(redis, fleet)
+    if json_output:
+        workers, unowned = look()
+        for found in workers:
+            print_json(found.document())
+        for camera_id, state in unowned.items():
+            print_json({"camera_id": camera_id, "state": state})
+        return 0 if workers else 1
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    if once or not console.is_terminal:
+        console.print(_status_table(*look()))
+        return 0
+    with Live(_status_table(*look()), console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(interval_s)
+            live.update(_status_table(*look()), refresh=True)
+
+
+def _ask_workers(urls: list[str]) -> "Look":
+    import httpx
+
+    from worker.service.status import WorkerStatus
+
+    def look() -> "tuple[list[WorkerStatus], dict[str, str]]":
+        found = []
+        for url in urls:
+            try:
+                answer = httpx.get(f"{url.rstrip('/')}/status", timeout=5.0)
+                found.append(WorkerStatus.parse(answer.raise_for_status().json()))
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
+                raise FacestreamError(
+                    f"no status from {redact(url)}: {redact(str(problem))}; is it the metrics port of a worker?"
+                ) from None
+        return found, {}
+
+    return look
+
+
+def _ask_redis(url: str | None, fleet: str | None) -> "Look":
+    from worker.fleet.registry import CameraRegistry
+    from worker.redis.client import connect
+    from worker.service.status import reported
+
+    config = _fleet_config(None, url, fleet)
+    client = connect(config.redis, read_only=True)
+    registry = CameraRegistry(client, config.fleet)
+
+    def look() -> "tuple[list[WorkerStatus], dict[str, str]]":
+        with told_redis_errors(config.redis):
+            workers = list(reported(client, config.fleet.name))
+            registered = registry.cameras()
+        unowned = {
+            camera.definition.camera_id: "paused" if camera.definition.paused else "nobody reads it"
+            for camera in registered
+            if not camera.owner
+        }
+        return workers, unowned
+
+    return look
+
+
+def _status_table(workers: "list[WorkerStatus]", unowned: dict[str, str]) -> "RenderableType":
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    from worker.service.status import SILENT_AFTER_S, age_s
+
+    table = Table("camera", "worker", "state", "frames/s", "p95", "dropped/s", "last event", "reason", expand=True)
+    for camera_id, state in sorted(unowned.items()):
+        table.add_row(camera_id, "-", f"[{'yellow' if state == 'paused' else 'red'}]{state}[/]", *[""] * 5)
+    summary = Table("worker", "cameras", "load", "outbox", "gallery", "up", "reported", "reason", expand=True)
+    newest: dict[str, int] = {}
+    for camera in (camera for worker in workers for camera in worker.cameras):
+        newest[camera.camera_id] = max(camera.epoch, newest.get(camera.camera_id, 0))
+    for worker in workers:
+        silent = age_s(worker) > SILENT_AFTER_S
+        # A dead worker's last words on a camera are out of date once another one has taken it over.
+        current = [camera for camera in worker.cameras if camera.epoch == newest[camera.camera_id]]
+        for camera in sorted(current, key=_worst_first):
+            _add_status_row(table, camera, worker.worker_id, silent=silent)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in worker.reasons.items())
+        summary.add_row(
+            worker.worker_id,
+            str(len(current)),
+            "" if worker.load is None else f"{worker.load:.0%}",
+            str(worker.outbox_events),
+            f"{worker.gallery_people} people, version {worker.gallery_version}",
+            _age(worker.uptime_s),
+            f"[red]{_age(age_s(worker))} ago[/]" if silent else "now",
+            escape(reasons),
+        )
+    if not workers:
+        summary.caption = "no worker has reported: is it running with --fleet, on this Redis and under this name?"
+    return Group(table, summary)
+
+
+def _add_status_row(table: "Table", camera: "CameraStatus", worker_id: str, *, silent: bool) -> None:
+    from rich.markup import escape
+
+    state = "worker silent" if silent else camera.state
+    colour = "green" if state in {"streaming", "ended"} else "red"
+    table.add_row(
+        camera.camera_id,
+        worker_id,
+        f"[{colour}]{state}[/]",
+        f"{camera.fps:.1f}",
+        "" if camera.latency_p95_s is None else f"{1000 * camera.latency_p95_s:.0f} ms",
+        f"{camera.dropped_per_s:.1f}",
+        "never" if camera.last_event_age_s is None else f"{_age(camera.last_event_age_s)} ago",
+        escape(camera.reason),
+    )
+
+
+def _worst_first(camera: "CameraStatus") -> tuple[bool, str]:
+    return camera.state in {"streaming", "ended"}, camera.camera_id
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def add_camera(
+    camera_id: CameraId,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="rtsp(s):// or http(s):// URL; '-' reads it from input."),
+    ],
+    policy: Annotated[str | None, typer.Option("--policy", help="auto, newest or every.")] = None,
+    transport: Annotated[str | None, typer.Option("--transport", help="RTSP transport: tcp or udp.")] = None,
+    open_timeout_s: Annotated[float | None, typer.Option("--open-timeout-s", help="Longest wait to open it.")] = None,
+    read_timeout_s: Annotated[float | None, typer.Option("--read-timeout-s", help="Longest silence of it.")] = None,
+    threshold: NamingThreshold = None,
+    redis: RedisUrl = None,
+    fleet: FleetName = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Have a network camera read by one worker of the fleet; one that is there already gets this definition."""
+    from worker.config import load_config
+
+    quiet_logs()
+    options = {
+        "policy": policy, "transport": transport, "open_timeout_s": open_timeout_s, "read_timeout_s": read_timeout_s,
+        "threshold": threshold,
+    }  # fmt: skip
+    fields = {"id": camera_id, "source": sys.stdin.readline().strip() if source == "-" else source}
+    fields |= {name: value for name, value in options.items() if value is not None}
+    camera = load_config(None, {"cameras": [fields]}).cameras[0]
+    with _registry(config, redis, fleet) as registry:
+        outcome = registry.add(camera)
+    _tell_outcome(camera_id, outcome, json_output)
+
+
+def list_cameras(
+    redis: RedisUrl = None, fleet: FleetName = None, config: ConfigFile = None, json_output: AsJson = False
+) -> None:
+    """The cameras, who reads each, and since which epoch; credentials are not shown."""
+    quiet_logs()
+    with _registry(config, redis, fleet) as registry:
+        rows = [_camera_row(registered) for registered in registry.cameras()]
+    if json_output:
+        for row in rows:
+            print_json(row)
+        return
+    if rows:
+        typer.echo(f"{'camera':<16}  {'state':<8}  {'owner':<24}  {'epoch':<13}  source")
+    for row in rows:
+        typer.echo(
+            f"{row['camera_id']:<16}  {row['state']:<8}  {row['owner'] or '-':<24}  {row['epoch'] or '-':<13}  "
+            f"{row['source']}"
+        )
+    unowned = sum(row["state"] == "unowned" for row in rows)
+    typer.echo(f"{len(rows)} cameras, {unowned} unowned")
+
+
+def remove_cameras(
+    camera_ids: CameraIds,
+    redis: RedisUrl = None,
+    fleet: FleetName = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Have cameras read no more, and forget their definitions."""
+    with _registry(config, redis, fleet) as registry:
+        _change_each(camera_ids, registry.remove, "removed", json_output)
+
+
+def pause_cameras(
+    camera_ids: CameraIds,
+    redis: RedisUrl = None,
+    fleet: FleetName = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Have cameras read no more until they are resumed."""
+    with _registry(config, redis, fleet) as registry:
+        _change_each(camera_ids, registry.pause, "paused", json_output)
+
+
+def resume_cameras(
+    camera_ids: CameraIds,
+    redis: RedisUrl = None,
+    fleet: FleetName = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Have paused cameras read again."""
+    with _registry(config, redis, fleet) as registry:
+        _change_each(camera_ids, registry.resume, "resumed", json_output)
+
+
+@contextmanager
+def _registry(path: Path | None, redis: str | None, fleet: str | None) -> "Iterator[CameraRegistry]":
+    from worker.fleet.registry import CameraRegistry
+    from worker.redis.client import connect
+
+    quiet_logs()
+    config = _fleet_config(path, redis, fleet)
+    with closing(connect(config.redis)) as client, told_redis_errors(config.redis):
+        yield CameraRegistry(client, config.fleet)
+
+
+def _fleet_config(path: Path | None, redis: str | None, fleet: str | None) -> "Config":
+    from worker.config import load_config
+
+    return load_config(path, {"redis": {"url": redis} if redis else {}, "fleet": {"name": fleet} if fleet else {}})
+
+
+def _change_each(camera_ids: list[str], change: Callable[[str], bool], outcome: str, json_output: bool) -> None:
+    missing = []
+    for camera_id in camera_ids:
+        if change(camera_id):
+            _tell_outcome(camera_id, outcome, json_output)
+        else:
+            missing.append(camera_id)
+    if missing:
+        raise FleetError(f"the fleet has no camera {', '.join(missing)}; see 'facestream camera list'")
+
+
+def _tell_outcome(camera_id: str, outcome: str, json_output: bool) -> None:
+    if json_output:
+        print_json({"camera_id": camera_id, "outcome": outcome})
+    else:
+        typer.echo(f"{camera_id} {outcome}")
+
+
+def _camera_row(registered: "Registered") -> Document:
+    from worker.fleet.registry import decode_camera
+
+    definition = registered.definition
+    camera = decode_camera(definition.document) if definition.document else None
+    state = "paused" if definition.paused else "owned" if registered.owner else "unowned"
+    return {
+        "camera_id": definition.camera_id,
+        "state": state,
+        "owner": registered.worker_id,
+        "epoch": registered.epoch,
+        "source": redact_url(camera.source.get_secret_value()) if camera else "",
+        "revision": definition.revision,
+    }

@@ -1,0 +1,254 @@
+"""``facestream search`` and ``explain``: what is remembered of past sightings.
+
+What :mod:`worker.cli.unknown` shares with them is here too.
+"""
+
+import dataclasses
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.options import (
+    PHOTO_MIN_FACE_PX,
+    AsJson,
+    ConfigFile,
+    Document,
+    EngineName,
+    MinFacePx,
+    ModelName,
+    ModelsDir,
+    no_face,
+    open_embedder,
+    open_gallery,
+    photo_detector,
+    print_json,
+    quiet_logs,
+    time_text,
+)
+from worker.errors import ConfigError, HistoryError, SourceError
+
+if TYPE_CHECKING:
+    from worker.config import Config
+    from worker.faces.detection import FaceDetector
+    from worker.faces.embedding import FaceEmbedder
+    from worker.history.store import History, PastSighting, Tally, Vector
+
+GalleryOption = Annotated[str | None, typer.Option("--gallery", metavar="PATH", help="Folder of the gallery.")]
+StateDir = Annotated[
+    Path | None, typer.Option("--state-dir", help="Folder of the history (default: beside the gallery).")
+]
+Since = Annotated[
+    str, typer.Option("--since", metavar="TIME", help="Age such as 30m, 24h or 7d, or a time such as 2026-03-01T08:30.")
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same; default: now.")]
+CameraOption = Annotated[str | None, typer.Option("--camera", help="Only this camera.")]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this chapter to ``app``."""
+    app.command("search")(search)
+    app.command("explain")(explain)
+
+
+def search(
+    photo: Annotated[Path, typer.Argument(help="A photo of one person.")],
+    since: Since = "24h",
+    until: Until = None,
+    camera: CameraOption = None,
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", help="Least cosine to be listed.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most sightings listed.")] = 100,
+    model: ModelName = None,
+    models_dir: ModelsDir = None,
+    min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
+    engine: EngineName = "auto",
+    json_output: AsJson = False,
+) -> int:
+    """List the past sightings of the person in a photo, known or unknown, the most similar first."""
+    from worker.config import DEFAULT_MODEL_ID
+    from worker.history.store import Embedder
+
+    quiet_logs()
+    first, last = parse_time(since, "--since"), parse_time(until, "--until")
+    config_ = settings(config, gallery, state_dir)
+    with open_history(config_) as history:
+        opened = None if config_.gallery is None else open_gallery(config_.gallery, config_.redis)
+        made_with = opened.model_id if opened else history.newest_model()
+        embedder = open_embedder(model or made_with or DEFAULT_MODEL_ID, models_dir or config_.models_dir, engine)
+        if opened:
+            opened.require_model(embedder.model_id, embedder.preprocessing_digest)
+        probe = _embed_photo(photo, photo_detector(min_face_px, engine), embedder)
+        if threshold is None:
+            threshold = opened.threshold if opened else None
+        if threshold is None:
+            threshold = embedder.threshold
+        found = history.similar(
+            probe,
+            Embedder(embedder.model_id, embedder.preprocessing_digest),
+            threshold,
+            since=first,
+            until=last,
+            camera_id=camera,
+            limit=limit,
+        )
+    for sighting, similarity in found:
+        if json_output:
+            print_json(sighting_json(sighting) | {"similarity": round(similarity, 4), "threshold": threshold})
+        else:
+            typer.echo(
+                f"{time_text(sighting.started_at)}  {sighting.camera_id:<16}  cosine {similarity:.3f}  "
+                f"{who(sighting):<24}  {sighting.sighting_id}"
+            )
+    if not json_output:
+        typer.echo(f"{len(found)} sightings at cosine {threshold:.3f} or more")
+    return 0
+
+
+def _embed_photo(photo: Path, detector: "FaceDetector", embedder: "FaceEmbedder") -> "Vector":
+    """The vector of the one face that the photo shows: float32 (d,), unit length.
+
+    Raises:
+        SourceError: the photo cannot be read, or shows no face or several.
+    """
+    from worker.gallery.enrolment import choose_face
+    from worker.video.photos import read_photo
+
+    image = read_photo(photo)
+    (found,) = detector.detect([image])
+    chosen, problem = choose_face(found, (image.shape[1], image.shape[0]))
+    if problem == "no_face":
+        raise no_face(photo)
+    if problem:
+        raise SourceError(f"{photo}: {len(found)} faces of similar size; cut out the one that you mean")
+    vector: Vector = embedder.embed(embedder.align(image, chosen)).vectors[0]
+    return vector
+
+
+def explain(
+    sighting_id: Annotated[
+        str | None, typer.Argument(metavar="[SIGHTING_ID]", help="One sighting; without it, all since --since.")
+    ] = None,
+    camera: CameraOption = None,
+    since: Since = "24h",
+    until: Until = None,
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> int:
+    """Say of each sighting what happened to its faces, whom they were nearest to, and why there is (no) match."""
+    from worker.history import explanation
+
+    quiet_logs()
+    first, last = parse_time(since, "--since"), parse_time(until, "--until")
+    with open_history(settings(config, gallery, state_dir)) as history:
+        if sighting_id is not None:
+            sightings, tallies = history.sightings(sighting_id=sighting_id), []
+            if not sightings:
+                raise HistoryError(f"no sighting {sighting_id} in {history.path}: it still goes on, or has expired")
+        else:
+            sightings = history.sightings(since=first, until=last, camera_id=camera)
+            tallies = history.tallies(since=first, until=last, camera_id=camera)
+    for sighting in sightings:
+        if json_output:
+            print_json(sighting_json(sighting) | sighting.account.to_json() | {"text": explanation.explain(sighting)})
+        else:
+            typer.echo(f"{time_text(sighting.started_at)}  {sighting.sighting_id}  {who(sighting)}")
+            typer.echo(f"    {explanation.explain(sighting)}")
+    if json_output:
+        for tally in tallies:
+            print_json(_tally_json(tally))
+    else:
+        for sentence in explanation.explain_rest(tallies):
+            typer.echo(sentence)
+        if not sightings and not tallies:
+            typer.echo("nothing was seen in that time")
+    return 0
+
+
+def _tally_json(tally: "Tally") -> Document:
+    return dataclasses.asdict(tally) | {"hour": time_json(tally.hour)}
+
+
+def settings(config: Path | None, gallery: str | None, state_dir: Path | None, **redis: str | None) -> "Config":
+    """The configuration with what the command line says; ``redis``: fields of that section.
+
+    Raises:
+        ConfigError: unreadable file, or a wrong field.
+    """
+    from worker.config import load_config
+
+    overrides: Document = {"gallery": gallery, "state_dir": state_dir}
+    given = {name: value for name, value in redis.items() if value is not None}
+    return load_config(
+        config, {name: value for name, value in overrides.items() if value is not None} | {"redis": given}
+    )
+
+
+def open_history(config: "Config") -> "History":
+    """The history of a worker with this configuration.
+
+    Raises:
+        ConfigError: neither a gallery nor a folder is named.
+        HistoryError: there is no history.
+    """
+    from worker.config import history_folder
+    from worker.history.store import History
+
+    folder = history_folder(config)
+    if folder is None:
+        raise ConfigError("where is the history? give --gallery PATH, --state-dir DIR or --config FILE")
+    return History.open(folder)
+
+
+def parse_time(text: str | None, option: str) -> datetime | None:
+    """The time that ``text`` names: an age such as ``24h``, or a time, which is local unless it names a zone.
+
+    Raises:
+        ConfigError: ``text`` is neither.
+    """
+    if text is None:
+        return None
+    if age := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", text):
+        try:
+            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: float(age[1])})
+        except OverflowError:
+            return datetime.fromtimestamp(0, UTC)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"{option} {text!r} is not a time: write 30m, 24h or 7d, or a time such as 2026-03-01T08:30"
+        ) from None
+
+
+def time_json(value: datetime) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def sighting_json(sighting: "PastSighting") -> Document:
+    """A past sighting, without its template."""
+    return {
+        "sighting_id": sighting.sighting_id,
+        "camera_id": sighting.camera_id,
+        "started_at": time_json(sighting.started_at),
+        "ended_at": time_json(sighting.ended_at),
+        "identity_id": sighting.identity_id,
+        "identity_name": sighting.identity_name,
+        "unknown_id": sighting.unknown_id,
+        "quality": None if sighting.quality is None else round(sighting.quality, 4),
+        "model_id": sighting.embedder.model_id,
+    }
+
+
+def who(sighting: "PastSighting") -> str:
+    """The person of a past sighting, for people."""
+    return sighting.identity_name or sighting.unknown_id or "(unknown)"
