@@ -24,7 +24,7 @@ def bench(
         typer.Option(
             "--data",
             envvar="FACESTREAM_TEST_DATA",
-            help="Folder with video/crowd_1080p.mp4 and models/, where you have it.",
+            help="Folder with video/crowd_1080p.mp4 and models/, if you have it.",
         ),
     ] = None,
     rows: Annotated[

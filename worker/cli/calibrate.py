@@ -45,7 +45,7 @@ def calibrate(
         typer.Option("--target-fmr", help="False-match rate of one comparison: a face with one enrolled face."),
     ] = None,
     target_fpir: Annotated[
-        float | None, typer.Option("--target-fpir", help="Share of strangers who may be given some name.")
+        float | None, typer.Option("--target-fpir", help="Share of strangers who may be given a name.")
     ] = None,
     pairs: Annotated[Path | None, typer.Option("--pairs", help="Evidence: labelled pairs (with --images).")] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of their images: Name/Name_0001.jpg.")] = None,
@@ -57,14 +57,14 @@ def calibrate(
         typer.Option(
             "--strangers",
             metavar="VIDEO_OR_FOLDER",
-            help="Evidence: the site's own footage, or photos, of people who are not enrolled (may be repeated).",
+            help="Evidence: the site's own footage, or photos, of people who are not enrolled; repeatable.",
         ),
     ] = None,
     camera: Annotated[
         str | None, typer.Option("--camera", metavar="ID", help="Write the threshold for this camera only.")
     ] = None,
     visits_per_day: Annotated[
-        float, typer.Option("--visits-per-day", min=0, help="Strangers who pass a camera on a day.")
+        float, typer.Option("--visits-per-day", min=0, help="Strangers who pass a camera in a day.")
     ] = DEFAULT_VISITS_PER_DAY,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do not write to the gallery.")] = False,
     model: ModelName = None,

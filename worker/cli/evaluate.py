@@ -53,10 +53,13 @@ def evaluate(
         Path | None,
         typer.Option("--probes", help="Photos to identify, by person (default: each of --people, left out in turn)."),
     ] = None,
-    video: Annotated[Path | None, typer.Option("--video", help="A clip through the worker's own pipeline.")] = None,
+    video: Annotated[
+        Path | None, typer.Option("--video", help="A clip, which goes through the worker's own pipeline.")
+    ] = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Who is in the clip, when and where (JSON).")] = None,
     gallery: Annotated[
-        str | None, typer.Option("--gallery", metavar="PATH", help="Who is known (--video); its model and threshold.")
+        str | None,
+        typer.Option("--gallery", metavar="PATH", help="Who is known in --video; gives model and threshold too."),
     ] = None,
     model: ModelName = None,
     models_dir: ModelsDir = None,
@@ -219,7 +222,7 @@ def _write(path: Path, result: Document) -> None:
 
 
 def _print(result: Document) -> None:
-    """One line for each value; nested ones on one line."""
+    """Prints a line for each value; a nested document takes one line."""
     for name, value in result.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items())

@@ -154,7 +154,7 @@ def forward(
     allow_http: Annotated[bool, typer.Option("--allow-http", help="Send over http:// to other machines too.")] = False,
     config: ConfigFile = None,
 ) -> int:
-    """Post each event, signed, to a webhook; until Ctrl-C or SIGTERM, which finish the event at hand."""
+    """Post each event, signed, to a webhook. Ctrl-C and SIGTERM end it once the event at hand is done."""
     from worker.events.consumer.blocking import Consumer
     from worker.events.consumer.webhook import Webhook, read_secret
     from worker.events.consumer.webhook import forward as forward_events

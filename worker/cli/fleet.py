@@ -199,19 +199,23 @@ def add_camera(
     camera_id: CameraId,
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="rtsp(s):// or http(s):// URL; '-' reads it from input."),
+        typer.Argument(metavar="SOURCE", help="rtsp(s):// or http(s):// URL; '-' reads it from standard input."),
     ],
     policy: Annotated[str | None, typer.Option("--policy", help="auto, newest or every.")] = None,
     transport: Annotated[str | None, typer.Option("--transport", help="RTSP transport: tcp or udp.")] = None,
-    open_timeout_s: Annotated[float | None, typer.Option("--open-timeout-s", help="Longest wait to open it.")] = None,
-    read_timeout_s: Annotated[float | None, typer.Option("--read-timeout-s", help="Longest silence of it.")] = None,
+    open_timeout_s: Annotated[
+        float | None, typer.Option("--open-timeout-s", help="Longest wait until it is open, s.")
+    ] = None,
+    read_timeout_s: Annotated[
+        float | None, typer.Option("--read-timeout-s", help="Longest wait for its next frame, s.")
+    ] = None,
     threshold: NamingThreshold = None,
     redis: RedisUrl = None,
     fleet: FleetName = None,
     config: ConfigFile = None,
     json_output: AsJson = False,
 ) -> None:
-    """Have a network camera read by one worker of the fleet; one that is there already gets this definition."""
+    """Have one worker of the fleet read a network camera; a camera that it has already gets this definition."""
     from worker.config import load_config
 
     quiet_logs()
@@ -256,7 +260,7 @@ def remove_cameras(
     config: ConfigFile = None,
     json_output: AsJson = False,
 ) -> None:
-    """Have cameras read no more, and forget their definitions."""
+    """Stop reading cameras, and forget their definitions."""
     with _registry(config, redis, fleet) as registry:
         _change_each(camera_ids, registry.remove, "removed", json_output)
 
@@ -268,7 +272,7 @@ def pause_cameras(
     config: ConfigFile = None,
     json_output: AsJson = False,
 ) -> None:
-    """Have cameras read no more until they are resumed."""
+    """Stop reading cameras until they are resumed."""
     with _registry(config, redis, fleet) as registry:
         _change_each(camera_ids, registry.pause, "paused", json_output)
 
@@ -280,7 +284,7 @@ def resume_cameras(
     config: ConfigFile = None,
     json_output: AsJson = False,
 ) -> None:
-    """Have paused cameras read again."""
+    """Read paused cameras again."""
     with _registry(config, redis, fleet) as registry:
         _change_each(camera_ids, registry.resume, "resumed", json_output)
 

@@ -113,13 +113,16 @@ def enroll(
         raise ConfigError("--keep-crops: a shared gallery keeps no pictures of faces; enroll without it")
     keep = crops.exists if crops and keep_crops is None else keep_crops
     existing = opening.open_gallery(gallery, redis=redis) if opening.gallery_exists(gallery, redis=redis) else None
-    embedder = open_embedder(model or (existing.model_id if existing else DEFAULT_MODEL_ID), models_dir, engine)
-    if existing:
-        existing.require_model(embedder.model_id, embedder.preprocessing_digest)
+    default = DEFAULT_MODEL_ID if existing is None else existing.model_id
+    embedder = open_embedder(model or default, models_dir, engine)
     searcher = photo_detector(min_face_px, engine, detector, models_dir)
-    target = existing or opening.create_gallery(
-        gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
-    )
+    if existing is None:
+        target = opening.create_gallery(
+            gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
+        )
+    else:
+        target = existing
+        target.require_model(embedder.model_id, embedder.preprocessing_digest)
     accepted = rejected = 0
     limit = REJECT_BELOW if min_quality is None else min_quality
     results = enroll_photos(photos, target, searcher, embedder, min_quality=limit, crops=crops if keep else None)
@@ -172,7 +175,7 @@ def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> 
 def remove_person(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S) -> int:
     """Take a person out, with all samples and kept crops, also from the gallery that a switch has put aside.
 
-    Of a shared gallery, says which workers have forgotten the person, and fails if one has not.
+    For a shared gallery, it says which workers have forgotten the person, and fails if one has not.
     """
     from worker.gallery import switching
 
@@ -187,7 +190,7 @@ def remove_sample(
     gallery: GalleryPath,
     wait_s: WaitS = WAIT_S,
 ) -> int:
-    """Take one sample out, with its kept crop; a person without another sample goes with it."""
+    """Take one sample out, with its kept crop; this removes a person who has no other sample."""
     from worker.gallery.switching import prune_crops
 
     opened = _open(gallery)
@@ -327,7 +330,7 @@ def _draw_findings(gallery: "Gallery", findings: "Sequence[Finding]", threshold:
 
 
 def _tiles(compared: "Sequence[tuple[Finding, float]]", crops: "CropStore") -> "list[Tile]":
-    """The samples of each finding side by side; none of a finding whose crops were not kept."""
+    """The samples of each finding, side by side. A finding of whose samples no crop was kept has no tiles."""
     from worker.video.drawing import Tile
 
     tiles, kept = [], crops.sample_ids()

@@ -43,7 +43,9 @@ StateDir = Annotated[
 Since = Annotated[
     str, typer.Option("--since", metavar="TIME", help="Age such as 30m, 24h or 7d, or a time such as 2026-03-01T08:30.")
 ]
-Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same; default: now.")]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="End of the time, written in the same way (default: now).")
+]
 CameraOption = Annotated[str | None, typer.Option("--camera", help="Only this camera.")]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -63,8 +65,11 @@ def search(
     gallery: GalleryOption = None,
     state_dir: StateDir = None,
     config: ConfigFile = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", help="Least cosine to be listed.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most sightings listed.")] = 100,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Lowest cosine of a sighting that is listed (default: as in use)."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most sightings that are listed.")] = 100,
     model: ModelName = None,
     models_dir: ModelsDir = None,
     min_face_px: MinFacePx = PHOTO_MIN_FACE_PX,
@@ -80,13 +85,13 @@ def search(
     config_ = settings(config, gallery, state_dir)
     with open_history(config_) as history:
         opened = None if config_.gallery is None else open_gallery(config_.gallery, config_.redis)
-        made_with = opened.model_id if opened else history.newest_model()
+        made_with = history.newest_model() if opened is None else opened.model_id
         embedder = open_embedder(model or made_with or DEFAULT_MODEL_ID, models_dir or config_.models_dir, engine)
-        if opened:
+        if opened is not None:
             opened.require_model(embedder.model_id, embedder.preprocessing_digest)
         probe = _embed_photo(photo, photo_detector(min_face_px, engine), embedder)
-        if threshold is None:
-            threshold = opened.threshold if opened else None
+        if threshold is None and opened is not None:
+            threshold = opened.threshold
         if threshold is None:
             threshold = embedder.threshold
         found = history.similar(

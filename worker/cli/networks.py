@@ -56,9 +56,9 @@ class Networks:
         """The embedder; if there is a gallery, that of its model."""
         from worker.config import DEFAULT_MODEL_ID
 
-        default = self._gallery.model_id if self._gallery else DEFAULT_MODEL_ID
+        default = DEFAULT_MODEL_ID if self._gallery is None else self._gallery.model_id
         embedder = open_embedder(self._model or default, self._models_dir, self._engine, self._precision)
-        if self._gallery:
+        if self._gallery is not None:
             self._gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
         return embedder
 

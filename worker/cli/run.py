@@ -93,7 +93,8 @@ def run(
         bool | None, typer.Option("--fleet", help="Share the cameras registered by 'facestream camera add'.")
     ] = None,
     worker_id: Annotated[
-        str | None, typer.Option("--worker-id", help="Name of this worker, unlike any other's (default: host name).")
+        str | None,
+        typer.Option("--worker-id", help="Name of this worker, which no other worker has (default: host name)."),
     ] = None,
     gallery: Annotated[
         str | None, typer.Option("--gallery", metavar="PATH", help="Who is known; without one, everybody is unknown.")
@@ -103,7 +104,10 @@ def run(
     ] = None,
     redis: RedisUrl = None,
     stream: StreamName = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="ID_OR_MANIFEST", help="Embedding model.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="ID_OR_MANIFEST", help="Embedding model (default: that of the gallery)."),
+    ] = None,
     models_dir: ModelsDir = None,
     engine: Annotated[str | None, typer.Option("--engine", help="auto, openvino, keras, onnx or dlib.")] = None,
     detector: DetectorName = None,
@@ -121,8 +125,8 @@ def run(
 ) -> int:
     """Read cameras and publish who is in front of them.
 
-    A file as source ends the run at its end; cameras are read until SIGTERM or Ctrl-C. Changes of the configuration
-    file are taken up while it runs (cameras, recognition, log level), at once on SIGHUP.
+    If the source is a file, the run ends with it; cameras are read until SIGTERM or Ctrl-C. The worker takes up changes
+    of the configuration file while it runs (cameras, recognition, log level), and does so at once on SIGHUP.
     """
     from worker.config import ConfigOrigin
     from worker.errors import ConfigError

@@ -38,12 +38,16 @@ Test = Annotated[
     typer.Option("--test", metavar="DIR", help="Photos to test with, by person; other people there are strangers."),
 ]
 PerPerson = Annotated[
-    int | None, typer.Option("--train-per-person", min=1, help="Train with so many photos of each, test with the rest.")
+    int | None,
+    typer.Option(
+        "--train-per-person", min=1, help="How many photos of each person to train with; the rest are for the test."
+    ),
 ]
 LeaveOut = Annotated[
-    int, typer.Option("--leave-out", min=0, help="Leave so many people out of training: the test's strangers.")
+    int,
+    typer.Option("--leave-out", min=0, help="How many people to leave out of the training, as strangers for the test."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of everything that is drawn at random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn at random.")]
 Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of the classifier and its report.")]
 StrangerRate = Annotated[
     float, typer.Option("--stranger-rate", min=0, max=1, help="Share of strangers' photos that may get a name.")
@@ -105,13 +109,15 @@ def cnn(
     leave_out: LeaveOut = 0,
     seed: Seed = 0,
     stranger_rate: StrangerRate = 0.01,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="At most; training stops early.")] = 60,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Most epochs; training may stop earlier.")] = 60,
     patience: Annotated[
         int, typer.Option("--patience", min=1, help="Epochs without improvement that end the trial.")
     ] = 12,
     faces: Annotated[
         Literal["detect", "whole", "auto"],
-        typer.Option("--faces", help="'whole': the photos are faces already; 'auto': those without a face found are."),
+        typer.Option(
+            "--faces", help="'whole': each photo is a face already; 'auto': a photo in which no face is found is one."
+        ),
     ] = "detect",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     models_dir: ModelsDir = None,
@@ -120,7 +126,7 @@ def cnn(
     engine: EngineName = "auto",
     json_output: AsJson = False,
 ) -> int:
-    """A small convolutional network on grey faces of 200 x 200 px, trained from nothing but these photos."""
+    """A small convolutional network on grey faces of 200 x 200 px, trained on these photos alone."""
     from worker.training.cnn import Settings
     from worker.training.training import require_own_folder
 

@@ -84,7 +84,9 @@ def show_unknown(
 
 def enroll_unknown(
     who: UnknownId,
-    name: Annotated[str, typer.Option("--name", help="Who it is; somebody enrolled gets further samples.")],
+    name: Annotated[
+        str, typer.Option("--name", help="Who it is; a person who is enrolled already gets further samples.")
+    ],
     gallery: GalleryOption = None,
     state_dir: StateDir = None,
     config: ConfigFile = None,
@@ -105,7 +107,7 @@ def enroll_unknown(
         raise ConfigError("--name must not be empty")
     with open_history(config_) as history:
         history.unknown(who)
-        # Before anything is changed: without Redis, the past could not be corrected.
+        # Connects before anything is changed: without Redis, past sightings could not be corrected.
         client = connect(config_.redis)
         named = naming.enroll_unknown(who, name, history, open_gallery(config_.gallery, config_.redis))
         publisher = Publisher(client, config_.redis)
@@ -133,7 +135,7 @@ def enroll_unknown(
 def forget_unknown(
     who: UnknownId, gallery: GalleryOption = None, state_dir: StateDir = None, config: ConfigFile = None
 ) -> None:
-    """Delete what an unknown person is recognised by, also from their past sightings; the next one is somebody new."""
+    """Delete what an unknown person is recognised by, in past sightings too; the next sighting is of somebody new."""
     quiet_logs()
     with open_history(settings(config, gallery, state_dir)) as history:
         history.unknown(who)
