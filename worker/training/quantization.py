@@ -14,6 +14,7 @@ from worker.faces.detection import FaceDetector, only_central
 from worker.faces.embedding import FaceEmbedder, openvino_file
 from worker.faces.manifests import Manifest
 from worker.faces.weights import sha256_of
+from worker.files import writing
 from worker.video.photos import read_photo
 
 FEWEST_FACES: Final = 64
@@ -36,6 +37,7 @@ def quantize_model(
     Raises:
         SourceError: too few faces.
         ModelError: the model is not one that OpenVINO runs, or cannot be quantised.
+        OutputError: ``output`` cannot be made.
     """
     chips = []
     for path in photos:
@@ -58,11 +60,13 @@ def quantize_faces(
 
     Raises:
         ModelError: NNCF is missing, or the model is not one that OpenVINO runs, or cannot be quantised.
+        OutputError: ``output`` cannot be made.
     """
     from worker.faces.engines.quantization import quantize
 
     network = openvino_file(manifest, models_dir, cache_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     name = f"{manifest.id}-int8"
     files = [output / f"{name}.xml", output / f"{name}.bin"]
     quantize(network, faces, files[0])
