@@ -174,7 +174,7 @@ def recognition() -> dict[str, Any]:
               (_quantile(0.95, "facestream_stage_duration_seconds", "instance", 'stage="search"'), "{{instance}}"),
               unit="s"),
     ]  # fmt: skip
-    rows = [("Drift", drift), ("Verdicts", verdicts), ("FolderGallery", gallery)]
+    rows = [("Drift", drift), ("Verdicts", verdicts), ("Gallery", gallery)]
     choice = [label_variable("camera", "facestream_source_state")]
     return dashboard("facestream-recognition", "facestream: recognition", rows, choice)
 
