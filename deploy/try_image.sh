@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the image of the Dockerfile without a container engine, and runs the demo in it as the image would be run:
-# as its user, on a read-only file system. For machines that have no Docker and cannot pull a base image.
+# Builds the image of the Dockerfile without a container engine. Then runs the demo in it like a container: as the
+# image's user, on a read-only file system. For machines that have no Docker and cannot pull a base image.
 #
 # Usage, as root on Debian with the packages buildah and debootstrap: deploy/try_image.sh FOLDER
 # FOLDER is scratch space of 12 GB. The base is Debian with its own Python instead of the official Python image.
@@ -29,7 +29,7 @@ trap 'buildah rm "$container" >/dev/null' EXIT
 image=$(buildah mount "$container")
 mapfile -t settings < <(buildah inspect --type image --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' localhost/facestream | grep .)
 export image
-# A namespace of its own: the mounts are gone when it ends.
+# A namespace of its own, so that the mounts are gone when it ends.
 unshare --mount bash -euo pipefail -c '
   mount --bind "$image" "$image"
   mount --bind /dev "$image/dev"
