@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 """uint8 (H, W, 3), RGB."""
 
+Vectors = NDArray[np.float32]
+"""float32 (n, d), one vector a row; or one vector (d,)."""
+
 EventType = Literal["started", "updated", "ended", "corrected", "erased"]
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from worker.cli.networks import Networks
 from worker.evaluation.audit import Finding, audit, counts
 from worker.evaluation.photo_faces import PeopleFaces
-from worker.gallery.folder import FolderGallery, NewSample
+from worker.gallery.contents import NewSample
+from worker.gallery.folder import FolderGallery
 
 _MARGIN = 0.03
 _OF_SAMPLES = ("wrong_sample", "odd_sample")

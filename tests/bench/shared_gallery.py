@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.support.redis_servers import RedisServer  # noqa: E402
-from worker.gallery.folder import NewSample  # noqa: E402
+from worker.gallery.contents import NewSample  # noqa: E402
 from worker.gallery.shared.gallery import SharedGallery  # noqa: E402
 
 MODEL, DIGEST = "bench", "digest"

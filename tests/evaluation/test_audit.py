@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from worker.cli import run_command_line
 from worker.evaluation.audit import Finding, audit, compare, counts
-from worker.gallery.folder import FolderGallery, NewSample
+from worker.gallery.contents import NewSample
+from worker.gallery.folder import FolderGallery
 
 DIMENSION = 128
 THRESHOLD, MARGIN = 0.4, 0.03

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from worker.errors import ConfigError, GalleryError
-from worker.gallery.crops import CONTEXT, LARGEST_PX, CropStore, cut_crop, export_faces, parse_key
-from worker.gallery.folder import FolderGallery, NewSample
+from worker.gallery.contents import NewSample
+from worker.gallery.crops import CONTEXT, LARGEST_PX, CropStore, cut_crop, parse_key
+from worker.gallery.folder import FolderGallery
 from worker.types import Detections, Image
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -48,7 +49,6 @@ def test_a_crop_comes_back_as_it_was(tmp_path: Path, key: bytes | None) -> None:
     np.testing.assert_array_equal(found.detections.landmarks, crop.detections.landmarks)
     assert store.sample_ids() == {A}
     assert store.read(B) is None
-    assert store.encrypted == (key is not None)
 
 
 def test_the_crop_shows_the_same_face_with_its_surroundings() -> None:
@@ -194,7 +194,7 @@ def test_export_holds_the_faces_that_were_kept(tmp_path: Path) -> None:
     store = CropStore(gallery.path)
     store.open_for_writing()
     store.add(first.sample_id, cut_crop(photo(), face(150, 100, 80)))
-    assert export_faces(gallery, store, tmp_path / "out.npz") == 2
+    assert gallery.export_npz(tmp_path / "out.npz", store) == 2
     with np.load(tmp_path / "out.npz", allow_pickle=False) as written:
         faces = dict(zip(written["names"].tolist(), written["faces"], strict=True))
         assert written["embeddings"].shape == (2, 2)

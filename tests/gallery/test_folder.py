@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample, vector
 from tests.support.repository import REPOSITORY
 from worker.errors import GalleryError, OutputError
-from worker.gallery import index as search
-from worker.gallery import state as gallery_state
-from worker.gallery.folder import FolderGallery, NewSample
+from worker.gallery.contents import BLOCK_SAMPLES, NewSample
+from worker.gallery.folder import FolderGallery
+from worker.gallery.snapshots import SnapshotStore
 
 
 @pytest.fixture
@@ -47,13 +47,14 @@ def capture_logs() -> Iterator[list[dict[str, Any]]]:
             logger.removeHandler(handler)
 
 
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
+def of_small_blocks(folder: Path) -> FolderGallery:
     """Blocks of three samples, searched by codes: the parts of a large gallery, in a small one."""
-    monkeypatch.setattr(gallery_state, "BLOCK_SAMPLES", 3)
-    monkeypatch.setattr(search, "_FLAT_BYTES", 0)
-    monkeypatch.setattr(search, "_SQ8_DIMENSION", DIMENSION - 1)
-    return 3
+    return FolderGallery(SnapshotStore(folder), block_samples=3, representation="rabitq")
+
+
+@pytest.fixture
+def in_blocks(gallery: FolderGallery) -> FolderGallery:
+    return of_small_blocks(gallery.path)
 
 
 def snapshots(gallery: FolderGallery) -> list[Path]:
@@ -361,88 +362,80 @@ def inodes(snapshot: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in snapshot.iterdir()}
 
 
-def test_a_version_shares_the_full_blocks_of_the_version_before(gallery: FolderGallery, small_blocks: int) -> None:
-    gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
-    gallery.add([sample("one more", 7)])
-    before, after = (inodes(path) for path in snapshots(gallery)[-2:])
+def test_a_version_shares_the_full_blocks_of_the_version_before(in_blocks: FolderGallery) -> None:
+    in_blocks.add([sample(f"person {seed}", seed) for seed in range(7)])
+    in_blocks.add([sample("one more", 7)])
+    before, after = (inodes(path) for path in snapshots(in_blocks)[-2:])
     blocks = set(before) - {"manifest.json", "people.json", "embeddings.npy"}
     assert len(blocks) == 2 * 2  # samples and vectors of two blocks; the seventh sample is in the open one
     assert {name: before[name] for name in blocks} == {name: after[name] for name in blocks}
     assert before["embeddings.npy"] != after["embeddings.npy"]
-    gallery.remove("person 1")
-    removed = inodes(snapshots(gallery)[-1])
+    in_blocks.remove("person 1")
+    removed = inodes(snapshots(in_blocks)[-1])
     assert len(blocks & set(removed)) == 2
-    for view in (gallery, FolderGallery.open(gallery.path)):
+    for view in (in_blocks, of_small_blocks(in_blocks.path)):
         assert [sample.photo for sample in view.vectors()[1]] == [f"{seed}.jpg" for seed in (0, 2, 3, 4, 5, 6, 7)]
         assert view.vectors()[0] == pytest.approx(np.stack([vector(seed) for seed in (0, 2, 3, 4, 5, 6, 7)]))
 
 
-def test_nothing_is_left_of_a_removed_vector_once_the_old_versions_are_gone(
-    gallery: FolderGallery, small_blocks: int
-) -> None:
-    gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
-    gallery.remove("person 1")
+def test_nothing_is_left_of_a_removed_vector_once_the_old_versions_are_gone(in_blocks: FolderGallery) -> None:
+    in_blocks.add([sample(f"person {seed}", seed) for seed in range(7)])
+    in_blocks.remove("person 1")
     for _ in range(2):
-        gallery.set_thresholds(0.5, {}, {})
-    files = [path.read_bytes() for path in gallery.path.rglob("*") if path.is_file()]
+        in_blocks.set_thresholds(0.5, {}, {})
+    files = [path.read_bytes() for path in in_blocks.path.rglob("*") if path.is_file()]
     assert any(vector(2).tobytes() in content for content in files)
     assert not any(vector(1).tobytes() in content or b'"1.jpg"' in content for content in files)
 
 
 def test_blocks_are_copied_where_there_are_no_hard_links(
-    gallery: FolderGallery, small_blocks: int, monkeypatch: pytest.MonkeyPatch
+    in_blocks: FolderGallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_links(path: Path, target: Path) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(Path, "hardlink_to", no_links)
-    gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
-    gallery.rename("person 1", "another name")
-    assert FolderGallery.open(gallery.path).search(probe(1))[0].identity_name == "another name"
+    in_blocks.add([sample(f"person {seed}", seed) for seed in range(7)])
+    in_blocks.rename("person 1", "another name")
+    assert of_small_blocks(in_blocks.path).search(probe(1))[0].identity_name == "another name"
 
 
-def test_a_flipped_bit_in_a_shared_block_is_seen(gallery: FolderGallery, small_blocks: int) -> None:
-    gallery.add([sample("a", 1)])
-    gallery.add([sample(f"person {seed}", seed) for seed in range(2, 8)])
-    for block in snapshots(gallery)[-1].glob("????????????????*.*"):
+def test_a_flipped_bit_in_a_shared_block_is_seen(in_blocks: FolderGallery) -> None:
+    in_blocks.add([sample("a", 1)])
+    in_blocks.add([sample(f"person {seed}", seed) for seed in range(2, 8)])
+    for block in snapshots(in_blocks)[-1].glob("????????????????*.*"):
         intact = block.read_bytes()
         for at in (0, len(intact) // 2, len(intact) - 1):
             block.write_bytes(intact[:at] + bytes([intact[at] ^ 1]) + intact[at + 1 :])
             with capture_logs() as logs:
-                assert [person.name for person in FolderGallery.open(gallery.path).people()] == ["a"]
+                assert [person.name for person in of_small_blocks(in_blocks.path).people()] == ["a"]
             assert [entry["event"] for entry in logs] == ["gallery_snapshot_damaged"]
         block.write_bytes(intact)
-    assert len(FolderGallery.open(gallery.path)) == 7
+    assert len(of_small_blocks(in_blocks.path)) == 7
 
 
-def test_a_watching_gallery_keeps_the_blocks_that_stay(gallery: FolderGallery, small_blocks: int) -> None:
-    gallery.add([sample(f"person {seed}", seed) for seed in range(7)])
-    watching = FolderGallery.open(gallery.path)
-    gallery.remove("person 4")
-    gallery.add([sample("new", 9)])
-    with pytest.MonkeyPatch.context() as patched:
-        encoded: list[int] = []
-        rotated = search.PersonIndex._rotated
-
-        def counted(index: search.PersonIndex, rows: Any) -> Any:
-            encoded.append(len(rows))
-            return rotated(index, rows)
-
-        patched.setattr(search.PersonIndex, "_rotated", counted)
-        assert watching.reload_if_changed()
-    assert sum(encoded) == 2 + 2  # the block that lost a sample and the open one; the first block stays
+def test_a_watching_gallery_keeps_the_blocks_that_stay(in_blocks: FolderGallery) -> None:
+    in_blocks.add([sample(f"person {seed}", seed) for seed in range(7)])
+    watching = of_small_blocks(in_blocks.path)
+    in_blocks.remove("person 4")
+    in_blocks.add([sample("new", 9)])
+    first = watching.contents.blocks[0]
+    assert watching.reload_if_changed()
+    assert watching.contents.blocks[0] is first
     assert [found.identity_name for found in watching.search(probe(0, 9))] == ["person 0", "new"]
     assert watching.search(probe(4))[0].identity_name != "person 4"
 
 
 @pytest.mark.parametrize("codes", [False, True])
-def test_a_search_finds_who_is_in_and_nobody_who_is_out(
-    codes: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_search_finds_who_is_in_and_nobody_who_is_out(codes: bool) -> None:
     """A person enrolled before a search began and not removed until it ended is found, and the other way round."""
-    if codes:
-        request.getfixturevalue("small_blocks")
-    gallery = FolderGallery.in_memory(MODEL, DIGEST, DIMENSION)
+    gallery = FolderGallery.in_memory(
+        MODEL,
+        DIGEST,
+        DIMENSION,
+        block_samples=3 if codes else BLOCK_SAMPLES,
+        representation="rabitq" if codes else "auto",
+    )
     people = range(12)
     inside: dict[int, bool | None] = dict.fromkeys(people, False)
     stop = threading.Event()
@@ -492,18 +485,17 @@ Operation = st.tuples(
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(Operation, max_size=15))
 def test_any_sequence_of_changes_is_that_of_a_dictionary(
-    tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
-    codes: bool,
-    operations: list[tuple[str, int, int, int]],
+    tmp_path_factory: pytest.TempPathFactory, codes: bool, operations: list[tuple[str, int, int, int]]
 ) -> None:
-    if codes:
-        request.getfixturevalue("small_blocks")
-    change_like_a_dictionary(tmp_path_factory.mktemp("gallery") / "g", operations)
+    folder = tmp_path_factory.mktemp("gallery") / "g"
+    FolderGallery.create(folder, MODEL, DIGEST, DIMENSION)
+    change_like_a_dictionary(folder, of_small_blocks if codes else FolderGallery.open, operations)
 
 
-def change_like_a_dictionary(folder: Path, operations: list[tuple[str, int, int, int]]) -> None:
-    gallery = FolderGallery.create(folder, MODEL, DIGEST, DIMENSION)
+def change_like_a_dictionary(
+    folder: Path, opened: Callable[[Path], FolderGallery], operations: list[tuple[str, int, int, int]]
+) -> None:
+    gallery = opened(folder)
     model: dict[str, set[int]] = {}
     for kind, who, other, seed in operations:
         name, new_name = f"person {who}", f"person {other}"
@@ -523,7 +515,7 @@ def change_like_a_dictionary(folder: Path, operations: list[tuple[str, int, int,
         else:
             model[new_name] = model.pop(name)
             gallery.rename(name, new_name)
-    for view in (gallery, FolderGallery.open(folder)):
+    for view in (gallery, opened(folder)):
         assert {p.name: {int(Path(s.photo).stem) for s in p.samples} for p in view.people()} == model
         for name, seeds in model.items():
             for found in view.search(probe(*sorted(seeds))):
@@ -534,11 +526,12 @@ def change_like_a_dictionary(folder: Path, operations: list[tuple[str, int, int,
 
 CHURN = """
 import sys
+from pathlib import Path
 import numpy as np
-from worker.gallery import state as gallery_state
-from worker.gallery.folder import FolderGallery, NewSample
-gallery_state.BLOCK_SAMPLES = int(sys.argv[3])
-gallery = FolderGallery.open(sys.argv[1])
+from worker.gallery.contents import NewSample
+from worker.gallery.folder import FolderGallery
+from worker.gallery.snapshots import SnapshotStore
+gallery = FolderGallery(SnapshotStore(Path(sys.argv[1])), block_samples=int(sys.argv[3]))
 vectors = np.eye(gallery.dimension, dtype=np.float32)
 number = 0
 print("ready", flush=True)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.gallery import index as search
 from worker.gallery.index import NOBODY, PersonIndex, Representation, representation_for, require_unit
 
 
@@ -151,6 +150,18 @@ def test_an_index_made_from_another_is_that_made_from_nothing(representation: Re
         assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("representation", ["sq8", "rabitq"])
+def test_the_codes_of_a_block_that_stays_are_not_computed_again(representation: Representation) -> None:
+    vectors, _, _ = faces(np.random.default_rng(7), 300, 32)
+    first, second, new = (part.copy() for part in np.split(vectors[:300], [100, 200]))
+    owners = np.arange(200)
+    before = PersonIndex([first, second], owners, representation)
+    first[:] = 0
+    PersonIndex([first, new], owners, representation, previous=before)
+    with pytest.raises(ValueError, match="100 of 100 vectors"):  # where the block is read again
+        PersonIndex([first, new], owners, representation)
+
+
 @pytest.mark.parametrize(
     ("samples", "dimension", "expected"),
     [(10, 2048, "flat"), (16_384, 2048, "flat"), (16_385, 2048, "rabitq"), (1_000_000, 128, "sq8")],
@@ -171,11 +182,10 @@ def test_refuses_what_it_cannot_represent() -> None:
 
 @pytest.mark.parametrize("representation", ["sq8", "rabitq"])
 def test_threads_that_share_the_rows_of_a_query_find_the_same(
-    representation: Representation, monkeypatch: pytest.MonkeyPatch
+    representation: Representation,
 ) -> None:
-    monkeypatch.setattr(search, "_SHARED_ROWS", 0)
     vectors, known, strangers = faces(np.random.default_rng(8), 2000, 64)
-    index = PersonIndex(vectors, np.arange(len(vectors)) // 3, representation)
+    index = PersonIndex(vectors, np.arange(len(vectors)) // 3, representation, shared_rows=0)
     for query in [*known[:20], *strangers[:20]]:
         for found, expected in zip(index.search(query[None], threads=3), index.search(query[None]), strict=True):
             assert found == pytest.approx(expected)

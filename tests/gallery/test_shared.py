@@ -20,12 +20,13 @@ from tests.support.redis_servers import RedisServer
 from tests.support.waiting import PATIENCE_S, eventually
 from worker.config import load_config
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
-from worker.gallery.folder import FolderGallery, NewSample
-from worker.gallery.opening import create_gallery, gallery_exists, label_of, open_gallery
+from worker.gallery.contents import Contents, NewSample
+from worker.gallery.folder import FolderGallery
+from worker.gallery.opening import create_gallery, gallery_exists, open_gallery
 from worker.gallery.shared import scripts as gallery_scripts
 from worker.gallery.shared import store as shared_store
 from worker.gallery.shared.gallery import SharedGallery
-from worker.gallery.state import State
+from worker.gallery.shared.store import parse_gallery_url
 from worker.gallery.switching import difference, previous_of, remove_person, roll_back, switch
 from worker.service.metrics import PrometheusObserver
 
@@ -178,7 +179,7 @@ def test_a_wrong_url_is_told_by_itself(wrong: str) -> None:
 
 def test_a_password_is_never_shown(url: str, redis_url: str) -> None:
     secret = url.replace("redis://", "redis://worker:s3cret-word@")
-    assert "s3cret" not in label_of(secret)
+    assert "s3cret" not in parse_gallery_url(secret).label
     for wrong in (secret, "redis://worker:s3cret-word@127.0.0.1:1/0?gallery=g", "redis://:s3cret-word@h/x?gallery=g"):
         with pytest.raises((GalleryError, ConfigError)) as caught:
             open_gallery(wrong)
@@ -245,9 +246,9 @@ def test_nothing_is_left_of_whom_was_removed(
     other.reload_if_changed()
     for each in (gallery, other):
         assert each.search(probe(1))[0].identity_name == "b"
-        held = b"".join(block.vectors.tobytes() for block in each.state.blocks)
+        held = b"".join(block.vectors.tobytes() for block in each.contents.blocks)
         assert vector(1).tobytes() not in held
-        assert len(each.state.samples) == 1
+        assert len(each.contents.samples) == 1
 
 
 def test_a_removed_sample_is_gone_and_the_person_with_the_last(gallery: SharedGallery, client: Any) -> None:
@@ -617,8 +618,8 @@ class Fleet(RuleBasedStateMachine):
     name = st.sampled_from(["a", "b", "c", "d"])
 
     def seen(self, who: int) -> dict[str, str]:
-        state: State = self.galleries[who].state
-        return {found.photo: state.names[found.identity_id] for found in state.samples}
+        contents: Contents = self.galleries[who].contents
+        return {found.photo: contents.names[found.identity_id] for found in contents.samples}
 
     @rule(who=who, name=name, count=st.integers(1, 3))
     def add(self, who: int, name: str, count: int) -> None:
@@ -709,7 +710,7 @@ class Fleet(RuleBasedStateMachine):
                 views[0]
                 == views[1]
                 == views[2]
-                == {found.photo: fresh.state.names[found.identity_id] for found in fresh.state.samples}
+                == {found.photo: fresh.contents.names[found.identity_id] for found in fresh.contents.samples}
             )
             assert views[0].keys() == self.model.keys()
             self.converge()

@@ -12,9 +12,10 @@ from worker.config import DetectionConfig, cache_dir, load_config
 from worker.faces.detection import load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.gallery import switching as migration
+from worker.gallery.contents import NewSample
 from worker.gallery.crops import CropStore
 from worker.gallery.enrolment import enroll_photos
-from worker.gallery.folder import FolderGallery, NewSample
+from worker.gallery.folder import FolderGallery
 from worker.gallery.re_embedding import re_embed
 from worker.recognition.pipeline import Probe
 from worker.recognition.shadow import FORGET_AFTER_S, OUTCOMES, Shadow, outcome_of

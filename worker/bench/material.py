@@ -19,7 +19,8 @@ from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.faces.networks.random_weights import write_random_weights
 from worker.faces.quality import REJECT_BELOW, assess
-from worker.gallery.folder import FolderGallery, NewSample
+from worker.gallery.contents import NewSample
+from worker.gallery.folder import FolderGallery
 from worker.types import Chips, Detections, Image
 from worker.video.clips import ClipReader, ClipWriter, open_clip
 

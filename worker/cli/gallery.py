@@ -213,14 +213,9 @@ def export_gallery(
     npz: Annotated[Path, typer.Option("--npz", help="File to write: faces, embeddings and names.")],
 ) -> None:
     """Write faces, embeddings and names to a NumPy file (no pickle inside)."""
-    from worker.gallery.crops import export_faces
-
     opened = _open(gallery)
     crops = open_crops(opened)
-    if crops and crops.exists:
-        export_faces(opened, crops, npz)
-    else:
-        opened.export_npz(npz)
+    opened.export_npz(npz, crops if crops and crops.exists else None)
     typer.echo(f"wrote {npz}")
 
 

@@ -100,9 +100,9 @@ def switch(
 ) -> None:
     """Let a gallery hold what another one holds, at once; running workers take up the new model by themselves."""
     quiet_logs()
-    from worker.gallery import opening, switching
+    from worker.gallery import switching
 
-    before = opening.is_calibrated(gallery)
+    before = open_gallery(gallery).is_calibrated
     accept = switching.difference(gallery, to) if accept_differences else None
     version = switching.switch(gallery, to, accept=accept)
     _tell_version(gallery, version, "switched", before)
@@ -111,9 +111,9 @@ def switch(
 def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = False) -> None:
     """Undo the last switch."""
     quiet_logs()
-    from worker.gallery import opening, switching
+    from worker.gallery import switching
 
-    before = opening.is_calibrated(gallery)
+    before = open_gallery(gallery).is_calibrated
     previous = switching.previous_of(gallery)
     accept = switching.difference(gallery, previous) if accept_differences else None
     version = switching.roll_back(gallery, accept=accept)
@@ -121,11 +121,9 @@ def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = Fals
 
 
 def _tell_version(gallery: str, version: int, what: str, calibrated_before: bool) -> None:
-    from worker.gallery import opening
-
     opened = open_gallery(gallery)
     typer.echo(f"{what}: {opened.label} is now version {version}, model {opened.model_id}, {len(opened)} people")
-    if calibrated_before and not opening.is_calibrated(gallery):
+    if calibrated_before and not opened.is_calibrated:
         typer.echo("its threshold is not calibrated, but the one before was: run 'facestream calibrate'", err=True)
 
 

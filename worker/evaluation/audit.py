@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.gallery.folder import Person, Sample
+from worker.gallery.contents import Person, Sample
 from worker.gallery.gallery import Gallery
 
 Kind = Literal["same_person", "look_alikes", "wrong_sample", "odd_sample", "poor_coverage"]

@@ -15,7 +15,7 @@ from scipy.special import expit, softmax
 from worker.errors import ClassifierError
 from worker.files import replace_file
 from worker.logs import get_logger
-from worker.types import Candidate, Embeddings
+from worker.types import Candidate, Embeddings, Vectors
 
 _log = get_logger(__name__)
 
@@ -24,7 +24,6 @@ DESCRIPTION_FILE: Final = "classifier.json"
 
 Kind = Literal["svm", "cnn"]
 Floats = NDArray[np.float64]
-Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +25,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.errors import ConfigError, GalleryError
-from worker.files import replace_file, writing
-from worker.gallery.gallery import Gallery
+from worker.files import replace_file
+from worker.gallery.contents import Sample
 from worker.types import Detections, Image
 
 CROPS: Final = "crops"
@@ -93,15 +93,6 @@ class CropStore:
     def exists(self) -> bool:
         """Whether the gallery keeps crops."""
         return (self._folder / "settings.json").is_file()
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether the crops are encrypted.
-
-        Raises:
-            GalleryError: the settings are damaged.
-        """
-        return bool(self._settings()["encrypted"])
 
     def open_for_writing(self) -> None:
         """Begins to keep crops, encrypted if there is a key; or checks that the key is that of the crops there.
@@ -181,6 +172,18 @@ class CropStore:
         except (ValueError, KeyError) as error:
             raise GalleryError(f"the crop of sample {sample_id} in {self._folder} cannot be read: {error}") from None
 
+    def faces(self, samples: Sequence[Sample]) -> Image:
+        """The kept faces of ``samples``: uint8 (n, 224, 224, 3) RGB, black where none was kept.
+
+        Raises:
+            GalleryError: a crop is damaged or cannot be decrypted.
+        """
+        faces = np.zeros((len(samples), _EXPORTED_PX, _EXPORTED_PX, 3), np.uint8)
+        for face, sample in zip(faces, samples, strict=True):
+            if crop := self.read(sample.sample_id):
+                face[:] = _squared(crop)
+        return faces
+
     def _read(self, sample_id: str) -> bytes | None:
         path = self._files().get(sample_id)
         if path is None:
@@ -241,31 +244,6 @@ class CropStore:
 
     def _unwritable(self, error: OSError) -> GalleryError:
         return unwritable(self._folder, error)
-
-
-def export_faces(gallery: Gallery, crops: CropStore, file: Path) -> int:
-    """Like :meth:`worker.gallery.folder.FolderGallery.export_npz`, with the kept crops: ``faces`` uint8
-    (n, 224, 224, 3) RGB, black where there is none; returns n.
-
-    Raises:
-        GalleryError: a crop is damaged or cannot be decrypted.
-        OutputError: the file cannot be written.
-    """
-    vectors, samples = gallery.vectors()
-    names = {person.identity_id: person.name for person in gallery.people()}
-    faces = np.zeros((len(samples), _EXPORTED_PX, _EXPORTED_PX, 3), np.uint8)
-    for face, sample in zip(faces, samples, strict=True):
-        if crop := crops.read(sample.sample_id):
-            face[:] = _squared(crop)
-    with writing(file), file.open("wb") as out:
-        np.savez_compressed(
-            out,
-            faces=faces,
-            embeddings=vectors,
-            names=np.array([names[sample.identity_id] for sample in samples], dtype=np.str_),
-            identity_ids=np.array([sample.identity_id for sample in samples], dtype=np.str_),
-        )
-    return len(samples)
 
 
 def _squared(crop: Crop) -> Image:

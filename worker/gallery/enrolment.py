@@ -15,8 +15,8 @@ from worker.errors import SourceError
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
 from worker.faces.quality import REJECT_BELOW, assess
+from worker.gallery.contents import NewSample, Sample, new_identity_id
 from worker.gallery.crops import Crop, CropStore, cut_crop
-from worker.gallery.folder import NewSample, Sample, new_identity_id
 from worker.gallery.gallery import Gallery
 from worker.types import Candidate, Chips, Detections, Image
 from worker.video.photos import list_photos, read_photo

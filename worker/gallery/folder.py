@@ -1,47 +1,58 @@
-"""Galleries in folders: opened, made and changed."""
+"""Galleries in folders: opened, made and changed, and the files of one version.
 
+The files of a version: ``embeddings.npy`` and ``people.json`` are its last block, which still grows, and the names of
+all people. Each full block has two files of its own, ``<digest>.json`` and ``<digest>.npy``, which versions share.
+"""
+
+import hashlib
+import io
+import json
 import threading
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Literal, Self
+
+import numpy as np
 
 from worker.errors import GalleryError
+from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, empty, removed_samples
 from worker.gallery.crops import CROPS, remove_crops
-from worker.gallery.gallery import Gallery, searchable
-from worker.gallery.snapshots import MemoryStore, SnapshotStore
-from worker.gallery.state import (
-    NewSample,
-    Person,
-    Sample,
-    State,
-    Store,
-    empty,
-    new_identity_id,
-    parse,
-    removed_samples,
-    write,
-)
+from worker.gallery.gallery import Gallery, Searchable, searchable
+from worker.gallery.index import Representation
+from worker.gallery.snapshots import FileContent, MemoryStore, Snapshot, SnapshotStore
 from worker.logs import get_logger
+from worker.types import Vectors
 
-__all__ = ["FolderGallery", "NewSample", "Person", "Sample", "new_identity_id"]
-
+FORMAT: Final = "facestream.gallery.v1"
 PREVIOUS: Final = "previous"
-"""The folder inside a gallery's own in which lies the gallery that a switch of models has put aside."""
+"""The folder inside a gallery's own folder that holds the gallery which the last switch of models put aside."""
 
 _log = get_logger(__name__)
 
 
 class FolderGallery(Gallery):
-    """A gallery in a folder, or in memory. Changes from several processes are serialised by a lock file."""
+    """A gallery in a folder, or in memory. A lock file lets only one process at a time change it.
 
-    def __init__(self, store: Store, *, search_threads: int = 1) -> None:
+    ``block_samples`` and ``representation`` are how samples are stored and searched, see :class:`Block` and
+    :class:`worker.gallery.index.PersonIndex`; they change no answer.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore | MemoryStore,
+        *,
+        block_samples: int = BLOCK_SAMPLES,
+        representation: Representation | Literal["auto"] = "auto",
+    ) -> None:
         self.path = store.folder
         self.label = str(store.folder)
         self._store = store
-        self._search_threads = search_threads
+        self._block_samples = block_samples
+        self._representation = representation
         self._changing = threading.RLock()
         self._stamp = store.stamp()
-        self._live = searchable(parse(store.read(), store.folder))
+        self._live = self._searchable(_parse(store.read(), store.folder))
 
     @staticmethod
     def exists(path: Path | str) -> bool:
@@ -49,11 +60,19 @@ class FolderGallery(Gallery):
         return SnapshotStore(Path(path)).exists()
 
     @classmethod
-    def in_memory(cls, model_id: str, preprocessing_digest: str, dimension: int) -> Self:
+    def in_memory(
+        cls,
+        model_id: str,
+        preprocessing_digest: str,
+        dimension: int,
+        *,
+        block_samples: int = BLOCK_SAMPLES,
+        representation: Representation | Literal["auto"] = "auto",
+    ) -> Self:
         """A new, empty gallery that is never written anywhere."""
         store = MemoryStore()
-        write(store, empty(model_id, preprocessing_digest, dimension))
-        return cls(store)
+        _write(store, empty(model_id, preprocessing_digest, dimension))
+        return cls(store, block_samples=block_samples, representation=representation)
 
     @classmethod
     def create(cls, path: Path | str, model_id: str, preprocessing_digest: str, dimension: int) -> Self:
@@ -67,15 +86,15 @@ class FolderGallery(Gallery):
         with store.locked():
             if store.exists():
                 raise GalleryError(f"gallery {path} exists already; open it, or choose another folder")
-            write(store, empty(model_id, preprocessing_digest, dimension))
+            _write(store, empty(model_id, preprocessing_digest, dimension))
         return cls(store)
 
     @classmethod
     def open(cls, path: Path | str, *, model_id: str | None = None, preprocessing_digest: str | None = None) -> Self:
-        """The gallery in the folder ``path``; a model, where given, must be the one that it was made with.
+        """The gallery in the folder ``path``. A model, if given, must be the one that the gallery was made with.
 
         Raises:
-            GalleryError: no gallery there, nothing intact left in it, or made with another model.
+            GalleryError: there is no gallery, no version of it is intact, or it was made with another model.
         """
         store = SnapshotStore(Path(path))
         if not store.exists():
@@ -100,35 +119,38 @@ class FolderGallery(Gallery):
         if stamp == self._stamp:
             return False
         with self._changing:
-            before = self._live.state
+            before = self._live.contents
             try:
-                state = parse(self._store.read(), self.path, before)
+                contents = _parse(self._store.read(), self.path, before)
             except GalleryError as error:
                 self._stamp = stamp
                 _log.warning("gallery_not_reloaded", gallery=str(self.path), version=before.version, problem=str(error))
                 return False
-            if (state.model_id, state.preprocessing_digest) != (before.model_id, before.preprocessing_digest):
+            if (contents.model_id, contents.preprocessing_digest) != (before.model_id, before.preprocessing_digest):
                 raise GalleryError(
-                    f"gallery {self.path} was replaced: it is now made with model {state.model_id} "
-                    f"(preprocessing {state.preprocessing_digest}), not {before.model_id} "
+                    f"gallery {self.path} was replaced: it is now made with model {contents.model_id} "
+                    f"(preprocessing {contents.preprocessing_digest}), not {before.model_id} "
                     f"({before.preprocessing_digest}); restart with the new model"
                 )
             self._stamp = stamp
-            if (state.version, state.created_at) == (before.version, before.created_at):
+            if (contents.version, contents.created_at) == (before.version, before.created_at):
                 return False
-            self._live = searchable(state, self._live)
+            self._live = self._searchable(contents, self._live)
             return True
 
-    def _change(self, change: Callable[[State], State]) -> None:
+    def _searchable(self, contents: Contents, before: Searchable | None = None) -> Searchable:
+        return searchable(contents, before, representation=self._representation)
+
+    def _change(self, change: Callable[[Contents], Contents]) -> None:
         with self._changing, self._store.locked():
             self.reload_if_changed()
-            before = self._live.state
-            state = change(before)
-            if state is before:
+            before = self._live.contents
+            after = change(before)
+            if after is before:
                 return
-            stored = write(self._store, state)
+            stored = _write(self._store, after)
             self._stamp = self._store.stamp()
-            self._live = searchable(stored, self._live)
+            self._live = self._searchable(stored, self._live)
             remove_crops(self.path / CROPS, removed_samples(before, stored))
 
 
@@ -138,3 +160,96 @@ def _refuse_foreign_folder(folder: Path) -> None:
     ours = {"lock", "snapshots", "CURRENT", "CURRENT.draft", CROPS, PREVIOUS}
     if folder.is_dir() and any(entry.name not in ours for entry in folder.iterdir()):
         raise GalleryError(f"{folder} is not empty and not a gallery; choose another folder")
+
+
+def _write(store: SnapshotStore | MemoryStore, contents: Contents) -> Contents:
+    """Makes ``contents`` the version in use and returns it as it is stored; call while ``store`` is locked.
+
+    Raises:
+        GalleryError: the folder cannot be written; the version in use stays as it was.
+    """
+    last = contents.blocks[-1]
+    files = {"people.json": _people(last, contents.names), "embeddings.npy": _npy(last.vectors)}
+    stems: list[str] = []
+    shared: dict[str, bytes | None] = {}
+    for block in contents.blocks[:-1]:
+        stem = block.stem
+        if stem:
+            shared |= {f"{stem}.json": None, f"{stem}.npy": None}
+        else:
+            people, vectors = _people(block, {}), _npy(block.vectors)
+            stem = hashlib.sha256(hashlib.sha256(people).digest() + hashlib.sha256(vectors).digest()).hexdigest()
+            shared |= {f"{stem}.json": people, f"{stem}.npy": vectors}
+        stems.append(stem)
+    fields = {
+        "format": FORMAT,
+        "model_id": contents.model_id,
+        "preprocessing_digest": contents.preprocessing_digest,
+        "dimension": contents.dimension,
+        "threshold": contents.threshold,
+        "camera_thresholds": contents.camera_thresholds,
+        "calibration": contents.calibration,
+        "created_at": contents.created_at,
+        "blocks": stems,
+    }
+    version, stored = store.write(files, fields, shared)
+    blocks = [
+        block if block.stem else replace(block, vectors=_array(stored[f"{stem}.npy"]), stem=stem)
+        for block, stem in zip(contents.blocks, stems, strict=False)
+    ]
+    return replace(contents, version=version, blocks=(*blocks, last))
+
+
+def _parse(snapshot: Snapshot, folder: Path, before: Contents | None = None) -> Contents:
+    """The contents in a snapshot. A block that ``before`` has too is the same object.
+
+    Raises:
+        GalleryError: another version of this program wrote it, in another format.
+    """
+    manifest, files = snapshot.manifest, snapshot.files
+    if manifest.get("format") != FORMAT:
+        raise GalleryError(
+            f"gallery {folder} has format {manifest.get('format')!r}, this version reads {FORMAT}; upgrade facestream"
+        )
+    people = json.loads(bytes(files["people.json"]))
+    last = Block(_samples(people), _array(files["embeddings.npy"]))
+    known = {block.stem: block for block in before.blocks if block.stem} if before else {}
+    full = [
+        known.get(stem) or Block(_samples(json.loads(bytes(files[f"{stem}.json"]))), _array(files[f"{stem}.npy"]), stem)
+        for stem in manifest.get("blocks", [])
+    ]
+    return Contents(
+        version=snapshot.version,
+        model_id=manifest["model_id"],
+        preprocessing_digest=manifest["preprocessing_digest"],
+        dimension=manifest["dimension"],
+        names=people["names"],
+        blocks=(*full, last),
+        threshold=manifest["threshold"],
+        camera_thresholds=manifest["camera_thresholds"],
+        calibration=manifest["calibration"],
+        created_at=manifest["created_at"],
+    )
+
+
+def _people(block: Block, names: dict[str, str]) -> bytes:
+    return json.dumps({"names": names, "samples": [asdict(sample) for sample in block.samples]}).encode()
+
+
+def _samples(people: dict[str, Any]) -> tuple[Sample, ...]:
+    return tuple(Sample(**sample) for sample in people["samples"])
+
+
+def _npy(vectors: Vectors) -> bytes:
+    out = io.BytesIO()
+    np.save(out, vectors, allow_pickle=False)
+    return out.getvalue()
+
+
+def _array(content: FileContent) -> Vectors:
+    """The array in an ``.npy`` file, read-only, without a copy."""
+    head = io.BytesIO(content[:4096])
+    np.lib.format.read_magic(head)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+    array: Vectors = np.frombuffer(content, dtype, offset=head.tell()).reshape(shape)
+    return array

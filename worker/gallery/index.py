@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
 
-Vectors = NDArray[np.float32]
+from worker.types import Vectors
+
 Representation = Literal["flat", "sq8", "rabitq"]
 
 NOBODY: Final = -1
@@ -71,6 +72,7 @@ class PersonIndex:
     so they may be memory-mapped. ``owners`` int64 (n,): the person of each row, a number from 0 up.
     ``representation``: one of those of :func:`representation_for`, by default its choice.
     ``previous``: an index whose codes are taken over for the blocks that are the same objects.
+    ``shared_rows``: from so many samples on, several threads share the samples of one query.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class PersonIndex:
         representation: Representation | Literal["auto"] = "auto",
         *,
         previous: "PersonIndex | None" = None,
+        shared_rows: int = _SHARED_ROWS,
     ) -> None:
+        self._shared_rows = shared_rows
         self._blocks = (vectors,) if isinstance(vectors, np.ndarray) else tuple(vectors)
         if not self._blocks:
             raise ValueError("expected one block of vectors or more, got none")
@@ -152,7 +156,7 @@ class PersonIndex:
 
     def _scan(self, rotated: Vectors, neighbours: int, threads: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Estimated similarities and rows, both (q, neighbours), best first."""
-        parts = threads if len(rotated) < threads and len(self) >= _SHARED_ROWS else 1
+        parts = threads if len(rotated) < threads and len(self) >= self._shared_rows else 1
         if parts == 1:  # FAISS shares the queries of a batch out among the threads, but never the rows of one query
             estimates, rows = self._index.search(rotated, neighbours)
             return estimates, rows

@@ -1,14 +1,20 @@
-"""Galleries by what users call them: a folder, or ``redis://...?gallery=NAME``."""
+"""Opens, makes and looks for a gallery by its address: a folder, or ``redis://...?gallery=NAME``.
+
+Code that has an address begins here: only this module chooses between the kinds of gallery.
+"""
 
 from pathlib import Path
+from typing import TypeGuard
 
 from worker.config import RedisConfig
 from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.shared.gallery import SharedGallery
-from worker.gallery.shared.store import is_shared, parse_gallery_url
 
-__all__ = ["create_gallery", "gallery_exists", "is_shared", "label_of", "open_gallery"]
+
+def is_shared(path: Path | str) -> TypeGuard[str]:
+    """Whether ``path`` is the URL of a gallery that a fleet shares, and not a folder."""
+    return isinstance(path, str) and "://" in path
 
 
 def open_gallery(
@@ -18,15 +24,15 @@ def open_gallery(
     preprocessing_digest: str | None = None,
     redis: RedisConfig | None = None,
 ) -> Gallery:
-    """The gallery at ``path``; a model, where given, must be the one that it was made with.
+    """The gallery at ``path``. A model, if given, must be the one that the gallery was made with.
 
-    ``redis`` says how a shared gallery's server is connected to, all but its URL.
+    ``redis`` says how to connect to the server of a shared gallery; its URL is not used.
 
     Raises:
-        ConfigError: a URL that is none of a gallery.
-        GalleryError: no gallery there, damaged, made with another model, or its Redis cannot be reached.
+        ConfigError: a URL that is not the URL of a gallery.
+        GalleryError: there is no gallery, it is damaged or made with another model, or its Redis cannot be reached.
     """
-    if isinstance(path, str) and is_shared(path):
+    if is_shared(path):
         return SharedGallery.open(path, model_id=model_id, preprocessing_digest=preprocessing_digest, redis=redis)
     return FolderGallery.open(path, model_id=model_id, preprocessing_digest=preprocessing_digest)
 
@@ -39,35 +45,22 @@ def create_gallery(
     *,
     redis: RedisConfig | None = None,
 ) -> Gallery:
-    """A new, empty gallery at ``path``, for the vectors of one model.
+    """A new, empty gallery at ``path``, for the vectors of one model; ``redis`` as in :func:`open_gallery`.
 
     Raises:
-        ConfigError: a URL that is none of a gallery.
+        ConfigError: a URL that is not the URL of a gallery.
         GalleryError: a gallery, or something else, is there already, or its Redis cannot be reached.
     """
-    if isinstance(path, str) and is_shared(path):
+    if is_shared(path):
         return SharedGallery.create(path, model_id, preprocessing_digest, dimension, redis=redis)
     return FolderGallery.create(path, model_id, preprocessing_digest, dimension)
 
 
 def gallery_exists(path: Path | str, *, redis: RedisConfig | None = None) -> bool:
-    """Whether there is a gallery at ``path``, intact or not.
+    """Whether there is a gallery at ``path``, intact or not; ``redis`` as in :func:`open_gallery`.
 
     Raises:
-        ConfigError: a URL that is none of a gallery.
+        ConfigError: a URL that is not the URL of a gallery.
         GalleryError: its Redis cannot be reached.
     """
-    if isinstance(path, str) and is_shared(path):
-        return SharedGallery.exists(path, redis)
-    return FolderGallery.exists(path)
-
-
-def label_of(path: Path | str) -> str:
-    """``path`` as it may be shown: without the credentials of a URL."""
-    return parse_gallery_url(path).label if isinstance(path, str) and is_shared(path) else str(path)
-
-
-def is_calibrated(path: Path | str) -> bool:
-    """Whether the gallery has a calibrated threshold."""
-    gallery = open_gallery(path)
-    return gallery.threshold is not None or bool(gallery.camera_thresholds)
+    return SharedGallery.exists(path, redis) if is_shared(path) else FolderGallery.exists(path)

@@ -9,9 +9,9 @@ from typing import Final
 from worker.errors import SourceError
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
+from worker.gallery.contents import NewSample, Person, Sample
 from worker.gallery.crops import Crop, CropStore, cut_crop
 from worker.gallery.enrolment import choose_face
-from worker.gallery.folder import NewSample, Person, Sample
 from worker.gallery.gallery import Gallery
 from worker.types import Chips
 from worker.video.photos import list_photos, read_photo

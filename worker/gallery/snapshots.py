@@ -40,7 +40,7 @@ _LOCK_TIMEOUT_S: Final = 30.0
 _log = get_logger(__name__)
 
 
-Content = bytes | mmap.mmap
+FileContent = bytes | mmap.mmap
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Snapshot:
 
     version: int
     manifest: dict[str, Any]
-    files: dict[str, Content]
+    files: dict[str, FileContent]
 
 
 class SnapshotStore:
@@ -126,8 +126,11 @@ class SnapshotStore:
                 )
 
     def write(
-        self, files: Mapping[str, Content], fields: Mapping[str, Any], shared: Mapping[str, bytes | None] | None = None
-    ) -> tuple[int, dict[str, Content]]:
+        self,
+        files: Mapping[str, FileContent],
+        fields: Mapping[str, Any],
+        shared: Mapping[str, bytes | None] | None = None,
+    ) -> tuple[int, dict[str, FileContent]]:
         """Makes ``files`` and ``shared`` the snapshot in use; call inside :meth:`locked`.
 
         ``fields`` go into the manifest; what is memory-mapped in ``files`` will be so again when it is read. A shared
@@ -158,7 +161,7 @@ class SnapshotStore:
             sync_folder(draft)
             draft.rename(self._snapshots / name)
             sync_folder(self._snapshots)
-            stored: dict[str, Content] = {
+            stored: dict[str, FileContent] = {
                 file: self._map(self._snapshots / name / file, digests[file]) for file in shared if file in new
             }
             replace_file(self._current, name.encode())
@@ -183,7 +186,7 @@ class SnapshotStore:
             raise ValueError(f"{MANIFEST} does not match its digest")
         manifest = json.loads(raw)
         digests, mapped = manifest["files"], manifest.get("mapped", [])
-        files: dict[str, Content] = {}
+        files: dict[str, FileContent] = {}
         for name, digest in digests.items():
             if name in mapped:
                 files[name] = self._map(folder / name, digest)
@@ -254,8 +257,11 @@ class MemoryStore:
         return self._snapshot
 
     def write(
-        self, files: Mapping[str, Content], fields: Mapping[str, Any], shared: Mapping[str, bytes | None] | None = None
-    ) -> tuple[int, dict[str, Content]]:
+        self,
+        files: Mapping[str, FileContent],
+        fields: Mapping[str, Any],
+        shared: Mapping[str, bytes | None] | None = None,
+    ) -> tuple[int, dict[str, FileContent]]:
         version, kept, shared = self._snapshot.version + 1, self._snapshot.files, shared or {}
         stored = {name: kept[name] if content is None else content for name, content in shared.items()}
         self._snapshot = Snapshot(version, dict(fields), {**files, **stored})

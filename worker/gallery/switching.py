@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from worker.errors import GalleryError
+from worker.gallery.contents import Contents, Difference, Person, other_people
 from worker.gallery.crops import CropStore
-from worker.gallery.folder import PREVIOUS, FolderGallery, Person
+from worker.gallery.folder import PREVIOUS, FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.opening import open_gallery
 from worker.gallery.shared.gallery import SharedGallery
 from worker.gallery.shared.replica import Copy, new_id
 from worker.gallery.snapshots import Snapshot, SnapshotStore
-from worker.gallery.state import Difference, State, other_people
 
 
 def difference(old: Gallery | Path | str, new: Gallery | Path | str) -> Difference:
@@ -25,7 +25,7 @@ def difference(old: Gallery | Path | str, new: Gallery | Path | str) -> Differen
     Raises:
         GalleryError: one of them is missing or damaged.
     """
-    return other_people(_opened(old).state, _opened(new).state)
+    return other_people(_opened(old).contents, _opened(new).contents)
 
 
 def switch(path: Path | str, new_path: Path | str, *, accept: Difference | None = None) -> int:
@@ -112,7 +112,7 @@ def _put_aside(gallery: Gallery) -> Gallery | None:
 
 def _switch_shared(gallery: SharedGallery, new: Gallery, accept: Difference | None) -> int:
     _check(gallery.label, new.label, difference(gallery, new), accept)
-    return switch_shared(gallery, new.state)
+    return switch_shared(gallery, new.contents)
 
 
 def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
@@ -144,13 +144,13 @@ def _own_fields(snapshot: Snapshot) -> dict[str, object]:
     return {name: value for name, value in snapshot.manifest.items() if name not in {"version", "files"}}
 
 
-def switch_shared(gallery: SharedGallery, new: State) -> int:
+def switch_shared(gallery: SharedGallery, new: Contents) -> int:
     """Lets ``gallery`` hold what ``new`` holds, at once for all readers; returns the version.
 
     Raises:
         GalleryError: somebody else changes the gallery at the same time, or Redis cannot be reached.
     """
-    before = gallery.state
+    before = gallery.contents
     aside = gallery.beside(PREVIOUS)
     theirs, _ = aside.fetch()
     version = 1 if theirs is None else theirs.state.version + 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from worker.errors import GalleryError
 from worker.events.codec import decode, event_id
-from worker.gallery.folder import NewSample
+from worker.gallery.contents import NewSample
 from worker.gallery.gallery import Gallery
 from worker.history.store import History, PastSighting, UnknownPerson, Vector
 from worker.types import Embeddings, Event

@@ -16,11 +16,11 @@ import tenacity
 
 from worker.config import RedisConfig
 from worker.errors import GalleryError, GalleryUnavailableError
+from worker.gallery.contents import Contents, added_samples, removed_samples
 from worker.gallery.gallery import Gallery, searchable
 from worker.gallery.shared.follower import GalleryFollower
 from worker.gallery.shared.replica import Copy, first_copy, merged, new_id, restored
 from worker.gallery.shared.store import Follower, SharedStore
-from worker.gallery.state import State, added_samples, removed_samples
 from worker.logs import get_logger
 from worker.observer import Observer
 
@@ -40,11 +40,10 @@ class SharedGallery(Gallery):
     Without :meth:`follow`, it is as new as its last change or :meth:`reload_if_changed`.
     """
 
-    def __init__(self, store: SharedStore, copy: Copy, *, search_threads: int = 1) -> None:
+    def __init__(self, store: SharedStore, copy: Copy) -> None:
         self.label = store.label
         self.problem: GalleryError | None = None
         self._store = store
-        self._search_threads = search_threads
         self._changing = threading.RLock()
         self._copy = copy
         self._live = self._seen = searchable(copy.state)
@@ -206,7 +205,7 @@ class SharedGallery(Gallery):
         """The shared gallery called after this one with ``.name`` behind, which may not exist, on the same Redis."""
         return self._store.beside(name)
 
-    def replace_with(self, state: State) -> None:
+    def replace_with(self, state: Contents) -> None:
         """Holds what ``state`` holds from now on, another model's vectors perhaps, in place of the version in use.
 
         Raises:
@@ -219,7 +218,7 @@ class SharedGallery(Gallery):
                 raise GalleryError(f"gallery {self.label} was changed by somebody else meanwhile: try again")
             self._adopt(new)
 
-    def _change(self, change: Callable[[State], State]) -> None:
+    def _change(self, change: Callable[[Contents], Contents]) -> None:
         with self._changing:
             for _ in range(_CONFLICTS):
                 is_newest = self.catch_up()
@@ -238,7 +237,7 @@ class SharedGallery(Gallery):
                 time.sleep(random.uniform(0, _CONFLICT_S))  # noqa: S311 - spreads writers out, guards nothing
         raise GalleryUnavailableError(f"gallery {self.label} is being changed by many others; try again later")
 
-    def _write(self, after: State) -> Copy | None:
+    def _write(self, after: Contents) -> Copy | None:
         """Tries again where no reply came: the same change is not made twice."""
         change_id = new_id()
         retrying = tenacity.Retrying(
@@ -264,7 +263,7 @@ class SharedGallery(Gallery):
             )
 
 
-def _kind(before: State, after: State) -> str:
+def _kind(before: Contents, after: Contents) -> str:
     if removed_samples(before, after):
         return "removed"
     if added_samples(before, after):

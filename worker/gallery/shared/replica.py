@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from worker.errors import GalleryError
-from worker.gallery.index import Vectors
-from worker.gallery.state import Sample, State, empty
+from worker.gallery.contents import Contents, Sample, empty
 from worker.logs import get_logger
+from worker.types import Vectors
 
 FORMAT: Final = "facestream.shared_gallery.v1"
 
@@ -30,7 +30,7 @@ class Copy:
     ``removed`` the ids of removed samples.
     """
 
-    state: State
+    state: Contents
     incarnation: str
     change: str
     contains: Mapping[str, int] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def first_copy(model_id: str, preprocessing_digest: str, dimension: int) -> Copy
     return Copy(replace(empty(model_id, preprocessing_digest, dimension), version=1), new_id(), new_id())
 
 
-def meta_of(state: State) -> dict[str, str]:
+def meta_of(state: Contents) -> dict[str, str]:
     """What is kept of a state beside people and samples."""
     return {
         "format": FORMAT,
@@ -219,7 +219,7 @@ def nameless(meta: Meta) -> Copy:
     return Copy(state, meta["incarnation"], meta["change"], contains=json.loads(meta["contains"]))
 
 
-def _of_nobody(meta: Meta) -> State:
+def _of_nobody(meta: Meta) -> Contents:
     return empty(meta["model_id"], meta["preprocessing_digest"], int(meta["dimension"]))
 
 
@@ -233,7 +233,7 @@ def _fields(meta: Meta) -> dict[str, Any]:
     }
 
 
-def _vectors_of(state: State, sample_ids: set[str]) -> dict[str, Vectors]:
+def _vectors_of(state: Contents, sample_ids: set[str]) -> dict[str, Vectors]:
     return {
         sample.sample_id: block.vectors[row]
         for block in (state.blocks if sample_ids else ())

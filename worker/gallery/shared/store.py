@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from worker.config import RedisConfig
 from worker.errors import ConfigError, GalleryUnavailableError, SinkError
+from worker.gallery.contents import Contents, added_samples, removed_samples
 from worker.gallery.shared.replica import (
     Copy,
     Stored,
@@ -37,7 +38,6 @@ from worker.gallery.shared.scripts import (
     pairs,
     text,
 )  # fmt: skip
-from worker.gallery.state import State, added_samples, removed_samples
 from worker.redaction import redact, redact_url
 from worker.redis.client import Client, connect, find_servers_again, longest_block_s
 from worker.redis.keys import gallery_key
@@ -52,11 +52,6 @@ class GalleryAddress:
     redis_url: SecretStr
     name: str
     label: str
-
-
-def is_shared(path: object) -> bool:
-    """Whether this names a gallery in Redis rather than a folder."""
-    return isinstance(path, str) and "://" in path
 
 
 def parse_gallery_url(url: str) -> GalleryAddress:
@@ -216,7 +211,7 @@ class SharedStore(GalleryRedis):
         theirs = self._everything(mine, same_line=False)
         return theirs, theirs is not None and theirs.incarnation != mine.incarnation and theirs.has_seen(mine)
 
-    def change(self, mine: Copy, after: State, kind: str, change_id: str) -> Copy | None:
+    def change(self, mine: Copy, after: Contents, kind: str, change_id: str) -> Copy | None:
         """Makes ``after`` the version that follows ``mine``; None if ``mine`` is not the newest any more.
 
         May be repeated with the same ``change_id`` where no reply came: nothing is done twice.
@@ -353,7 +348,7 @@ class SharedStore(GalleryRedis):
             return
 
 
-def _of_model(meta: Mapping[str, str], state: State) -> bool:
+def _of_model(meta: Mapping[str, str], state: Contents) -> bool:
     return (meta["model_id"], meta["preprocessing_digest"]) == (state.model_id, state.preprocessing_digest)
 
 

@@ -1,0 +1,234 @@
+"""What one version of a gallery holds: people, samples and thresholds; and how two versions differ."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.times import now_rfc3339
+from worker.types import Vectors
+
+BLOCK_SAMPLES: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One enrolled face. ``photo`` is the name of the photo's file, ``photo_sha256`` the digest of its bytes,
+    ``photo_hash`` a perceptual hash (hex, may be empty). ``added_at`` is RFC 3339 UTC; ``quality`` is 0..1."""
+
+    sample_id: str
+    identity_id: str
+    photo: str
+    photo_sha256: str
+    photo_hash: str
+    quality: float
+    added_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One enrolled person; ``identity_id`` stays when the name changes."""
+
+    identity_id: str
+    name: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewSample:
+    """A face to enrol: ``vector`` float32 (d,) of unit length, from the photo with these digests.
+
+    If nobody is called ``identity_name`` yet, the new person gets ``identity_id``, or a new id where that is empty.
+    """
+
+    identity_name: str
+    vector: NDArray[np.float32]
+    photo: str
+    photo_sha256: str
+    photo_hash: str = ""
+    quality: float = 1.0
+    identity_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Up to ``BLOCK_SAMPLES`` samples and, row by row, their vectors float32 (n, d).
+
+    ``stem`` names the two files of a block that later versions share; "" for a block without files of its own.
+    """
+
+    samples: tuple[Sample, ...]
+    vectors: Vectors
+    stem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Everything that one version of a gallery holds. There is always a last block, and only the last block grows."""
+
+    version: int
+    model_id: str
+    preprocessing_digest: str
+    dimension: int
+    names: dict[str, str]
+    blocks: tuple[Block, ...]
+    threshold: float | None
+    camera_thresholds: dict[str, float]
+    calibration: dict[str, Any]
+    created_at: str
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        return tuple(chain.from_iterable(block.samples for block in self.blocks))
+
+    @property
+    def sample_count(self) -> int:
+        return sum(len(block.samples) for block in self.blocks)
+
+    def samples_of(self, identity_id: str) -> tuple[Sample, ...]:
+        return tuple(sample for sample in self.samples if sample.identity_id == identity_id)
+
+    def vectors_of(self, identity_id: str | None = None) -> Vectors:
+        """The vectors float32 (n, d) of one person, or of all, in the order of ``samples``: a copy."""
+        return np.concatenate([block.vectors[_rows(block, identity_id)] for block in self.blocks])
+
+    def plus(
+        self, samples: list[Sample], vectors: Vectors, names: dict[str, str], *, block_samples: int = BLOCK_SAMPLES
+    ) -> "Contents":
+        """With further samples, row by row of ``vectors``, and these names; a block holds ``block_samples``."""
+        last = self.blocks[-1]
+        samples = [*last.samples, *samples]
+        vectors = np.concatenate([last.vectors, vectors])
+        starts = range(0, len(samples), block_samples)
+        grown = [
+            Block(tuple(samples[start : start + block_samples]), vectors[start : start + block_samples].copy())
+            for start in starts
+        ]
+        return replace(self, blocks=(*self.blocks[:-1], *grown), names=names)
+
+    def minus(self, sample_ids: set[str]) -> "Contents":
+        """Without these samples, and without each person who has no sample left."""
+        blocks = [_without(block, sample_ids) for block in self.blocks]
+        blocks = [block for block in blocks[:-1] if block.samples] + blocks[-1:]
+        left = {sample.identity_id for block in blocks for sample in block.samples}
+        return replace(self, blocks=tuple(blocks), names={key: name for key, name in self.names.items() if key in left})
+
+
+def new_identity_id() -> str:
+    """An id that no person has."""
+    return uuid.uuid4().hex
+
+
+def empty(model_id: str, preprocessing_digest: str, dimension: int) -> Contents:
+    """A gallery of nobody."""
+    return Contents(
+        version=0,
+        model_id=model_id,
+        preprocessing_digest=preprocessing_digest,
+        dimension=dimension,
+        names={},
+        blocks=(Block((), np.empty((0, dimension), np.float32)),),
+        threshold=None,
+        camera_thresholds={},
+        calibration={},
+        created_at=now_rfc3339(),
+    )
+
+
+def enrolled(
+    contents: Contents, samples: Sequence[NewSample], vectors: Vectors, *, block_samples: int = BLOCK_SAMPLES
+) -> tuple[Contents, list[Sample | None]]:
+    """``contents`` with ``samples``, row by row of ``vectors``; and what each sample is stored as.
+
+    A sample whose photo is known already is not stored: None stands in its place.
+    """
+    stored: list[Sample | None] = []
+    ids = {name: identity_id for identity_id, name in contents.names.items()}
+    photos = {sample.photo_sha256 for sample in contents.samples}
+    for sample in samples:
+        if sample.photo_sha256 in photos:
+            stored.append(None)
+            continue
+        photos.add(sample.photo_sha256)
+        identity_id = ids.setdefault(sample.identity_name, sample.identity_id or new_identity_id())
+        stored.append(
+            Sample(uuid.uuid4().hex, identity_id, sample.photo, sample.photo_sha256, sample.photo_hash,
+                   round(float(sample.quality), 4), now_rfc3339())
+        )  # fmt: skip
+    taken = [row for row, sample in enumerate(stored) if sample is not None]
+    if not taken:
+        return contents, stored
+    names = {identity_id: name for name, identity_id in ids.items()}
+    new = [sample for sample in stored if sample is not None]
+    return contents.plus(new, vectors[taken], names, block_samples=block_samples), stored
+
+
+def _rows(block: Block, identity_id: str | None) -> slice | list[int]:
+    if identity_id is None:
+        return slice(None)
+    return [row for row, sample in enumerate(block.samples) if sample.identity_id == identity_id]
+
+
+def _without(block: Block, sample_ids: set[str]) -> Block:
+    kept = [row for row, sample in enumerate(block.samples) if sample.sample_id not in sample_ids]
+    if len(kept) == len(block.samples):
+        return block
+    return Block(tuple(block.samples[row] for row in kept), block.vectors[kept])
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a switch changes: the names of the people whom it removes, and of the people whom it brings in."""
+
+    leaving: tuple[str, ...]
+    coming: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.leaving or self.coming)
+
+    def __str__(self) -> str:
+        return f"leaving: {_some(self.leaving)}; coming: {_some(self.coming)}"
+
+
+def other_people(before: Contents, after: Contents) -> Difference:
+    """The people who are only in ``before``, and those who are only in ``after``, by identity_id."""
+    old, new = before.names, after.names
+    return Difference(
+        tuple(sorted(old[key] for key in old.keys() - new)), tuple(sorted(new[key] for key in new.keys() - old))
+    )
+
+
+def removed_samples(before: Contents, after: Contents) -> set[str]:
+    """The ids of the samples that ``after`` no longer has. Blocks that stayed are not looked through."""
+    lost, new = _apart(before, after)
+    return {sample.sample_id for sample in lost} - {sample.sample_id for sample in new}
+
+
+def added_samples(before: Contents, after: Contents) -> dict[str, tuple[Sample, Vectors]]:
+    """The samples that ``before`` did not have, in order, with their vectors float32 (d,)."""
+    kept = {id(block) for block in before.blocks}
+    known = {sample.sample_id for sample in _apart(before, after)[0]}
+    return {
+        sample.sample_id: (sample, block.vectors[row])
+        for block in after.blocks
+        if id(block) not in kept
+        for row, sample in enumerate(block.samples)
+        if sample.sample_id not in known
+    }
+
+
+def _apart(before: Contents, after: Contents) -> tuple[list[Sample], list[Sample]]:
+    """The samples of the blocks that only ``before`` has, and of those that only ``after`` has."""
+    old, new = ({id(block): block for block in contents.blocks} for contents in (before, after))
+    return (
+        [sample for key, block in old.items() if key not in new for sample in block.samples],
+        [sample for key, block in new.items() if key not in old for sample in block.samples],
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nobody"
