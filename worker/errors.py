@@ -1,7 +1,7 @@
 """Every error that facestream raises on purpose.
 
-A message is one line that says what went wrong, where, and what to do next. It never holds a credential:
-text that may contain a URL passes through :func:`worker.redaction.redact` first.
+A message is one line that says what went wrong, where, and what to do next. It never holds a credential: text that
+may contain a URL passes through :func:`worker.redaction.redact` first.
 """
 
 from typing import ClassVar
@@ -14,7 +14,7 @@ class FacestreamError(Exception):
 
 
 class ConfigError(FacestreamError):
-    """Arguments or configuration are wrong on their own, before anything in the world was met."""
+    """Arguments or configuration are wrong in themselves: no file, camera or server was needed to see it."""
 
     exit_code = 2
 
@@ -24,7 +24,7 @@ class SourceError(FacestreamError):
 
 
 class ModelError(FacestreamError):
-    """A model, its manifest or its weights are missing, damaged or unfit."""
+    """A model, its manifest or its weights are missing, damaged or of no use here."""
 
 
 class OutputError(FacestreamError):
@@ -36,7 +36,7 @@ class GalleryError(FacestreamError):
 
 
 class GalleryUnavailableError(GalleryError):
-    """A gallery that a fleet shares cannot be reached now; what is in memory stays good."""
+    """A gallery that a fleet shares cannot be reached now. The copy in memory can still be searched."""
 
 
 class ClassifierError(FacestreamError):
@@ -44,7 +44,7 @@ class ClassifierError(FacestreamError):
 
 
 class FleetError(FacestreamError):
-    """A fleet has no such camera or worker."""
+    """A fleet has no camera or worker of that name."""
 
 
 class SinkError(FacestreamError):
@@ -52,8 +52,8 @@ class SinkError(FacestreamError):
 
 
 class HistoryError(FacestreamError):
-    """What is remembered of past sightings is missing, damaged or inaccessible."""
+    """The record of past sightings is missing, damaged or cannot be reached."""
 
 
 class HistoryDiskError(HistoryError):
-    """The disk under it is full or fails, which may pass."""
+    """The disk that holds the record of past sightings is full or fails; this may pass."""

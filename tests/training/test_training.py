@@ -365,7 +365,7 @@ def test_a_network_learns_people_from_whole_photos_and_embeds_them_as_any_model_
     assert trained.test is not None
     assert trained.test.report["accuracy"] >= 0.9  # by chance it would be 0.25
     classifier = Classifier.open(tmp_path / "out")
-    embedder = load(Path(classifier.embedder))
+    embedder = load(Path(classifier.model))
     classifier.require_model(embedder.model_id, embedder.preprocessing_digest)
     assert not (tmp_path / "out" / "checkpoint.npz").exists()
 

@@ -257,7 +257,7 @@ def _open_known(gallery: str | None, classifier: str | None) -> "tuple[Gallery |
         from worker.gallery.classifier import Classifier
 
         trained = Classifier.open(classifier)
-        return trained, trained.embedder
+        return trained, trained.model
     opened = open_gallery(gallery or "")
     return opened, opened.model_id
 

@@ -1,4 +1,4 @@
-"""Who it is, by a classifier that was trained on one's own people: read from a folder, searched like a gallery."""
+"""A classifier that was trained on one's own people: written to a folder, read from it, and searched like a gallery."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from worker.types import Candidate, Embeddings, Vectors
 _log = get_logger(__name__)
 
 DESCRIPTION_FILE: Final = "classifier.json"
-"""What is read first; it names all other files of the folder with their digests, and is replaced last."""
+"""The file that is read first and replaced last. It names the other files of the folder, with their digests."""
 
 Kind = Literal["svm", "cnn"]
 Floats = NDArray[np.float64]
@@ -30,10 +30,11 @@ Floats = NDArray[np.float64]
 class Head:
     """From unit vectors to probabilities: a linear score for each person, then its calibration.
 
-    ``coefficients`` (r, d) and ``intercepts`` (r,) give the scores; r is the number of people k, or 1 where k is 2 and
-    the score is the second person's. ``sigmoid`` (Platt, 1999): each score goes through a curve of its own, of
-    ``slopes`` and ``offsets`` (r,), and what comes out is divided by its sum. ``softmax``: all scores times
-    ``slopes`` (1,).
+    ``coefficients`` (r, d) and ``intercepts`` (r,) give the scores. r is the number of people k; but for two people it
+    may be 1, and the score is then the second person's.
+
+    ``sigmoid`` (Platt, 1999): each score goes through a curve of its own, given by ``slopes`` and ``offsets`` (r,), and
+    the results are divided by their sum. ``softmax``: the softmax of all scores times ``slopes`` (1,).
     """
 
     calibration: Literal["sigmoid", "softmax"]
@@ -84,7 +85,7 @@ class Description(BaseModel):
 def write_classifier(
     path: Path, head: Head, references: Vectors, owners: NDArray[np.int64], **described: Any
 ) -> Description:
-    """Writes a classifier into the folder ``path``; whoever has it open takes it up whole.
+    """Writes a classifier into the folder ``path``. A reader sees the old one or the new one, never a mixture.
 
     ``references`` float32 (m, d) are unit vectors, ``owners`` int64 (m,) the person of each; ``described`` is the rest
     of :class:`Description`.
@@ -131,7 +132,7 @@ def _last_version(path: Path) -> int:
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """Changes with every training into the folder ``path``; empty where there is no classifier."""
+    """A value that changes with every training into the folder ``path``; empty if there is no classifier."""
     try:
         found = (path / DESCRIPTION_FILE).stat()
     except OSError:
@@ -143,7 +144,7 @@ def read_classifier(path: Path) -> tuple[Description, Head, Vectors, NDArray[np.
     """What :func:`write_classifier` wrote to the folder ``path``: description, head, references and their owners.
 
     Raises:
-        ClassifierError: it cannot be read, or is damaged.
+        ClassifierError: it cannot be read or is damaged.
     """
     try:
         text = (path / DESCRIPTION_FILE).read_text(encoding="utf-8")
@@ -172,12 +173,12 @@ def read_classifier(path: Path) -> tuple[Description, Head, Vectors, NDArray[np.
 
 
 def identity_id_of(name: str) -> str:
-    """The id of a person of a classifier: the same for the same name, whatever was trained."""
+    """The id of a person of a classifier. It follows from the name alone, so it is the same after each training."""
     return hashlib.sha256(b"facestream.classifier\0" + name.encode()).hexdigest()[:32]
 
 
 class _Live:
-    """One training's result, immutable."""
+    """The result of one training; immutable."""
 
     def __init__(self, description: Description, head: Head, references: Vectors, owners: NDArray[np.int64]) -> None:
         self.description = description
@@ -190,11 +191,11 @@ class _Live:
 
 
 class Classifier:
-    """An open classifier folder; the pipeline searches it in a gallery's place.
+    """An open classifier, which the pipeline can search in place of a gallery.
 
-    A person is proposed by probability, and named if that probability and the cosine to the nearest of the person's
-    references (faces they were trained with) are both large enough: a linear classifier alone is sure of everybody,
-    strangers too.
+    The most probable person is proposed. The person is named only if two values are large enough: the probability, and
+    the cosine to the nearest of the person's references, which are the faces of the training. Probability alone is not
+    enough, since a linear classifier is sure of strangers too.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -212,7 +213,7 @@ class Classifier:
         """The classifier in the folder ``path``.
 
         Raises:
-            ClassifierError: none there, or damaged.
+            ClassifierError: there is no classifier, or it is damaged.
         """
         if not cls.exists(path):
             raise ClassifierError(
@@ -225,10 +226,6 @@ class Classifier:
         return self._live.description.version
 
     @property
-    def kind(self) -> Kind:
-        return self._live.description.kind
-
-    @property
     def model_id(self) -> str:
         return self._live.description.model_id
 
@@ -237,19 +234,19 @@ class Classifier:
         return self._live.description.preprocessing_digest
 
     @property
-    def embedder(self) -> str:
-        """What loads the embedder: the path of the manifest in the folder, or the id of a model."""
+    def model(self) -> str:
+        """The model that embeds faces for it: the path of a manifest in the folder, or the id of a model."""
         own = self._live.description.embedder
         return str(self.path / own) if own else self.model_id
 
     @property
     def threshold(self) -> float:
-        """Cosine to the nearest reference from which a person may be named."""
+        """The least cosine to the nearest reference with which a person may be named."""
         return self._live.description.threshold
 
     @property
     def least_probability(self) -> float:
-        """Probability from which a person may be named."""
+        """The least probability with which a person may be named."""
         return self._live.description.least_probability
 
     @property
@@ -257,7 +254,7 @@ class Classifier:
         """Names, in the order of :meth:`probabilities`."""
         return self._live.description.people
 
-    def threshold_of(self, camera_id: str) -> float:  # noqa: ARG002 - a gallery has thresholds of single cameras
+    def threshold_of(self, camera_id: str) -> float:  # noqa: ARG002 - a gallery may have one for each camera
         """The same for every camera."""
         return self.threshold
 
@@ -309,7 +306,7 @@ class Classifier:
         ]  # fmt: skip
 
     def reload_if_changed(self) -> bool:
-        """Takes up what was trained into the folder meanwhile; costs one ``stat`` where nothing was.
+        """Takes up a newer training in the folder; returns whether there was one. Without one it costs one ``stat``.
 
         A folder that cannot be read is reported in the log once, and what is in memory stays in use.
 

@@ -1,11 +1,12 @@
-"""Kept enrolment crops: enough of each photo to embed the face anew with another model, encrypted where a key is given.
+"""Crops kept at enrolment: enough of each photo to embed its face with another model; encrypted if there is a key.
 
 Layout below the gallery's folder::
 
     crops/settings.json                   format, whether encrypted, fingerprint of the key
-    crops/<sample id>-<sha256>.crop       the digest is that of the file, which it vouches for
+    crops/<sample id>-<sha256>.crop       the digest of the file itself
 
-A file is a marker, and then JSON (box, landmarks, score) and a JPEG: plain, or sealed by AES-256-GCM to its sample.
+A file is a marker, and after it JSON (box, landmarks, score) and a JPEG. Both are plain, or they are encrypted with
+AES-256-GCM, which binds them to their sample.
 """
 
 import base64
@@ -30,60 +31,30 @@ from worker.gallery.contents import Sample
 from worker.types import Detections, Image
 
 CROPS: Final = "crops"
+"""The folder of crops inside a gallery's folder."""
 _NAME: Final = re.compile(r"^([0-9a-f]{32})-([0-9a-f]{64})\.crop$")
-
-
-def crop_files(folder: Path) -> dict[str, Path]:
-    """The files in the folder of crops ``folder``, by the sample that each belongs to; none where it is missing."""
-    try:
-        entries = list(folder.iterdir())
-    except OSError:
-        return {}
-    return {match[1]: path for path in entries if (match := _NAME.match(path.name))}
-
-
-def remove_crops(folder: Path, sample_ids: Iterable[str]) -> int:
-    """Removes the crops of these samples from the folder of crops ``folder``; returns how many there were.
-
-    Raises:
-        GalleryError: one cannot be removed.
-    """
-    files = crop_files(folder)
-    gone = [files[sample_id] for sample_id in sample_ids if sample_id in files]
-    for path in gone:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise unwritable(folder, error) from None
-    return len(gone)
-
-
-def unwritable(folder: Path, error: OSError) -> GalleryError:
-    """The error of a folder of crops in which something cannot be changed."""
-    return GalleryError(f"crops {folder} cannot be written: {error.strerror or error}; check its permissions")
-
-
 FORMAT: Final = "facestream.crops.v1"
 CONTEXT: Final = 2.0
-"""The crop's side in sides of the face's box: room for every model's alignment, and for a head that is tilted."""
+"""The side of a crop, in sides of the face's box: there is room for the alignment of every model and a tilted head."""
 LARGEST_PX: Final = 512
 _JPEG_QUALITY: Final = 95
 _EXPORTED_PX: Final = 224
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _PLAIN, _SEALED = b"FSCROP1P", b"FSCROP1S"
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A face with its surroundings: uint8 RGB, and the one detection in it, px of ``image``."""
+    """A face with its surroundings: ``image`` uint8 (h, w, 3) RGB, and the one detection in it, in px of ``image``."""
 
     image: Image
     detections: Detections
 
 
 class CropStore:
-    """The crops of the gallery in ``folder``. Not there until :meth:`open_for_writing` made it."""
+    """The crops of the gallery in ``folder``. There is nothing on disk until :meth:`open_for_writing` is called."""
 
     def __init__(self, folder: Path | str, key: bytes | None = None) -> None:
         self._folder = Path(folder) / CROPS
@@ -95,10 +66,10 @@ class CropStore:
         return (self._folder / "settings.json").is_file()
 
     def open_for_writing(self) -> None:
-        """Begins to keep crops, encrypted if there is a key; or checks that the key is that of the crops there.
+        """Begins to keep crops, encrypted if there is a key. If crops are kept already, checks that the key is theirs.
 
         Raises:
-            GalleryError: the crops need a key, or another one; or the folder cannot be written.
+            GalleryError: the crops need a key or another key, or the folder cannot be written.
         """
         if self.exists:
             self._check_key()
@@ -108,7 +79,7 @@ class CropStore:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             replace_file(self._folder / "settings.json", json.dumps(settings, indent=1).encode())
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise _unwritable(self._folder, error) from None
 
     def add(self, sample_id: str, crop: Crop) -> None:
         """Keeps the crop of a sample.
@@ -119,19 +90,19 @@ class CropStore:
         self._keep(sample_id, _encode(crop))
 
     def copy(self, sample_id: str, target: "CropStore", new_id: str) -> None:
-        """Keeps the crop of a sample, if there is one, in ``target`` as that of ``new_id``, bit for bit.
+        """Keeps the crop of a sample, if there is one, in ``target`` as the crop of ``new_id``, bit for bit.
 
         Raises:
-            GalleryError: it is damaged, a key is missing or another one, or the folder cannot be written.
+            GalleryError: it is damaged, the key is missing or is not the right one, or the folder cannot be written.
         """
         if plain := self._read(sample_id):
             target._keep(new_id, plain)
 
     def copy_files(self, target: "CropStore") -> None:
-        """Keeps all crops in ``target`` as well, as they are; no key is needed.
+        """Keeps all crops in ``target`` as well, as they are. No key is needed.
 
         Raises:
-            GalleryError: one of them is encrypted otherwise than the other, or ``target`` cannot be written.
+            GalleryError: the two stores have different keys, or ``target`` cannot be written.
         """
         if target.exists and target._settings() != self._settings():
             raise GalleryError(
@@ -140,10 +111,10 @@ class CropStore:
             )
         try:
             target._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for path in [*self._files().values(), self._folder / "settings.json"]:
+            for path in [*_crop_files(self._folder).values(), self._folder / "settings.json"]:
                 replace_file(target._folder / path.name, path.read_bytes())
         except OSError as error:
-            raise target._unwritable(error) from None
+            raise _unwritable(target._folder, error) from None
 
     def _keep(self, sample_id: str, plain: bytes) -> None:
         if self._key is None:
@@ -154,17 +125,17 @@ class CropStore:
         try:
             replace_file(self._folder / f"{sample_id}-{hashlib.sha256(content).hexdigest()}.crop", content)
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise _unwritable(self._folder, error) from None
 
     def sample_ids(self) -> set[str]:
-        """The samples of which there is a crop."""
-        return set(self._files())
+        """The samples that have a crop."""
+        return set(_crop_files(self._folder))
 
     def read(self, sample_id: str) -> Crop | None:
-        """The crop of a sample, None where none was kept.
+        """The crop of a sample; None if no crop was kept.
 
         Raises:
-            GalleryError: it is damaged, or the key is missing or another one.
+            GalleryError: it is damaged, or the key is missing or is not the right one.
         """
         plain = self._read(sample_id)
         try:
@@ -173,7 +144,7 @@ class CropStore:
             raise GalleryError(f"the crop of sample {sample_id} in {self._folder} cannot be read: {error}") from None
 
     def faces(self, samples: Sequence[Sample]) -> Image:
-        """The kept faces of ``samples``: uint8 (n, 224, 224, 3) RGB, black where none was kept.
+        """The kept faces of ``samples``: uint8 (n, 224, 224, 3) RGB, black for a sample without a crop.
 
         Raises:
             GalleryError: a crop is damaged or cannot be decrypted.
@@ -185,7 +156,7 @@ class CropStore:
         return faces
 
     def _read(self, sample_id: str) -> bytes | None:
-        path = self._files().get(sample_id)
+        path = _crop_files(self._folder).get(sample_id)
         if path is None:
             return None
         self._check_key()
@@ -201,15 +172,12 @@ class CropStore:
             raise GalleryError(f"crop {path} cannot be opened: {str(error) or 'not sealed with this key'}") from None
 
     def prune(self, kept: Collection[str]) -> int:
-        """Removes the crops of all samples but those ``kept``; returns how many.
+        """Removes the crops of all samples except ``kept``; returns how many.
 
         Raises:
-            GalleryError: one cannot be removed.
+            GalleryError: a crop cannot be removed.
         """
         return remove_crops(self._folder, self.sample_ids() - set(kept))
-
-    def _files(self) -> dict[str, Path]:
-        return crop_files(self._folder)
 
     def _settings(self) -> dict[str, Any]:
         path = self._folder / "settings.json"
@@ -240,14 +208,11 @@ class CropStore:
             return rest
         if marker == _SEALED and self._key is not None:
             return AESGCM(self._key).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], sample_id.encode())
-        raise ValueError("it is not as settings.json says")
-
-    def _unwritable(self, error: OSError) -> GalleryError:
-        return unwritable(self._folder, error)
+        raise ValueError("it is not encrypted as settings.json says")
 
 
 def _squared(crop: Crop) -> Image:
-    """The middle of the crop, around the face, as a square."""
+    """The middle of the crop around the face, as uint8 (224, 224, 3)."""
     x1, y1, x2, y2 = crop.detections.boxes[0].astype(float)
     reach = max(x2 - x1, y2 - y1) * 0.65
     scale = _EXPORTED_PX / (2 * reach)
@@ -258,11 +223,27 @@ def _squared(crop: Crop) -> Image:
     return np.asarray(cv2.warpAffine(crop.image, matrix, size, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
+def remove_crops(folder: Path, sample_ids: Iterable[str]) -> int:
+    """Removes the crops of these samples from the folder of crops ``folder``; returns how many there were.
+
+    Raises:
+        GalleryError: a crop cannot be removed.
+    """
+    files = _crop_files(folder)
+    gone = [files[sample_id] for sample_id in sample_ids if sample_id in files]
+    for path in gone:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+    return len(gone)
+
+
 def parse_key(text: str) -> bytes:
     """The 32 bytes that ``text`` holds in base64 (44 characters) or hex (64 characters).
 
     Raises:
-        ConfigError: it holds anything else; the message does not repeat it.
+        ConfigError: it is not such a key. The message does not repeat the text.
     """
     text = text.strip()
     for read in (bytes.fromhex, lambda value: base64.b64decode(value.translate(_URL_SAFE), validate=True)):
@@ -329,4 +310,14 @@ def _fingerprint(key: bytes | None) -> str:
     return hashlib.sha256(b"facestream.crops:" + key).hexdigest()[:16] if key else ""
 
 
-_URL_SAFE: Final = str.maketrans("-_", "+/")
+def _crop_files(folder: Path) -> dict[str, Path]:
+    """The files in the folder of crops ``folder``, by the id of their sample; empty if there is no such folder."""
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        return {}
+    return {match[1]: path for path in entries if (match := _NAME.match(path.name))}
+
+
+def _unwritable(folder: Path, error: OSError) -> GalleryError:
+    return GalleryError(f"crops {folder} cannot be written: {error.strerror or error}; check its permissions")

@@ -1,4 +1,4 @@
-"""Photos become people of a gallery, through the same detector and embedder as the stream."""
+"""Photos become people of a gallery, with the detector and the embedder that the stream uses too."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,25 +25,26 @@ BATCH_PHOTOS: Final = 16
 _BATCH_PIXELS: Final = 64_000_000
 _COMMIT_PHOTOS: Final = 64
 DOMINANT_AREA_RATIO: Final = 4.0
-"""The largest face of a photo is the person meant if its area is this many times that of the next."""
+"""The largest face of a photo is the one to enrol if its area is this many times the area of the next."""
 CENTRAL_SIDE: Final = 0.35
-"""The largest face is also meant if it alone covers the photo's centre with a side of at least this share of the
-photo's shorter one: whoever else is in the picture stands behind or is cut off. So it is on 1 in 10 photos of
-Labeled Faces in the Wild; a group beside each other at that size does not fit in a photo."""
+"""The largest face is also the one to enrol if no other face covers the photo's centre and its side is at least this
+share of the photo's shorter side. Other people in such a picture stand behind or are cut off: this is so on 1 in 10
+photos of Labeled Faces in the Wild. People of that size side by side do not fit in a photo."""
 _SURE_SCORE: Final = 0.9
-"""Faces below this detection score are looked at only where there is no other."""
+"""Faces below this detection score count only if the photo has no other face."""
 NEAR_DUPLICATE_BITS: Final = 10
-"""Photos of one person whose 256-bit hashes differ in at most this many bits are copies of one picture."""
+"""Two photos of one person are copies of one picture if their 256-bit hashes differ in at most this many bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoResult:
     """What became of one photo.
 
-    ``reason`` is empty for a photo taken without remark. Not accepted: ``unreadable``, ``no_face``,
-    ``several_faces``, ``duplicate_photo``, ``near_duplicate``, or why the face is unfit (``too_small``, ``blurred``,
-    ``pose``, ``exposure``, ``low_score``). Accepted, with a warning: ``nearer_to_another_person``. ``detail`` says
-    more, for people to read. ``quality`` is 0..1, 0 where no face was judged.
+    ``reason`` is empty if the photo was taken and there is nothing to say. Reasons for not taking it: ``unreadable``,
+    ``no_face``, ``several_faces``, ``duplicate_photo``, ``near_duplicate``, or what is wrong with the face
+    (``too_small``, ``blurred``, ``pose``, ``exposure``, ``low_score``). A warning about a photo that was taken:
+    ``nearer_to_another_person``. ``detail`` says more, for people to read. ``quality`` is 0..1; it is 0 if no face was
+    judged.
     """
 
     path: Path
@@ -65,7 +66,7 @@ class _Photo:
 
 @dataclass(frozen=True, slots=True)
 class _Face:
-    """A photo's one face that is fit to be enrolled."""
+    """The one face of a photo that can be enrolled."""
 
     photo: _Photo
     detections: Detections
@@ -84,19 +85,18 @@ def enroll_photos(
 ) -> Iterator[PhotoResult]:
     """Enrols folders and single photos into ``gallery``; yields what became of each photo, once that is stored.
 
-    A photo in a subfolder belongs to the person that the folder, directly below the one given, is named after; any
-    other photo shows the person that it is named after. An interrupted run keeps what it has taken so far.
+    See :func:`people_of` for whom a photo shows. An interrupted run keeps what it has taken so far.
 
     Args:
         photos: folders and photos.
         gallery: where the people go.
-        detector: the stream's, perhaps for smaller faces.
-        embedder: the gallery's.
+        detector: the detector of the stream, perhaps set to look for smaller faces.
+        embedder: the embedder that the gallery was made with.
         min_quality: faces below this quality (0..1) are not taken.
-        crops: keeps the face of each photo taken, where given.
+        crops: if given, keeps the face of each photo that is taken.
 
     Raises:
-        GalleryError: the gallery was made with another model, or it or the crops cannot be written.
+        GalleryError: the gallery was made with another model, or the gallery or the crops cannot be written.
         SourceError: a path does not exist or holds no photos.
     """
     gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
@@ -104,19 +104,22 @@ def enroll_photos(
     named = [(photo, name) for path in paths for photo, name in people_of(path)]
     if crops:
         crops.open_for_writing()
-    run = _Run(gallery, detector, embedder, [photo for photo, _ in named], min_quality, crops)
+    enrolment = _Enrolment(gallery, detector, embedder, [photo for photo, _ in named], min_quality, crops)
     try:
-        for batch in _batches(named, run):
-            run.take(batch)
-            if run.waiting >= max(_COMMIT_PHOTOS, gallery.sample_count // 8):
-                yield from run.commit()
-        yield from run.commit()
+        for batch in _batches(named, enrolment):
+            enrolment.take(batch)
+            if enrolment.waiting >= max(_COMMIT_PHOTOS, gallery.sample_count // 8):
+                yield from enrolment.commit()
+        yield from enrolment.commit()
     finally:
-        run.commit()
+        enrolment.commit()
 
 
 def people_of(path: Path) -> list[tuple[Path, str]]:
-    """The photos at ``path``, each with the name of the person it shows.
+    """The photos at ``path``, each with the name of the person whom it shows.
+
+    A photo in a subfolder of ``path`` shows the person whose name is the name of that subfolder. Any other photo shows
+    the person whose name is the name of its file.
 
     Raises:
         SourceError: ``path`` does not exist or holds no photos.
@@ -129,8 +132,8 @@ def people_of(path: Path) -> list[tuple[Path, str]]:
 
 
 def choose_face(detections: Detections, image_size: tuple[int, int]) -> tuple[Detections, str]:
-    """The one face that a photo of ``image_size`` (width, height px) for enrolment shows, and the reason where there
-    is none to choose."""
+    """The one face to enrol in a photo of ``image_size`` (width, height in px), and an empty reason; or, if none can be
+    chosen, all faces and the reason: ``no_face`` or ``several_faces``."""
     if not len(detections):
         return detections, "no_face"
     sure = detections.take(detections.scores >= _SURE_SCORE)
@@ -144,7 +147,7 @@ def choose_face(detections: Detections, image_size: tuple[int, int]) -> tuple[De
 
 
 def _is_portrait(boxes: NDArray[np.float32], image_size: tuple[int, int]) -> bool:
-    """Whether the first of ``boxes``, the largest, is large for the photo and alone in its middle."""
+    """Whether the first of ``boxes``, the largest, is large for the photo and the only one that covers its middle."""
     centre = np.array(image_size, np.float32) / 2
     covers = np.all((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:]), axis=1)
     side = float(np.sqrt(area(boxes[:1])[0]))
@@ -152,21 +155,21 @@ def _is_portrait(boxes: NDArray[np.float32], image_size: tuple[int, int]) -> boo
 
 
 def hash_photo(image: Image) -> str:
-    """A perceptual hash of 256 bits as hex, the same for a picture that was scaled or compressed again.
+    """A perceptual hash of 256 bits as hex. It stays nearly the same if a picture is scaled or compressed again.
 
-    The difference hash: whether each cell of a 16 x 17 grey thumbnail is brighter than its left neighbour.
+    This is the difference hash: whether each cell of a 16 x 17 grey thumbnail is brighter than its left neighbour.
     """
     thumbnail = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (17, 16), interpolation=cv2.INTER_AREA)
     return np.packbits(thumbnail[:, 1:] > thumbnail[:, :-1]).tobytes().hex()
 
 
 def hash_distance(a: str, b: str) -> int:
-    """In how many bits two hashes differ."""
+    """The number of bits in which two hashes differ."""
     return (int(a, 16) ^ int(b, 16)).bit_count()
 
 
-class _Run:
-    """The photos of one enrolment: decided at once, stored in chunks."""
+class _Enrolment:
+    """The photos of one call of :func:`enroll_photos`: decided on in batches, stored in larger chunks."""
 
     def __init__(
         self,
@@ -195,15 +198,15 @@ class _Run:
 
     @property
     def waiting(self) -> int:
-        """Photos that were decided on and not yet committed."""
+        """How many photos were decided on and are not committed yet."""
         return len(self._results)
 
     def refuse(self, path: Path, name: str, reason: str, detail: str = "", quality: float = 0.0) -> None:
-        """Notes a photo that is not taken."""
+        """Notes that a photo is not taken."""
         self._results.append(PhotoResult(path, self._ids.get(name, ""), name, False, reason, quality, detail))
 
     def note(self, photo: str, sha256: str) -> str:
-        """Remembers a photo by its digest; returns the earlier one with the same bytes, or an empty string."""
+        """Remembers a photo by its digest; returns the earlier photo with the same bytes, or an empty string."""
         known = self._photos.get(sha256, "")
         self._photos.setdefault(sha256, photo)
         return known
@@ -221,11 +224,11 @@ class _Run:
             self._accept(face, vector, candidate)
 
     def commit(self) -> list[PhotoResult]:
-        """Stores what was taken since the last commit as one version; returns what became of each photo."""
+        """Stores what was taken since the last commit, as one version; returns what became of each photo."""
         results, samples = self._results, self._samples
         if not results:
             return []
-        stored = self._gallery.add(samples)  # an interrupt up to here leaves all for the last commit
+        stored = self._gallery.add(samples)  # an interrupt before this line leaves everything to the last commit
         crops, self._results, self._samples, self._crops = self._crops, [], [], []
         for sample, crop in zip(stored, crops, strict=bool(self._crop_store)):
             if sample and self._crop_store:
@@ -266,7 +269,7 @@ class _Run:
         self._results.append(PhotoResult(face.photo.path, identity_id, name, True, reason, face.quality, detail))
 
     def _nearer_person(self, name: str, vector: NDArray[np.float32], candidate: Candidate) -> str:
-        """Somebody else who would be taken for this face, stored or about to be, nearer than the person's own."""
+        """Another person, stored or about to be stored, who is nearest to this face and would be recognised in it."""
         nearest, similarity = candidate.identity_name, candidate.similarity
         if self._samples:
             similarities = np.stack([sample.vector for sample in self._samples]) @ vector
@@ -276,11 +279,11 @@ class _Run:
         return nearest if nearest != name and similarity >= self._threshold else ""
 
 
-def _batches(named: Iterable[tuple[Path, str]], run: _Run) -> Iterator[list[_Photo]]:
+def _batches(named: Iterable[tuple[Path, str]], enrolment: _Enrolment) -> Iterator[list[_Photo]]:
     batch: list[_Photo] = []
     pixels = 0
     for path, name in named:
-        photo = _read(path, name, run)
+        photo = _read(path, name, enrolment)
         if photo is None:
             continue
         batch.append(photo)
@@ -292,22 +295,22 @@ def _batches(named: Iterable[tuple[Path, str]], run: _Run) -> Iterator[list[_Pho
         yield batch
 
 
-def _read(path: Path, name: str, run: _Run) -> _Photo | None:
+def _read(path: Path, name: str, enrolment: _Enrolment) -> _Photo | None:
     try:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        if known := run.note(path.name, sha256):
-            run.refuse(path, name, "duplicate_photo", f"the same file as {known}")
+        if known := enrolment.note(path.name, sha256):
+            enrolment.refuse(path, name, "duplicate_photo", f"the same file as {known}")
             return None
         return _Photo(path, name, sha256, read_photo(path))
     except OSError as error:
-        run.refuse(path, name, "unreadable", error.strerror or str(error))
+        enrolment.refuse(path, name, "unreadable", error.strerror or str(error))
     except SourceError as error:
-        run.refuse(path, name, "unreadable", str(error))
+        enrolment.refuse(path, name, "unreadable", str(error))
     return None
 
 
 def _as_stored(result: PhotoResult, stored: Sample | None) -> PhotoResult:
-    """``result`` as the gallery has it: another process may have enrolled the same photo or person meanwhile."""
+    """``result`` as the gallery stored it: another process may have enrolled the same photo or person meanwhile."""
     if stored is None:
         return replace(result, accepted=False, reason="duplicate_photo", detail="enrolled meanwhile")
     return replace(result, identity_id=stored.identity_id)

@@ -1,12 +1,12 @@
 """Nearest-person search over samples: the only user of FAISS.
 
-A person is as near as their nearest sample, so the runner-up is the best sample of anybody else, however many
-samples the best person has.
+A person is as near as their nearest sample. So the runner-up is the nearest sample of any other person, however many
+samples the nearest person has.
 
-Small galleries are compared in float32. Larger ones are scanned as short codes, and the nearest of that scan are
-compared again with the float32 vectors, which may lie in memory-mapped files: similarities are always exact, and only
-a sample that the scan ranks behind all candidates can be missed. Codes depend on nothing but their own vector, so a
-change encodes only what changed.
+Small galleries are compared in float32. Larger ones are scanned as short codes, and the nearest samples of that scan
+are compared again with the float32 vectors, which may lie in memory-mapped files. So similarities are always exact;
+only a sample that the scan ranks behind all its candidates can be missed. A code depends only on its own vector, so
+after a change only the samples that changed are encoded.
 """
 
 import mmap
@@ -26,24 +26,26 @@ Representation = Literal["flat", "sq8", "rabitq"]
 
 NOBODY: Final = -1
 _FIRST_NEIGHBOURS: Final = 8
-# How many the scan gives, how many of them are compared again in any case, and 3.5 standard deviations of the
-# scan's error as measured on random unit vectors, times the root of the dimension.
+# How many samples the scan gives; how many of them are compared again in any case; and 3.5 standard deviations of the
+# scan's error, as measured on random unit vectors, times the square root of the dimension.
 _SCAN: Final[dict[Representation, tuple[int, int, float]]] = {"sq8": (256, 16, 0.047), "rabitq": (4096, 256, 2.7)}
 _FLAT_BYTES: Final = 128 * 2**20
 _SQ8_DIMENSION: Final = 512
-_SQ8_RANGE: Final = 6.0  # standard deviations of a rotated component; what lies beyond is clipped
+_SQ8_RANGE: Final = 6.0  # in standard deviations of a rotated component; larger values are clipped
 _QUERY_BITS: Final = 4
 _ENCODED_ROWS: Final = 4096
 _SHARED_ROWS: Final = 100_000
 _MAPPED_ROWS: Final = 16_384
 _SHARED_READS: Final = 512
-_UNIT_TOLERANCE: Final = 1e-2  # BF16 networks are normalised in float32: far below; a raw vector is far above
+_UNIT_TOLERANCE: Final = (
+    1e-2  # vectors of BF16 networks are far below, since they are normalised in float32; raw vectors far above
+)
 
 
 def require_unit(vectors: NDArray[Any], dimension: int) -> Vectors:
     """``vectors`` as contiguous float32 (n, dimension).
 
-    FAISS itself takes NaN, and a zero vector matches arbitrary samples at similarity 0: both stop here.
+    FAISS itself accepts NaN, and a zero vector matches arbitrary samples at similarity 0: both are refused here.
 
     Raises:
         ValueError: wrong shape, a value that is not finite, or a row that is not of unit length.
@@ -59,18 +61,19 @@ def require_unit(vectors: NDArray[Any], dimension: int) -> Vectors:
 
 
 def representation_for(samples: int, dimension: int) -> Representation:
-    """How so many vectors are kept for the scan: float32 up to 128 MiB, else codes of 1 byte or 1 bit a dimension."""
+    """How so many samples are kept for the scan: float32 up to 128 MiB, else 1 byte or 1 bit for each dimension."""
     if samples * dimension * 4 <= _FLAT_BYTES:
         return "flat"
     return "sq8" if dimension <= _SQ8_DIMENSION else "rabitq"
 
 
 class PersonIndex:
-    """Samples and the people they belong to; never changed once built, so that any thread may search it.
+    """Samples and the people they belong to. It never changes once built, so any thread may search it.
 
-    ``vectors`` float32 (n, d) of unit length, or a sequence of such blocks: kept, not copied, and read by searches,
-    so they may be memory-mapped. ``owners`` int64 (n,): the person of each row, a number from 0 up.
-    ``representation``: one of those of :func:`representation_for`, by default its choice.
+    ``vectors``: float32 (n, d) of unit length, or a sequence of such blocks. They are not copied, and searches read
+    them, so they may be memory-mapped.
+    ``owners``: int64 (n,), the person of each row, a number from 0 up.
+    ``representation``: how the samples are scanned; by default as :func:`representation_for` chooses.
     ``previous``: an index whose codes are taken over for the blocks that are the same objects.
     ``shared_rows``: from so many samples on, several threads share the samples of one query.
     """
@@ -109,8 +112,8 @@ class PersonIndex:
     def search(self, queries: Vectors, *, threads: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The nearest person and the nearest other person of each query.
 
-        Returns ``people`` int64 (q, 2) and ``similarities`` float32 (q, 2), best first; a person who does not
-        exist is ``NOBODY`` at -1.
+        Returns ``people`` int64 (q, 2) and ``similarities`` float32 (q, 2), best first. If there is no such person,
+        it is ``NOBODY`` at similarity -1.
 
         Raises:
             ValueError: queries that are not unit vectors of the index's dimension.
@@ -136,13 +139,13 @@ class PersonIndex:
             similarities[settled, 1] = found[has_second, column]
             if neighbours == len(self):
                 break
-            # All neighbours belong to one person: only a wider search can show the next.
+            # All neighbours belong to one person: only a wider search can find the next person.
             open_rows = open_rows[~has_second]
             neighbours = min(neighbours * 4, len(self))
         return people, np.clip(similarities, -1.0, 1.0)
 
     def _nearest(self, queries: Vectors, neighbours: int, threads: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Similarities float32 and rows int64, both (q, neighbours), best first; row -1 where there is none."""
+        """Similarities float32 and rows int64, both (q, neighbours), best first; row -1 if there are fewer."""
         if self.representation == "flat":
             similarities, rows = self._index.search(queries, neighbours)
             return similarities, rows
@@ -157,7 +160,7 @@ class PersonIndex:
     def _scan(self, rotated: Vectors, neighbours: int, threads: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Estimated similarities and rows, both (q, neighbours), best first."""
         parts = threads if len(rotated) < threads and len(self) >= self._shared_rows else 1
-        if parts == 1:  # FAISS shares the queries of a batch out among the threads, but never the rows of one query
+        if parts == 1:  # FAISS divides the queries of a batch among threads, but never the rows of one query
             estimates, rows = self._index.search(rotated, neighbours)
             return estimates, rows
         bounds = np.linspace(0, len(self), parts + 1).astype(int).tolist()
@@ -177,7 +180,7 @@ class PersonIndex:
     def _compare(
         self, query: Vectors, estimates: Vectors, rows: NDArray[np.int64], similarities: Vectors, threads: int
     ) -> int:
-        """Fills in the ``similarities`` of as many ``rows`` as may hold the nearest two people; returns how many."""
+        """Fills in ``similarities`` for those first ``rows`` that may hold the nearest two people; returns how many."""
         _, certain, error = _SCAN[self.representation]
         there = int(np.count_nonzero(rows >= 0))
         certain = min(certain, there)
@@ -204,7 +207,7 @@ class PersonIndex:
             for number, start, end in pieces:
                 block = self._blocks[number]
                 places = ordered[start:end] - (self._ends[number] - len(block))
-                # mode: with "raise", the default, NumPy copies everything once more.
+                # With the default mode, "raise", NumPy copies everything once more.
                 np.take(block, places, axis=0, out=vectors[start:end], mode="clip")
             start, end = pieces[0][1], pieces[-1][2]
             found[order[start:end]] = vectors[start:end] @ query
@@ -223,7 +226,7 @@ class PersonIndex:
         return found
 
     def _rotated(self, vectors: Vectors) -> Vectors:
-        """A fixed random rotation: it spreads every vector over all dimensions alike, so that one grid fits each."""
+        """A fixed random rotation. It spreads each vector evenly over all dimensions, so that one grid fits all."""
         return np.ascontiguousarray(dct(vectors * self._signs, norm="ortho", axis=1), dtype=np.float32)
 
     def _fill(self, previous: "PersonIndex | None") -> None:
@@ -246,7 +249,7 @@ class PersonIndex:
 
 
 def _empty_index(representation: Representation, dimension: int) -> Any:
-    """An index for rotated vectors whose codes depend on no other vector: neither is fitted to data."""
+    """An index for rotated vectors. It is not fitted to data, so the code of a vector depends on no other vector."""
     if representation == "flat":
         return faiss.IndexFlatIP(dimension)
     if representation == "sq8":
@@ -273,7 +276,7 @@ def _parameters(representation: Representation, selector: Any) -> Any:
 
 
 def _use_threads(threads: int) -> None:
-    # OpenMP keeps this number for each calling thread, and would otherwise take every core beside the networks.
+    # OpenMP keeps this number for each calling thread; by default it would take every core, which the networks need.
     faiss.omp_set_num_threads(threads)
 
 
@@ -292,7 +295,7 @@ def _codes(index: Any) -> NDArray[np.uint8]:
 
 
 def _release(block: Vectors) -> None:
-    """Gives the pages of a memory-mapped block back to the system, and has it read no more than the rows asked for."""
+    """Gives the pages of a memory-mapped block back to the system, which then reads only the rows asked for."""
     owner: Any = block
     while isinstance(owner, np.ndarray):
         owner = owner.base

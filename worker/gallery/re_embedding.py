@@ -1,4 +1,4 @@
-"""Embed the people of a gallery anew, with another model, from kept crops or from their photos."""
+"""The people of a gallery are embedded again with another model, from kept crops or from their photos."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,11 @@ _BATCH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class ReEmbedded:
-    """``samples`` of ``people`` were embedded anew; ``missing``: people of whom nothing could be, who must be enrolled
-    again; ``partial``: people who have lost some of their samples, and how many."""
+    """What came of it: ``samples`` of ``people`` were embedded again.
+
+    ``missing``: people without a single such sample, who must be enrolled again. ``partial``: people who have lost some
+    of their samples, each with how many.
+    """
 
     people: int
     samples: int
@@ -41,17 +44,17 @@ def re_embed(
     detector: FaceDetector | None = None,
     advance: Callable[[int], None] = lambda _samples: None,
 ) -> ReEmbedded:
-    """Embeds the samples of ``old`` with another model into ``new``; people keep their ids and names.
+    """Embeds the samples of ``old`` with the model of ``new``, and adds them to it. People keep their ids and names.
 
     Args:
         old: the gallery in use.
-        new: where the people go; samples that are there already are left alone.
-        embedder: of ``new``.
-        crops: those of ``old``, if it can have any.
-        new_crops: keeps the crops for ``new`` as well, where given.
-        photos: folder in which the photos of samples without a crop are looked for, by their digests.
+        new: where the people go. Samples that it has already are not touched.
+        embedder: the embedder of ``new``.
+        crops: the crops of ``old``; None if it cannot have crops.
+        new_crops: if given, keeps the crops for ``new`` as well.
+        photos: a folder; if a sample has no crop, its photo is looked for there by its digest.
         detector: finds the faces in those photos; needed with ``photos``.
-        advance: told how many samples are done.
+        advance: called with how many further samples are done.
 
     Raises:
         GalleryError: a crop is damaged or cannot be decrypted, or ``new`` cannot be written.
@@ -110,7 +113,7 @@ def _photos_by_digest(folder: Path) -> dict[str, Path]:
 
 
 def _face_of_photo(path: Path | None, detector: FaceDetector) -> Crop | None:
-    """The face that the photo shows, as at its enrolment; None where it is not there or shows none any more."""
+    """The face of the photo, chosen as at enrolment; None if there is no photo, or no face can be chosen."""
     if path is None:
         return None
     image = read_photo(path)

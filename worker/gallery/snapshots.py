@@ -1,16 +1,16 @@
-"""Versions of a small set of files, each written whole, checked by digest, and switched to atomically.
+"""Versions of a small set of files. Each is written as a whole, checked by digest, and taken into use atomically.
 
 Layout of the folder::
 
     CURRENT                               the name of the snapshot in use
     lock                                  held by the process that writes
-    snapshots/<version>-<sha256>/         the digest is that of its manifest.json
-        manifest.json                     the digests of the other files, and the owner's own fields
+    snapshots/<version>-<sha256>/         the digest of its manifest.json
+        manifest.json                     the digests of the other files, and fields of the owner
         ...
 
-The name vouches for the manifest and the manifest for the files, so that no flipped bit goes unseen; a process
-killed at any moment leaves either the old or the new version in use. Large files that stay as they are can be shared:
-a version then holds a hard link to what the version before wrote.
+The name holds the digest of the manifest, and the manifest those of the files, so that no flipped bit goes unseen. If
+a process is killed, at any moment, either the old or the new version is in use. Large files that do not change can be
+shared: a version then holds a hard link to the file that an earlier version wrote.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ FileContent = bytes | mmap.mmap
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One intact version: its number, its manifest and the content of its files, memory-mapped where shared."""
+    """One intact version: its number, its manifest, and the content of its files. Shared files are memory-mapped."""
 
     version: int
     manifest: dict[str, Any]
@@ -53,7 +53,7 @@ class Snapshot:
 
 
 class SnapshotStore:
-    """The snapshots below one folder. Reading needs no lock; writing happens inside :meth:`locked`."""
+    """The snapshots in one folder. Reading needs no lock; writing happens inside :meth:`locked`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,11 +63,11 @@ class SnapshotStore:
         self._verified: dict[tuple[int, ...], str] = {}
 
     def exists(self) -> bool:
-        """Whether anything was ever committed here."""
+        """Whether a snapshot was ever written here."""
         return self._current.exists() or bool(self._names())
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """Changes whenever another snapshot comes into use; costs one ``stat``."""
+        """A value that changes whenever another snapshot comes into use; costs one ``stat``."""
         try:
             status = self._current.stat()
         except OSError:
@@ -95,10 +95,10 @@ class SnapshotStore:
             lock.release()
 
     def read(self) -> Snapshot:
-        """The snapshot in use or, where it is damaged, the newest intact one before it.
+        """The snapshot in use; if it is damaged, the newest intact one before it.
 
         Raises:
-            GalleryError: nothing intact is left.
+            GalleryError: no snapshot is intact.
         """
         while True:
             pointed_to = self._pointer()
@@ -113,7 +113,7 @@ class SnapshotStore:
                     snapshot = self._load(self._snapshots / name)
                 except (OSError, ValueError) as error:
                     if self._pointer() != pointed_to:
-                        break  # replaced and pruned while it was being read: begin again with its successor
+                        break  # replaced and pruned while it was read: begin again with the new one
                     damaged[name] = str(error)
                 else:
                     self._tell_of(damaged, f"version {snapshot.version} is used instead")
@@ -133,10 +133,12 @@ class SnapshotStore:
     ) -> tuple[int, dict[str, FileContent]]:
         """Makes ``files`` and ``shared`` the snapshot in use; call inside :meth:`locked`.
 
-        ``fields`` go into the manifest; what is memory-mapped in ``files`` will be so again when it is read. A shared
-        file without content is the one of that name in the snapshot read or written last: it is linked, not copied,
-        so its name must be given to no other content. Returns the new version and the shared files that came with
-        content, memory-mapped. Old snapshots are pruned, and so is what killed writers left behind.
+        ``fields`` go into the manifest. A file that is memory-mapped in ``files`` will be so again when it is read.
+        A file in ``shared`` without content is the file of that name in the snapshot that was read or written last. It
+        is linked, not copied, so no other content may have its name. Old snapshots are removed, and so is what killed
+        writers left behind.
+
+        Returns the new version, and those files of ``shared`` that came with content, memory-mapped.
 
         Raises:
             GalleryError: the folder cannot be written; the snapshot in use stays as it was.
@@ -199,7 +201,7 @@ class SnapshotStore:
         return Snapshot(manifest["version"], manifest, files)
 
     def _map(self, path: Path, digest: str) -> mmap.mmap:
-        """The file memory-mapped; one whose digest was right before is not read again until it changes."""
+        """The file, memory-mapped. Once its digest was right, it is read again only after it has changed."""
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
@@ -210,7 +212,7 @@ class SnapshotStore:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def _link(self, names: list[str], target: Path) -> None:
-        """Makes ``target`` the file of its name in the newest of the snapshots ``names`` that has it."""
+        """Links ``target`` to the file of its name in the newest of the snapshots ``names`` that has such a file."""
         holders = (self._snapshots / name / target.name for name in reversed(names))
         source = next((path for path in holders if path.exists()), None)
         if source is None:
@@ -239,7 +241,7 @@ class SnapshotStore:
 
 
 class MemoryStore:
-    """The one snapshot of something that is never written to disk; interface of :class:`SnapshotStore`."""
+    """One snapshot in memory, never on disk; with the methods of :class:`SnapshotStore`."""
 
     folder = Path("in memory")
 

@@ -1,8 +1,8 @@
-"""Another model for a gallery, without downtime: embed everybody anew beside it, switch, and switch back.
+"""Another model for a gallery, without downtime: a new gallery takes the place of the old one, which can come back.
 
-The new gallery is made in a folder of its own. The switch writes its contents into the old folder as the next
-version, which readers take up as they do any other; what was there goes to ``previous`` inside it, a gallery like any
-other, and comes back by :func:`roll_back`.
+The new gallery is made in a folder of its own (see ``re_embedding``). The switch writes its contents into the folder of
+the old one as the next version, which readers take up like any other version. What was there goes to the folder
+``previous`` inside, which is a gallery like any other, and comes back by :func:`roll_back`.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from worker.gallery.snapshots import Snapshot, SnapshotStore
 
 
 def difference(old: Gallery | Path | str, new: Gallery | Path | str) -> Difference:
-    """Whom a switch of the gallery ``old`` to ``new`` would remove and bring in, by identity_id.
+    """The people whom a switch from ``old`` to ``new`` would remove, and those whom it would bring in, by identity_id.
 
     Raises:
         GalleryError: one of them is missing or damaged.
@@ -29,17 +29,17 @@ def difference(old: Gallery | Path | str, new: Gallery | Path | str) -> Differen
 
 
 def switch(path: Path | str, new_path: Path | str, *, accept: Difference | None = None) -> int:
-    """Lets the gallery ``path`` hold what that at ``new_path`` holds, at once for all readers; returns the version.
+    """Lets the gallery ``path`` hold what the one at ``new_path`` holds, for all readers at once; returns the version.
 
     Raises:
-        GalleryError: other people are in one than in the other, and ``accept`` does not name just them; one of the
-            galleries is missing, damaged or cannot be written.
+        GalleryError: the two do not hold the same people, and the difference is not ``accept``; or one of them is
+            missing, is damaged or cannot be written.
     """
     gallery, new = open_gallery(path), open_gallery(new_path)
     if isinstance(gallery, SharedGallery):
         return _switch_shared(gallery, new, accept)
     if new.folder is None:
-        raise GalleryError(f"gallery {path} is a folder and cannot become that of {new.label}: re-embed into a folder")
+        raise GalleryError(f"gallery {path} is a folder and cannot hold what is in {new.label}: re-embed into a folder")
     if Path(path).resolve() == Path(new_path).resolve():
         raise GalleryError(f"{new_path} is the gallery itself: name the one made by 'facestream gallery re-embed'")
     _exchange(Path(path), Path(new_path), accept)
@@ -47,10 +47,10 @@ def switch(path: Path | str, new_path: Path | str, *, accept: Difference | None 
 
 
 def previous_of(path: Path | str) -> Gallery:
-    """The gallery that the last switch of that at ``path`` put aside.
+    """The gallery that the last switch of the gallery ``path`` put aside.
 
     Raises:
-        GalleryError: nothing was.
+        GalleryError: there was no switch.
     """
     gallery = open_gallery(path)
     previous = _put_aside(gallery)
@@ -60,10 +60,10 @@ def previous_of(path: Path | str) -> Gallery:
 
 
 def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
-    """Undoes the last switch; another one undoes that. Returns the version.
+    """Undoes the last switch; a second call undoes the first. Returns the version.
 
     Raises:
-        GalleryError: as of :func:`switch`, or there was no switch.
+        GalleryError: as :func:`switch`; or there was no switch.
     """
     gallery, previous = open_gallery(path), previous_of(path)
     if isinstance(gallery, SharedGallery):
@@ -73,10 +73,10 @@ def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
 
 
 def remove_person(gallery: Gallery, identity: str) -> Person:
-    """Removes a person (id or name) from the gallery, from the one that a switch has put aside, and their crops.
+    """Removes a person (id or name) from the gallery and from the one that a switch has put aside, with their crops.
 
     Raises:
-        GalleryError: nobody is called that, or something cannot be written.
+        GalleryError: nobody is called that, or a gallery or the folder of crops cannot be written.
     """
     person = gallery.remove(identity)
     previous = _put_aside(gallery)
@@ -87,10 +87,10 @@ def remove_person(gallery: Gallery, identity: str) -> Person:
 
 
 def prune_crops(gallery: Gallery) -> int:
-    """Removes the crops of samples that neither the gallery nor the one put aside has any more; returns how many.
+    """Removes the crops of samples that are no longer in the gallery or in the one put aside; returns how many.
 
     Raises:
-        GalleryError: one cannot be removed.
+        GalleryError: a crop cannot be removed.
     """
     if gallery.folder is None:
         return 0
@@ -128,13 +128,13 @@ def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
 def _check(old: object, new: object, changes: Difference, accept: Difference | None) -> None:
     if changes and changes != accept:
         raise GalleryError(
-            f"galleries {old} and {new} hold other people ({changes}): "
+            f"galleries {old} and {new} do not hold the same people ({changes}): "
             "enroll or remove them first, or give --accept-differences"
         )
 
 
 def _copy_crops(source: Path, folder: Path) -> None:
-    """The crops of both stay, since either gallery may come back."""
+    """Adds the new crops to the old ones. Both stay, since either gallery may come back."""
     if not CropStore(source).exists or source.parent == folder:
         return
     CropStore(source).copy_files(CropStore(folder))
@@ -145,7 +145,7 @@ def _own_fields(snapshot: Snapshot) -> dict[str, object]:
 
 
 def switch_shared(gallery: SharedGallery, new: Contents) -> int:
-    """Lets ``gallery`` hold what ``new`` holds, at once for all readers; returns the version.
+    """Lets ``gallery`` hold what ``new`` holds, for all readers at once; returns the version.
 
     Raises:
         GalleryError: somebody else changes the gallery at the same time, or Redis cannot be reached.
@@ -161,7 +161,7 @@ def switch_shared(gallery: SharedGallery, new: Contents) -> int:
 
 
 def previous_shared(gallery: SharedGallery) -> SharedGallery | None:
-    """The gallery that the last switch put aside; None where nothing was."""
+    """The gallery that the last switch put aside; None if there was no switch."""
     store = gallery.beside(PREVIOUS)
     copy, _ = store.fetch()
     return None if copy is None else SharedGallery(store, copy)

@@ -43,7 +43,7 @@ def load_gallery_and_embedder(config: Config, observer: Observer) -> tuple[Peopl
     """
     if config.classifier is not None:
         classifier = Classifier.open(config.classifier)
-        embedder = _load(config, config.model or classifier.embedder, observer)
+        embedder = _load(config, config.model or classifier.model, observer)
         classifier.require_model(embedder.model_id, embedder.preprocessing_digest)
         return classifier, embedder
     if config.gallery is None:
