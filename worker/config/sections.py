@@ -1,40 +1,14 @@
-"""The configuration of a worker, and the only reader of the environment and of YAML.
+"""The sections of a configuration: every field with its limits, its default and what it means."""
 
-Order of precedence: command line, environment (``FACESTREAM_`` prefix, ``__`` between levels), YAML file,
-defaults. A mistake ends the start with the name of the field (:class:`worker.errors.ConfigError`).
-"""
-
-import os
 import re
-import socket
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
-import platformdirs
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from worker.errors import ConfigError
-from worker.redaction import redact, redact_url
 
 DEFAULT_MODEL_ID: Final = "vggface2-resnet50"
 ENGINE_NAMES = Literal["auto", "openvino", "keras", "onnx", "dlib"]
@@ -56,7 +30,7 @@ class _Section(BaseModel):
 
 
 class CameraConfig(_Section):
-    """One camera: where its frames come from and how patient to be with it."""
+    """One camera: where its frames come from, and how long to wait for them."""
 
     id: str = Field(description="name of the camera: letters, digits, '.', '_' and '-'")
     source: SecretStr = Field(
@@ -64,9 +38,9 @@ class CameraConfig(_Section):
     )
     policy: Literal["auto", "newest", "every"] = Field(
         "auto",
-        description="'newest' drops what the worker is too late for; 'every' drops and passes over no frame; 'auto' is "
-        "'newest' for live sources, 'every' for folders, and for files drops nothing but passes over frames that "
-        "tell nothing new",
+        description="'newest' drops frames that the worker is too late for; 'every' drops and passes over no frame; "
+        "'auto' is 'newest' for live sources and 'every' for folders; of files it drops nothing, but passes over "
+        "frames that tell nothing new",
     )
     transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
     open_timeout_s: Seconds = Field(10.0, description="give up opening the source after this long")
@@ -140,7 +114,7 @@ class DetectionConfig(_Section):
     )
     motion_gate: bool = Field(True, description="search again only where the picture has changed")
     unmoved_interval_s: float = Field(
-        1.0, ge=0, le=60, description="an unchanged picture is searched again after this long all the same"
+        1.0, ge=0, le=60, description="even an unchanged picture is searched again after this long"
     )
 
 
@@ -180,7 +154,7 @@ class BatchingConfig(_Section):
 
 
 class HistoryConfig(_Section):
-    """What is remembered of sightings that have ended, for ``search``, ``explain`` and ``unknown``."""
+    """The record of sightings that have ended, for ``search``, ``explain`` and ``unknown``."""
 
     enabled: bool = Field(True, description="remember past sightings: times, verdicts and templates, no pixels")
     keep_days: Days = Field(7.0, description="how long a sighting is remembered after it was recorded")
@@ -200,7 +174,7 @@ class EvidenceConfig(_Section):
 
 
 class UnknownsConfig(_Section):
-    """People who are not enrolled, and are told apart all the same."""
+    """People who are not enrolled, and are still told apart."""
 
     enabled: bool = Field(True, description="give unknown people an id that stays across sightings and cameras")
     remember_days: Days = Field(7.0, description="how long after their last sighting an unknown person keeps the id")
@@ -208,7 +182,10 @@ class UnknownsConfig(_Section):
         None, description="cosine from which two sightings are one unknown person; default: that of naming people"
     )
     max_people: int = Field(
-        5_000, ge=1, le=100_000, description="most unknown people remembered; then whoever was not seen longest goes"
+        5_000,
+        ge=1,
+        le=100_000,
+        description="most unknown people remembered; beyond it, the one who was not seen for longest is forgotten",
     )
 
 
@@ -219,8 +196,8 @@ class RedisConfig(_Section):
         SecretStr("redis://localhost:6379/0"),
         description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL",
     )
-    password: SecretStr | None = Field(None, description="password, where it shall not stand in the URL")
-    password_file: Path | None = Field(None, description="file that holds that password; password goes first")
+    password: SecretStr | None = Field(None, description="password, if it should not stand in the URL")
+    password_file: Path | None = Field(None, description="file that holds that password; password takes precedence")
     sentinel_username: str | None = Field(None, description="user at the Sentinels, which have logins of their own")
     sentinel_password: SecretStr | None = Field(None, description="password at the Sentinels")
     sentinel_password_file: Path | None = Field(None, description="file that holds that password")
@@ -231,7 +208,7 @@ class RedisConfig(_Section):
     max_events: int = Field(100_000, ge=1, description="approximate length to which the stream is trimmed")
     timeout_s: Seconds = Field(5.0, description="connect and reply timeout")
     buffer_events: int = Field(
-        10_000, ge=1, description="most events that wait in memory, where the outbox has no file or cannot write it"
+        10_000, ge=1, description="most events that wait in memory, if the outbox has no file or cannot write it"
     )
     flush_timeout_s: Seconds = Field(10.0, description="how long a stop waits for buffered events to be delivered")
 
@@ -246,7 +223,7 @@ class RedisConfig(_Section):
         return value
 
     def read_password(self) -> str | None:
-        """The password beside the URL, None without one.
+        """The password that is given beside the URL; None without one.
 
         Raises:
             ConfigError: its file cannot be read.
@@ -254,7 +231,7 @@ class RedisConfig(_Section):
         return _read_secret("redis.password_file", self.password, self.password_file)
 
     def read_sentinel_password(self) -> str | None:
-        """The password for the Sentinels, None without one.
+        """The password for the Sentinels; None without one.
 
         Raises:
             ConfigError: its file cannot be read.
@@ -263,7 +240,7 @@ class RedisConfig(_Section):
 
 
 class OutboxConfig(_Section):
-    """Where events wait while Redis is away: a file in ``state_dir``. The oldest go where there are too many."""
+    """Where events wait while Redis is away: a file in ``state_dir``. If there are too many, the oldest are dropped."""
 
     max_events: int = Field(100_000, ge=1, description="most events that wait")
     max_mb: float = Field(256.0, gt=0, description="most megabytes of events that wait")
@@ -281,7 +258,7 @@ class OutboxConfig(_Section):
 class FleetConfig(_Section):
     """Workers that share the cameras registered in Redis; each camera is read by one of them."""
 
-    enabled: bool = Field(False, description="read the cameras that this worker is given of the fleet's")
+    enabled: bool = Field(False, description="read those cameras of the fleet that are given to this worker")
     name: str = Field(
         "facestream",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
@@ -302,15 +279,15 @@ class MetricsConfig(_Section):
 
 
 class PreviewConfig(_Section):
-    """A look through the cameras for people, at ``/preview/CAMERA`` of the metrics port, for whoever has the token."""
+    """What the cameras see, at ``/preview/CAMERA`` of the metrics port, for people who have the token."""
 
-    token: SecretStr | None = Field(None, description="what a viewer must show; without one there is no preview")
-    token_file: Path | None = Field(None, description="file that holds the token; token goes first")
-    max_fps: float = Field(5.0, gt=0, le=25, description="most pictures a second and viewer")
+    token: SecretStr | None = Field(None, description="what a viewer must send; without a token there is no preview")
+    token_file: Path | None = Field(None, description="file that holds the token; token takes precedence")
+    max_fps: float = Field(5.0, gt=0, le=25, description="most pictures a second for each viewer")
     max_width_px: int = Field(960, ge=64, le=3840, description="wider pictures are scaled down to this")
 
     def read_token(self) -> str | None:
-        """The token, None without one.
+        """The token; None without one.
 
         Raises:
             ConfigError: its file cannot be read, or it is shorter than 16 characters.
@@ -334,175 +311,14 @@ class TracingConfig(_Section):
 
     sample_ratio: Fraction = Field(0.0, description="share of the batches that are traced; 0: none")
     endpoint: str | None = Field(
-        None, description="OTLP/HTTP address, such as http://collector:4318/v1/traces; default: as OpenTelemetry has it"
+        None,
+        description="OTLP/HTTP address, such as http://collector:4318/v1/traces; default: what OpenTelemetry takes",
     )
 
 
 class LogConfig(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "human", "json"] = Field("auto", description="'auto' is human on a terminal, else json")
-
-
-class Config(BaseSettings):
-    """Everything a worker needs to know, validated."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="FACESTREAM_", env_nested_delimiter="__", validate_default=True
-    )
-
-    worker_id: str = Field(default_factory=socket.gethostname, min_length=1, description="name of this worker")
-    cameras: tuple[CameraConfig, ...] = Field((), description="the cameras to read")
-    gallery: str | None = Field(
-        None,
-        description="folder of the gallery, or redis://HOST/0?gallery=NAME of one that a fleet shares; "
-        "without one everybody is unknown",
-    )
-    classifier: str | None = Field(
-        None, description="folder of a trained classifier that says who it is, in place of a gallery"
-    )
-    state_dir: Path | None = Field(
-        None,
-        description="folder for what is remembered of past sightings, and for events that wait; default: GALLERY.state "
-        "beside the gallery; without a gallery nothing outlives the worker, but the waiting events of a fleet's",
-    )
-    shadow_gallery: str | None = Field(
-        None, description="gallery of another model to score beside: its verdicts are counted, not published"
-    )
-    gallery_key: SecretStr | None = Field(
-        None, description="32 bytes in base64 or hex with which kept enrolment crops are encrypted"
-    )
-    gallery_key_file: Path | None = Field(None, description="file that holds that key; gallery_key goes first")
-    model: str | None = Field(None, description="model id or manifest path; default: the gallery's model")
-    models_dir: Path | None = Field(None, description="folder in which weight files are looked for, at any depth")
-    engine: ENGINE_NAMES = Field("auto", description="what runs the networks")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the embedder")
-    threads: int = Field(0, ge=0, le=256, description="processor threads for inference; 0 takes all cores")
-    detection: DetectionConfig = DetectionConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    recognition: RecognitionConfig = RecognitionConfig()
-    history: HistoryConfig = HistoryConfig()
-    unknowns: UnknownsConfig = UnknownsConfig()
-    evidence: EvidenceConfig = EvidenceConfig()
-    batching: BatchingConfig = BatchingConfig()
-    redis: RedisConfig = RedisConfig()
-    outbox: OutboxConfig = OutboxConfig()
-    fleet: FleetConfig = FleetConfig()
-    metrics: MetricsConfig = MetricsConfig()
-    preview: PreviewConfig = PreviewConfig()
-    log: LogConfig = LogConfig()
-    tracing: TracingConfig = TracingConfig()
-
-    @field_serializer("gallery", "shadow_gallery", when_used="json-unless-none")
-    def _without_login(self, path: str) -> str:
-        return redact_url(path) if "://" in path else path
-
-    @model_validator(mode="after")
-    def _camera_ids_are_unique(self) -> "Config":
-        ids = [camera.id for camera in self.cameras]
-        twice = sorted({camera_id for camera_id in ids if ids.count(camera_id) > 1})
-        if twice:
-            raise ValueError(f"cameras: id used twice: {', '.join(twice)}")
-        return self
-
-    @model_validator(mode="after")
-    def _one_says_who_it_is(self) -> "Config":
-        if self.gallery is not None and self.classifier is not None:
-            raise ValueError("gallery and classifier: one of the two says who it is; give one")
-        return self
-
-    @model_validator(mode="after")
-    def _a_fleet_has_its_own_cameras(self) -> "Config":
-        if self.fleet.enabled and self.cameras:
-            raise ValueError("cameras: a fleet's are registered by 'facestream camera add'; list none here")
-        return self
-
-    def read_gallery_key(self) -> str | None:
-        """The text of the key for kept crops, None without one.
-
-        Raises:
-            ConfigError: its file cannot be read.
-        """
-        if self.gallery_key is not None:
-            return self.gallery_key.get_secret_value()
-        if self.gallery_key_file is None:
-            return None
-        try:
-            return self.gallery_key_file.read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"gallery_key_file {self.gallery_key_file} cannot be read as a key") from None
-
-
-def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
-    """The configuration from ``path`` (YAML), the environment, and ``overrides`` (nested, command line).
-
-    Raises:
-        ConfigError: unreadable or malformed file, unknown or wrong field; the message names file and field.
-    """
-    where = str(path) if path else "the command line or the environment"
-    document = _read_yaml(path) if path else {}
-
-    class LayeredConfig(Config):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=document)
-
-    try:
-        return LayeredConfig(**(overrides or {}))
-    except (ValidationError, SettingsError) as error:
-        problem = _first_problem(error) if isinstance(error, ValidationError) else redact(str(error))
-        raise ConfigError(f"configuration from {where}: {problem}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigOrigin:
-    """Where a configuration comes from, to be read again: its file, and what the command line says over it."""
-
-    path: Path | None
-    overrides: dict[str, Any]
-
-    def load(self) -> Config:
-        """As :func:`load_config`.
-
-        Raises:
-            ConfigError: unreadable or malformed file, unknown or wrong field.
-        """
-        return load_config(self.path, self.overrides)
-
-
-def models_dir() -> Path | None:
-    """``FACESTREAM_MODELS_DIR``, for commands that run without a configuration."""
-    value = os.environ.get("FACESTREAM_MODELS_DIR")
-    return Path(value) if value else None
-
-
-def cache_dir() -> Path:
-    """Where pulled weights and converted networks are kept (``FACESTREAM_CACHE_DIR`` overrides)."""
-    value = os.environ.get("FACESTREAM_CACHE_DIR")
-    return Path(value) if value else Path(platformdirs.user_cache_dir("facestream", appauthor=False))
-
-
-def history_folder(config: Config) -> Path | None:
-    """Where the history of a worker with ``config`` is: ``state_dir``, else beside the gallery or the classifier, else
-    nowhere."""
-    if config.state_dir is not None:
-        return config.state_dir
-    known = config.gallery or config.classifier
-    if known is None or "://" in known:
-        return None
-    gallery = Path(known).resolve()
-    return gallery.with_name(f"{gallery.name}.state")
-
-
-def default_state_dir() -> Path:
-    """Where a worker without a folder beside a gallery keeps what must outlive it."""
-    return Path(platformdirs.user_state_dir("facestream", appauthor=False))
 
 
 def _read_secret(field: str, value: SecretStr | None, path: Path | None) -> str | None:
@@ -515,31 +331,3 @@ def _read_secret(field: str, value: SecretStr | None, path: Path | None) -> str 
     if not text:
         raise ConfigError(f"{field}: {path} is empty; write the password into it")
     return text
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"configuration {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(redact(str(error)).split())
-        raise ConfigError(f"configuration {path} is not valid YAML: {problem}") from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise ConfigError(
-            f"configuration {path}: the top level must be a mapping of fields, not {type(document).__name__}"
-        )
-    return document
-
-
-def _first_problem(error: ValidationError) -> str:
-    problems = error.errors(include_input=False, include_url=False, include_context=False)
-    first = problems[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "no such field"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return redact(f"{field}: {message}{more}" if field else message + more)
