@@ -1,3 +1,3 @@
-"""facestream: cameras in, sightings of people out. See ``worker/recognition/pipeline.py`` for the whole line."""
+"""facestream: cameras in, sightings of people out. ``worker/recognition/pipeline.py`` shows the whole line."""
 
 __version__ = "0.1.0"

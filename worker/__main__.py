@@ -1,4 +1,4 @@
-"""Entry point of the command: every way to end has its exit code, and an error is one line."""
+"""Entry point of the command. Each way to end has its exit code, and an error is one line."""
 
 import sys
 
@@ -6,7 +6,7 @@ from worker import signals
 
 
 def main() -> None:
-    """Runs the command line and exits: 0 done, 1 met in the world, 2 wrong arguments, 130 interrupted."""
+    """Runs the command line and exits: 0 done, 1 an error, 2 wrong arguments or configuration, 130 interrupted."""
     try:
         signals.catch()
         from worker.cli import run_command_line

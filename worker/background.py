@@ -1,4 +1,4 @@
-"""Work that goes on beside the pipeline: one form for every thread that repeats a step, and the sign that it lives."""
+"""Work beside the pipeline: one form for every thread that repeats a step, and its heartbeat."""
 
 import math
 import threading
@@ -9,13 +9,13 @@ from typing import Final
 from worker.logs import get_logger
 
 _TICK_S: Final = 1.0
-"""A task that waits longer than this beats meanwhile."""
+"""A task that waits for longer beats this often meanwhile."""
 
 _log = get_logger(__name__)
 
 
 class Heartbeats:
-    """When each watched thread last showed that it lives. Safe to use from any thread."""
+    """When each watched thread has last beaten, which shows that it lives. Safe to use from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -23,7 +23,7 @@ class Heartbeats:
         self._beats: dict[str, tuple[float, float]] = {}
 
     def watch(self, name: str, max_silence_s: float) -> Callable[[], None]:
-        """Expects a beat of the thread ``name`` at least every ``max_silence_s``; returns what it calls to beat."""
+        """Expects a beat of the thread ``name`` at least every ``max_silence_s``; returns the function that beats."""
 
         def beat() -> None:
             with self._lock:
@@ -40,7 +40,7 @@ class Heartbeats:
             self._beats.pop(name, None)
 
     def failures(self) -> dict[str, str]:
-        """The threads that do not beat, each with the reason."""
+        """The threads that have not beaten in time, each with what is wrong."""
         now_s = self._clock()
         with self._lock:
             beats = dict(self._beats)
@@ -54,13 +54,14 @@ class Heartbeats:
 class BackgroundTask:
     """A step that a thread of its own repeats until it is stopped.
 
-    ``step`` does one piece of work. It returns after how many seconds the next one is due: 0.0 means that more waits,
-    None stands for ``interval_s``. If it raises, the error is logged and the step is tried again after ``interval_s``:
-    no single failure ends the thread. It beats before each step and about once a second while it waits;
-    a step that takes long calls :meth:`beat` itself. ``name`` is that of the thread, in the log and in ``heartbeats``.
+    ``step`` does one piece of work. It returns the seconds until the next step is due: 0.0 means that more work waits,
+    and None stands for ``interval_s``. If it raises, the error is logged, and the step is tried again after
+    ``interval_s``: no single failure ends the thread. The thread beats before each step, and about once a second while
+    it waits; a step that takes long calls :meth:`beat` itself. ``name`` is the name of the thread, in the log and in
+    ``heartbeats``.
 
-    With ``drains``, work that waits is still done after :meth:`stop`, until a step returns something other than 0.0 or
-    the time of the stop is up.
+    With ``drains``, work that waits is still done after :meth:`stop`: until a step returns something other than 0.0, or
+    the time of the stop is over.
     """
 
     def __init__(
@@ -87,18 +88,18 @@ class BackgroundTask:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begins; the first step follows at once."""
+        """Starts the thread; the first step follows at once."""
         self._beat = self._heartbeats.watch(self.name, self._max_silence_s)
         self._thread.start()
 
     def wake(self) -> None:
-        """Has the next step done now; from any thread, also from a signal handler's."""
+        """Lets the next step begin now. May be called from any thread, and from a signal handler."""
         with self._changed:
             self._woken = True
             self._changed.notify_all()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ends the thread, and waits for that for at most ``timeout_s``; returns whether it has ended."""
+        """Ends the thread, and waits at most ``timeout_s`` for its end; returns whether it has ended."""
         with self._changed:
             self._deadline_s = time.monotonic() + timeout_s
             self._stopping = True
@@ -115,7 +116,7 @@ class BackgroundTask:
 
     @property
     def left_s(self) -> float:
-        """For how long a step may still work: infinite before :meth:`stop`."""
+        """For how many seconds a step may still work; infinite before :meth:`stop`."""
         return self._deadline_s - time.monotonic()
 
     def beat(self) -> None:
@@ -123,7 +124,7 @@ class BackgroundTask:
         self._beat()
 
     def pause(self, seconds: float) -> bool:
-        """Waits within a step, and beats meanwhile. Returns early, with True, once :meth:`stop` was called."""
+        """Waits within a step, and beats meanwhile. After :meth:`stop` it returns at once, with True."""
         until_s = time.monotonic() + seconds
         with self._changed:
             while not self._stopping and (left_s := until_s - time.monotonic()) > 0:
@@ -136,9 +137,9 @@ class BackgroundTask:
             self._beat()
             try:
                 pause_s = self._step()
-            except Exception:  # noqa: BLE001 - without this thread its part of the worker would stand still
+            except Exception:  # noqa: BLE001 - without this thread, its part of the worker would stand still
                 if self.left_s <= 0:
-                    return  # the stop has given up on this thread, and may have closed what the step works with
+                    return  # the stop no longer waits for this thread, and may have closed what the step uses
                 _log.exception("background work failed; it is tried again", task=self.name)
                 pause_s = self._interval_s
             if self._stopping and pause_s != 0.0:
@@ -146,7 +147,7 @@ class BackgroundTask:
             self._rest(self._interval_s if pause_s is None else pause_s)
 
     def _rest(self, seconds: float) -> None:
-        """Waits until the next step is due, somebody wakes the task, or it is stopped."""
+        """Waits until the next step is due, or the task is woken or stopped."""
         until_s = time.monotonic() + seconds
         with self._changed:
             while not (self._woken or self._stopping) and (left_s := until_s - time.monotonic()) > 0:

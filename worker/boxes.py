@@ -43,7 +43,10 @@ def expand(boxes: Boxes, factor: float) -> Boxes:
 
 
 def nearest_to_centre(boxes: Boxes, width: float, height: float) -> int:
-    """Index of the box whose centre is nearest that of a picture of ``width`` by ``height`` px; needs one box."""
+    """Index of the box whose centre is nearest to the centre of a picture of ``width`` by ``height`` px.
+
+    There must be one box or more.
+    """
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     return int(np.argmin(np.square(centres - np.array([width / 2, height / 2])).sum(axis=1)))
 
@@ -58,8 +61,8 @@ def nms(
 ) -> NDArray[np.intp]:
     """Indices of the boxes that no higher-scored box of the same group overlaps by more than ``threshold``.
 
-    This is the rule of the MTCNN reference implementation: a box falls to *any* better one, even to one that
-    falls itself, so the answer needs no loop. Of equal scores the earlier box counts as the better.
+    This is the rule of the MTCNN reference implementation: a box is dropped for *any* better box, even for one that is
+    dropped itself, so no loop is needed. Of two boxes with equal scores, the earlier one counts as better.
 
     Args:
         boxes: (n, 4).
@@ -82,7 +85,7 @@ def nms(
 
 
 def _overlap(a: Boxes, b: Boxes, overlap: Overlap) -> Boxes:
-    """Overlap of boxes in the last axis, broadcast; boxes without area overlap nothing."""
+    """Overlap of boxes, broadcast; the last axis holds the coordinates. A box without area overlaps nothing."""
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     np.maximum(sides, 0, out=sides)
     shared = sides[..., 0] * sides[..., 1]
@@ -98,9 +101,9 @@ def _close_pairs(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Pairs (better, worse) of one group that can overlap by more than ``threshold`` of their union.
 
-    An overlap above t leaves the right one of two boxes starting within (1 - t) widths of the left one, so with
-    the boxes sorted by their left edge the partners of each are one run: pairs grow with the crowding of the
-    picture, not with the square of the number of boxes.
+    If two boxes overlap by more than t, the right one starts within (1 - t) widths of the left one. So with the boxes
+    sorted by their left edges, the possible partners of each are one run: the number of pairs grows with how crowded
+    the picture is, not with the square of the number of boxes.
     """
     left = boxes[:, 0].astype(np.float64)
     reach = (1 - threshold) * (boxes[:, 2] - boxes[:, 0]).clip(0)

@@ -1,4 +1,4 @@
-"""How files of this project are made: readable by their owner only, and never half written."""
+"""How files are made: never half written, and databases for their owner only."""
 
 import mmap
 import os
@@ -16,14 +16,14 @@ _OPENING: Final = threading.Lock()
 
 
 def connect_sqlite(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
-    """A connection to the SQLite file ``path``, which is made with mode 0600 where it is missing. SQLite gives its
-    own files beside it the same mode. The connection begins no transaction by itself, and threads may hand it on.
+    """A connection to the SQLite file ``path``. If the file is missing, it is made with mode 0600; SQLite gives its own
+    files beside it the same mode. The connection begins no transaction by itself, and threads may pass it on.
 
-    The file is touched only where it is missing: a process that closes any descriptor of a file loses all POSIX locks
-    that it holds on it, those of other connections included (SQLite's "How To Corrupt An SQLite Database File", 2.2).
-    Another process then takes itself for the last one, and deletes the write-ahead log. So nothing in this project
-    opens the path of a database but SQLite; the lock keeps a second thread from connecting between the file's creation
-    and the close.
+    The file is touched only if it is missing: a process that closes any descriptor of a file loses all POSIX locks that
+    it holds on the file, including those of other connections (SQLite's "How To Corrupt An SQLite Database File", 2.2).
+    Another process then believes that it is the last one, and deletes the write-ahead log. So in this project only
+    SQLite opens the path of a database. The lock keeps a second thread from connecting between the creation of the file
+    and its close.
 
     Raises:
         OSError: the file cannot be made.
@@ -36,10 +36,10 @@ def connect_sqlite(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
 
 
 def replace_file(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: int = 0o666) -> None:
-    """Makes ``content`` that of ``path``, whole and durably, or leaves what was there; readers see one or the other.
+    """Replaces the content of ``path`` by ``content``, durably. Readers see the old or the new, never a mixture.
 
-    A new file gets ``mode``, less the process's umask. The draft bears a name that nobody can foresee, so that no link
-    can be laid in its way.
+    A new file gets ``mode``, less the process's umask. Nobody can foresee the name of the draft, so nobody can put a
+    link in its place.
 
     Raises:
         OSError: the file cannot be written.
@@ -55,7 +55,7 @@ def replace_file(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: i
 
 
 def write_durably(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: int = 0o666) -> None:
-    """Writes a new file, which is on the disk when this returns.
+    """Writes a new file; it is on the disk when this returns.
 
     Raises:
         OSError: the file exists or cannot be written.
@@ -67,7 +67,7 @@ def write_durably(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: 
 
 
 def sync_folder(folder: Path) -> None:
-    """Lets what was renamed or made in ``folder`` survive a power cut.
+    """Makes sure that what was renamed or made in ``folder`` survives a power cut.
 
     Raises:
         OSError: the folder cannot be read.

@@ -1,6 +1,6 @@
-"""Logging: structlog on standard error, for people or as JSON, with every credential taken out.
+"""Logging: structlog on standard error, for people or as JSON, without credentials.
 
-Records of libraries (``logging``, ``warnings``) take the same way.
+Records of libraries (``logging``, ``warnings``) go the same way.
 """
 
 import logging
@@ -25,7 +25,7 @@ _REMEMBERED: Final = 1000
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger for a module. Before :func:`configure`, warnings go to standard error as ``logging`` sees fit."""
+    """A logger for a module. Before :func:`configure`, ``logging`` itself writes warnings to standard error."""
     logger = structlog.wrap_logger(
         logging.getLogger(name),
         processors=[
@@ -40,9 +40,9 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def configure(config: LogConfig, stream: TextIO | None = None, *, worker_id: str = "") -> None:
-    """Send all logs of the process to ``stream`` (default: standard error). May be called again.
+    """Sends all logs of the process to ``stream`` (default: standard error). May be called again.
 
-    ``worker_id`` stands in each line, for whoever reads the logs of a fleet in one place.
+    ``worker_id`` is written in each line, since the logs of a fleet may be read in one place.
     """
     stream = stream or sys.stderr
     human = config.format == "human" or (config.format == "auto" and stream.isatty())
@@ -69,14 +69,14 @@ def configure(config: LogConfig, stream: TextIO | None = None, *, worker_id: str
 
 
 def set_level(level: str) -> None:
-    """From now on what is below ``level`` (as in :class:`LogConfig`) is not logged; may change while running."""
+    """From now on, nothing below ``level`` (as in :class:`LogConfig`) is logged. May be called at any time."""
     logging.getLogger("worker").setLevel(level.upper())
 
 
 class RepeatFilter(logging.Filter):
-    """Lets a warning or error of the same logger, text and camera through five times a minute.
+    """Lets a warning or error of the same logger, text and camera pass five times a minute.
 
-    The first one let through afterwards says how many were ``suppressed``.
+    The first one that passes afterwards says how many were ``suppressed``.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class RepeatFilter(logging.Filter):
 
 
 def redact_fields(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    """A structlog processor: no credential survives in any value, whatever its type."""
+    """A structlog processor that takes credentials out of every value, whatever its type."""
     for name, value in fields.items():
         if not name.startswith("_"):
             fields[name] = _clean(name, value)

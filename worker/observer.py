@@ -1,6 +1,6 @@
-"""The observer that stages call: what they report, without a word on who listens.
+"""The observer that stages call. It says what they report; who listens is decided elsewhere.
 
-Stages know :class:`Observer` only, which does nothing. A worker hands them
+Stages know only :class:`Observer`, which does nothing. A worker gives them
 :class:`worker.service.metrics.PrometheusObserver`. The hot loop holds no counters of its own.
 """
 
@@ -18,16 +18,16 @@ Stage = Literal["decode", "detect", "follow", "track", "align", "embed", "search
 
 
 class Observer:
-    """What stages report. The base does nothing, so that a stage needs no metrics to be used or tested."""
+    """What stages report. This class does nothing, so a stage can be used and tested without metrics."""
 
     def frame_read(self, camera_id: str) -> None:
         """A frame left the decoder."""
 
     def frame_dropped(self, camera_id: str, reason: str, count: int = 1) -> None:
-        """``count`` frames were given up unprocessed (``superseded``, ``stale``, ``undecodable``, ...)."""
+        """``count`` frames were dropped unprocessed (``superseded``, ``stale``, ``undecodable``, ...)."""
 
     def frame_skipped(self, camera_id: str, reason: str) -> None:
-        """A frame was passed over because searching it would tell nothing new, or was worth least under load
+        """A frame was passed over: a search in it would tell nothing new, or was worth least under load
         (``interval``, ``no_motion``, ``load``)."""
 
     def faces_detected(self, camera_id: str, count: int) -> None:
@@ -40,25 +40,25 @@ class Observer:
         """A track ended as ``matched``, ``below_threshold``, ``ambiguous``, ``too_short``, ..."""
 
     def face_quality(self, camera_id: str, quality: float) -> None:
-        """A face was judged, 0..1, whether it was then embedded or not."""
+        """A face was judged, 0..1; it may or may not be embedded afterwards."""
 
     def verdict(self, camera_id: str, *, named: bool, similarity: float, margin: float | None) -> None:
-        """A sighting ended with this cosine to the nearest person, and this much nearer than the next one."""
+        """A sighting ended with this cosine to the nearest person, who is nearer than the next one by ``margin``."""
 
     def record_dropped(self, reason: str, count: int = 1) -> None:
-        """``count`` records of past sightings were given up (``buffer_full``, ``unwritten``)."""
+        """``count`` records of past sightings were dropped (``buffer_full``, ``unwritten``)."""
 
     def history_degraded(self, degraded: bool) -> None:
-        """Whether past sightings should be recorded and are not at the moment."""
+        """``degraded``: past sightings should be recorded, but are not at the moment."""
 
     def evidence_written(self) -> None:
         """The pictures of a sighting were stored."""
 
     def evidence_dropped(self, reason: str) -> None:
-        """The pictures of a sighting were given up (``buffer_full``, ``unwritten``)."""
+        """The pictures of a sighting were dropped (``buffer_full``, ``unwritten``)."""
 
     def shadow_verdict(self, camera_id: str, outcome: str) -> None:
-        """A track ended on which a second model was asked as well (``agree``, ``only_primary``, ``only_shadow``,
+        """A track ended for which a second model was asked as well (``agree``, ``only_primary``, ``only_shadow``,
         ``different``)."""
 
     def batch(self, stage: Stage, size: int) -> None:
@@ -71,44 +71,44 @@ class Observer:
         """Redis has accepted an event."""
 
     def event_dropped(self, camera_id: str, reason: str) -> None:
-        """An event was given up (``buffer_full``, ``expired``, ``stale_epoch``, ...)."""
+        """An event was dropped (``buffer_full``, ``expired``, ``stale_epoch``, ...)."""
 
     def outbox(self, events: int, size_bytes: int, oldest_s: float, degraded: bool) -> None:
-        """What waits for Redis; ``degraded``: in memory, though it should be on disk."""
+        """The events that wait for Redis. ``degraded``: they are in memory, and should be on disk."""
 
     def event_latency(self, camera_id: str, seconds: float) -> None:
-        """From the frame's arrival to its event's acceptance by Redis."""
+        """The seconds from the arrival of a frame until Redis accepted its event."""
 
     def sink_up(self, up: bool) -> None:
-        """Whether Redis took, or would take, events when last tried."""
+        """Whether Redis accepted events, or would have, at the last try."""
 
     def stream_lag(self, lags: Mapping[str, int]) -> None:
-        """Entries that each consumer group has not acknowledged; a group that is not named is gone, or not known."""
+        """How many entries each consumer group has not acknowledged; a group that is not named is gone or unknown."""
 
     def gallery_size(self, people: int, samples: int, version: int) -> None:
-        """The gallery that is searched now."""
+        """The size and version of the gallery that is searched now."""
 
     def gallery_current(self) -> None:
-        """The gallery that is searched was seen just now to be the newest that the fleet shares."""
+        """It was seen just now that the gallery which is searched is the newest that the fleet shares."""
 
     def engine_loaded(self, stage: Stage, engine: str, device: str, precision: str) -> None:
         """The network of ``stage`` (``detect``, ``embed``) runs on ``engine``, on ``CPU`` or ``GPU``, in
         ``precision``."""
 
     def lease_gained(self, camera_id: str, epoch: int) -> None:
-        """The camera is this worker's, as of ``epoch``."""
+        """The camera belongs to this worker from ``epoch`` on."""
 
     def lease_ended(self, camera_id: str) -> None:
-        """The camera is no longer this worker's."""
+        """The camera no longer belongs to this worker."""
 
     def lease_lost(self, reason: str) -> None:
         """A camera that was read must be given up (``superseded``, ``rebalanced``, ``removed``, ...)."""
 
     def leases_renewed(self, owned: int) -> None:
-        """Redis confirmed just now that ``owned`` cameras are this worker's."""
+        """Redis confirmed just now that ``owned`` cameras belong to this worker."""
 
     def fleet_seen(self, workers: int, cameras: int, unowned: int) -> None:
-        """The fleet at the last renewal: live workers, cameras to be read, and those that nobody reads."""
+        """The fleet at the last renewal: live workers, cameras to read, and cameras that no worker reads."""
 
     def worker_load(self, ratio: float) -> None:
         """The share of time that the pipeline is busy, 0..1."""
@@ -117,10 +117,10 @@ class Observer:
         """A source changed its state."""
 
     def camera_removed(self, camera_id: str) -> None:
-        """The worker reads this camera no longer."""
+        """The worker no longer reads this camera."""
 
     def config_reloaded(self, outcome: str) -> None:
-        """The configuration was read again: ``taken``, ``restart_needed`` (in part), ``refused``."""
+        """The configuration was read again: ``taken``, ``restart_needed`` (for a part of it), or ``refused``."""
 
     @contextmanager
     def frames(self, frames: Sequence[Frame]) -> Iterator[None]:  # noqa: ARG002
@@ -128,7 +128,7 @@ class Observer:
         yield
 
     def close(self) -> None:
-        """Nothing more is reported."""
+        """Nothing more will be reported."""
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:  # noqa: ARG002

@@ -1,13 +1,13 @@
-"""Take credentials out of text before anybody can read it."""
+"""Takes credentials out of text before anybody can read it."""
 
 import re
 from typing import Final
 
-# A token up to its first ":" and slashes is taken for the scheme, everything from there to its last "@" for
-# user information, even when the password itself holds "@", ":" or "/" unescaped: a malformed URL must not
-# leak more than a good one. Anchored at the start of a token, so that long text takes linear time.
+# The scheme is a token up to its first ":" and slashes. Everything from there to the last "@" of the token is user
+# information, even if the password holds "@", ":" or "/" unescaped: a malformed URL must not leak more than a good
+# one. Anchored at the start of a token, so that long text takes linear time.
 _USER_INFORMATION: Final = re.compile(r"(?<![^\s'\"<>])(?P<scheme>[^\s'\"<>:]*:[/\\]{0,3})[^\s'\"<>]*@")
-# A password with white space or quotes in it: from "scheme://name:" on, unless what follows the colon is a port.
+# A password with white space or quotes in it: everything after "scheme://name:", unless a port follows the colon.
 _BROKEN_USER_INFORMATION: Final = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,31}://)[^\s/:@]{0,256}:(?!\d{1,5}(?:[/?#\s,;)'\"\]]|$))[^\n@]{0,256}@"
 )
@@ -29,8 +29,8 @@ _WHOLE_URL: Final = re.compile(r"^(?P<scheme>\s*[^:/@]*:[/\\]{0,3}).*@", re.DOTA
 def redact(text: str) -> str:
     """``text`` with the user information of URLs, secret parameters and authorisation values replaced by ``***``.
 
-    Works on any text (a URL, a log line, a traceback) and on malformed URLs. Rather takes out too much than
-    too little.
+    Works on any text (a URL, a log line, a traceback) and on malformed URLs. If in doubt, it takes out too much rather
+    than too little.
     """
     if "@" in text:
         text = _USER_INFORMATION.sub(r"\g<scheme>***@", text)
@@ -42,8 +42,8 @@ def redact(text: str) -> str:
 
 
 def redact_url(url: str) -> str:
-    """``url``, known to be one URL or path and nothing else, with its credentials replaced by ``***``.
+    """``url``, which must be one URL or path and nothing else, with its credentials replaced by ``***``.
 
-    Stricter than :func:`redact`: everything between the scheme and the last ``@`` goes, white space included.
+    Stricter than :func:`redact`: everything between the scheme and the last ``@`` is replaced, including white space.
     """
     return redact(_WHOLE_URL.sub(r"\g<scheme>***@", url))

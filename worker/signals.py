@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM, from the first moment of a command to its last.
 
-Both interrupt by an exception. Raised inside an import or a compiled library, it may be swallowed or come out as
-another error: so what has arrived is remembered as well.
+Both raise an exception. If it is raised inside an import or a compiled library, it may be swallowed or turned into
+another error. So the signal is remembered as well.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _received: signal.Signals | None = None
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived while a command ran that has nothing to finish."""
+    """SIGTERM arrived while a command ran that need not finish anything first."""
 
 
 def catch() -> None:
@@ -29,11 +29,11 @@ def catch() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with ``code``; a further signal changes nothing any more."""
+    """Ends the process with ``code``; further signals are ignored."""
     for number in EXIT_CODES:
         signal.signal(number, signal.SIG_IGN)
     if _received is not None:
-        # CPython kills itself by SIGINT at its end where an import in a compiled module was interrupted.
+        # At its end CPython kills itself with SIGINT if an import in a compiled module was interrupted.
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -42,7 +42,7 @@ def leave(code: int) -> NoReturn:
 
 
 def received() -> signal.Signals | None:
-    """The last signal that was caught, None before the first."""
+    """The last signal that was caught; None before the first."""
     return _received
 
 

@@ -1,4 +1,4 @@
-"""Times as text: RFC 3339, UTC, milliseconds, wherever they are stored or published."""
+"""Times as text, wherever they are stored or published: RFC 3339, UTC, milliseconds."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,7 @@ def rfc3339(value: datetime) -> str:
     """``2026-01-01T12:00:00.000Z``.
 
     Raises:
-        ValueError: ``value`` lacks its time zone.
+        ValueError: ``value`` has no time zone.
     """
     if value.tzinfo is None:
         raise ValueError(f"a time without its zone: {value}")
@@ -18,7 +18,7 @@ def parse_rfc3339(text: str) -> datetime:
     """The time in UTC.
 
     Raises:
-        ValueError: not a time with its zone.
+        ValueError: ``text`` is not a time with a time zone.
     """
     value = datetime.fromisoformat(text)
     if value.tzinfo is None:
@@ -27,5 +27,5 @@ def parse_rfc3339(text: str) -> datetime:
 
 
 def now_rfc3339() -> str:
-    """The time at which this is called."""
+    """The present time."""
     return rfc3339(datetime.now(UTC))

@@ -1,7 +1,7 @@
 """The values that flow from frame to event.
 
-All are frozen; arrays are batched per frame and validated once, where they are made. ``n = 0`` is normal
-everywhere and never expressed as ``None``.
+All are frozen. Arrays are batched per frame, and validated once, where they are made. ``n = 0`` is normal everywhere
+and never expressed as ``None``.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def _require(condition: bool, message: str) -> None:
 class Frame:
     """One decoded picture of one camera.
 
-    ``sequence`` counts the frames of the camera from 0 since the worker started, dropped ones included.
-    ``pts_s`` is seconds in the source; ``captured_at`` is UTC; ``received_monotonic_s`` is
-    ``time.monotonic()`` when the frame left the decoder (for latency and staleness, immune to clock steps).
+    ``sequence`` counts the frames of the camera from 0 since the worker started, including dropped ones. ``pts_s`` is
+    the time in the source in seconds; ``captured_at`` is UTC; ``received_monotonic_s`` is ``time.monotonic()`` when the
+    frame left the decoder. Latency and age are measured from it, since steps of the clock do not change it.
     """
 
     camera_id: str
@@ -88,11 +88,11 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """The faces of one frame, each with the track it belongs to.
+    """The faces of one frame, each with the track that it belongs to.
 
-    ``track_ids`` int64 (n,), one for each detection, unique within a camera and never reused;
-    ``ages_s`` float32 (n,): seconds since the track's first frame; ``ended_ids`` int64 (m,): tracks that were
-    given up with this frame and will not come back.
+    ``track_ids`` int64 (n,): one for each detection, unique within a camera and never reused; ``ages_s`` float32 (n,):
+    seconds since the track's first frame; ``ended_ids`` int64 (m,): tracks that ended with this frame and will not come
+    back.
     """
 
     detections: Detections
@@ -128,7 +128,7 @@ class Chips:
 
     @classmethod
     def joined(cls, parts: "Sequence[Chips]") -> "Chips":
-        """All ``parts``, at least one, in order; they must be of one size and channel order."""
+        """All ``parts``, one or more, in order. They must have the same size and channel order."""
         return cls(np.concatenate([part.images for part in parts]), parts[0].channel_order)
 
 
@@ -150,12 +150,12 @@ class Embeddings:
 class Candidate:
     """What the gallery knows about one probe: the nearest person and the nearest *other* person.
 
-    Similarities are cosines (-1..1), over people, not samples: a person is as near as their nearest sample.
-    A person who does not exist (empty gallery, only one person in it) is an empty name at similarity -1 with
-    None (``identity_id``) or an empty string (``runner_up_id``) for an id.
+    Similarities are cosines (-1..1) of people, not of samples: a person is as near as their nearest sample. If there is
+    no such person (the gallery is empty, or holds only one), the name is empty, the similarity is -1, and the id is
+    None (``identity_id``) or an empty string (``runner_up_id``).
 
     A classifier orders people by ``probability`` (0..1) instead, and names nobody below ``least_probability``; the
-    similarities are still cosines. Where there is no classifier, ``probability`` is None.
+    similarities are still cosines. Without a classifier, ``probability`` is None.
     """
 
     identity_id: str | None
@@ -172,10 +172,10 @@ class Candidate:
 class Match:
     """The open-set answer for one probe.
 
-    ``identity_id`` is None for an unknown person; ``similarity`` is the cosine (-1..1) to the nearest
-    identity, ``runner_up`` that to the nearest *other* one (both -1 where there is none); ``reason`` is one
-    of ``matched``, ``below_threshold``, ``ambiguous``, ``improbable``, ``not_enough_evidence``, ``empty_gallery`` and
-    the quality gate's reasons. ``probability`` is the classifier's, None without one.
+    ``identity_id`` is None for an unknown person. ``similarity`` is the cosine (-1..1) to the nearest identity, and
+    ``runner_up`` the cosine to the nearest *other* one; each is -1 if there is no such identity. ``reason`` is one of
+    ``matched``, ``below_threshold``, ``ambiguous``, ``improbable``, ``not_enough_evidence``, ``empty_gallery``, and the
+    reasons of the quality gate. ``probability`` comes from a classifier; it is None without one.
     """
 
     identity_id: str | None
@@ -222,5 +222,7 @@ class Event:
 
 
 Attention = Literal["settled", "empty", "deciding"]
-"""What a camera is worth: everybody settled, nobody there, somebody undecided. Under load the first goes first."""
+"""How much a camera's frames are worth, least first: everybody is settled, nobody is there, somebody is undecided.
+Under load, the frames that are worth least are passed over first."""
 JITTER_S: Final = 0.005
+"""A frame may come this much early and still counts as due: timestamps are not exact."""
