@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from worker.gallery.folder import NewSample
+from worker.gallery.contents import NewSample
 from worker.types import Embeddings
 
 MODEL, DIGEST, DIMENSION = "tiny", "digest-1", 8
