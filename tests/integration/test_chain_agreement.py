@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.ground_truth import make_ground_truth_clip
-from worker.bench.agreement import Agreement, Run, compare_runs, enroll_from_clip, record
+from worker.bench.agreement import Agreement, ChainOutput, compare_outputs, enroll_from_clip, run_chain
 from worker.config import load_config
 from worker.faces.detection import load_detector
 from worker.faces.embedding import load_embedder
@@ -36,7 +36,7 @@ class Chain:
             pass
         return len(gallery)
 
-    def run(self, clip: Path, policy: str = "auto", **detection: Any) -> Run:
+    def run(self, clip: Path, policy: str = "auto", **detection: Any) -> ChainOutput:
         gallery = {"gallery": str(self.gallery)} if self.gallery else {"model": MODEL}
         overrides = {
             "cameras": [{"id": "clip", "source": str(clip), "policy": policy}],
@@ -46,7 +46,7 @@ class Chain:
             "metrics": {"enabled": False},
             "history": {"enabled": False},
         }
-        return record(load_config(None, overrides | gallery))
+        return run_chain(load_config(None, overrides | gallery))
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def chain(test_data: Path, tmp_path: Path, shared_cache: Path, redis_url: str) -
     return Chain(test_data, tmp_path, shared_cache, redis_url)
 
 
-def assert_agrees(reference: Run, fast: Run) -> Agreement:
-    agreement = compare_runs(reference, fast)
+def assert_agrees(reference: ChainOutput, fast: ChainOutput) -> Agreement:
+    agreement = compare_outputs(reference, fast)
     assert agreement.complete, str(agreement)
     assert not agreement.added_tracks
     return agreement
 
 
-def searched(run: Run) -> int:
+def searched(run: ChainOutput) -> int:
     return run.summary.frames - sum(run.summary.skipped.values())
 
 
@@ -103,8 +103,8 @@ def test_an_empty_place_costs_few_searches_and_stays_empty(chain: Chain, test_da
     short = chain.folder / "short.mp4"
     first_seconds(clip, short, frames=150)
     gated, open_gate = chain.run(short), chain.run(short, motion_gate=False)
-    assert compare_runs(open_gate, gated).complete
-    assert compare_runs(gated, open_gate).complete
+    assert compare_outputs(open_gate, gated).complete
+    assert compare_outputs(gated, open_gate).complete
     assert searched(gated) <= searched(open_gate)
 
 
