@@ -18,8 +18,7 @@ from tests.ground_truth import make_ground_truth_clip
 from worker.cli import run_command_line
 from worker.cli.networks import Networks
 from worker.config import load_config
-from worker.evaluation.ground_truth import judge, read_truth
-from worker.evaluation.replay import replay
+from worker.evaluation.recordings import judge, read_ground_truth, replay
 from worker.faces.detection import FaceDetector
 from worker.types import Detections, Event, Image
 
@@ -96,7 +95,7 @@ def main() -> None:
     prepare(options, work)
     networks = Networks(str(work / "gallery"), None, options.models_dir, 20, "auto", "auto")
     calibrated, manifest = networks.own_threshold()[0], networks.embedder.threshold
-    truth = read_truth(work / "truth.json")
+    truth = read_ground_truth(work / "truth.json")
     detector = None
     print("| threshold | setting | precision | recall | sightings a visit | s to identify: median, p95 | mistakes |")  # noqa: T201
     print("|---|---|---|---|---|---|---|")  # noqa: T201

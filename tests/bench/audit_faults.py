@@ -18,7 +18,7 @@ import numpy as np
 
 from worker.cli.networks import Networks
 from worker.evaluation.audit import Finding, audit, counts
-from worker.evaluation.photo_faces import PeopleFaces
+from worker.evaluation.probes import PeopleFaces
 from worker.gallery.folder import FolderGallery, NewSample
 
 _MARGIN = 0.03

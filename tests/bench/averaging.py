@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worker.cli.networks import Networks
 from worker.cli.progress import progress_bar
-from worker.evaluation.resampling import variance_of_mean
+from worker.evaluation.false_matches import variance_of_mean
 from worker.evaluation.verification import (
     Pairs,
     PhotoKey,

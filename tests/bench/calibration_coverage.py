@@ -14,7 +14,7 @@ import numpy as np
 from worker.cli.networks import Networks
 from worker.evaluation.calibration import find_threshold
 from worker.evaluation.false_matches import everybody_with_everybody
-from worker.evaluation.photo_faces import PeopleFaces
+from worker.evaluation.probes import PeopleFaces
 
 
 def measure(faces: PeopleFaces, target: float, splits: int) -> None:

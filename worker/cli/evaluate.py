@@ -162,11 +162,10 @@ def _replay(
     video: Path, truth_file: Path, threshold: float | None, networks: Networks, detector: str | None
 ) -> dict[str, Any]:
     from worker.config import load_config
-    from worker.evaluation.ground_truth import judge, read_truth
-    from worker.evaluation.replay import frame_count, replay
+    from worker.evaluation.recordings import frame_count, judge, read_ground_truth, replay
     from worker.types import Event
 
-    truth = read_truth(truth_file)
+    truth = read_ground_truth(truth_file)
     frames = frame_count(video)
     source = "--threshold"
     if threshold is None:

@@ -68,16 +68,16 @@ class Networks:
         return self.embedder.threshold, "the model's manifest"
 
     def embed(self, paths: Sequence[Path | None], what: str) -> Any:
-        """The central face of each photo, with progress; see :func:`worker.evaluation.photo_faces.embed_photos`."""
-        from worker.evaluation.photo_faces import embed_photos
+        """The central face of each photo, with progress; see :func:`worker.evaluation.probes.embed_photos`."""
+        from worker.evaluation.probes import embed_photos
 
         detector, embedder = self.photo_detector, self.embedder
         with progress_bar(what, len(paths)) as bar:
             return embed_photos(paths, detector, embedder, advance=bar.advance)
 
     def embed_people(self, folder: Path, what: str) -> Any:
-        """The faces of a folder of people, with progress; see :func:`worker.evaluation.photo_faces.embed_people`."""
-        from worker.evaluation.photo_faces import people_faces
+        """The faces of a folder of people, with progress; see :func:`worker.evaluation.probes.people_faces`."""
+        from worker.evaluation.probes import people_faces
         from worker.gallery.enrolment import people_of
 
         named = people_of(folder)
