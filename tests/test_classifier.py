@@ -15,7 +15,7 @@ from worker.errors import GalleryError
 from worker.gallery.classifier import Classifier, Head, identity_id_of, write_classifier
 from worker.recognition.matching import decide
 from worker.training import svm
-from worker.training.rejection import Answers, fit_limits, measure_strangers
+from worker.training.answers import Answers, fit_limits, measure_strangers
 from worker.types import Candidate, Embeddings
 
 DIMENSION = 16

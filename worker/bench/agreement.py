@@ -8,20 +8,16 @@ time.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from worker.boxes import clip as clip_boxes
-from worker.boxes import expand, iou_matrix
+from worker.boxes import iou_matrix
 from worker.config import Config
 from worker.service.service import Service, Summary
-from worker.types import Event, Frame, Image, Tracks
-from worker.video.clips import open_clip
-from worker.video.drawing import save_picture
+from worker.types import Event, Frame, Tracks
 
 MIN_DETECTIONS: Final = 5
 """Tracks of the reference with fewer frames need not be found: nobody can use a flicker of a fifth of a second."""
@@ -31,8 +27,6 @@ MIN_SHARED: Final = 0.5
 """A track is found if at least this share of its frames lies within the time and the boxes of its counterpart."""
 REACH_S: Final = 0.2
 """A track also counts this long before its first and after its last detection, where no search was due."""
-_ENROLMENT_PLACES: Final = (0.3, 0.8)
-_PORTRAIT: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,30 +148,6 @@ def run_chain(config: Config) -> ChainOutput:
     return observer.output(stopped.summary)
 
 
-def enroll_from_clip(clip: Path, tracks: Sequence[Track], folder: Path, people: int) -> list[str]:
-    """Cuts photos of the people to enrol out of ``clip``; returns the names of the people.
-
-    Each of the ``people`` longest of ``tracks`` gives two photos, an early and a late one, in a folder of its own
-    below ``folder``. Enrolment decides later which photos are good enough.
-
-    Raises:
-        SourceError: the clip cannot be read.
-    """
-    longest = sorted(tracks, key=lambda track: len(track.times_s), reverse=True)[:people]
-    wanted: dict[int, list[tuple[Path, NDArray[np.float32]]]] = defaultdict(list)
-    with open_clip(clip) as reader:
-        for number, track in enumerate(longest, start=1):
-            for place in _ENROLMENT_PLACES:
-                index = round(place * (len(track.times_s) - 1))
-                photo = folder / f"person {number}" / f"{int(100 * place)}.png"
-                wanted[round(float(track.times_s[index]) * float(reader.fps))].append((photo, track.boxes[index]))
-        for frame, picture in enumerate(reader):
-            for photo, box in wanted.get(frame, ()):
-                photo.parent.mkdir(parents=True, exist_ok=True)
-                save_picture(_portrait(picture, box), photo)
-    return [f"person {number}" for number in range(1, len(longest) + 1)]
-
-
 def compare_outputs(reference: ChainOutput, fast: ChainOutput, *, min_detections: int = MIN_DETECTIONS) -> Agreement:
     """Which tracks (of at least ``min_detections`` frames) and identities of ``reference`` are in ``fast``.
 
@@ -205,13 +175,6 @@ def compare_outputs(reference: ChainOutput, fast: ChainOutput, *, min_detections
         ),
         shared=tuple(float(shares[row, pairs[row]]) for row in asked if row in pairs),
     )
-
-
-def _portrait(picture: Image, box: NDArray[np.float32]) -> Image:
-    """The face, and on every side half its size of what is around it."""
-    height, width = picture.shape[:2]
-    x1, y1, x2, y2 = clip_boxes(expand(box[None], _PORTRAIT), width, height)[0].round().astype(int).tolist()
-    return np.ascontiguousarray(picture[y1:y2, x1:x2])
 
 
 def _shared(wanted: Track, found: Track) -> float:
