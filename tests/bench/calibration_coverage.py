@@ -3,7 +3,7 @@
     python tests/bench/calibration_coverage.py PEOPLE_DIR --model ID [--models-dir DIR] [--splits 20]
 
 The threshold is calibrated on a random half of the people; the false-match rate of the other half at that threshold
-is compared with the interval that was stated. Prints one line a split and a summary.
+is compared with the stated interval. Prints a line for each split, and a summary.
 """
 
 import argparse
