@@ -108,7 +108,7 @@ def same_faces(
     """Whether both sides have the same faces, as far as they are sure of them.
 
     Each sure face of ``reference`` must be in ``found``, with about the same box. Each sure face of ``found`` must be
-    in ``reference``; there half an overlap is enough, for the boxes were compared already.
+    in ``reference``; there half an overlap is enough, because the boxes were compared already.
 
     Args:
         reference, found: for each image rows (n, 5): box x1, y1, x2, y2 px and score.
