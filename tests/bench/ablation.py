@@ -1,10 +1,10 @@
-"""What the quality gate, the pooling of a track's faces and the margin are worth: each switched off in turn.
+"""What the quality gate, the pooling of a track's faces and the margin contribute: each is switched off in turn.
 
     python -m tests.bench.ablation LFW_DIR --model ID [--models-dir DIR] [--work DIR] [--enrolled 40] [--strangers 40]
 
-Makes a clip with known answers, enrols one other photo of each person who is to be known, calibrates the threshold on
-people who are neither (``--target-fpir``), and runs the clip through the worker's pipeline once for each setting, with
-the same detections. Prints a Markdown table. What was made is kept in ``--work`` and used again.
+It makes a clip with ground truth, enrols another photo of each person who is to be known, and calibrates the threshold
+on people who are in neither (``--target-fpir``). Then the clip runs through the worker's pipeline once for each
+setting, with the same detections. Prints a Markdown table. Clip and gallery are kept in ``--work`` and used again.
 """
 
 import argparse
@@ -18,8 +18,7 @@ from tests.support.ground_truth import make_ground_truth_clip
 from worker.cli import run_command_line
 from worker.cli.networks import Networks
 from worker.config import load_config
-from worker.evaluation.ground_truth import judge, read_truth
-from worker.evaluation.replay import replay
+from worker.evaluation.recordings import judge, read_ground_truth, replay
 from worker.faces.detection import FaceDetector
 from worker.types import Detections, Event, Image
 
@@ -34,7 +33,7 @@ _CALIBRATION_PEOPLE = 1200
 
 
 class OnceDetector:
-    """Detects in the first pass over a clip; in later ones it tells the same again."""
+    """Detects in the first pass over a clip. In later passes it returns the same detections again."""
 
     def __init__(self, detector: FaceDetector) -> None:
         self._detector = detector
@@ -55,7 +54,7 @@ class OnceDetector:
 
 
 def prepare(options: argparse.Namespace, work: Path) -> None:
-    """Clip, gallery and calibration, unless they are there."""
+    """Makes clip, gallery and calibration, unless they exist already."""
     if not (work / "truth.json").exists():
         make_ground_truth_clip(
             options.lfw, work, enrolled=options.enrolled, strangers=options.strangers, seed=options.seed,
@@ -96,7 +95,7 @@ def main() -> None:
     prepare(options, work)
     networks = Networks(str(work / "gallery"), None, options.models_dir, 20, "auto", "auto")
     calibrated, manifest = networks.own_threshold()[0], networks.embedder.threshold
-    truth = read_truth(work / "truth.json")
+    truth = read_ground_truth(work / "truth.json")
     detector = None
     print("| threshold | setting | precision | recall | sightings a visit | s to identify: median, p95 | mistakes |")  # noqa: T201
     print("|---|---|---|---|---|---|---|")  # noqa: T201

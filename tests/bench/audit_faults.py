@@ -1,11 +1,11 @@
-"""Does ``facestream gallery audit`` find planted faults, and how often does it cry wolf? On a folder of people.
+"""Does ``facestream gallery audit`` find planted faults, and how many findings are false? On a folder of people.
 
     python tests/bench/audit_faults.py PEOPLE_DIR --model ID [--models-dir DIR] [--galleries 20]
 
-Each gallery holds everybody, with two photos put under other people, one person split into two names, one photo under
-two names, and a photo of somebody who is not enrolled put under another name. What is found in the data before anything
-is planted is listed for a look: it may be mistakes of the data. Look-alikes need no planting: all pairs of people with
-samples as near as the threshold asks are counted without the audit, and those that no finding is about were missed.
+Each gallery holds everybody. Two photos are put under other people, one person is split into two names, one photo is
+put under two names, and a photo of a person who is not enrolled is put under another name. Findings before anything is
+planted are listed: they may be mistakes of the data. Look-alikes need no planting: all pairs of people with samples as
+near as the threshold are counted without the audit, and a pair without a finding was missed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 
 from worker.cli.networks import Networks
 from worker.evaluation.audit import Finding, audit, counts
-from worker.evaluation.photo_faces import PeopleFaces
+from worker.evaluation.probes import PeopleFaces
 from worker.gallery.contents import NewSample
 from worker.gallery.folder import FolderGallery
 
@@ -62,7 +62,7 @@ def plant(faces: PeopleFaces, seed: int) -> Planted:
 
 
 def audited(faces: PeopleFaces, planted: Planted, model_id: str, threshold: float) -> tuple[list[Finding], int]:
-    """What the audit finds, and how many pairs of people with samples at the threshold no finding is about."""
+    """What the audit finds, and for how many pairs of people with samples at the threshold there is no finding."""
     gallery = FolderGallery.in_memory(model_id, "bench", faces.vectors.shape[1])
     samples = [
         NewSample(name, faces.vectors[row], str(row), str(row)) for row, name in enumerate(planted.names) if name
@@ -130,7 +130,7 @@ def _row(finding: Finding) -> int:
 
 
 def _number(faces: PeopleFaces, finding: Finding) -> int:
-    """The how manieth photo of the person, of those in which a face was found."""
+    """The number of the photo among those of the person in which a face was found."""
     row = _row(finding)
     return int((faces.people[: row + 1] == faces.people[row]).sum())
 

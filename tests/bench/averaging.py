@@ -1,11 +1,11 @@
-"""What averaging over views of a face is worth: a model plain, with ``+flip``, with jitter, on labelled pairs.
+"""What averaging over views of a face brings: a model plain, with ``+flip``, and with jitter, on labelled pairs.
 
     python -m tests.bench.averaging LFW_DIR --model ID [--models-dir DIR] [--endings +flip +jitter4] [--train-pairs N]
         [--work FILE.npz]
 
-Thresholds are fitted on ``pairsDevTrain.txt`` (``--train-pairs``: on so many of each kind, taken evenly) and judged on
-``pairsDevTest.txt``, as ``facestream evaluate --model ID+flip`` does; each face is searched for once, and each view
-embedded once for all rows. Prints a Markdown table. With ``--work`` a run that was cut off goes on where it was.
+Thresholds are fitted on ``pairsDevTrain.txt`` (``--train-pairs``: on so many of each kind, taken evenly) and tested on
+``pairsDevTest.txt``, as ``facestream evaluate --model ID+flip`` does. Each photo is searched once, and each view is
+embedded once for all rows. Prints a Markdown table. With ``--work`` a run that was interrupted continues.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worker.cli.networks import Networks
 from worker.cli.options import progress_bar
-from worker.evaluation.resampling import variance_of_mean
+from worker.evaluation.false_matches import variance_of_mean
 from worker.evaluation.verification import (
     Pairs,
     PhotoKey,
@@ -79,7 +79,7 @@ class Faces:
                     np.savez(work, vectors=self._vectors, found=self._found, done=start + len(rows))
 
     def _load(self, work: Path | None) -> int:
-        """How many files are done already."""
+        """The number of files that are done already."""
         if not work or not work.exists():
             return 0
         kept = np.load(work)
@@ -87,7 +87,7 @@ class Faces:
         return int(kept["done"])
 
     def similarities(self, pairs: Pairs, averaging: Averaging) -> NDArray[np.float64]:
-        """The cosine of each pair by the views that ``averaging`` takes."""
+        """The cosine of each pair with the views that ``averaging`` uses."""
         half = 1 + self._widest.jitter
         views = [*range(1 + averaging.jitter), *(half + np.arange(1 + averaging.jitter) if averaging.flip else ())]
         rows = [self._row[photo] for photo in pairs.photos]

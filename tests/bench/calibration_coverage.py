@@ -3,7 +3,7 @@
     python tests/bench/calibration_coverage.py PEOPLE_DIR --model ID [--models-dir DIR] [--splits 20]
 
 The threshold is calibrated on a random half of the people; the false-match rate of the other half at that threshold
-is compared with the interval that was stated. Prints one line a split and a summary.
+is compared with the stated interval. Prints a line for each split, and a summary.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 from worker.cli.networks import Networks
 from worker.evaluation.calibration import find_threshold
 from worker.evaluation.false_matches import everybody_with_everybody
-from worker.evaluation.photo_faces import PeopleFaces
+from worker.evaluation.probes import PeopleFaces
 
 
 def measure(faces: PeopleFaces, target: float, splits: int) -> None:

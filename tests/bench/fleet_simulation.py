@@ -117,7 +117,7 @@ class Share:
             self._push(number % THREADS, now_s + spread_s * number / count, worker)
 
     def kill(self, count: int) -> tuple[float, list[str]]:
-        """When, and which cameras they had."""
+        """The time, and the cameras that the killed workers had."""
         victims, self._live = self._live[:count], self._live[count:]
         for worker in victims:
             worker.dead = True
@@ -150,7 +150,7 @@ class Share:
 
 
 def serve(url: str, lease_s: float, number: int, orders: Connection) -> None:
-    """A process: does what it is told, and hands over its notes."""
+    """Runs in a process: does what it is told, and hands over its notes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     share = Share(url, lease_s, number)
@@ -196,7 +196,7 @@ class Fleet:
         return notes
 
     def until_quiet(self, cameras: int) -> Notes:
-        """Until every camera is owned and none has changed hands for a while."""
+        """Waits until every camera is owned and none has changed its owner for a while."""
         total = Notes()
         begun_s = time.monotonic()
         moved_s = begun_s
@@ -252,7 +252,7 @@ def quantiles(values: list[float]) -> str:
 
 
 def taken_over(gone: list[tuple[float, list[str]]], gains: list[tuple[float, str]]) -> list[float]:
-    """For each camera of those who went, the seconds until somebody gained it."""
+    """For each camera of the workers that went, the seconds until another worker gained it."""
     first = {camera_id: moment_s for moment_s, camera_id in sorted(gains, reverse=True)}
     return [first.get(camera_id, float("inf")) - begun_s for begun_s, ids in gone for camera_id in ids]
 

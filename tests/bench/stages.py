@@ -1,4 +1,4 @@
-"""Where a millisecond goes: the detector's parts, the chain's stages, and what each saving brings.
+"""Where the time goes: the parts of the detector, the stages of the chain, and what each saving brings.
 
     python -m tests.bench.stages CLIP [--rounds 5] [--only cascade | embedding | chain]
 
@@ -60,7 +60,7 @@ class Clock:
 
 @contextmanager
 def parts_timed(detector: FaceDetector, clock: Clock) -> Iterator[None]:
-    """The parts of the cascade report to ``clock`` in the block."""
+    """In the block, the parts of the cascade add their time to ``clock``."""
     networks = {"_proposal": "proposal network", "_refinement": "refinement network", "_output": "output network"}
     patches = [
         patch.object(detector, name, clock.timed(part, getattr(detector, name))) for name, part in networks.items()
@@ -97,7 +97,7 @@ def cascade(frames: list[Any], rounds: int) -> None:
 
 
 def cascade_parts(detector: FaceDetector, frames: list[Any]) -> dict[str, float]:
-    """ms a frame of each part, what lies between them, and all."""
+    """Milliseconds a frame: each part, the time between the parts, and all together."""
     clock = Clock()
     with parts_timed(detector, clock):
         begun_s = time.perf_counter()

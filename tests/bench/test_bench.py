@@ -13,12 +13,10 @@ import pytest
 from skimage import data
 
 from tests.support.models import chips, own_model
-from worker.bench import agree, chain, detection, embedding, ours, report, search
-from worker.bench.comparison import Setup
+from worker.bench import chain, comparison, networks, ours, run, search
+from worker.bench.comparison import Row, Setup, compared, unable
 from worker.bench.contest import Contestant, ContestantProcess, Outcome, Results, UnableError, compete
-from worker.bench.material import Material
-from worker.bench.rows import Row, compared, unable
-from worker.bench.vectors import queries, stored
+from worker.bench.material import Material, query_vectors, stored_vectors
 from worker.cli import run_command_line
 from worker.errors import ModelError
 from worker.faces.embedding import load_embedder
@@ -124,8 +122,8 @@ def test_what_was_not_measured_is_null_and_says_why() -> None:
 
 def test_the_same_faces_agree_and_a_small_shift_does_not_matter() -> None:
     shifted = [[[x1 + 2, y1, x2 + 2, y2, score] for x1, y1, x2, y2, score in image] for image in FACES]
-    assert agree.same_faces(FACES, FACES).agree
-    assert agree.same_faces(FACES, shifted).agree
+    assert comparison.same_faces(FACES, FACES).agree
+    assert comparison.same_faces(FACES, shifted).agree
 
 
 @pytest.mark.parametrize(
@@ -140,33 +138,33 @@ def test_the_same_faces_agree_and_a_small_shift_does_not_matter() -> None:
     ],
 )
 def test_other_faces_do_not_agree(found: list[Any]) -> None:
-    assert not agree.same_faces(FACES, found).agree
+    assert not comparison.same_faces(FACES, found).agree
 
 
 def test_unsure_faces_are_free_to_differ_and_no_face_at_all_is_no_agreement() -> None:
     unsure = [[*FACES[0], [300.0, 300, 340, 340, 0.85]], FACES[1]]
-    assert agree.same_faces(FACES, unsure).agree
-    assert agree.same_faces(unsure, FACES).agree
-    assert not agree.same_faces([[]], [[]]).agree
+    assert comparison.same_faces(FACES, unsure).agree
+    assert comparison.same_faces(unsure, FACES).agree
+    assert not comparison.same_faces([[]], [[]]).agree
 
 
 def test_vectors_are_compared_without_what_all_have_in_common() -> None:
     random = np.random.default_rng(0)
     own, common = random.normal(0, 1, (32, 64)), 100 * np.ones(64)
     alike = (own + common).tolist()
-    assert agree.same_vectors(alike, (own + common + random.normal(0, 0.005, own.shape)).tolist()).agree
+    assert comparison.same_vectors(alike, (own + common + random.normal(0, 0.005, own.shape)).tolist()).agree
     swapped = (own[[1, 0, *range(2, 32)]] + common).tolist()
     assert np.sum(np.array(alike[0]) * swapped[0]) / np.linalg.norm(alike[0]) / np.linalg.norm(swapped[0]) > 0.999
-    assert not agree.same_vectors(alike, swapped).agree
-    assert not agree.same_vectors(alike, alike[:31]).agree
+    assert not comparison.same_vectors(alike, swapped).agree
+    assert not comparison.same_vectors(alike, alike[:31]).agree
 
 
 def test_decisions_are_compared_not_the_nearest_of_those_who_stay_unknown() -> None:
     truth = [[3, 0.8], [7, 0.3]]
-    assert agree.same_people(truth, [[3, 0.79], [9, 0.31]], 0.5).agree
-    assert not agree.same_people(truth, [[4, 0.8], [7, 0.3]], 0.5).agree
-    assert not agree.same_people(truth, [[3, 0.8], [7, 0.6]], 0.5).agree
-    assert not agree.same_people(truth, truth[:1], 0.5).agree
+    assert comparison.same_people(truth, [[3, 0.79], [9, 0.31]], 0.5).agree
+    assert not comparison.same_people(truth, [[4, 0.8], [7, 0.3]], 0.5).agree
+    assert not comparison.same_people(truth, [[3, 0.8], [7, 0.6]], 0.5).agree
+    assert not comparison.same_people(truth, truth[:1], 0.5).agree
 
 
 # Real contestants
@@ -188,7 +186,9 @@ def test_detection_agrees_with_mtcnn_and_not_once_a_side_is_corrupted(tmp_path: 
     recorded, name = Recorded(), "detect_1080p/mtcnn_single"
 
     def row(start: Any) -> Row:
-        (made,) = detection.measure(Setup(lambda: material(tmp_path), rounds=1, wanted=only(name), start=start))
+        (made,) = networks.measure_detection(
+            Setup(lambda: material(tmp_path), rounds=1, wanted=only(name), start=start)
+        )
         return made
 
     real = row(recorded.start)
@@ -203,7 +203,7 @@ def test_detection_agrees_with_mtcnn_and_not_once_a_side_is_corrupted(tmp_path: 
 
 
 def test_search_agrees_with_the_flat_index_and_not_once_a_side_is_corrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_SIZES", {"10k": (400, 12)})
+    monkeypatch.setattr(search, "SIZES", {"10k": (400, 12)})
     recorded = Recorded()
 
     def row(start: Any) -> Row:
@@ -224,15 +224,15 @@ def test_a_contestant_that_cannot_take_part_says_why() -> None:
     with pytest.raises(UnableError, match=r"worker\.bench\.nothing is not installed"):
         ContestantProcess("worker.bench.nothing:here", {})
     with pytest.raises(UnableError, match="TypeError"):
-        ContestantProcess("worker.bench.vectors:queries", {"people": 1})
+        ContestantProcess("worker.bench.material:query_vectors", {"people": 1})
 
 
 @pytest.mark.parametrize(("free_gb", "turns"), [(1.0, ["ours", "ours", "flat", "flat"]), (0.01, [])])
 def test_where_memory_is_short_the_sides_follow_each_other_or_say_so(
     monkeypatch: pytest.MonkeyPatch, free_gb: float, turns: list[str]
 ) -> None:
-    monkeypatch.setattr(search, "_SIZES", {"10k": (40_000, 12)})
-    monkeypatch.setattr(search, "_available_gb", lambda: free_gb)
+    monkeypatch.setattr(search, "SIZES", {"10k": (40_000, 12)})
+    monkeypatch.setattr(search, "available_gb", lambda: free_gb)
     taken: list[str] = []
 
     def start(target: str, _arguments: Mapping[str, Any]) -> Contestant:
@@ -261,10 +261,10 @@ def test_embeddings_agree_by_row_and_a_corrupted_batch_shows(tmp_path: Path) -> 
     def rows(ours: Any) -> dict[str, Row]:
         start = answering({"embedders": ours, "quantized": ours, "keras": vectors, "onnxruntime": vectors})
         setup = Setup(lambda: material(tmp_path), rounds=2, start=start)
-        return {row.name: row for row in embedding.measure(setup)}
+        return {row.name: row for row in networks.measure_embedding(setup)}
 
     good, bad = rows(vectors), rows(corrupted)
-    assert tuple(good) == embedding.NAMES
+    assert tuple(good) == networks.EMBEDDING_NAMES
     assert {row.agree for row in good.values()} == {True}
     assert {row.agree for row in bad.values()} == {False}
     assert good["embed/keras_predict_b32"].ours == 64
@@ -273,7 +273,7 @@ def test_embeddings_agree_by_row_and_a_corrupted_batch_shows(tmp_path: Path) -> 
 def test_a_missing_peer_leaves_our_own_number_and_its_name(tmp_path: Path) -> None:
     start = answering({"detectors": 4 * FACES}, {"facenet_pytorch": "facenet_pytorch is not installed"})
     setup = Setup(lambda: material(tmp_path), rounds=1, wanted=only("detect_1080p/facenet_pytorch"), start=start)
-    (row,) = detection.measure(setup)
+    (row,) = networks.measure_detection(setup)
     assert row.ours == 62.5
     assert (row.peer, row.ratio, row.agree) == (None, None, None)
     assert "facenet_pytorch is not installed" in row.note
@@ -284,7 +284,7 @@ def test_the_answers_of_one_image_at_a_time_are_the_measure_and_a_missing_image_
     tmp_path: Path, faces: Any, agree: bool
 ) -> None:
     start = answering({"detectors": faces, "mtcnn": 4 * FACES})
-    (row,) = detection.measure(
+    (row,) = networks.measure_detection(
         Setup(lambda: material(tmp_path), rounds=1, wanted=only("detect_1080p/mtcnn"), start=start)
     )
     assert "batch16" in row.note
@@ -293,7 +293,9 @@ def test_the_answers_of_one_image_at_a_time_are_the_measure_and_a_missing_image_
 
 def test_our_own_failure_leaves_no_number(tmp_path: Path) -> None:
     start = answering({"keras": []}, {"quantized": "quantising needs NNCF"})
-    (row,) = embedding.measure(Setup(lambda: material(tmp_path), rounds=1, wanted=only("embed/int8_b32"), start=start))
+    (row,) = networks.measure_embedding(
+        Setup(lambda: material(tmp_path), rounds=1, wanted=only("embed/int8_b32"), start=start)
+    )
     assert (row.ours, row.peer, row.agree) == (None, None, None)
     assert "needs NNCF" in row.note
 
@@ -305,7 +307,9 @@ def test_int8_has_a_bar_of_its_own_and_says_what_it_does_not_show(tmp_path: Path
     start = answering({name: exact.tolist() for name in ("keras", "onnxruntime")} | {
         name: rounded.tolist() for name in ("embedders", "quantized")
     })  # fmt: skip
-    rows = {row.name: row for row in embedding.measure(Setup(lambda: material(tmp_path), rounds=1, start=start))}
+    rows = {
+        row.name: row for row in networks.measure_embedding(Setup(lambda: material(tmp_path), rounds=1, start=start))
+    }
     assert rows["embed/keras_predict_b32"].agree is False
     assert rows["embed/int8_b32"].agree is True
     assert "smallest cosine 0.9" in rows["embed/int8_b32"].note
@@ -371,7 +375,7 @@ CHAIN = {
         [np.linspace(0, 2, 26).tolist(), [[10.0 + k, 10, 60 + k, 70] for k in range(26)], "Ada"],
         [np.linspace(1, 3, 26).tolist(), [[300.0 + k, 10, 350 + k, 70] for k in range(26)], ""],
     ],
-    "visits": [["Ada", 0.0, 2.0]],
+    "sightings": [["Ada", 0.0, 2.0]],
 }
 
 
@@ -391,9 +395,9 @@ def test_the_chain_agrees_where_every_track_and_identity_is_found() -> None:
     "fast",
     [
         pytest.param(CHAIN | {"tracks": CHAIN["tracks"][:1]}, id="a track missed"),
-        pytest.param(CHAIN | {"visits": []}, id="an identity missed"),
-        pytest.param(CHAIN | {"visits": [["Bob", 0.0, 2.0]]}, id="another identity"),
-        pytest.param({"tracks": [], "visits": []}, id="nothing"),
+        pytest.param(CHAIN | {"sightings": []}, id="an identity missed"),
+        pytest.param(CHAIN | {"sightings": [["Bob", 0.0, 2.0]]}, id="another identity"),
+        pytest.param({"tracks": [], "sightings": []}, id="nothing"),
     ],
 )
 def test_the_chain_does_not_agree_where_something_is_missing(fast: Any) -> None:
@@ -401,7 +405,7 @@ def test_the_chain_does_not_agree_where_something_is_missing(fast: Any) -> None:
 
 
 def test_two_empty_runs_are_no_agreement() -> None:
-    empty: dict[str, list[Any]] = {"tracks": [], "visits": []}
+    empty: dict[str, list[Any]] = {"tracks": [], "sightings": []}
     assert not chain.judge(empty, empty).agree
 
 
@@ -409,10 +413,10 @@ def test_two_empty_runs_are_no_agreement() -> None:
 
 
 def test_made_up_vectors_depend_on_seeds_alone_and_queries_resemble_their_people(tmp_path: Path) -> None:
-    (gallery,), (again,) = stored(tmp_path / "a", 50, 4), stored(tmp_path / "b", 50, 4)
+    (gallery,), (again,) = stored_vectors(tmp_path / "a", 50, 4), stored_vectors(tmp_path / "b", 50, 4)
     np.testing.assert_array_equal(gallery, again)
     np.testing.assert_allclose(np.linalg.norm(gallery, axis=1), 1, rtol=1e-5)
-    similarities = queries(50, 4, 8) @ gallery.T
+    similarities = query_vectors(50, 4, 8) @ gallery.T
     known = np.arange(8) % 4 != 0
     assert similarities.max(axis=1)[known].min() > search.THRESHOLD
     assert similarities.max(axis=1)[~known].max() < search.THRESHOLD
@@ -425,7 +429,7 @@ def test_made_up_vectors_depend_on_seeds_alone_and_queries_resemble_their_people
 def test_the_command_prints_a_document_a_line_and_saves_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(search, "_SIZES", {"10k": (400, 12)})
+    monkeypatch.setattr(search, "SIZES", {"10k": (400, 12)})
     saved = tmp_path / "result.json"
     assert run_command_line(["bench", "--rows", "search_10k/query", "--json", "--save", str(saved)]) == 0
     printed = capsys.readouterr().out
@@ -442,7 +446,7 @@ def test_the_command_prints_a_document_a_line_and_saves_them(
 def test_the_command_prints_a_table_and_the_same_in_markdown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(search, "_available_gb", lambda: 1.0)
+    monkeypatch.setattr(search, "available_gb", lambda: 1.0)
     assert run_command_line(["bench", "--rows", "search_1m/*"]) == 0
     assert "search_1m/memory" in capsys.readouterr().out
     assert run_command_line(["bench", "--rows", "search_1m/*", "--markdown"]) == 0
@@ -470,6 +474,6 @@ def test_every_row_of_the_contract_is_there() -> None:
 
 def test_the_table_tells_disagreement_in_capitals() -> None:
     rows = [compared("a", [1.0], [2.0], "ms", agree=False), compared("b", [1.0], [2.0], "ms", agree=True)]
-    text = report.markdown(rows, report.machine())
+    text = run.markdown(rows, run.machine())
     assert "| NO |" in text
     assert "| yes |" in text

@@ -123,13 +123,12 @@ def test_thin_coverage_says_why(people: People) -> None:
     assert len(details) == 3
 
 
-def test_blocks_change_nothing(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_change_nothing(people: People) -> None:
     people.enroll("person 5", 1, shows="person 9")
     people.enroll("Ann again", 2, shows="person 3")
     gallery = people.gallery()
     whole = audit(gallery, threshold=THRESHOLD, margin=MARGIN)
-    monkeypatch.setattr("worker.evaluation.audit._BLOCK_ROWS", 5)
-    assert audit(gallery, threshold=THRESHOLD, margin=MARGIN) == whole
+    assert audit(gallery, threshold=THRESHOLD, margin=MARGIN, block_rows=5) == whole
 
 
 def test_the_numbers_are_those_of_a_plain_comparison() -> None:

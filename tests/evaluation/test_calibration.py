@@ -11,23 +11,24 @@ from numpy.typing import NDArray
 from worker.evaluation.calibration import (
     Target,
     calibration_document,
+    calibration_set,
     false_non_match_rate,
     find_threshold,
+    listed_pairs,
     one_to_many,
     one_to_one,
     rate_of,
     same_person_similarities,
-    weigh,
 )
 from worker.evaluation.false_matches import (
-    FalseMatchScores,
+    NonMatedScores,
     UnsupportedTargetError,
+    effective_count,
     everybody_with_everybody,
-    listed_pairs,
+    rate_interval,
     strangers_against_gallery,
 )
-from worker.evaluation.resampling import effective_count, rate_interval
-from worker.evaluation.strangers import group_people
+from worker.evaluation.probes import group_people
 from worker.evaluation.verification import Pairs, PhotoKey
 
 Vectors = NDArray[np.float32]
@@ -44,7 +45,7 @@ def draw_faces(
     return vectors.astype(np.float32), np.repeat(np.arange(people), photos)
 
 
-def strangers(similarities: list[float], people: list[int] | None = None) -> FalseMatchScores:
+def strangers(similarities: list[float], people: list[int] | None = None) -> NonMatedScores:
     owners = np.arange(len(similarities)) if people is None else np.array(people)
     return strangers_against_gallery(np.array(similarities, np.float64), owners)
 
@@ -117,7 +118,7 @@ def test_independent_pairs_of_people_are_not_counted_three_times() -> None:
     values = np.sort(generator.normal(size=len(first)))[::-1]
     order = generator.permutation(len(first))
     shares = np.full(len(first), 1 / len(first))
-    scores = FalseMatchScores(values, shares, first[order], second[order], people, len(first), True)
+    scores = NonMatedScores(values, shares, first[order], second[order], people, len(first), True)
     limit = scores.threshold_at(0.02)
     worth = effective_count(scores.rate_at(limit), sum(scores.spread_at(limit)))
     assert worth == pytest.approx(len(first), rel=0.35)
@@ -197,7 +198,7 @@ def test_one_to_many_and_back(rate: float, samples: int) -> None:
 
 def test_a_gallery_of_many_needs_a_higher_threshold_for_the_same_alarms() -> None:
     scores = everybody_with_everybody(*draw_faces(np.random.default_rng(6), 300, 1), 0.05)
-    one, many = (weigh("people", scores, Target.of_strangers(0.1, samples)) for samples in (1, 20))
+    one, many = (calibration_set("people", scores, Target.of_strangers(0.1, samples)) for samples in (1, 20))
     assert many.threshold.value > one.threshold.value
     assert many.threshold.target == pytest.approx(1 - 0.9 ** (1 / 20))
 
@@ -205,11 +206,11 @@ def test_a_gallery_of_many_needs_a_higher_threshold_for_the_same_alarms() -> Non
 def test_a_refusal_names_the_rate_that_was_asked_for() -> None:
     scores = everybody_with_everybody(*draw_faces(np.random.default_rng(6), 30, 1), 0.001)
     with pytest.raises(UnsupportedTargetError, match=r"0\.000201 \(from a target fpir of 0\.01 and 50 enrolled"):
-        weigh("people", scores, Target.of_strangers(0.01, 50))
+        calibration_set("people", scores, Target.of_strangers(0.01, 50))
     with pytest.raises(UnsupportedTargetError, match=r"rate of 0\.001: 30 people"):
-        weigh("people", scores, Target.of_comparisons(0.001, 50))
+        calibration_set("people", scores, Target.of_comparisons(0.001, 50))
     with pytest.raises(UnsupportedTargetError, match=r"0\.0488 of the .* \(from a target fmr of 0\.001 and 50"):
-        weigh("strangers", strangers([0.1] * 10), Target.of_comparisons(0.001, 50))
+        calibration_set("strangers", strangers([0.1] * 10), Target.of_comparisons(0.001, 50))
 
 
 def test_missed_people_are_rated_by_person() -> None:
@@ -226,8 +227,8 @@ def test_missed_people_are_rated_by_person() -> None:
 def test_the_document_is_json_and_takes_the_strictest_evidence() -> None:
     generator = np.random.default_rng(8)
     target = Target.of_comparisons(0.01, 10)
-    people = weigh("people", everybody_with_everybody(*draw_faces(generator, 200, 1), target.fmr), target)
-    seen = weigh("strangers", strangers(generator.uniform(0, 1, 300).tolist()), target)
+    people = calibration_set("people", everybody_with_everybody(*draw_faces(generator, 200, 1), target.fmr), target)
+    seen = calibration_set("strangers", strangers(generator.uniform(0, 1, 300).tolist()), target)
     document = json.loads(json.dumps(calibration_document([people, seen], target, visits_per_day=500)))
     assert document["threshold"] == pytest.approx(max(people.threshold.value, seen.threshold.value), abs=1e-5)
     assert document["decided_by"] == max((people, seen), key=lambda found: found.threshold.value).source

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.sample_events import make_event
 from worker.errors import SourceError
-from worker.evaluation.ground_truth import Truth, Visit, judge, read_truth
+from worker.evaluation.recordings import GroundTruth, Visit, judge, read_ground_truth
 from worker.types import Event
 
 LEFT, RIGHT = (10.0, 10.0, 50.0, 60.0), (200.0, 10.0, 240.0, 60.0)
@@ -23,7 +23,9 @@ def visit(name: str, enrolled: bool, start: int, box: tuple[float, float, float,
     )
 
 
-TRUTH = Truth(fps=25, visits=[visit("ann", True, 0, LEFT), visit("cy", False, 0, RIGHT), visit("bo", True, 4, LEFT)])
+TRUTH = GroundTruth(
+    fps=25, visits=[visit("ann", True, 0, LEFT), visit("cy", False, 0, RIGHT), visit("bo", True, 4, LEFT)]
+)
 
 
 def event(sighting: str, pts_s: float, name: str, box: tuple[float, float, float, float]) -> Event:
@@ -89,4 +91,4 @@ def test_a_name_that_is_withdrawn_does_not_count() -> None:
 def test_a_malformed_ground_truth_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "truth.json").write_text(text)
     with pytest.raises(SourceError, match=message):
-        read_truth(tmp_path / "truth.json")
+        read_ground_truth(tmp_path / "truth.json")

@@ -14,7 +14,7 @@ from worker.evaluation.open_set import (
     search_left_out,
     search_probes,
 )
-from worker.evaluation.photo_faces import PeopleFaces
+from worker.evaluation.probes import PeopleFaces
 
 
 def faces(names: list[str], vectors: list[list[float]]) -> PeopleFaces:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from worker.errors import SourceError
-from worker.evaluation.resampling import draw_people, variance_of_mean
+from worker.evaluation.false_matches import draw_people, variance_of_mean
 from worker.evaluation.verification import (
     NO_FACE,
     PhotoKey,
@@ -64,7 +64,7 @@ def test_uneven_runs_are_one_fold(tmp_path: Path) -> None:
         ([SAME, "Ann_Lee 1"], "line 2: expected"),
         ([SAME, "Ann_Lee one 2"], "line 2: the image numbers"),
         ([SAME, "", "../x 1 2"], "line 3: a name cannot be a path"),
-        (["10 300", SAME, DIFFERENT], "line 1: the header announces 10 x 600 pairs, the file holds 2"),
+        (["10 300", SAME, DIFFERENT], "line 1: the header says 10 x 600 pairs, the file holds 2"),
         (["10 300"], "holds no pairs"),
         ([], "holds no pairs"),
     ],
@@ -157,7 +157,7 @@ def test_the_fitted_threshold_lies_in_the_middle_of_a_clean_gap() -> None:
 
 
 def test_pairs_of_one_kind_have_no_roc() -> None:
-    with pytest.raises(SourceError, match="all of a kind"):
+    with pytest.raises(SourceError, match="all of one kind"):
         receiver_operating_characteristic(np.array([0.1, 0.2]), np.array([True, True]))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from worker.bench.agree import same_faces
+from worker.bench.comparison import same_faces
 from worker.bench.material import rows_of
 from worker.config import DetectionConfig
 from worker.faces.detection import load_detector

@@ -17,7 +17,7 @@ from worker.gallery.classifier import Classifier, Head, identity_id_of, write_cl
 from worker.recognition.matching import decide
 from worker.service.service import Service
 from worker.training import svm
-from worker.training.rejection import Answers, fit_limits, measure_strangers
+from worker.training.answers import Answers, fit_limits, measure_strangers
 from worker.types import Candidate, Embeddings, Event
 
 DIMENSION = 16

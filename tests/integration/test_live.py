@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from worker.bench.contest import UnableError
-from worker.bench.live import LiveResult, measure_live, quantile_s, require_rtsp_server
+from worker.bench.live import LiveResult, measure_live, require_rtsp_server
+from worker.bench.scraping import quantile_s
 from worker.config import BatchingConfig, DetectionConfig
 from worker.observer import Observer
 from worker.types import Attention, Frame

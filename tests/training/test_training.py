@@ -21,7 +21,7 @@ from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.gallery.classifier import Classifier
 from worker.training import cnn
 from worker.training.dataset import read_data_set
-from worker.training.report import write_report
+from worker.training.output import write_report
 from worker.training.training import Trained, train_cnn, train_svm
 from worker.types import Chips, Detections, Embeddings, Image
 
@@ -216,7 +216,7 @@ def test_a_bad_data_set_is_told_in_one_line(tmp_path: Path, make: Any, problem: 
 
 def test_too_few_photos_for_cross_validation_are_no_obstacle(tmp_path: Path) -> None:
     report = svm(tmp_path, people(tmp_path / "data", 3, 2)).report
-    assert report["cross_validation"] == {"accuracy": None, "problem": "somebody has fewer than 3 photos"}
+    assert report["cross_validation"] == {"accuracy": None, "problem": "a person has fewer than 3 photos"}
     assert report["rejection"]["held_out_people"] == 0
     assert Classifier.open(tmp_path / "out").threshold == StandInEmbedder.threshold
 
@@ -291,13 +291,15 @@ def counting(tmp_path: Path) -> SimpleNamespace:
     images = np.broadcast_to(owners[:, None, None].astype(np.uint8), (20, 4, 4)).copy()
     told: list[cnn.Epoch] = []
 
-    def run(stop_at: int | None = None, **settings: int) -> cnn.Run:
+    def run(stop_at: int | None = None, **settings: int) -> cnn.ResumableTraining:
         def told_of(epoch: cnn.Epoch, _total: int) -> None:
             told.append(epoch)
             if stop_at is not None and len(told) == stop_at:
                 raise KeyboardInterrupt
 
-        return cnn.Run(images, owners, cnn.Settings(**settings), tmp_path / "checkpoint.npz", Counting, told_of)
+        return cnn.ResumableTraining(
+            images, owners, cnn.Settings(**settings), tmp_path / "checkpoint.npz", Counting, told_of
+        )
 
     return SimpleNamespace(run=run, told=told, file=tmp_path / "checkpoint.npz", images=images, owners=owners)
 

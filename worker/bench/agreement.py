@@ -1,43 +1,41 @@
-"""Whether a chain that leaves work out still finds everybody that the frame-by-frame chain finds.
+"""Whether the worker, which leaves work out, finds everybody whom the frame-by-frame chain finds.
 
-The reference searches every frame (camera policy ``every``); the fast chain is the worker as it ships. Tracks are
-matched one to one by how much of their time they share with overlapping boxes, identities by name and time.
+The reference searches every frame (camera policy ``every``). The fast chain is the worker as it ships. Tracks are
+matched one to one by how much of their time they share with overlapping boxes. Identities are matched by name and
+time.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from worker.boxes import clip as clip_boxes
-from worker.boxes import expand, iou_matrix
+from worker.boxes import iou_matrix
 from worker.config import Config
 from worker.service.service import Service, Summary
-from worker.types import Event, Frame, Image, Tracks
-from worker.video.clips import open_clip
-from worker.video.drawing import save_picture
+from worker.types import Event, Frame, Tracks
 
 MIN_DETECTIONS: Final = 5
-"""Tracks that the reference saw in fewer frames are not asked for: a flicker of a fifth of a second tells nobody."""
+"""Tracks of the reference with fewer frames need not be found: nobody can use a flicker of a fifth of a second."""
 MIN_IOU: Final = 0.4
-"""Boxes of one face in two runs overlap at least this much, the fast one's interpolated between its searches."""
+"""Boxes of one face in two runs overlap at least this much. Those of the fast run are interpolated between searches."""
 MIN_SHARED: Final = 0.5
-"""A track is found where at least this share of its frames lies within its counterpart's time and boxes."""
+"""A track is found if at least this share of its frames lies within the time and the boxes of its counterpart."""
 REACH_S: Final = 0.2
-"""A track counts this long before its first and after its last detection: no search fell due there."""
-_ENROLMENT_PLACES: Final = (0.3, 0.8)
-_PORTRAIT: Final = 2.0
+"""A track also counts this long before its first and after its last detection, where no search was due."""
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One face followed: ``times_s`` (k,) seconds in the source, ascending; ``boxes`` (k, 4) px, one each;
-    ``identity`` the name it bore in the end, empty for an unknown person."""
+    """One face that was followed.
+
+    ``times_s`` float64 (k,) are seconds in the source, ascending. ``boxes`` float32 (k, 4) px holds a box for each.
+    ``identity`` is the name in the end, empty for an unknown person.
+    """
 
     times_s: NDArray[np.float64]
     boxes: NDArray[np.float32]
@@ -45,8 +43,8 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """One sighting with a name: when it was to be seen, seconds in the source."""
+class NamedSighting:
+    """A sighting that ended with a name, and its time in seconds in the source."""
 
     identity: str
     start_s: float
@@ -54,31 +52,34 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What a chain saw in a recording."""
+class ChainOutput:
+    """What a chain found in a recording."""
 
     tracks: tuple[Track, ...]
-    visits: tuple[Visit, ...]
+    sightings: tuple[NamedSighting, ...]
     summary: Summary = field(default_factory=Summary)
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a fast run compares with the reference. ``shared`` holds, for each track that was found, the share of its
-    frames in which its counterpart has it too."""
+    """How a fast run compares with the reference.
+
+    ``shared`` holds a share (0..1) for each track that was found: that of its frames in which its counterpart is at
+    the same place.
+    """
 
     tracks: int
     missed_tracks: tuple[Track, ...]
     added_tracks: tuple[Track, ...]
     identities: int
-    missed_identities: tuple[Visit, ...]
-    added_identities: tuple[Visit, ...]
+    missed_identities: tuple[NamedSighting, ...]
+    added_identities: tuple[NamedSighting, ...]
     renamed: tuple[tuple[str, str], ...]
     shared: tuple[float, ...]
 
     @property
     def complete(self) -> bool:
-        """Every track and every identity of the reference is found, under the same name, and nobody else is named."""
+        """Whether all tracks and identities of the reference are found with the same names, and no others are named."""
         return not (self.missed_tracks or self.missed_identities or self.added_identities or self.renamed)
 
     def __str__(self) -> str:
@@ -90,8 +91,11 @@ class Agreement:
         )
 
 
-class Recorder:
-    """Give :meth:`watch`, :meth:`note` to a :class:`worker.service.service.Service`; :meth:`run` is what they saw."""
+class ChainObserver:
+    """Collects what a :class:`worker.service.service.Service` finds.
+
+    Give it :meth:`watch` and :meth:`note`; :meth:`output` returns what they were told.
+    """
 
     def __init__(self) -> None:
         self._times: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -100,7 +104,7 @@ class Recorder:
         self._events: dict[str, list[Event]] = defaultdict(list)
 
     def watch(self, frame: Frame, tracks: Tracks, labels: list[str]) -> None:
-        """Remembers where the tracks of a frame are, and the name of those that have one."""
+        """Keeps where the tracks of a frame are, and the names of those that have one."""
         for track_id, box, label in zip(tracks.track_ids.tolist(), tracks.detections.boxes, labels, strict=True):
             key = frame.camera_id, track_id
             self._times[key].append(frame.pts_s)
@@ -109,18 +113,18 @@ class Recorder:
                 self._names[key] = "" if label == "unknown" else label
 
     def note(self, event: Event) -> None:
-        """Remembers an event."""
+        """Keeps an event."""
         self._events[event.sighting_id].append(event)
         self._names[event.camera_id, event.track_id] = event.identity_name
 
-    def run(self, summary: Summary | None = None) -> Run:
-        """What was seen so far."""
+    def output(self, summary: Summary | None = None) -> ChainOutput:
+        """What was found so far."""
         tracks = [
             Track(np.array(times), np.stack(self._boxes[key]), self._names.get(key, ""))
             for key, times in self._times.items()
         ]
-        visits = [
-            Visit(
+        sightings = [
+            NamedSighting(
                 events[-1].identity_name,
                 (events[0].started_at - events[0].captured_at).total_seconds() + events[0].pts_s,
                 events[-1].pts_s,
@@ -128,49 +132,26 @@ class Recorder:
             for events in self._events.values()
             if events[-1].identity_name
         ]
-        return Run(tuple(tracks), tuple(visits), summary or Summary())
+        return ChainOutput(tuple(tracks), tuple(sightings), summary or Summary())
 
 
-def record(config: Config) -> Run:
+def run_chain(config: Config) -> ChainOutput:
     """Runs the worker on the recordings of ``config`` to their ends.
 
     Raises:
         FacestreamError: the worker cannot start.
     """
-    recorder = Recorder()
-    stopped = Service(config, on_event=recorder.note, watcher=recorder.watch).run()
+    observer = ChainObserver()
+    stopped = Service(config, on_event=observer.note, watcher=observer.watch).run()
     if stopped.errors:
         raise stopped.errors[0]
-    return recorder.run(stopped.summary)
+    return observer.output(stopped.summary)
 
 
-def enroll_from_clip(clip: Path, tracks: Sequence[Track], folder: Path, people: int) -> list[str]:
-    """Crops two photos of each of the ``people`` longest of ``tracks`` out of ``clip``, early and late in the track,
-    into one folder a person below ``folder``; returns their names. What the photos are taken for is enrolment's
-    business.
+def compare_outputs(reference: ChainOutput, fast: ChainOutput, *, min_detections: int = MIN_DETECTIONS) -> Agreement:
+    """Which tracks (of at least ``min_detections`` frames) and identities of ``reference`` are in ``fast``.
 
-    Raises:
-        SourceError: the clip cannot be read.
-    """
-    longest = sorted(tracks, key=lambda track: len(track.times_s), reverse=True)[:people]
-    wanted: dict[int, list[tuple[Path, NDArray[np.float32]]]] = defaultdict(list)
-    with open_clip(clip) as reader:
-        for number, track in enumerate(longest, start=1):
-            for place in _ENROLMENT_PLACES:
-                index = round(place * (len(track.times_s) - 1))
-                photo = folder / f"person {number}" / f"{int(100 * place)}.png"
-                wanted[round(float(track.times_s[index]) * float(reader.fps))].append((photo, track.boxes[index]))
-        for frame, picture in enumerate(reader):
-            for photo, box in wanted.get(frame, ()):
-                photo.parent.mkdir(parents=True, exist_ok=True)
-                save_picture(_portrait(picture, box), photo)
-    return [f"person {number}" for number in range(1, len(longest) + 1)]
-
-
-def compare_runs(reference: Run, fast: Run, *, min_detections: int = MIN_DETECTIONS) -> Agreement:
-    """Which tracks (of at least ``min_detections`` frames) and identities of ``reference`` the run ``fast`` has.
-
-    Tracks that only ``fast`` has count as added where no track of the reference, however short, is their counterpart.
+    A track of ``fast`` counts as added if no track of the reference, however short, is its counterpart.
     """
     shares = np.array([[_shared(wanted, found) for found in fast.tracks] for wanted in reference.tracks])
     shares = shares.reshape(len(reference.tracks), len(fast.tracks))
@@ -184,9 +165,9 @@ def compare_runs(reference: Run, fast: Run, *, min_detections: int = MIN_DETECTI
         tracks=len(asked),
         missed_tracks=tuple(reference.tracks[row] for row in asked if row not in pairs),
         added_tracks=tuple(track for column, track in enumerate(fast.tracks) if column not in counterparts),
-        identities=len(reference.visits),
-        missed_identities=_unmatched(reference.visits, fast.visits),
-        added_identities=_unmatched(fast.visits, reference.visits),
+        identities=len(reference.sightings),
+        missed_identities=_unmatched(reference.sightings, fast.sightings),
+        added_identities=_unmatched(fast.sightings, reference.sightings),
         renamed=tuple(
             (reference.tracks[row].identity, fast.tracks[pairs[row]].identity)
             for row in asked
@@ -196,15 +177,8 @@ def compare_runs(reference: Run, fast: Run, *, min_detections: int = MIN_DETECTI
     )
 
 
-def _portrait(picture: Image, box: NDArray[np.float32]) -> Image:
-    """The face with as much around it again on every side."""
-    height, width = picture.shape[:2]
-    x1, y1, x2, y2 = clip_boxes(expand(box[None], _PORTRAIT), width, height)[0].round().astype(int).tolist()
-    return np.ascontiguousarray(picture[y1:y2, x1:x2])
-
-
 def _shared(wanted: Track, found: Track) -> float:
-    """The share of ``wanted``'s frames at which ``found``, interpolated, is at the same place."""
+    """The share of the frames of ``wanted`` in which ``found``, interpolated, is at the same place."""
     inside = (wanted.times_s >= found.times_s[0] - REACH_S) & (wanted.times_s <= found.times_s[-1] + REACH_S)
     if not inside.any():
         return 0.0
@@ -214,15 +188,15 @@ def _shared(wanted: Track, found: Track) -> float:
     return float((overlap >= MIN_IOU).sum() / len(wanted.times_s))
 
 
-def _unmatched(wanted: Sequence[Visit], found: Sequence[Visit]) -> tuple[Visit, ...]:
-    """The visits of ``wanted`` for which ``found`` has none of the same name at an overlapping time."""
+def _unmatched(wanted: Sequence[NamedSighting], found: Sequence[NamedSighting]) -> tuple[NamedSighting, ...]:
+    """The sightings of ``wanted`` for which ``found`` has none with the same name at an overlapping time."""
     return tuple(
-        visit
-        for visit in wanted
+        sighting
+        for sighting in wanted
         if not any(
-            other.identity == visit.identity
-            and other.start_s <= visit.end_s + REACH_S
-            and visit.start_s <= other.end_s + REACH_S
+            other.identity == sighting.identity
+            and other.start_s <= sighting.end_s + REACH_S
+            and sighting.start_s <= other.end_s + REACH_S
             for other in found
         )
     )

@@ -1,9 +1,9 @@
 """Contestants in processes of their own that take turns.
 
-A contestant is a function ``"module:name"`` that gets ready and returns its works: by name, what is timed and what
-turns its result into JSON types, which is not timed. The process is told on standard input which work to do, and
-answers with one JSON document a line on what was its standard output; whatever a library prints goes to standard
-error.
+A contestant is a function ``"module:name"`` that gets ready and returns its works by name. A work is two functions: the
+first is timed, the second turns its result into JSON types and is not timed. The process reads from standard input
+which work to do. It answers on standard output with one JSON document a line; everything that libraries print goes to
+standard error instead.
 """
 
 import importlib
@@ -18,24 +18,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, Final, Protocol, Self, cast
 
 from worker.errors import FacestreamError
 
 Work = tuple[Callable[[], Any], Callable[[Any], Any]]
-Setup = Callable[..., Mapping[str, Work]]
 
 _PATIENCE_S: Final = 300.0
 _PAUSE_S: Final = 0.1
 
 
 class UnableError(Exception):
-    """A contestant cannot take part; the message says why."""
+    """A contestant cannot take part. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One turn: its duration, what came out (JSON types), and the process's largest memory so far, MB."""
+    """One turn: its duration, its answer (JSON types), and the largest memory of the process so far in MB."""
 
     seconds: float
     answer: Any
@@ -43,7 +43,7 @@ class Outcome:
 
 
 class Contestant(Protocol):
-    """What takes turns: a :class:`ContestantProcess`, or a stand-in of a test."""
+    """Does its works in turns: a :class:`ContestantProcess`, or a stand-in of a test."""
 
     def work(self, name: str) -> Outcome: ...
 
@@ -51,14 +51,14 @@ class Contestant(Protocol):
 
 
 Starter = Callable[[str, Mapping[str, Any]], Contestant]
-"""Starts the contestant of a target with arguments; raises UnableError where it cannot take part."""
+"""Starts the contestant of a target with arguments; raises UnableError if it cannot take part."""
 
 
 class ContestantProcess:
-    """A contestant that is ready in its process.
+    """A contestant in a process of its own. The constructor returns when it is ready.
 
     Raises:
-        UnableError: a package is missing, or getting ready failed.
+        UnableError: a package is missing, or the contestant could not get ready.
     """
 
     def __init__(self, target: str, arguments: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ class ContestantProcess:
         """Does the work called ``name`` once.
 
         Raises:
-            UnableError: it failed, or took longer than five minutes.
+            UnableError: the work failed, or took longer than five minutes.
         """
         try:
             self._orders.write(name + "\n")
@@ -131,27 +131,27 @@ class ContestantProcess:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """``outcomes`` by ``contestant/work``; ``problems`` by contestant: why it did not take part."""
+    """``outcomes`` by ``contestant/work``; ``problems`` says by contestant why it did not take part."""
 
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
     def seconds(self, name: str, *, per: float = 1.0) -> list[float]:
-        """Durations of a work, divided by ``per``; none where it did not take part."""
+        """The durations of a work, divided by ``per``; empty if its contestant did not take part."""
         return [outcome.seconds / per for outcome in self.outcomes.get(name, [])]
 
     def answer(self, name: str) -> Any:
-        """The last answer of a work; None where it did not take part."""
+        """The last answer of a work; None if its contestant did not take part."""
         outcomes = self.outcomes.get(name)
         return outcomes[-1].answer if outcomes else None
 
     def quickest(self, works: Mapping[str, float]) -> str | None:
-        """Of the works, each with its divisor, that with the smallest sum of durations."""
+        """The work with the smallest sum of durations, divided by its number in ``works``; None without outcomes."""
         present = [name for name in works if self.outcomes.get(name)]
         return min(present, key=lambda name: sum(self.seconds(name, per=works[name])), default=None)
 
     def problem(self, contestant: str) -> str:
-        """Why it did not take part; empty where it did."""
+        """Why the contestant did not take part; empty if it did."""
         return self.problems.get(contestant, "")
 
 
@@ -164,8 +164,8 @@ def compete(
 ) -> Results:
     """Lets the ``contestants`` (name: target and arguments) do their ``works`` (``contestant/work``) in turns.
 
-    Each work is done once untimed, then once in each of the ``rounds``, which begin with another one each time. A
-    contestant that fails is out, and the others go on.
+    Each work is done once untimed, then once in each of the ``rounds``. Each round begins with another work. If a
+    contestant fails, its results are dropped and the others go on.
     """
     results = Results()
     with ExitStack() as stack:
@@ -207,7 +207,7 @@ def _contestant(work: str) -> str:
 
 
 def main(target: str, arguments: str) -> None:
-    """The process of a contestant."""
+    """Runs in the process of a contestant."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -229,13 +229,19 @@ def main(target: str, arguments: str) -> None:
         answer({"problem": f"{error.name} is not installed"})
     except FacestreamError as error:
         answer({"problem": str(error)})
-    except Exception as error:  # noqa: BLE001 - whatever a peer raises is why its row has no number
+    except Exception as error:  # noqa: BLE001 - any error of a peer is the reason why its row has no number
         answer({"problem": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"})
 
 
 def peak_mb() -> float:
     """Largest resident memory of this process so far, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def private_mb() -> float:
+    """Resident memory that belongs to this process alone and is not mapped from a file, MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon:"))
 
 
 if __name__ == "__main__":

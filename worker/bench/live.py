@@ -1,15 +1,13 @@
 """How many live cameras one worker keeps up with: a real RTSP server, the real command, a real Redis.
 
-The server sends a clip, joined to itself for as long as is measured, at its own speed to every camera; it decodes
-nothing, but shares the processor with the worker. Latency is what the worker itself reports: from the arrival of the
-frame that caused an event until Redis has accepted it.
+The server sends a clip to every camera at the speed of the clip, again and again until the measurement ends. It
+decodes nothing, but it shares the processor with the worker. The worker itself reports the latency: from the arrival
+of the frame that caused an event until Redis has accepted the event.
 """
 
-import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,31 +20,90 @@ from typing import Any, Final
 
 import httpx
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
+from worker.bench.comparison import Row, Setup, unable
 from worker.bench.contest import UnableError, Work
+from worker.bench.scraping import counters, events, free_port, gauge, quantile_s, since
 from worker.errors import SourceError
 from worker.redis.embedded import embedded_redis
 from worker.video.clips import repeat_clip
 
+NAMES: Final = ("live_1080p25/cameras",)
+CAMERAS: Final = (1, 2, 4, 6, 8)
+_SECONDS: Final = 20.0
+_QUICK_CAMERAS: Final = (1, 4)
+_QUICK_SECONDS: Final = 8.0
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
 STREAM: Final = "facestream:bench"
 MAX_P95_S: Final = 0.5
-"""Cameras are kept up with where events come within this time, to the end,"""
+"""The worker keeps up with cameras only if 95 % of the events come within this time, also in the last third."""
 MIN_READ_SHARE: Final = 0.97
-"""and frames are decoded as fast as they come. Frames superseded by newer ones only make looks rarer."""
-Buckets = Mapping[float, float]
+"""The worker keeps up only if it decodes this share of the frames. A decoded frame that a newer one replaces still
+counts: the worker only looks less often."""
 _START_S: Final = 90.0
 _SETTLE_S: Final = 3.0
+
+
+def measure(setup: Setup) -> Iterator[Row]:
+    """The row, if it is wanted."""
+    if not setup.wanted(NAMES[0]):
+        return
+    cameras = _QUICK_CAMERAS if setup.quick else CAMERAS
+    try:
+        material = setup.material
+        contestant = setup.start(
+            "worker.bench.live:sweep",
+            {
+                "cameras": cameras,
+                "seconds": _QUICK_SECONDS if setup.quick else _SECONDS,
+                "clip": str(material.clip),
+                "model": str(material.manifest),
+                "models_dir": str(material.manifest.parent),
+                "gallery": str(material.gallery),
+            },
+        )
+        try:
+            results = [contestant.work(str(count)).answer for count in cameras]
+        finally:
+            contestant.close()
+    except UnableError as error:
+        yield unable(NAMES[0], "cameras", str(error))
+    else:
+        yield row(results)
+
+
+def row(results: Sequence[Mapping[str, Any]]) -> Row:
+    """The row of a sweep: the largest number of cameras that the worker kept up with. No peer serves cameras.
+
+    Larger numbers do not count after the first one at which the worker fell behind.
+    """
+    kept = 0
+    for result in results:
+        if not result["kept_up"]:
+            break
+        kept = result["cameras"]
+    steps = "; ".join(_step(result) for result in results)
+    note = f"no peer reads live cameras; the RTSP server runs on the same processors; {steps}"
+    return Row(NAMES[0], float(kept), None, "cameras", None, None, None, note)
+
+
+def _step(result: Mapping[str, Any]) -> str:
+    frames = max(1, result["frames"])
+    latency = result["latency_s"]
+    times = f"p50/p95 {1000 * latency['p50']:.0f}/{1000 * latency['p95']:.0f} ms" if latency else "no events"
+    dropped = 100 * sum(result["dropped"].values()) / frames
+    shed = 100 * result["skipped"].get("load", 0) / frames
+    read = f"{result['cameras']}: {result['read_fps']:g} frames/s read"
+    return f"{read}, {times}, {dropped:.0f} % dropped, {shed:.0f} % shed"
 
 
 @dataclass(frozen=True, slots=True)
 class LiveResult:
     """What a worker did with ``cameras`` live cameras for ``seconds``.
 
-    ``read_fps`` frames a second and camera that were decoded; ``dropped`` and ``skipped`` frames by reason;
-    ``latency_s`` from a frame's arrival to its event in Redis: p50 and p95, over all and over the first and the last
-    third of the time; ``worker_cpu`` and ``server_cpu`` processors in use on average.
+    ``read_fps`` is the number of frames that were decoded a second and camera. ``dropped`` and ``skipped`` count
+    frames by reason. ``latency_s`` is the time from a frame's arrival to its event in Redis: p50 and p95 of the whole
+    time, and p95 of its first and last third. ``worker_cpu`` and ``server_cpu`` are the processors in use on average.
     """
 
     cameras: int
@@ -63,7 +120,7 @@ class LiveResult:
 
     @property
     def kept_up(self) -> bool:
-        """Every camera was followed at full speed, and events came in time to the end."""
+        """Whether every camera was followed at full speed and events came in time until the end."""
         return (
             self.read_fps >= MIN_READ_SHARE * self.clip_fps
             and not self.dropped.keys() - {"superseded"}
@@ -84,13 +141,13 @@ def measure_live(
 ) -> LiveResult:
     """Lets a worker read ``clip`` (H.264 in MP4) from ``cameras`` live cameras for ``seconds``.
 
-    People linger for a second only, so that the clip's people come and go again and again.
+    A sighting ends one second after the person was last seen, so that the people of the clip come and go repeatedly.
 
     Args:
         settings: further fields of the configuration.
 
     Raises:
-        UnableError: no RTSP server, no Redis, or the worker does not start.
+        UnableError: there is no RTSP server or no Redis, or the worker does not start.
     """
     require_rtsp_server()
     with tempfile.TemporaryDirectory(prefix="facestream-live-") as name, embedded_redis() as redis_url:
@@ -115,8 +172,10 @@ def measure_live(
 def sweep(
     cameras: Sequence[int], seconds: float, clip: str, model: str, models_dir: str | None, gallery: str | None
 ) -> Mapping[str, Work]:
-    """A contestant with a work for each number of ``cameras``; each answers with the fields of a LiveResult and
-    ``kept_up``."""
+    """A contestant with a work for each number of ``cameras``.
+
+    Each work answers with the fields of a :class:`LiveResult`, and with ``kept_up``.
+    """
 
     def work(count: int) -> Work:
         def run() -> LiveResult:
@@ -138,9 +197,10 @@ def _long_clip(clip: Path, target: Path, seconds: float) -> float:
 
 
 def require_rtsp_server() -> None:
-    """
+    """Returns if the parts of a GStreamer RTSP server are installed.
+
     Raises:
-        UnableError: the parts of a GStreamer RTSP server are missing; the message names their packages.
+        UnableError: they are missing; the message names their packages.
     """
     check = (
         "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer; "
@@ -154,13 +214,6 @@ def require_rtsp_server() -> None:
         "no GStreamer RTSP server: install python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good and "
         "gstreamer1.0-plugins-bad"
     )
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -218,30 +271,30 @@ def _observe(
     url = f"http://127.0.0.1:{config['metrics']['port']}/metrics"
     _wait_for_cameras(worker, url, cameras)
     time.sleep(_SETTLE_S)
-    before, cpu_before, begun_s = _counters(url), _cpu_s(worker, server), time.monotonic()
-    readings = [_events(url)]
+    before, cpu_before, begun_s = counters(url), _cpu_s(worker, server), time.monotonic()
+    readings = [events(url)]
     for third in (1, 2, 3):
         _wait_until(begun_s + third * seconds / 3, worker)
-        readings.append(_events(url))
-    after, cpu_after, passed_s = _counters(url), _cpu_s(worker, server), time.monotonic() - begun_s
-    frames = int(sum(_since(before, after, "frames_read").values()))
-    events = max(readings[-1].values(), default=0.0) - max(readings[0].values(), default=0.0)
+        readings.append(events(url))
+    after, cpu_after, passed_s = counters(url), _cpu_s(worker, server), time.monotonic() - begun_s
+    frames = int(sum(since(before, after, "frames_read").values()))
+    count = max(readings[-1].values(), default=0.0) - max(readings[0].values(), default=0.0)
     return LiveResult(
         cameras=cameras,
         seconds=round(passed_s, 1),
         clip_fps=clip_fps,
         frames=frames,
         read_fps=round(frames / passed_s / cameras, 2),
-        dropped=_since(before, after, "frames_dropped"),
-        skipped=_since(before, after, "frames_skipped"),
-        events=int(events),
+        dropped=since(before, after, "frames_dropped"),
+        skipped=since(before, after, "frames_skipped"),
+        events=int(count),
         latency_s={
             "p50": quantile_s(readings[0], readings[3], 0.5),
             "p95": quantile_s(readings[0], readings[3], 0.95),
             "p95_first": quantile_s(readings[0], readings[1], 0.95),
             "p95_last": quantile_s(readings[2], readings[3], 0.95),
         }
-        if events
+        if count
         else {},
         worker_cpu=round((cpu_after[0] - cpu_before[0]) / passed_s, 2),
         server_cpu=round((cpu_after[1] - cpu_before[1]) / passed_s, 2),
@@ -261,74 +314,13 @@ def _wait_for_cameras(worker: subprocess.Popen[bytes], url: str, cameras: int) -
         if worker.poll() is not None:
             raise UnableError(f"the worker ended with {worker.returncode}")
         try:
-            streaming = _gauge(url, "facestream_source_state", state="streaming")
+            streaming = gauge(url, "facestream_source_state", state="streaming")
         except httpx.HTTPError:
             streaming = 0
         if streaming == cameras:
             return
         time.sleep(0.2)
     raise UnableError(f"not all cameras came within {_START_S:g} s")
-
-
-def _events(url: str) -> Buckets:
-    """How many events came within each bound (seconds), over all cameras. By the frame that caused the event: an
-    event's own ``captured_at`` is when its face was last seen, which for a verdict that fell due later is long past."""
-    counts: dict[float, float] = {}
-    for family in _scrape(url):
-        for sample in family.samples:
-            if sample.name == "facestream_event_latency_seconds_bucket":
-                bound_s = float(sample.labels["le"])
-                counts[bound_s] = counts.get(bound_s, 0.0) + sample.value
-    return dict(sorted(counts.items()))
-
-
-def quantile_s(before: Buckets, after: Buckets, share: float) -> float:
-    """The latency within which ``share`` of the events between two readings came, linear within a bucket; infinite
-    where there were none."""
-    grown = [(bound_s, count - before.get(bound_s, 0.0)) for bound_s, count in after.items()]
-    wanted = share * grown[-1][1] if grown else 0.0
-    lower_s = below = 0.0
-    for bound_s, count in grown:
-        if wanted and count >= wanted:
-            if math.isinf(bound_s):
-                break
-            return round(lower_s + (bound_s - lower_s) * (wanted - below) / (count - below), 3)
-        lower_s, below = bound_s, count
-    return math.inf
-
-
-def _counters(url: str) -> dict[tuple[str, str], float]:
-    """Frames by metric and reason, summed over cameras."""
-    sums: dict[tuple[str, str], float] = {}
-    for family in _scrape(url):
-        if family.name.startswith("facestream_frames_"):
-            for sample in family.samples:
-                if sample.name.endswith("_total"):
-                    key = family.name.removeprefix("facestream_"), sample.labels.get("reason", "")
-                    sums[key] = sums.get(key, 0.0) + sample.value
-    return sums
-
-
-def _since(
-    before: Mapping[tuple[str, str], float], after: Mapping[tuple[str, str], float], name: str
-) -> dict[str, int]:
-    grown = {
-        reason: int(value - before.get((key, reason), 0.0)) for (key, reason), value in after.items() if key == name
-    }
-    return {reason: count for reason, count in grown.items() if count}
-
-
-def _gauge(url: str, name: str, **labels: str) -> float:
-    return sum(
-        float(sample.value)
-        for family in _scrape(url)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
-
-
-def _scrape(url: str) -> Any:
-    return list(text_string_to_metric_families(httpx.get(url, timeout=5.0).raise_for_status().text))
 
 
 def _cpu_s(*processes: subprocess.Popen[Any]) -> Sequence[float]:

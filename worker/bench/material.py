@@ -1,4 +1,9 @@
-"""What all contestants work on: frames and faces of one clip, weights drawn at random, people to recognise."""
+"""What all contestants work on.
+
+From one clip come frames, faces and people to recognise, and the weights are random. Galleries of any size are made up:
+their people are spread as face embeddings are, with a few directions that hold most of the spread. All random numbers
+come from fixed seeds.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -34,9 +39,13 @@ _ENROLMENT_PLACES: Final = (0.2, 0.5, 0.8)
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Paths: ``clip``; ``frames`` uint8 (n, H, W, 3) RGB and ``chips`` uint8 (32, 224, 224, 3) RGB, both ``.npy``;
-    ``manifest`` of the random weights; ``gallery`` of people enrolled with them; ``real_gallery`` of the same people
-    with a model that recognises, where ``real_problem`` is empty; ``models_dir`` with its weights."""
+    """Paths of the material.
+
+    ``frames`` uint8 (n, H, W, 3) RGB and ``chips`` uint8 (32, 224, 224, 3) RGB are ``.npy`` files. ``manifest`` is that
+    of the random weights, and ``gallery`` holds people who were enrolled with them. ``real_gallery`` holds the same
+    people, enrolled with a model that recognises; ``real_problem`` says why there is none, otherwise it is empty.
+    ``models_dir`` holds the weights of that model.
+    """
 
     clip: Path
     frames: Path
@@ -52,14 +61,17 @@ class Material:
 def make_material(
     folder: Path, clip: Path | None, frames: int, models_dir: Path | None, *, start: Starter = ContestantProcess
 ) -> Material:
-    """Makes it in ``folder``, in a process of its own.
+    """Makes the material in ``folder``, in a process of its own.
 
     Args:
+        folder: where the files are written.
         clip: footage; without one, facestream makes its own.
         frames: how many frames are taken, evenly over the clip.
+        models_dir: holds the weights of the model that recognises.
+        start: starts the process.
 
     Raises:
-        UnableError: the clip cannot be read, or shows no face.
+        UnableError: the clip cannot be read, or shows no face of at least 40 px.
     """
     arguments = {
         "folder": str(folder),
@@ -88,7 +100,7 @@ def prepare(folder: str, clip: str | None, frames: int, models_dir: str | None) 
 def _make(folder: Path, clip: Path | None, count: int, models_dir: Path | None) -> dict[str, Any]:
     clip = clip or own_clip(folder)
     pictures, to_enrol = _pictures(clip, count)
-    # Any first half of them lies evenly over the clip too.
+    # In this order the first half of the frames, too, is spread evenly over the clip.
     np.save(folder / "frames.npy", np.stack([*pictures[::2], *pictures[1::2]]))
     detector = load_detector(DetectionConfig(), cache_dir=cache_dir())
     manifest = random_model()
@@ -118,7 +130,7 @@ def _make(folder: Path, clip: Path | None, count: int, models_dir: Path | None) 
 
 
 def random_model() -> Path:
-    """Manifest of the default network with seeded random weights, kept in the cache beside the weights."""
+    """The manifest of the default network with random weights of a fixed seed. Both are kept in the cache."""
     folder = cache_dir() / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / f"{MODEL_ID}-{_SEED}.yaml"
@@ -128,7 +140,7 @@ def random_model() -> Path:
 
 
 def own_clip(folder: Path) -> Path:
-    """The demo's footage at 1920x1080, for machines without any."""
+    """The footage of the demo at 1920x1080, for machines without a clip."""
     small, large = make_demo_clip(folder).clip, folder / "footage-1080p.mp4"
     with open_clip(small) as reader, ClipWriter(large, SIZE, reader.fps) as writer:
         for picture in reader:
@@ -137,7 +149,7 @@ def own_clip(folder: Path) -> Path:
 
 
 def _pictures(clip: Path, count: int) -> tuple[list[Image], list[Image]]:
-    """``count`` frames evenly over the clip, and those from which people are enrolled."""
+    """``count`` frames evenly over the clip, and the frames from which people are enrolled."""
     with open_clip(clip) as reader:
         total = sum(1 for _ in reader)
     wanted = sorted({int(number) for number in np.linspace(0, total - 1, count)})
@@ -159,14 +171,14 @@ def _checked(reader: ClipReader, clip: Path) -> ClipReader:
 
 
 def _fit_faces(picture: Image, detector: FaceDetector) -> list[Detections]:
-    """The faces of a picture that are good enough to be embedded, one by one."""
+    """The faces of a picture that are good enough to be embedded, one in each entry."""
     (found,) = detector.detect([picture])
     fit = np.flatnonzero(assess(picture, found).scores >= REJECT_BELOW)
     return [found.take(np.array([index])) for index in fit]
 
 
 def _chips(pictures: list[Image], detector: FaceDetector, embedder: FaceEmbedder) -> NDArray[np.uint8]:
-    """The largest faces of the pictures, as many as a full batch; repeated where there are fewer."""
+    """A full batch of the largest faces of the pictures. Faces are repeated if there are too few."""
     found = [
         (float(area(face.boxes)[0]), picture, face) for picture in pictures for face in _fit_faces(picture, detector)
     ]
@@ -178,7 +190,7 @@ def _chips(pictures: list[Image], detector: FaceDetector, embedder: FaceEmbedder
 
 
 def _different_people(faces: list[tuple[Image, Detections]], embedder: FaceEmbedder) -> list[tuple[Image, Detections]]:
-    """The faces that are like no earlier one."""
+    """The faces that are not similar to an earlier one."""
     chips = Chips.joined([embedder.align(picture, face) for picture, face in faces])
     vectors = embedder.embed(chips).vectors
     alike = vectors @ vectors.T
@@ -203,3 +215,55 @@ def rows_of(found: Detections) -> list[list[float]]:
     """x1, y1, x2, y2 px and score of each face, in JSON types."""
     rows: list[list[float]] = np.column_stack([found.boxes, found.scores]).astype(float).tolist()
     return rows
+
+
+DIMENSION: Final = 2048
+_RANK: Final = 256
+_CHUNK: Final = 62_500  # a million vectors are 16 chunks: the index of FAISS doubles to exactly this size
+_WITHIN: Final = 0.5
+_NOISE: Final = 0.3
+_NOISE_ROWS: Final = 4096
+
+
+def stored_vectors(folder: Path, people: int, samples: int) -> list[NDArray[np.float32]]:
+    """Unit vectors of ``people`` with ``samples`` each, person after person, in blocks float32 (n, 2048).
+
+    The blocks are mapped from files in ``folder``. Files that do not exist yet are made.
+    """
+    folder.mkdir(exist_ok=True)
+    total, blocks = people * samples, []
+    for first in range(0, total, _CHUNK):
+        path = folder / f"{samples}-{total}-{first}.npy"
+        if not path.exists():
+            np.save(path, _vectors(np.arange(first, min(total, first + _CHUNK)) // samples, first))
+        blocks.append(np.load(path, mmap_mode="r"))
+    return blocks
+
+
+def query_vectors(people: int, samples: int, count: int) -> NDArray[np.float32]:
+    """New unit vectors float32 (count, 2048): every fourth of a stranger, the others of people all over the gallery."""
+    who = np.linspace(0, people - 1, count).astype(np.int64)
+    who[::4] = people + np.arange(len(who[::4]))
+    return _vectors(who, people * samples)
+
+
+def _vectors(who: NDArray[np.int64], seed: int) -> NDArray[np.float32]:
+    """A vector of each person in ``who``. Another ``seed`` gives other samples of the same people."""
+    random = np.random.default_rng([seed, 1])
+    known, places = np.unique(who, return_inverse=True)
+    centres = np.stack([np.random.default_rng([int(one), 2]).standard_normal(_RANK, np.float32) for one in known])
+    latent = centres[places] + _WITHIN * random.standard_normal((len(who), _RANK), np.float32)
+    mixing, noise = _mixing()
+    made = latent @ mixing
+    made += noise[random.integers(0, len(noise), len(who))]
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made
+
+
+def _mixing() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How the 256 latent directions show in a vector, the first ones most, and rows of noise to add."""
+    random = np.random.default_rng(3)
+    weights = (1 + np.arange(_RANK, dtype=np.float32)) ** -0.25
+    mixing = weights[:, None] * random.standard_normal((_RANK, DIMENSION), np.float32)
+    spread = float(np.sqrt(np.square(weights).sum()))
+    return mixing, _NOISE * spread * random.standard_normal((_NOISE_ROWS, DIMENSION), np.float32)

@@ -1,4 +1,4 @@
-"""Our side of each comparison, as contestants."""
+"""The contestants of facestream."""
 
 import os
 import tempfile
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from worker.bench import agreement, vectors
-from worker.bench.contest import Work
-from worker.bench.material import rows_of
+from worker.bench.agreement import ChainOutput, run_chain
+from worker.bench.contest import Work, private_mb
+from worker.bench.material import query_vectors, rows_of, stored_vectors
 from worker.config import Config, DetectionConfig, cache_dir, load_config
 from worker.faces.detection import load_detector
 from worker.faces.embedding import load_embedder
@@ -22,7 +22,7 @@ from worker.types import Chips, Detections
 
 
 def detectors(frames: str, variants: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Work]:
-    """By name of the variant: all ``frames``, ``batch`` at a time, with its detection settings."""
+    """A work for each variant: all ``frames``, ``batch`` at a time, with the detection settings of the variant."""
     images = list(np.load(frames, mmap_mode=None))
     return {name: _detection(images, **dict(settings)) for name, settings in variants.items()}
 
@@ -41,7 +41,7 @@ def _detection(images: Sequence[Any], batch: int, count: int, **settings: Any) -
 
 
 def embedders(chips: str, manifest: str, variants: Mapping[str, str], cache: Path | None = None) -> Mapping[str, Work]:
-    """By name of the variant: all ``chips`` at once, in its precision."""
+    """A work for each variant: all ``chips`` at once, in the precision of the variant."""
     return {name: _embedding(chips, manifest, precision, cache or cache_dir()) for name, precision in variants.items()}
 
 
@@ -52,19 +52,19 @@ def _embedding(chips: str, manifest: str, precision: str, cache: Path) -> Work:
 
 
 def quantized(chips: str, manifest: str) -> Mapping[str, Work]:
-    """The network in INT8, its ranges read off the very ``chips``: its speed, and not how it fares with other faces."""
+    """The network in INT8, for its speed. Its ranges come from the same ``chips``, so its accuracy says nothing."""
     faces = np.load(chips)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
         path = quantize_faces(
             load_manifest(manifest), faces, output, models_dir=Path(manifest).parent, cache_dir=cache_dir()
         )
-        # Not the common cache: the digests differ with every run, so nothing there would be found again.
+        # Not the common cache: the digests differ in every run, so nothing there would be used again.
         return embedders(chips, str(path), {"int8": "auto"}, output)
 
 
 def chain(clip: str, gallery: str, model: str, models_dir: str, redis_url: str, min_face_px: int) -> Mapping[str, Work]:
-    """The whole worker on the clip, from the file to the event in Redis."""
+    """The whole worker on the clip, from the file to the events in Redis."""
     config = chain_config([clip], gallery, model, models_dir, redis_url, min_face_px)
 
     def run() -> Stopped:
@@ -82,7 +82,7 @@ def chain(clip: str, gallery: str, model: str, models_dir: str, redis_url: str, 
 def chain_config(
     clips: Sequence[str], gallery: str, model: str, models_dir: str | None, redis_url: str, min_face_px: int
 ) -> Config:
-    """A worker on ``clips``, with nothing changed that a user would have to know of."""
+    """The configuration of a worker on ``clips``, with nothing changed that a user would have to know."""
     return load_config(
         None,
         {
@@ -101,7 +101,7 @@ def chain_config(
 def chain_runs(
     clip: str, gallery: str, model: str, models_dir: str | None, redis_url: str, min_face_px: int
 ) -> Mapping[str, Work]:
-    """What the worker sees in the clip as it ships (``fast``), and with every frame searched (``every``)."""
+    """What the worker finds in the clip as it ships (``fast``), and if it searches every frame (``every``)."""
     fast = chain_config([clip], gallery, model, models_dir, redis_url, min_face_px)
     cameras = tuple(camera.model_copy(update={"policy": "every"}) for camera in fast.cameras)
     nothing_left_out = {
@@ -110,26 +110,26 @@ def chain_runs(
     detection = fast.detection.model_copy(update=nothing_left_out)
     every = fast.model_copy(update={"cameras": cameras, "detection": detection})
     return {
-        "fast": (lambda: agreement.record(fast), _describe_run),
-        "every": (lambda: agreement.record(every), _describe_run),
+        "fast": (lambda: run_chain(fast), _describe_output),
+        "every": (lambda: run_chain(every), _describe_output),
     }
 
 
-def _describe_run(run: agreement.Run) -> dict[str, Any]:
+def _describe_output(run: ChainOutput) -> dict[str, Any]:
     return {
         "tracks": [
             [track.times_s.tolist(), track.boxes.astype(float).tolist(), track.identity] for track in run.tracks
         ],
-        "visits": [[visit.identity, visit.start_s, visit.end_s] for visit in run.visits],
+        "sightings": [[sighting.identity, sighting.start_s, sighting.end_s] for sighting in run.sightings],
     }
 
 
 def search(folder: str, people: int, samples: int, queries: int) -> Mapping[str, Work]:
-    """The worker's own index of ``people`` with ``samples`` vectors each, asked one query at a time."""
-    blocks = vectors.stored(Path(folder), people, samples)
-    before_mb = vectors.own_memory_mb()
+    """The index of the worker, of ``people`` with ``samples`` vectors each. It gets one query at a time."""
+    blocks = stored_vectors(Path(folder), people, samples)
+    before_mb = private_mb()
     index = PersonIndex(blocks, np.repeat(np.arange(people), samples))
-    asked, threads = vectors.queries(people, samples, queries), len(os.sched_getaffinity(0))
+    asked, threads = query_vectors(people, samples, queries), len(os.sched_getaffinity(0))
 
     def ask() -> list[list[float]]:
         answers = [index.search(asked[row : row + 1], threads=threads) for row in range(len(asked))]
@@ -138,7 +138,7 @@ def search(folder: str, people: int, samples: int, queries: int) -> Mapping[str,
     def describe(found: list[list[float]]) -> dict[str, Any]:
         return {
             "found": found,
-            "memory_mb": vectors.own_memory_mb() - before_mb,
+            "memory_mb": private_mb() - before_mb,
             "kind": index.representation,
         }
 

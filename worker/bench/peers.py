@@ -1,6 +1,6 @@
-"""The peers' side of each comparison, as contestants: each package as its own documentation uses it.
+"""The contestants of the peers. Each package is used as its own documentation uses it.
 
-They take all cores, as they do by default. A package that is not installed shows as ``ModuleNotFoundError``.
+They take all cores, as they do by default. A package that is not installed raises ``ModuleNotFoundError``.
 """
 
 import contextlib
@@ -15,18 +15,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.bench import vectors
-from worker.bench.contest import Work
+from worker.bench.contest import Work, private_mb
 from worker.faces.manifests import load_manifest
 from worker.faces.weights import find_weights
 from worker.video.clips import open_clip
 
 _MIN_FACE_PX: Final = 20
 _STREAM: Final = "facestream:bench:tutorial"
+_OPSET: Final = 17
 
 
 def mtcnn(frames: str, counts: Mapping[str, Sequence[int]]) -> Mapping[str, Work]:
-    """mtcnn 1.0.0; ``counts`` by name: frames in all, and frames at a time (1: one image, not a batch)."""
+    """mtcnn 1.0.0. ``counts`` by name: the number of frames, and how many at a time (1: one image, not a batch)."""
     from mtcnn import MTCNN
 
     detector, images = MTCNN(), list(np.load(frames))
@@ -74,14 +74,14 @@ def _torch_rows(boxes: Any, scores: Any) -> list[list[float]]:
 
 
 def _provide_torchvision(torch: Any) -> None:
-    """A stand-in for the one function of torchvision that is used, where torchvision is not installed."""
+    """Makes a stand-in for the one function of torchvision that is used, if torchvision is not installed."""
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module("torchvision")
         return
 
     def batched_nms(boxes: Any, scores: Any, groups: Any, threshold: float) -> Any:
         found = boxes.numpy()
-        # Groups that lie apart never meet.
+        # Boxes of different groups are moved apart, so that they never overlap.
         moved = found + (groups.numpy() * (found.max(initial=0) - found.min(initial=0) + 1))[:, None]
         rectangles = np.concatenate([moved[:, :2], moved[:, 2:] - moved[:, :2]], axis=1)
         kept = cv2.dnn.NMSBoxes(rectangles.tolist(), scores.tolist(), 0.0, threshold)
@@ -113,11 +113,9 @@ def onnxruntime(chips: str, manifest: str, folder: str) -> Mapping[str, Work]:
     """The same network in ONNX Runtime."""
     import onnxruntime
 
-    from worker.bench.onnx_export import export
-
     importlib.import_module("onnx")
     path, faces = Path(folder) / "network.onnx", np.load(chips)
-    export(_keras_model(manifest), path)
+    export_onnx(_keras_model(manifest), path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return {
@@ -140,7 +138,7 @@ def _keras_model(manifest: str) -> Any:
 def tutorial(clip: str, manifest: str, redis_url: str, frames: int, people: int) -> Mapping[str, Work]:
     """The chain of the tutorials: each frame through mtcnn, each face through ``predict``, a flat index, XADD.
 
-    ``frames`` of the clip are taken, evenly over it, and given to it decoded.
+    It gets ``frames`` decoded frames, which are taken evenly over the clip.
     """
     import faiss
     import redis
@@ -171,7 +169,7 @@ def tutorial(clip: str, manifest: str, redis_url: str, frames: int, people: int)
 
 
 def first_frame(clip: str, manifest: str, redis_url: str, people: int) -> Mapping[str, Work]:
-    """The same chain, ready only once it has done one frame: what its start takes."""
+    """The same chain, which is ready only when it has done one frame. This shows how long it takes to start."""
     works = tutorial(clip, manifest, redis_url, 1, people)
     works["run"][0]()
     return works
@@ -186,21 +184,94 @@ def _evenly(clip: str, count: int) -> list[NDArray[np.uint8]]:
 
 
 def flat_search(folder: str, people: int, samples: int, queries: int) -> Mapping[str, Work]:
-    """FAISS' exact index over all samples, asked one query at a time."""
+    """The exact index of FAISS over all samples, which gets one query at a time."""
     import faiss
 
-    blocks = vectors.stored(Path(folder), people, samples)
-    before_mb = vectors.own_memory_mb()
-    index = faiss.IndexFlatIP(vectors.DIMENSION)
+    # Imported here only: what the other contestants import counts as their start and their memory.
+    from worker.bench import material
+
+    blocks = material.stored_vectors(Path(folder), people, samples)
+    before_mb = private_mb()
+    index = faiss.IndexFlatIP(material.DIMENSION)
     for block in blocks:
         index.add(np.asarray(block))
-    asked = vectors.queries(people, samples, queries)
+    asked = material.query_vectors(people, samples, queries)
 
     def ask() -> list[list[float]]:
         answers = [index.search(asked[row : row + 1], 1) for row in range(len(asked))]
         return [[float(rows[0, 0] // samples), float(similarity[0, 0])] for similarity, rows in answers]
 
     def describe(found: list[list[float]]) -> dict[str, Any]:
-        return {"found": found, "memory_mb": vectors.own_memory_mb() - before_mb, "kind": "IndexFlatIP"}
+        return {"found": found, "memory_mb": private_mb() - before_mb, "kind": "IndexFlatIP"}
 
     return {"query": (ask, describe)}
+
+
+class _Graph:
+    """The nodes of an ONNX graph that were written so far."""
+
+    def __init__(self) -> None:
+        self.onnx: Any = importlib.import_module("onnx")
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(value, dtype), name))
+        return name
+
+    def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+        name = f"value_{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+
+def export_onnx(model: Any, path: Path) -> None:
+    """Writes a residual Keras ``model`` (uint8 NHWC pictures in, features out) as an ONNX file that computes in NCHW.
+
+    Raises:
+        ValueError: the model has a layer of another kind than such networks have.
+    """
+    graph = _Graph()
+    helper, types = graph.onnx.helper, graph.onnx.TensorProto
+    values: dict[Any, str] = {model.inputs[0]._keras_history.operation.name: "chips"}
+    for layer in model.layers[1:]:
+        sources = layer.input if isinstance(layer.input, list) else [layer.input]
+        inputs = [values[source._keras_history.operation.name] for source in sources]
+        values[layer.name] = _write(graph, layer, inputs)
+    last = values[model.layers[-1].name]
+    side = model.inputs[0].shape[1]
+    document = helper.make_graph(
+        graph.nodes,
+        model.name,
+        [helper.make_tensor_value_info("chips", types.UINT8, ["n", side, side, 3])],
+        [helper.make_tensor_value_info(last, types.FLOAT, ["n", model.outputs[0].shape[1]])],
+        graph.constants,
+    )
+    made = helper.make_model(document, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+    graph.onnx.checker.check_model(made)
+    path.write_bytes(made.SerializeToString())
+
+
+def _write(graph: _Graph, layer: Any, inputs: list[str]) -> str:
+    kind = type(layer).__name__
+    if kind == "Rescaling":
+        pixels = graph.node("Cast", inputs, to=graph.onnx.TensorProto.FLOAT)
+        scaled = graph.node("Mul", [pixels, graph.constant(layer.scale)])
+        shifted = graph.node("Add", [scaled, graph.constant(layer.offset)])
+        return graph.node("Transpose", [shifted], perm=[0, 3, 1, 2])
+    if kind == "Conv2D":
+        kernel = graph.constant(np.asarray(layer.kernel).transpose(3, 2, 0, 1))
+        bias = [graph.constant(np.asarray(layer.bias))] if layer.use_bias else []
+        return graph.node("Conv", [*inputs, kernel, *bias], strides=list(layer.strides), auto_pad="SAME_UPPER")
+    if kind == "BatchNormalization":
+        arrays = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
+        names = [graph.constant(np.asarray(array)) for array in arrays]
+        return graph.node("BatchNormalization", [*inputs, *names], epsilon=float(layer.epsilon))
+    if kind == "MaxPooling2D":
+        return graph.node("MaxPool", inputs, kernel_shape=list(layer.pool_size), strides=list(layer.strides))
+    if kind == "GlobalAveragePooling2D" and not layer.keepdims:
+        return graph.node("Flatten", [graph.node("GlobalAveragePool", inputs)])
+    if kind in {"ReLU", "Add"}:
+        return graph.node({"ReLU": "Relu"}.get(kind, kind), inputs)
+    raise ValueError(f"the layer {kind} cannot be written to an ONNX file here")

@@ -1,8 +1,10 @@
-"""An RTSP server that plays a clip to any number of cameras. Run by the system's python3, which has GStreamer's
-bindings; nothing of this package is imported.
+"""An RTSP server that plays a clip as any number of cameras.
 
-Usage: rtsp_server.py PORT CLIP CAMERAS; the clip is H.264 in MP4, and camera ``n`` is at ``/n`` (from 1). Prints
-``ready`` once connections are accepted. Nothing is decoded or encoded.
+The python3 of the system runs it, because only that one has the bindings of GStreamer. It imports nothing of this
+package.
+
+Usage: rtsp_server.py PORT CLIP CAMERAS. The clip is H.264 in MP4, and camera ``n`` is at ``/n`` (from 1). The server
+prints ``ready`` when it accepts connections. It decodes and encodes nothing.
 """
 
 import sys

@@ -1,29 +1,51 @@
-"""All rows of the benchmark, family by family."""
+"""The whole benchmark: all its rows one after another, the machine, and the table of the result."""
 
 import fnmatch
+import os
+import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from worker.bench import chain, detection, embedding, live_row, search, startup
-from worker.bench.comparison import Setup
+from rich.table import Table
+
+from worker.bench import chain, live, networks, search
+from worker.bench.comparison import Row, Setup
 from worker.bench.contest import ContestantProcess, Starter
 from worker.bench.material import Material, make_material
-from worker.bench.rows import Row
 from worker.errors import ConfigError
 
-_FAMILIES: Final = (detection, embedding, chain, live_row, search, startup)
-NAMES: Final = tuple(name for family in _FAMILIES for name in family.NAMES)
+_GROUPS: Final = (
+    (networks.DETECTION_NAMES, networks.measure_detection),
+    (networks.EMBEDDING_NAMES, networks.measure_embedding),
+    (chain.CHAIN_NAMES, chain.measure_chain),
+    (live.NAMES, live.measure),
+    (search.NAMES, search.measure),
+    (chain.START_NAMES, chain.measure_start),
+)
+"""Names of rows, and the function that measures those of them that are wanted."""
+NAMES: Final = tuple(name for names, _ in _GROUPS for name in names)
 _FRAMES: Final = 16
 _ROUNDS: Final = 3
 _QUICK_ROUNDS: Final = 1
+_PACKAGES: Final = (
+    "facestream", "openvino", "tensorflow", "keras", "faiss-cpu", "numpy", "opencv-python-headless", "av", "mtcnn",
+    "facenet-pytorch", "torch", "onnxruntime",
+)  # fmt: skip
+_INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_COLUMNS: Final = ("row", "ours", "peer", "unit", "ratio", "spread of ours", "spread of the peer", "agree", "note")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``patterns`` of row names, such as ``detect*``; none means all. ``quick`` takes less of everything."""
+    """What to measure.
+
+    ``patterns`` are patterns of row names, such as ``detect*``; without any, all rows are measured. ``quick`` measures
+    less of everything. Without a ``clip``, facestream makes its own.
+    """
 
     clip: Path | None = None
     patterns: Sequence[str] = ()
@@ -34,15 +56,15 @@ class Options:
 def measure(
     options: Options, say: Callable[[str], None] = lambda _text: None, *, start: Starter = ContestantProcess
 ) -> Iterator[Row]:
-    """Yields each row as soon as it is measured; ``say`` is told what is under way.
+    """Yields each row as soon as it is measured. ``say`` is told what is being measured.
 
     Raises:
-        ConfigError: a pattern that fits no row.
+        ConfigError: a pattern matches no row.
         UnableError: the clip cannot be used.
     """
     for pattern in options.patterns:
         if not fnmatch.filter(NAMES, pattern):
-            raise ConfigError(f"--rows {pattern} fits no row; there are {', '.join(NAMES)}")
+            raise ConfigError(f"--rows {pattern} matches no row; the rows are {', '.join(NAMES)}")
 
     def wanted(name: str) -> bool:
         return not options.patterns or any(fnmatch.fnmatch(name, pattern) for pattern in options.patterns)
@@ -55,8 +77,95 @@ def measure(
 
         rounds = _QUICK_ROUNDS if options.quick else _ROUNDS
         setup = Setup(material, rounds=rounds, quick=options.quick, wanted=wanted, start=start)
-        for family in _FAMILIES:
-            names = [name for name in family.NAMES if wanted(name)]
-            if names:
-                say(", ".join(names))
-                yield from family.measure(setup)
+        for names, measure_group in _GROUPS:
+            if here := [name for name in names if wanted(name)]:
+                say(", ".join(here))
+                yield from measure_group(setup)
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the versions. The document also has all fields of a row, so that every line has the same."""
+    model, flags, memory_gb = _processor()
+    versions = {package: _version(package) for package in _PACKAGES}
+    isa = [flag for flag in _INSTRUCTIONS if flag in flags]
+    cores = len(os.sched_getaffinity(0))
+    described: dict[str, Any] = {
+        "cpu": model,
+        "cores": cores,
+        "isa": isa,
+        "memory_gb": memory_gb,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+    note = f"{cores} cores of {model} ({' '.join(isa)}), {memory_gb} GB"
+    empty = dict.fromkeys(("ours", "peer", "ratio", "spread", "agree"))
+    return {"name": "machine", "unit": "", **empty, "note": note} | described
+
+
+def table(rows: Sequence[Row], described: dict[str, Any]) -> Table:
+    """The result as a table for a terminal; ``described`` comes from :func:`machine`."""
+    made = Table(title=_headline(described), caption=_versions(described), title_justify="left", caption_justify="left")
+    for column in _COLUMNS:
+        made.add_column(column, justify="right" if column in {"ours", "peer", "ratio"} else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*_cells(row))
+    return made
+
+
+def markdown(rows: Sequence[Row], described: dict[str, Any]) -> str:
+    """The result as a table in Markdown; ``described`` comes from :func:`machine`."""
+    head = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+    body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row)) + " |" for row in rows]
+    return "\n".join([_headline(described) + ".", "", *head, *body, "", _versions(described) + "."])
+
+
+def _headline(described: dict[str, Any]) -> str:
+    return f"{described['note']}, Python {described['python']}, {described['system']}"
+
+
+def _versions(described: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {number or 'not installed'}" for name, number in described["versions"].items())
+
+
+def _cells(row: Row) -> list[str]:
+    spread = row.spread or {}
+    agree = {True: "yes", False: "NO", None: ""}[row.agree]
+    ratio = "" if row.ratio is None else f"{row.ratio:.3g}x"
+    return [row.name, _number(row.ours), _number(row.peer), row.unit, ratio, _range(spread.get("ours")),
+            _range(spread.get("peer")), agree, row.note]  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _range(limits: tuple[float, float] | None) -> str:
+    return "" if limits is None else f"{_number(limits[0])} to {_number(limits[1])}"
+
+
+def _processor() -> tuple[str, set[str], int]:
+    model, flags = platform.processor() or platform.machine(), set[str]()
+    for line in _lines("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            model = value.strip()
+        elif name.strip() == "flags":
+            flags = set(value.split())
+            break
+    kilobytes = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal:")), 0)
+    return model, flags, round(kilobytes / 1e6)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

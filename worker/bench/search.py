@@ -1,4 +1,4 @@
-"""Search among 10 thousand, 100 thousand and a million faces of 2048 numbers, one query at a time."""
+"""Search among 10 thousand, 100 thousand and a million faces of 2048 numbers each, one query at a time."""
 
 import shutil
 import tempfile
@@ -6,24 +6,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from worker.bench.agree import same_people
-from worker.bench.comparison import Setup
+from worker.bench.comparison import Row, Setup, compared, joined, same_people, unable
 from worker.bench.contest import Results, compete
-from worker.bench.rows import Row, compared, joined, unable
-from worker.bench.vectors import DIMENSION
+from worker.bench.material import DIMENSION
 
 SAMPLES: Final = 4
 THRESHOLD: Final = 0.55
 NAMES: Final = ("search_10k/query", "search_100k/query", "search_1m/query", "search_1m/memory")
-_SIZES: Final = {"10k": (10_000, 40), "100k": (100_000, 40), "1m": (1_000_000, 8)}
+SIZES: Final = {"10k": (10_000, 40), "100k": (100_000, 40), "1m": (1_000_000, 8)}
 _BOTH_IN_MEMORY: Final = 4.0
 _HEADROOM: Final = 1.3
-"""The flat index holds all vectors in memory, and a disk holds them for our own index to map."""
+"""The flat index holds all vectors in memory. The disk holds them as files, which our index maps."""
 
 
 def measure(setup: Setup) -> Iterator[Row]:
-    """A row of time for each size, and one of memory for the largest."""
-    for size, (count, queries) in _SIZES.items():
+    """A row of time for each size, and a row of memory for the largest. Only rows that are wanted are measured."""
+    for size, (count, queries) in SIZES.items():
         wanted = [name for name in NAMES if name.startswith(f"search_{size}/") and setup.wanted(name)]
         if not wanted:
             continue
@@ -37,7 +35,7 @@ def measure(setup: Setup) -> Iterator[Row]:
                 "ours": ("worker.bench.ours:search", arguments),
                 "flat": ("worker.bench.peers:flat_search", arguments),
             }
-            if _available_gb() > _BOTH_IN_MEMORY * vectors_gb:
+            if available_gb() > _BOTH_IN_MEMORY * vectors_gb:
                 results = compete(contestants, ["ours/query", "flat/query"], setup.rounds, start=setup.start)
             else:
                 results = _one_after_the_other(contestants, setup)
@@ -45,7 +43,11 @@ def measure(setup: Setup) -> Iterator[Row]:
 
 
 def _one_after_the_other(contestants: Mapping[str, tuple[str, Mapping[str, Any]]], setup: Setup) -> Results:
-    """Where memory does not hold the flat index and the mapped files at once, which would be read anew each turn."""
+    """Lets one side do all its turns before the other.
+
+    Memory is too small for the flat index and the mapped files at once. If the sides took turns, the files would be
+    read anew each time.
+    """
     results = Results()
     for name, entry in contestants.items():
         alone = compete({name: entry}, [f"{name}/query"], setup.rounds, start=setup.start)
@@ -55,18 +57,18 @@ def _one_after_the_other(contestants: Mapping[str, tuple[str, Mapping[str, Any]]
 
 
 def _problem(size: str, vectors_gb: float, folder: Path, *, quick: bool) -> str:
-    """Why this size cannot be measured; empty where it can."""
+    """Why this size cannot be measured; empty if it can."""
     if quick and size == "1m":
         return "left out by --quick"
     needed_gb = _HEADROOM * vectors_gb
-    for what, free_gb in (("memory", _available_gb()), (f"{folder.parent}", shutil.disk_usage(folder).free / 1e9)):
+    for what, free_gb in (("memory", available_gb()), (f"{folder.parent}", shutil.disk_usage(folder).free / 1e9)):
         if free_gb < needed_gb:
             return f"needs {needed_gb:.0f} GB of {what}, and {free_gb:.0f} GB are free"
     return ""
 
 
 def rows(wanted: list[str], results: Results, queries: int) -> Iterator[Row]:
-    """The rows of one size from what was measured."""
+    """The rows of one size from the measured ``results``."""
     problem = joined(*(f"{name}: {results.problem(name)}" for name in ("ours", "flat") if results.problem(name)))
     ours, flat = results.answer("ours/query"), results.answer("flat/query")
     verdict = same_people(flat["found"], ours["found"], THRESHOLD) if ours and flat else None
@@ -93,7 +95,8 @@ def _memory(answer: Any) -> list[float]:
     return [answer["memory_mb"]] if answer else []
 
 
-def _available_gb() -> float:
+def available_gb() -> float:
+    """The memory that programs can still use, GB; 0 if the system does not say."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 1e6

@@ -45,9 +45,8 @@ def bench(
     from rich.console import Console
 
     from worker import config
-    from worker.bench.report import machine, table
-    from worker.bench.report import markdown as in_markdown
-    from worker.bench.run import Options, measure
+    from worker.bench.run import Options, machine, measure, table
+    from worker.bench.run import markdown as in_markdown
 
     quiet_logs()
     crowd = data / "video" / "crowd_1080p.mp4" if data else None

@@ -25,8 +25,8 @@ from worker.cli.options import (
 from worker.errors import ConfigError, GalleryError
 
 if TYPE_CHECKING:
-    from worker.evaluation.calibration import Evidence, Target
-    from worker.evaluation.strangers import StrangerVisits
+    from worker.evaluation.calibration import CalibrationSet, Target
+    from worker.evaluation.probes import NonMatedProbes
     from worker.gallery.gallery import Gallery
 
 DEFAULT_VISITS_PER_DAY = 1000.0
@@ -94,7 +94,7 @@ def calibrate(
         if target_fmr is not None
         else Target.of_strangers(target_fpir or 0.0, samples)
     )
-    evidence: list[Evidence] = []
+    evidence: list[CalibrationSet] = []
     if pairs and images:
         evidence.append(_from_pairs(pairs, images, networks, target))
     if people:
@@ -136,9 +136,8 @@ def _check(
         load_config(None, {"cameras": [{"id": camera, "source": "0"}]})
 
 
-def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: "Target") -> "Evidence":
-    from worker.evaluation.calibration import weigh
-    from worker.evaluation.false_matches import listed_pairs
+def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: "Target") -> "CalibrationSet":
+    from worker.evaluation.calibration import calibration_set, listed_pairs
     from worker.evaluation.verification import find_photos, pair_similarities, read_pairs
 
     pairs = read_pairs(pairs_file)
@@ -146,13 +145,13 @@ def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: "Tar
     similarities = pair_similarities(pairs, faces.vectors, faces.found)
     people, _ = pairs.people
     same = (similarities[pairs.same], people[pairs.same])
-    return weigh("pairs", listed_pairs(pairs, similarities), target, same)
+    return calibration_set("pairs", listed_pairs(pairs, similarities), target, same)
 
 
-def _from_people(folder: Path, networks: Networks, target: "Target") -> "Evidence":
+def _from_people(folder: Path, networks: Networks, target: "Target") -> "CalibrationSet":
     import numpy as np
 
-    from worker.evaluation.calibration import same_person_similarities, weigh
+    from worker.evaluation.calibration import calibration_set, same_person_similarities
     from worker.evaluation.false_matches import everybody_with_everybody, strangers_against_gallery
     from worker.types import Embeddings
 
@@ -165,29 +164,29 @@ def _from_people(folder: Path, networks: Networks, target: "Target") -> "Evidenc
         found = networks.gallery.search(Embeddings(faces.vectors[apart], networks.embedder.model_id))
         _, people = np.unique(faces.people[apart], return_inverse=True)
         against = strangers_against_gallery(np.array([candidate.similarity for candidate in found]), people)
-    return weigh("people", scores, target, same_person_similarities(faces.vectors, faces.people), against)
+    return calibration_set("people", scores, target, same_person_similarities(faces.vectors, faces.people), against)
 
 
-def _from_strangers(paths: list[Path], networks: Networks, target: "Target") -> "Evidence":
+def _from_strangers(paths: list[Path], networks: Networks, target: "Target") -> "CalibrationSet":
     from worker.config import load_config
-    from worker.evaluation.calibration import weigh
+    from worker.evaluation.calibration import calibration_set
     from worker.evaluation.false_matches import strangers_against_gallery
-    from worker.evaluation.strangers import visits_of_strangers
+    from worker.evaluation.probes import non_mated_probes
 
     if not networks.gallery.sample_count:
         raise GalleryError("--strangers are compared with the gallery, and it is empty: enroll people first")
     threshold, _ = networks.own_threshold()
     detector, embedder = networks.detector(load_config(None, {}).detection), networks.embedder
     with progress_bar("footage of strangers") as advance:
-        visits = visits_of_strangers(
+        visits = non_mated_probes(
             paths, networks.gallery, networks.photo_detector, detector, embedder, threshold=threshold,
             advance=lambda _done: advance(1),
         )  # fmt: skip
     _name_suspects(visits, threshold)
-    return weigh("strangers", strangers_against_gallery(visits.similarities, visits.people), target)
+    return calibration_set("strangers", strangers_against_gallery(visits.similarities, visits.people), target)
 
 
-def _name_suspects(visits: "StrangerVisits", threshold: float) -> None:
+def _name_suspects(visits: "NonMatedProbes", threshold: float) -> None:
     """Names the strangers who may be enrolled people: such a person spoils the calibration."""
     order = [row for row in (-visits.similarities).argsort()[:_SUSPECTS] if visits.similarities[row] >= threshold]
     for row in order:
@@ -230,7 +229,7 @@ def _show(gallery: "Gallery", as_json: bool) -> None:
             typer.echo(f"{which}: {threshold:.4f}{origin}")
 
 
-def _plot(path: Path, evidence: "list[Evidence]", result: Document) -> None:
+def _plot(path: Path, evidence: "list[CalibrationSet]", result: Document) -> None:
     import numpy as np
 
     from worker.evaluation.plots import plot_calibration
@@ -238,7 +237,7 @@ def _plot(path: Path, evidence: "list[Evidence]", result: Document) -> None:
     decisive = next(found for found in evidence if found.source == result["decided_by"])
     scores = decisive.scores
     curves = [("FPIR" if scores.of_strangers else "FMR", scores.similarities, scores.rates)]
-    same = np.sort(decisive.same[0])
+    same = np.sort(decisive.mated[0])
     if len(same):
         curves.append(("FNMR", same, np.arange(len(same)) / len(same)))
     plot_calibration(

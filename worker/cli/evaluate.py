@@ -175,10 +175,9 @@ def _replay(
     video: Path, truth_file: Path, threshold: float | None, networks: Networks, detector: str | None
 ) -> Document:
     from worker.config import load_config
-    from worker.evaluation.ground_truth import judge, read_truth
-    from worker.evaluation.replay import frame_count, replay
+    from worker.evaluation.recordings import frame_count, judge, read_ground_truth, replay
 
-    truth = read_truth(truth_file)
+    truth = read_ground_truth(truth_file)
     frames = frame_count(video)
     source = "--threshold"
     if threshold is None:

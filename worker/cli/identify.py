@@ -217,7 +217,7 @@ def report(
 ) -> int:
     """Compare one person with every face in photos: a picture of each face with its verdict, and a summary sheet."""
     from worker.config import DEFAULT_MODEL_ID
-    from worker.evaluation.report import DATA_NAME, Comparison, ReportWriter, finding_document
+    from worker.evaluation.pictures import DATA_NAME, FaceComparer, PictureWriter, face_document
     from worker.video.photos import list_photos, read_photo
 
     quiet_logs()
@@ -225,12 +225,12 @@ def report(
     photos = list(dict.fromkeys(path for given in images for path in list_photos(given)))
     embedder = open_embedder(model or DEFAULT_MODEL_ID, models_dir, engine)
     limit = embedder.threshold if threshold is None else threshold
-    comparison = Comparison(photo_detector(min_face_px, engine, detector, models_dir), embedder, limit)
+    comparison = FaceComparer(photo_detector(min_face_px, engine, detector, models_dir), embedder, limit)
     compared = comparison.probe(probe, probe_image)
-    writer = ReportWriter(output, compared)
+    writer = PictureWriter(output, compared)
     unreadable, lines = 0, []
-    for finding in comparison.findings(compared, photos):
-        document = finding_document(finding, writer.add(finding), limit, embedder.model_id)
+    for finding in comparison.compare(compared, photos):
+        document = face_document(finding, writer.add(finding), limit, embedder.model_id)
         lines.append(json_line(document))
         unreadable += finding.reason == "unreadable"
         if finding.reason == "unreadable":

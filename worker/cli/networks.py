@@ -10,7 +10,7 @@ from worker.errors import ConfigError
 
 if TYPE_CHECKING:
     from worker.config import DetectionConfig
-    from worker.evaluation.photo_faces import PeopleFaces, PhotoFaces
+    from worker.evaluation.probes import PeopleFaces, PhotoFaces
     from worker.faces.detection import FaceDetector
     from worker.faces.embedding import FaceEmbedder
     from worker.gallery.gallery import Gallery
@@ -82,16 +82,16 @@ class Networks:
         return self.embedder.threshold, "the model's manifest"
 
     def embed(self, paths: Sequence[Path | None], what: str) -> "PhotoFaces":
-        """The central face of each photo, with progress; see :func:`worker.evaluation.photo_faces.embed_photos`."""
-        from worker.evaluation.photo_faces import embed_photos
+        """The central face of each photo, with progress; see :func:`worker.evaluation.probes.embed_photos`."""
+        from worker.evaluation.probes import embed_photos
 
         detector, embedder = self.photo_detector, self.embedder
         with progress_bar(what, len(paths)) as advance:
             return embed_photos(paths, detector, embedder, advance=advance)
 
     def embed_people(self, folder: Path, what: str) -> "PeopleFaces":
-        """The faces of a folder of people, with progress; see :func:`worker.evaluation.photo_faces.people_faces`."""
-        from worker.evaluation.photo_faces import people_faces
+        """The faces of a folder of people, with progress; see :func:`worker.evaluation.probes.people_faces`."""
+        from worker.evaluation.probes import people_faces
         from worker.gallery.enrolment import people_of
 
         named = people_of(folder)

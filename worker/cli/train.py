@@ -128,7 +128,7 @@ def cnn(
 ) -> int:
     """A small convolutional network on grey faces of 200 x 200 px, trained on these photos alone."""
     from worker.training.cnn import Settings
-    from worker.training.training import require_own_folder
+    from worker.training.output import require_own_folder
 
     quiet_logs()
     require_own_folder(output)
@@ -174,7 +174,7 @@ def _shown_epochs() -> "Iterator[Callable[[Epoch, int], None]]":
 
 def _report(trained: "Trained", output: Path, json_output: bool) -> None:
     from worker.evaluation.plots import plot_confusion, plot_learning
-    from worker.training.report import summary, write_report
+    from worker.training.output import summary, write_report
 
     report = trained.report | {"test": trained.test.report if trained.test else None}
     if trained.history:

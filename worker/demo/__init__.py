@@ -1,1 +1,1 @@
-"""The whole chain on footage that it makes itself."""
+"""The whole chain, shown on footage that it makes itself."""

@@ -1,7 +1,7 @@
-"""The main job on footage made on the spot: a clip, a still, an embedded Redis, the worker, its events.
+"""The main job on footage that is made on the spot: a clip, a photo, an embedded Redis, the worker, its events.
 
-Nothing here is a second code path: the worker is :class:`worker.service.service.Service`, the people are enrolled by
-:func:`worker.gallery.enrolment.enroll_photos`, the events are read back by
+Everything is the code that users run: the worker is :class:`worker.service.service.Service`, people are enrolled by
+:func:`worker.gallery.enrolment.enroll_photos`, and events are read by
 :func:`worker.events.consumer.tail.read_events`.
 """
 
@@ -32,7 +32,7 @@ FALLBACK_MODEL_ID = "dlib-resnet"
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo made and saw."""
+    """What the demo wrote, and what it saw."""
 
     stopped: Stopped
     events: list[Event]
@@ -42,10 +42,12 @@ class DemoResult:
 
 
 def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event], None]) -> DemoResult:
-    """Runs the demo, writes its pictures to ``output``, and hands each event over as it lands in the stream.
+    """Runs the demo and writes its pictures to the folder ``output``.
+
+    ``on_event`` gets each event when it arrives in the stream. ``say`` gets lines for people to read.
 
     Raises:
-        FacestreamError: no Redis server, no model that works, or the output cannot be written.
+        FacestreamError: there is no Redis server or no model that works, or the output cannot be written.
     """
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -100,11 +102,13 @@ def _load_any_embedder(say: Callable[[str], None]) -> FaceEmbedder:
     try:
         return load_embedder(DEFAULT_MODEL_ID, models_dir=config.models_dir, cache_dir=cache_dir())
     except ModelError as missing:
-        say(f"The weights of {DEFAULT_MODEL_ID} are not here, so this demo runs with {FALLBACK_MODEL_ID} instead.")
+        say(f"The weights of {DEFAULT_MODEL_ID} are not installed, so this demo runs with {FALLBACK_MODEL_ID} instead.")
         try:
             return load_embedder(FALLBACK_MODEL_ID, models_dir=config.models_dir, cache_dir=cache_dir())
         except ModelError as error:
-            raise ModelError(f"the demo needs one model: {missing}; and the stand-in: {error}") from None
+            raise ModelError(
+                f"the demo needs a model: {missing}; the other one does not load either: {error}"
+            ) from None
 
 
 def _enroll(config: Config, photos: Path, path: Path, embedder: FaceEmbedder, say: Callable[[str], None]) -> None:

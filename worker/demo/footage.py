@@ -1,7 +1,7 @@
-"""The demo's own footage: an astronaut walks through a lobby, a cat after her, and she comes back.
+"""The footage of the demo, and what to draw on it: an astronaut walks through a lobby, then a cat, and she comes back.
 
-Made from two pictures that scikit-image carries in its wheel: the portrait of Eileen Collins (NASA, public domain)
-and the cat Chelsea (CC0, by Stefan van der Walt). Nothing is downloaded, and two runs give the same footage.
+It is made from two pictures that scikit-image carries in its wheel: the portrait of Eileen Collins (NASA, public
+domain) and the cat Chelsea (CC0, by Stefan van der Walt). Nothing is downloaded, and two runs give the same footage.
 """
 
 import math
@@ -25,8 +25,10 @@ SIZE: Final = (1280, 720)
 FPS: Final = 25
 DURATION_S: Final = 11.0
 VISITS_S: Final = ((0.4, 4.8), (7.0, 10.6))
-"""When the person is in the picture, at least in part: seconds from, to."""
+"""The times at which the person, or a part of her, is in the picture: seconds from, to."""
 
+_BRIDGED_FRAMES: Final = 12
+"""The box of a face is also drawn between two detections if they are at most so many frames apart."""
 _CAT_S: Final = (4.6, 7.4)
 _DIM_S: Final = (1.5, 2.4)
 _FACE_CENTRE: Final = (226.0, 118.0)
@@ -37,27 +39,26 @@ _OUTLINE: Final = (
     (500, 475), (508, 490), (508, 512), (30, 512), (20, 470), (22, 405), (40, 300), (58, 248), (86, 232), (118, 212),
     (112, 190), (128, 160), (182, 148), (178, 128), (160, 110), (152, 80), (160, 50), (182, 26), (204, 15),
 )  # fmt: skip
-
-
+# Rows: seconds, x of the face in px, scale.
 _FIRST_WALK: Final = np.array([(0.0, -170, 0.8), (1.6, 420, 1.1), (2.4, 600, 1.45), (3.2, 660, 1.6), (4.4, 1600, 1.3)])
 _SECOND_WALK: Final = np.array([(0.0, 1420, 0.75), (1.4, 850, 0.85), (2.2, 700, 0.9), (3.6, -180, 1.0)])
 
 
 @dataclass(frozen=True, slots=True)
 class DemoFootage:
-    """``clip``: H.264, 1280x720, 25 fps; ``photo_folder``: one photo, named after the person, to enrol."""
+    """``clip``: H.264, 1280x720, 25 frames a second. ``photo_folder`` holds a photo to enrol, named after her."""
 
     clip: Path
     photo_folder: Path
 
 
 def make_demo_clip(folder: Path) -> DemoFootage:
-    """Writes the clip and the photo into ``folder`` (made if missing).
+    """Writes the clip and the photo to ``folder``, which is made if it is missing.
 
     Raises:
         SourceError: ``folder`` cannot be written.
     """
-    from skimage import data  # takes a second, and only the demo needs it
+    from skimage import data  # the import takes a second, and only the demo needs it
 
     photo_folder = folder / "photos"
     photo_folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def _walk(picture: Image, person: NDArray[np.uint8], t: float, path: NDArray[np.
     x, scale = (float(np.interp(t, path[:, 0], path[:, column])) for column in (1, 2))
     speed = abs(float(np.interp(t + 0.02, path[:, 0], path[:, 1])) - x) / 0.02
     stride = min(1.0, speed / 150)
-    # Her picture ends at the waist: keep that end below the lower edge, and her hair below the upper one.
+    # Her picture ends at the waist. Keep that end below the lower edge, and her hair below the upper edge.
     y = max(SIZE[1] - (512 - _FACE_CENTRE[1]) * scale, 108 * scale + 8) + 5 * stride * abs(math.sin(2 * math.pi * t))
     tilt_deg = 1.5 * math.sin(1.7 * math.pi * t)
     paint(picture, person, _FACE_CENTRE, (x, y), scale, tilt_deg, blur_px=round(speed / FPS / 2))
@@ -115,7 +116,17 @@ def paint(
     tilt_deg: float,
     blur_px: int,
 ) -> None:
-    """Blends ``figure`` (RGB premultiplied, and alpha) over ``picture`` so that its ``anchor`` comes to ``at``."""
+    """Blends ``figure`` over ``picture`` so that its point ``anchor`` (x, y px) comes to ``at``.
+
+    Args:
+        picture: is changed in place.
+        figure: uint8 (H, W, 4), RGB times alpha, and alpha, as :func:`cut_out` returns it.
+        anchor: the point about which the figure is turned and scaled.
+        at: where that point lies in the picture.
+        scale: of the figure.
+        tilt_deg: degrees, counter-clockwise.
+        blur_px: width of a horizontal blur, for a figure that moves.
+    """
     matrix = cv2.getRotationMatrix2D(anchor, tilt_deg, scale)
     matrix[:, 2] += np.subtract(at, anchor)
     height, width = figure.shape[:2]
@@ -137,7 +148,7 @@ def paint(
 def _person(portrait: Image) -> NDArray[np.uint8]:
     mask = np.zeros(portrait.shape[:2], np.uint8)
     cv2.fillPoly(mask, [np.array(_OUTLINE, np.int32)], 255)
-    # A little inside the outline, for the studio's bright wall shines round her.
+    # Cut a little inside the outline, because the bright wall of the studio shines round her.
     return cut_out(portrait, cv2.erode(mask, np.ones((5, 5), np.uint8)), feather_px=1.5)
 
 
@@ -148,7 +159,7 @@ def _cat(photo: Image) -> NDArray[np.uint8]:
 
 
 def cut_out(photo: Image, mask: NDArray[np.uint8], *, feather_px: float) -> NDArray[np.uint8]:
-    """uint8 (H, W, 4): RGB times alpha, and alpha with a soft edge."""
+    """The part of ``photo`` in ``mask``, uint8 (H, W, 4): RGB times alpha, and alpha with a soft edge."""
     alpha = cv2.GaussianBlur(mask, (0, 0), feather_px)
     colours = cv2.multiply(photo, cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
     return np.dstack([colours, alpha])
@@ -175,7 +186,7 @@ def _room() -> Image:
 
 
 def _write_photo(portrait: Image, path: Path) -> None:
-    """Another picture of her than any in the clip: head and shoulders, larger, tilted, brighter, JPEG."""
+    """A picture of her that differs from all in the clip: head and shoulders, larger, tilted, brighter, as JPEG."""
     matrix = cv2.getRotationMatrix2D(_FACE_CENTRE, -4.0, 1.9)
     matrix[:, 2] += np.subtract((300, 208), _FACE_CENTRE)
     photo = cv2.warpAffine(portrait, matrix, (600, 720), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
@@ -183,19 +194,18 @@ def _write_photo(portrait: Image, path: Path) -> None:
     save_picture(np.clip(brighter + 4, 0, 255).astype(np.uint8), path)
 
 
-_BRIDGED_FRAMES: Final = 12
-"""Frames between two sightings of a face over which its box is drawn all the same."""
-
-
 @dataclass(slots=True)
 class Album:
-    """Hand :meth:`watch` to the pipeline; afterwards :meth:`annotations` and :meth:`tiles` are what to draw."""
+    """Collects what to draw.
+
+    Give :meth:`watch` to the pipeline; afterwards, :meth:`annotations` and :meth:`tiles` say what to draw.
+    """
 
     _boxes: dict[int, list[tuple[int, NDArray[np.float32], str]]] = field(default_factory=lambda: defaultdict(list))
     _faces: dict[int, tuple[float, Image]] = field(default_factory=dict)
 
     def watch(self, frame: Frame, tracks: Tracks, labels: list[str]) -> None:
-        """Remembers the tracks of a frame and what is written beside each."""
+        """Keeps the tracks of a frame, and the label of each."""
         quality = assess(frame.image, tracks.detections)
         rows = zip(tracks.track_ids.tolist(), tracks.detections.boxes, labels, quality.scores.tolist(), strict=True)
         for track_id, box, label, score in rows:
@@ -205,7 +215,7 @@ class Album:
                 self._faces[track_id] = (worth, _crop(frame.image, box))
 
     def annotations(self) -> dict[int, list[Annotation]]:
-        """What to draw in which frame; boxes move evenly between the frames that were searched."""
+        """What to draw in each frame. Boxes move evenly between the frames that were searched."""
         drawn: dict[int, list[Annotation]] = defaultdict(list)
         for seen in self._boxes.values():
             for (first, box, label), (later, next_box, _) in zip(seen, [*seen[1:], (-1, None, "")], strict=True):
@@ -217,7 +227,7 @@ class Album:
         return drawn
 
     def tiles(self, events: Sequence[Event]) -> list[Tile]:
-        """A tile for each sighting that has ended: the best face of its track, who it was, when it was last seen."""
+        """A tile for each sighting that has ended: the best face of its track, the name, and when it was last seen."""
         tiles = []
         for event in events:
             if event.type == "ended" and event.track_id in self._faces:

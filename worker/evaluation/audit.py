@@ -1,4 +1,4 @@
-"""What is wrong with a gallery: people enrolled twice, look-alikes, samples of somebody else, too few samples."""
+"""What is wrong with a gallery: people enrolled twice, look-alikes, samples of other people, too few samples."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,12 +16,12 @@ KINDS: Final[tuple[Kind, ...]] = ("same_person", "wrong_sample", "odd_sample", "
 
 _BLOCK_ROWS: Final = 1024
 _SAME_PERSON_QUANTILE: Final = 0.1
-"""Two people are probably one where they are nearer than this share of the gallery's people are to themselves."""
+"""Two people are probably one if they are as near to each other as the least coherent tenth of people to themselves."""
 _FEWEST_FOR_QUANTILE: Final = 10
 _OWN_LIKENESS: Final = 0.75
-"""Or where they are this much as near to each other as the less coherent of them is to itself."""
+"""Or if their similarity is at least this share of that of the less coherent of them to itself."""
 _ALIKE_SHARE: Final = 0.75
-"""Samples that have come this share of the way from the threshold to identity show one moment."""
+"""Samples whose similarity lies beyond this share of the way from the threshold to 1 were taken at one moment."""
 _LOW_QUALITY: Final = 0.4
 _MOST_PAIRS: Final = 10_000
 
@@ -31,9 +31,12 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to look at. ``people``: the names, the person to act on first; ``identity_ids`` in that order;
-    ``sample_ids`` and ``photos``: the samples that show it; ``similarity``: cosine, None where it is not about one;
-    ``detail``: what was found; ``advice``: what to do."""
+    """One thing to look at.
+
+    ``people`` are the names; the person to act on comes first. ``identity_ids`` are in the same order. ``sample_ids``
+    and ``photos`` are the samples that show it. ``similarity`` is a cosine, or None if the finding is not about one.
+    ``detail`` says what was found, ``advice`` what to do.
+    """
 
     kind: Kind
     people: tuple[str, ...]
@@ -46,12 +49,13 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class _Numbers:
-    """Who resembles whom; rows are samples in the order of ``owners``, which is by person.
+class Neighbours:
+    """Who resembles whom. The rows are samples, person after person, as in ``owners``.
 
-    ``own``, ``own_median``: to the person's other samples, nearest and median, NaN for an only sample. ``rival``,
-    ``rival_person``, ``rival_row``: to the nearest sample of anybody else. ``pairs`` int64 (m, 2), people a < b that
-    are near each other; ``pair_nearest``, ``pair_mean``: over all their samples.
+    ``own`` and ``own_median`` float32 (n,) are the highest and the median similarity to the person's other samples, NaN
+    for an only sample. ``rival`` float32 (n,) is the similarity to the nearest sample of anybody else; ``rival_person``
+    and ``rival_row`` int64 (n,) say which one that is. ``pairs`` int64 (m, 2) are people a < b who are near each other;
+    ``pair_nearest`` and ``pair_mean`` float32 (m,) are the highest and the mean similarity of all their samples.
     """
 
     own: Vectors
@@ -64,13 +68,14 @@ class _Numbers:
     pair_mean: Vectors
 
 
-def audit(gallery: Gallery, *, threshold: float, margin: float) -> list[Finding]:
+def audit(gallery: Gallery, *, threshold: float, margin: float, block_rows: int = _BLOCK_ROWS) -> list[Finding]:
     """Everything that is worth looking at in ``gallery``, the gravest kinds and cases first.
 
     Args:
         gallery: who is enrolled.
         threshold: cosine from which a person is named.
-        margin: how much nearer than the next person somebody must be.
+        margin: how much nearer than the next person a named person must be.
+        block_rows: how many samples are compared with all others at a time.
     """
     people = gallery.people()
     vectors, samples = gallery.vectors()
@@ -79,17 +84,21 @@ def audit(gallery: Gallery, *, threshold: float, margin: float) -> list[Finding]
     row_of = {sample.sample_id: row for row, sample in enumerate(samples)}
     order = np.array([row_of[sample.sample_id] for person in people for sample in person.samples], np.int64)
     owners = np.repeat(np.arange(len(people)), [len(person.samples) for person in people])
-    numbers = compare(vectors[order], owners, near=threshold - margin)
-    report = _Report(people, [samples[row] for row in order.tolist()], owners, numbers, threshold, margin)
+    numbers = compare(vectors[order], owners, near=threshold - margin, block_rows=block_rows)
+    report = _Audit(people, [samples[row] for row in order.tolist()], owners, numbers, threshold, margin)
     findings = [*report.pairs(), *report.samples(), *report.coverage()]
     worth = {kind: rank for rank, kind in enumerate(KINDS)}
     return sorted(findings, key=lambda finding: (worth[finding.kind], -(finding.similarity or 0.0), finding.people))
 
 
-def compare(vectors: Vectors, owners: Rows, near: float) -> _Numbers:
-    """Compares all samples with all others, in blocks: n^2 products, memory for ``_BLOCK_ROWS`` x n.
+def compare(vectors: Vectors, owners: Rows, near: float, block_rows: int = _BLOCK_ROWS) -> Neighbours:
+    """Compares all samples with all others, in blocks: n^2 products, memory for ``block_rows`` x n.
 
-    ``owners`` int64 (n,) ascending, from 0; pairs of people count as near from the cosine ``near``.
+    Args:
+        vectors: unit vectors float32 (n, d).
+        owners: the person of each, int64 (n,), ascending from 0.
+        near: cosine from which a pair of people counts as near each other.
+        block_rows: about how many rows a block has; the samples of one person are never split.
     """
     n, starts = len(owners), np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])
     sums = np.add.reduceat(vectors, starts, axis=0)
@@ -97,10 +106,10 @@ def compare(vectors: Vectors, owners: Rows, near: float) -> _Numbers:
     own, median = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
     rival, rival_row = np.full(n, -1.0, np.float32), np.full(n, -1, np.int64)
     found: list[tuple[Rows, Vectors]] = []
-    for first_person, last_person in _blocks(counts):
+    for first_person, last_person in _blocks(counts, block_rows):
         first, last = int(starts[first_person]), int(starts[last_person - 1] + counts[last_person - 1])
         block = vectors[first:last] @ vectors.T
-        for person in range(first_person, last_person):  # a person's own samples, which must not count as rivals
+        for person in range(first_person, last_person):  # the samples of the person must not count as rivals
             begin, end = int(starts[person]), int(starts[person] + counts[person])
             own_block = block[begin - first : end - first, begin:end]
             if end - begin > 1:
@@ -121,27 +130,27 @@ def compare(vectors: Vectors, owners: Rows, near: float) -> _Numbers:
     means = sums / counts[:, None]
     pair_mean = np.einsum("pd,pd->p", means[pairs[:, 0]], means[pairs[:, 1]]).astype(np.float32)
     rival_person = np.where(rival_row >= 0, owners[rival_row], -1)
-    return _Numbers(own, median, rival, rival_person, rival_row, pairs, pair_nearest, pair_mean)
+    return Neighbours(own, median, rival, rival_person, rival_row, pairs, pair_nearest, pair_mean)
 
 
-def _blocks(counts: Rows) -> Iterator[tuple[int, int]]:
-    """Ranges of whole people with about ``_BLOCK_ROWS`` samples together."""
+def _blocks(counts: Rows, block_rows: int) -> Iterator[tuple[int, int]]:
+    """Ranges of whole people who have about ``block_rows`` samples together."""
     first = rows = 0
     for person, count in enumerate(counts.tolist()):
-        if rows and rows + count > _BLOCK_ROWS:
+        if rows and rows + count > block_rows:
             yield first, person
             first, rows = person, 0
         rows += count
     yield first, len(counts)
 
 
-class _Report:
+class _Audit:
     def __init__(
         self,
         people: Sequence[Person],
         samples: Sequence[Sample],
         owners: Rows,
-        numbers: _Numbers,
+        numbers: Neighbours,
         threshold: float,
         margin: float,
     ) -> None:
@@ -175,7 +184,7 @@ class _Report:
                 )  # fmt: skip
 
     def samples(self) -> Iterator[Finding]:
-        """Samples that are somebody else's, and samples unlike the person's others."""
+        """Samples that show another person, and samples that are unlike the other samples of the person."""
         n = self._numbers
         for row in sorted(self._wrong):
             rival = int(n.rival_person[row])
@@ -196,7 +205,7 @@ class _Report:
                     )  # fmt: skip
 
     def coverage(self) -> Iterator[Finding]:
-        """People of whom there is too little."""
+        """People with too few or too poor samples."""
         alike = self._threshold + _ALIKE_SHARE * (1 - self._threshold)
         for person, rows in zip(self._people, self._rows, strict=True):
             best = max(sample.quality for sample in person.samples)
@@ -216,8 +225,10 @@ class _Report:
                 )  # fmt: skip
 
     def _likeness_of_one_person(self) -> float:
-        """The mean similarity of two people's samples from which they are probably one: as near as people of this
-        gallery are to themselves, and at least the threshold."""
+        """The mean similarity of the samples of two people from which they are probably one person.
+
+        It is the one that people of this gallery have to themselves, and at least the threshold plus the margin.
+        """
         inner = [float(np.median(self._numbers.own_median[rows])) for rows in self._rows if len(rows) > 1]
         floor = self._threshold + self._margin
         if len(inner) < _FEWEST_FOR_QUANTILE:
@@ -225,14 +236,14 @@ class _Report:
         return max(floor, float(np.quantile(inner, _SAME_PERSON_QUANTILE)))
 
     def _likeness_of_these(self, a: int, b: int) -> float:
-        """The same, for two people with several samples each: about as near as either is to themselves."""
+        """The same for two people with several samples each: about as near as each of them to themselves."""
         inner = [float(np.median(self._numbers.own_median[self._rows[person]])) for person in (a, b)]
         if np.isnan(inner).any():
             return float("inf")
         return max(self._threshold + self._margin, _OWN_LIKENESS * min(inner))
 
     def _find_wrong_samples(self) -> None:
-        """Somebody else's: nearer to another person, by the margin, than to any of the person's own samples."""
+        """A sample is wrong if it is nearer to another person, by the margin, than to all others of its own person."""
         n = self._numbers
         nearer = (n.rival >= self._threshold) & (n.rival >= n.own + self._margin)
         for row in np.flatnonzero(nearer).tolist():
@@ -240,7 +251,7 @@ class _Report:
             if (min(person, rival), max(person, rival)) in self._doubles:
                 continue
             back = int(n.rival_row[row])
-            # Of two samples that point at each other, the one that fits its own person less well is the wrong one.
+            # If two samples are each other's rival, the one that fits its own person less well is the wrong one.
             if n.rival_row[back] == row and n.own[back] < n.own[row] and self._disagrees(back):
                 continue
             self._wrong.add(row)
@@ -250,7 +261,7 @@ class _Report:
         return bool(n.rival[row] >= n.own[row] + self._margin)
 
     def _odd(self, rows: Rows) -> list[int]:
-        """Samples far below the threshold to all others of the person; of two that differ, the poorer one."""
+        """Samples that are far below the threshold to all others of the person. Of two that differ, the poorer one."""
         n = self._numbers
         if len(rows) < 2:
             return []
@@ -260,7 +271,7 @@ class _Report:
         return [int(row) for row in low]
 
     def _explained(self, a: int, b: int) -> bool:
-        """Whether a wrong sample is why two people seem alike: one of the other person, or of whom they double."""
+        """Whether two people seem alike only because of a wrong sample: one of the other person or of their double."""
         return any(
             row in self._wrong and self._is_or_doubles(int(self._numbers.rival_person[row]), other)
             for person, other in ((a, b), (b, a))

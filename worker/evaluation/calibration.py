@@ -1,6 +1,6 @@
-"""The threshold for a wanted false-match rate, and how far the data can be trusted with it.
+"""The threshold for a wanted false-match rate, and how well the data support it.
 
-What the intervals cover was measured; see ``docs/calibration.md``.
+How often the intervals hold the true value was measured; see ``docs/calibration.md``.
 """
 
 import math
@@ -11,11 +11,11 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluation.false_matches import FalseMatchScores, UnsupportedTargetError
-from worker.evaluation.resampling import effective_count, rate_interval
+from worker.evaluation.false_matches import NonMatedScores, UnsupportedTargetError, effective_count, rate_interval
+from worker.evaluation.verification import Pairs
 
 RULE_OF_THREE: Final = 3.0
-"""No event in n independent trials bounds the rate by 3/n with 95 % confidence (Hanley and Lippman-Hand, 1983)."""
+"""If n independent trials show no event, the rate is below 3/n with 95 % confidence (Hanley and Lippman-Hand, 1983)."""
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -25,8 +25,9 @@ Indices = NDArray[np.int64]
 class Rate:
     """A rate 0..1 with two 95 % intervals.
 
-    ``confidence`` is for the rate of the population that the people were drawn from; ``prediction`` for the rate
-    that a further sample of as many people will show, which has a sampling error of its own.
+    ``confidence`` is the interval of the rate of the population from which the people were drawn. ``prediction`` is the
+    interval of the rate that another sample of as many people will show. It is wider, because that sample has a
+    sampling error of its own.
     """
 
     value: float
@@ -34,7 +35,7 @@ class Rate:
     prediction: tuple[float, float]
 
     def mapped(self, formula: Callable[[float], float]) -> "Rate":
-        """The rate and its bounds through a rising function."""
+        """The rate and its bounds after a rising function ``formula``."""
         return Rate(
             formula(self.value),
             (formula(self.confidence[0]), formula(self.confidence[1])),
@@ -46,8 +47,8 @@ class Rate:
 class Threshold:
     """The cosine from which a comparison counts as a match, for a false-match rate of ``target``.
 
-    ``interval`` is the 95 % confidence interval of the threshold at which the population has just that rate
-    (Woodruff, 1952); ``effective_comparisons`` how many independent comparisons the data are worth.
+    ``interval`` is the 95 % confidence interval of the threshold at which the population has exactly that rate
+    (Woodruff, 1952). ``effective_comparisons`` is the number of independent comparisons that tell as much as the data.
     """
 
     value: float
@@ -61,8 +62,11 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is wanted of a gallery of ``samples`` enrolled faces: ``fmr`` is the false-match rate of one comparison,
-    ``fpir`` the share of strangers who match somebody. Either follows from the other."""
+    """The wanted rates of a gallery of ``samples`` enrolled faces.
+
+    ``fmr`` is the false-match rate of one comparison, ``fpir`` the share of strangers who match somebody. The user asks
+    for one of them (``asked``), and the other follows from it.
+    """
 
     fmr: float
     fpir: float
@@ -78,34 +82,36 @@ class Target:
         return cls(one_to_one(fpir, max(samples, 1)), fpir, samples, "fpir")
 
     def origin(self, rate: Literal["fmr", "fpir"]) -> str:
-        """Where ``rate`` comes from, in words, empty where it is what was asked for."""
+        """Where ``rate`` comes from, in words; empty if the user asked for it."""
         if rate == self.asked:
             return ""
         return f" (from a target {self.asked} of {getattr(self, self.asked):g} and {self.samples} enrolled faces)"
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """One kind of labelled data: ``scores`` of false matches, and the ``threshold`` that they allow.
+class CalibrationSet:
+    """Labelled data of one source, and the ``threshold`` that they allow.
 
-    ``same`` holds similarities of same-person comparisons and the person of each; ``strangers`` the similarities to
-    the gallery of people in the data who are not enrolled.
+    ``scores`` are similarities of non-mated comparisons: of different people. ``mated`` holds similarities float64 (n,)
+    of comparisons of a person with themselves, and the person of each, int64 (n,). ``strangers`` are the similarities
+    to the gallery of those people in the data who are not enrolled.
     """
 
     source: Literal["pairs", "people", "strangers"]
-    scores: FalseMatchScores
+    scores: NonMatedScores
     threshold: Threshold
-    same: tuple[Floats, Indices] = field(default_factory=lambda: (np.empty(0), np.empty(0, np.int64)))
-    strangers: FalseMatchScores | None = None
+    mated: tuple[Floats, Indices] = field(default_factory=lambda: (np.empty(0), np.empty(0, np.int64)))
+    strangers: NonMatedScores | None = None
 
 
-def find_threshold(scores: FalseMatchScores, target: float, *, origin: str = "") -> Threshold:
-    """The threshold at which ``scores`` have a false-match rate of ``target``; ``origin`` says in words where that
-    target comes from, for a refusal.
+def find_threshold(scores: NonMatedScores, target: float, *, origin: str = "") -> Threshold:
+    """The threshold at which ``scores`` have a false-match rate of ``target``.
+
+    ``origin`` says in words where that target comes from, for the message of an error.
 
     Raises:
-        UnsupportedTargetError: the data are worth fewer than 3 / ``target`` independent comparisons; the message
-            says how many people it would need. Or the same pictures bear two names.
+        UnsupportedTargetError: the data are equivalent to fewer than 3 / ``target`` independent comparisons; the
+            message says how many people are needed. Or the same pictures have two names.
     """
     value = scores.threshold_at(target)
     rate = scores.rate_at(value)
@@ -129,7 +135,7 @@ def find_threshold(scores: FalseMatchScores, target: float, *, origin: str = "")
     )
 
 
-def rate_of(scores: FalseMatchScores, threshold: float) -> Rate:
+def rate_of(scores: NonMatedScores, threshold: float) -> Rate:
     """The rate of ``scores`` at a given ``threshold``."""
     rate = scores.rate_at(threshold)
     trials = min(effective_count(rate, sum(scores.spread_at(threshold))), float(scores.pairs_of_people))
@@ -137,7 +143,7 @@ def rate_of(scores: FalseMatchScores, threshold: float) -> Rate:
 
 
 def false_non_match_rate(similarities: Floats, people: Indices, threshold: float) -> Rate | None:
-    """The share of same-person comparisons (n,) below ``threshold``; every person counts alike, None without any."""
+    """The share of mated comparisons (n,) below ``threshold``, or None without any. Every person counts the same."""
     if not len(similarities):
         return None
     _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
@@ -148,7 +154,10 @@ def false_non_match_rate(similarities: Floats, people: Indices, threshold: float
 
 
 def same_person_similarities(vectors: NDArray[np.float32], people: Indices) -> tuple[Floats, Indices]:
-    """The similarity of each pair of photos of one person, and that person, both (n,)."""
+    """The similarity of each pair of photos of one person float64 (n,), and that person int64 (n,).
+
+    ``vectors`` are unit vectors float32 (m, d), and ``people`` int64 (m,) says whom each shows.
+    """
     order = np.argsort(people, kind="stable")
     starts = np.flatnonzero(np.diff(people[order], prepend=-1))
     similarities, owners = [np.empty(0)], [np.empty(0, np.int64)]
@@ -160,9 +169,10 @@ def same_person_similarities(vectors: NDArray[np.float32], people: Indices) -> t
 
 
 def one_to_many(rate: float, samples: int) -> float:
-    """The rate at which a stranger matches some of ``samples`` enrolled faces, from that of one comparison.
+    """The rate at which a stranger matches at least one of ``samples`` enrolled faces, from the rate of one comparison.
 
-    Exact for independent comparisons. Real ones are correlated, which lowers the rate: this is an upper bound.
+    It is exact for independent comparisons. Real comparisons are correlated, which lowers the rate, so that this is an
+    upper bound.
     """
     return -math.expm1(samples * math.log1p(-rate)) if rate < 1 else float(samples > 0)
 
@@ -172,14 +182,14 @@ def one_to_one(rate: float, samples: int) -> float:
     return -math.expm1(math.log1p(-rate) / samples) if rate < 1 else 1.0
 
 
-def weigh(
+def calibration_set(
     source: Literal["pairs", "people", "strangers"],
-    scores: FalseMatchScores,
+    scores: NonMatedScores,
     target: Target,
-    same: tuple[Floats, Indices] | None = None,
-    strangers: FalseMatchScores | None = None,
-) -> Evidence:
-    """The threshold that ``scores`` allow for ``target``.
+    mated: tuple[Floats, Indices] | None = None,
+    strangers: NonMatedScores | None = None,
+) -> CalibrationSet:
+    """The data of one ``source`` with the threshold that their ``scores`` allow for ``target``.
 
     Raises:
         UnsupportedTargetError: the data cannot support the target.
@@ -187,17 +197,17 @@ def weigh(
     kind: Literal["fmr", "fpir"] = "fpir" if scores.of_strangers else "fmr"
     wanted = target.fpir if scores.of_strangers else target.fmr
     threshold = find_threshold(scores, wanted, origin=target.origin(kind))
-    return Evidence(source, scores, threshold, same or (np.empty(0), np.empty(0, np.int64)), strangers)
+    return CalibrationSet(source, scores, threshold, mated or (np.empty(0), np.empty(0, np.int64)), strangers)
 
 
-def calibration_document(evidence: Sequence[Evidence], target: Target, visits_per_day: float) -> dict[str, Any]:
-    """The threshold that all ``evidence`` allows, the strictest, and what it means, as JSON values."""
-    decisive = max(evidence, key=lambda found: found.threshold.value)
+def calibration_document(sets: Sequence[CalibrationSet], target: Target, visits_per_day: float) -> dict[str, Any]:
+    """The strictest threshold of all ``sets``, and the rates that follow from it, as JSON values."""
+    decisive = max(sets, key=lambda found: found.threshold.value)
     threshold = decisive.threshold.value
-    compared = next((found.scores for found in evidence if not found.scores.of_strangers), None)
+    compared = next((found.scores for found in sets if not found.scores.of_strangers), None)
     fmr = rate_of(compared, threshold) if compared else None
-    fpir, fpir_from = _fpir(evidence, threshold, fmr, target.samples)
-    missed = next((rate for found in evidence if (rate := false_non_match_rate(*found.same, threshold))), None)
+    fpir, fpir_from = _fpir(sets, threshold, fmr, target.samples)
+    missed = next((rate for found in sets if (rate := false_non_match_rate(*found.mated, threshold))), None)
     alarms = fpir.mapped(lambda rate: rate * visits_per_day)
     return {
         "threshold": round(threshold, 6),
@@ -212,24 +222,28 @@ def calibration_document(evidence: Sequence[Evidence], target: Target, visits_pe
         **_rate_fields("fnmr", missed),
         "visits_per_day": visits_per_day,
         **_rate_fields("false_alarms_per_camera_and_day", alarms),
-        "evidence": [_evidence_fields(found) for found in evidence],
+        "evidence": [_set_fields(found) for found in sets],
     }
 
 
-def _fpir(evidence: Sequence[Evidence], threshold: float, fmr: Rate | None, samples: int) -> tuple[Rate, str]:
-    """How many strangers match somebody: seen, the site's own footage first, else concluded from comparisons."""
+def _fpir(sets: Sequence[CalibrationSet], threshold: float, fmr: Rate | None, samples: int) -> tuple[Rate, str]:
+    """The share of strangers who match somebody, and in words where it comes from.
+
+    It is measured if the data hold strangers, first of all in the footage of the site. Otherwise it is computed from
+    the rate of one comparison.
+    """
     if not samples:
         return Rate(0.0, (0.0, 0.0), (0.0, 0.0)), "nobody is enrolled yet"
-    for found in sorted(evidence, key=lambda found: found.source != "strangers"):
+    for found in sorted(sets, key=lambda found: found.source != "strangers"):
         seen = found.scores if found.scores.of_strangers else found.strangers
         if seen is not None:
             return rate_of(seen, threshold), f"{seen.people} people not enrolled, against this gallery ({found.source})"
     if fmr is None:
-        raise ValueError("evidence holds comparisons of people or strangers")
+        raise ValueError("a calibration set holds comparisons of people, or strangers")
     return fmr.mapped(lambda rate: one_to_many(rate, samples)), f"fmr and {samples} enrolled faces: an upper bound"
 
 
-def _evidence_fields(found: Evidence) -> dict[str, Any]:
+def _set_fields(found: CalibrationSet) -> dict[str, Any]:
     threshold = found.threshold
     return {
         "source": found.source,
@@ -244,7 +258,7 @@ def _evidence_fields(found: Evidence) -> dict[str, Any]:
 
 
 def _rate_fields(name: str, rate: Rate | None) -> dict[str, Any]:
-    """``name_interval_95`` is what as many other people will show; ``name_confidence_interval_95`` is narrower."""
+    """``name_interval_95`` is for a sample of as many other people; ``name_confidence_interval_95`` is narrower."""
     if rate is None:
         return {name: None, f"{name}_interval_95": None, f"{name}_confidence_interval_95": None}
     return {
@@ -258,13 +272,14 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _shortage(scores: FalseMatchScores, target: float, origin: str, of_people: float, of_pairs: float) -> str:
-    """What the data lack, from how their sampling error falls with more people."""
+def _shortage(scores: NonMatedScores, target: float, origin: str, of_people: float, of_pairs: float) -> str:
+    """What the data lack, computed from how their sampling error falls with more people."""
     wanted = target**2 * (1 - target) / RULE_OF_THREE
     of_pairs = max(of_pairs, target * (1 - target) / scores.pairs_of_people) if not scores.of_strangers else 0.0
     if scores.of_strangers:
         of_people = max(of_people, target * (1 - target) / scores.people)
-    # With 1/x of the people the first part grows by x, the second by x squared; for a list of pairs both by x.
+    # With 1/x of the people, the part of the variance that is due to people grows by x, that of pairs by x squared. For
+    # a list of pairs both grow by x.
     if scores.everybody:
         root = math.sqrt(of_people**2 + 4 * of_pairs * wanted)
         fraction = 2 * wanted / (of_people + root)
@@ -285,3 +300,21 @@ def _shortage(scores: FalseMatchScores, target: float, origin: str, of_people: f
         f"the data cannot support {rate}{origin}: {have} are given, {need} are needed "
         f"(three false matches in independent comparisons); give more, or a higher target"
     )
+
+
+def listed_pairs(pairs: Pairs, similarities: Floats) -> NonMatedScores:
+    """The similarities of the pairs of different people in a pairs file.
+
+    Raises:
+        UnsupportedTargetError: the file holds no such pairs.
+    """
+    first, second = pairs.people
+    apart = ~pairs.same
+    order = np.flatnonzero(apart)[np.argsort(-similarities[apart], kind="stable")]
+    if not len(order):
+        raise UnsupportedTargetError("the pairs file holds no pairs of different people")
+    numbers, packed = np.unique(np.concatenate([first[order], second[order]]), return_inverse=True)
+    first, second = packed[: len(order)].astype(np.int64), packed[len(order) :].astype(np.int64)
+    distinct = len(np.unique(np.minimum(first, second) * len(numbers) + np.maximum(first, second)))
+    shares = np.full(len(order), 1 / len(order))
+    return NonMatedScores(similarities[order], shares, first, second, len(numbers), distinct)

@@ -1,8 +1,8 @@
-"""Open-set identification: who is it, if anybody we know?
+"""Open-set identification: is this an enrolled person, and if so, who?
 
-Rates as ISO/IEC 19795-1 and NIST's FRTE 1:N define them. FNIR: the share of probes of enrolled people that are not
-given their own name, because somebody else is nearer or the similarity is below the threshold. FPIR: the share of
-probes of strangers that are given a name.
+The rates are those of ISO/IEC 19795-1 and of NIST's FRTE 1:N. FNIR is the share of mated probes, of enrolled people,
+that do not get the right name: another person is nearer, or the similarity is below the threshold. FPIR is the share of
+non-mated probes, of strangers, that get a name.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.errors import SourceError
-from worker.evaluation.photo_faces import PeopleFaces
-from worker.evaluation.resampling import draw_people
+from worker.evaluation.false_matches import draw_people
+from worker.evaluation.probes import PeopleFaces
 
 REPORTED_FPIRS: Final = (0.1, 0.01, 0.001)
 _BLOCK_ROWS: Final = 512
@@ -26,9 +26,10 @@ Indices = NDArray[np.int64]
 class Searches:
     """The outcome of searching a gallery for each probe.
 
-    Of probes of enrolled people (n,): ``own`` is the similarity to the person themselves, ``other`` that to the
-    nearest other person, ``people`` who it is. Of probes of strangers (m,): ``strangers`` is the similarity to the
-    nearest person, ``stranger_people`` who it is.
+    Mated probes: ``own`` float64 (n,) is the similarity to the person in the probe, ``other`` float64 (n,) that to the
+    nearest other person, and ``people`` int64 (n,) says who is in the probe. Non-mated probes: ``strangers`` float64
+    (m,) is the similarity to the nearest person, and ``stranger_people`` int64 (m,) says who is in the probe.
+    ``enrolled_people`` is the number of people in the gallery. ``strangers_are`` says in words who the strangers are.
     """
 
     own: Floats
@@ -42,26 +43,26 @@ class Searches:
 
 @dataclass(frozen=True, slots=True)
 class DetCurve:
-    """FNIR against FPIR at each threshold, thresholds falling."""
+    """FNIR and FPIR at each threshold, all float64 (k,). The thresholds are in falling order."""
 
     thresholds: Floats
     fpir: Floats
     fnir: Floats
 
     def fnir_at(self, fpir: float) -> tuple[float, float]:
-        """The lowest FNIR at which no more than ``fpir`` of the strangers get a name, and the threshold for it."""
+        """The lowest FNIR at which no more than ``fpir`` of the non-mated probes get a name, and its threshold."""
         point = int(np.searchsorted(self.fpir, fpir, side="right")) - 1
         return float(self.fnir[point]), float(self.thresholds[point])
 
 
 def search_left_out(faces: PeopleFaces) -> Searches:
-    """Each photo in turn is a probe for a gallery of all others.
+    """Searches each photo in turn in a gallery of all the others.
 
-    Enrolled is who has two photos or more; the people with a single photo are the strangers. Where everybody has
-    several, each is a stranger in turn, to a gallery without them.
+    People with two photos or more are enrolled, and people with a single photo are the strangers. If everybody has
+    several photos, each person in turn is a stranger to a gallery without them.
 
     Raises:
-        SourceError: nobody has two photos, or only one person is there.
+        SourceError: nobody has two photos, or there is only one person.
     """
     counts = np.bincount(faces.people)
     enrolled = counts[faces.people] >= 2
@@ -79,10 +80,10 @@ def search_left_out(faces: PeopleFaces) -> Searches:
 
 
 def search_probes(gallery: PeopleFaces, probes: PeopleFaces) -> Searches:
-    """Each of ``probes`` is searched in ``gallery``; people are the same if their names are.
+    """Searches each of ``probes`` in ``gallery``. The same name means the same person.
 
-    Strangers are the people whose name the gallery does not have; without any, each person is a stranger in turn,
-    to a gallery without them.
+    People whose name is not in the gallery are strangers. If there are none, each person in turn is a stranger to a
+    gallery without them.
 
     Raises:
         SourceError: no probe is of an enrolled person.
@@ -92,7 +93,9 @@ def search_probes(gallery: PeopleFaces, probes: PeopleFaces) -> Searches:
     people = np.array(own_numbers, np.int64)[probes.people]
     enrolled = people < len(gallery.names)
     if not enrolled.any():
-        raise SourceError("no probe is of an enrolled person: folders of probes bear the names of those of --people")
+        raise SourceError(
+            "no probe is of an enrolled person: give each folder of probes the name of the person's folder in --people"
+        )
     own, other = _nearest(probes.vectors, people, gallery.vectors, gallery.people, None)
     if enrolled.all():
         strangers, owners, are = other, people, "everybody, left out of the gallery in turn"
@@ -102,17 +105,17 @@ def search_probes(gallery: PeopleFaces, probes: PeopleFaces) -> Searches:
 
 
 def det_curve(searches: Searches) -> DetCurve:
-    """The exact curve, from a threshold that nobody reaches down to the lowest similarity."""
+    """The exact curve, from a threshold that no probe reaches down to the lowest similarity."""
     return _curve(searches, np.ones(len(searches.own)), np.ones(len(searches.strangers)))
 
 
 def rank_one(searches: Searches) -> float:
-    """The share of probes of enrolled people to whom they themselves are nearest, whatever the threshold."""
+    """The share of mated probes whose own person is nearest, without a threshold."""
     return float(np.mean(searches.own > searches.other))
 
 
 def identification_document(searches: Searches, *, draws: int = 500) -> dict[str, Any]:
-    """Rates with 95 % confidence intervals by resampling people, as JSON values."""
+    """The rates with 95 % confidence intervals from ``draws`` resamples of people, as JSON values."""
     curve = det_curve(searches)
     points = {fpir: curve.fnir_at(fpir) for fpir in REPORTED_FPIRS}
     samples: dict[float, list[float]] = {fpir: [] for fpir in REPORTED_FPIRS}
@@ -141,7 +144,7 @@ def identification_document(searches: Searches, *, draws: int = 500) -> dict[str
 
 
 def _curve(searches: Searches, known: Floats, unknown: Floats) -> DetCurve:
-    """The curve of probes that count ``known`` and ``unknown`` times."""
+    """The curve if the mated probes count ``known`` times and the non-mated ones ``unknown`` times."""
     scores = np.concatenate([searches.own, searches.strangers])
     found = np.concatenate([known * (searches.own > searches.other), np.zeros(len(unknown))])
     alarms = np.concatenate([np.zeros(len(known)), unknown])
@@ -159,9 +162,10 @@ def _nearest(
     gallery_people: Indices,
     enrolled: NDArray[np.bool_] | None,
 ) -> tuple[Floats, Floats]:
-    """Of each probe the highest similarity to its own person and to any other, -1 where there is none.
+    """The highest similarity of each probe to its own person, and to any other; -1 if there is none.
 
-    ``enrolled`` says which probes are, in that order, the gallery's own photos; a photo is not compared with itself.
+    ``enrolled`` bool (n,) says which probes are photos of the gallery, which has them in the same order. A photo is not
+    compared with itself. With None, no probe is in the gallery.
     """
     own, other = np.full(len(probes), -1.0), np.full(len(probes), -1.0)
     place = np.full(len(probes), -1) if enrolled is None else np.where(enrolled, np.cumsum(enrolled) - 1, -1)

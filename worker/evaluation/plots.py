@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 def plot_roc(far: Floats, tar: Floats, *, title: str, label: str, impostors: int, path: Path) -> None:
-    """TAR against FAR, FAR on a logarithmic axis down to one of ``impostors`` pairs.
+    """TAR against FAR. The axis of FAR is logarithmic and begins at one of ``impostors`` pairs.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -40,7 +40,7 @@ def plot_roc(far: Floats, tar: Floats, *, title: str, label: str, impostors: int
 
 
 def plot_det(fpir: Floats, fnir: Floats, *, title: str, label: str, strangers: int, path: Path) -> None:
-    """FNIR against FPIR, both logarithmic.
+    """FNIR against FPIR on logarithmic axes. That of FPIR begins at one of ``strangers`` probes.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -64,7 +64,7 @@ def plot_calibration(
     interval: tuple[float, float],
     path: Path,
 ) -> None:
-    """Rates against the threshold, as (label, thresholds, rates), with the target and the chosen threshold.
+    """Rates against the threshold, with the target and the chosen threshold. ``curves``: (label, thresholds, rates).
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -82,7 +82,7 @@ def plot_calibration(
 
 
 def plot_similarities(rows: Sequence[tuple[str, float]], *, title: str, threshold: float, path: Path) -> None:
-    """One bar for each (label, cosine), the first on top, and the threshold.
+    """A bar for each (label, cosine) of ``rows``, the first on top, and the threshold.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -100,7 +100,7 @@ def plot_similarities(rows: Sequence[tuple[str, float]], *, title: str, threshol
 
 
 def plot_confusion(confusion: NDArray[np.int64], names: Sequence[str], *, title: str, path: Path) -> None:
-    """Who was shown, downwards, and what was said of them: confusion (k, k + 2) as in ``Judgement``.
+    """Who was shown (downwards) and what was said of them: ``confusion`` int64 (k, k + 2) as in ``Judgement``.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -121,7 +121,7 @@ def plot_confusion(confusion: NDArray[np.int64], names: Sequence[str], *, title:
 
 
 def plot_learning(curves: Sequence[tuple[str, Sequence[float]]], *, title: str, path: Path) -> None:
-    """The loss after each epoch, one curve for each label.
+    """The loss after each epoch, with a curve for each (label, losses).
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -148,5 +148,5 @@ def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Any]:
 def _save(figure: Figure, path: Path) -> None:
     with writing(path), warnings.catch_warnings():
         path.parent.mkdir(parents=True, exist_ok=True)
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font does not have: boxes
+        warnings.filterwarnings("ignore", message="Glyph")  # boxes stand for letters that the font does not have
         figure.savefig(path, format="png", dpi=_DPI)

@@ -1,7 +1,7 @@
 """Verification accuracy from labelled pairs: the protocol of Labeled Faces in the Wild, ROC, TAR at FAR.
 
-Pairs files and the ten-fold protocol are those of Huang et al., "Labeled Faces in the Wild" (UMass Amherst
-TR 07-49, 2007): the threshold is fitted on nine folds and judged on the tenth.
+Pairs files and the ten-fold protocol are those of Huang et al., "Labeled Faces in the Wild" (UMass Amherst TR 07-49,
+2007): the threshold is fitted on nine folds and tested on the tenth.
 """
 
 import os
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import auc, roc_curve
 
 from worker.errors import SourceError
-from worker.evaluation.resampling import draw_people, variance_of_mean
+from worker.evaluation.false_matches import draw_people, variance_of_mean
 from worker.logs import get_logger
 from worker.video.photos import SUFFIXES
 
 NO_FACE: Final = -2.0
-"""Similarity of a pair in which an image shows no face: below every cosine, so never "the same"."""
+"""The similarity of a pair if an image shows no face. It is below every cosine, so the pair is never "the same"."""
 _TOLERATED_MISSING: Final = 0.05
 REPORTED_FARS: Final = (0.1, 0.01, 0.001, 0.0001)
 
@@ -28,7 +28,7 @@ _log = get_logger(__name__)
 
 
 class PhotoKey(NamedTuple):
-    """An image as a pairs file names it: the person, and the number of the image."""
+    """An image as a pairs file names it: by the person and the number of the image."""
 
     person: str
     number: int
@@ -38,8 +38,8 @@ class PhotoKey(NamedTuple):
 class Pairs:
     """Labelled pairs of images.
 
-    ``photos`` names each image once; ``first`` and ``second`` int64 (n,) are indices into it; ``same`` bool (n,);
-    ``folds`` int64 (n,) is the fold of each pair, counted from 0.
+    ``photos`` names each image once, and ``first`` and ``second`` int64 (n,) are indices into it. ``same`` bool (n,)
+    says whether a pair is mated, of one person. ``folds`` int64 (n,) is the fold of each pair, counted from 0.
     """
 
     photos: tuple[PhotoKey, ...]
@@ -57,17 +57,18 @@ class Pairs:
 
     @property
     def people(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of each pair the two people, as int64 (n,) numbers from 0."""
+        """The two people of each pair, as numbers from 0, int64 (n,) each."""
         _, numbers = np.unique([photo.person for photo in self.photos], return_inverse=True)
         return numbers[self.first], numbers[self.second]
 
 
 @dataclass(frozen=True, slots=True)
 class Roc:
-    """Shares accepted at each threshold ("the same from ``thresholds[i]`` on"), thresholds falling.
+    """The shares of pairs that are accepted at each threshold, all float64 (k,). The thresholds are in falling order.
 
-    ``far`` is the share of the pairs of different people, ``tar`` that of the same person. The first point accepts
-    nothing (threshold infinity), the last everything.
+    A pair is accepted if its similarity is at least the threshold. ``far`` is the accepted share of impostor pairs, of
+    different people, and ``tar`` that of mated pairs. The first point accepts nothing (its threshold is infinity), the
+    last point everything.
     """
 
     thresholds: NDArray[np.float64]
@@ -80,12 +81,12 @@ class Roc:
         return float(auc(self.far, self.tar))
 
     def tar_at(self, far: float) -> float:
-        """The highest share of same-person pairs accepted while no more than ``far`` of the others are."""
+        """The highest accepted share of mated pairs at which at most ``far`` of the impostor pairs are accepted."""
         return float(self.tar[np.searchsorted(self.far, far, side="right") - 1])
 
     @property
     def eer(self) -> float:
-        """The equal error rate: where as many are falsely accepted as falsely rejected."""
+        """The equal error rate: that at which the false accept rate and the false reject rate are the same."""
         gap = self.far + self.tar - 1
         after = int(np.argmax(gap >= 0))
         if after == 0 or gap[after] == 0:
@@ -96,9 +97,12 @@ class Roc:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How well pairs are told apart. ``threshold`` is the one applied, the mean over the folds where it was fitted
-    in folds; ``accuracy_sem`` the standard error of ``accuracy``, over the folds or, without folds, over people;
-    ``intervals`` 95 % confidence intervals by resampling people."""
+    """How well pairs are told apart.
+
+    ``threshold`` is the operating point. If it was fitted in folds, it is the mean over the folds. ``accuracy_sem`` is
+    the standard error of ``accuracy``, over the folds or, without folds, over people. ``intervals`` are 95 % confidence
+    intervals that come from resampling people.
+    """
 
     accuracy: float
     accuracy_sem: float
@@ -111,13 +115,14 @@ class Verification:
 
 
 def read_pairs(path: Path) -> Pairs:
-    """The pairs in ``path``: ``Name i j`` (same person) or ``NameA i NameB j`` a line, separated by tabs or blanks.
+    """The pairs in ``path``. A line is ``Name i j`` (same person) or ``NameA i NameB j``, separated by tabs or blanks.
 
-    A first line of one number (pairs of each kind) or two (folds; pairs of each kind in a fold) is a header. Without
-    one, a file whose pairs alternate in equal runs of the same person and of different ones has folds as well.
+    The first line may be a header: one number (pairs of each kind), or two (folds; pairs of each kind in a fold).
+    Without a header, a file has folds if it alternates between equally many pairs of the same person and of different
+    people.
 
     Raises:
-        SourceError: missing, empty or malformed file, with the number of the line.
+        SourceError: the file is missing, empty or malformed; the message says in which line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -141,10 +146,10 @@ def read_pairs(path: Path) -> Pairs:
 
 
 def find_photos(photos: Sequence[PhotoKey], folder: Path) -> list[Path | None]:
-    """The file of each image: ``folder/Name/Name_000k`` with any suffix of a photo; None where there is none.
+    """The file of each image: ``folder/Name/Name_000k`` with any suffix of a photo; None if there is no such file.
 
     Raises:
-        SourceError: the folder is missing, or so many of the images that it must be the wrong one.
+        SourceError: the folder is missing, or so many images are missing that it must be the wrong folder.
     """
     if not folder.is_dir():
         raise SourceError(f"no folder of images at {folder}")
@@ -163,29 +168,34 @@ def find_photos(photos: Sequence[PhotoKey], folder: Path) -> list[Path | None]:
 
 
 def pair_similarities(pairs: Pairs, vectors: NDArray[np.float32], found: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The cosine of each pair (n,), of unit ``vectors`` (photos, d); :data:`NO_FACE` unless ``found`` (photos,) is
-    true of both images."""
+    """The cosine of each pair, float64 (n,).
+
+    ``vectors`` float32 (photos, d) have unit length. The similarity is :data:`NO_FACE` unless ``found`` bool (photos,)
+    is true for both images.
+    """
     cosines = np.einsum("nd,nd->n", vectors[pairs.first], vectors[pairs.second], dtype=np.float64)
     return np.where(found[pairs.first] & found[pairs.second], cosines, NO_FACE)
 
 
 def receiver_operating_characteristic(similarities: NDArray[np.float64], same: NDArray[np.bool_]) -> Roc:
-    """The exact curve: one point for each value that occurs.
+    """The exact curve, with one point for each similarity that occurs.
 
     Raises:
-        SourceError: the pairs are all of one kind.
+        SourceError: all pairs are of one kind.
     """
     if same.all() or not same.any():
-        raise SourceError("a ROC needs pairs of the same person and pairs of different people; these are all of a kind")
+        raise SourceError(
+            "a ROC needs pairs of the same person and pairs of different people; these are all of one kind"
+        )
     far, tar, thresholds = roc_curve(same, similarities, drop_intermediate=False)
     return Roc(thresholds, far, tar)
 
 
 def fit_threshold(similarities: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
-    """The cosine from which "the same person" is right most often, midway between the two scores that it separates.
+    """The threshold at which "the same person" is right most often, midway between the two scores that it separates.
 
-    Which threshold makes the very fewest mistakes is chance: of those that make no more than one standard deviation
-    (of a Poisson count) more than the best, the one nearest their middle is taken.
+    It depends on chance which threshold makes the fewest mistakes. We consider all thresholds that make at most one
+    standard deviation (of a Poisson count) more mistakes than the best, and take the one nearest to their middle.
     """
     order = np.argsort(-similarities, kind="stable")
     scores = np.concatenate([[1.0], similarities[order], [-1.0]]).clip(-1.0, 1.0)
@@ -200,12 +210,15 @@ def fit_threshold(similarities: NDArray[np.float64], same: NDArray[np.bool_]) ->
 
 
 def accuracy(similarities: NDArray[np.float64], same: NDArray[np.bool_], threshold: float) -> float:
-    """The share of pairs judged rightly."""
+    """The share of pairs that are judged rightly."""
     return float(np.mean((similarities >= threshold) == same))
 
 
 def verify_in_folds(pairs: Pairs, similarities: NDArray[np.float64], *, draws: int = 1000) -> Verification:
-    """The protocol for a file with folds: mean and standard error of the mean over the folds."""
+    """The protocol for a file with folds: the mean over the folds, and its standard error.
+
+    ``draws`` is the number of resamples for the confidence intervals.
+    """
     folds = range(pairs.fold_count)
     thresholds, rates = [], []
     for fold in folds:
@@ -223,9 +236,10 @@ def verify_in_folds(pairs: Pairs, similarities: NDArray[np.float64], *, draws: i
 def verify_at(
     pairs: Pairs, similarities: NDArray[np.float64], threshold: float, source: str, *, draws: int = 1000
 ) -> Verification:
-    """The protocol for a file without folds, at a ``threshold`` that came from elsewhere (``source`` says where).
+    """The protocol for a file without folds, at a ``threshold`` that comes from ``source``.
 
-    The standard error takes people, not pairs, as independent.
+    The standard error treats people as independent, not pairs. ``draws`` is the number of resamples for the confidence
+    intervals.
     """
     right = (similarities >= threshold) == pairs.same
     return _verification(
@@ -263,10 +277,10 @@ def _verification(
 def _resampled(
     pairs: Pairs, similarities: NDArray[np.float64], right: NDArray[np.bool_], fars: Sequence[float], draws: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Accuracy, AUC and TAR at each FAR of ``draws`` samples of people, drawn with replacement.
+    """Accuracy, AUC and TAR at each FAR of ``draws`` samples of people.
 
-    A pair counts as often as its people were drawn: of one person once for each time, of two the product. The
-    latter exaggerates the noise of single pairs, so these intervals are rather too wide than too narrow.
+    We resample people. If A is drawn twice and B three times, their pair counts six times, and a pair of two photos of
+    A counts twice. This exaggerates the noise of single pairs, so these intervals are rather too wide than too narrow.
     """
     first, second = pairs.people
     order = np.argsort(-similarities, kind="stable")
@@ -302,7 +316,7 @@ def _middle_95(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _split(line: str) -> list[str]:
-    """Fields of a line; names may hold blanks where tabs separate."""
+    """The fields of a line. Names may contain blanks if tabs separate the fields."""
     return [field.strip() for field in line.split("\t") if field.strip()] if "\t" in line else line.split()
 
 
@@ -322,13 +336,13 @@ def _parse(path: Path, number: int, fields: list[str]) -> tuple[PhotoKey, PhotoK
 
 
 def _folds(path: Path, header: list[int] | None, same: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The fold of each pair, from the header, else from runs of equal length."""
+    """The fold of each pair, from the header, or else from runs of equal length."""
     n = len(same)
     if header is not None:
         count, size = (1, header[0]) if len(header) == 1 else (header[0], header[1])
         if not count or not size or count * size * 2 != n:
             raise SourceError(
-                f"pairs file {path}, line 1: the header announces {count} x {2 * size} pairs, the file holds {n}: "
+                f"pairs file {path}, line 1: the header says {count} x {2 * size} pairs, the file holds {n}: "
                 "correct or remove the header"
             )
         return np.arange(n, dtype=np.int64) // (2 * size)
@@ -339,7 +353,7 @@ def _folds(path: Path, header: list[int] | None, same: NDArray[np.bool_]) -> NDA
 
 
 def accuracy_document(result: Verification, pairs: Pairs) -> dict[str, Any]:
-    """``result`` as JSON values, rounded to what they are good for."""
+    """``result`` as JSON values, rounded to six digits."""
     return {
         "pairs": len(pairs),
         "pairs_same": int(np.count_nonzero(pairs.same)),

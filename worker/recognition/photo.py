@@ -1,7 +1,5 @@
 """Who is in a photo: the stream's detection, alignment, embedding and decision, on one picture."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from worker.config import RecognitionConfig
@@ -40,12 +38,3 @@ def central_face(image: Image, detector: FaceDetector) -> Detections:
     """The face nearest the centre of ``image``: one detection, or none."""
     (found,) = detector.detect([image])
     return only_central(found, image)
-
-
-def central_embeddings(images: Sequence[Image], detector: FaceDetector, embedder: FaceEmbedder) -> list[Embeddings]:
-    """For each image the embedding (1, d) of the face nearest its centre, or (0, d) where there is none."""
-    found = detector.detect(images)
-    return [
-        embedder.embed(embedder.align(image, only_central(faces, image)))
-        for image, faces in zip(images, found, strict=True)
-    ]

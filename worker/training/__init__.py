@@ -1,1 +1,1 @@
-"""Classifiers and networks learnt from photos of one's own people."""
+"""Classifiers and networks that learn from photos of one's own people."""

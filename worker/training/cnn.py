@@ -1,8 +1,8 @@
-"""Train the face network on one's own people: a trial that shows when to stop and whom not to believe, then the rest.
+"""Trains the face network on one's own people in two stages: first a trial, then the final training.
 
-The trial holds some people out altogether, and some photos of everybody else. The photos say after which epoch to stop
-and how sure the network may be; the people, strangers to it, from which probability and cosine on to name anybody. Then
-a new network learns all photos of all people, for as many epochs.
+The trial holds out some people, and some photos of everybody else. The photos show after which epoch to stop, and how
+sure the network may be. The people are strangers to the network: they show from which probability and cosine on a
+person may be named. In the final stage a new network learns all photos of all people, for as many epochs.
 """
 
 import hashlib
@@ -21,15 +21,18 @@ from scipy.optimize import minimize_scalar
 
 from worker.errors import ModelError
 from worker.gallery.classifier import Head
-from worker.training.rejection import Answers
+from worker.training.answers import Answers
 
 LEAST_PHOTOS: Final = 2
-"""Of each person: one to learn, one to see whether it was learnt."""
+"""Of each person: one to learn, and one to see whether the person was learnt."""
+ENLARGE: Final = 1.3
+"""The box of a face is enlarged by this factor before it is cut out, so that the outline of the head is in it."""
 CHECKPOINT_FILE: Final = "checkpoint.npz"
 _HELD_OUT: Final = 0.2
 _LEAST_EPOCHS: Final = 15
 _SCALE_RANGE: Final = (2.0, 16.0)
-"""Up to what it was trained with: photos of people it knows would let it be surer than it may be of strangers."""
+"""The upper limit is the scale of the training. On photos of known people a larger one looks better, but the network
+would then be too sure of strangers."""
 _CONTROL: Final = "control"
 
 Stage = Literal["trial", "final"]
@@ -37,11 +40,11 @@ Pixels = NDArray[np.uint8]
 People = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
 OnEpoch = Callable[["Epoch", int], None]
-"""Is told of each finished epoch, and of how many the stage has at most."""
+"""Is told of each finished epoch, and of the largest number of epochs of the stage."""
 
 
 class Network(Protocol):
-    """What :class:`worker.faces.networks.face_cnn_training.Training` does."""
+    """The part of :class:`worker.faces.networks.face_cnn_training.Training` that is used here."""
 
     def epoch(self, number: int, images: Pixels, labels: People) -> float: ...
 
@@ -54,7 +57,10 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``epochs`` at most; ``patience``: how many without improvement end the trial; ``seed`` of everything random."""
+    """``epochs`` is the largest number of epochs. The trial ends after ``patience`` epochs without an improvement.
+
+    ``seed`` is that of everything random.
+    """
 
     epochs: int = 60
     patience: int = 12
@@ -63,7 +69,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What the learning curves show; ``accuracy`` and ``validation_loss`` of photos not trained with, in the trial."""
+    """A point of the learning curves. ``accuracy`` and ``validation_loss`` are of the photos held out in the trial."""
 
     stage: Stage
     number: int
@@ -74,7 +80,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A trained network and what the trial told. ``strangers`` is empty where nobody could be held out."""
+    """A trained network, and what the trial showed. ``strangers`` is empty if nobody could be held out."""
 
     network: Any
     scale: float
@@ -86,7 +92,7 @@ class Learnt:
 
     @property
     def head(self) -> Head:
-        """From unit features to probabilities."""
+        """The last layer: from unit features to probabilities."""
         directions = self.network.directions.astype(np.float64)
         none = np.zeros(len(directions))
         return Head("softmax", directions, none, np.array([self.scale]), np.zeros(1))
@@ -94,7 +100,7 @@ class Learnt:
 
 @dataclass(slots=True)
 class _Progress:
-    """Where a training stands; written after each epoch."""
+    """How far a training has come. It is written after each epoch."""
 
     stage: Stage = "trial"
     done: int = 0
@@ -103,15 +109,16 @@ class _Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Run:
-    """One training, on disk after each epoch.
+class ResumableTraining:
+    """One training, which is saved after each epoch and can be resumed.
 
     Args:
         images: grey faces uint8 (n, side, side).
-        people: who each shows (n,), numbered from 0 without a gap.
+        people: who is in each, int64 (n,), numbered from 0 without a gap.
         settings: of the training.
         checkpoint: the file that holds the state.
-        make: a new network for so many people and epochs.
+        make: makes a new network from the number of people, the number of epochs, and the seed.
+        on_epoch: is told of each epoch.
     """
 
     def __init__(
@@ -125,16 +132,16 @@ class Run:
     ) -> None:
         self._images, self._people, self._settings = images, people, settings
         self._file, self._make, self._on_epoch = checkpoint, make, on_epoch
-        self._progress, self._evidence = _Progress(), Arrays()
+        self._progress, self._trial_answers = _Progress(), Arrays()
         self._resumed: Arrays | None = None
         described = json.dumps([asdict(settings), images.shape, people.tolist()])
         self._fingerprint = hashlib.sha256(described.encode() + images.tobytes()).hexdigest()
 
     def resume(self) -> None:
-        """Goes on where the checkpoint stands; from the beginning where there is none.
+        """Continues from the checkpoint, or from the beginning if there is none.
 
         Raises:
-            ModelError: it is damaged, or of a training with other photos or settings.
+            ModelError: the checkpoint is damaged, or is of a training with other photos or settings.
         """
         if not self._file.is_file():
             return
@@ -151,11 +158,15 @@ class Run:
                 "train without --resume"
             )
         self._progress = progress
-        self._evidence = {name: values for name, values in arrays.items() if name.startswith("evidence_")}
+        self._trial_answers = {name: values for name, values in arrays.items() if name.startswith("evidence_")}
         self._resumed = {name: values for name, values in arrays.items() if not name.startswith("evidence_")}
 
     def train(self) -> Learnt:
-        """Runs what is left of the trial, and of the training proper."""
+        """Runs what is left of the trial and of the final training.
+
+        Raises:
+            ModelError: the checkpoint cannot be written.
+        """
         resumed_at = Epoch(**self._progress.history[-1]) if self._progress.history else None
         if self._progress.stage == "trial":
             self._trial()
@@ -165,8 +176,8 @@ class Run:
             loss = network.epoch(number, self._images, self._people)
             self._finished(Epoch("final", number, loss), network, epochs)
         history = [Epoch(**epoch) for epoch in self._progress.history]
-        known, strangers = (_unpacked(self._evidence, name) for name in ("known", "strangers"))
-        scale = float(self._evidence["evidence_scale"][0])
+        known, strangers = (_unpacked(self._trial_answers, name) for name in ("known", "strangers"))
+        scale = float(self._trial_answers["evidence_scale"][0])
         return Learnt(network, scale, known, strangers, epochs, history, resumed_at)
 
     def _trial(self) -> None:
@@ -190,9 +201,9 @@ class Run:
                 far, others = network.look(self._images[strangers])
                 nobody = np.full(len(others), -1)
                 unknown = _answers(far, others, references, labels, scale, nobody)
-                self._evidence = {"evidence_scale": np.array([scale])}
-                self._evidence |= _packed(known, "known", self._people[unseen])
-                self._evidence |= _packed(unknown, "strangers", self._people[strangers])
+                self._trial_answers = {"evidence_scale": np.array([scale])}
+                self._trial_answers |= _packed(known, "known", self._people[unseen])
+                self._trial_answers |= _packed(unknown, "strangers", self._people[strangers])
             accuracy = float(np.mean(cosines.argmax(axis=1) == truth))
             self._finished(Epoch("trial", number, loss, unseen_loss, accuracy), network, settings.epochs)
         progress.stage, progress.done = "final", 0
@@ -213,7 +224,7 @@ class Run:
     def _save(self, network: Network) -> None:
         control = json.dumps({"fingerprint": self._fingerprint, "progress": asdict(self._progress)}).encode()
         draft = self._file.with_name(f"{self._file.name}.draft")
-        arrays: Arrays = {_CONTROL: np.frombuffer(control, np.uint8), **self._evidence, **network.state()}
+        arrays: Arrays = {_CONTROL: np.frombuffer(control, np.uint8), **self._trial_answers, **network.state()}
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with draft.open("wb") as file:
@@ -226,7 +237,7 @@ class Run:
 
 
 def _parts(people: People, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Photos to learn, photos of the same people not to learn, and photos of people held out, bool (n,) each."""
+    """Photos to learn, photos of the same people to hold out, and photos of the people held out, bool (n,) each."""
     random = np.random.default_rng((seed, 1))
     count = int(people.max()) + 1
     held_out = random.permutation(count)[: max(1, round(_HELD_OUT * count)) if count > 2 else 0]
@@ -239,7 +250,7 @@ def _parts(people: People, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.boo
 
 
 def _best_scale(cosines: NDArray[np.float32], truth: NDArray[np.intp]) -> float:
-    """What to multiply cosines by so that the softmax is as sure as it is right."""
+    """The factor for cosines with which the softmax is as sure as it is right."""
     low, high = np.log(_SCALE_RANGE)
     found = minimize_scalar(
         lambda logarithm: _cross_entropy(cosines, truth, np.exp(logarithm)), bounds=(low, high), method="bounded"

@@ -1,4 +1,4 @@
-"""Photos of people to train and test a classifier with: which photo shows whom, and the face in it."""
+"""The photos with which a classifier is trained and tested: who is in each photo, and the face in it."""
 
 import hashlib
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.errors import SourceError
 from worker.faces.detection import FaceDetector, only_central
@@ -18,7 +19,8 @@ from worker.types import Chips, Detections, Image
 from worker.video.photos import list_photos, read_photo
 
 FacesFrom = Literal["detect", "whole", "auto"]
-"""Where the face of a photo is: where the detector finds it; the whole photo; the whole where it finds none."""
+"""Where the face of a photo is: where the detector finds it (detect), or it is the whole photo (whole), or it is the
+whole photo only if the detector finds none (auto)."""
 Align = Callable[[Image, Detections], Chips]
 
 _TRAIN_FOLDER: Final = "train"
@@ -30,7 +32,7 @@ _BATCH_PIXELS: Final = 64_000_000
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo and whom it shows."""
+    """A photo, and the name of the person in it."""
 
     path: Path
     name: str
@@ -38,8 +40,11 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A photo that was not used: ``unreadable``, ``no_face``, ``several_faces``, ``duplicate_photo``,
-    ``shows_two_names`` (the same file under another name) or ``in_training`` (a test photo that was trained with)."""
+    """A photo that was not used, and why.
+
+    ``reason`` is ``unreadable``, ``no_face``, ``several_faces``, ``duplicate_photo``, ``shows_two_names`` (the same
+    file under another name) or ``in_training`` (a test photo that is also in the training).
+    """
 
     photo: Photo
     reason: str
@@ -48,7 +53,7 @@ class LeftOut:
 
 @dataclass(slots=True)
 class DataSet:
-    """What to train and what to test with. ``strangers`` are test photos of people who are not trained."""
+    """The photos to train and to test with. ``strangers`` are test photos of people who are not in the training."""
 
     train: list[Photo]
     test: list[Photo] = field(default_factory=list)
@@ -57,7 +62,7 @@ class DataSet:
 
     @property
     def people(self) -> tuple[str, ...]:
-        """Whom the training photos show, sorted."""
+        """The names of the people in the training photos, sorted."""
         return tuple(sorted({photo.name for photo in self.train}))
 
 
@@ -66,18 +71,18 @@ def read_data_set(
 ) -> DataSet:
     """The photos below ``data``: in one folder for each person, or named ``NAME_1.jpg``.
 
-    Where ``data`` has a folder ``train``, that is what is trained with, and ``test`` or ``val`` beside it is what is
-    tested with.
+    If ``data`` has a folder ``train``, its photos are for the training, and those of ``test`` or ``val`` beside it are
+    for the test.
 
     Args:
         data: the folder.
-        test: photos to test with, by person; people who are not trained are strangers.
+        test: photos to test with, by person; people who are not in the training are strangers.
         train_per_person: how many photos of each person to train with; the others are for the test.
-        leave_out: how many people not to train, to be strangers in the test.
-        seed: for the two choices.
+        leave_out: how many people to leave out of the training, who are strangers in the test.
+        seed: of these two choices.
 
     Raises:
-        SourceError: no photos, fewer than two people, or names that nobody can tell apart.
+        SourceError: there are no photos or fewer than two people, or two names are nearly the same.
     """
     data, test = _layout(data, test, split=train_per_person is not None)
     photos = _named(data)
@@ -104,7 +109,11 @@ def read_data_set(
 
 
 def require_photos(data: DataSet, least: int) -> None:
-    """Raises SourceError, with the names, if people have fewer than ``least`` photos left to train with."""
+    """Returns if every person has at least ``least`` photos left to train with.
+
+    Raises:
+        SourceError: people have fewer photos; the message names them.
+    """
     counts: dict[str, int] = defaultdict(int)
     for photo in data.train:
         counts[photo.name] += 1
@@ -135,16 +144,16 @@ def cut_faces(
     enlarge: float = 1.0,
     advance: Callable[[int], None] = lambda _count: None,
 ) -> Iterator[tuple[list[Photo], Chips]]:
-    """The face of each photo as a chip, a few photos at a time; photos without one go to ``left_out``.
+    """The face of each photo as a chip, a few photos at a time. Photos without a face are added to ``left_out``.
 
     Args:
         photos: of people.
         detector: finds the faces.
         align: cuts them out.
         left_out: is added to.
-        faces: ``whole`` and ``auto`` need an ``align`` that looks at the box only, and enlarges it by ``enlarge``.
-        central: of several faces of similar size take the one nearest the centre, instead of leaving the photo out.
-        enlarge: of ``align``.
+        faces: with ``whole`` and ``auto``, ``align`` must use only the box, and must enlarge it by ``enlarge``.
+        central: if faces have a similar size, take the one nearest the centre; otherwise the photo is left out.
+        enlarge: the factor by which ``align`` enlarges the box.
         advance: is told how many photos are done.
     """
     for batch in _batches(photos, left_out, advance):
@@ -200,7 +209,7 @@ def _split(photos: list[Photo], count: int, random: np.random.Generator) -> tupl
 
 
 def _require_names(photos: Sequence[Photo]) -> None:
-    """Raises SourceError where two names differ in nothing that people would see."""
+    """Raises SourceError if people would not see a difference between two names."""
     seen: dict[str, Photo] = {}
     for photo in photos:
         key = " ".join(unicodedata.normalize("NFKC", photo.name).casefold().replace("_", " ").split())
@@ -213,7 +222,7 @@ def _require_names(photos: Sequence[Photo]) -> None:
 
 
 def _drop_copies(data: DataSet) -> None:
-    """Leaves out photos that are there twice; those under two names altogether."""
+    """Leaves out the second copy of a photo, and all copies of a photo that is there under two names."""
     digests = {photo.path: _digest(photo.path) for photo in [*data.train, *data.test, *data.strangers]}
     names = defaultdict[str, set[str]](set)
     for photo in [*data.train, *data.test, *data.strangers]:
@@ -239,7 +248,7 @@ def _drop_copies(data: DataSet) -> None:
 
 
 def _digest(path: Path) -> str:
-    """Empty for a file that cannot be read, which is told when it is opened as a photo."""
+    """Empty for a file that cannot be read. The error is reported when the file is opened as a photo."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -271,8 +280,17 @@ def _batches(
 
 
 def _whole(image: Image, enlarge: float) -> Detections:
-    """A detection whose box, enlarged, is the square in the middle of ``image``."""
+    """A detection. Its box, enlarged, is the square in the middle of ``image``."""
     height, width = image.shape[:2]
     half = min(height, width) / enlarge / 2
     box = [width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half]
     return Detections(np.array([box], np.float32), np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))
+
+
+@dataclass(slots=True)
+class Embedded:
+    """Photos with their vectors float32 (n, d), and their chips if these are kept."""
+
+    photos: list[Photo]
+    vectors: NDArray[np.float32]
+    chips: list[NDArray[np.uint8]]

@@ -1,4 +1,4 @@
-"""A model in INT8: a model of its own, with a manifest, digests and a threshold that should be fitted anew."""
+"""Makes a model in INT8. It is a model of its own, with a manifest and digests; its threshold should be fitted anew."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,10 +32,10 @@ def quantize_model(
 ) -> Path:
     """Writes the model of ``embedder`` in INT8 to the folder ``output``; returns its manifest.
 
-    The ranges of activations are read off the faces of ``photos`` (at most 512, at least 64 of them).
+    The ranges of the activations come from the faces of ``photos``: at most 512 of them, and at least 64.
 
     Raises:
-        SourceError: too few faces.
+        SourceError: the photos show too few faces.
         ModelError: the model is not one that OpenVINO runs, or cannot be quantised.
         OutputError: ``output`` cannot be made.
     """
@@ -56,7 +56,7 @@ def quantize_model(
 def quantize_faces(
     manifest: Manifest, faces: NDArray[np.uint8], output: Path, *, models_dir: Path | None, cache_dir: Path
 ) -> Path:
-    """Like :func:`quantize_model`, from ``faces`` that are cut out: uint8 RGB chips (n, side, side, 3), n >= 8.
+    """Like :func:`quantize_model`, from ``faces`` that are cut out already: uint8 RGB chips (n, side, side, 3), n >= 8.
 
     Raises:
         ModelError: NNCF is missing, or the model is not one that OpenVINO runs, or cannot be quantised.

@@ -1,7 +1,7 @@
 """A linear support vector machine with calibrated probabilities, on unit vectors of faces.
 
-Fitted by scikit-learn; what it learnt leaves as arrays (:class:`worker.gallery.classifier.Head`), so that nobody has
-to load a pickled object.
+It is fitted by scikit-learn. What it learnt is kept as arrays (:class:`worker.gallery.classifier.Head`), so that nobody
+has to load a pickled object.
 """
 
 from typing import Any, Final
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.gallery.classifier import Head
-from worker.training.rejection import Answers
+from worker.training.answers import Answers
 
 LEAST_PHOTOS: Final = 2
-"""Of each person: one to fit with, one to calibrate with."""
+"""Of each person: one to fit with, and one to calibrate with."""
 _FOLDS: Final = 5
 _GROUPS: Final = 10
 _PENALTY: Final = 1.0
@@ -24,23 +24,23 @@ Floats = NDArray[np.float64]
 
 
 def fit(vectors: Vectors, people: People, seed: int) -> Head:
-    """A classifier of unit vectors (n, d) whose people (n,) are numbered from 0 without a gap.
+    """A classifier of unit vectors float32 (n, d). ``people`` int64 (n,) are numbered from 0 without a gap.
 
     Raises:
-        ValueError: a person with fewer than :data:`LEAST_PHOTOS` vectors, or fewer than two people.
+        ValueError: a person has fewer than :data:`LEAST_PHOTOS` vectors, or there are fewer than two people.
     """
     return head_of(fit_estimator(vectors, people, seed))
 
 
 def fit_estimator(vectors: Vectors, people: People, seed: int) -> Any:
-    """As :func:`fit`, as scikit-learn's ``CalibratedClassifierCV``."""
+    """The same as :func:`fit`, but returns a ``CalibratedClassifierCV`` of scikit-learn."""
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.model_selection import StratifiedKFold
     from sklearn.svm import LinearSVC
 
     folds = StratifiedKFold(fold_count(people), shuffle=True, random_state=seed)
     machine = LinearSVC(C=_PENALTY, class_weight="balanced", random_state=seed, max_iter=20_000)
-    # One machine on all photos, calibrated by what others said that had not seen the photo.
+    # One machine is fitted on all photos. It is calibrated with what others say that have not seen the photo.
     calibrated = CalibratedClassifierCV(machine, method="sigmoid", cv=folds, ensemble=False)
     return calibrated.fit(vectors.astype(np.float64), people)
 
@@ -59,7 +59,7 @@ def head_of(estimator: Any) -> Head:
 
 
 def fold_count(people: People) -> int:
-    """Into how many parts the photos can be split so that everybody is in each."""
+    """The number of parts into which the photos can be split so that everybody is in each."""
     least = int(np.bincount(people).min())
     if least < LEAST_PHOTOS:
         raise ValueError(f"everybody needs at least {LEAST_PHOTOS} photos")
@@ -67,7 +67,7 @@ def fold_count(people: People) -> int:
 
 
 def cross_validate(vectors: Vectors, people: People, seed: int) -> tuple[NDArray[np.bool_], People]:
-    """Whether each photo's person was the first choice of a machine that had not seen it (n,), and its fold (n,)."""
+    """For each photo: whether a machine that had not seen it was right, bool (n,), and its fold, int64 (n,)."""
     from sklearn.model_selection import StratifiedKFold
 
     right, fold = np.zeros(len(people), bool), np.zeros(len(people), np.int64)
@@ -81,14 +81,14 @@ def cross_validate(vectors: Vectors, people: People, seed: int) -> tuple[NDArray
 
 
 def can_cross_validate(people: People) -> bool:
-    """Whether everybody has photos enough to fit and calibrate without one part of them."""
+    """Whether everybody has enough photos to fit and calibrate without one part of them."""
     return int(np.bincount(people).min()) >= LEAST_PHOTOS + 1
 
 
 def hold_people_out(vectors: Vectors, people: People, seed: int) -> tuple[Answers, Answers] | None:
-    """What machines say of photos of people they know but had not seen, and of strangers, people held out in turn.
+    """What machines say of unseen photos of people whom they know, and of strangers.
 
-    None where fewer than three people, or too few photos, are there to do so.
+    The strangers are people who are held out in turn. None if there are fewer than three people, or too few photos.
     """
     count = int(people.max()) + 1
     if count < 3 or not can_cross_validate(people):
@@ -117,9 +117,9 @@ def hold_people_out(vectors: Vectors, people: People, seed: int) -> tuple[Answer
 def answers(
     head: Head, references: Vectors, owners: People, numbers: People, vectors: Vectors, people: People
 ) -> Answers:
-    """What ``head`` says of ``vectors`` (n, d), which show ``people`` (n,).
+    """What ``head`` says of ``vectors`` float32 (n, d), which show ``people`` int64 (n,).
 
-    ``numbers`` (k,) are the people that ``head`` tells apart; ``references`` (m, d) show ``owners`` (m,).
+    ``numbers`` (k,) are the people whom ``head`` tells apart. ``references`` (m, d) show ``owners`` (m,).
     """
     probabilities = head.probabilities(vectors)
     first = probabilities.argmax(axis=1)

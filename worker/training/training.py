@@ -1,4 +1,4 @@
-"""Classifiers from photos: faces are found and cut out as the stream does it, learnt, and judged on other photos."""
+"""Trains classifiers with photos: faces are found and cut out as in the stream, learnt, and tested on other photos."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,110 +9,27 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from worker.errors import ClassifierError
 from worker.faces import alignment
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
-from worker.files import writing
-from worker.gallery.classifier import DESCRIPTION_FILE, Classifier, write_classifier
+from worker.gallery.classifier import Classifier, write_classifier
 from worker.training import cnn, svm
-from worker.training.cnn import CHECKPOINT_FILE
-from worker.training.dataset import DataSet, FacesFrom, Photo, cut_faces, require_photos
-from worker.training.rejection import STRANGER_RATE, Answers, Limits, fit_limits, measure_strangers
-from worker.training.report import Answer, Judgement, judge
-from worker.types import Chips, Detections, Embeddings, Image
-
-CNN_ENLARGE: Final = 1.3
-"""The box is enlarged by this before it is cut out for the network: a face with its outline."""
-FILES: Final = frozenset(
-    {DESCRIPTION_FILE, CHECKPOINT_FILE, "report.json", "report.md", "confusion.png", "learning.png"}
+from worker.training.answers import (
+    STRANGER_RATE,
+    Answer,
+    Answers,
+    Judgement,
+    Limits,
+    fit_limits,
+    judge,
+    measure_strangers,
 )
-"""What a training writes, besides files named after their digest."""
-
-
-@dataclass(slots=True)
-class Embedded:
-    """Photos with their vectors (n, d), and their chips where they are kept."""
-
-    photos: list[Photo]
-    vectors: NDArray[np.float32]
-    chips: list[NDArray[np.uint8]]
-
-
-def require_own_folder(output: Path) -> None:
-    """Raises ClassifierError unless the folder ``output`` is new, empty, or of an earlier training."""
-    if output.exists() and not output.is_dir():
-        raise ClassifierError(f"{output} is a file; a classifier is a folder")
-    ours = ("arrays-", "cnn-", "checkpoint.npz", f"{DESCRIPTION_FILE}.")
-    if output.is_dir():
-        for entry in output.iterdir():
-            if entry.name not in FILES and not entry.name.startswith(ours):
-                raise ClassifierError(f"{output} holds other things ({entry.name}); choose another folder (--output)")
-
-
-def write_network(output: Path, weights: dict[str, Any], threshold: float) -> Path:
-    """Writes the arrays of a face network, and the manifest that makes an embedder of them; returns the manifest.
-
-    Raises:
-        ClassifierError: they cannot be written.
-    """
-    from worker.faces.networks.face_cnn import DIMENSION, SIDE, write_weights
-    from worker.faces.weights import sha256_of
-
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        draft = output / "cnn-draft.h5"
-        write_weights(weights, draft)
-        digest = sha256_of(draft)
-        model_id = f"cnn-{digest[:12]}"
-        draft.replace(output / f"{model_id}.h5")
-        manifest = {
-            "id": model_id,
-            "description": "a face network trained with 'facestream train cnn'",
-            "format": "h5",
-            "network": "face_cnn",
-            "files": [{"name": f"{model_id}.h5", "sha256": digest}],
-            "licence": "that of the photos it was trained with",
-            "source": "trained on this machine",
-            "input": {"side": SIDE, "channel_order": "rgb", "layout": "nhwc"},
-            "alignment": {"kind": "box", "enlarge": CNN_ENLARGE, "shorter_side": SIDE},
-            "dimension": DIMENSION,
-            "threshold": min(max(threshold, -0.99), 0.99),
-            "threshold_fitted_on": "people held out of the training",
-        }
-        path = output / f"{model_id}.yaml"
-        path.write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise ClassifierError(f"classifier {output} cannot be written: {error.strerror or error}") from None
-    return path
-
-
-def drop_old_networks(output: Path, model_id: str) -> None:
-    """Removes the networks of earlier trainings."""
-    for old in output.glob("cnn-*"):
-        if old.stem != model_id:
-            old.unlink(missing_ok=True)
-
-
-def write_npz(path: Path, trained: Embedded, tested: Embedded) -> None:
-    """Writes ``train_faces``, ``train_embeddings``, ``train_names``, and the same of ``test``, without pickle.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    arrays: dict[str, Any] = {}
-    for name, found in (("train", trained), ("test", tested)):
-        faces = np.concatenate(found.chips) if found.chips else np.empty((0, 0, 0, 3), np.uint8)
-        names = np.array([photo.name for photo in found.photos], dtype=np.str_)
-        arrays |= {f"{name}_faces": faces, f"{name}_embeddings": found.vectors, f"{name}_names": names}
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
+from worker.training.dataset import DataSet, Embedded, FacesFrom, Photo, cut_faces, require_photos
+from worker.training.output import drop_old_networks, require_own_folder, write_network, write_npz
+from worker.types import Chips, Detections, Embeddings, Image
 
 Advance = Callable[[int], None]
 _NOTHING: Final[Advance] = lambda _count: None  # noqa: E731
@@ -120,7 +37,7 @@ _NOTHING: Final[Advance] = lambda _count: None  # noqa: E731
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of a training. ``report`` is JSON; ``test`` is None where there was nothing to test with."""
+    """The result of a training. ``report`` is JSON. ``test`` is None if there were no photos to test with."""
 
     report: dict[str, Any]
     test: Judgement | None
@@ -138,14 +55,20 @@ def train_svm(
     npz: Path | None = None,
     advance: Advance = _NOTHING,
 ) -> Trained:
-    """A linear SVM on the embeddings of ``data``, written to the folder ``output``.
+    """Trains a linear SVM on the embeddings of ``data`` and writes it to the folder ``output``.
 
     Args:
+        data: the photos to train and to test with.
+        detector: finds the faces.
+        embedder: makes the embeddings.
+        output: the folder.
+        seed: of everything random.
+        stranger_rate: the share of the photos of strangers that may get a name.
         npz: file for the faces, embeddings and names of all photos. These are biometric data.
         advance: is told how many photos are done.
 
     Raises:
-        SourceError: somebody has too few photos with a face.
+        SourceError: a person has too few photos with a face.
         ClassifierError: ``output`` holds something else, or cannot be written.
     """
     started = time.monotonic()
@@ -185,29 +108,37 @@ def train_cnn(
     advance: Advance = _NOTHING,
     on_epoch: cnn.OnEpoch = lambda _epoch, _total: None,
 ) -> Trained:
-    """A convolutional network for the faces of ``data``, written to the folder ``output`` with its embedder.
+    """Trains a convolutional network on the faces of ``data`` and writes it to the folder ``output`` with its embedder.
 
     Args:
-        load: makes an embedder of a manifest's path.
+        data: the photos to train and to test with.
+        detector: finds the faces.
+        output: the folder.
+        load: makes an embedder from the path of a manifest.
+        settings: of the training.
         faces: where the face of a photo is.
-        resume: go on where an interrupted training of the same photos stands.
+        resume: continue an interrupted training with the same photos.
+        stranger_rate: the share of the photos of strangers that may get a name.
+        advance: is told how many photos are done.
         on_epoch: is told of each epoch.
 
     Raises:
-        SourceError: somebody has too few photos with a face.
+        SourceError: a person has too few photos with a face.
         ClassifierError: ``output`` holds something else or an unfinished training, or cannot be written.
-        ModelError: the checkpoint cannot be gone on with.
+        ModelError: the checkpoint cannot be used to continue.
     """
     started = time.monotonic()
     require_own_folder(output)
     checkpoint = output / cnn.CHECKPOINT_FILE
     if checkpoint.exists() and not resume:
-        raise ClassifierError(f"{output} holds an unfinished training: go on with --resume, or remove {checkpoint}")
+        raise ClassifierError(
+            f"{output} holds an unfinished training: continue it with --resume, or remove {checkpoint}"
+        )
     kept, images = _grey_faces(data, detector, faces, advance)
     data.train = kept
     require_photos(data, cnn.LEAST_PHOTOS)
     names, people = _numbered(kept)
-    run = cnn.Run(images, people, settings, checkpoint, _new_network, on_epoch)
+    run = cnn.ResumableTraining(images, people, settings, checkpoint, _new_network, on_epoch)
     if resume:
         run.resume()
     learnt = run.train()
@@ -241,7 +172,7 @@ def _embed(
     found = Embedded([], np.empty((0, embedder.dimension), np.float32), [])
     vectors = [found.vectors]
     cut = cut_faces(
-        photos, detector, embedder.align, data.left_out, faces=faces, central=central, enlarge=CNN_ENLARGE,
+        photos, detector, embedder.align, data.left_out, faces=faces, central=central, enlarge=cnn.ENLARGE,
         advance=advance,
     )  # fmt: skip
     for some, chips in cut:
@@ -258,11 +189,11 @@ def _grey_faces(
     from worker.faces.networks.face_cnn import SIDE
 
     def align(image: Image, face: Detections) -> Chips:
-        matrices = alignment.box_matrices(face.boxes, SIDE, CNN_ENLARGE, SIDE)
+        matrices = alignment.box_matrices(face.boxes, SIDE, cnn.ENLARGE, SIDE)
         return Chips(alignment.warp(image, matrices, SIDE), "rgb")
 
     photos, images = [], []
-    cut = cut_faces(data.train, detector, align, data.left_out, faces=faces, enlarge=CNN_ENLARGE, advance=advance)
+    cut = cut_faces(data.train, detector, align, data.left_out, faces=faces, enlarge=cnn.ENLARGE, advance=advance)
     for some, chips in cut:
         photos += some
         images += [cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY) for chip in chips.images]
@@ -284,7 +215,7 @@ def _limits(
     held_out: tuple[Answers, Answers] | None, stranger_rate: float, *, known: Answers | None = None,
     least_cosine: float = -1.0,
 ) -> tuple[Limits, dict[str, Any]]:  # fmt: skip
-    """The limits, and how they were found, as JSON."""
+    """The limits, and in JSON types how they were found."""
     if held_out is None:
         nobody = Answers(np.empty(0), np.empty(0), np.empty(0, bool), np.empty(0, np.int64))
         limits = fit_limits(known, nobody) if known is not None else Limits(0.5, least_cosine)
@@ -306,7 +237,7 @@ def _test(
     data: DataSet, output: Path, detector: FaceDetector, embedder: FaceEmbedder, advance: Advance,
     *, faces: FacesFrom = "detect", npz: Path | None = None, trained: Embedded | None = None,
 ) -> Judgement | None:  # fmt: skip
-    """What the classifier in ``output`` says of the test photos and the strangers, as ``identify`` would."""
+    """What the classifier in ``output`` says of the test photos and the strangers, decided as ``identify`` does."""
     photos = [*data.test, *data.strangers]
     found = _embed(photos, detector, embedder, data, advance, keep=npz is not None, central=True, faces=faces)
     if npz and trained:
@@ -328,10 +259,10 @@ def _test(
 def _cross_validation(
     vectors: NDArray[np.float32], people: NDArray[np.int64], data: DataSet, seed: int
 ) -> dict[str, Any]:
-    """Photos in which no face was found count as errors."""
+    """The cross-validation in JSON types. Photos in which no face was found count as errors."""
     lost = len([gone for gone in data.left_out if gone.reason in NO_ANSWER and not _is_test(gone.photo, data)])
     if not svm.can_cross_validate(people):
-        return {"accuracy": None, "problem": f"somebody has fewer than {svm.LEAST_PHOTOS + 1} photos"}
+        return {"accuracy": None, "problem": f"a person has fewer than {svm.LEAST_PHOTOS + 1} photos"}
     right, fold = svm.cross_validate(vectors, people, seed)
     by_fold = [float(right[fold == number].mean()) for number in range(int(fold.max()) + 1)]
     return {
@@ -349,7 +280,7 @@ def _is_test(photo: Photo, data: DataSet) -> bool:
 
 
 NO_ANSWER: Final = frozenset({"no_face", "several_faces", "unreadable"})
-"""Photos left out for these reasons are errors of the chain; copies are none."""
+"""Photos left out for these reasons count as errors. Copies do not."""
 
 
 def _data_report(data: DataSet, names: Sequence[str], people: NDArray[np.int64]) -> dict[str, Any]:

@@ -1,86 +1,41 @@
-"""How good a classifier is on photos that it was not trained with: figures, a table, pictures."""
+"""What a training writes to its folder: the network, the report as data and as a page, the faces as arrays."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+import yaml
 
-from worker.files import writing
-from worker.training.dataset import Photo
-from worker.training.rejection import Limits
-from worker.types import Candidate
+from worker.errors import ClassifierError, SinkError
+from worker.gallery.classifier import DESCRIPTION_FILE
+from worker.training.answers import CONFIDENT
+from worker.training.cnn import CHECKPOINT_FILE, ENLARGE
+from worker.training.dataset import Embedded
 
-CONFIDENT: Final = 0.9
-"""From this probability on an answer passes for sure of itself, whatever the limits are."""
+FILES: Final = frozenset(
+    {DESCRIPTION_FILE, CHECKPOINT_FILE, "report.json", "report.md", "confusion.png", "learning.png"}
+)
+"""The files that a training writes, besides those that are named after their digest."""
 _LEFT_OUT_SHOWN: Final = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was said of one photo; without a ``candidate``, ``problem`` says why."""
-
-    photo: Photo
-    candidate: Candidate | None
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """The answers to photos of known people and of strangers.
-
-    ``confusion`` int64 (k, k + 2): who was shown, and what was said of them: a person's name, no name, or nothing
-    because no face was found.
-    """
-
-    people: tuple[str, ...]
-    confusion: NDArray[np.int64]
-    report: dict[str, Any]
-
-
-def judge(answers: Sequence[Answer], people: tuple[str, ...], limits: Limits) -> Judgement:
-    """Counts a photo without a face as an error, as is a known person who gets no name."""
-    number = {name: row for row, name in enumerate(people)}
-    known = [answer for answer in answers if answer.photo.name in number]
-    confusion = np.zeros((len(people), len(people) + 2), np.int64)
-    first = 0
-    for answer in known:
-        row = number[answer.photo.name]
-        first += answer.candidate is not None and answer.candidate.identity_name == answer.photo.name
-        confusion[row, _column(answer, number, limits)] += 1
-    strangers = [answer for answer in answers if answer.photo.name not in number]
-    wrong = [answer for answer in known if _column(answer, number, limits) != number[answer.photo.name]]
-    report = {
-        "photos": len(known),
-        "accuracy": _share(first, len(known)),
-        "accuracy_with_rejection": _share(int(np.trace(confusion)), len(known)),
-        "named_wrongly": int(confusion[:, : len(people)].sum() - np.trace(confusion)),
-        "not_named": int(confusion[:, -2].sum()),
-        "without_face": int(confusion[:, -1].sum()),
-        "strangers": _strangers(strangers, limits),
-        "per_person": [_person(name, confusion[row], row) for name, row in number.items()],
-        "errors": [_error(answer, limits) for answer in wrong],
-    }
-    return Judgement(people, confusion, report)
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:
     """Writes ``report.json`` and ``report.md``.
 
     Raises:
-        OutputError: they cannot be written.
+        SinkError: they cannot be written.
     """
-    text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
-    for name, content in (("report.json", text), ("report.md", markdown(report))):
-        with writing(folder / name):
-            (folder / name).write_text(content, encoding="utf-8")
+    try:
+        text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+        (folder / "report.json").write_text(text, encoding="utf-8")
+        (folder / "report.md").write_text(markdown(report), encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"cannot write the report to {folder}: {error.strerror or error}") from None
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """``report`` as a page."""
+    """The report as a page in Markdown."""
     photos, rejection = report["photos"], report["rejection"]
     lines = [
         f"# Classifier of {len(report['people'])} people ({report['kind']}, {report['model_id']})",
@@ -106,7 +61,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def summary(report: dict[str, Any]) -> list[str]:
-    """A few lines for a terminal."""
+    """The report as a few lines for a terminal."""
     photos = report["photos"]
     lines = [f"{len(report['people'])} people, {photos['train']} photos trained with, {report['duration_s']} s"]
     reasons: dict[str, int] = {}
@@ -126,63 +81,6 @@ def summary(report: dict[str, Any]) -> list[str]:
         if strangers := test["strangers"]:
             lines.append(_strangers_line(strangers))
     return [*lines, _rejection_line(report["rejection"])]
-
-
-def _column(answer: Answer, number: dict[str, int], limits: Limits) -> int:
-    if answer.candidate is None:
-        return len(number) + 1
-    return number[answer.candidate.identity_name] if _named(answer.candidate, limits) else len(number)
-
-
-def _named(candidate: Candidate, limits: Limits) -> bool:
-    return (candidate.probability or 0.0) >= limits.probability and candidate.similarity >= limits.cosine
-
-
-def _strangers(answers: Sequence[Answer], limits: Limits) -> dict[str, Any] | None:
-    said = [answer.candidate for answer in answers if answer.candidate]
-    if not answers:
-        return None
-    named = sum(_named(candidate, limits) for candidate in said)
-    confident = sum((candidate.probability or 0.0) >= CONFIDENT for candidate in said)
-    return {
-        "people": len({answer.photo.name for answer in answers}),
-        "photos": len(answers),
-        "faces": len(said),
-        "named": named,
-        "rate": _share(named, len(said)),
-        "probability_alone": _share(confident, len(said)),
-    }
-
-
-def _person(name: str, said: NDArray[np.int64], row: int) -> dict[str, Any]:
-    photos, right = int(said.sum()), int(said[row])
-    return {
-        "name": name,
-        "photos": photos,
-        "right": right,
-        "named_wrongly": int(said[:-2].sum()) - right,
-        "not_named": int(said[-2]),
-        "without_face": int(said[-1]),
-        "accuracy": _share(right, photos),
-    }
-
-
-def _error(answer: Answer, limits: Limits) -> dict[str, Any]:
-    candidate = answer.candidate
-    if candidate is None:
-        return {"path": str(answer.photo.path), "name": answer.photo.name, "said": answer.problem}
-    return {
-        "path": str(answer.photo.path),
-        "name": answer.photo.name,
-        "said": candidate.identity_name if _named(candidate, limits) else "unknown",
-        "nearest": candidate.identity_name,
-        "probability": round(candidate.probability or 0.0, 4),
-        "similarity": round(candidate.similarity, 4),
-    }
-
-
-def _share(count: int, total: int) -> float | None:
-    return round(count / total, 4) if total else None
 
 
 def _rejection_line(rejection: dict[str, Any]) -> str:
@@ -245,3 +143,81 @@ def _test_lines(test: dict[str, Any]) -> list[str]:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def require_own_folder(output: Path) -> None:
+    """Returns if the folder ``output`` is new, empty, or of an earlier training.
+
+    Raises:
+        ClassifierError: it is a file, or a folder that holds other things.
+    """
+    if output.exists() and not output.is_dir():
+        raise ClassifierError(f"{output} is a file; a classifier is a folder")
+    ours = ("arrays-", "cnn-", "checkpoint.npz", f"{DESCRIPTION_FILE}.")
+    if output.is_dir():
+        for entry in output.iterdir():
+            if entry.name not in FILES and not entry.name.startswith(ours):
+                raise ClassifierError(f"{output} holds other things ({entry.name}); choose another folder (--output)")
+
+
+def write_network(output: Path, weights: dict[str, Any], threshold: float) -> Path:
+    """Writes the arrays of a face network, and a manifest with which it is an embedder; returns the manifest's path.
+
+    Raises:
+        ClassifierError: they cannot be written.
+    """
+    from worker.faces.networks.face_cnn import DIMENSION, SIDE, write_weights
+    from worker.faces.weights import sha256_of
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        draft = output / "cnn-draft.h5"
+        write_weights(weights, draft)
+        digest = sha256_of(draft)
+        model_id = f"cnn-{digest[:12]}"
+        draft.replace(output / f"{model_id}.h5")
+        manifest = {
+            "id": model_id,
+            "description": "a face network trained with 'facestream train cnn'",
+            "format": "h5",
+            "network": "face_cnn",
+            "files": [{"name": f"{model_id}.h5", "sha256": digest}],
+            "licence": "that of the photos it was trained with",
+            "source": "trained on this machine",
+            "input": {"side": SIDE, "channel_order": "rgb", "layout": "nhwc"},
+            "alignment": {"kind": "box", "enlarge": ENLARGE, "shorter_side": SIDE},
+            "dimension": DIMENSION,
+            "threshold": min(max(threshold, -0.99), 0.99),
+            "threshold_fitted_on": "people held out of the training",
+        }
+        path = output / f"{model_id}.yaml"
+        path.write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise ClassifierError(f"classifier {output} cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def drop_old_networks(output: Path, model_id: str) -> None:
+    """Removes the networks of earlier trainings: all except that of ``model_id``."""
+    for old in output.glob("cnn-*"):
+        if old.stem != model_id:
+            old.unlink(missing_ok=True)
+
+
+def write_npz(path: Path, trained: Embedded, tested: Embedded) -> None:
+    """Writes the arrays ``train_faces``, ``train_embeddings``, ``train_names`` and those of ``test``, without pickle.
+
+    Raises:
+        SinkError: the file cannot be written.
+    """
+    arrays: dict[str, Any] = {}
+    for name, found in (("train", trained), ("test", tested)):
+        faces = np.concatenate(found.chips) if found.chips else np.empty((0, 0, 0, 3), np.uint8)
+        names = np.array([photo.name for photo in found.photos], dtype=np.str_)
+        arrays |= {f"{name}_faces": faces, f"{name}_embeddings": found.vectors, f"{name}_names": names}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+    except OSError as error:
+        raise SinkError(f"cannot write {path}: {error.strerror or error}") from None

@@ -1,4 +1,4 @@
-"""Is this the same person? One photo against others, as pictures for people to look at and as data."""
+"""One photo against others: is this the same person? The answers are pictures for people to look at, and data."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 
 from worker import boxes as box
-from worker.errors import SourceError
+from worker.errors import OutputError, SourceError
 from worker.faces.detection import FaceDetector, only_central
 from worker.faces.embedding import FaceEmbedder
-from worker.files import writing
 from worker.recognition.photo import embed_faces
 from worker.types import Detections, Embeddings, Image
 from worker.video.drawing import Kind, Tile, contact_sheet, draw_faces, save_picture
@@ -28,7 +27,7 @@ _STEM_LENGTH: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The face that others are compared with: of its photo, the one nearest the centre."""
+    """The face with which others are compared: in its photo, the one nearest the centre."""
 
     path: Path
     image: Image
@@ -37,11 +36,11 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One face of a photo, or a photo without any.
+class ComparedFace:
+    """One face of a photo and how similar it is to the probe, or a photo without a face.
 
-    ``reason`` is empty for a face; without one ``no_face`` or ``unreadable``, with ``detail`` for people to read, and
-    ``similarity`` and ``same`` mean nothing. ``number`` counts the faces of a photo from 1.
+    ``reason`` is empty for a face. For a photo without one it is ``no_face`` or ``unreadable``, ``detail`` explains it
+    for people to read, and ``similarity`` and ``same`` mean nothing. ``number`` counts the faces of a photo from 1.
     """
 
     path: Path
@@ -65,8 +64,8 @@ class Finding:
         return f"{'same person' if self.same else 'different'} {similarity:.2f}"
 
 
-class Comparison:
-    """Compares the faces of photos with that of a probe.
+class FaceComparer:
+    """Compares the faces of photos with the probe.
 
     Args:
         threshold: cosine from which two faces are one person.
@@ -79,36 +78,36 @@ class Comparison:
         """The probe in a photo.
 
         Raises:
-            SourceError: it shows no face.
+            SourceError: the photo shows no face.
         """
         face = only_central(self._detector.detect([image])[0], image)
         if not len(face):
             raise SourceError(f"{path}: no face found; use a photo in which the face is larger or turned to the camera")
         return Probe(path, image, face, self._embedder.embed(self._embedder.align(image, face)))
 
-    def findings(self, probe: Probe, paths: Iterable[Path]) -> Iterator[Finding]:
-        """What each photo shows: a finding for each face, or one that says why there is none."""
+    def compare(self, probe: Probe, paths: Iterable[Path]) -> Iterator[ComparedFace]:
+        """Each face of each photo, compared with the probe. A photo without a face gives one entry with the reason."""
         for path in paths:
             try:
                 image = read_photo(path)
             except SourceError as error:
                 blank = np.full((8, 8, 3), 225, np.uint8)
-                yield Finding(path, blank, Detections.empty(), reason="unreadable", detail=str(error))
+                yield ComparedFace(path, blank, Detections.empty(), reason="unreadable", detail=str(error))
                 continue
             faces, embeddings = embed_faces(image, self._detector, self._embedder)
             if not len(faces):
-                yield Finding(path, image, faces, reason="no_face", detail=f"{path}: no face found")
+                yield ComparedFace(path, image, faces, reason="no_face", detail=f"{path}: no face found")
             similarities = (embeddings.vectors @ probe.embedding.vectors[0]).tolist()
             for row, similarity in enumerate(similarities):
                 face = faces.take(np.array([row]))
-                yield Finding(path, image, face, row + 1, similarity, similarity >= self.threshold)
+                yield ComparedFace(path, image, face, row + 1, similarity, similarity >= self.threshold)
 
 
-class ReportWriter:
-    """Writes the pictures of a report to a folder; :meth:`summarise` writes the sheet of all at the end.
+class PictureWriter:
+    """Writes a picture of each face to a folder. At the end, :meth:`summarise` writes a sheet of all of them.
 
     Raises:
-        OutputError: the folder cannot be written to.
+        OutputError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, probe: Probe) -> None:
@@ -116,54 +115,56 @@ class ReportWriter:
         picture = _portrait(probe.image, probe.face, "probe", "plain")
         self._tiles = [Tile(_shrunk(picture, _THUMBNAIL_PX), f"{probe.path.name} probe", "plain")]
         self._faces = self._same = 0
-        with writing(folder):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from None
         save_picture(picture, folder / "probe.png")
 
-    def add(self, finding: Finding) -> Path | None:
-        """Writes the picture of a face; None where there is none."""
-        if finding.reason:
+    def add(self, compared: ComparedFace) -> Path | None:
+        """Writes the picture of a face; returns its path, or None if there is no face."""
+        if compared.reason:
             self._tiles.append(
-                Tile(_shrunk(finding.image, _THUMBNAIL_PX), f"{finding.path.name} {finding.caption}", finding.kind)
+                Tile(_shrunk(compared.image, _THUMBNAIL_PX), f"{compared.path.name} {compared.caption}", compared.kind)
             )
             return None
-        self._faces, self._same = self._faces + 1, self._same + finding.same
-        picture = _portrait(finding.image, finding.face, finding.caption, finding.kind)
-        name = f"{self._faces:03}-{finding.path.stem[:_STEM_LENGTH]}-{finding.number}.png"
+        self._faces, self._same = self._faces + 1, self._same + compared.same
+        picture = _portrait(compared.image, compared.face, compared.caption, compared.kind)
+        name = f"{self._faces:03}-{compared.path.stem[:_STEM_LENGTH]}-{compared.number}.png"
         save_picture(picture, self._folder / name)
         self._tiles.append(
-            Tile(_shrunk(picture, _THUMBNAIL_PX), f"{finding.path.name} {finding.caption}", finding.kind)
+            Tile(_shrunk(picture, _THUMBNAIL_PX), f"{compared.path.name} {compared.caption}", compared.kind)
         )
         return self._folder / name
 
     def summarise(self, model_id: str, threshold: float) -> Path:
-        """Writes the sheet of probe and findings; returns its path."""
+        """Writes the sheet of the probe and all faces; returns its path."""
         path = self._folder / SUMMARY_NAME
         title = f"{self._same} of {self._faces} faces are the person of {self._probe.path.name}"
         contact_sheet(self._tiles, path, title=f"{title} (cosine from {threshold:.2f}, {model_id})")
         return path
 
 
-def finding_document(finding: Finding, picture: Path | None, threshold: float, model_id: str) -> dict[str, Any]:
-    """``finding`` in JSON types; ``box``, ``score``, ``similarity`` and the like are None without a face."""
-    seen = not finding.reason
+def face_document(compared: ComparedFace, picture: Path | None, threshold: float, model_id: str) -> dict[str, Any]:
+    """``compared`` in JSON types. Without a face ``box``, ``score``, ``similarity`` and the like are None."""
+    seen = not compared.reason
     return {
-        "path": str(finding.path),
-        "face": finding.number if seen else None,
-        "box": _rounded(finding.face.boxes[0].tolist()) if seen else None,
-        "landmarks": [_rounded(point) for point in finding.face.landmarks[0].tolist()] if seen else None,
-        "score": round(float(finding.face.scores[0]), 4) if seen else None,
-        "similarity": round(finding.similarity, 6) if seen else None,
+        "path": str(compared.path),
+        "face": compared.number if seen else None,
+        "box": _rounded(compared.face.boxes[0].tolist()) if seen else None,
+        "landmarks": [_rounded(point) for point in compared.face.landmarks[0].tolist()] if seen else None,
+        "score": round(float(compared.face.scores[0]), 4) if seen else None,
+        "similarity": round(compared.similarity, 6) if seen else None,
         "threshold": threshold,
-        "same": finding.same if seen else None,
-        "reason": finding.reason,
+        "same": compared.same if seen else None,
+        "reason": compared.reason,
         "model_id": model_id,
         "picture": picture.name if picture else None,
     }
 
 
 def _portrait(image: Image, face: Detections, label: str, kind: Kind) -> Image:
-    """The face and what is around it at one size, with box, landmarks and ``label``."""
+    """The face and its surroundings, always at the same size, with box, landmarks and ``label``."""
     height, width = image.shape[:2]
     around = box.clip(box.expand(box.square(face.boxes), _AROUND), width, height)[0]
     x1, y1, x2, y2 = np.rint(around).astype(int).tolist()
@@ -178,7 +179,7 @@ def _portrait(image: Image, face: Detections, label: str, kind: Kind) -> Image:
 
 
 def _shrunk(image: Image, side_px: int) -> Image:
-    """``image`` at no more than ``side_px`` a side: the sheet holds many."""
+    """``image`` with sides of at most ``side_px``, because the sheet holds many pictures."""
     scale = side_px / max(image.shape[:2])
     if scale >= 1:
         return image

@@ -1,25 +1,109 @@
-"""How the worker's sightings of a clip agree with who is known to be in it."""
+"""Recordings in the worker's own pipeline, and how its sightings agree with the ground truth.
+
+Every frame goes through the pipeline, and nothing is sent to Redis.
+"""
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from worker.boxes import iou_matrix
+from worker.config import CameraConfig, Config
 from worker.errors import SourceError
+from worker.faces.detection import FaceDetector
+from worker.faces.embedding import FaceEmbedder
+from worker.gallery.gallery import Gallery
+from worker.observer import Observer
+from worker.recognition.pipeline import Pipeline, VerdictWatcher
 from worker.types import Event
+from worker.video.addresses import parse_address
+from worker.video.buffers import Batcher, FrameBuffer
+from worker.video.decoder import open_video
+from worker.video.reader import CameraReader
 
-_LEAST_IOU = 0.2
-_TOLERANCE_S = 0.3
+_WAIT_S: Final = 1.0
+_LEAST_IOU: Final = 0.2
+_TOLERANCE_S: Final = 0.3
 """A face may be found a little before or after the frames in which the ground truth says that it can be seen."""
 
 
+def replay(
+    config: Config,
+    detector: FaceDetector,
+    embedder: FaceEmbedder,
+    gallery: Gallery,
+    *,
+    on_event: Callable[[Event], None] = lambda _event: None,
+    on_verdict: VerdictWatcher | None = None,
+    advance: Callable[[int], None] = lambda _frames: None,
+) -> int:
+    """Runs all recordings that ``config`` has as cameras to their ends; returns the number of frames.
+
+    ``on_event`` gets each event, ``on_verdict`` each decision on a sighting. ``advance`` is told how many frames are
+    done.
+
+    Raises:
+        SourceError: a source is missing, is not a video, is live, or holds no frame that can be decoded.
+    """
+    buffers = [FrameBuffer.for_camera(camera, config.batching) for camera in config.cameras]
+    readers = [CameraReader(camera, buffer) for camera, buffer in zip(config.cameras, buffers, strict=True)]
+    if any(reader.live for reader in readers):
+        raise SourceError("measuring needs a recording: record the camera to a file, and give that")
+    pipeline = Pipeline(config, detector, embedder, gallery, on_verdict=on_verdict)
+    batcher = Batcher(buffers, config.batching)
+    frames = 0
+    try:
+        for reader in readers:
+            reader.start()
+        while (batch := batcher.next_batch(_WAIT_S)) is not None:
+            for event in pipeline.process(batch) if batch else ():
+                on_event(event)
+            frames += len(batch)
+            advance(len(batch))
+        for event in pipeline.close():
+            on_event(event)
+    finally:
+        for reader in readers:
+            reader.stop()
+        for reader in readers:
+            reader.join(2.0)
+    failed = next((reader.error for reader in readers if reader.error), None)
+    if failed:
+        raise failed
+    if not frames:
+        raise SourceError(f"no frame could be read from {_names(config)}")
+    return frames
+
+
+def frame_count(path: Path) -> int | None:
+    """About how many frames a video file has; None if the file does not say.
+
+    Raises:
+        SourceError: the file is missing or is not a video.
+    """
+    camera = CameraConfig.model_validate({"id": "recording", "source": str(path)})
+    video = open_video(parse_address(str(path)), camera, Observer())
+    try:
+        return round(video.duration_s / video.frame_interval_s) if video.duration_s else None
+    finally:
+        video.close()
+
+
+def _names(config: Config) -> str:
+    return ", ".join(Path(camera.source.get_secret_value()).name for camera in config.cameras)
+
+
 class Visit(BaseModel):
-    """One person's time in front of the camera: seconds, and the face's x1, y1, x2, y2 px by frame number."""
+    """The time of one person in front of the camera, according to the ground truth.
+
+    The times are seconds in the clip. ``boxes`` holds the face by frame number: x1, y1, x2, y2 px.
+    """
 
     name: str
     enrolled: bool
@@ -28,8 +112,8 @@ class Visit(BaseModel):
     boxes: dict[int, tuple[float, float, float, float]]
 
 
-class Truth(BaseModel):
-    """Who is in a clip, and when, and where."""
+class GroundTruth(BaseModel):
+    """Who is in a clip, when, and where."""
 
     fps: Annotated[float, Field(gt=0)]
     visits: list[Visit] = Field(min_length=1)
@@ -41,18 +125,18 @@ class _Sighting:
 
     @property
     def name(self) -> str:
-        """What it was called in the end."""
+        """The name that the sighting had in the end."""
         return self.events[-1].identity_name
 
 
-def read_truth(path: Path) -> Truth:
+def read_ground_truth(path: Path) -> GroundTruth:
     """The ground truth in a JSON file.
 
     Raises:
-        SourceError: missing or malformed file, with the name of the field.
+        SourceError: the file is missing or malformed; the message names the field.
     """
     try:
-        return Truth.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return GroundTruth.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise SourceError(f"ground truth {path}: {error.strerror or error}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -63,12 +147,13 @@ def read_truth(path: Path) -> Truth:
         raise SourceError(f"ground truth {path}: {where}: {first['msg']}") from None
 
 
-def judge(truth: Truth, events: list[Event]) -> dict[str, Any]:
-    """What the ``events`` of the clip are worth, as JSON values.
+def judge(truth: GroundTruth, events: list[Event]) -> dict[str, Any]:
+    """How well the ``events`` of a clip agree with its ground truth, as JSON values.
 
-    A sighting belongs to the visit whose face it overlaps most, by the boxes of its events. Precision: the share of
-    sightings with a name in the end that bear the right one. Recall: the share of visits of enrolled people with a
-    sighting that bears it. Time to identify: from the first visible frame to the first event with the right name.
+    A sighting belongs to the visit whose face the boxes of its events overlap most. Precision is the share of sightings
+    with the right name among those that end with a name. Recall is the share of visits of enrolled people that have a
+    sighting with the right name. The time to identify runs from the first visible frame to the first event with the
+    right name.
     """
     sightings: dict[str, _Sighting] = defaultdict(_Sighting)
     for event in events:
@@ -112,8 +197,8 @@ def judge(truth: Truth, events: list[Event]) -> dict[str, Any]:
     }
 
 
-def _visit_of(truth: Truth, sighting: _Sighting) -> int | None:
-    """The number of the visit that most of a sighting's boxes overlap, None if none does."""
+def _visit_of(truth: GroundTruth, sighting: _Sighting) -> int | None:
+    """The number of the visit that most boxes of a sighting overlap; None if they overlap none."""
     votes: dict[int, float] = defaultdict(float)
     for event in sighting.events:
         visible = [
@@ -131,14 +216,14 @@ def _visit_of(truth: Truth, sighting: _Sighting) -> int | None:
 
 
 def _box_near(visit: Visit, pts_s: float, fps: float) -> tuple[float, float, float, float] | None:
-    """Where the face is, or is nearest in time, None if that is too long ago or ahead."""
+    """The box of the face in the nearest frame of the visit; None if that frame is too far away in time."""
     if not visit.start_s - _TOLERANCE_S <= pts_s <= visit.end_s + _TOLERANCE_S or not visit.boxes:
         return None
     nearest = min(visit.boxes, key=lambda frame: abs(frame - pts_s * fps))
     return visit.boxes[nearest] if abs(nearest - pts_s * fps) <= _TOLERANCE_S * fps else None
 
 
-def _is_right(truth: Truth, visit: int | None, name: str) -> bool:
+def _is_right(truth: GroundTruth, visit: int | None, name: str) -> bool:
     return visit is not None and truth.visits[visit].enrolled and truth.visits[visit].name == name
 
 
