@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 
 from worker import boxes as box
-from worker.errors import OutputError, SourceError
+from worker.errors import SourceError
 from worker.faces.detection import FaceDetector, only_central
 from worker.faces.embedding import FaceEmbedder
+from worker.files import writing
 from worker.recognition.photo import embed_faces
 from worker.types import Detections, Embeddings, Image
 from worker.video.drawing import Kind, Tile, contact_sheet, draw_faces, save_picture
@@ -115,10 +116,8 @@ class PictureWriter:
         picture = _portrait(probe.image, probe.face, "probe", "plain")
         self._tiles = [Tile(_shrunk(picture, _THUMBNAIL_PX), f"{probe.path.name} probe", "plain")]
         self._faces = self._same = 0
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from None
         save_picture(picture, folder / "probe.png")
 
     def add(self, compared: ComparedFace) -> Path | None:
