@@ -1,8 +1,8 @@
 import json
 import re
+import runpy
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import REPOSITORY
 from tests.sample_events import STARTED_AT, make_event
 from worker.errors import SinkError
 from worker.events.codec import SCHEMA, decode, encode, event_id, json_schema, sighting_id
 from worker.types import Event
 
-DOCUMENT = (Path(__file__).parent.parent / "docs" / "events.md").read_text(encoding="utf-8")
+DOCUMENT = (REPOSITORY / "docs" / "events.md").read_text(encoding="utf-8")
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 
 text = st.text(max_size=30)
@@ -210,9 +211,12 @@ def test_event_ids_stay_what_they_were() -> None:
     assert event_id("door_2026-03-01T08:30:00.123Z_7", "started") == "1ad89c876f564de6d961b670d0b59944"
 
 
-def test_the_document_describes_every_field() -> None:
-    rows = set(re.findall(r"^\| `([a-z0-9_]+)` \|", DOCUMENT.partition("## Fields")[2], re.MULTILINE))
-    assert rows == set(json_schema()["properties"])
+def test_the_copies_in_the_repository_say_what_the_model_says() -> None:
+    made = runpy.run_path(str(REPOSITORY / "docs/reference.py"))
+    advice = "run 'python docs/reference.py'"
+    shipped = (REPOSITORY / "worker/schemas/sighting.v1.json").read_text(encoding="utf-8")
+    assert shipped == made["event_schema"](), advice
+    assert f"{made['TABLE_BEGINS']}\n\n{made['event_table']()}\n\n{made['TABLE_ENDS']}" in DOCUMENT, advice
 
 
 def test_the_documents_example_is_an_event() -> None:
