@@ -201,9 +201,10 @@ def test_an_event_id_is_the_same_again_and_differs_for_any_other_transition(even
         name(sighting_id=event.sighting_id + "0"),
         name(ordinal=ordinal + 1),
         name(identity_id=""),
+        name(previous_id="0" * 32),
         name(event_type="ended" if event.type != "ended" else "started"),
     }
-    assert len(others) == 4
+    assert len(others) == 5
     assert name() not in others
 
 

@@ -32,13 +32,18 @@ def sighting_id(camera_id: str, first_captured_at: datetime, track_id: int) -> s
     return f"{camera_id}_{write_time(first_captured_at)}_{track_id}"
 
 
-def event_id(sighting_id: str, event_type: EventType, ordinal: int = 0, identity_id: str = "") -> str:
+def event_id(
+    sighting_id: str, event_type: EventType, ordinal: int = 0, identity_id: str = "", previous_id: str = ""
+) -> str:
     """The name of one transition of a sighting: 32 hex digits, the same whenever and wherever it is computed.
 
-    ``ordinal`` counts the transitions of this type within the sighting from 0; ``identity_id`` is the verdict.
-    The verdict takes part so that a repeated run that decides otherwise (another gallery) is not taken for a repeat.
+    ``ordinal`` counts the events of the sighting from 0 (of a ``corrected`` one: its corrections), ``identity_id`` is
+    the verdict, and ``previous_id`` the id of the sighting's event before this one. So two events have one id only if
+    all verdicts that led to them are the same: a worker that takes over and decides otherwise is not taken for a
+    repeat, and one that decides the same again is.
     """
-    text = json.dumps([SCHEMA, sighting_id, event_type, ordinal, identity_id])
+    parts: list[str | int] = [SCHEMA, sighting_id, event_type, ordinal, identity_id]
+    text = json.dumps([*parts, previous_id] if previous_id else parts)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

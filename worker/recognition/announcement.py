@@ -121,7 +121,9 @@ class Announcer:
         match = sighting.match
         known = match is not None and match.similarity > -1.0
         event = Event(
-            event_id=event_id(sighting.sighting_id, kind, sighting.transitions),
+            event_id=event_id(
+                sighting.sighting_id, kind, sighting.transitions, sighting.identity_id, sighting.last_event_id
+            ),
             type=kind,
             camera_id=self._camera_id,
             track_id=sighting.track_id,
@@ -145,4 +147,5 @@ class Announcer:
             unknown_id=sighting.unknown_id,
         )
         sighting.transitions += 1
+        sighting.last_event_id = event.event_id
         return event

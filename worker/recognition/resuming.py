@@ -51,6 +51,7 @@ class _Sighting(_Saved):
     frame_size: tuple[_Count, _Count]
     detections: _Count
     transitions: _Count
+    last_event_id: str = ""
     announced_identity: str | None
     unknown_id: str
     rejection: str
@@ -130,6 +131,7 @@ def _saved(sighting: Sighting) -> dict[str, Any]:
         "frame_size": list(sighting.frame_size),
         "detections": sighting.detections,
         "transitions": sighting.transitions,
+        "last_event_id": sighting.last_event_id,
         "announced_identity": sighting.announced_identity,
         "unknown_id": sighting.unknown_id,
         "rejection": sighting.rejection,
@@ -166,6 +168,7 @@ def _restored(
         detections=saved.detections,
         announced_identity=saved.announced_identity,
         transitions=saved.transitions,
+        last_event_id=saved.last_event_id,
         box=saved.box,
         frame_size=saved.frame_size,
         seen_pts_s=place(saved.seen_at),
