@@ -1,35 +1,36 @@
 """Where events wait until Redis has confirmed them: on disk, or in memory where the disk fails or there is none."""
 
-import json
 import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
+
+from filelock import FileLock
 
 from worker.config import Config, OutboxConfig, default_state_dir, history_folder
 from worker.errors import SinkError
 from worker.events.codec import encode
 from worker.events.queues import DiskQueue, Gone, MemoryQueue
-from worker.events.spool import DamagedError, Entry, InUseError, Moment, Spool, SpoolLock, set_aside
+from worker.events.spool import DamagedError, Entry, InUseError, Moment, Spool, lock_spool, set_aside
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Event
 
 _CHUNK_EVENTS: Final = 256
-_RETRY_S: Final = 2.0
 _LOG_EVERY_S: Final = 10.0
 _MOST_UNNAMED: Final = 16
-_WRITE_BACK_BYTES: Final = 2 << 20
 _VANISH_EVERY_S: Final = 60.0
 _EVENT_BYTES: Final = 128
 _FIELD_BYTES: Final = 8
 """What is stored beside the text of an event's fields, and beside that of a field."""
 _DISK_ERRORS: Final = (sqlite3.OperationalError, OSError, DamagedError)
+
+_T = TypeVar("_T")
 
 _log = get_logger(__name__)
 
@@ -38,7 +39,10 @@ class Outbox:
     """A queue with a bound: where it is full the oldest events go, counted by reason.
 
     Appending is for any thread. :meth:`take`, :meth:`settle` and :meth:`tend` belong to the thread that delivers.
-    Events in memory are newer than those on disk, but after a time in which the disk could not even be read.
+    Events in memory are newer than those on disk, except after a time in which the disk could not even be read.
+
+    In memory at most ``memory_events`` wait. A disk that failed is tried again after ``retry_s``. The log of the file
+    is taken over into it from ``write_back_bytes`` on.
 
     Raises:
         SinkError: another process uses the file at ``path``, or it is of a newer version.
@@ -51,13 +55,17 @@ class Outbox:
         *,
         path: Path | None = None,
         memory_events: int = 10_000,
+        retry_s: float = 2.0,
+        write_back_bytes: int = 2 << 20,
     ) -> None:
         self.path = path
         self._config = config
         self._observer = observer or Observer()
         self._memory_events = memory_events
+        self._retry_s = retry_s
+        self._write_back_bytes = write_back_bytes
         self._lock = threading.Lock()
-        self._file_lock: SpoolLock | None = None
+        self._file_lock: FileLock | None = None
         self._disk: DiskQueue | None = None
         self._memory = MemoryQueue()
         self._next_seq = 1
@@ -138,7 +146,7 @@ class Outbox:
     def tend(self) -> None:
         """Drops what is too old, goes back to the disk when that works again, and reports; call it about once a
         second, and not between :meth:`take` and :meth:`settle`."""
-        is_retry_due = self._failure and time.monotonic() - self._retried_s >= _RETRY_S
+        is_retry_due = self._failure and time.monotonic() - self._retried_s >= self._retry_s
         self._write_back(all_of_it=bool(is_retry_due))
         with self._lock:
             if self._closed:
@@ -154,24 +162,16 @@ class Outbox:
         self._report(expired, "expired")
         self._observer.outbox(*figures)
 
-    def keep_state(self, camera_id: str, epoch: int, state: Mapping[str, Any] | None) -> None:
-        """Keeps the newest state of a camera's sightings, if the disk takes it; None: there is none any more."""
-        text = None if state is None else json.dumps(state)
+    def with_file(self, action: Callable[[Spool], _T]) -> _T | None:
+        """What ``action`` does with the file, behind the events that were appended so far; None: it could not be done.
+
+        ``action`` may raise what the methods of :class:`Spool` do.
+        """
+        done: list[_T] = []
         with self._lock:
             if (disk := self._disk) is not None and not self._closed:
-                self._try(lambda: disk.spool.save_state(camera_id, epoch, text))
-
-    def load_state(self, camera_id: str) -> dict[str, Any] | None:
-        """What :meth:`keep_state` kept, None if there is nothing to be read."""
-        with self._lock:
-            try:
-                disk = None if self._closed else self._disk
-                text = disk.spool.load_state(camera_id) if disk is not None else None
-                state = json.loads(text) if text else None
-            except (*_DISK_ERRORS, ValueError) as error:
-                _log.warning("sightings begin anew: their state cannot be read", camera_id=camera_id, reason=str(error))
-                return None
-        return state if isinstance(state, dict) else None
+                self._try(lambda: done.append(action(disk.spool)))
+        return done[0] if done else None
 
     def close(self) -> tuple[list[Entry], int]:
         """What is lost now, since it is not on disk, and how many events wait there for the next start."""
@@ -254,7 +254,7 @@ class Outbox:
     def _open(self, path: Path, *, check: bool = False) -> None:
         """What is found there is older than what is in memory."""
         if self._file_lock is None:
-            self._file_lock = SpoolLock(path)
+            self._file_lock = lock_spool(path)
         try:
             disk = DiskQueue(Spool.open(path, check=check))
         except DamagedError as error:
@@ -310,7 +310,7 @@ class Outbox:
         if self._closed or disk is None or not (log_bytes := disk.spool.log_bytes):
             return
         vanish = all_of_it or (not len(self) and now_s - self._vanished_s >= _VANISH_EVERY_S)
-        if vanish or log_bytes >= _WRITE_BACK_BYTES:
+        if vanish or log_bytes >= self._write_back_bytes:
             self._vanished_s = now_s if vanish else self._vanished_s
             # Where the disk fails, the next event says so.
             with suppress(sqlite3.Error):

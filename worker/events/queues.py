@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from worker.events.spool import Entry, Spool
+from worker.events.spool import Entry, EventTable, Spool
 
 _CHUNK_EVENTS: Final = 256
 
@@ -66,7 +66,8 @@ class DiskQueue:
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
-        self._events, self.size_bytes, self.newest_seq = spool.totals()
+        self._table = EventTable(spool)
+        self._events, self.size_bytes, self.newest_seq = self._table.totals()
         self._undeleted: set[int] = set()
 
     def __len__(self) -> int:
@@ -74,7 +75,7 @@ class DiskQueue:
 
     def push(self, entries: Collection[Entry]) -> None:
         """All or none."""
-        self.spool.insert(entries)
+        self._table.insert(entries)
         self._events += len(entries)
         self.size_bytes += sum(entry.size_bytes for entry in entries)
 
@@ -85,7 +86,7 @@ class DiskQueue:
             memory.remove(entry.seq for entry in chunk)
 
     def oldest(self, limit: int) -> list[Entry]:
-        read = self.spool.oldest(limit + len(self._undeleted))
+        read = self._table.oldest(limit + len(self._undeleted))
         return [entry for entry in read if entry.seq not in self._undeleted][:limit]
 
     def remove(self, entries: Collection[Entry]) -> None:
@@ -97,13 +98,13 @@ class DiskQueue:
     def delete_removed(self) -> None:
         """What could not be deleted when it was removed."""
         if self._undeleted:
-            self.spool.delete(self._undeleted)
+            self._table.delete(self._undeleted)
             self._undeleted.clear()
 
     def drop_oldest(self, count: int, spared: Collection[int]) -> list[Gone]:
         """Up to ``count`` that are not ``spared``."""
         self.delete_removed()
-        gone = self.spool.drop_oldest(count, spared)
+        gone = self._table.drop_oldest(count, spared)
         self._events -= len(gone)
         self.size_bytes -= sum(size_bytes for _, _, size_bytes in gone)
         return [(seq, camera_id) for seq, camera_id, _ in gone]

@@ -4,9 +4,7 @@ A commit is one write into the log, without waiting for the disk: what was writt
 however it comes, and a power cut may cost the last seconds.
 """
 
-import fcntl
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable
@@ -15,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from worker.errors import SinkError
 from worker.files import connect_sqlite
@@ -87,35 +87,31 @@ class Entry:
 
 
 class DamagedError(Exception):
-    """The file is none, or one that cannot be read."""
+    """The file is damaged, or holds something else."""
 
 
 class InUseError(SinkError):
     """Another process uses the file."""
 
 
-class SpoolLock:
-    """Held by the one process that uses the file; the system takes it back when the process ends.
+def lock_spool(path: Path) -> FileLock:
+    """The lock that the one process which uses the file holds; the system takes it back when the process ends.
 
     Raises:
         InUseError: another process holds it.
         OSError: its file cannot be made.
     """
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise InUseError(
-                f"outbox {path} is in use by another process: give this worker another worker_id or state_dir, or stop "
-                "the other one"
-            ) from None
-
-    def release(self) -> None:
-        os.close(self._descriptor)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # It is taken by the thread that starts the worker, and given back by the one that stops it.
+    lock = FileLock(path.with_suffix(".lock"), blocking=False, mode=0o600, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InUseError(
+            f"outbox {path} is in use by another process: give this worker another worker_id or state_dir, or stop "
+            "the other one"
+        ) from None
+    return lock
 
 
 class Spool:
@@ -156,67 +152,10 @@ class Spool:
         """Whether the file is still in its place."""
         return self.path.exists()
 
-    def totals(self) -> tuple[int, int, int]:
-        """How many events wait, their bytes, and the highest ``seq``."""
-        ((events, size_bytes, newest),) = self._run(
-            "SELECT count(*), coalesce(sum(size_bytes), 0), coalesce(max(seq), 0) FROM events"
-        )
-        return events, size_bytes, newest
-
-    def insert(self, entries: Collection[Entry]) -> None:
-        """All or none."""
-        rows = [
-            (entry.seq, entry.camera_id, entry.epoch, entry.type, json.dumps(entry.fields), entry.size_bytes,
-             entry.caused.wall_s, entry.caused.monotonic_s, entry.caused.clock, entry.received_monotonic_s)
-            for entry in entries
-        ]  # fmt: skip
-        statement = "INSERT INTO events VALUES (?,?,?,?,?,?,?,?,?,?)"
-        if len(rows) == 1:
-            self._run(statement, rows[0])
-            return
-        self._run("BEGIN IMMEDIATE")
-        try:
-            for row in rows:
-                self._run(statement, row)
-            self._run("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            raise
-
-    def oldest(self, limit: int, after_seq: int = 0) -> list[Entry]:
-        """Up to ``limit`` events after ``after_seq``, in order."""
-        return [
-            _entry(row)
-            for row in self._run("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
-        ]
-
-    def delete(self, seqs: Iterable[int]) -> None:
-        self._run("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(list(seqs)),))
-
-    def drop_oldest(self, count: int, spared: Iterable[int]) -> list[tuple[int, str, int]]:
-        """Deletes the oldest ``count`` that are not ``spared``; returns number, camera and bytes of each."""
-        return self._run(
-            "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq NOT IN (SELECT value FROM json_each(?)) "
-            "ORDER BY seq LIMIT ?) RETURNING seq, camera_id, size_bytes",
-            (json.dumps(list(spared)), count),
-        )
-
-    def save_state(self, camera_id: str, epoch: int, state: str | None) -> None:
-        """Replaces the state of the camera; None removes it."""
-        if state is None:
-            self._run("DELETE FROM states WHERE camera_id = ?", (camera_id,))
-        else:
-            self._run("INSERT OR REPLACE INTO states VALUES (?,?,?,?)", (camera_id, epoch, state, time.time()))
-
-    def load_state(self, camera_id: str) -> str | None:
-        rows = self._run("SELECT state FROM states WHERE camera_id = ?", (camera_id,))
-        return str(rows[0][0]) if rows else None
-
     def try_writing(self) -> None:
         """Writes a little, and takes it back."""
-        self._run("INSERT OR REPLACE INTO trial VALUES (1, zeroblob(8192))")
-        self._run("DELETE FROM trial")
+        self.run("INSERT OR REPLACE INTO trial VALUES (1, zeroblob(8192))")
+        self.run("DELETE FROM trial")
 
     def write_back(self, *, vanish: bool = False) -> None:
         """Takes the log over into the file, from any thread; writers go on meanwhile. ``vanish`` empties the log too,
@@ -233,13 +172,85 @@ class Spool:
             return Path(f"{self.path}-wal").stat().st_size
         return 0
 
-    def _run(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    def run(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """The rows that the statement gives; each statement is a commit, unless a transaction was begun."""
         try:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
             if _is_damage(error):
                 raise DamagedError(str(error)) from None
             raise
+
+
+class EventTable:
+    """The events that wait in a spool. Methods raise as those of :class:`Spool` do."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def totals(self) -> tuple[int, int, int]:
+        """How many events wait, their bytes, and the highest ``seq``."""
+        ((events, size_bytes, newest),) = self._spool.run(
+            "SELECT count(*), coalesce(sum(size_bytes), 0), coalesce(max(seq), 0) FROM events"
+        )
+        return events, size_bytes, newest
+
+    def insert(self, entries: Collection[Entry]) -> None:
+        """All or none."""
+        rows = [
+            (entry.seq, entry.camera_id, entry.epoch, entry.type, json.dumps(entry.fields), entry.size_bytes,
+             entry.caused.wall_s, entry.caused.monotonic_s, entry.caused.clock, entry.received_monotonic_s)
+            for entry in entries
+        ]  # fmt: skip
+        statement = "INSERT INTO events VALUES (?,?,?,?,?,?,?,?,?,?)"
+        if len(rows) == 1:
+            self._spool.run(statement, rows[0])
+            return
+        self._spool.run("BEGIN IMMEDIATE")
+        try:
+            for row in rows:
+                self._spool.run(statement, row)
+            self._spool.run("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error, DamagedError):
+                self._spool.run("ROLLBACK")
+            raise
+
+    def oldest(self, limit: int, after_seq: int = 0) -> list[Entry]:
+        """Up to ``limit`` events after ``after_seq``, in order."""
+        return [
+            _entry(row)
+            for row in self._spool.run("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
+        ]
+
+    def delete(self, seqs: Iterable[int]) -> None:
+        self._spool.run("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(list(seqs)),))
+
+    def drop_oldest(self, count: int, spared: Iterable[int]) -> list[tuple[int, str, int]]:
+        """Deletes the oldest ``count`` that are not ``spared``; returns number, camera and bytes of each."""
+        return self._spool.run(
+            "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq NOT IN (SELECT value FROM json_each(?)) "
+            "ORDER BY seq LIMIT ?) RETURNING seq, camera_id, size_bytes",
+            (json.dumps(list(spared)), count),
+        )
+
+
+class StateTable:
+    """The states of the cameras' sightings in a spool. Methods raise as those of :class:`Spool` do."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def save(self, camera_id: str, epoch: int, state: str | None) -> None:
+        """Replaces the state of the camera; None removes it."""
+        if state is None:
+            self._spool.run("DELETE FROM states WHERE camera_id = ?", (camera_id,))
+        else:
+            self._spool.run("INSERT OR REPLACE INTO states VALUES (?,?,?,?)", (camera_id, epoch, state, time.time()))
+
+    def load(self, camera_id: str) -> str | None:
+        rows = self._spool.run("SELECT state FROM states WHERE camera_id = ?", (camera_id,))
+        return str(rows[0][0]) if rows else None
 
 
 def set_aside(path: Path) -> Path:

@@ -7,9 +7,10 @@ from typing import Any, Final, Protocol
 
 from redis.exceptions import RedisError
 
+from worker.background import Heartbeats
 from worker.config import CameraConfig, Config
 from worker.events.fencing import raise_fence
-from worker.events.states import RedisStates
+from worker.events.states import RedisStates, SightingState
 from worker.fleet.assignment import Assignment, Reason
 from worker.logs import get_logger
 from worker.observer import Observer
@@ -21,7 +22,7 @@ _ENDS_SIGHTINGS: Final = frozenset({"removed", "paused"})
 """Where nobody reads on, whoever is there has been seen for the last time."""
 
 _log = get_logger(__name__)
-_State = Mapping[str, Any] | None
+_State = SightingState | None
 
 
 class CameraLoop(Protocol):
@@ -42,7 +43,12 @@ class FleetMember:
     """
 
     def __init__(
-        self, client: Client, config: Config, loop: CameraLoop, observer: Observer, heartbeat: Callable[[], None]
+        self,
+        client: Client,
+        config: Config,
+        loop: CameraLoop,
+        observer: Observer,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self._client = client
         self._config = config
@@ -50,12 +56,7 @@ class FleetMember:
         self._states = RedisStates(client, config.fleet.name, config.recognition.linger_s)
         self._desk = ThreadPoolExecutor(1, "fleet")
         self._epochs: dict[str, int] = {}
-        self._assignment = Assignment(client, config, observer, loop.load, self._gained, self._lost, heartbeat)
-
-    @property
-    def error(self) -> str:
-        """Why the leases are not renewed at the moment, in one line; empty when all is well."""
-        return self._assignment.error
+        self._assignment = Assignment(client, config, observer, loop.load, self._gained, self._lost, heartbeats)
 
     @property
     def epochs(self) -> dict[str, int]:
@@ -95,7 +96,7 @@ class FleetMember:
         state: _State = None
         try:
             raise_fence(self._client, event_stream(self._config.redis.stream, camera.id), camera.id, epoch)
-            state = self._states.load_state(camera.id)
+            state = self._states.load(camera.id)
         except (RedisError, OSError) as error:
             # The first event of the new epoch raises the fence as well.
             _log.warning("a camera is taken over without what was known of it", camera_id=camera.id,
@@ -106,7 +107,7 @@ class FleetMember:
 
     def _hand_on(self, camera_id: str, epoch: int, state: _State) -> None:
         try:
-            self._states.keep_state(camera_id, epoch, state)
+            self._states.keep(camera_id, epoch, state)
         except (RedisError, OSError) as error:
             _log.warning("a camera is handed on without what was known of it", camera_id=camera_id,
                          reason=explain(error, self._config.redis))  # fmt: skip

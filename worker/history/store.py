@@ -30,8 +30,6 @@ _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _DISK_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _FORMAT: Final = 1
 _APPLICATION_ID: Final = 0x66616365
-_BUSY_TIMEOUT_S: Final = 5.0
-_CHUNK_ROWS: Final = 8192
 
 _SCHEMA: Final = """
 CREATE TABLE sightings (
@@ -119,8 +117,10 @@ class History:
         self._inode = path.stat().st_ino
 
     @classmethod
-    def open(cls, folder: Path, *, create: bool = False) -> Self:
+    def open(cls, folder: Path, *, create: bool = False, busy_timeout_s: float = 5.0) -> Self:
         """The history in ``folder``; what has expired is gone once it is open.
+
+        ``busy_timeout_s``: how long one waits for another process that writes.
 
         Raises:
             HistoryError: there is none (and not ``create``), it is damaged or of a newer version, or not accessible.
@@ -134,7 +134,7 @@ class History:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _told(path):
-                connection = connect_sqlite(path, busy_timeout_s=_BUSY_TIMEOUT_S)
+                connection = connect_sqlite(path, busy_timeout_s=busy_timeout_s)
         except OSError as error:
             kind = HistoryDiskError if error.errno in _DISK_ERRNOS else HistoryError
             raise kind(f"history {path} cannot be opened: {error.strerror or error}") from None
@@ -228,14 +228,15 @@ class History:
         until: datetime | None = None,
         camera_id: str | None = None,
         limit: int | None = None,
+        chunk_rows: int = 8192,
     ) -> list[tuple[PastSighting, float]]:
         """The sightings whose template has a cosine of at least ``threshold`` to ``probe`` (d,), most similar first.
 
-        Those that another embedder made are passed over.
+        Those that another embedder made are passed over. ``chunk_rows`` templates are compared at a time.
         """
         found: list[tuple[float, str]] = []
         rows = self._select("sighting_id, template", since, until, camera_id, embedder=embedder)
-        while chunk := list(islice(rows, _CHUNK_ROWS)):
+        while chunk := list(islice(rows, chunk_rows)):
             templates = np.frombuffer(b"".join(template for _, template in chunk), "<f4").reshape(len(chunk), -1)
             similarities = templates @ probe
             found += [(float(similarities[row]), chunk[row][0]) for row in np.flatnonzero(similarities >= threshold)]
