@@ -36,7 +36,7 @@ from worker.config import RedisConfig, load_config
 from worker.errors import ConfigError, SinkError
 from worker.events.codec import encode
 from worker.events.consumer.blocking import AsyncConsumer, Consumer
-from worker.events.consumer.dead_letters import dead_letters, put_back
+from worker.events.consumer.group import dead_letters, put_back
 from worker.events.consumer.streams import stream_lag
 from worker.events.consumer.tail import read_events
 from worker.events.publisher import Publisher

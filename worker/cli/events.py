@@ -32,7 +32,7 @@ def dead(
 ) -> None:
     """List the dead letters with their reasons; --retry puts each back, for its group to try again."""
     from worker.errors import SinkError
-    from worker.events.consumer.dead_letters import dead_letters, put_back
+    from worker.events.consumer.group import dead_letters, put_back
     from worker.redis.client import REDIS_ERRORS, connect, explain
 
     quiet_logs()

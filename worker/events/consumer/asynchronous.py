@@ -10,8 +10,7 @@ from redis.exceptions import RedisError
 
 from worker.events.consumer.base import ConsumerBase
 from worker.events.consumer.group import Delivery
-from worker.events.consumer.steps import Call, Find, Pause, Split, Step, Steps, Transaction
-from worker.events.consumer.streams import FIND_COUNT
+from worker.events.consumer.streams import FIND_COUNT, Call, Find, Pause, Split, Step, Steps, Transaction
 from worker.redis.client import close_async, connect_async, one_transaction_each
 
 _T = TypeVar("_T")

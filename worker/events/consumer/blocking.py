@@ -19,8 +19,7 @@ from redis.exceptions import ReadOnlyError, RedisError
 from worker.events.consumer.asynchronous import AsyncConsumer
 from worker.events.consumer.base import ConsumerBase
 from worker.events.consumer.group import Counts, Delivery
-from worker.events.consumer.steps import Call, Find, Pause, Split, Step, Steps, Transaction
-from worker.events.consumer.streams import FIND_COUNT
+from worker.events.consumer.streams import FIND_COUNT, Call, Find, Pause, Split, Step, Steps, Transaction
 from worker.redis.client import connect, find_servers_again, one_transaction_each
 from worker.types import Event
 

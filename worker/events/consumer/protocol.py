@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final
 
-from redis.backoff import FullJitterBackoff
 from redis.exceptions import RedisError
 
 from worker.config import RedisConfig
 from worker.errors import SinkError
 from worker.events.codec import decode
-from worker.events.consumer.dead_letters import dead_letter
 from worker.events.consumer.group import (
     ConsumerSettings,
     Counts,
@@ -28,15 +26,26 @@ from worker.events.consumer.group import (
     Known,
     Verdict,
     backoff_ms,
+    dead_letter,
     decide,
     is_lost_group,
     reason_of,
 )
-from worker.events.consumer.steps import Call, Pause, Split, Steps, Transaction, call, pending_entries, text
-from worker.events.consumer.streams import StreamNames
+from worker.events.consumer.streams import (
+    Call,
+    Pause,
+    Split,
+    Steps,
+    StreamNames,
+    Transaction,
+    call,
+    pending_entries,
+    text,
+)
 from worker.logs import get_logger
 from worker.redis.client import longest_block_s
 from worker.redis.errors import explain, is_final
+from worker.redis.retrying import pause_s
 from worker.types import Event
 
 _DEAD_LETTERS: Final = 10_000
@@ -46,7 +55,6 @@ _HANDED_BACK: Final = "handed-back"
 _TAKE_OVER_CHECKS: Final = 4
 
 _log = get_logger(__name__)
-_pause: Final = FullJitterBackoff(cap=5.0, base=0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +300,7 @@ class Consuming:
         for stream in self._names.ready:
             # What was in the reply that got lost is in this consumer's hands without its knowing.
             self._own_due_s[stream] = 0.0
-        yield Pause(_pause.compute(self._failures))
+        yield Pause(pause_s(self._failures))
 
     def _backoff_ms(self, deliveries: int) -> int:
         return backoff_ms(deliveries, self._settings.retry_first_s, self._settings.retry_longest_s)
