@@ -18,10 +18,10 @@ from worker.config import Config, history_folder
 from worker.errors import HistoryError
 from worker.events.codec import encode
 from worker.history.account import Account
-from worker.history.store import FILE, Embedder, History, PastSighting, Tally, UnknownPerson
+from worker.history.store import FILE, EmbedderId, History, PastSighting, Tally, UnknownPerson
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-MODEL = Embedder("m", "digest")
+MODEL = EmbedderId("m", "digest")
 WEEK_S = 7 * 86_400.0
 AXES = np.eye(16, dtype=np.float32)
 
@@ -38,7 +38,7 @@ def sighting(number: int = 0, template: np.ndarray | None = AXES[0], **changes: 
         "unknown_id": "",
         "embedder": MODEL,
         "template": template,
-        "evidence": 3,
+        "embedded_faces": 3,
         "quality": 0.75,
         "event": encode(make_event()),
         "account": Account(faces=5, rejected=Counter(blurred=2), embedded=3, reason="below_threshold"),
@@ -48,7 +48,7 @@ def sighting(number: int = 0, template: np.ndarray | None = AXES[0], **changes: 
 
 def unknown(name: str = "u-1", template: np.ndarray | None = AXES[0], **changes: Any) -> UnknownPerson:
     fields: dict[str, Any] = {
-        "unknown_id": name, "embedder": MODEL, "template": template, "evidence": 2.0, "first_seen": NOON,
+        "unknown_id": name, "embedder": MODEL, "template": template, "embedded_faces": 2.0, "first_seen": NOON,
         "last_seen": NOON,
     }  # fmt: skip
     return UnknownPerson(**(fields | changes))
@@ -106,7 +106,7 @@ def test_similar_sightings_come_first_and_others_not(past: History, chunk_rows: 
     write(
         past,
         [sighting(0, near), sighting(1), sighting(2, AXES[2]), sighting(3, None),
-         sighting(4, embedder=Embedder("other", "digest")), sighting(5, embedder=Embedder("m", "changed"))],
+         sighting(4, embedder=EmbedderId("other", "digest")), sighting(5, embedder=EmbedderId("m", "changed"))],
     )  # fmt: skip
     found = past.similar(AXES[0], MODEL, 0.5, chunk_rows=chunk_rows)
     assert [(one.sighting_id, round(similarity, 3)) for one, similarity in found] == [("door_1", 1.0), ("door_0", 0.8)]

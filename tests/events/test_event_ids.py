@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from worker.config import RecognitionConfig
 from worker.events.codec import decode, encode, sighting_id
 from worker.history.recorder import Recorder
-from worker.history.store import Embedder
+from worker.history.store import EmbedderId
 from worker.observer import Observer
 from worker.recognition.announcement import Announcer
 from worker.recognition.resuming import from_state, to_state
@@ -21,7 +21,7 @@ from worker.types import Event, Match
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DIMENSION = 4
-EMBEDDER = Embedder("model", "digest")
+EMBEDDER = EmbedderId("model", "digest")
 CONFIG = RecognitionConfig()
 
 Path = tuple[tuple[str, str], ...]

@@ -22,7 +22,6 @@ _ENDS_SIGHTINGS: Final = frozenset({"removed", "paused"})
 """Where nobody reads on, whoever is there has been seen for the last time."""
 
 _log = get_logger(__name__)
-_State = SightingState | None
 
 
 class CameraLoop(Protocol):
@@ -30,9 +29,9 @@ class CameraLoop(Protocol):
 
     def order(self, action: Callable[[], None]) -> None: ...
     def load(self) -> float: ...
-    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: _State = None) -> None: ...
+    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: SightingState | None = None) -> None: ...
     def stop_camera(self, camera_id: str) -> None: ...
-    def hand_over(self, camera_id: str) -> Mapping[str, Any]: ...
+    def hand_over(self, camera_id: str) -> SightingState: ...
 
 
 class FleetMember:
@@ -70,7 +69,7 @@ class FleetMember:
         """Claims no more cameras: this worker is about to leave."""
         self._assignment.drain()
 
-    def leave(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+    def leave(self, states: Mapping[str, SightingState]) -> None:
         """Hands all cameras to the others, each with the state of its sightings. Nothing is read any more."""
         for camera_id, state in states.items():
             self._ask(self._hand_on, camera_id, self._epochs.get(camera_id, 0), state)
@@ -93,7 +92,7 @@ class FleetMember:
     # Called by the thread that asks Redis.
 
     def _take_over(self, camera: CameraConfig, epoch: int) -> None:
-        state: _State = None
+        state: SightingState | None = None
         try:
             raise_fence(self._client, event_stream(self._config.redis.stream, camera.id), camera.id, epoch)
             state = self._states.load(camera.id)
@@ -105,7 +104,7 @@ class FleetMember:
             # Whatever went wrong: nobody else reads it while this worker has the lease.
             self._loop.order(partial(self._begin, camera, epoch, state))
 
-    def _hand_on(self, camera_id: str, epoch: int, state: _State) -> None:
+    def _hand_on(self, camera_id: str, epoch: int, state: SightingState | None) -> None:
         try:
             self._states.keep(camera_id, epoch, state)
         except (RedisError, OSError) as error:
@@ -116,7 +115,7 @@ class FleetMember:
 
     # Called by the thread of the pipeline.
 
-    def _begin(self, camera: CameraConfig, epoch: int, state: _State) -> None:
+    def _begin(self, camera: CameraConfig, epoch: int, state: SightingState | None) -> None:
         if self._assignment.owned.get(camera.id) != epoch:
             return
         if camera.id in self._epochs:
@@ -126,7 +125,7 @@ class FleetMember:
 
     def _give_up(self, camera_id: str, reason: Reason) -> None:
         epoch = self._epochs.pop(camera_id, None)
-        state: _State = None
+        state: SightingState | None = None
         if epoch is not None and reason in _ENDS_SIGHTINGS:
             self._loop.stop_camera(camera_id)
         elif epoch is not None:

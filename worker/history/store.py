@@ -56,7 +56,7 @@ CREATE TABLE tallies (
 
 
 @dataclass(frozen=True, slots=True)
-class Embedder:
+class EmbedderId:
     """What made a template; templates of another one cannot be compared."""
 
     model_id: str
@@ -66,7 +66,7 @@ class Embedder:
 @dataclass(frozen=True, slots=True)
 class PastSighting:
     """A sighting that has ended. ``template`` float32 (d,) of unit length, None where no face was good enough;
-    ``evidence``: embedded faces; ``event``: the fields of its last event."""
+    ``embedded_faces``: how many it is the mean of; ``event``: the fields of its last event."""
 
     sighting_id: str
     camera_id: str
@@ -75,9 +75,9 @@ class PastSighting:
     identity_id: str
     identity_name: str
     unknown_id: str
-    embedder: Embedder
+    embedder: EmbedderId
     template: Vector | None
-    evidence: int
+    embedded_faces: int
     quality: float | None
     event: Mapping[str, str]
     account: Account
@@ -86,13 +86,13 @@ class PastSighting:
 
 @dataclass(frozen=True, slots=True)
 class UnknownPerson:
-    """Somebody who is not enrolled. ``template`` float32 (d,) of unit length, the mean over ``evidence`` faces; None
+    """Somebody who is not enrolled. ``template`` float32 (d,) of unit length, the mean of ``embedded_faces``; None
     once they are enrolled or forgotten."""
 
     unknown_id: str
-    embedder: Embedder
+    embedder: EmbedderId
     template: Vector | None
-    evidence: float
+    embedded_faces: float
     first_seen: datetime
     last_seen: datetime
 
@@ -221,7 +221,7 @@ class History:
     def similar(
         self,
         probe: Vector,
-        embedder: Embedder,
+        embedder: EmbedderId,
         threshold: float,
         *,
         since: datetime | None = None,
@@ -360,7 +360,7 @@ class History:
         *,
         unknown_id: str | None = None,
         sighting_id: str | None = None,
-        embedder: Embedder | None = None,
+        embedder: EmbedderId | None = None,
     ) -> Iterator[tuple[Any, ...]]:
         conditions = ["expires_s > ?"]
         values: list[Any] = [time.time()]
@@ -438,7 +438,7 @@ def _sighting_row(sighting: PastSighting) -> tuple[Any, ...]:
     return (
         sighting.sighting_id, sighting.camera_id, sighting.started_at.timestamp(), sighting.ended_at.timestamp(),
         sighting.identity_id, sighting.identity_name, sighting.unknown_id, sighting.embedder.model_id,
-        sighting.embedder.preprocessing_digest, _blob(sighting.template), sighting.evidence, sighting.quality,
+        sighting.embedder.preprocessing_digest, _blob(sighting.template), sighting.embedded_faces, sighting.quality,
         json.dumps(dict(sighting.event)), json.dumps(sighting.account.to_json()), sighting.corrections,
     )  # fmt: skip
 
@@ -446,11 +446,11 @@ def _sighting_row(sighting: PastSighting) -> tuple[Any, ...]:
 def _sighting(row: tuple[Any, ...]) -> PastSighting:
     (
         sighting_id, camera_id, started_s, ended_s, identity_id, identity_name, unknown_id, model_id, digest, template,
-        evidence, quality, event, account, corrections, _recorded_s, _expires_s,
+        embedded_faces, quality, event, account, corrections, _recorded_s, _expires_s,
     ) = row  # fmt: skip
     return PastSighting(
         sighting_id, camera_id, _time(started_s), _time(ended_s), identity_id, identity_name, unknown_id,
-        Embedder(model_id, digest), _vector(template), evidence, quality, json.loads(event),
+        EmbedderId(model_id, digest), _vector(template), embedded_faces, quality, json.loads(event),
         Account.from_json(json.loads(account)), corrections,
     )  # fmt: skip
 
@@ -458,14 +458,14 @@ def _sighting(row: tuple[Any, ...]) -> PastSighting:
 def _unknown_row(person: UnknownPerson) -> tuple[Any, ...]:
     return (
         person.unknown_id, person.embedder.model_id, person.embedder.preprocessing_digest, _blob(person.template),
-        person.evidence, person.first_seen.timestamp(), person.last_seen.timestamp(),
+        person.embedded_faces, person.first_seen.timestamp(), person.last_seen.timestamp(),
     )  # fmt: skip
 
 
 def _unknown(row: tuple[Any, ...]) -> UnknownPerson:
-    unknown_id, model_id, digest, template, evidence, first_s, last_s, _revision, _recorded_s, _expires_s = row
+    unknown_id, model_id, digest, template, embedded_faces, first_s, last_s, _revision, _recorded_s, _expires_s = row
     return UnknownPerson(
-        unknown_id, Embedder(model_id, digest), _vector(template), evidence, _time(first_s), _time(last_s)
+        unknown_id, EmbedderId(model_id, digest), _vector(template), embedded_faces, _time(first_s), _time(last_s)
     )
 
 

@@ -6,7 +6,7 @@ from worker.config import RecognitionConfig
 from worker.events.codec import encode, event_id
 from worker.faces.quality import smallest_face_px
 from worker.history.recorder import Recorder
-from worker.history.store import Embedder, PastSighting
+from worker.history.store import EmbedderId, PastSighting
 from worker.observer import Observer
 from worker.recognition.sighting import Sighting
 from worker.recognition.unknowns import Unknowns, unknown_id_of
@@ -24,7 +24,7 @@ class Announcer:
         camera_id: str,
         config: RecognitionConfig,
         *,
-        embedder: Embedder,
+        embedder: EmbedderId,
         threshold: float,
         worker_id: str,
         epoch: int,
@@ -110,7 +110,7 @@ class Announcer:
                 unknown_id=event.unknown_id,
                 embedder=self._embedder,
                 template=template,
-                evidence=sighting.template.count,
+                embedded_faces=sighting.template.count,
                 quality=event.quality,
                 event=encode(event),
                 account=sighting.account,

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from worker.config import RecognitionConfig
 from worker.history.account import Account
-from worker.history.store import Embedder
+from worker.history.store import EmbedderId
 from worker.recognition.matching import TrackTemplate
 from worker.recognition.sighting import Sighting
 from worker.types import Candidate, Match
@@ -70,7 +70,7 @@ class _State(_Saved):
     sightings: list[_Sighting]
 
 
-def to_state(camera_id: str, embedder: Embedder, dimension: int, sightings: Iterable[Sighting]) -> dict[str, Any]:
+def to_state(camera_id: str, embedder: EmbedderId, dimension: int, sightings: Iterable[Sighting]) -> dict[str, Any]:
     """``sightings``, made with ``embedder``, as JSON values."""
     return {
         "format": FORMAT,
@@ -85,7 +85,7 @@ def to_state(camera_id: str, embedder: Embedder, dimension: int, sightings: Iter
 def from_state(
     state: Mapping[str, Any],
     camera_id: str,
-    embedder: Embedder,
+    embedder: EmbedderId,
     dimension: int,
     config: RecognitionConfig,
     *,
@@ -108,7 +108,7 @@ def from_state(
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if read.camera_id != camera_id:
         raise ValueError(f"it is of the camera {read.camera_id[:64]!r}")
-    comparable = Embedder(read.model_id, read.preprocessing) == embedder and read.dimension == dimension
+    comparable = EmbedderId(read.model_id, read.preprocessing) == embedder and read.dimension == dimension
     return [_restored(saved, camera_id, dimension, comparable, config, at, pts_s) for saved in read.sightings]
 
 

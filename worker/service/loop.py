@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError, GalleryError, SinkError
 from worker.events.publisher import Publisher
-from worker.events.states import SightingStates
+from worker.events.states import SightingState, SightingStates
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
 from worker.logs import get_logger, set_level
@@ -125,7 +124,7 @@ class Loop:
         self._load_read = now_s, busy_s
         return min(1.0, (busy_s - busy_before_s) / max(now_s - since_s, 1e-3))
 
-    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: Mapping[str, Any] | None = None) -> None:
+    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: SightingState | None = None) -> None:
         """Reads ``camera``; its events carry ``epoch``, and its sightings go on from the state ``resume``; without a
         fleet, from that in which an earlier run of this worker has left them."""
         self._cameras.start(camera)
@@ -142,7 +141,7 @@ class Loop:
         self._keeper.end(camera_id)
         self._newest.pop(camera_id, None)
 
-    def hand_over(self, camera_id: str) -> Mapping[str, Any]:
+    def hand_over(self, camera_id: str) -> SightingState:
         """Reads the camera no longer; returns the state with which somebody else goes on with its sightings."""
         self._cameras.stop(camera_id)
         state = self._pipeline.state(camera_id)
@@ -182,7 +181,7 @@ class Loop:
             self._busy_s += time.monotonic() - begun_s
 
     def shut_down(
-        self, leave: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None
+        self, leave: Callable[[Mapping[str, SightingState]], None] | None = None
     ) -> tuple[tuple[FacestreamError, ...], int]:
         """What failed, and how many events could not be delivered. The sources stop first, so that nothing new
         arrives; then what is in flight becomes events; then those are delivered.
