@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from datetime import datetime
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,7 +20,6 @@ from worker.types import Event, EventType
 from worker.wire import Form, write_time
 
 SCHEMA: Final = "facestream.sighting.v1"
-EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventType)
 
 Fields = Mapping[str, str] | Mapping[bytes, bytes]
 _MODEL: Final = TypeAdapter(Event)

@@ -2,70 +2,23 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from worker.background import BackgroundTask, Heartbeats
 from worker.config import OutboxConfig, RedisConfig
-from worker.events.fencing import Fenced, append_fenced
+from worker.events.fencing import STALE, deliver
 from worker.events.outbox import Outbox
 from worker.events.spool import Entry
 from worker.logs import get_logger
 from worker.observer import Observer
-from worker.redis.client import Client, find_servers_again, is_cluster
+from worker.redis.client import Client, find_servers_again
 from worker.redis.errors import explain, is_final
-from worker.redis.keys import event_stream
 from worker.redis.retrying import pause_s
 from worker.types import Event
-
-STALE: Final = ""
-"""In place of an entry's id: the epoch of its event is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of one entry: its ``entry_id`` in the stream, :data:`STALE`, or the refusal."""
-
-    entry: Entry
-    result: str | Exception
-
-
-def deliver(client: Client, config: RedisConfig, entries: Sequence[Entry]) -> Iterator[list[Receipt]]:
-    """Appends ``entries``, in order for each stream; what became of those of one stream comes as soon as it is known.
-
-    Where a stream is refused, the next one is tried; where Redis does not answer, nothing more is, but on a Cluster,
-    where another server may.
-    """
-    by_stream: dict[str, list[Entry]] = {}
-    for entry in entries:
-        by_stream.setdefault(event_stream(config.stream, entry.camera_id), []).append(entry)
-    for stream, group in by_stream.items():
-        fenced = any(entry.epoch > 0 for entry in group)
-        try:
-            results = (_append_fenced if fenced else _append)(client, stream, group, config.max_events)
-        except (RedisError, OSError) as error:
-            yield [Receipt(entry, error) for entry in group]
-            if not isinstance(error, ResponseError) and not is_cluster(client):
-                return
-        else:
-            yield [Receipt(entry, result) for entry, result in zip(group, results, strict=True)]
-
-
-def _append(client: Client, stream: str, entries: Sequence[Entry], max_events: int) -> list[str | Exception]:
-    with client.pipeline(transaction=True) as pipeline:
-        for entry in entries:
-            pipeline.xadd(stream, cast("dict[Any, Any]", entry.fields), maxlen=max_events, approximate=True)
-        replies = pipeline.execute(raise_on_error=False)
-    return [reply.decode() if isinstance(reply, bytes) else reply for reply in replies]
-
-
-def _append_fenced(client: Client, stream: str, entries: Sequence[Entry], max_events: int) -> list[str | Exception]:
-    fenced = [Fenced(entry.camera_id, entry.epoch, entry.caused.age_s, entry.fields) for entry in entries]
-    return [entry_id or STALE for entry_id in append_fenced(client, stream, fenced, max_events=max_events)]
-
 
 _BATCH_EVENTS: Final = 256
 
@@ -77,7 +30,7 @@ class Pauses:
     """How long a publisher waits, in seconds.
 
     ``idle_s``: how often it looks after its outbox; ``probe_s``: how often it asks whether Redis is there while nothing
-    is to be said; ``refused_s``: before it tries again what Redis refuses for good; ``closing_s``: between two tries
+    waits to be sent; ``refused_s``: before it tries again what Redis refuses for good; ``closing_s``: between two tries
     during the stop; ``retry``: after so many failures in a row.
     """
 
@@ -139,7 +92,7 @@ class Publisher:
 
     @property
     def outbox_error(self) -> str:
-        """Why a restart would lose the events that wait, in one line; empty where it would not, or always does."""
+        """Why a restart would lose the events that wait, in one line; empty if they are on disk, or no file is set."""
         return self._outbox.failure
 
     @property

@@ -1,7 +1,7 @@
-"""The file in which events wait until Redis has them, and in which the cameras' sightings are kept: SQLite, in WAL.
+"""The SQLite file in which events wait until Redis has them, and in which the states of sightings are kept.
 
-A commit is one write into the log, without waiting for the disk: what was written survives the end of the process,
-however it comes, and a power cut may cost the last seconds.
+A commit is one write into the write-ahead log, without waiting for the disk. What was written survives any end of the
+process; a power cut may cost the last seconds.
 """
 
 import json
@@ -21,7 +21,7 @@ from worker.files import connect_sqlite
 
 
 def _name_of_clock() -> str:
-    """Of the monotonic clock: all processes between two starts of the machine share it."""
+    """The name of the monotonic clock, which all processes share between two starts of the machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -115,7 +115,7 @@ def lock_spool(path: Path) -> FileLock:
 
 
 class Spool:
-    """The open file. For one thread at a time, but for :meth:`write_back`.
+    """The open file. It is for one thread at a time, except :meth:`write_back`.
 
     Its methods raise ``sqlite3.OperationalError`` where the disk fails, and ``DamagedError`` where the file does.
     """
@@ -130,7 +130,7 @@ class Spool:
 
         Raises:
             SinkError: it was written by a newer version.
-            DamagedError: it is damaged, or something else.
+            DamagedError: it is damaged, or not an outbox.
             OSError, sqlite3.OperationalError: the disk is full, read-only, ...
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ class Spool:
         return self.path.exists()
 
     def try_writing(self) -> None:
-        """Writes a little, and takes it back."""
+        """Writes a few kilobytes, and deletes them."""
         self.run("INSERT OR REPLACE INTO trial VALUES (1, zeroblob(8192))")
         self.run("DELETE FROM trial")
 
@@ -167,7 +167,7 @@ class Spool:
 
     @property
     def log_bytes(self) -> int:
-        """Of what was not taken over into the file yet, or was and is not overwritten."""
+        """The size of the log. It holds what was not taken over into the file yet, or is not overwritten since."""
         with suppress(OSError):
             return Path(f"{self.path}-wal").stat().st_size
         return 0
@@ -254,7 +254,7 @@ class StateTable:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a damaged file, in the place of one that was damaged before; returns where it is now."""
+    """Renames a damaged file, and deletes one that was set aside before; returns its new path."""
     target = path.with_suffix(".damaged.sqlite3")
     for suffix in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
@@ -265,7 +265,7 @@ def set_aside(path: Path) -> Path:
 
 
 def _is_damage(error: BaseException) -> bool:
-    """SQLite's subclasses of its error mean the disk, or a mistake of the caller."""
+    """Whether the file is damaged: SQLite raises subclasses for a failing disk, or a mistake of the caller."""
     return type(error) is sqlite3.DatabaseError or "no such table" in str(error) or "no such column" in str(error)
 
 
@@ -273,7 +273,7 @@ def _prepare(path: Path, connection: sqlite3.Connection, check: bool) -> None:
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA secure_delete = ON").fetchall()
-    # Whoever commits must not wait for the disk: the log is taken over by another thread.
+    # A thread that commits must not wait for the disk: another one takes the log over.
     connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
     connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}").fetchall()
     if check and (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":

@@ -89,12 +89,12 @@ class Assignment:
     """The cameras of a fleet that are this worker's.
 
     ``on_gained(camera, epoch)`` and ``on_lost(camera_id, reason)`` are called by its thread and must return soon. A
-    camera that was lost for another reason than ``superseded`` is still held: once nothing more comes of it, it is
-    handed back by :meth:`release`. ``load`` is the share of time that the pipeline is busy, 0..1. The thread is
+    camera that was lost for another reason than ``superseded`` is still held: :meth:`release` hands it back
+    once no more events of it will come. ``load`` is the share of time that the pipeline is busy, 0..1. The thread is
     ``assignment`` in ``heartbeats``, and beats whether Redis answers or not.
 
-    While Redis is away the cameras stay this worker's: nobody else can take them then. Whether that was so is decided
-    by the epoch of each event.
+    While Redis is away the cameras stay this worker's: no other worker can take them then. If one did, the epoch of
+    each event decides.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Assignment:
         self._task.start()
 
     def release(self, camera_id: str) -> None:
-        """Nothing more comes of this camera: another worker may have it. Returns at once; from any thread."""
+        """No more events of this camera will come: another worker may have it. Returns at once; from any thread."""
         with self._lock:
             if camera_id not in self._held:
                 return
@@ -218,7 +218,7 @@ class Assignment:
         if not self._renewed_s:
             self._begun_s = self._renewed_s = now_s
         if now_s - self._renewed_s > fleet.lease_s:
-            # Whatever cut this worker off may have cut off others, who need time to say that they live.
+            # What cut this worker off may have cut off others. They need time to say that they live.
             self._careful_until_s = now_s + fleet.lease_s
         load = self._load()
         self._observer.worker_load(load)
@@ -255,7 +255,7 @@ class Assignment:
             self._registry.seed(
                 Definition(held.lease.camera_id, held.lease.revision, False, held.document)
                 for held in unknown
-                # What is left for good may have been paused or removed.
+                # A camera that is being given up may have been paused or removed.
                 if held.lease.stage != "leaving"
             )
 

@@ -19,13 +19,13 @@ from worker.redis.keys import event_stream
 from worker.video.addresses import parse_address
 
 _ENDS_SIGHTINGS: Final = frozenset({"removed", "paused"})
-"""Where nobody reads on, whoever is there has been seen for the last time."""
+"""Reasons after which no worker reads the camera: the sightings end."""
 
 _log = get_logger(__name__)
 
 
 class CameraLoop(Protocol):
-    """What reads the cameras; all but :meth:`order` and :meth:`load` are for its own thread."""
+    """What reads the cameras; all methods except :meth:`order` and :meth:`load` are for its own thread."""
 
     def order(self, action: Callable[[], None]) -> None: ...
     def load(self) -> float: ...
@@ -37,8 +37,8 @@ class CameraLoop(Protocol):
 class FleetMember:
     """Ties the assignment of cameras to the loop that reads them.
 
-    What asks Redis is done in a thread of its own, one thing after another: the beat of the leases must not wait for
-    it, and a camera that is lost right after it was gained must be given up after it was begun.
+    A thread of its own asks Redis, one thing after another: the beat of the leases must not wait for it, and a camera
+    that is lost right after it was gained must be given up after it was begun.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class FleetMember:
             _log.warning("a camera is taken over without what was known of it", camera_id=camera.id,
                          reason=explain(error, self._config.redis))  # fmt: skip
         finally:
-            # Whatever went wrong: nobody else reads it while this worker has the lease.
+            # No other worker reads it while this one has the lease, so it begins even after an error.
             self._loop.order(partial(self._begin, camera, epoch, state))
 
     def _hand_on(self, camera_id: str, epoch: int, state: SightingState | None) -> None:

@@ -1,6 +1,6 @@
-"""The best picture of each sighting, kept for people to look at: opt-in, for a limited time, beside the events.
+"""Evidence: the best picture of each sighting, kept for people to look at. It is opt-in, and for a limited time.
 
-Events hold no pixels. Who needs to see who was seen finds two JPEGs of a sighting in the store:
+Events hold no pixels. The store holds two JPEGs of a sighting:
 ``CAMERA/DATE/SIGHTING_ID.face.jpg`` and ``.frame.jpg``; the date is that of the sighting's first frame, in UTC.
 """
 
@@ -46,7 +46,7 @@ class Pictures:
 
 
 class Evidence:
-    """What the pipeline tells of faces. The base keeps nothing."""
+    """What the pipeline tells of faces. This one keeps nothing."""
 
     def face(self, sighting_id: str, image: Image, box: NDArray[np.float32], quality: float) -> None:
         """A face (box float32 (4,) px) that was good enough to embed, in the frame ``image``."""

@@ -1,4 +1,4 @@
-"""Keeps the history of a worker: written by a thread of its own, so that no disk delays a frame."""
+"""Keeps the history of a worker. A thread of its own writes it, so that no disk delays a frame."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ _Row = PastSighting | UnknownPerson | _Rejects
 
 
 class Recorder:
-    """What the pipeline tells of sightings. The base forgets it."""
+    """What the pipeline tells of sightings. This one forgets it."""
 
     lasting = False
 
@@ -47,13 +47,13 @@ class HistoryRecorder(Recorder):
 
     Nothing waits for the disk: what cannot be written is tried again, then given up and counted. If the disk is full
     or fails at the start, the file is opened as soon as there is something to write and it can be. A file that was
-    removed while it was open is begun anew. The thread is ``history`` in ``heartbeats``.
+    removed while it was open is made again. The thread is ``history`` in ``heartbeats``.
 
     Of what was told, at most ``queued`` rows wait; what was told within ``gather_s`` is one transaction; what could not
     be written is tried again after ``retry_s``; for another process that writes, ``busy_timeout_s`` are waited.
 
     Raises:
-        HistoryError: the file cannot be opened, whatever the disk does.
+        HistoryError: the file cannot be opened for a reason other than the disk.
     """
 
     lasting = True
@@ -185,7 +185,7 @@ def open_recorder(
     config: Config, observer: Observer | None = None, *, heartbeats: Heartbeats | None = None
 ) -> Recorder:
     """The recorder that ``config`` asks for. Where the default place cannot be written, nothing is kept, and the log
-    says so: a gallery that is mounted read-only is no reason not to recognise people.
+    says so: people are recognised also where a gallery is mounted read-only.
 
     Raises:
         HistoryError: the place that ``state_dir`` names cannot be written, or holds a damaged history.

@@ -1,7 +1,7 @@
 """What is remembered of past sightings, for a limited time: one SQLite file, templates but no pixels.
 
-Every row carries the time at which it expires, so that whoever opens the file, with whatever configuration, keeps to
-what was promised when the row was written. What expires is overwritten, not merely unlinked.
+Every row carries the time at which it expires. So a process that opens the file with another configuration keeps what
+was promised when the row was written. What expires is overwritten, not merely unlinked.
 """
 
 import errno
@@ -57,7 +57,7 @@ CREATE TABLE tallies (
 
 @dataclass(frozen=True, slots=True)
 class EmbedderId:
-    """What made a template; templates of another one cannot be compared."""
+    """What made a template. Only templates of the same one can be compared."""
 
     model_id: str
     preprocessing_digest: str
@@ -123,7 +123,7 @@ class History:
         ``busy_timeout_s``: how long one waits for another process that writes.
 
         Raises:
-            HistoryError: there is none (and not ``create``), it is damaged or of a newer version, or not accessible.
+            HistoryError: it does not exist (without ``create``), is damaged, of a newer version, or not accessible.
             HistoryDiskError: the disk is full or fails.
         """
         path = folder / FILE
@@ -316,7 +316,7 @@ class History:
     def drop_unknown(self, unknown_id: str, *, sightings_too: bool = False) -> None:
         """Forgets the template of an unknown person; a mark stays for a while, so that every worker learns of it.
 
-        ``sightings_too``: those of their sightings as well, of which times and verdicts stay.
+        ``sightings_too``: also the templates of their sightings, whose times and verdicts stay.
 
         Raises:
             HistoryError: the file cannot be written.

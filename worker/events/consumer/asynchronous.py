@@ -36,7 +36,7 @@ class AsyncConsumer(ConsumerBase):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # From here on nobody waits for a Redis that is away.
+        # From here on a Redis that is away is not waited for.
         self._stop.set()
         if kind is None and self._outstanding is not None:
             await self.done(self._outstanding)
@@ -67,7 +67,7 @@ class AsyncConsumer(ConsumerBase):
                 result = handler(delivery)
                 if isawaitable(result):
                     await result
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises, its event comes again
+            except Exception as error:  # noqa: BLE001 - a handler may raise anything, and its event comes again
                 await self.failed(delivery, error)
             else:
                 await self.done(delivery)

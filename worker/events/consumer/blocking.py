@@ -48,7 +48,7 @@ class Consumer(ConsumerBase):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # From here on nobody waits for a Redis that is away.
+        # From here on a Redis that is away is not waited for.
         self._stop.set()
         if kind is None and self._outstanding is not None:
             self.done(self._outstanding)
@@ -80,7 +80,7 @@ class Consumer(ConsumerBase):
                 continue
             try:
                 handler(delivery)
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises, its event comes again
+            except Exception as error:  # noqa: BLE001 - a handler may raise anything, and its event comes again
                 self.failed(delivery, error)
             else:
                 self.done(delivery)

@@ -73,8 +73,8 @@ class Counts:
 def decide(event: Event, entry_id: str, consumer: str, known: Known, max_deliveries: int) -> Verdict:
     """What ``consumer`` does with ``event``, which it was handed in the entry ``entry_id``.
 
-    ``handle`` it; drop it because it is ``repeated`` or ``stale``; leave it alone, for it was ``lost`` to another
-    consumer; bury it, for its deliveries are ``exhausted``; or ``ask`` whether the entry that claims it is pending.
+    ``handle`` it; drop it because it is ``repeated`` or ``stale``; leave it alone, since it was ``lost`` to another
+    consumer; bury it, since its deliveries are ``exhausted``; or ``ask`` whether the entry that claims it is pending.
     """
     if known.owner != consumer:
         return "lost"
@@ -185,7 +185,7 @@ class GroupMemory:
         )
 
     def settle(self, stream: str, entry_id: str, event_id: str | None, *further: Call) -> Steps[None]:
-        """Acknowledge the entry for good, together with what shall be remembered, however often Redis goes away."""
+        """Acknowledge the entry and write what is to be remembered, again and again until Redis has taken it."""
         acknowledgement = Transaction((*further, *self._finished(stream, entry_id, event_id)))
         failures = 0
         while True:

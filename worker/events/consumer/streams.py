@@ -42,7 +42,7 @@ class Find:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The outcome is ``keys`` in groups of which each may be touched by one command."""
+    """The outcome is ``keys`` in groups. One command may touch all keys of a group."""
 
     keys: tuple[str, ...]
 
@@ -96,8 +96,8 @@ class StreamNames:
     """``streams`` are keys; one with ``{camera_id}`` in it stands for the streams of all cameras.
 
     Where a group does not exist, it is made: it begins at ``start`` (``0`` or ``$``), but at 0 in a stream that came
-    into being later, and where the group was lost, as when Redis was emptied. New streams of cameras are looked for
-    every ``find_every_s``.
+    into being later, and where the group was lost, for example because Redis was emptied. New streams of cameras are
+    looked for every ``find_every_s``.
     """
 
     def __init__(self, streams: str | Sequence[str], group: str, start: str, find_every_s: float = 5.0) -> None:

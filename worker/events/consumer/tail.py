@@ -86,7 +86,7 @@ def read_events(
 
 
 class _Reading:
-    """How far each of the streams was read. Does not wait where ``block_s`` is None."""
+    """How far each of the streams was read. It does not wait for entries if ``block_s`` is None."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class _Reading:
             for key, read in cast("list[tuple[bytes | str, list[Any]]]", answer or []):
                 entries += [(text(key), entry_id, fields) for entry_id, fields in read]
         if not entries and len(groups) != 1 and self._block_s:
-            # Nobody can wait for the streams of several slots at once.
+            # One command cannot wait for the streams of several slots.
             self._stop.wait(min(_SWEEP_S, self._block_s))
         return entries
 

@@ -193,14 +193,14 @@ def forward(consumer: Consumer, webhook: Webhook, stop: threading.Event) -> None
 
 
 def _check(url: str, *, allow_http: bool) -> None:
-    # The path of a webhook's URL is often a secret of its own: it is never shown.
+    # The path of a webhook's URL is often a secret: it is never shown.
     try:
         parts = urlsplit(url)
         host = httpx.URL(url).host
     except (ValueError, httpx.InvalidURL):
         raise ConfigError("--url is not a URL: write https://host/path") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError("--url is no web address: write https://host/path")
+        raise ConfigError("--url is not a web address: write https://host/path")
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):
         raise ConfigError(
             f"--url: http://{host} would show who was seen to everybody on the way: write https://, or add --allow-http"

@@ -1,4 +1,4 @@
-"""The thread that keeps a worker's copy of a shared gallery current, and tells the fleet which version it searches."""
+"""Keeps a worker's copy of a shared gallery current, and tells the fleet which version the worker searches."""
 
 import secrets
 import time
@@ -24,7 +24,7 @@ _log = get_logger(__name__)
 class GalleryFollower:
     """Calls ``catch_up`` when there is a change, and at every beat; ``copy`` says what the worker has.
 
-    Redis being away is told once in the log, and its return once. The thread ends by :meth:`stop` only.
+    The log tells once that Redis is away, and once that it is back. Only :meth:`stop` ends the thread.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class GalleryFollower:
         self._store = store
         self._catch_up = catch_up
         self._copy = copy
-        # Two processes of one name are two workers: the one must not answer for the other.
+        # Two processes of one name are two workers: one must not answer for the other.
         self._worker_id = f"{worker_id}/{secrets.token_hex(4)}"
         self._observer = observer
         self._block_s = min(_BLOCK_S, store.longest_block_s)
