@@ -16,6 +16,9 @@ _ABOUT_CONFIGURATION = (
     "`recognition` and `log` are taken up by themselves."
 )
 
+TABLE_BEGINS = "<!-- The table of fields is made by `python docs/reference.py` from the model of the events. -->"
+TABLE_ENDS = "<!-- End of the table of fields. -->"
+
 
 def write(folder: Path) -> None:
     """Writes the pages into ``folder``; one that says the same stays as it is, so that nothing is built anew."""
@@ -82,14 +85,33 @@ def metrics() -> str:
 
 def event_fields() -> str:
     """The fields of an event, and its JSON Schema."""
+    lines = ["# Event fields", "", event_table(), "", "```json", event_schema().rstrip("\n"), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def event_table() -> str:
+    """The fields of an event as a table, which ``docs/events.md`` holds."""
+    from worker.events.codec import field_forms, json_schema
+
+    fields = json_schema()["properties"]
+    rows = [f"| `{name}` | {_escaped(fields[name]['description'])} | {form} |" for name, form in field_forms().items()]
+    return "\n".join(["| field | meaning | form |", "|---|---|---|", *rows])
+
+
+def event_schema() -> str:
+    """The JSON Schema of an event, as the package ships it in a file."""
     from worker.events.codec import json_schema
 
-    schema = json_schema()
-    lines = ["# Event fields", "", "| field | meaning |", "|---|---|"]
-    for name, field in schema["properties"].items():
-        lines.append(f"| `{name}` | {_escaped(field.get('description', ''))} |")
-    lines += ["", "```json", json.dumps(schema, indent=2), "```"]
-    return "\n".join(lines) + "\n"
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def write_copies(repository: Path) -> None:
+    """Writes the copies that the repository keeps: the JSON Schema of an event, and the table in ``docs/events.md``."""
+    (repository / "worker" / "schemas" / "sighting.v1.json").write_text(event_schema(), encoding="utf-8")
+    page = repository / "docs" / "events.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(TABLE_BEGINS)
+    after = rest.partition(TABLE_ENDS)[2]
+    page.write_text(f"{before}{TABLE_BEGINS}\n\n{event_table()}\n\n{TABLE_ENDS}{after}", encoding="utf-8")
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -145,3 +167,7 @@ def _paragraphs(text: str) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    write_copies(Path(__file__).resolve().parent.parent)

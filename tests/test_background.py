@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.heartbeats import CountedHeartbeats
 from worker.background import BackgroundTask, Heartbeats
 
 PATIENCE_S = 10.0
@@ -141,3 +142,42 @@ def test_a_task_shows_that_it_lives_as_long_as_it_runs(start: Callable[..., Back
     hang.set()
     assert task.stop(PATIENCE_S)
     assert heartbeats.failures() == {}
+
+
+def test_work_that_comes_during_the_last_step_before_the_stop_is_done(start: Callable[..., BackgroundTask]) -> None:
+    found_nothing, waiting, done = threading.Event(), threading.Event(), threading.Event()
+
+    def step() -> None:
+        if waiting.is_set():
+            done.set()
+            return
+        found_nothing.set()
+        waiting.wait(PATIENCE_S)
+
+    task = start(step, drains=True)
+    assert found_nothing.wait(PATIENCE_S)
+    stopping = threading.Thread(target=task.stop, args=(PATIENCE_S,))
+    stopping.start()
+    while not task.stopping:
+        pass
+    waiting.set()
+    stopping.join()
+    assert done.is_set()
+
+
+def test_a_task_that_fails_again_and_again_shows_no_sign_of_life(start: Callable[..., BackgroundTask]) -> None:
+    heartbeats = CountedHeartbeats()
+    tried, broken = threading.Semaphore(0), True
+
+    def step() -> None:
+        tried.release()
+        if broken:
+            raise RuntimeError("broken")
+
+    start(step, interval_s=0.01, heartbeats=heartbeats)
+    for _ in range(3):
+        assert tried.acquire(timeout=PATIENCE_S)
+    assert heartbeats.beats.acquire(timeout=PATIENCE_S), "before the first step"
+    assert not heartbeats.beats.acquire(blocking=False)
+    broken = False
+    assert heartbeats.beats.acquire(timeout=PATIENCE_S)

@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from worker.events.spool import Spool
+from worker.events.spool import Spool, StateTable
 from worker.files import connect_sqlite
 
 ONE_LOOK = (
@@ -38,8 +38,8 @@ def test_the_outbox_that_is_opened_twice_keeps_its_log(tmp_path: Path) -> None:
     path = tmp_path / "outbox.sqlite3"
     with closing(Spool.open(path)) as spool, closing(Spool.open(path)) as other:
         look(path)
-        spool.save_state("door", 1, "{}")
-        assert other.load_state("door") == "{}"
+        StateTable(spool).save("door", 1, "{}")
+        assert StateTable(other).load("door") == "{}"
         assert Path(f"{path}-wal").exists()
 
 

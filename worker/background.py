@@ -57,11 +57,11 @@ class BackgroundTask:
     ``step`` does one piece of work. It returns the seconds until the next step is due: 0.0 means that more work waits,
     and None stands for ``interval_s``. If it raises, the error is logged, and the step is tried again after
     ``interval_s``: no single failure ends the thread. The thread beats before each step, and about once a second while
-    it waits; a step that takes long calls :meth:`beat` itself. ``name`` is the name of the thread, in the log and in
-    ``heartbeats``.
+    it waits, except after a step that raised: a part that fails for good shows no sign of life. A step that takes long
+    calls :meth:`beat` itself. ``name`` is the name of the thread, in the log and in ``heartbeats``.
 
-    With ``drains``, work that waits is still done after :meth:`stop`: until a step returns something other than 0.0, or
-    the time of the stop is over.
+    With ``drains``, work that waits is still done after :meth:`stop`: until a step that began after the stop returns
+    something other than 0.0, or the time of the stop is over.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class BackgroundTask:
         self._changed = threading.Condition()
         self._woken = False
         self._stopping = False
+        self._failing = False
         self._deadline_s = math.inf
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -134,15 +135,20 @@ class BackgroundTask:
 
     def _run(self) -> None:
         while not self._stopping or (self._drains and self.left_s > 0):
-            self._beat()
+            # A step that began before the stop may have looked for work before the last of it came.
+            stopping = self._stopping
+            if not self._failing:
+                self._beat()
             try:
                 pause_s = self._step()
-            except Exception:  # noqa: BLE001 - without this thread, its part of the worker would stand still
+                self._failing = False
+            except Exception:  # noqa: BLE001 - without this thread its part of the worker would stand still
                 if self.left_s <= 0:
                     return  # the stop no longer waits for this thread, and may have closed what the step uses
                 _log.exception("background work failed; it is tried again", task=self.name)
+                self._failing = True
                 pause_s = self._interval_s
-            if self._stopping and pause_s != 0.0:
+            if stopping and pause_s != 0.0:
                 return
             self._rest(self._interval_s if pause_s is None else pause_s)
 
@@ -151,6 +157,7 @@ class BackgroundTask:
         until_s = time.monotonic() + seconds
         with self._changed:
             while not (self._woken or self._stopping) and (left_s := until_s - time.monotonic()) > 0:
-                self._beat()
+                if not self._failing:
+                    self._beat()
                 self._changed.wait(min(left_s, _TICK_S))
             self._woken = False

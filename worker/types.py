@@ -7,10 +7,25 @@ and never expressed as ``None``.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, WithJsonSchema
+
+from worker.wire import (
+    Box,
+    Form,
+    Integer,
+    NonEmptyText,
+    Number,
+    OptionalNumber,
+    OptionalTime,
+    Size,
+    Text,
+    Time,
+    matching,
+)
 
 Image = NDArray[np.uint8]
 """uint8 (H, W, 3), RGB."""
@@ -195,30 +210,83 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One transition of one sighting, as published; see ``docs/events.md``. Carries no pixels."""
+    """One transition of one sighting, as published; see ``docs/events.md``. Carries no pixels.
 
-    event_id: str
-    type: EventType
-    camera_id: str
-    track_id: int
-    sighting_id: str
-    identity_id: str
-    identity_name: str
-    similarity: float | None
-    threshold: float | None
-    margin: float | None
-    quality: float | None
-    box: tuple[float, float, float, float]
-    frame_size: tuple[int, int]
-    captured_at: datetime
-    started_at: datetime
-    ended_at: datetime | None
-    pts_s: float
-    model_id: str
-    gallery_version: int
-    worker_id: str
-    epoch: int = 0
-    unknown_id: str = ""
+    The one description of an event: its encoding, its JSON Schema and the table in the documentation come from here
+    (:mod:`worker.events.codec`). A field with a default may be missing in an entry that an older version wrote.
+    """
+
+    event_id: Annotated[
+        Text,
+        matching("^[0-9a-f]{32}$"),
+        Form("32 hex digits"),
+        Field(description="name of this transition of this sighting, the same whenever it is sent again"),
+    ]
+    type: Annotated[
+        EventType,
+        WithJsonSchema({"enum": list(get_args(EventType))}),
+        Form("one word"),
+        Field(description="what happened, see above"),
+    ]
+    camera_id: Annotated[
+        Text,
+        matching("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
+        Form("letters, digits, `.`, `_`, `-`"),
+        Field(description="the camera, as configured"),
+    ]
+    track_id: Annotated[Integer, Field(description="the track within the camera, counted since the worker started")]
+    sighting_id: Annotated[
+        NonEmptyText,
+        Form("text joined by `_`"),
+        Field(
+            description="name of the sighting: camera, `started_at` and track. The capture time keeps a restarted "
+            "worker from using a name twice"
+        ),
+    ]
+    identity_id: Annotated[Text, Field(description="the person in the gallery; empty for an unknown person")]
+    identity_name: Annotated[Text, Field(description="the person's name in the gallery; empty for an unknown person")]
+    similarity: Annotated[
+        OptionalNumber,
+        Form("number, -1 to 1"),
+        Field(
+            description="cosine between the sighting's template (not a single frame) and the nearest person; empty if "
+            "there was nobody to compare with"
+        ),
+    ]
+    threshold: Annotated[
+        OptionalNumber, Form("number, -1 to 1"), Field(description="cosine from which a person is named")
+    ]
+    margin: Annotated[OptionalNumber, Field(description="how much nearer that person is than the next one, in cosine")]
+    quality: Annotated[
+        OptionalNumber,
+        matching(r"^(0(\.[0-9]{1,6})?|1)?$"),
+        Form("number, 0 to 1"),
+        Field(description="of the sighting's best face; empty where no face was good enough"),
+    ]
+    box: Annotated[Box, Field(description="the face in the source frame, px; may reach beyond the frame's edges")]
+    frame_size: Annotated[Size, Field(description="of the source frame, px")]
+    captured_at: Annotated[Time, Field(description="when the frame was captured that the event is about")]
+    started_at: Annotated[Time, Field(description="when the sighting's first frame was captured")]
+    ended_at: Annotated[OptionalTime, Field(description="when its last frame was captured; empty while it goes on")]
+    pts_s: Annotated[Number, Field(description="place of the frame in the source, seconds")]
+    model_id: Annotated[Text, Field(description="the embedding model that was used")]
+    gallery_version: Annotated[Integer, Field(description="version of the gallery that was searched")]
+    worker_id: Annotated[NonEmptyText, Field(description="the worker that owned the camera")]
+    epoch: Annotated[
+        Integer,
+        Field(
+            description="fencing epoch of the worker's lease on the camera; `0` without a fleet. Of two workers that "
+            "both claim a camera, the higher epoch is right"
+        ),
+    ]
+    unknown_id: Annotated[
+        Text,
+        Form("`u-` and 12 hex digits"),
+        Field(
+            description="who an unknown person is, without a name: the same in all their sightings on all cameras, for "
+            "a time. Empty for a known person, and while too few faces are good enough to tell"
+        ),
+    ] = ""
 
 
 Attention = Literal["settled", "empty", "deciding"]

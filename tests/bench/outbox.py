@@ -12,6 +12,7 @@ import numpy as np
 from tests.support.sample_events import make_event
 from worker.config import OutboxConfig
 from worker.events.outbox import Outbox
+from worker.events.states import LocalStates
 from worker.types import Event
 
 _EVENTS = 5000
@@ -30,8 +31,9 @@ def main() -> None:
 def one_by_one(outbox: Outbox, name: str) -> None:
     """A thousand a second, while another thread delivers."""
     events = [make_event(number) for number in range(_EVENTS)]
+    states = LocalStates(outbox)
     report(f"{name}: append", [timed(partial(append, outbox, event)) for event in events])
-    report(f"{name}: keep a state of 27 kB", [timed(lambda: outbox.keep_state("door", 0, _STATE)) for _ in range(500)])
+    report(f"{name}: keep a state of 27 kB", [timed(lambda: states.keep("door", 0, _STATE)) for _ in range(500)])
 
 
 def append(outbox: Outbox, event: Event) -> None:
@@ -41,9 +43,8 @@ def append(outbox: Outbox, event: Event) -> None:
 def backlog(outbox: Outbox, name: str) -> None:
     for number in range(10_000):
         outbox.append(make_event(number))
-    size_mb = 0.0
-    if outbox.path and outbox._disk:
-        size_mb = outbox.path.stat().st_size / 1e6 + outbox._disk.spool.log_bytes / 1e6
+    log_bytes = outbox.with_file(lambda spool: spool.log_bytes) or 0
+    size_mb = (outbox.path.stat().st_size + log_bytes) / 1e6 if outbox.path else 0.0
     begun_s = time.perf_counter()
     while entries := outbox.take(256):
         outbox.settle([entry.seq for entry in entries])

@@ -1,5 +1,6 @@
 import json
 import re
+import runpy
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -200,9 +201,10 @@ def test_an_event_id_is_the_same_again_and_differs_for_any_other_transition(even
         name(sighting_id=event.sighting_id + "0"),
         name(ordinal=ordinal + 1),
         name(identity_id=""),
+        name(previous_id="0" * 32),
         name(event_type="ended" if event.type != "ended" else "started"),
     }
-    assert len(others) == 4
+    assert len(others) == 5
     assert name() not in others
 
 
@@ -210,9 +212,12 @@ def test_event_ids_stay_what_they_were() -> None:
     assert event_id("door_2026-03-01T08:30:00.123Z_7", "started") == "1ad89c876f564de6d961b670d0b59944"
 
 
-def test_the_document_describes_every_field() -> None:
-    rows = set(re.findall(r"^\| `([a-z0-9_]+)` \|", DOCUMENT.partition("## Fields")[2], re.MULTILINE))
-    assert rows == set(json_schema()["properties"])
+def test_the_copies_in_the_repository_say_what_the_model_says() -> None:
+    made = runpy.run_path(str(REPOSITORY / "docs/reference.py"))
+    advice = "run 'python docs/reference.py'"
+    shipped = (REPOSITORY / "worker/schemas/sighting.v1.json").read_text(encoding="utf-8")
+    assert shipped == made["event_schema"](), advice
+    assert f"{made['TABLE_BEGINS']}\n\n{made['event_table']()}\n\n{made['TABLE_ENDS']}" in DOCUMENT, advice
 
 
 def test_the_documents_example_is_an_event() -> None:

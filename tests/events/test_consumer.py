@@ -24,8 +24,7 @@ from tests.support.waiting import eventually
 from worker.config import RedisConfig
 from worker.errors import ConfigError, SinkError
 from worker.events.consumer.blocking import AsyncConsumer, Consumer, Delivery
-from worker.events.consumer.dead_letters import dead_letters, put_back
-from worker.events.consumer.group import Known, backoff_ms, decide, is_stale, reason_of
+from worker.events.consumer.group import Known, backoff_ms, dead_letters, decide, is_stale, put_back, reason_of
 from worker.events.consumer.streams import stream_lag
 from worker.redis.client import connect
 from worker.redis.keys import event_stream
@@ -42,6 +41,10 @@ QUICK: dict[str, Any] = {"retry_first_s": 0.05, "retry_longest_s": 0.1, "take_ov
 def admin(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
+
+
+def config_for(url: str) -> RedisConfig:
+    return RedisConfig(url=SecretStr(url))
 
 
 def add(client: redis.Redis, *events: Event, stream: str = STREAM) -> list[str]:
@@ -152,16 +155,13 @@ def test_a_stop_ends_a_run_that_waits(redis_url: str) -> None:
     assert ended.wait(20)
 
 
-def test_streams_of_cameras_are_found_also_those_that_come_later(
-    redis_url: str, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worker.events.consumer.streams._FIND_EVERY_S", 0.05)
+def test_streams_of_cameras_are_found_also_those_that_come_later(redis_url: str, admin: redis.Redis) -> None:
     sharded = "events[x]:{camera_id}"
     for i, camera in enumerate(("a", "b")):
         add(admin, make_event(i, camera_id=camera), stream=event_stream(sharded, camera))
     add(admin, make_event(9), stream="eventsx:c")
     admin.set("events[x]:text", "no stream")
-    with Consumer(redis_url, sharded, group="g", start="$") as consumer:
+    with Consumer(redis_url, sharded, group="g", start="$", find_every_s=0.05) as consumer:
         assert rest(consumer) == []
         add(admin, make_event(2, camera_id="a"), stream="events[x]:a")
         add(admin, make_event(3, camera_id="c"), stream="events[x]:c")
@@ -315,7 +315,7 @@ def test_a_poisonous_event_ends_among_the_dead_letters_with_its_reason_and_can_b
         assert consumer.counts.dead == 1
         add(admin, poison)
         assert rest(consumer) == []
-        with connect(consumer._config) as client:
+        with connect(config_for(redis_url)) as client:
             (letter,) = dead_letters(client, STREAM)
             assert (letter.event_id, letter.entry_id, letter.deliveries) == (poison.event_id, ids[0], 2)
             assert letter.reason == "ConnectionError: no way to http://***@host second line"
@@ -330,7 +330,7 @@ def test_what_is_no_event_is_buried_at_once(redis_url: str, admin: redis.Redis) 
     add(admin, make_event(2))
     with Consumer(redis_url, group="g") as consumer:
         assert rest(consumer) == [2]
-        with connect(consumer._config) as client:
+        with connect(config_for(redis_url)) as client:
             foreign, broken = dead_letters(client, STREAM, "g")
     assert "no facestream event" in foreign.reason
     assert foreign.fields == {"hello": "world"}
@@ -348,7 +348,7 @@ def test_the_entries_of_a_dead_consumer_are_taken_over_and_an_event_that_kills_i
     with Consumer(redis_url, group="g", **QUICK) as consumer:
         assert take(consumer, 2) == [1, 2]
         assert (consumer.counts.taken_over, consumer.counts.dead) == (3, 1)
-        with connect(consumer._config) as client:
+        with connect(config_for(redis_url)) as client:
             (letter,) = dead_letters(client, STREAM, "g")
     assert letter.reason.startswith("handed out 5 times and never finished")
 
@@ -592,14 +592,14 @@ def test_valkey_serves_consumers_as_well(tmp_path: Path) -> None:
         add(client, make_event(0), make_event(1), make_event(0), make_event(3))
         assert outcome_of(server.url, "g", run_blocking)[0] == [(0, 1), (1, 1), (3, 1), (3, 2)]
         assert outcome_of(server.url, "h", run_asyncio)[0] == [(0, 1), (1, 1), (3, 1), (3, 2)]
-        assert stream_lag(connect(Consumer(server.url, group="i")._config), STREAM) == {"g": 0, "h": 0}
+        assert stream_lag(connect(config_for(server.url)), STREAM) == {"g": 0, "h": 0}
 
 
 # Lag
 
 
 def test_the_lag_of_a_group_counts_what_is_unread_and_what_is_in_hand(redis_url: str, admin: redis.Redis) -> None:
-    with Consumer(redis_url, group="g", batch=2) as consumer, connect(consumer._config) as client:
+    with Consumer(redis_url, group="g", batch=2) as consumer, connect(config_for(redis_url)) as client:
         assert stream_lag(client, STREAM) == {}
         add(admin, *[make_event(i) for i in range(5)])
         delivery = consumer.poll()
@@ -611,9 +611,10 @@ def test_the_lag_of_a_group_counts_what_is_unread_and_what_is_in_hand(redis_url:
         assert stream_lag(client, STREAM) == {"g": 0}
     for camera in ("a", "b"):
         add(admin, make_event(0), make_event(1), stream=f"events:{camera}")
-    with Consumer(redis_url, "events:{camera_id}", group="h", batch=1) as consumer, connect(consumer._config) as client:
+    sharded = "events:{camera_id}"
+    with Consumer(redis_url, sharded, group="h", batch=1) as consumer, connect(config_for(redis_url)) as client:
         consumer.poll()
-        assert stream_lag(client, "events:{camera_id}") == {"h": 4}
+        assert stream_lag(client, sharded) == {"h": 4}
 
 
 def test_the_lag_of_each_group_is_a_metric_while_redis_answers(

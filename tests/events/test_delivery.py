@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,17 @@ from tests.support.redis_servers import RedisServer
 from tests.support.sample_events import make_event
 from tests.support.waiting import PATIENCE_S, eventually
 from worker.config import OutboxConfig
-from worker.events import publisher as publisher_module
 from worker.events.fencing import raise_fence
 from worker.events.outbox import Outbox
-from worker.events.publisher import Publisher
-from worker.events.states import RedisStates
+from worker.events.publisher import Pauses, Publisher
+from worker.events.states import LocalStates, QueuedStates, RedisStates
 from worker.redis.client import connect
 from worker.redis.keys import beside, fleet_key
 
 Make = Callable[..., Publisher]
 
 
-@pytest.fixture(autouse=True)
-def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher_module, "_RETRY_MAX_S", 0.2)
-    monkeypatch.setattr(publisher_module, "_REJECTED_RETRY_S", 0.05)
-    monkeypatch.setattr(publisher_module, "_backoff", lambda _: 0.05)
+QUICK = Pauses(refused_s=0.05, retry=lambda _failures: 0.05)
 
 
 @pytest.fixture
@@ -46,13 +42,12 @@ def start(redis_url: str, path: Path) -> Iterator[Make]:
     """Starts publishers on the same outbox file; those that were not closed are, when the test ends."""
     made: list[tuple[Publisher, redis.Redis]] = []
 
-    def make(url: str = redis_url, observer: Recorder | None = None, fleet: str = "", **options: Any) -> Publisher:
+    def make(url: str = redis_url, observer: Recorder | None = None, **options: Any) -> Publisher:
         config = config_for(url, **options)
         # A publisher must start while Redis is away: the check of ``connect`` is not what is tested.
         client = redis.Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
         outbox = Outbox(OutboxConfig(), observer, path=path)
-        states = RedisStates(client, fleet, 10.0) if fleet else None
-        made.append((Publisher(client, config, observer, outbox=outbox, states=states), client))
+        made.append((Publisher(client, config, observer, outbox=outbox, pauses=QUICK), client))
         return made[-1][0]
 
     yield make
@@ -209,57 +204,95 @@ def test_without_a_fleet_nothing_is_fenced(redis_url: str, start: Make) -> None:
         assert not client.exists(beside(STREAM, "fence"))
 
 
+@contextmanager
+def queued(publisher: Publisher, url: str) -> Iterator[QueuedStates]:
+    """The states of the fleet ``shop``, written behind the events of ``publisher``."""
+    with redis.Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
+        yield QueuedStates(RedisStates(client, "shop", 10.0), publisher, config_for(url))
+
+
+def done_by(publisher: Publisher) -> threading.Event:
+    """Set once the publisher has done what it was given before."""
+    done = threading.Event()
+    publisher.afterwards("test", done.set)
+    return done
+
+
 def test_states_reach_redis_newest_first_and_only_from_the_owner(redis_server: RedisServer, start: Make) -> None:
-    publisher = start(redis_server.url, fleet="shop")
-    redis_server.stop()
-    kept = threading.Event()
-    for number in range(50):
-        publisher.keep_state("door", 7, {"number": number}, kept.set)
-    publisher.keep_state("gate", 7, {"number": 1})
-    publisher.keep_state("gate", 7, None)
-    assert not kept.is_set()
-    redis_server.start()
-    assert kept.wait(PATIENCE_S)
-    eventually(lambda: publisher.load_state("door") == {"number": 49})
-    publisher.keep_state("door", 9, {"number": "of the next owner"})
-    eventually(lambda: publisher.load_state("door") == {"number": "of the next owner"})
-    late = threading.Event()
-    publisher.keep_state("door", 8, {"number": "too late"}, late.set)
-    assert late.wait(PATIENCE_S)
-    assert publisher.load_state("door") == {"number": "of the next owner"}
-    assert publisher.load_state("gate") is None
+    publisher = start(redis_server.url)
+    with queued(publisher, redis_server.url) as states:
+        redis_server.stop()
+        for number in range(50):
+            states.keep("door", 7, {"number": number})
+        states.keep("gate", 7, {"number": 1})
+        states.keep("gate", 7, None)
+        kept = done_by(publisher)
+        assert not kept.is_set()
+        redis_server.start()
+        assert kept.wait(PATIENCE_S)
+        assert states.load("door") == {"number": 49}
+        states.keep("door", 9, {"number": "of the next owner"})
+        eventually(lambda: states.load("door") == {"number": "of the next owner"})
+        states.keep("door", 8, {"number": "too late"})
+        assert done_by(publisher).wait(PATIENCE_S)
+        assert states.load("door") == {"number": "of the next owner"}
+        assert states.load("gate") is None
     with redis.Redis.from_url(redis_server.url) as client:
         assert 0 < client.ttl(fleet_key("shop", "sightings:door")) <= 310
 
 
+def test_a_state_is_written_behind_all_events_that_were_queued_before(redis_server: RedisServer, start: Make) -> None:
+    publisher = start(redis_server.url)
+    told: list[int] = []
+    redis_server.stop()
+    for number in range(600):
+        publisher.publish(make_event(number))
+    publisher.afterwards("door", lambda: told.append(len(stored(redis_server.url))))
+    redis_server.start()
+    eventually(lambda: told)
+    assert told == [600]
+
+
 def test_a_state_that_redis_refuses_does_not_hold_up_the_events(redis_url: str, start: Make) -> None:
-    publisher = start(fleet="shop")
-    with redis.Redis.from_url(redis_url) as client:
+    publisher = start()
+    with redis.Redis.from_url(redis_url) as client, queued(publisher, redis_url) as states:
         client.set(fleet_key("shop", "sightings:door"), "in the way")
-    answered = threading.Event()
-    publisher.keep_state("door", 7, {"number": 1}, answered.set)
-    assert answered.wait(PATIENCE_S)
-    publisher.publish(make_event(1))
-    eventually(lambda: publisher.depth == 0)
-    assert publisher.load_state("door") is None
+        states.keep("door", 7, {"number": 1})
+        assert done_by(publisher).wait(PATIENCE_S)
+        publisher.publish(make_event(1))
+        eventually(lambda: publisher.depth == 0)
+        assert states.load("door") is None
+
+
+def test_events_that_redis_refuses_for_good_do_not_hold_up_the_states(redis_url: str, start: Make) -> None:
+    publisher = start()
+    with redis.Redis.from_url(redis_url) as client, queued(publisher, redis_url) as states:
+        client.set(STREAM, "in the way")
+        publisher.publish(make_event(1))
+        states.keep("door", 7, {"number": 1})
+        assert done_by(publisher).wait(PATIENCE_S)
+        assert states.load("door") == {"number": 1}
+        assert publisher.depth == 1
 
 
 def test_a_state_is_discarded_where_somebody_else_keeps_it(redis_server: RedisServer, start: Make) -> None:
-    publisher = start(redis_server.url, fleet="shop")
-    redis_server.stop()
-    publisher.keep_state("door", 7, {"number": 1})
-    publisher.discard_state("door")
-    publisher.keep_state("gate", 7, {"number": 2})
-    redis_server.start()
-    eventually(lambda: publisher.load_state("gate") == {"number": 2})
-    assert publisher.load_state("door") is None
+    publisher = start(redis_server.url)
+    with queued(publisher, redis_server.url) as states:
+        redis_server.stop()
+        states.keep("door", 7, {"number": 1})
+        states.discard("door")
+        states.keep("gate", 7, {"number": 2})
+        redis_server.start()
+        eventually(lambda: states.load("gate") == {"number": 2})
+        assert states.load("door") is None
 
 
-def test_a_state_without_a_fleet_lies_beside_the_events(start: Make) -> None:
-    publisher = start()
-    publisher.keep_state("door", 0, {"number": 1})
-    publisher.close()
-    assert start().load_state("door") == {"number": 1}
+def test_a_state_without_a_fleet_lies_beside_the_events(path: Path) -> None:
+    for number in range(2):
+        with closing(Outbox(OutboxConfig(), path=path)) as outbox:
+            states = LocalStates(outbox)
+            assert states.load("door") == ({"number": 0} if number else None)
+            states.keep("door", 0, {"number": number})
 
 
 def test_what_is_no_state_is_passed_over(redis_url: str) -> None:
@@ -267,4 +300,4 @@ def test_what_is_no_state_is_passed_over(redis_url: str) -> None:
         states = RedisStates(client, "shop", 10.0)
         for text in ("{", json.dumps([1]), ""):
             client.hset(fleet_key("shop", "sightings:door"), "state", text)
-            assert states.load_state("door") is None
+            assert states.load("door") is None

@@ -23,9 +23,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from tests.support.sample_events import make_event
 from worker.config import Config, OutboxConfig
 from worker.errors import SinkError
-from worker.events import outbox as outbox_module
 from worker.events.codec import decode
 from worker.events.outbox import Outbox, open_outbox
+from worker.events.states import LocalStates
 from worker.observer import Observer
 from worker.service.metrics import PrometheusObserver
 
@@ -45,14 +45,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "outbox-a.sqlite3"
 
 
-@pytest.fixture
-def retried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "_RETRY_S", 0.0)
-
-
 def opened(path: Path | None, observer: Observer | None = None, **options: Any) -> Outbox:
-    memory_events = options.pop("memory_events", 10_000)
-    return Outbox(OutboxConfig(**options), observer, path=path, memory_events=memory_events)
+    own = {name: options.pop(name) for name in ("memory_events", "retry_s", "write_back_bytes") if name in options}
+    own.setdefault("retry_s", 0.0)
+    return Outbox(OutboxConfig(**options), observer, path=path, **own)
 
 
 def waiting(outbox: Outbox) -> list[int]:
@@ -131,8 +127,9 @@ def test_after_its_end_it_does_nothing(path: Path) -> None:
     outbox.settle([entry.seq for entry in taken])
     assert outbox.take(ALL) == []
     assert append(outbox, 3) == [False]
-    outbox.keep_state("door", 0, {})
-    assert outbox.load_state("door") is None
+    states = LocalStates(outbox)
+    states.keep("door", 0, {})
+    assert states.load("door") is None
     outbox.tend()
     with closing(opened(path)) as again:
         assert waiting(again) == [1, 2]
@@ -263,7 +260,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.usefixtures("retried_at_once")
 def test_a_full_disk_is_told_and_what_waits_is_written_when_there_is_room(
     small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -298,11 +294,9 @@ def test_a_full_disk_is_told_and_what_waits_is_written_when_there_is_room(
 
 
 def limit_pages(outbox: Outbox, pages: int) -> None:
-    assert outbox._disk is not None
-    outbox._disk.spool._connection.execute(f"PRAGMA max_page_count = {pages}")
+    outbox.with_file(lambda spool: spool.run(f"PRAGMA max_page_count = {pages}"))
 
 
-@pytest.mark.usefixtures("retried_at_once")
 def test_memory_is_bounded_too_while_the_disk_is_full(path: Path) -> None:
     drops = Drops()
     with closing(opened(path, drops, memory_events=10)) as outbox:
@@ -318,7 +312,6 @@ def test_memory_is_bounded_too_while_the_disk_is_full(path: Path) -> None:
         assert outbox.close()[0] == []
 
 
-@pytest.mark.usefixtures("retried_at_once")
 def test_a_stop_tries_the_disk_once_more(path: Path) -> None:
     outbox = opened(path)
     limit_pages(outbox, 30)
@@ -328,7 +321,6 @@ def test_a_stop_tries_the_disk_once_more(path: Path) -> None:
     assert outbox.close() == ([], 200)
 
 
-@pytest.mark.usefixtures("retried_at_once")
 def test_a_place_that_cannot_be_used_yet_is_used_later(tmp_path: Path) -> None:
     blocker = tmp_path / "state"
     blocker.write_text("not a folder")
@@ -343,7 +335,6 @@ def test_a_place_that_cannot_be_used_yet_is_used_later(tmp_path: Path) -> None:
         assert outbox.close() == ([], 3)
 
 
-@pytest.mark.usefixtures("retried_at_once")
 def test_what_waits_in_memory_comes_after_what_was_left_on_disk(path: Path) -> None:
     with closing(opened(path)) as outbox:
         append(outbox, *range(5))
@@ -395,7 +386,6 @@ def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
     opened(path).close()
 
 
-@pytest.mark.usefixtures("retried_at_once")
 def test_a_file_that_is_taken_away_is_begun_anew(path: Path) -> None:
     with closing(opened(path)) as outbox:
         append(outbox, 1)
@@ -439,24 +429,35 @@ def test_age_is_told_by_a_clock_that_nobody_sets(path: Path, monkeypatch: pytest
 
 def test_states_are_kept_beside_the_events(path: Path) -> None:
     with closing(opened(path)) as outbox:
-        assert outbox.load_state("door") is None
-        outbox.keep_state("door", 0, {"a": [1.5]})
-        outbox.keep_state("gate", 0, {"b": 1})
-        outbox.keep_state("door", 0, {"a": [2.5]})
-        outbox.keep_state("gate", 0, None)
+        states = LocalStates(outbox)
+        assert states.load("door") is None
+        states.keep("door", 0, {"a": [1.5]})
+        states.keep("gate", 0, {"b": 1})
+        states.keep("door", 0, {"a": [2.5]})
+        states.keep("gate", 0, None)
     with closing(opened(path)) as outbox:
-        assert outbox.load_state("door") == {"a": [2.5]}
-        assert outbox.load_state("gate") is None
+        assert LocalStates(outbox).load("door") == {"a": [2.5]}
+        assert LocalStates(outbox).load("gate") is None
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE states SET state = '{'")
         connection.commit()
     with closing(opened(path)) as outbox:
-        assert outbox.load_state("door") is None
+        assert LocalStates(outbox).load("door") is None
 
 
-def test_the_log_does_not_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "_WRITE_BACK_BYTES", 200_000)
+def test_no_state_runs_ahead_of_events_that_wait_in_memory(path: Path) -> None:
     with closing(opened(path)) as outbox:
+        states = LocalStates(outbox)
+        states.keep("door", 0, {"told": 1})
+        limit_pages(outbox, 1)
+        append(outbox, *range(200))
+        assert outbox.failure
+        states.keep("door", 0, {"told": 200})
+        assert states.load("door") == {"told": 1}
+
+
+def test_the_log_does_not_grow_for_ever(path: Path) -> None:
+    with closing(opened(path, write_back_bytes=200_000)) as outbox:
         sizes = []
         for first in range(0, 3000, 100):
             append(outbox, *range(first, first + 100))
@@ -525,13 +526,11 @@ class OutboxModel(RuleBasedStateMachine):
 
     @rule()
     def fill_the_disk(self) -> None:
-        if self.outbox._disk is not None:
-            limit_pages(self.outbox, 1)
+        limit_pages(self.outbox, 1)
 
     @rule()
     def make_room(self) -> None:
-        if self.outbox._disk is not None:
-            limit_pages(self.outbox, 100_000)
+        limit_pages(self.outbox, 100_000)
 
     @rule()
     def tend(self) -> None:
@@ -574,7 +573,6 @@ class OutboxModel(RuleBasedStateMachine):
         self.folders.cleanup()
 
 
-@pytest.mark.usefixtures("retried_at_once")
 def test_nothing_is_lost_or_reordered_whatever_happens() -> None:
     bounds = settings(max_examples=25, stateful_step_count=25, deadline=None)
     run_state_machine_as_test(OutboxModel, settings=bounds)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.support.heartbeats import CountedHeartbeats
 from tests.support.publishing import STREAM, Recorder, config_for, stored
 from tests.support.redis_answers import command
 from tests.support.redis_servers import RedisServer
@@ -15,18 +16,11 @@ from tests.support.sample_events import make_event
 from tests.support.waiting import PATIENCE_S, eventually
 from worker.config import load_config
 from worker.errors import ConfigError, SinkError
-from worker.events import publisher as publisher_module
-from worker.events.publisher import Publisher
+from worker.events.publisher import Pauses, Publisher
 from worker.observer import Observer, Stage
 from worker.redis.client import connect
-from worker.types import Event
 
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher_module, "_REJECTED_RETRY_S", 0.05)
-    monkeypatch.setattr(publisher_module, "_PROBE_EVERY_S", 0.05)
-    monkeypatch.setattr(publisher_module, "_IDLE_S", 0.05)
+QUICK = Pauses(idle_s=0.05, probe_s=0.05, refused_s=0.05)
 
 
 @pytest.fixture
@@ -35,7 +29,7 @@ def outbox(redis_url: str) -> Iterator[Callable[..., Publisher]]:
     made: list[tuple[Publisher, redis.Redis]] = []
 
     def make(url: str = redis_url, observer: Observer | None = None, **options: Any) -> Publisher:
-        listeners = {name: options.pop(name) for name in ("on_published", "heartbeat") if name in options}
+        listeners = {name: options.pop(name) for name in ("heartbeats", "pauses") if name in options}
         config = config_for(url, **options)
         client = connect(config)
         made.append((Publisher(client, config, observer, **listeners), client))
@@ -49,16 +43,12 @@ def outbox(redis_url: str) -> Iterator[Callable[..., Publisher]]:
 
 def test_events_arrive_once_in_order_and_are_observed(redis_url: str, outbox: Callable[..., Publisher]) -> None:
     recorder = Recorder()
-    listened: list[tuple[Event, str]] = []
-    publisher = outbox(observer=recorder, on_published=lambda event, entry_id: listened.append((event, entry_id)))
+    publisher = outbox(observer=recorder)
     events = [make_event(i) for i in range(1000)]
     accepted = [publisher.publish(event, time.monotonic() - 0.2) for event in events]
     assert all(accepted)
     assert publisher.close(PATIENCE_S) == 0
     assert stored(redis_url) == events
-    assert [event for event, _ in listened] == events
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        assert [entry_id for _, entry_id in listened] == [entry_id for entry_id, _ in client.xrange(STREAM)]
     assert recorder.published == [("door", "updated")] * 1000
     assert len(recorder.latencies_s) == 1000
     assert min(recorder.latencies_s) >= 0.2
@@ -179,7 +169,6 @@ def accept_again(client: redis.Redis) -> None:
     client.delete(STREAM)
 
 
-@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize(
     ("refuse", "words"),
     [
@@ -196,7 +185,7 @@ def test_a_refusal_is_visible_and_its_end_delivers_all_in_order(
     words: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    publisher = outbox(redis_server.url)
+    publisher = outbox(redis_server.url, pauses=QUICK)
     events = [make_event(i) for i in range(20)]
     with redis.Redis.from_url(redis_server.url) as client:
         refuse(client)
@@ -214,11 +203,10 @@ def test_a_refusal_is_visible_and_its_end_delivers_all_in_order(
     assert events[0].identity_name not in publisher.error + caplog.text
 
 
-@pytest.mark.usefixtures("quick_retries")
 def test_one_camera_whose_stream_is_refused_does_not_repeat_the_others(
     redis_url: str, outbox: Callable[..., Publisher]
 ) -> None:
-    publisher = outbox(stream="events:{camera_id}")
+    publisher = outbox(stream="events:{camera_id}", pauses=QUICK)
     with redis.Redis.from_url(redis_url) as client:
         client.set("events:a", "something else")
         for i in range(4):
@@ -231,33 +219,28 @@ def test_one_camera_whose_stream_is_refused_does_not_repeat_the_others(
     assert [event.pts_s for event in stored(redis_url, "events:b")] == [1, 3]
 
 
-@pytest.mark.usefixtures("quick_retries")
 def test_an_idle_outbox_notices_that_redis_went_and_came(
     redis_server: RedisServer, outbox: Callable[..., Publisher]
 ) -> None:
-    beats = threading.Semaphore(0)
-    publisher = outbox(redis_server.url, heartbeat=beats.release)
+    heartbeats = CountedHeartbeats()
+    publisher = outbox(redis_server.url, heartbeats=heartbeats, pauses=QUICK)
     redis_server.stop()
     eventually(lambda: publisher.error)
     redis_server.start()
     eventually(lambda: publisher.error == "")
     for _ in range(3):
-        assert beats.acquire(timeout=PATIENCE_S)
+        assert heartbeats.beats.acquire(timeout=PATIENCE_S)
 
 
-def test_the_thread_beats_while_it_waits_for_redis(
-    redis_server: RedisServer, outbox: Callable[..., Publisher], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publisher_module, "_IDLE_S", 0.02)
-    monkeypatch.setattr(publisher_module, "_REJECTED_RETRY_S", 3600)
-    beats = threading.Semaphore(0)
-    publisher = outbox(redis_server.url, heartbeat=beats.release)
+def test_the_thread_beats_while_it_waits_for_redis(redis_server: RedisServer, outbox: Callable[..., Publisher]) -> None:
+    heartbeats = CountedHeartbeats()
+    publisher = outbox(redis_server.url, heartbeats=heartbeats, pauses=Pauses(idle_s=0.02, refused_s=3600))
     with redis.Redis.from_url(redis_server.url) as client:
         refuse_by_type(client)
     publisher.publish(make_event())
     eventually(lambda: publisher.error)
     for _ in range(50):
-        assert beats.acquire(timeout=PATIENCE_S)
+        assert heartbeats.beats.acquire(timeout=PATIENCE_S)
 
 
 def test_a_stop_gives_up_in_time_and_says_how_many_were_lost(
@@ -276,32 +259,36 @@ def test_a_stop_gives_up_in_time_and_says_how_many_were_lost(
 
 
 def test_a_thread_that_was_given_up_ends_quietly_when_its_connection_is_closed(
-    redis_server: RedisServer, outbox: Callable[..., Publisher]
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     died: list[threading.ExceptHookArgs] = []
     before = threading.excepthook
     threading.excepthook = died.append
     assert redis_server.process is not None
+    others = set(threading.enumerate())
+    config = config_for(redis_server.url, timeout_s=5)
+    client = connect(config)
     try:
-        publisher = outbox(redis_server.url, timeout_s=5)
+        publisher = Publisher(client, config)
+        (thread,) = set(threading.enumerate()) - others
         redis_server.process.send_signal(signal.SIGSTOP)
         publisher.publish(make_event())
         eventually(lambda: publisher.depth == 1)
         assert publisher.close(0.1) == 1
-        publisher._client.close()
+        client.close()
         redis_server.process.send_signal(signal.SIGCONT)
-        publisher._thread.join(PATIENCE_S)
-        assert not publisher._thread.is_alive()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
     finally:
         threading.excepthook = before
     assert died == []
+    assert "background work failed" not in caplog.text
 
 
 def test_a_stop_while_redis_is_away_still_delivers_when_it_returns(
-    redis_server: RedisServer, outbox: Callable[..., Publisher], monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer, outbox: Callable[..., Publisher]
 ) -> None:
-    monkeypatch.setattr(publisher_module, "_backoff", lambda _: 3600.0)
-    publisher = outbox(redis_server.url)
+    publisher = outbox(redis_server.url, pauses=Pauses(retry=lambda _failures: 3600.0))
     redis_server.stop()
     publisher.publish(make_event())
     eventually(lambda: publisher.error)
@@ -324,21 +311,10 @@ def test_an_event_that_cannot_be_written_holds_nobody_up(redis_url: str, outbox:
     assert recorder.dropped == ["invalid"]
 
 
-def test_a_failing_listener_does_not_stop_the_delivery(redis_url: str, outbox: Callable[..., Publisher]) -> None:
-    def listener(event: Event, entry_id: str) -> None:
-        raise BrokenPipeError
-
-    publisher = outbox(on_published=listener)
-    for i in range(3):
-        publisher.publish(make_event(i))
-    assert publisher.close(PATIENCE_S) == 0
-    assert len(stored(redis_url)) == 3
-
-
 def test_the_client_does_not_retry_by_itself(redis_url: str) -> None:
     with connect(config_for(redis_url)) as client:
         assert client.get_retry() is not None
-        assert client.get_retry()._retries == 0
+        assert client.get_retry().get_retries() == 0
 
 
 @pytest.mark.parametrize("url", ["redis://:s3c/r3t@host:x1/0", "redis://u:s3cr3t@[::1"])

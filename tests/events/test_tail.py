@@ -101,10 +101,10 @@ def test_repeats_are_left_out_on_request(client: redis.Redis) -> None:
     assert seconds(read_events(client, STREAM, start="0", follow=False, deduplicate=True)) == [0, 1, 2]
 
 
-def test_the_memory_for_repeats_is_bounded(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.events.consumer.tail._REMEMBERED_EVENTS", 2)
+def test_the_memory_for_repeats_is_bounded(client: redis.Redis) -> None:
     add(client, 0, 1, 2, 0, 2)
-    assert seconds(read_events(client, STREAM, start="0", follow=False, deduplicate=True)) == [0, 1, 2, 0]
+    events = read_events(client, STREAM, start="0", follow=False, deduplicate=True, remembered=2)
+    assert seconds(events) == [0, 1, 2, 0]
 
 
 def test_damaged_and_foreign_entries_are_told_and_skipped(client: redis.Redis) -> None:
@@ -205,11 +205,7 @@ def test_what_waiting_cannot_mend_ends_the_reader(client: redis.Redis, start: st
         list(read_events(client, key, start=start))
 
 
-def test_the_streams_of_all_cameras_are_followed_also_those_that_come_later(
-    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worker.events.consumer.tail._FIND_EVERY_S", 0.02)
-
+def test_the_streams_of_all_cameras_are_followed_also_those_that_come_later(client: redis.Redis) -> None:
     def write(camera: str, *ordinals: int) -> None:
         for i in ordinals:
             client.xadd(f"events:{camera}", stream_fields(make_event(i, camera_id=camera)))
@@ -218,7 +214,7 @@ def test_the_streams_of_all_cameras_are_followed_also_those_that_come_later(
     write("b", 1)
     client.xadd("events:", stream_fields(make_event(7)))
     assert sorted(seconds(read_events(client, "events:{camera_id}", start="0", follow=False))) == [0, 1]
-    new_ones = read_events(client, "events:{camera_id}", block_s=0.05)
+    new_ones = read_events(client, "events:{camera_id}", block_s=0.05, find_every_s=0.02)
     first = threading.Timer(0.2, write, ["b", 2])
     first.start()
     assert seconds(new_ones, 1) == [2]

@@ -14,15 +14,17 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from tests.support.command_line import running
 from tests.support.redis_servers import Authority
 from tests.support.sample_events import make_event
 from tests.support.waiting import eventually
+from worker.config import RedisConfig
 from worker.errors import ConfigError
 from worker.events.codec import encode
 from worker.events.consumer.blocking import Consumer
-from worker.events.consumer.dead_letters import dead_letters
+from worker.events.consumer.group import dead_letters
 from worker.events.consumer.webhook import AwayError, Webhook, forward, read_secret, sign, verify
 from worker.redis.client import connect
 from worker.types import Event
@@ -84,14 +86,9 @@ def receiving(*answers: Answer) -> Iterator[Receiver]:
         thread.join()
 
 
-@pytest.fixture(autouse=True)
-def _quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.events.consumer.webhook._backoff", lambda _state: 0.01)
-
-
 @contextmanager
 def hook(url: str, **options: Any) -> Iterator[Webhook]:
-    webhook = Webhook(url, SECRET, **options)
+    webhook = Webhook(url, SECRET, **({"first_pause_s": 0.01, "longest_pause_s": 0.01} | options))
     try:
         yield webhook
     finally:
@@ -135,7 +132,7 @@ def test_a_rejected_event_is_buried_and_the_next_ones_go_on(redis_url: str) -> N
         eventually(lambda: consumer.counts.handled == 1)
         stop.set()
         thread.join()
-        with connect(consumer._config) as client:
+        with connect(RedisConfig(url=SecretStr(redis_url))) as client:
             refused, redirected = dead_letters(client, STREAM, "g")
     assert [event["pts_s"] for event in receiver.taken] == ["2"]
     assert len(receiver.requests) == 3
@@ -160,7 +157,7 @@ def test_an_event_comes_again_while_the_receiver_is_away(redis_url: str) -> None
         assert (consumer.counts.failed, consumer.counts.dead) == (3, 0)
 
 
-def test_a_pause_that_the_receiver_asks_for_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_that_the_receiver_asks_for_is_kept() -> None:
     asked = [("7", 7.0), (format_datetime(datetime.now(UTC) + timedelta(seconds=9)), 9.0), ("soon", 0.0), ("", 0.0)]
     for header, pause_s in asked:
         with receiving((429, {"Retry-After": header})) as receiver, hook(receiver.url, patience_s=5.0) as webhook:
@@ -241,8 +238,8 @@ def test_a_request_without_a_signature_is_refused(headers: dict[str, str]) -> No
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("ftp://host/t0k3n", "no web address"),
-        ("https:///t0k3n", "no web address"),
+        ("ftp://host/t0k3n", "not a web address"),
+        ("https:///t0k3n", "not a web address"),
         ("https://[::1/t0k3n", "is not a URL"),
         ("http://example.com/t0k3n", "add --allow-http"),
     ],

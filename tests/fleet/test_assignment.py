@@ -10,11 +10,13 @@ import pytest
 import redis
 
 from tests.support.fleet_clock import FleetClock, use_clock
+from tests.support.heartbeats import CountedHeartbeats
 from tests.support.redis_servers import RedisServer, Server, cluster, cluster_url, redis_binary, running, valkey_binary
 from tests.support.repository import REPOSITORY
 from tests.support.wire import Wire
 from worker.config import CameraConfig, Config, FleetConfig
 from worker.fleet.assignment import Assignment, Capacity
+from worker.fleet.leases import Leases
 from worker.fleet.registry import CameraRegistry, Definition
 from worker.redis.client import connect
 from worker.service.metrics import PrometheusObserver
@@ -26,15 +28,17 @@ FLEET = FleetConfig(lease_s=LEASE_S, max_cameras=8)
 class Reader:
     """Reads nothing, but notes what it is told to read."""
 
-    def __init__(self, client: redis.Redis, name: str) -> None:
+    def __init__(
+        self, client: redis.Redis, name: str, on_gained: Callable[[CameraConfig, int], None] | None = None
+    ) -> None:
         self.sources: dict[str, str] = {}
         self.lost: list[tuple[str, str]] = []
         self.observer = PrometheusObserver()
-        self.beats = threading.Semaphore(0)
-        self.load = 0.25
+        self.heartbeats = CountedHeartbeats()
+        self.load: Callable[[], float] = lambda: 0.25
         self.assignment = Assignment(
-            client, Config(worker_id=name, fleet=FLEET), self.observer, lambda: self.load, self.on_gained, self.on_lost,
-            heartbeat=self.beats.release,
+            client, Config(worker_id=name, fleet=FLEET), self.observer, lambda: self.load(),
+            on_gained or self.on_gained, self.on_lost, heartbeats=self.heartbeats,
         )  # fmt: skip
 
     def on_gained(self, camera: CameraConfig, epoch: int) -> None:
@@ -53,7 +57,7 @@ class Reader:
         for _ in range(300):
             if condition():
                 return
-            assert self.beats.acquire(timeout=10)
+            assert self.heartbeats.beats.acquire(timeout=10)
         raise AssertionError(self.assignment.owned)
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -248,7 +252,7 @@ def test_cameras_are_read_on_while_redis_is_away_and_an_empty_redis_learns_every
         reader = Reader(client, "reader")
         reader.assignment.start()
         reader.until(lambda: len(reader.sources) == 2)
-        reader.until(lambda: len(reader.assignment._copy) == 4)
+        reader.until(lambda: reader.assignment.copied == 4)
         owned = reader.assignment.owned
         before = {row.definition.camera_id: row.definition for row in registry.cameras()}
         redis_server.stop()
@@ -304,11 +308,11 @@ def test_a_definition_that_cannot_be_read_is_left_to_others(
     client: redis.Redis, registry: CameraRegistry, clock: FleetClock
 ) -> None:
     registry.seed([Definition("c2", 1, False, '{"id": "c2", "source": "rtsp://cameras/", "policy": "unheard of"}')])
-    reader, other = Reader(client, "reader"), Reader(client, "other")
+    reader, other = Reader(client, "reader"), Leases(client, FLEET, "other")
     reader.beat(5)
     assert set(reader.sources) == set(reader.assignment.owned) == {"c0", "c1"}
     assert registry.cameras()[2].owner == ""
-    claimed = other.assignment._leases.beat([], max_cameras=8, most_claims=8).claimed
+    claimed = other.beat([], max_cameras=8, most_claims=8).claimed
     assert [claim.camera_id for claim in claimed] == ["c2"]
 
 
@@ -324,14 +328,12 @@ def test_what_a_newer_version_added_to_a_definition_is_passed_over(
 def test_a_camera_that_cannot_be_taken_up_is_left_to_others_and_disturbs_no_other(
     client: redis.Redis, registry: CameraRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = Reader(client, "reader")
-
     def broken(camera: CameraConfig, epoch: int) -> None:
         if camera.id == "c0":
             raise RuntimeError("broken")
         reader.on_gained(camera, epoch)
 
-    reader.assignment._on_gained = broken
+    reader = Reader(client, "reader", broken)
     reader.beat(3)
     assert set(reader.assignment.owned) == {"c1"}
     assert [row.owner == "" for row in registry.cameras()] == [True, False]
@@ -348,15 +350,16 @@ def test_the_thread_survives_the_unforeseen_but_shows_no_sign_of_life(
         broken.release()
         raise RuntimeError("broken")
 
-    working, reader.assignment._load = reader.assignment._load, load
+    working, reader.load = reader.load, load
     reader.assignment.start()
     for _ in range(3):
         assert broken.acquire(timeout=10)
-    assert not reader.beats.acquire(blocking=False)
-    reader.assignment._load = working
+    assert reader.heartbeats.beats.acquire(blocking=False), "the first step"
+    assert not reader.heartbeats.beats.acquire(blocking=False)
+    reader.load = working
     reader.until(lambda: len(reader.sources) == 2)
     reader.assignment.close()
-    assert any("starts again" in record.getMessage() for record in caplog.records)
+    assert any("background work failed" in record.getMessage() for record in caplog.records)
 
 
 def test_what_prometheus_is_told(client: redis.Redis, registry: CameraRegistry, clock: FleetClock) -> None:

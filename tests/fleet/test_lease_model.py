@@ -71,7 +71,7 @@ class Worker:
         self.renewed_s = self.machine.clock.monotonic()
         records = self.machine.records()
         for camera_id, epoch in self.assignment.owned.items():
-            owner = (epoch, self.assignment._leases.worker)
+            owner = (epoch, self.assignment.worker)
             assert records[camera_id] == owner, "after its beat, a worker knows what is not its own any more"
 
     def finish_stops(self) -> None:
@@ -220,7 +220,7 @@ class Fleet(RuleBasedStateMachine):
         standings: Any = self.client.hgetall(fleet_key(FLEET.name, "standings"))
         weights = {worker.decode(): int(standing.split()[0]) for worker, standing in standings.items()}
         for worker in self.workers.values():
-            share = cameras * weights[worker.assignment._leases.worker] / sum(weights.values())
+            share = cameras * weights[worker.assignment.worker] / sum(weights.values())
             assert min(share, MOST) - len(worker.reading) < max(1, share / 10)
 
     @invariant()

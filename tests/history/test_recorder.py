@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.heartbeats import CountedHeartbeats
 from tests.support.past import NOON, sighting, unknown
 from worker.config import Config
 from worker.errors import HistoryDiskError, HistoryError
-from worker.history import recorder as module
-from worker.history import store as history_module
 from worker.history.recorder import HistoryRecorder, Recorder, open_history, open_recorder
 from worker.history.store import FILE, History, Tally
 from worker.observer import Observer
@@ -24,8 +23,11 @@ class Drops(Observer):
     def __init__(self) -> None:
         self.drops: dict[str, int] = {}
         self.degraded: list[bool] = []
+        self.failed = Event()
 
     def history_degraded(self, degraded: bool) -> None:
+        if degraded:
+            self.failed.set()
         if self.degraded[-1:] != [degraded]:
             self.degraded.append(degraded)
 
@@ -62,19 +64,13 @@ def test_what_was_told_is_there_after_the_close(make: Callable[..., HistoryRecor
         ]  # fmt: skip
 
 
-def test_a_locked_file_is_waited_for_and_nothing_else_is(
-    make: Callable[..., HistoryRecorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history_module, "_BUSY_TIMEOUT_S", 0.01)
-    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+def test_a_locked_file_is_waited_for_and_nothing_else_is(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
     observer = Drops()
-    recorder = make(observer)
-    tried = Event()
-    monkeypatch.setattr(module._log, "warning", lambda *_args, **_kwargs: tried.set())
+    recorder = make(observer, busy_timeout_s=0.01, retry_s=0.01)
     blocker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     recorder.sighting(sighting(1))
-    assert tried.wait(20)
+    assert observer.failed.wait(20)
     blocker.execute("ROLLBACK")
     blocker.close()
     recorder.close()
@@ -84,12 +80,9 @@ def test_a_locked_file_is_waited_for_and_nothing_else_is(
         assert len(past.sightings()) == 1
 
 
-def test_a_file_that_was_removed_is_begun_anew_and_said(
-    make: Callable[..., HistoryRecorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+def test_a_file_that_was_removed_is_begun_anew_and_said(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
     observer = Drops()
-    recorder = make(observer)
+    recorder = make(observer, retry_s=0.01)
     for path in tmp_path.iterdir():
         path.unlink()
     recorder.sighting(sighting(1))
@@ -99,12 +92,9 @@ def test_a_file_that_was_removed_is_begun_anew_and_said(
         assert len(past.sightings()) == 1
 
 
-def test_what_cannot_be_written_is_counted(
-    make: Callable[..., HistoryRecorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history_module, "_BUSY_TIMEOUT_S", 0.01)
+def test_what_cannot_be_written_is_counted(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
     observer = Drops()
-    recorder = make(observer)
+    recorder = make(observer, busy_timeout_s=0.01, retry_s=0.5)
     blocker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     recorder.sighting(sighting(1))
@@ -115,12 +105,11 @@ def test_what_cannot_be_written_is_counted(
 
 
 def test_a_disk_that_is_full_at_the_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(folder: Path, *, create: bool = False) -> History:
+    def full(folder: Path, *, create: bool = False, busy_timeout_s: float = 5.0) -> History:
         tried.set()
         raise HistoryDiskError(f"history {folder} cannot be used: database or disk is full")
 
     tried = Event()
-    monkeypatch.setattr(module, "_RETRY_S", 0.01)
     with monkeypatch.context() as while_full:
         while_full.setattr(History, "open", full)
         config = Config(state_dir=tmp_path)
@@ -134,20 +123,23 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(tmp_path: Path, monkeypa
         assert [one.sighting_id for one in past.sightings()] == ["door_1"]
 
 
-def test_a_full_queue_drops_and_counts(make: Callable[..., HistoryRecorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_QUEUED", 3)
-    monkeypatch.setattr(module, "_GATHER_S", 60.0)
+def test_a_full_queue_drops_and_counts(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
     observer = Drops()
-    recorder = make(observer)
-    for number in range(5):
+    recorder = make(observer, busy_timeout_s=0.01, queued=3)
+    blocker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    recorder.sighting(sighting(0))
+    assert observer.failed.wait(20), "the thread has taken it, and cannot write it"
+    for number in range(1, 6):
         recorder.sighting(sighting(number))
     assert observer.drops == {"buffer_full": 2}
+    blocker.close()
 
 
 def test_the_thread_gives_signs_of_life(make: Callable[..., HistoryRecorder]) -> None:
-    alive = Event()
-    make(heartbeat=alive.set)
-    assert alive.wait(10)
+    heartbeats = CountedHeartbeats()
+    make(heartbeats=heartbeats)
+    assert heartbeats.beats.acquire(timeout=10)
 
 
 def test_the_default_place_may_be_missing_but_a_named_one_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

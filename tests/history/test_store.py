@@ -15,8 +15,7 @@ import pytest
 from tests.support.past import AXES, MODEL, NOON, sighting, unknown
 from worker.config import Config, history_folder
 from worker.errors import HistoryError
-from worker.history import store as module
-from worker.history.store import FILE, Embedder, History, Tally
+from worker.history.store import FILE, EmbedderId, History, Tally
 
 WEEK_S = 7 * 86_400.0
 
@@ -68,17 +67,14 @@ def test_sightings_are_found_by_time_camera_and_person(past: History) -> None:
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 100])
-def test_similar_sightings_come_first_and_others_not(
-    past: History, monkeypatch: pytest.MonkeyPatch, chunk_rows: int
-) -> None:
-    monkeypatch.setattr(module, "_CHUNK_ROWS", chunk_rows)
+def test_similar_sightings_come_first_and_others_not(past: History, chunk_rows: int) -> None:
     near = (0.8 * AXES[0] + 0.6 * AXES[1]).astype(np.float32)
     write(
         past,
         [sighting(0, near), sighting(1), sighting(2, AXES[2]), sighting(3, None),
-         sighting(4, embedder=Embedder("other", "digest")), sighting(5, embedder=Embedder("m", "changed"))],
+         sighting(4, embedder=EmbedderId("other", "digest")), sighting(5, embedder=EmbedderId("m", "changed"))],
     )  # fmt: skip
-    found = past.similar(AXES[0], MODEL, 0.5)
+    found = past.similar(AXES[0], MODEL, 0.5, chunk_rows=chunk_rows)
     assert [(one.sighting_id, round(similarity, 3)) for one, similarity in found] == [("door_1", 1.0), ("door_0", 0.8)]
     assert len(past.similar(AXES[0], MODEL, 0.5, limit=1)) == 1
     assert past.similar(AXES[0], MODEL, 0.5, since=NOON + timedelta(hours=1)) == []

@@ -13,11 +13,11 @@ from tests.support.past import NOON, Notes
 from tests.support.scenes import ALICE, STRANGER, Scene
 from worker.config import Config, UnknownsConfig
 from worker.history.recorder import HistoryRecorder, Recorder
-from worker.history.store import Embedder, History, UnknownPerson
+from worker.history.store import EmbedderId, History, UnknownPerson
 from worker.recognition.unknowns import Unknowns, unknown_id_of
 from worker.types import Event
 
-MODEL = Embedder("m", "digest")
+MODEL = EmbedderId("m", "digest")
 AXES = np.eye(8, dtype=np.float32)
 
 
@@ -122,7 +122,7 @@ def test_ids_outlive_the_worker_and_are_shared_with_others(tmp_path: Path) -> No
 
 def test_templates_of_another_model_are_not_compared(tmp_path: Path) -> None:
     with History.open(tmp_path, create=True) as history:
-        foreign = UnknownPerson("u-foreign", Embedder("other", "digest"), np.full(4, 0.5, np.float32), 2, NOON, NOON)
+        foreign = UnknownPerson("u-foreign", EmbedderId("other", "digest"), np.full(4, 0.5, np.float32), 2, NOON, NOON)
         history.write(unknowns=[foreign], keep_s=1e6, remember_s=1e6)
         unknowns = make(history=history)
         assert len(unknowns) == 0

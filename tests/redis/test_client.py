@@ -37,7 +37,7 @@ from worker.config import RedisConfig, load_config
 from worker.errors import ConfigError, SinkError
 from worker.events.codec import encode
 from worker.events.consumer.blocking import AsyncConsumer, Consumer
-from worker.events.consumer.dead_letters import dead_letters, put_back
+from worker.events.consumer.group import dead_letters, put_back
 from worker.events.consumer.streams import stream_lag
 from worker.events.consumer.tail import read_events
 from worker.events.publisher import Publisher
@@ -123,9 +123,9 @@ def test_a_url_names_its_form(url: str, expected: RedisAddress) -> None:
         ("redis://:s3#cr3t@host", "is not a Redis URL"),
         ("redis://:s3?cr3t@host", "is not a Redis URL"),
         ("redis+cluster://a,[::1", "is not a Redis URL"),
-        ("redis://host/first", "is no number of a database"),
+        ("redis://host/first", "does not end in the number of a database"),
         ("redis+sentinel://host/", "names no service"),
-        ("redis+cluster://host/1", "has none but 0"),
+        ("redis+cluster://host/1", "has only database 0"),
         ("unix://", "names no socket"),
         ("rediss://:cr3t@host?ssl_cert_reqs=none", "has the option 'ssl_cert_reqs'"),
     ],
@@ -305,7 +305,7 @@ def move_slot(nodes: list[Server], key: str) -> None:
 
 
 def test_what_is_no_cluster_and_what_is_one_are_told_apart(redis_url: str, tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match=r"is no Cluster; write redis://host:port in redis\.url"):
+    with pytest.raises(SinkError, match=r"is not a Cluster; write redis://host:port in redis\.url"):
         connect(config_for(redis_url.replace("redis://", "redis+cluster://")))
     with pytest.raises(SinkError, match="cannot be reached"):
         connect(config_for("redis+cluster://127.0.0.1:1"))

@@ -1,18 +1,16 @@
 """The state of live cameras is kept in time, and gone when their sightings have ended."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
-from tests.support.publishing import config_for
 from tests.support.scenes import ALICE, Scene
 from worker.config import OutboxConfig
 from worker.events.outbox import Outbox
-from worker.events.publisher import Publisher
-from worker.service import loop as state_keeper_module
+from worker.events.states import LocalStates
 from worker.service.loop import StateKeeper
 
 
@@ -28,11 +26,9 @@ class OneCamera:
 
 
 @pytest.fixture
-def publisher(redis_url: str, tmp_path: Path) -> Iterator[Publisher]:
-    with redis.Redis.from_url(redis_url) as client:
-        made = Publisher(client, config_for(redis_url), outbox=Outbox(OutboxConfig(), path=tmp_path / "a.sqlite3"))
-        yield made
-        made.close(0)
+def states(tmp_path: Path) -> Iterator[LocalStates]:
+    with closing(Outbox(OutboxConfig(), path=tmp_path / "a.sqlite3")) as outbox:
+        yield LocalStates(outbox)
 
 
 @pytest.fixture
@@ -41,43 +37,41 @@ def camera() -> OneCamera:
 
 
 @pytest.fixture
-def keeper(camera: OneCamera, publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> StateKeeper:
-    monkeypatch.setattr(state_keeper_module, "_INTERVAL_S", 3600.0)
-    keeper = StateKeeper(camera, publisher)  # type: ignore[arg-type]
+def keeper(camera: OneCamera, states: LocalStates) -> StateKeeper:
+    keeper = StateKeeper(camera, states, interval_s=3600.0)  # type: ignore[arg-type]
     keeper.begin("door", 0)
     return keeper
 
 
-def test_an_event_is_followed_by_the_state(camera: OneCamera, keeper: StateKeeper, publisher: Publisher) -> None:
+def test_an_event_is_followed_by_the_state(camera: OneCamera, keeper: StateKeeper, states: LocalStates) -> None:
     keeper.keep()
-    assert publisher.load_state("door") is None
+    assert states.load("door") is None
     camera.scene.frames(5, {1: ALICE})
     keeper.keep()
-    assert publisher.load_state("door") is None, "neither an event nor the time asks for it"
+    assert states.load("door") is None, "neither an event nor the time asks for it"
     keeper.changed("door")
     keeper.changed("a recording")
     keeper.keep()
-    assert publisher.load_state("door") == camera.scene.sightings.state()
+    assert states.load("door") == camera.scene.sightings.state()
 
 
-def test_time_alone_is_followed_by_the_state(
-    camera: OneCamera, keeper: StateKeeper, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_alone_is_followed_by_the_state(camera: OneCamera, states: LocalStates) -> None:
+    keeper = StateKeeper(camera, states, interval_s=0.0)  # type: ignore[arg-type]
+    keeper.begin("door", 0)
     keeper.keep()
     camera.scene.frames(5, {1: ALICE})
-    monkeypatch.setattr(state_keeper_module, "_INTERVAL_S", 0.0)
     keeper.keep()
-    assert publisher.load_state("door") == camera.scene.sightings.state()
+    assert states.load("door") == camera.scene.sightings.state()
 
 
 @pytest.mark.parametrize("how", ["everybody has left", "the worker stops"])
 def test_nothing_is_left_where_all_have_ended(
-    camera: OneCamera, keeper: StateKeeper, publisher: Publisher, how: str
+    camera: OneCamera, keeper: StateKeeper, states: LocalStates, how: str
 ) -> None:
     camera.scene.frames(5, {1: ALICE})
     keeper.changed("door")
     keeper.keep()
-    assert publisher.load_state("door")
+    assert states.load("door")
     if how == "everybody has left":
         camera.scene.frame({}, ended=(1,))
         assert camera.scene.absent(2.0)
@@ -85,12 +79,12 @@ def test_nothing_is_left_where_all_have_ended(
         keeper.keep()
     else:
         keeper.end("door")
-    assert publisher.load_state("door") is None
+    assert states.load("door") is None
 
 
-def test_whoever_takes_over_keeps_it_from_then_on(camera: OneCamera, keeper: StateKeeper, publisher: Publisher) -> None:
+def test_whoever_takes_over_keeps_it_from_then_on(camera: OneCamera, keeper: StateKeeper, states: LocalStates) -> None:
     keeper.hand_over("door")
     camera.scene.frames(5, {1: ALICE})
     keeper.changed("door")
     keeper.keep()
-    assert publisher.load_state("door") is None
+    assert states.load("door") is None

@@ -10,10 +10,10 @@ from tests.support.sample_events import make_event
 from worker.events.codec import encode
 from worker.history.account import Account
 from worker.history.recorder import Recorder
-from worker.history.store import Embedder, PastSighting, UnknownPerson
+from worker.history.store import EmbedderId, PastSighting, UnknownPerson
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-MODEL = Embedder("m", "digest")
+MODEL = EmbedderId("m", "digest")
 AXES = np.eye(16, dtype=np.float32)
 
 
@@ -29,7 +29,7 @@ def sighting(number: int = 0, template: np.ndarray | None = AXES[0], **changes: 
         "unknown_id": "",
         "embedder": MODEL,
         "template": template,
-        "evidence": 3,
+        "embedded_faces": 3,
         "quality": 0.75,
         "event": encode(make_event()),
         "account": Account(faces=5, rejected=Counter(blurred=2), embedded=3, reason="below_threshold"),
@@ -39,7 +39,7 @@ def sighting(number: int = 0, template: np.ndarray | None = AXES[0], **changes: 
 
 def unknown(name: str = "u-1", template: np.ndarray | None = AXES[0], **changes: Any) -> UnknownPerson:
     fields: dict[str, Any] = {
-        "unknown_id": name, "embedder": MODEL, "template": template, "evidence": 2.0, "first_seen": NOON,
+        "unknown_id": name, "embedder": MODEL, "template": template, "embedded_faces": 2.0, "first_seen": NOON,
         "last_seen": NOON,
     }  # fmt: skip
     return UnknownPerson(**(fields | changes))

@@ -34,6 +34,7 @@ def make_event(ordinal: int = 0, **changes: Any) -> Event:
         model_id="vggface2-resnet50",
         gallery_version=3,
         worker_id="worker-a",
+        epoch=0,
     )
     return replace(event, **changes)
 

@@ -28,7 +28,7 @@ from worker.errors import ConfigError
 
 if TYPE_CHECKING:
     from worker.config import RedisConfig
-    from worker.events.consumer.dead_letters import DeadLetter
+    from worker.events.consumer.group import DeadLetter
     from worker.types import Event
 
 _TAKE_OVER_AFTER_S = 120.0
@@ -199,7 +199,7 @@ def list_dead(
     json_output: AsJson = False,
 ) -> None:
     """List the dead letters with their reasons; --retry puts each back, for its group to try again."""
-    from worker.events.consumer.dead_letters import dead_letters, put_back
+    from worker.events.consumer.group import dead_letters, put_back
     from worker.redis.client import connect
 
     quiet_logs()

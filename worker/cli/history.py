@@ -78,7 +78,7 @@ def search(
 ) -> int:
     """List the past sightings of the person in a photo, known or unknown, the most similar first."""
     from worker.config import DEFAULT_MODEL_ID
-    from worker.history.store import Embedder
+    from worker.history.store import EmbedderId
 
     quiet_logs()
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
@@ -96,7 +96,7 @@ def search(
             threshold = embedder.threshold
         found = history.similar(
             probe,
-            Embedder(embedder.model_id, embedder.preprocessing_digest),
+            EmbedderId(embedder.model_id, embedder.preprocessing_digest),
             threshold,
             since=first,
             until=last,

@@ -1,44 +1,48 @@
-"""Where events wait until Redis has confirmed them: on disk, or in memory where the disk fails or there is none."""
+"""Where events wait until Redis has confirmed them: on disk, or in memory where the disk fails or no file is named."""
 
-import json
 import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
+
+from filelock import FileLock
 
 from worker.config import Config, OutboxConfig, default_state_dir, history_folder
 from worker.errors import SinkError
 from worker.events.codec import encode
 from worker.events.queues import DiskQueue, Gone, MemoryQueue
-from worker.events.spool import DamagedError, Entry, InUseError, Moment, Spool, SpoolLock, set_aside
+from worker.events.spool import DamagedError, Entry, InUseError, Moment, Spool, lock_spool, set_aside
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Event
 
 _CHUNK_EVENTS: Final = 256
-_RETRY_S: Final = 2.0
 _LOG_EVERY_S: Final = 10.0
 _MOST_UNNAMED: Final = 16
-_WRITE_BACK_BYTES: Final = 2 << 20
 _VANISH_EVERY_S: Final = 60.0
 _EVENT_BYTES: Final = 128
 _FIELD_BYTES: Final = 8
 """What is stored beside the text of an event's fields, and beside that of a field."""
 _DISK_ERRORS: Final = (sqlite3.OperationalError, OSError, DamagedError)
 
+_T = TypeVar("_T")
+
 _log = get_logger(__name__)
 
 
 class Outbox:
-    """A queue with a bound: where it is full the oldest events go, counted by reason.
+    """A queue with a bound: when it is full the oldest events are dropped, counted by reason.
 
     Appending is for any thread. :meth:`take`, :meth:`settle` and :meth:`tend` belong to the thread that delivers.
-    Events in memory are newer than those on disk, but after a time in which the disk could not even be read.
+    Events in memory are newer than those on disk, except after a time in which the disk could not even be read.
+
+    In memory at most ``memory_events`` wait. A disk that failed is tried again after ``retry_s``. The log of the file
+    is taken over into it from ``write_back_bytes`` on.
 
     Raises:
         SinkError: another process uses the file at ``path``, or it is of a newer version.
@@ -51,13 +55,17 @@ class Outbox:
         *,
         path: Path | None = None,
         memory_events: int = 10_000,
+        retry_s: float = 2.0,
+        write_back_bytes: int = 2 << 20,
     ) -> None:
         self.path = path
         self._config = config
         self._observer = observer or Observer()
         self._memory_events = memory_events
+        self._retry_s = retry_s
+        self._write_back_bytes = write_back_bytes
         self._lock = threading.Lock()
-        self._file_lock: SpoolLock | None = None
+        self._file_lock: FileLock | None = None
         self._disk: DiskQueue | None = None
         self._memory = MemoryQueue()
         self._next_seq = 1
@@ -125,7 +133,7 @@ class Outbox:
         return self.take(limit)
 
     def settle(self, seqs: Collection[int]) -> None:
-        """Of those taken, these are done with; the others wait on."""
+        """Of the events that were taken, these are done; the others still wait."""
         with self._lock:
             sent, self._sending = self._sending, {}
             if self._closed:
@@ -136,9 +144,11 @@ class Outbox:
                 self._try(lambda: disk.remove(from_disk))
 
     def tend(self) -> None:
-        """Drops what is too old, goes back to the disk when that works again, and reports; call it about once a
-        second, and not between :meth:`take` and :meth:`settle`."""
-        is_retry_due = self._failure and time.monotonic() - self._retried_s >= _RETRY_S
+        """Drops what is too old, goes back to the disk when that works again, and reports.
+
+        Call it about once a second, and not between :meth:`take` and :meth:`settle`.
+        """
+        is_retry_due = self._failure and time.monotonic() - self._retried_s >= self._retry_s
         self._write_back(all_of_it=bool(is_retry_due))
         with self._lock:
             if self._closed:
@@ -154,27 +164,19 @@ class Outbox:
         self._report(expired, "expired")
         self._observer.outbox(*figures)
 
-    def keep_state(self, camera_id: str, epoch: int, state: Mapping[str, Any] | None) -> None:
-        """Keeps the newest state of a camera's sightings, if the disk takes it; None: there is none any more."""
-        text = None if state is None else json.dumps(state)
+    def with_file(self, action: Callable[[Spool], _T]) -> _T | None:
+        """What ``action`` does with the file, behind the events that were appended so far; None: it could not be done.
+
+        ``action`` may raise what the methods of :class:`Spool` do.
+        """
+        done: list[_T] = []
         with self._lock:
             if (disk := self._disk) is not None and not self._closed:
-                self._try(lambda: disk.spool.save_state(camera_id, epoch, text))
-
-    def load_state(self, camera_id: str) -> dict[str, Any] | None:
-        """What :meth:`keep_state` kept, None if there is nothing to be read."""
-        with self._lock:
-            try:
-                disk = None if self._closed else self._disk
-                text = disk.spool.load_state(camera_id) if disk is not None else None
-                state = json.loads(text) if text else None
-            except (*_DISK_ERRORS, ValueError) as error:
-                _log.warning("sightings begin anew: their state cannot be read", camera_id=camera_id, reason=str(error))
-                return None
-        return state if isinstance(state, dict) else None
+                self._try(lambda: done.append(action(disk.spool)))
+        return done[0] if done else None
 
     def close(self) -> tuple[list[Entry], int]:
-        """What is lost now, since it is not on disk, and how many events wait there for the next start."""
+        """Returns the events that are lost, since they are not on disk, and how many wait there for the next start."""
         with self._lock:
             if self._closed:
                 return [], 0
@@ -196,7 +198,7 @@ class Outbox:
             self._memory.push(entry)
 
     def _trim(self) -> list[Gone]:
-        """Drops the oldest while there is too much."""
+        """Drops the oldest while too many wait, or too many bytes."""
         dropped: list[Gone] = []
         while self._is_full() and (gone := self._drop_oldest(1)):
             dropped += gone
@@ -215,7 +217,7 @@ class Outbox:
         return gone or self._memory.drop_oldest(count, self._sending)
 
     def _expire(self) -> tuple[list[Gone], float]:
-        """The events that were dropped since they are too old, and the age of the oldest that is left."""
+        """Drops events that are too old. Returns them, and the age of the oldest that is left."""
         expired: list[Gone] = []
         while oldest := (self._oldest(1) or self._memory.oldest(1)):
             if oldest[0].caused.age_s <= self._config.max_age_s:
@@ -228,7 +230,7 @@ class Outbox:
         return expired, 0.0
 
     def _oldest(self, limit: int) -> list[Entry]:
-        """Of those on disk. Where they cannot be read, the disk is given up for now."""
+        """The oldest events on disk. Where they cannot be read, the disk is given up for now."""
         if not (disk := self._disk):
             return []
         try:
@@ -238,7 +240,7 @@ class Outbox:
             return []
 
     def _recover(self) -> None:
-        """Goes back to the disk with what waits in memory, if a trial succeeds."""
+        """Goes back to the disk, with the events that wait in memory, if a trial succeeds."""
         if self._disk is None and self.path is not None:
             try:
                 self._open(self.path)
@@ -252,9 +254,9 @@ class Outbox:
             _log.info("events are written to disk again", outbox=str(self.path))
 
     def _open(self, path: Path, *, check: bool = False) -> None:
-        """What is found there is older than what is in memory."""
+        """Opens the file. The events that are found there are older than those in memory."""
         if self._file_lock is None:
-            self._file_lock = SpoolLock(path)
+            self._file_lock = lock_spool(path)
         try:
             disk = DiskQueue(Spool.open(path, check=check))
         except DamagedError as error:
@@ -264,7 +266,7 @@ class Outbox:
         self._disk = disk
 
     def _try(self, action: Callable[[], object]) -> bool:
-        """Whether the disk took it."""
+        """Does ``action``; returns whether the disk took it."""
         try:
             action()
         except DamagedError as error:
@@ -276,7 +278,7 @@ class Outbox:
         return False
 
     def _lose_disk(self, error: Exception) -> None:
-        """Nothing can be read any more, at least for now."""
+        """The file cannot be read any more, at least for now."""
         if self._disk is not None:
             self._disk.spool.close()
             self._disk = None
@@ -285,7 +287,7 @@ class Outbox:
         self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """From now on, until it is seen to work again, events are kept in memory."""
+        """Events are kept in memory from now on, until the disk is seen to work again."""
         reason = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
         now_s = time.monotonic()
         self._retried_s = now_s
@@ -304,13 +306,15 @@ class Outbox:
             self._unlogged_drops.clear()
 
     def _write_back(self, *, all_of_it: bool) -> None:
-        """Lets no log grow, and what was delivered vanish from it; without the lock, since it waits for the disk.
-        Where the disk is full, the log is the room that there is."""
+        """Keeps the log of the file short, and has delivered events vanish from it.
+
+        It works without the lock, since it waits for the disk. Where the disk is full, the log is all the room left.
+        """
         disk, now_s = self._disk, time.monotonic()
         if self._closed or disk is None or not (log_bytes := disk.spool.log_bytes):
             return
         vanish = all_of_it or (not len(self) and now_s - self._vanished_s >= _VANISH_EVERY_S)
-        if vanish or log_bytes >= _WRITE_BACK_BYTES:
+        if vanish or log_bytes >= self._write_back_bytes:
             self._vanished_s = now_s if vanish else self._vanished_s
             # Where the disk fails, the next event says so.
             with suppress(sqlite3.Error):
@@ -319,7 +323,7 @@ class Outbox:
 
 def open_outbox(config: Config, observer: Observer | None = None) -> Outbox:
     """The outbox that ``config`` asks for: in ``state_dir``, else beside the gallery, else, for a fleet, among the
-    user's files; without a place, in memory.
+    user's files. Without any of these it is in memory.
 
     Raises:
         SinkError: another process uses its file, or it is of a newer version.
@@ -342,4 +346,6 @@ def open_outbox(config: Config, observer: Observer | None = None) -> Outbox:
 
 def _set_aside(path: Path, error: DamagedError) -> None:
     target = set_aside(path)
-    _log.error("outbox is damaged: set aside, begun anew", outbox=str(path), now=str(target), reason=str(error))
+    _log.error(
+        "outbox is damaged: it was set aside, and a new one begun", outbox=str(path), now=str(target), reason=str(error)
+    )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from worker.events.spool import Entry, Spool
+from worker.events.spool import Entry, EventTable, Spool
 
 _CHUNK_EVENTS: Final = 256
 
@@ -31,7 +31,7 @@ class MemoryQueue:
         return list(islice(self._entries.values(), limit))
 
     def remove(self, seqs: Iterable[int]) -> None:
-        """Those that are here."""
+        """Removes those of ``seqs`` that are here."""
         for seq in seqs:
             if entry := self._entries.pop(seq, None):
                 self.size_bytes -= entry.size_bytes
@@ -40,7 +40,7 @@ class MemoryQueue:
         return seq in self._entries
 
     def drop_oldest(self, count: int, spared: Collection[int]) -> list[Gone]:
-        """Up to ``count`` that are not ``spared``."""
+        """Drops up to ``count`` entries that are not ``spared``."""
         going = list(islice((entry for entry in self._entries.values() if entry.seq not in spared), count))
         self.remove(entry.seq for entry in going)
         return [(entry.seq, entry.camera_id) for entry in going]
@@ -53,20 +53,21 @@ class MemoryQueue:
         return first_seq + len(self._entries)
 
     def clear(self) -> list[Entry]:
-        """Returns what was here."""
+        """Empties the queue; returns what was in it."""
         entries, self._entries, self.size_bytes = list(self._entries.values()), {}, 0
         return entries
 
 
 class DiskQueue:
-    """The events of a spool, counted. Where one could not be deleted it is gone all the same, and deleted later.
+    """The events of a spool, counted. An event that could not be deleted counts as gone, and is deleted later.
 
     Methods raise as those of :class:`worker.events.spool.Spool` do.
     """
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
-        self._events, self.size_bytes, self.newest_seq = spool.totals()
+        self._table = EventTable(spool)
+        self._events, self.size_bytes, self.newest_seq = self._table.totals()
         self._undeleted: set[int] = set()
 
     def __len__(self) -> int:
@@ -74,18 +75,18 @@ class DiskQueue:
 
     def push(self, entries: Collection[Entry]) -> None:
         """All or none."""
-        self.spool.insert(entries)
+        self._table.insert(entries)
         self._events += len(entries)
         self.size_bytes += sum(entry.size_bytes for entry in entries)
 
     def take_from(self, memory: MemoryQueue) -> None:
-        """All that waits there, in order."""
+        """Takes all that waits there, in order."""
         while chunk := memory.oldest(_CHUNK_EVENTS):
             self.push(chunk)
             memory.remove(entry.seq for entry in chunk)
 
     def oldest(self, limit: int) -> list[Entry]:
-        read = self.spool.oldest(limit + len(self._undeleted))
+        read = self._table.oldest(limit + len(self._undeleted))
         return [entry for entry in read if entry.seq not in self._undeleted][:limit]
 
     def remove(self, entries: Collection[Entry]) -> None:
@@ -95,15 +96,15 @@ class DiskQueue:
         self.delete_removed()
 
     def delete_removed(self) -> None:
-        """What could not be deleted when it was removed."""
+        """Deletes the entries that could not be deleted when they were removed."""
         if self._undeleted:
-            self.spool.delete(self._undeleted)
+            self._table.delete(self._undeleted)
             self._undeleted.clear()
 
     def drop_oldest(self, count: int, spared: Collection[int]) -> list[Gone]:
-        """Up to ``count`` that are not ``spared``."""
+        """Drops up to ``count`` entries that are not ``spared``."""
         self.delete_removed()
-        gone = self.spool.drop_oldest(count, spared)
+        gone = self._table.drop_oldest(count, spared)
         self._events -= len(gone)
         self.size_bytes -= sum(size_bytes for _, _, size_bytes in gone)
         return [(seq, camera_id) for seq, camera_id, _ in gone]

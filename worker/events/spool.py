@@ -1,12 +1,10 @@
-"""The file in which events wait until Redis has them, and in which the cameras' sightings are kept: SQLite, in WAL.
+"""The SQLite file in which events wait until Redis has them, and in which the states of sightings are kept.
 
-A commit is one write into the log, without waiting for the disk: what was written survives the end of the process,
-however it comes, and a power cut may cost the last seconds.
+A commit is one write into the write-ahead log, without waiting for the disk. What was written survives any end of the
+process; a power cut may cost the last seconds.
 """
 
-import fcntl
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable
@@ -16,12 +14,14 @@ from pathlib import Path
 from typing import Any, Final, Self
 from uuid import uuid4
 
+from filelock import FileLock, Timeout
+
 from worker.errors import SinkError
 from worker.files import connect_sqlite
 
 
 def _name_of_clock() -> str:
-    """Of the monotonic clock: all processes between two starts of the machine share it."""
+    """The name of the monotonic clock, which all processes share between two starts of the machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -87,39 +87,35 @@ class Entry:
 
 
 class DamagedError(Exception):
-    """The file is none, or one that cannot be read."""
+    """The file is damaged, or holds something else."""
 
 
 class InUseError(SinkError):
     """Another process uses the file."""
 
 
-class SpoolLock:
-    """Held by the one process that uses the file; the system takes it back when the process ends.
+def lock_spool(path: Path) -> FileLock:
+    """The lock that the one process which uses the file holds; the system takes it back when the process ends.
 
     Raises:
         InUseError: another process holds it.
         OSError: its file cannot be made.
     """
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise InUseError(
-                f"outbox {path} is in use by another process: give this worker another worker_id or state_dir, or stop "
-                "the other one"
-            ) from None
-
-    def release(self) -> None:
-        os.close(self._descriptor)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # It is taken by the thread that starts the worker, and given back by the one that stops it.
+    lock = FileLock(path.with_suffix(".lock"), blocking=False, mode=0o600, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InUseError(
+            f"outbox {path} is in use by another process: give this worker another worker_id or state_dir, or stop "
+            "the other one"
+        ) from None
+    return lock
 
 
 class Spool:
-    """The open file. For one thread at a time, but for :meth:`write_back`.
+    """The open file. It is for one thread at a time, except :meth:`write_back`.
 
     Its methods raise ``sqlite3.OperationalError`` where the disk fails, and ``DamagedError`` where the file does.
     """
@@ -134,7 +130,7 @@ class Spool:
 
         Raises:
             SinkError: it was written by a newer version.
-            DamagedError: it is damaged, or something else.
+            DamagedError: it is damaged, or not an outbox.
             OSError, sqlite3.OperationalError: the disk is full, read-only, ...
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -156,9 +152,45 @@ class Spool:
         """Whether the file is still in its place."""
         return self.path.exists()
 
+    def try_writing(self) -> None:
+        """Writes a few kilobytes, and deletes them."""
+        self.run("INSERT OR REPLACE INTO trial VALUES (1, zeroblob(8192))")
+        self.run("DELETE FROM trial")
+
+    def write_back(self, *, vanish: bool = False) -> None:
+        """Takes the log over into the file, from any thread; writers go on meanwhile. ``vanish`` empties the log too,
+        so that nothing remains of what was deleted."""
+        with closing(connect_sqlite(self.path, busy_timeout_s=_BUSY_TIMEOUT_S)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if vanish:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @property
+    def log_bytes(self) -> int:
+        """The size of the log. It holds what was not taken over into the file yet, or is not overwritten since."""
+        with suppress(OSError):
+            return Path(f"{self.path}-wal").stat().st_size
+        return 0
+
+    def run(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """The rows that the statement gives; each statement is a commit, unless a transaction was begun."""
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error):
+                raise DamagedError(str(error)) from None
+            raise
+
+
+class EventTable:
+    """The events that wait in a spool. Methods raise as those of :class:`Spool` do."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
     def totals(self) -> tuple[int, int, int]:
         """How many events wait, their bytes, and the highest ``seq``."""
-        ((events, size_bytes, newest),) = self._run(
+        ((events, size_bytes, newest),) = self._spool.run(
             "SELECT count(*), coalesce(sum(size_bytes), 0), coalesce(max(seq), 0) FROM events"
         )
         return events, size_bytes, newest
@@ -172,78 +204,57 @@ class Spool:
         ]  # fmt: skip
         statement = "INSERT INTO events VALUES (?,?,?,?,?,?,?,?,?,?)"
         if len(rows) == 1:
-            self._run(statement, rows[0])
+            self._spool.run(statement, rows[0])
             return
-        self._run("BEGIN IMMEDIATE")
+        self._spool.run("BEGIN IMMEDIATE")
         try:
             for row in rows:
-                self._run(statement, row)
-            self._run("COMMIT")
+                self._spool.run(statement, row)
+            self._spool.run("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error, DamagedError):
+                self._spool.run("ROLLBACK")
             raise
 
     def oldest(self, limit: int, after_seq: int = 0) -> list[Entry]:
         """Up to ``limit`` events after ``after_seq``, in order."""
         return [
             _entry(row)
-            for row in self._run("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
+            for row in self._spool.run("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
         ]
 
     def delete(self, seqs: Iterable[int]) -> None:
-        self._run("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(list(seqs)),))
+        self._spool.run("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(list(seqs)),))
 
     def drop_oldest(self, count: int, spared: Iterable[int]) -> list[tuple[int, str, int]]:
         """Deletes the oldest ``count`` that are not ``spared``; returns number, camera and bytes of each."""
-        return self._run(
+        return self._spool.run(
             "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq NOT IN (SELECT value FROM json_each(?)) "
             "ORDER BY seq LIMIT ?) RETURNING seq, camera_id, size_bytes",
             (json.dumps(list(spared)), count),
         )
 
-    def save_state(self, camera_id: str, epoch: int, state: str | None) -> None:
+
+class StateTable:
+    """The states of the cameras' sightings in a spool. Methods raise as those of :class:`Spool` do."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def save(self, camera_id: str, epoch: int, state: str | None) -> None:
         """Replaces the state of the camera; None removes it."""
         if state is None:
-            self._run("DELETE FROM states WHERE camera_id = ?", (camera_id,))
+            self._spool.run("DELETE FROM states WHERE camera_id = ?", (camera_id,))
         else:
-            self._run("INSERT OR REPLACE INTO states VALUES (?,?,?,?)", (camera_id, epoch, state, time.time()))
+            self._spool.run("INSERT OR REPLACE INTO states VALUES (?,?,?,?)", (camera_id, epoch, state, time.time()))
 
-    def load_state(self, camera_id: str) -> str | None:
-        rows = self._run("SELECT state FROM states WHERE camera_id = ?", (camera_id,))
+    def load(self, camera_id: str) -> str | None:
+        rows = self._spool.run("SELECT state FROM states WHERE camera_id = ?", (camera_id,))
         return str(rows[0][0]) if rows else None
-
-    def try_writing(self) -> None:
-        """Writes a little, and takes it back."""
-        self._run("INSERT OR REPLACE INTO trial VALUES (1, zeroblob(8192))")
-        self._run("DELETE FROM trial")
-
-    def write_back(self, *, vanish: bool = False) -> None:
-        """Takes the log over into the file, from any thread; writers go on meanwhile. ``vanish`` empties the log too,
-        so that nothing remains of what was deleted."""
-        with closing(connect_sqlite(self.path, busy_timeout_s=_BUSY_TIMEOUT_S)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            if vanish:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    @property
-    def log_bytes(self) -> int:
-        """Of what was not taken over into the file yet, or was and is not overwritten."""
-        with suppress(OSError):
-            return Path(f"{self.path}-wal").stat().st_size
-        return 0
-
-    def _run(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        try:
-            return self._connection.execute(statement, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            if _is_damage(error):
-                raise DamagedError(str(error)) from None
-            raise
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a damaged file, in the place of one that was damaged before; returns where it is now."""
+    """Renames a damaged file, and deletes one that was set aside before; returns its new path."""
     target = path.with_suffix(".damaged.sqlite3")
     for suffix in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
@@ -254,7 +265,7 @@ def set_aside(path: Path) -> Path:
 
 
 def _is_damage(error: BaseException) -> bool:
-    """SQLite's subclasses of its error mean the disk, or a mistake of the caller."""
+    """Whether the file is damaged: SQLite raises subclasses for a failing disk, or a mistake of the caller."""
     return type(error) is sqlite3.DatabaseError or "no such table" in str(error) or "no such column" in str(error)
 
 
@@ -262,7 +273,7 @@ def _prepare(path: Path, connection: sqlite3.Connection, check: bool) -> None:
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA secure_delete = ON").fetchall()
-    # Whoever commits must not wait for the disk: the log is taken over by another thread.
+    # A thread that commits must not wait for the disk: another one takes the log over.
     connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
     connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}").fetchall()
     if check and (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":

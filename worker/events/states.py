@@ -1,21 +1,29 @@
-"""Where the state of the cameras' sightings is kept, for whoever reads a camera next."""
+"""Where the states of the cameras' sightings are kept, for the worker that reads a camera next.
+
+A state tells which events were made. So it is written after the events that were queued before it: one that ran ahead
+of them would have its reader take them for told.
+"""
 
 import json
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+import sqlite3
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
 
 from redis.exceptions import RedisError
 
+from worker.config import RedisConfig
+from worker.events.outbox import Outbox
+from worker.events.publisher import Publisher
+from worker.events.spool import DamagedError, Spool, StateTable
 from worker.logs import get_logger
 from worker.redis.client import Client
-from worker.redis.errors import is_final, reply_of
+from worker.redis.errors import explain, is_final, reply_of
 from worker.redis.keys import fleet_key
 from worker.redis.script import lua
 
-State = Mapping[str, Any]
-"""Of a camera's sightings, see :mod:`worker.recognition.resuming`."""
+SightingState: TypeAlias = Mapping[str, Any]
+"""The state of a camera's sightings as JSON values, see :mod:`worker.recognition.resuming`."""
 
 _log = get_logger(__name__)
 
@@ -25,13 +33,46 @@ _KEEP: Final = lua("worker.events", "keep")
 
 
 class SightingStates(Protocol):
-    """A place for states. Both methods raise ``RedisError`` where Redis does not answer."""
+    """A place for the state of each camera. Nothing is raised: where a state is lost, sightings begin anew."""
 
-    def keep_state(self, camera_id: str, epoch: int, state: State | None) -> None:
-        """Replaces the state of the camera; None: there is none any more."""
+    def keep(self, camera_id: str, epoch: int, state: SightingState | None) -> None:
+        """Replaces the state of the camera; None: there is none any more. Does not wait for Redis."""
 
-    def load_state(self, camera_id: str) -> dict[str, Any] | None:
-        """What was kept last."""
+    def discard(self, camera_id: str) -> None:
+        """Another worker keeps the state of this camera from now on: one that was not written yet is not written."""
+
+    def load(self, camera_id: str) -> dict[str, Any] | None:
+        """The state in which the camera was left, None without one."""
+
+
+class LocalStates:
+    """States in the file of the outbox, so that they are written behind the events; nothing is kept without a file."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def keep(self, camera_id: str, epoch: int, state: SightingState | None) -> None:
+        """Replaces the state of the camera, if the disk takes it; None: there is none any more."""
+        if self._outbox.failure:
+            # Events wait in memory, and would be lost in a crash that this state survives.
+            return
+        text = None if state is None else json.dumps(state)
+        self._outbox.with_file(lambda spool: StateTable(spool).save(camera_id, epoch, text))
+
+    def discard(self, camera_id: str) -> None:
+        """Nothing waits to be written here."""
+
+    def load(self, camera_id: str) -> dict[str, Any] | None:
+        """What was kept last, None if there is nothing that can be read."""
+        return self._outbox.with_file(partial(_read, camera_id))
+
+
+def _read(camera_id: str, spool: Spool) -> dict[str, Any] | None:
+    try:
+        return _parsed(StateTable(spool).load(camera_id))
+    except (sqlite3.OperationalError, OSError, DamagedError, ValueError) as error:
+        _log.warning("sightings begin anew: their state cannot be read", camera_id=camera_id, reason=str(error))
+        return None
 
 
 class RedisStates:
@@ -42,7 +83,7 @@ class RedisStates:
         self._fleet = fleet
         self._expires_ms = int((linger_s + _EXPIRES_AFTER_LINGER_S) * 1000)
 
-    def keep_state(self, camera_id: str, epoch: int, state: State | None) -> None:
+    def keep(self, camera_id: str, epoch: int, state: SightingState | None) -> None:
         """Replaces the state of the camera, unless it was written with a higher epoch; None: there is none any more.
 
         Raises:
@@ -51,70 +92,58 @@ class RedisStates:
         text = "" if state is None else json.dumps(state)
         _KEEP(self._client, [self._key(camera_id)], [epoch, text, self._expires_ms])
 
-    def load_state(self, camera_id: str) -> dict[str, Any] | None:
+    def load(self, camera_id: str) -> dict[str, Any] | None:
         """What was kept last; None: nothing, or nothing that can be read.
 
         Raises:
             RedisError: Redis cannot be asked.
         """
-        text = self._client.hget(self._key(camera_id), "state")
         try:
-            state = json.loads(text) if text else None
+            return _parsed(self._client.hget(self._key(camera_id), "state"))
         except ValueError:
             return None
-        return state if isinstance(state, dict) else None
 
     def _key(self, camera_id: str) -> str:
         return fleet_key(self._fleet, f"sightings:{camera_id}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Unwritten:
-    epoch: int
-    state: State | None
-    on_kept: tuple[Callable[[], None], ...]
+class QueuedStates:
+    """States in Redis, each written by the publisher's thread behind the events that were queued before it.
+
+    Of the states of a camera that were not written yet, only the newest is.
+    """
+
+    def __init__(self, states: RedisStates, publisher: Publisher, config: RedisConfig) -> None:
+        self._states = states
+        self._publisher = publisher
+        self._config = config
+
+    def keep(self, camera_id: str, epoch: int, state: SightingState | None) -> None:
+        """Replaces the state of the camera in a moment; None: there is none any more."""
+        self._publisher.afterwards(camera_id, partial(self._write, camera_id, epoch, state))
+
+    def discard(self, camera_id: str) -> None:
+        """Does not write what :meth:`keep` was given last, unless that has happened."""
+        self._publisher.afterwards(camera_id, None)
+
+    def load(self, camera_id: str) -> dict[str, Any] | None:
+        """What was written last, None without it; may wait for Redis (``redis.timeout_s``)."""
+        try:
+            return self._states.load(camera_id)
+        except (RedisError, OSError) as error:
+            _log.warning("sightings begin anew", camera_id=camera_id, reason=explain(error, self._config))
+            return None
+
+    def _write(self, camera_id: str, epoch: int, state: SightingState | None) -> None:
+        try:
+            self._states.keep(camera_id, epoch, state)
+        except RedisError as error:
+            if not is_final(error):
+                raise
+            # It is given up: the other states, and the events, must not wait for it.
+            _log.error("state of sightings cannot be kept", camera_id=camera_id, reason=reply_of(error))
 
 
-class PendingStates:
-    """The newest state of each camera that is yet to be written. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._unwritten: dict[str, _Unwritten] = {}
-
-    def __len__(self) -> int:
-        return len(self._unwritten)
-
-    def put(self, camera_id: str, epoch: int, state: State | None, on_kept: Callable[[], None]) -> None:
-        """In place of an older one of the camera; ``on_kept`` is called when this or a newer one is written."""
-        with self._lock:
-            older = self._unwritten.get(camera_id)
-            self._unwritten[camera_id] = _Unwritten(epoch, state, (*(older.on_kept if older else ()), on_kept))
-
-    def drop(self, camera_id: str) -> None:
-        """Does not write the state of this camera after all."""
-        with self._lock:
-            self._unwritten.pop(camera_id, None)
-
-    def write(self, states: SightingStates) -> None:
-        """Writes all that there are. A state that is refused for good is given up: the events must not wait for it.
-
-        Raises:
-            RedisError: some were not written; they stay.
-        """
-        for camera_id, unwritten in list(self._unwritten.items()):
-            try:
-                states.keep_state(camera_id, unwritten.epoch, unwritten.state)
-            except RedisError as error:
-                if not is_final(error):
-                    raise
-                _log.error("state of sightings cannot be kept", camera_id=camera_id, reason=reply_of(error))
-            with self._lock:
-                newest = self._unwritten.get(camera_id)
-                if newest is unwritten:
-                    del self._unwritten[camera_id]
-                elif newest is not None:
-                    rest = newest.on_kept[len(unwritten.on_kept) :]
-                    self._unwritten[camera_id] = _Unwritten(newest.epoch, newest.state, rest)
-            for callback in unwritten.on_kept:
-                callback()
+def _parsed(text: str | bytes | None) -> dict[str, Any] | None:
+    state = json.loads(text) if text else None
+    return state if isinstance(state, dict) else None

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from redis.exceptions import RedisError
 
+from worker.background import BackgroundTask, Heartbeats
 from worker.config import CameraConfig, Config
 from worker.errors import ConfigError
 from worker.fleet.leases import Beat, Change, Claim, Lease, Leases
@@ -73,6 +74,7 @@ _COPIES: Final = 16
 _YIELDS_A_BEAT: Final = 2
 
 _REFUSE_S: Final = 60.0
+_STOP_S: Final = 60.0
 
 _log = get_logger(__name__)
 
@@ -87,12 +89,12 @@ class Assignment:
     """The cameras of a fleet that are this worker's.
 
     ``on_gained(camera, epoch)`` and ``on_lost(camera_id, reason)`` are called by its thread and must return soon. A
-    camera that was lost for another reason than ``superseded`` is still held: once nothing more comes of it, it is
-    handed back by :meth:`release`. ``load`` is the share of time that the pipeline is busy, 0..1; ``heartbeat`` is
-    called about once a beat, whether Redis answers or not.
+    camera that was lost for another reason than ``superseded`` is still held: :meth:`release` hands it back
+    once no more events of it will come. ``load`` is the share of time that the pipeline is busy, 0..1. The thread is
+    ``assignment`` in ``heartbeats``, and beats whether Redis answers or not.
 
-    While Redis is away the cameras stay this worker's: nobody else can take them then. Whether that was so is decided
-    by the epoch of each event.
+    While Redis is away the cameras stay this worker's: no other worker can take them then. If one did, the epoch of
+    each event decides.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class Assignment:
         load: Callable[[], float],
         on_gained: Callable[[CameraConfig, int], None],
         on_lost: Callable[[str, Reason], None],
-        heartbeat: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         # A process that is started again under its name must not be taken for the one before.
         worker = f"{config.worker_id}:{secrets.token_hex(4)}"
@@ -112,7 +114,6 @@ class Assignment:
         self._load = load
         self._on_gained = on_gained
         self._on_lost = on_lost
-        self._heartbeat = heartbeat
         self._leases = Leases(client, config.fleet, worker)
         self._registry = CameraRegistry(client, config.fleet)
         self._copy = RegistryCopy(self._registry)
@@ -122,19 +123,28 @@ class Assignment:
         self._held: dict[str, _Held] = {}
         self._released: set[str] = set()
         self._refused_until_s: dict[str, float] = {}
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._draining = False
-        self._closing = False
         self._failures = 0
         self._error = ""
         self._begun_s = self._renewed_s = self._careful_until_s = self._yielded_s = 0.0
-        self._thread = threading.Thread(target=self._run, name="assignment", daemon=True)
+        self._task = BackgroundTask("assignment", self.beat, interval_s=self._beat_s, heartbeats=heartbeats)
 
     @property
     def owned(self) -> dict[str, int]:
         """The cameras that are held, with the epoch of each; those to be released are among them."""
-        with self._changed:
+        with self._lock:
             return {camera_id: held.lease.epoch for camera_id, held in self._held.items()}
+
+    @property
+    def worker(self) -> str:
+        """The name of this process in the fleet."""
+        return self._leases.worker
+
+    @property
+    def copied(self) -> int:
+        """Of how many cameras this worker keeps the definition, so that a Redis that comes back empty gets it again."""
+        return len(self._copy)
 
     @property
     def error(self) -> str:
@@ -142,14 +152,15 @@ class Assignment:
         return self._error
 
     def start(self) -> None:
-        self._thread.start()
+        self._task.start()
 
     def release(self, camera_id: str) -> None:
-        """Nothing more comes of this camera: another worker may have it. Returns at once; from any thread."""
-        with self._changed:
-            if camera_id in self._held:
-                self._released.add(camera_id)
-                self._changed.notify()
+        """No more events of this camera will come: another worker may have it. Returns at once; from any thread."""
+        with self._lock:
+            if camera_id not in self._held:
+                return
+            self._released.add(camera_id)
+        self._task.wake()
 
     def drain(self) -> None:
         """Claims no more cameras, so that those which are released go to the others."""
@@ -157,11 +168,8 @@ class Assignment:
 
     def close(self) -> None:
         """Hands everything back. Where Redis does not take it, the leases run out by themselves."""
-        with self._changed:
-            self._draining = self._closing = True
-            self._changed.notify()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._draining = True
+        self._task.stop(_STOP_S)
         try:
             self._leases.leave(self.owned)
         except (RedisError, OSError) as error:
@@ -181,25 +189,12 @@ class Assignment:
             else:
                 self._copy.forget()
         except (RedisError, OSError) as error:
-            self._heartbeat()
             return self._failed(explain(error, self._config.redis))
-        self._heartbeat()
         if self._error:
             _log.info("Redis renews the leases again")
         self._error, self._failures = "", 0
         # Workers that were woken together, by the return of Redis, drift apart again.
         return self._beat_s * (0.9 + 0.1 * self._fingerprint)
-
-    def _run(self) -> None:
-        while not self._closing:
-            try:
-                pause_s = self.beat()
-            except Exception:  # noqa: BLE001 - without this thread no camera would be gained or handed back any more
-                _log.exception("the assignment of cameras failed, and starts again")
-                pause_s = self._beat_s
-            with self._changed:
-                if not self._released and not self._closing:
-                    self._changed.wait(pause_s)
 
     def _failed(self, problem: str) -> float:
         if not self._error:
@@ -210,7 +205,7 @@ class Assignment:
         return self._beat_s * min(1.0, 2.0 ** min(self._failures, 8) / 8) * (0.5 + 0.5 * self._fingerprint)
 
     def _hand_back(self) -> None:
-        with self._changed:
+        with self._lock:
             released = {camera_id: self._held[camera_id].lease.epoch for camera_id in self._released}
         if released:
             self._leases.release(released)
@@ -223,7 +218,7 @@ class Assignment:
         if not self._renewed_s:
             self._begun_s = self._renewed_s = now_s
         if now_s - self._renewed_s > fleet.lease_s:
-            # Whatever cut this worker off may have cut off others, who need time to say that they live.
+            # What cut this worker off may have cut off others. They need time to say that they live.
             self._careful_until_s = now_s + fleet.lease_s
         load = self._load()
         self._observer.worker_load(load)
@@ -260,13 +255,13 @@ class Assignment:
             self._registry.seed(
                 Definition(held.lease.camera_id, held.lease.revision, False, held.document)
                 for held in unknown
-                # What is left for good may have been paused or removed.
+                # A camera that is being given up may have been paused or removed.
                 if held.lease.stage != "leaving"
             )
 
     def _gain(self, claim: Claim) -> None:
         self._refused_until_s.pop(claim.camera_id, None)
-        with self._changed:
+        with self._lock:
             lease = Lease(claim.camera_id, claim.epoch, claim.revision)
             self._held[claim.camera_id] = _Held(lease, claim.document)
         self._observer.lease_gained(claim.camera_id, claim.epoch)
@@ -318,11 +313,11 @@ class Assignment:
         self._replace(camera_id, replace(self._held[camera_id].lease, stage=stage))
 
     def _replace(self, camera_id: str, lease: Lease) -> None:
-        with self._changed:
+        with self._lock:
             self._held[camera_id] = replace(self._held[camera_id], lease=lease)
 
     def _drop(self, camera_id: str) -> None:
-        with self._changed:
+        with self._lock:
             del self._held[camera_id]
             self._released.discard(camera_id)
         self._observer.lease_ended(camera_id)

@@ -1,7 +1,8 @@
 """Who reads which camera: leases in Redis that are renewed by beats and run out with their worker.
 
 A lease is a camera, its owner, and an epoch that rises with each owner: ``max(stored + 1, time of Redis in ms)``. All
-of it is decided by scripts inside Redis (``worker/scripts``), one call a beat. ``docs/fleet.md`` explains the rules.
+of it is decided by scripts inside Redis (the ``.lua`` files beside this module), one call a beat. ``docs/fleet.md``
+explains the rules.
 """
 
 import json
@@ -43,7 +44,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A held camera that is defined otherwise by now; ``document`` is None where it was removed."""
+    """A held camera whose definition has changed; ``document`` is None where it was removed."""
 
     camera_id: str
     revision: int
@@ -74,10 +75,10 @@ class Beat:
 
 
 class Leases:
-    """The leases of ``worker``, a name that no other worker has, nor had before. Not for several threads.
+    """The leases of ``worker``, a name that no other worker has or had. Not for several threads.
 
-    All methods raise ``RedisError`` or ``OSError``; what they should have done may then have happened or not, and can
-    be repeated.
+    All methods raise ``RedisError`` or ``OSError``; then it is not known whether the call took
+    effect, and it can be repeated.
     """
 
     def __init__(self, client: Client, config: FleetConfig, worker: str) -> None:
@@ -103,7 +104,7 @@ class Leases:
 
         It holds ``max_cameras`` at most (0: it claims nothing more), ``weight`` is how many it could carry (None: not
         known yet), ``most_claims`` and ``most_yields`` how many it takes, and gives to others, now. Without
-        ``take_over`` it claims no camera whose owner may only have been cut off as it was itself; ``refused`` it does
+        ``take_over`` it claims no camera whose owner may only have been cut off, as it was itself; ``refused`` it does
         not claim at all.
         """
         reply = self._call(
@@ -130,7 +131,7 @@ class Leases:
         self._call(self._release_script, cameras=list(epochs.items()), leave=False)
 
     def leave(self, epochs: Mapping[str, int]) -> None:
-        """The same, and the worker is no longer one of the fleet."""
+        """Hands back the cameras of ``epochs``, and takes the worker out of the fleet."""
         self._call(self._release_script, cameras=list(epochs.items()), leave=True)
 
     def _call(self, script: Script, **ask: Any) -> Any:
@@ -139,7 +140,7 @@ class Leases:
 
 
 def new_incarnation() -> str:
-    """What an empty Redis will be called, if it is met empty."""
+    """The name that this worker gives to a Redis that it finds empty."""
     return secrets.token_hex(8)
 
 

@@ -7,9 +7,10 @@ from typing import Any, Final, Protocol
 
 from redis.exceptions import RedisError
 
+from worker.background import Heartbeats
 from worker.config import CameraConfig, Config
 from worker.events.fencing import raise_fence
-from worker.events.states import RedisStates
+from worker.events.states import RedisStates, SightingState
 from worker.fleet.assignment import Assignment, Reason
 from worker.logs import get_logger
 from worker.observer import Observer
@@ -18,31 +19,35 @@ from worker.redis.keys import event_stream
 from worker.video.addresses import parse_address
 
 _ENDS_SIGHTINGS: Final = frozenset({"removed", "paused"})
-"""Where nobody reads on, whoever is there has been seen for the last time."""
+"""Reasons after which no worker reads the camera: the sightings end."""
 
 _log = get_logger(__name__)
-_State = Mapping[str, Any] | None
 
 
 class CameraLoop(Protocol):
-    """What reads the cameras; all but :meth:`order` and :meth:`load` are for its own thread."""
+    """What reads the cameras; all methods except :meth:`order` and :meth:`load` are for its own thread."""
 
     def order(self, action: Callable[[], None]) -> None: ...
     def load(self) -> float: ...
-    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: _State = None) -> None: ...
+    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: SightingState | None = None) -> None: ...
     def stop_camera(self, camera_id: str) -> None: ...
-    def hand_over(self, camera_id: str) -> Mapping[str, Any]: ...
+    def hand_over(self, camera_id: str) -> SightingState: ...
 
 
 class FleetMember:
     """Ties the assignment of cameras to the loop that reads them.
 
-    What asks Redis is done in a thread of its own, one thing after another: the beat of the leases must not wait for
-    it, and a camera that is lost right after it was gained must be given up after it was begun.
+    A thread of its own asks Redis, one thing after another: the beat of the leases must not wait for it, and a camera
+    that is lost right after it was gained must be given up after it was begun.
     """
 
     def __init__(
-        self, client: Client, config: Config, loop: CameraLoop, observer: Observer, heartbeat: Callable[[], None]
+        self,
+        client: Client,
+        config: Config,
+        loop: CameraLoop,
+        observer: Observer,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self._client = client
         self._config = config
@@ -50,12 +55,7 @@ class FleetMember:
         self._states = RedisStates(client, config.fleet.name, config.recognition.linger_s)
         self._desk = ThreadPoolExecutor(1, "fleet")
         self._epochs: dict[str, int] = {}
-        self._assignment = Assignment(client, config, observer, loop.load, self._gained, self._lost, heartbeat)
-
-    @property
-    def error(self) -> str:
-        """Why the leases are not renewed at the moment, in one line; empty when all is well."""
-        return self._assignment.error
+        self._assignment = Assignment(client, config, observer, loop.load, self._gained, self._lost, heartbeats)
 
     @property
     def epochs(self) -> dict[str, int]:
@@ -69,7 +69,7 @@ class FleetMember:
         """Claims no more cameras: this worker is about to leave."""
         self._assignment.drain()
 
-    def leave(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+    def leave(self, states: Mapping[str, SightingState]) -> None:
         """Hands all cameras to the others, each with the state of its sightings. Nothing is read any more."""
         for camera_id, state in states.items():
             self._ask(self._hand_on, camera_id, self._epochs.get(camera_id, 0), state)
@@ -92,21 +92,21 @@ class FleetMember:
     # Called by the thread that asks Redis.
 
     def _take_over(self, camera: CameraConfig, epoch: int) -> None:
-        state: _State = None
+        state: SightingState | None = None
         try:
             raise_fence(self._client, event_stream(self._config.redis.stream, camera.id), camera.id, epoch)
-            state = self._states.load_state(camera.id)
+            state = self._states.load(camera.id)
         except (RedisError, OSError) as error:
             # The first event of the new epoch raises the fence as well.
             _log.warning("a camera is taken over without what was known of it", camera_id=camera.id,
                          reason=explain(error, self._config.redis))  # fmt: skip
         finally:
-            # Whatever went wrong: nobody else reads it while this worker has the lease.
+            # No other worker reads it while this one has the lease, so it begins even after an error.
             self._loop.order(partial(self._begin, camera, epoch, state))
 
-    def _hand_on(self, camera_id: str, epoch: int, state: _State) -> None:
+    def _hand_on(self, camera_id: str, epoch: int, state: SightingState | None) -> None:
         try:
-            self._states.keep_state(camera_id, epoch, state)
+            self._states.keep(camera_id, epoch, state)
         except (RedisError, OSError) as error:
             _log.warning("a camera is handed on without what was known of it", camera_id=camera_id,
                          reason=explain(error, self._config.redis))  # fmt: skip
@@ -115,7 +115,7 @@ class FleetMember:
 
     # Called by the thread of the pipeline.
 
-    def _begin(self, camera: CameraConfig, epoch: int, state: _State) -> None:
+    def _begin(self, camera: CameraConfig, epoch: int, state: SightingState | None) -> None:
         if self._assignment.owned.get(camera.id) != epoch:
             return
         if camera.id in self._epochs:
@@ -125,7 +125,7 @@ class FleetMember:
 
     def _give_up(self, camera_id: str, reason: Reason) -> None:
         epoch = self._epochs.pop(camera_id, None)
-        state: _State = None
+        state: SightingState | None = None
         if epoch is not None and reason in _ENDS_SIGHTINGS:
             self._loop.stop_camera(camera_id)
         elif epoch is not None:

@@ -48,7 +48,7 @@ class Registered:
 
     @property
     def worker_id(self) -> str:
-        """The owner's name as configured, without what tells its processes apart."""
+        """The owner's name as configured, without the part that tells its processes apart."""
         return self.owner.rpartition(":")[0]
 
 
@@ -63,29 +63,29 @@ class CameraRegistry:
         self._read_script = lua("worker.fleet", "fleet", "read")
 
     def add(self, camera: CameraConfig) -> Literal["added", "changed", "unchanged"]:
-        """Defines ``camera``, also where it is defined already; whoever reads it then opens it anew.
+        """Defines ``camera``, also where it is defined already; the worker that reads it then opens it again.
 
         Raises:
-            ConfigError: it is none that any worker of a fleet could read.
+            ConfigError: no worker of a fleet could read it.
         """
         require_network(camera)
         [outcome] = self._register({"kind": "add", "id": camera.id, "document": encode_camera(camera)})
         return cast(Literal["added", "changed", "unchanged"], outcome)
 
     def remove(self, camera_id: str) -> bool:
-        """Nobody reads the camera any more; False: there is none."""
+        """No worker reads the camera any more; returns whether there is such a camera."""
         return self._register({"kind": "remove", "id": camera_id}) != ["missing"]
 
     def pause(self, camera_id: str) -> bool:
-        """Nobody reads the camera until it is resumed; False: there is none."""
+        """No worker reads the camera until it is resumed; returns whether there is such a camera."""
         return self._register({"kind": "pause", "id": camera_id}) != ["missing"]
 
     def resume(self, camera_id: str) -> bool:
-        """The camera is read again; False: there is none."""
+        """The camera is read again; returns whether there is such a camera."""
         return self._register({"kind": "resume", "id": camera_id}) != ["missing"]
 
     def seed(self, definitions: Iterable[Definition]) -> int:
-        """Tells Redis those that it does not know, or knows only in an older revision. Returns how many."""
+        """Tells Redis the definitions that it does not know, or knows only in an older revision. Returns how many."""
         seeds = [
             {"kind": "seed", "id": known.camera_id, "revision": known.revision, "paused": known.paused,
              "document": known.document or ""}
@@ -184,7 +184,7 @@ def decode_camera(document: str) -> CameraConfig:
     """The camera of :func:`encode_camera`; what a newer version has added is left out.
 
     Raises:
-        ConfigError: it is no definition of a camera.
+        ConfigError: it is not the definition of a camera.
     """
     try:
         fields = json.loads(document)
@@ -205,6 +205,6 @@ def require_network(camera: CameraConfig) -> None:
         raise ConfigError(f"source {address.label} belongs to one machine; a fleet reads network streams: rtsp://...")
     if address.kind != "network":
         raise ConfigError(
-            f"source {address.label} is a recording, which each owner would read anew; a fleet reads network streams "
-            "(rtsp://...), and 'facestream run --source' reads recordings"
+            f"source {address.label} is a recording, which each owner would read from its start; "
+            "a fleet reads network streams (rtsp://...), and 'facestream run --source' reads recordings"
         )

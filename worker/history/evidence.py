@@ -1,14 +1,14 @@
-"""The best picture of each sighting, kept for people to look at: opt-in, for a limited time, beside the events.
+"""Evidence: the best picture of each sighting, kept for people to look at. It is opt-in, and for a limited time.
 
-Events hold no pixels. Who needs to see who was seen finds two JPEGs of a sighting in the store:
+Events hold no pixels. The store holds two JPEGs of a sighting:
 ``CAMERA/DATE/SIGHTING_ID.face.jpg`` and ``.frame.jpg``; the date is that of the sighting's first frame, in UTC.
 """
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, Full, Queue
 from typing import Final
 
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.background import BackgroundTask, Heartbeats
 from worker.boxes import clip, expand, square
 from worker.config import EvidenceConfig
 from worker.errors import SinkError
@@ -45,7 +46,7 @@ class Pictures:
 
 
 class Evidence:
-    """What the pipeline tells of faces. The base keeps nothing."""
+    """What the pipeline tells of faces. This one keeps nothing."""
 
     def face(self, sighting_id: str, image: Image, box: NDArray[np.float32], quality: float) -> None:
         """A face (box float32 (4,) px) that was good enough to embed, in the frame ``image``."""
@@ -63,7 +64,8 @@ class Evidence:
 class EvidenceKeeper(Evidence):
     """Writes the pictures of each sighting when it is first told, and again if a better one came until its end.
 
-    Nothing waits for the store: where it is slow or away, pictures are given up and counted.
+    Nothing waits for the store: where it is slow or away, pictures are given up and counted. The thread is ``evidence``
+    in ``heartbeats``.
     """
 
     def __init__(
@@ -72,19 +74,18 @@ class EvidenceKeeper(Evidence):
         store: EvidenceStore,
         observer: Observer | None = None,
         *,
-        heartbeat: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self._config = config
         self._store = store
         self._observer = observer or Observer()
-        self._heartbeat = heartbeat
         self._open: OrderedDict[str, Pictures] = OrderedDict()
         self._written: dict[str, float] = {}
         self._queue: Queue[tuple[str, Pictures]] = Queue(_QUEUED)
-        self._closing = threading.Event()
         self._failed = False
-        self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
-        self._thread.start()
+        self._pruned_s = float("-inf")
+        self._task = BackgroundTask("evidence", self._step, interval_s=_WAIT_S, heartbeats=heartbeats, drains=True)
+        self._task.start()
 
     def face(self, sighting_id: str, image: Image, box: NDArray[np.float32], quality: float) -> None:
         known = self._open.get(sighting_id)
@@ -107,13 +108,13 @@ class EvidenceKeeper(Evidence):
                 self._queue.put_nowait((_path(event), pictures))
             except Full:
                 self._observer.evidence_dropped("buffer_full")
+            self._task.wake()
         if event.type == "ended":
             self._open.pop(sighting_id, None)
             self._written.pop(sighting_id, None)
 
     def close(self, timeout_s: float = 10.0) -> None:
-        self._closing.set()
-        self._thread.join(timeout_s)
+        self._task.stop(timeout_s)
 
     def _keep(self, sighting_id: str, pictures: Pictures) -> None:
         self._open[sighting_id] = pictures
@@ -134,21 +135,17 @@ class EvidenceKeeper(Evidence):
 
     # What follows runs in the writer's thread.
 
-    def _run(self) -> None:
-        pruned_s = float("-inf")
-        while True:
-            self._heartbeat()
-            if time.monotonic() - pruned_s > _PRUNE_EVERY_S:
-                pruned_s = time.monotonic()
-                self._attempt(self._prune)
-            try:
-                path, pictures = self._queue.get(timeout=_WAIT_S if not self._closing.is_set() else 0.01)
-            except Empty:
-                if self._closing.is_set():
-                    return
-                continue
-            if not self._attempt(lambda path=path, pictures=pictures: self._write(path, pictures)):  # type: ignore[misc]
-                self._observer.evidence_dropped("unwritten")
+    def _step(self) -> float | None:
+        if time.monotonic() - self._pruned_s > _PRUNE_EVERY_S:
+            self._pruned_s = time.monotonic()
+            self._attempt(self._prune)
+        try:
+            path, pictures = self._queue.get_nowait()
+        except Empty:
+            return None
+        if not self._attempt(partial(self._write, path, pictures)):
+            self._observer.evidence_dropped("unwritten")
+        return 0.0
 
     def _write(self, path: str, pictures: Pictures) -> None:
         self._store.put(f"{path}.face.jpg", pictures.face)
@@ -174,20 +171,18 @@ class EvidenceKeeper(Evidence):
         return True
 
 
-def open_evidence(
-    config: EvidenceConfig, observer: Observer, *, heartbeat: Callable[[], None] = lambda: None
-) -> Evidence:
+def open_evidence(config: EvidenceConfig, observer: Observer, *, heartbeats: Heartbeats | None = None) -> Evidence:
     """As ``config`` asks for.
 
     Raises:
-        ConfigError: the store's address is none, or its library is not installed.
+        ConfigError: the store's address is not valid, or its library is not installed.
         SinkError: the store cannot be written.
     """
     if config.store is None:
         return Evidence()
-    return EvidenceKeeper(config, open_store(config), observer, heartbeat=heartbeat)
+    return EvidenceKeeper(config, open_store(config), observer, heartbeats=heartbeats)
 
 
 def _path(event: Event) -> str:
-    # A sighting's id is made of a camera's id and a time; its colons are no characters for every file system.
+    # A sighting's id is made of a camera's id and a time; not every file system takes its colons.
     return f"{event.camera_id}/{event.started_at:%Y-%m-%d}/{event.sighting_id.replace(':', '')}"

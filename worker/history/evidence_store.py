@@ -1,4 +1,4 @@
-"""Where pictures of sightings lie: a folder, or a bucket of an S3-compatible store."""
+"""Where pictures of sightings are kept: a folder, or a bucket of an S3-compatible store."""
 
 import io
 import os
@@ -35,10 +35,10 @@ class EvidenceStore(Protocol):
 
 
 def open_store(config: EvidenceConfig) -> EvidenceStore:
-    """The store that ``config.store`` names, which is seen to be writable.
+    """The store that ``config.store`` names; it was checked that it can be written.
 
     Raises:
-        ConfigError: it names none, or the library for it is not installed.
+        ConfigError: it does not name a store, or the library for it is not installed.
         SinkError: it cannot be written.
     """
     text = str(config.store)
@@ -89,8 +89,11 @@ class FolderStore:
 
 
 class S3Store:
-    """Objects below ``s3://BUCKET/PREFIX``; who may write there is found as the AWS tools find it: in the environment,
-    in the AWS configuration, or from the machine's role."""
+    """Objects below ``s3://BUCKET/PREFIX``.
+
+    Credentials are found as the AWS tools find them: in the environment, in the AWS configuration, or from the role of
+    the machine.
+    """
 
     def __init__(self, address: str, config: EvidenceConfig) -> None:
         try:
@@ -124,7 +127,7 @@ class S3Store:
         except self._errors as error:
             raise self._failed(error) from None
         if not there:
-            raise self._failed("there is no such bucket, or it is not for these credentials")
+            raise self._failed("there is no such bucket, or these credentials may not use it")
 
     def put(self, path: str, content: bytes) -> None:
         try:

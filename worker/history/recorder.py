@@ -1,33 +1,31 @@
-"""Keeps the history of a worker: written by a thread of its own, so that no disk delays a frame."""
+"""Keeps the history of a worker. A thread of its own writes it, so that no disk delays a frame."""
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Final
 
+from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, history_folder
 from worker.errors import HistoryDiskError, HistoryError
 from worker.history.store import History, PastSighting, Tally, UnknownPerson
 from worker.logs import get_logger
 from worker.observer import Observer
 
-_QUEUED: Final = 10_000
-_GATHER_S: Final = 0.5
 _PRUNE_EVERY_S: Final = 3600.0
-_RETRY_S: Final = 2.0
+_CLOSING_RETRY_S: Final = 0.1
 _DAY_S: Final = 86_400.0
 
 _log = get_logger(__name__)
 
 _Rejects = tuple[str, datetime, str, int, int]
+_Row = PastSighting | UnknownPerson | _Rejects
 
 
 class Recorder:
-    """What the pipeline tells of sightings. The base forgets it."""
+    """What the pipeline tells of sightings. This one forgets it."""
 
     lasting = False
 
@@ -49,10 +47,13 @@ class HistoryRecorder(Recorder):
 
     Nothing waits for the disk: what cannot be written is tried again, then given up and counted. If the disk is full
     or fails at the start, the file is opened as soon as there is something to write and it can be. A file that was
-    removed while it was open is begun anew.
+    removed while it was open is made again. The thread is ``history`` in ``heartbeats``.
+
+    Of what was told, at most ``queued`` rows wait; what was told within ``gather_s`` is one transaction; what could not
+    be written is tried again after ``retry_s``; for another process that writes, ``busy_timeout_s`` are waited.
 
     Raises:
-        HistoryError: the file cannot be opened, whatever the disk does.
+        HistoryError: the file cannot be opened for a reason other than the disk.
     """
 
     lasting = True
@@ -63,15 +64,21 @@ class HistoryRecorder(Recorder):
         config: Config,
         observer: Observer | None = None,
         *,
-        heartbeat: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats | None = None,
+        queued: int = 10_000,
+        gather_s: float = 0.5,
+        retry_s: float = 2.0,
+        busy_timeout_s: float = 5.0,
     ) -> None:
         self._keep_s = config.history.keep_days * _DAY_S
         self._remember_s = config.unknowns.remember_days * _DAY_S
         self._observer = observer or Observer()
-        self._heartbeat = heartbeat
-        self._queue: Queue[PastSighting | UnknownPerson | _Rejects] = Queue(_QUEUED)
-        self._closing = threading.Event()
-        self._deadline_s = float("inf")
+        self._retry_s = retry_s
+        self._busy_timeout_s = busy_timeout_s
+        self._queue: Queue[_Row] = Queue(queued)
+        self._unwritten: list[_Row] = []
+        self._failed = False
+        self._pruned_s = time.monotonic()
         self._folder = folder
         self._history: History | None = None
         try:
@@ -79,8 +86,8 @@ class HistoryRecorder(Recorder):
         except HistoryDiskError as error:
             _log.error("past sightings cannot be written now", reason=str(error))
             self._observer.history_degraded(degraded=True)
-        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
-        self._thread.start()
+        self._task = BackgroundTask("history", self._step, interval_s=gather_s, heartbeats=heartbeats, drains=True)
+        self._task.start()
 
     def sighting(self, sighting: PastSighting) -> None:
         self._put(sighting)
@@ -92,74 +99,73 @@ class HistoryRecorder(Recorder):
         self._put((camera_id, at, reason, tracks, faces))
 
     def close(self, timeout_s: float = 5.0) -> None:
-        self._deadline_s = time.monotonic() + timeout_s
-        self._closing.set()
-        self._thread.join(timeout_s + 1.0)
+        if self._task.stop(timeout_s) and self._history is not None:
+            self._history.close()
+            self._history = None
 
-    def _put(self, item: PastSighting | UnknownPerson | _Rejects) -> None:
+    def _put(self, row: _Row) -> None:
         try:
-            self._queue.put_nowait(item)
+            self._queue.put_nowait(row)
         except Full:
             self._observer.record_dropped("buffer_full")
 
-    def _run(self) -> None:
-        pruned_s = time.monotonic()
-        while True:
-            self._heartbeat()
-            closing = self._closing.is_set()
-            self._observer.queue_depth("history", self._queue.qsize())
-            self._write(self._gather())
-            if closing and self._queue.empty():
-                break
-            if time.monotonic() - pruned_s > _PRUNE_EVERY_S:
-                pruned_s = time.monotonic()
-                self._prune()
-        if self._history is not None:
-            self._history.close()
+    # What follows is done by the writer's thread.
+
+    def _step(self) -> float | None:
+        self._observer.queue_depth("history", self._queue.qsize())
+        if not self._unwritten:
+            self._unwritten = self._waiting()
+        if self._unwritten and (pause_s := self._write()) is not None:
+            return pause_s
+        if time.monotonic() - self._pruned_s > _PRUNE_EVERY_S:
+            self._pruned_s = time.monotonic()
+            self._prune()
+        return 0.0 if self._task.stopping and not self._queue.empty() else None
 
     def _opened(self) -> History:
         if self._history is None:
-            self._history = History.open(self._folder, create=True)
+            self._history = History.open(self._folder, create=True, busy_timeout_s=self._busy_timeout_s)
             self._history.prune(keep_s=self._keep_s, remember_s=self._remember_s)
         return self._history
 
-    def _gather(self) -> list[PastSighting | UnknownPerson | _Rejects]:
-        """What is there at the end of a short wait: one transaction for many rows."""
-        self._closing.wait(_GATHER_S)
-        items = []
+    def _waiting(self) -> list[_Row]:
+        """What has come since the last step: one transaction for many rows."""
+        rows = []
         while True:
             try:
-                items.append(self._queue.get_nowait())
+                rows.append(self._queue.get_nowait())
             except Empty:
-                return items
+                return rows
 
-    def _write(self, items: list[PastSighting | UnknownPerson | _Rejects]) -> None:
-        if not items:
-            return
-        failed = False
-        while True:
-            self._heartbeat()
-            try:
-                self._write_once(items)
-            except HistoryError as error:
-                if not failed:
-                    _log.warning("past sightings wait to be written", reason=str(error), waiting=len(items))
-                failed = True
-                self._observer.history_degraded(degraded=True)
-                if time.monotonic() + _RETRY_S > self._deadline_s:
-                    self._give_up(len(items))
-                    return
-                time.sleep(_RETRY_S if not self._closing.is_set() else 0.1)
-            else:
-                self._observer.history_degraded(degraded=False)
-                return
+    def _write(self) -> float | None:
+        """Writes what waits. Returns after how many seconds it is tried again; None: it need not be."""
+        rows = self._unwritten
+        try:
+            self._write_once(rows)
+        except HistoryError as error:
+            if not self._failed:
+                _log.warning("past sightings wait to be written", reason=str(error), waiting=len(rows))
+            self._failed = True
+            self._observer.history_degraded(degraded=True)
+            if not self._task.stopping:
+                return self._retry_s
+            if self._task.left_s > self._retry_s:
+                time.sleep(_CLOSING_RETRY_S)
+                return 0.0
+            self._observer.record_dropped("unwritten", len(rows))
+            _log.error("past sightings given up at the stop", count=len(rows))
+        else:
+            self._observer.history_degraded(degraded=False)
+            self._failed = False
+        self._unwritten = []
+        return None
 
-    def _write_once(self, items: list[PastSighting | UnknownPerson | _Rejects]) -> None:
+    def _write_once(self, rows: list[_Row]) -> None:
         history = self._opened()
         history.write(
-            [item for item in items if isinstance(item, PastSighting)],
-            [item for item in items if isinstance(item, UnknownPerson)],
-            _tallies([item for item in items if isinstance(item, tuple)]),
+            [row for row in rows if isinstance(row, PastSighting)],
+            [row for row in rows if isinstance(row, UnknownPerson)],
+            _tallies([row for row in rows if isinstance(row, tuple)]),
             keep_s=self._keep_s,
             remember_s=self._remember_s,
         )
@@ -167,10 +173,6 @@ class HistoryRecorder(Recorder):
             self._history = None
             history.close()
             raise HistoryError(f"history {history.path} was removed or replaced while it was in use")
-
-    def _give_up(self, count: int) -> None:
-        self._observer.record_dropped("unwritten", count)
-        _log.error("past sightings given up at the stop", count=count)
 
     def _prune(self) -> None:
         try:
@@ -180,10 +182,10 @@ class HistoryRecorder(Recorder):
 
 
 def open_recorder(
-    config: Config, observer: Observer | None = None, *, heartbeat: Callable[[], None] = lambda: None
+    config: Config, observer: Observer | None = None, *, heartbeats: Heartbeats | None = None
 ) -> Recorder:
     """The recorder that ``config`` asks for. Where the default place cannot be written, nothing is kept, and the log
-    says so: a gallery that is mounted read-only is no reason not to recognise people.
+    says so: people are recognised also where a gallery is mounted read-only.
 
     Raises:
         HistoryError: the place that ``state_dir`` names cannot be written, or holds a damaged history.
@@ -192,7 +194,7 @@ def open_recorder(
     if folder is None or not config.history.enabled:
         return Recorder()
     try:
-        return HistoryRecorder(folder, config, observer, heartbeat=heartbeat)
+        return HistoryRecorder(folder, config, observer, heartbeats=heartbeats)
     except HistoryError as error:
         if config.state_dir is not None:
             raise

@@ -1,7 +1,7 @@
 """What is remembered of past sightings, for a limited time: one SQLite file, templates but no pixels.
 
-Every row carries the time at which it expires, so that whoever opens the file, with whatever configuration, keeps to
-what was promised when the row was written. What expires is overwritten, not merely unlinked.
+Every row carries the time at which it expires. So a process that opens the file with another configuration keeps what
+was promised when the row was written. What expires is overwritten, not merely unlinked.
 """
 
 import errno
@@ -30,8 +30,6 @@ _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _DISK_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _FORMAT: Final = 1
 _APPLICATION_ID: Final = 0x66616365
-_BUSY_TIMEOUT_S: Final = 5.0
-_CHUNK_ROWS: Final = 8192
 
 _SCHEMA: Final = """
 CREATE TABLE sightings (
@@ -58,8 +56,8 @@ CREATE TABLE tallies (
 
 
 @dataclass(frozen=True, slots=True)
-class Embedder:
-    """What made a template; templates of another one cannot be compared."""
+class EmbedderId:
+    """What made a template. Only templates of the same one can be compared."""
 
     model_id: str
     preprocessing_digest: str
@@ -68,7 +66,7 @@ class Embedder:
 @dataclass(frozen=True, slots=True)
 class PastSighting:
     """A sighting that has ended. ``template`` float32 (d,) of unit length, None where no face was good enough;
-    ``evidence``: embedded faces; ``event``: the fields of its last event."""
+    ``embedded_faces``: how many it is the mean of; ``event``: the fields of its last event."""
 
     sighting_id: str
     camera_id: str
@@ -77,9 +75,9 @@ class PastSighting:
     identity_id: str
     identity_name: str
     unknown_id: str
-    embedder: Embedder
+    embedder: EmbedderId
     template: Vector | None
-    evidence: int
+    embedded_faces: int
     quality: float | None
     event: Mapping[str, str]
     account: Account
@@ -88,13 +86,13 @@ class PastSighting:
 
 @dataclass(frozen=True, slots=True)
 class UnknownPerson:
-    """Somebody who is not enrolled. ``template`` float32 (d,) of unit length, the mean over ``evidence`` faces; None
+    """Somebody who is not enrolled. ``template`` float32 (d,) of unit length, the mean of ``embedded_faces``; None
     once they are enrolled or forgotten."""
 
     unknown_id: str
-    embedder: Embedder
+    embedder: EmbedderId
     template: Vector | None
-    evidence: float
+    embedded_faces: float
     first_seen: datetime
     last_seen: datetime
 
@@ -119,11 +117,13 @@ class History:
         self._inode = path.stat().st_ino
 
     @classmethod
-    def open(cls, folder: Path, *, create: bool = False) -> Self:
+    def open(cls, folder: Path, *, create: bool = False, busy_timeout_s: float = 5.0) -> Self:
         """The history in ``folder``; what has expired is gone once it is open.
 
+        ``busy_timeout_s``: how long one waits for another process that writes.
+
         Raises:
-            HistoryError: there is none (and not ``create``), it is damaged or of a newer version, or not accessible.
+            HistoryError: it does not exist (without ``create``), is damaged, of a newer version, or not accessible.
             HistoryDiskError: the disk is full or fails.
         """
         path = folder / FILE
@@ -134,7 +134,7 @@ class History:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _told(path):
-                connection = connect_sqlite(path, busy_timeout_s=_BUSY_TIMEOUT_S)
+                connection = connect_sqlite(path, busy_timeout_s=busy_timeout_s)
         except OSError as error:
             kind = HistoryDiskError if error.errno in _DISK_ERRNOS else HistoryError
             raise kind(f"history {path} cannot be opened: {error.strerror or error}") from None
@@ -221,21 +221,22 @@ class History:
     def similar(
         self,
         probe: Vector,
-        embedder: Embedder,
+        embedder: EmbedderId,
         threshold: float,
         *,
         since: datetime | None = None,
         until: datetime | None = None,
         camera_id: str | None = None,
         limit: int | None = None,
+        chunk_rows: int = 8192,
     ) -> list[tuple[PastSighting, float]]:
         """The sightings whose template has a cosine of at least ``threshold`` to ``probe`` (d,), most similar first.
 
-        Those that another embedder made are passed over.
+        Those that another embedder made are passed over. ``chunk_rows`` templates are compared at a time.
         """
         found: list[tuple[float, str]] = []
         rows = self._select("sighting_id, template", since, until, camera_id, embedder=embedder)
-        while chunk := list(islice(rows, _CHUNK_ROWS)):
+        while chunk := list(islice(rows, chunk_rows)):
             templates = np.frombuffer(b"".join(template for _, template in chunk), "<f4").reshape(len(chunk), -1)
             similarities = templates @ probe
             found += [(float(similarities[row]), chunk[row][0]) for row in np.flatnonzero(similarities >= threshold)]
@@ -315,7 +316,7 @@ class History:
     def drop_unknown(self, unknown_id: str, *, sightings_too: bool = False) -> None:
         """Forgets the template of an unknown person; a mark stays for a while, so that every worker learns of it.
 
-        ``sightings_too``: those of their sightings as well, of which times and verdicts stay.
+        ``sightings_too``: also the templates of their sightings, whose times and verdicts stay.
 
         Raises:
             HistoryError: the file cannot be written.
@@ -359,7 +360,7 @@ class History:
         *,
         unknown_id: str | None = None,
         sighting_id: str | None = None,
-        embedder: Embedder | None = None,
+        embedder: EmbedderId | None = None,
     ) -> Iterator[tuple[Any, ...]]:
         conditions = ["expires_s > ?"]
         values: list[Any] = [time.time()]
@@ -437,7 +438,7 @@ def _sighting_row(sighting: PastSighting) -> tuple[Any, ...]:
     return (
         sighting.sighting_id, sighting.camera_id, sighting.started_at.timestamp(), sighting.ended_at.timestamp(),
         sighting.identity_id, sighting.identity_name, sighting.unknown_id, sighting.embedder.model_id,
-        sighting.embedder.preprocessing_digest, _blob(sighting.template), sighting.evidence, sighting.quality,
+        sighting.embedder.preprocessing_digest, _blob(sighting.template), sighting.embedded_faces, sighting.quality,
         json.dumps(dict(sighting.event)), json.dumps(sighting.account.to_json()), sighting.corrections,
     )  # fmt: skip
 
@@ -445,11 +446,11 @@ def _sighting_row(sighting: PastSighting) -> tuple[Any, ...]:
 def _sighting(row: tuple[Any, ...]) -> PastSighting:
     (
         sighting_id, camera_id, started_s, ended_s, identity_id, identity_name, unknown_id, model_id, digest, template,
-        evidence, quality, event, account, corrections, _recorded_s, _expires_s,
+        embedded_faces, quality, event, account, corrections, _recorded_s, _expires_s,
     ) = row  # fmt: skip
     return PastSighting(
         sighting_id, camera_id, _time(started_s), _time(ended_s), identity_id, identity_name, unknown_id,
-        Embedder(model_id, digest), _vector(template), evidence, quality, json.loads(event),
+        EmbedderId(model_id, digest), _vector(template), embedded_faces, quality, json.loads(event),
         Account.from_json(json.loads(account)), corrections,
     )  # fmt: skip
 
@@ -457,14 +458,14 @@ def _sighting(row: tuple[Any, ...]) -> PastSighting:
 def _unknown_row(person: UnknownPerson) -> tuple[Any, ...]:
     return (
         person.unknown_id, person.embedder.model_id, person.embedder.preprocessing_digest, _blob(person.template),
-        person.evidence, person.first_seen.timestamp(), person.last_seen.timestamp(),
+        person.embedded_faces, person.first_seen.timestamp(), person.last_seen.timestamp(),
     )  # fmt: skip
 
 
 def _unknown(row: tuple[Any, ...]) -> UnknownPerson:
-    unknown_id, model_id, digest, template, evidence, first_s, last_s, _revision, _recorded_s, _expires_s = row
+    unknown_id, model_id, digest, template, embedded_faces, first_s, last_s, _revision, _recorded_s, _expires_s = row
     return UnknownPerson(
-        unknown_id, Embedder(model_id, digest), _vector(template), evidence, _time(first_s), _time(last_s)
+        unknown_id, EmbedderId(model_id, digest), _vector(template), embedded_faces, _time(first_s), _time(last_s)
     )
 
 

@@ -6,7 +6,7 @@ from worker.config import RecognitionConfig
 from worker.events.codec import encode, event_id
 from worker.faces.quality import smallest_face_px
 from worker.history.recorder import Recorder
-from worker.history.store import Embedder, PastSighting
+from worker.history.store import EmbedderId, PastSighting
 from worker.observer import Observer
 from worker.recognition.sighting import Sighting
 from worker.recognition.unknowns import Unknowns, unknown_id_of
@@ -24,7 +24,7 @@ class Announcer:
         camera_id: str,
         config: RecognitionConfig,
         *,
-        embedder: Embedder,
+        embedder: EmbedderId,
         threshold: float,
         worker_id: str,
         epoch: int,
@@ -110,7 +110,7 @@ class Announcer:
                 unknown_id=event.unknown_id,
                 embedder=self._embedder,
                 template=template,
-                evidence=sighting.template.count,
+                embedded_faces=sighting.template.count,
                 quality=event.quality,
                 event=encode(event),
                 account=sighting.account,
@@ -121,7 +121,9 @@ class Announcer:
         match = sighting.match
         known = match is not None and match.similarity > -1.0
         event = Event(
-            event_id=event_id(sighting.sighting_id, kind, sighting.transitions),
+            event_id=event_id(
+                sighting.sighting_id, kind, sighting.transitions, sighting.identity_id, sighting.last_event_id
+            ),
             type=kind,
             camera_id=self._camera_id,
             track_id=sighting.track_id,
@@ -145,4 +147,5 @@ class Announcer:
             unknown_id=sighting.unknown_id,
         )
         sighting.transitions += 1
+        sighting.last_event_id = event.event_id
         return event

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from worker.config import RecognitionConfig
 from worker.history.account import Account
-from worker.history.store import Embedder
+from worker.history.store import EmbedderId
 from worker.recognition.matching import TrackTemplate
 from worker.recognition.sighting import Sighting
 from worker.types import Candidate, Match
@@ -51,6 +51,7 @@ class _Sighting(_Saved):
     frame_size: tuple[_Count, _Count]
     detections: _Count
     transitions: _Count
+    last_event_id: str = ""
     announced_identity: str | None
     unknown_id: str
     rejection: str
@@ -69,7 +70,7 @@ class _State(_Saved):
     sightings: list[_Sighting]
 
 
-def to_state(camera_id: str, embedder: Embedder, dimension: int, sightings: Iterable[Sighting]) -> dict[str, Any]:
+def to_state(camera_id: str, embedder: EmbedderId, dimension: int, sightings: Iterable[Sighting]) -> dict[str, Any]:
     """``sightings``, made with ``embedder``, as JSON values."""
     return {
         "format": FORMAT,
@@ -84,7 +85,7 @@ def to_state(camera_id: str, embedder: Embedder, dimension: int, sightings: Iter
 def from_state(
     state: Mapping[str, Any],
     camera_id: str,
-    embedder: Embedder,
+    embedder: EmbedderId,
     dimension: int,
     config: RecognitionConfig,
     *,
@@ -107,7 +108,7 @@ def from_state(
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if read.camera_id != camera_id:
         raise ValueError(f"it is of the camera {read.camera_id[:64]!r}")
-    comparable = Embedder(read.model_id, read.preprocessing) == embedder and read.dimension == dimension
+    comparable = EmbedderId(read.model_id, read.preprocessing) == embedder and read.dimension == dimension
     return [_restored(saved, camera_id, dimension, comparable, config, at, pts_s) for saved in read.sightings]
 
 
@@ -130,6 +131,7 @@ def _saved(sighting: Sighting) -> dict[str, Any]:
         "frame_size": list(sighting.frame_size),
         "detections": sighting.detections,
         "transitions": sighting.transitions,
+        "last_event_id": sighting.last_event_id,
         "announced_identity": sighting.announced_identity,
         "unknown_id": sighting.unknown_id,
         "rejection": sighting.rejection,
@@ -166,6 +168,7 @@ def _restored(
         detections=saved.detections,
         announced_identity=saved.announced_identity,
         transitions=saved.transitions,
+        last_event_id=saved.last_event_id,
         box=saved.box,
         frame_size=saved.frame_size,
         seen_pts_s=place(saved.seen_at),

@@ -44,6 +44,7 @@ class Sighting:
     detections: int = 0
     announced_identity: str | None = None
     transitions: int = 0
+    last_event_id: str = ""
     box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     frame_size: tuple[int, int] = (0, 0)
     seen_at: datetime = field(init=False)

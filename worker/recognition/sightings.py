@@ -16,7 +16,7 @@ from worker.config import RecognitionConfig
 from worker.events.codec import sighting_id
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
-from worker.history.store import Embedder
+from worker.history.store import EmbedderId
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.recognition.announcement import Announcer
@@ -55,7 +55,7 @@ class CameraSightings:
         self.camera_id = camera_id
         self.threshold = threshold
         self._config = config
-        self._embedder = Embedder(model_id, preprocessing_digest)
+        self._embedder = EmbedderId(model_id, preprocessing_digest)
         self._recorder = recorder or Recorder()
         self._evidence = evidence or Evidence()
         self._dimension = dimension

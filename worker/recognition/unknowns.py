@@ -11,7 +11,7 @@ import numpy as np
 from worker.config import UnknownsConfig
 from worker.errors import HistoryError
 from worker.history.recorder import Recorder
-from worker.history.store import Embedder, History, UnknownPerson, Vector
+from worker.history.store import EmbedderId, History, UnknownPerson, Vector
 from worker.logs import get_logger
 
 _GROWTH: Final = 256
@@ -37,7 +37,7 @@ class Unknowns:
     def __init__(
         self,
         config: UnknownsConfig,
-        embedder: Embedder,
+        embedder: EmbedderId,
         dimension: int,
         *,
         recorder: Recorder | None = None,
@@ -100,11 +100,11 @@ class Unknowns:
             mean = template
             total = float(evidence)
         else:
-            known = self._templates[row] * min(person.evidence, _MOST_EVIDENCE)
+            known = self._templates[row] * min(person.embedded_faces, _MOST_EVIDENCE)
             mean = known + template * np.float32(evidence)
             mean = (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)
-            total = person.evidence + evidence
-        person = replace(person, template=mean.copy(), evidence=total, last_seen=max(person.last_seen, at))
+            total = person.embedded_faces + evidence
+        person = replace(person, template=mean.copy(), embedded_faces=total, last_seen=max(person.last_seen, at))
         self._keep(person)
         self._recorder.unknown(person)
 

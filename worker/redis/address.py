@@ -42,7 +42,8 @@ def parse_redis_url(url: str) -> RedisAddress:
     """The address that ``url`` names; user, password, path and service are percent-decoded.
 
     Raises:
-        ConfigError: it is no Redis URL, or lacks or has too much of something; names the part, holds no credentials.
+        ConfigError: it is not a Redis URL, or a part is missing or not allowed. The text names the part, and holds no
+            credentials.
     """
     try:
         parts = urlsplit(url)
@@ -95,9 +96,7 @@ def _service_and_database(url: str, form: Form, path: str, option: str) -> tuple
         service = names.pop(0)
     database = option or "/".join(names) or "0"
     if not database.isascii() or not database.isdecimal():
-        raise ConfigError(
-            f"redis.url: '{redact_url(url)}' ends in something that is no number of a database, such as 0"
-        )
+        raise ConfigError(f"redis.url: '{redact_url(url)}' does not end in the number of a database, such as 0")
     if form == "cluster" and int(database):
-        raise ConfigError(f"redis.url: '{redact_url(url)}' names a database; a Cluster has none but 0")
+        raise ConfigError(f"redis.url: '{redact_url(url)}' names a database; a Cluster has only database 0")
     return service, int(database)

@@ -81,7 +81,7 @@ def _require_readable(name: str, path: Path) -> None:
 
 
 def sentinel_options(config: RedisConfig, options: dict[str, Any]) -> dict[str, Any]:
-    """With what to connect to the Sentinels: ``options``, but their own login."""
+    """With what to connect to the Sentinels: ``options``, with the Sentinels' own login."""
     own = {"username": config.sentinel_username, "password": config.read_sentinel_password()}
     return {name: value for name, value in options.items() if name not in own} | own
 
@@ -103,7 +103,7 @@ __all__ = [
     "socket_timeout_s",
 ]
 
-# A Cluster's client takes the same calls: nobody but this module needs to know which of the two it holds.
+# A Cluster's client takes the same calls: only this module needs to know which of the two it holds.
 Client: TypeAlias = redis.Redis
 AsyncClient: TypeAlias = async_redis.Redis
 
@@ -119,17 +119,17 @@ def connect(config: RedisConfig, *, read_only: bool = False) -> Client:
     """A client of the Redis at ``config.url`` that was seen to answer, and whose stream key is free or a stream.
 
     ``read_only`` leaves unasked whether this user may write. The client itself never retries (redis-py would, ten
-    times): whoever uses it knows what may be repeated. All its errors are ``RedisError`` or ``OSError``.
+    times): its user knows what may be repeated. All its errors are ``RedisError`` or ``OSError``.
 
     Raises:
-        ConfigError: the URL is none of Redis, or a file that the configuration names cannot be read.
-        SinkError: no connection, wrong password, no permission, or the key holds something else than a stream.
+        ConfigError: the URL is not a Redis URL, or a file that the configuration names cannot be read.
+        SinkError: no connection, wrong password, no permission, or the key holds something other than a stream.
     """
     place, options = address_and_options(config)
     client: Client | None = None
     try:
         client = _client(place, config, options)
-        # Without leave for MULTI, a batch would be written and yet fail, and so be written again and again.
+        # If MULTI is not permitted, a batch is written and yet fails, and so it would be written again and again.
         client.ping()
         if not read_only:
             _try_transaction(client, config)
@@ -180,7 +180,7 @@ async def close_async(client: AsyncClient) -> None:
 
 
 def socket_timeout_s(client: Client) -> float | None:
-    """After which silence the client takes a connection for broken; None: never."""
+    """After how many seconds of silence the client takes a connection for broken; None: never."""
     # mypy knows a Cluster's client by the type of the other, which lacks this.
     options = (
         cast(Any, client).nodes_manager.connection_kwargs if is_cluster(client) else client.get_connection_kwargs()
@@ -190,9 +190,9 @@ def socket_timeout_s(client: Client) -> float | None:
 
 
 def one_transaction_each(client: Client | AsyncClient, keys: Iterable[str]) -> list[list[str]]:
-    """``keys``, in their order, in groups of which each may be touched by one command, transaction or script.
+    """``keys``, in their order, in groups. One command, transaction or script may touch all keys of a group.
 
-    That is one group, but on a Cluster one for each slot.
+    On a Cluster there is a group for each slot, elsewhere one group.
     """
     keys = list(keys)
     if not is_cluster(client):
@@ -209,7 +209,7 @@ def is_cluster(client: object) -> bool:
 
 
 def find_servers_again(client: Client) -> None:
-    """Drop idle connections, so that the next command asks anew which server is the primary."""
+    """Drop idle connections, so that the next command asks again which server is the primary."""
     if is_cluster(client):
         cast(Any, client).disconnect_connection_pools()
     else:

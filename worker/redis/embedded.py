@@ -1,4 +1,4 @@
-"""A Redis of one's own for a demo: in a temporary folder, without a port, gone with the process that started it."""
+"""A private Redis for a demo: in a temporary folder, without a port. It ends with the process that started it."""
 
 import importlib.util
 import os

@@ -78,7 +78,7 @@ def explain(error: Exception, config: RedisConfig) -> str:
     if isinstance(error, AskError):
         return f"{where} is part of a Cluster; write redis+cluster://host:port,host:port in redis.url"
     if "cluster support disabled" in reply:
-        return f"{where} is no Cluster; write redis://host:port in redis.url"
+        return f"{where} is not a Cluster; write redis://host:port in redis.url"
     if isinstance(error, ResponseError):
         return f"{where} refuses: {reply}"
     return f"{where} {_unreachable(reply, tls=address(config).startswith('rediss'))}"
@@ -96,14 +96,14 @@ def _without_primary(text: str) -> str:
 def _unreachable(reply: str, *, tls: bool) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in reply:
         if "ostname mismatch" in reply or "IP address mismatch" in reply or "not valid for" in reply:
-            return f"shows a certificate for another host ({reply}); use the name that stands in the certificate"
+            return f"shows a certificate for another host ({reply}); use the name in the certificate"
         return f"shows a certificate that is not trusted ({reply}); name the CA that signed it in redis.ca_file"
     if any(code in reply for code in _PLAIN_PORT):
         return f"does not speak TLS on that port ({reply}); correct the port, or write redis:// instead of rediss://"
     if "EOF occurred in violation of protocol" in reply:
         return f"ended the TLS connection ({reply}); if it wants a certificate of ours, name one in redis.cert_file"
     if "_ALERT_" in reply:
-        return f"refuses our certificate, or that there is none ({reply}); correct redis.cert_file and redis.key_file"
+        return f"refuses our certificate, or wants one ({reply}); correct redis.cert_file and redis.key_file"
     if "closed by server" in reply or "reset by peer" in reply:
         return (
             f"cannot be reached ({reply}); if that port speaks TLS, write rediss:// in redis.url, else is it running?"

@@ -4,8 +4,8 @@
 |---|---|---|---|
 | ``facestream:events`` (``redis.stream``) | stream | written by every worker, read by consumers and ``tail`` | \
 trimmed to about ``redis.max_events`` entries by each write; never deleted |
-| ``fence`` beside each stream | hash: camera to epoch | raised by who begins to own a camera, and by each event of a \
-fleet | never deleted; rises again from the events where Redis was emptied |
+| ``fence`` beside each stream | hash: camera to epoch | raised by the worker that begins to own a camera, and by \
+each event of a fleet | never deleted; rises again from the events where Redis was emptied |
 | ``handled:GROUP`` beside each stream | sorted set: event_id by the time of its entry, ms | what a consumer group \
 has finished, so that a repeat is known | forgets after ``remember_s``, and expires that long after the last one |
 | ``claims:GROUP`` beside each stream | hash: event_id to entry id | which entry an event is being handled under | \
@@ -27,11 +27,12 @@ workers | while it is owned, while it is not |
 | the worker's beats | a lease's length after its last beat |
 | ``{FLEET}:state`` | hash: incarnation, times, sums over the workers | every script of the fleet | never deleted |
 | ``meta``, ``people``, ``samples``, ``vectors``, ``changes``, ``removed`` of a shared gallery | hashes, a stream, a \
-sorted set | written by who changes the gallery, and by the worker that gives it back to an emptied Redis | until \
-their people are removed; ``changes`` and ``removed`` are trimmed |
+sorted set | written by the process that changes the gallery, and by the worker that gives it back to an emptied Redis \
+| until their people are removed; ``changes`` and ``removed`` are trimmed |
 | ``workers``, ``acknowledged`` of a shared gallery | sorted set, hash | written by the workers that follow it | a \
 worker goes when it stops, or is silent for a day |
-| ``restoring``, ``staged:...`` of a shared gallery | string, hashes | whoever writes the whole gallery | minutes |
+| ``restoring``, ``staged:...`` of a shared gallery | string, hashes | the process that writes the whole gallery | \
+minutes |
 
 A stream whose name holds ``{camera_id}`` is one stream for each camera: one key is one shard of a cluster, so
 this is how the events of many cameras are spread.

@@ -10,7 +10,7 @@ from worker.gallery.gallery import Gallery
 from worker.gallery.opening import open_gallery
 from worker.gallery.shared.gallery import SharedGallery
 from worker.history.recorder import Recorder, open_history
-from worker.history.store import Embedder
+from worker.history.store import EmbedderId
 from worker.observer import Observer
 from worker.recognition.matching import People
 from worker.recognition.shadow import Shadow
@@ -71,7 +71,7 @@ def unknown_people(config: Config, embedder: FaceEmbedder, recorder: Recorder) -
         return None
     return Unknowns(
         config.unknowns,
-        Embedder(embedder.model_id, embedder.preprocessing_digest),
+        EmbedderId(embedder.model_id, embedder.preprocessing_digest),
         embedder.dimension,
         recorder=recorder,
         history=open_history(config, recorder),

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Final
 
 from worker.config import CameraConfig, Config
 from worker.errors import ClassifierError, FacestreamError, GalleryError, SinkError
 from worker.events.publisher import Publisher
+from worker.events.states import SightingState, SightingStates
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
 from worker.logs import get_logger, set_level
@@ -19,8 +19,6 @@ from worker.recognition.pipeline import Pipeline
 from worker.service.loading import load_gallery_and_embedder, unknown_people
 from worker.types import Event, Frame
 from worker.video.cameras import Cameras, reads_every_frame
-
-_INTERVAL_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -32,11 +30,15 @@ class _Kept:
 
 
 class StateKeeper:
-    """Of the live cameras; a recording is read anew from its start. For the pipeline's thread."""
+    """Of the live cameras; a recording is read anew from its start. For the pipeline's thread.
 
-    def __init__(self, pipeline: Pipeline, publisher: Publisher) -> None:
+    ``interval_s``: how often a state is kept where there was no event.
+    """
+
+    def __init__(self, pipeline: Pipeline, states: SightingStates, *, interval_s: float = 1.0) -> None:
         self._pipeline = pipeline
-        self._publisher = publisher
+        self._states = states
+        self._interval_s = interval_s
         self._cameras: dict[str, _Kept] = {}
 
     def begin(self, camera_id: str, epoch: int) -> None:
@@ -52,23 +54,23 @@ class StateKeeper:
         """Keeps those that are due; not again and again that nobody is there."""
         now_s = time.monotonic()
         for camera_id, kept in self._cameras.items():
-            if not kept.changed and now_s - kept.at_s < _INTERVAL_S:
+            if not kept.changed and now_s - kept.at_s < self._interval_s:
                 continue
             state = self._pipeline.state(camera_id)
             empty = not state.get("sightings")
             if not (empty and kept.empty):
-                self._publisher.keep_state(camera_id, kept.epoch, None if empty else state)
+                self._states.keep(camera_id, kept.epoch, None if empty else state)
             kept.at_s, kept.empty, kept.changed = now_s, empty, False
 
     def end(self, camera_id: str) -> None:
         """The camera's sightings have ended: there is nothing to go on with."""
         if kept := self._cameras.pop(camera_id, None):
-            self._publisher.keep_state(camera_id, kept.epoch, None)
+            self._states.keep(camera_id, kept.epoch, None)
 
     def hand_over(self, camera_id: str) -> None:
         """Somebody else keeps the state of this camera from now on."""
         if self._cameras.pop(camera_id, None):
-            self._publisher.discard_state(camera_id)
+            self._states.discard(camera_id)
 
 
 IDLE_TICK_S = 0.5
@@ -89,6 +91,7 @@ class Loop:
         pipeline: Pipeline,
         cameras: Cameras,
         publisher: Publisher,
+        states: SightingStates,
         recorder: Recorder,
         evidence: Evidence,
         observer: Observer,
@@ -98,11 +101,12 @@ class Loop:
         self._pipeline = pipeline
         self._cameras = cameras
         self._publisher = publisher
+        self._states = states
         self._recorder = recorder
         self._evidence = evidence
         self._observer = observer
         self._on_event = on_event
-        self._keeper = StateKeeper(pipeline, publisher)
+        self._keeper = StateKeeper(pipeline, states)
         self._has_ended = False
         self._newest: dict[str, Frame] = {}
         self._busy_s = 0.0
@@ -120,14 +124,14 @@ class Loop:
         self._load_read = now_s, busy_s
         return min(1.0, (busy_s - busy_before_s) / max(now_s - since_s, 1e-3))
 
-    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: Mapping[str, Any] | None = None) -> None:
+    def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: SightingState | None = None) -> None:
         """Reads ``camera``; its events carry ``epoch``, and its sightings go on from the state ``resume``; without a
         fleet, from that in which an earlier run of this worker has left them."""
         self._cameras.start(camera)
         if camera.id in self._cameras.live:
             self._keeper.begin(camera.id, epoch)
             if resume is None and not epoch:
-                resume = self._publisher.load_state(camera.id)
+                resume = self._states.load(camera.id)
         self._pipeline.add(camera, epoch=epoch, followed=not reads_every_frame(camera), resume=resume)
 
     def stop_camera(self, camera_id: str) -> None:
@@ -137,7 +141,7 @@ class Loop:
         self._keeper.end(camera_id)
         self._newest.pop(camera_id, None)
 
-    def hand_over(self, camera_id: str) -> Mapping[str, Any]:
+    def hand_over(self, camera_id: str) -> SightingState:
         """Reads the camera no longer; returns the state with which somebody else goes on with its sightings."""
         self._cameras.stop(camera_id)
         state = self._pipeline.state(camera_id)
@@ -177,7 +181,7 @@ class Loop:
             self._busy_s += time.monotonic() - begun_s
 
     def shut_down(
-        self, leave: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None
+        self, leave: Callable[[Mapping[str, SightingState]], None] | None = None
     ) -> tuple[tuple[FacestreamError, ...], int]:
         """What failed, and how many events could not be delivered. The sources stop first, so that nothing new
         arrives; then what is in flight becomes events; then those are delivered.

@@ -19,7 +19,7 @@ from worker.config import Config, ConfigOrigin
 from worker.errors import FacestreamError
 from worker.events.outbox import open_outbox
 from worker.events.publisher import Publisher
-from worker.events.states import RedisStates
+from worker.events.states import LocalStates, QueuedStates, RedisStates
 from worker.fleet.member import FleetMember
 from worker.history.evidence import open_evidence
 from worker.history.recorder import open_recorder
@@ -117,12 +117,8 @@ class Service:
         redis_client = connect(config.redis)
         gallery, embedder = load_gallery_and_embedder(config, observer)
         detector = load_detector_of(config, observer)
-        recorder = open_recorder(config, observer, heartbeat=health.watch("history", STUCK_AFTER_S))
-        if not recorder.lasting:
-            health.unwatch("history")
-        evidence = open_evidence(config.evidence, observer, heartbeat=health.watch("evidence", STUCK_AFTER_S))
-        if config.evidence.store is None:
-            health.unwatch("evidence")
+        recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
+        evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
         shadow = load_shadow(config, observer)
         pipeline = Pipeline(
             config.model_copy(update={"cameras": ()}),
@@ -139,28 +135,20 @@ class Service:
         )
         observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
         cameras = Cameras(config, observer, lasting=config.fleet.enabled)
-        alive = health.watch("outbox", 2 * config.redis.timeout_s + 5)
         outbox = open_outbox(config, observer)
-        states = RedisStates(redis_client, config.fleet.name, config.recognition.linger_s)
-        publisher = Publisher(
-            redis_client,
-            config.redis,
-            observer,
-            outbox=outbox,
-            states=states if config.fleet.enabled else None,
-            heartbeat=alive,
-        )
+        publisher = Publisher(redis_client, config.redis, observer, outbox=outbox, heartbeats=health.heartbeats)
+        shared = RedisStates(redis_client, config.fleet.name, config.recognition.linger_s)
+        states = QueuedStates(shared, publisher, config.redis) if config.fleet.enabled else LocalStates(outbox)
         health.condition("models", "")
         health.condition("redis", lambda: publisher.error)
         health.condition("outbox", lambda: publisher.outbox_error)
         health.condition("sources", cameras.why_blind)
-        loop = Loop(config, pipeline, cameras, publisher, recorder, evidence, observer, self._on_event)
+        loop = Loop(config, pipeline, cameras, publisher, states, recorder, evidence, observer, self._on_event)
         member: FleetMember | None = None
         if config.fleet.enabled:
             # A reply that is lost must not cost the lease for which it was waited.
             hasty = config.redis.model_copy(update={"timeout_s": min(config.redis.timeout_s, config.fleet.lease_s / 2)})
-            alive = health.watch("assignment", STUCK_AFTER_S)
-            member = FleetMember(connect(hasty), config, loop, observer, alive)
+            member = FleetMember(connect(hasty), config, loop, observer, health.heartbeats)
         board = StatusBoard(config.worker_id, observer, health, cameras, lambda: member.epochs if member else {})
         health.describe(lambda: board.status().document())
         started = time.monotonic()

@@ -10,8 +10,7 @@ from redis.exceptions import RedisError
 
 from worker.events.consumer.base import ConsumerBase
 from worker.events.consumer.group import Delivery
-from worker.events.consumer.steps import Call, Find, Pause, Split, Step, Steps, Transaction
-from worker.events.consumer.streams import FIND_COUNT
+from worker.events.consumer.streams import FIND_COUNT, Call, Find, Pause, Split, Step, Steps, Transaction
 from worker.redis.client import close_async, connect_async, one_transaction_each
 
 _T = TypeVar("_T")
@@ -37,7 +36,7 @@ class AsyncConsumer(ConsumerBase):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # From here on nobody waits for a Redis that is away.
+        # From here on a Redis that is away is not waited for.
         self._stop.set()
         if kind is None and self._outstanding is not None:
             await self.done(self._outstanding)
@@ -68,7 +67,7 @@ class AsyncConsumer(ConsumerBase):
                 result = handler(delivery)
                 if isawaitable(result):
                     await result
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises, its event comes again
+            except Exception as error:  # noqa: BLE001 - a handler may raise anything, and its event comes again
                 await self.failed(delivery, error)
             else:
                 await self.done(delivery)

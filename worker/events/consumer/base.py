@@ -26,7 +26,7 @@ class ConsumerBase:
     A handler that fails gets the event again after ``retry_first_s``, then twice as long and so on up to
     ``retry_longest_s``; after ``max_deliveries`` the event is buried: moved to the stream of dead letters. What
     another consumer has held for ``take_over_after_s`` is taken over, so a handler must be faster than that. Which
-    events are done is remembered for ``remember_s``.
+    events are done is remembered for ``remember_s``. Streams of new cameras are looked for every ``find_every_s``.
 
     Raises:
         ConfigError: a URL, a file or a number is wrong.
@@ -46,13 +46,17 @@ class ConsumerBase:
         retry_longest_s: float = 60.0,
         take_over_after_s: float = 60.0,
         remember_s: float = 86_400.0,
+        find_every_s: float = 5.0,
     ) -> None:
         if not group or not stream:
             raise ConfigError("a consumer needs the name of its group and of a stream")
         self._config = _config(redis_url, stream if isinstance(stream, str) else stream[0])
         if start not in ("0", "$"):
             raise ConfigError(f"start must be '0' (all that the stream holds) or '$' (from now on), not {start!r}")
-        if min(batch, max_deliveries, retry_first_s, retry_longest_s, take_over_after_s) <= 0 or remember_s < 1:
+        if (
+            min(batch, max_deliveries, retry_first_s, retry_longest_s, take_over_after_s, find_every_s) <= 0
+            or remember_s < 1
+        ):
             raise ConfigError("the numbers given to a consumer must be above 0, and remember_s at least 1")
         self._anonymous = consumer is None
         self._settings = ConsumerSettings(
@@ -65,7 +69,7 @@ class ConsumerBase:
             take_over_after_s=take_over_after_s,
             remember_s=remember_s,
         )
-        self._consuming = Consuming(self._config, StreamNames(stream, group, start), self._settings)
+        self._consuming = Consuming(self._config, StreamNames(stream, group, start, find_every_s), self._settings)
         self._outstanding: Delivery | None = None
         self._open()
 

@@ -19,8 +19,7 @@ from redis.exceptions import ReadOnlyError, RedisError
 from worker.events.consumer.asynchronous import AsyncConsumer
 from worker.events.consumer.base import ConsumerBase
 from worker.events.consumer.group import Counts, Delivery
-from worker.events.consumer.steps import Call, Find, Pause, Split, Step, Steps, Transaction
-from worker.events.consumer.streams import FIND_COUNT
+from worker.events.consumer.streams import FIND_COUNT, Call, Find, Pause, Split, Step, Steps, Transaction
 from worker.redis.client import connect, find_servers_again, one_transaction_each
 from worker.types import Event
 
@@ -49,7 +48,7 @@ class Consumer(ConsumerBase):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # From here on nobody waits for a Redis that is away.
+        # From here on a Redis that is away is not waited for.
         self._stop.set()
         if kind is None and self._outstanding is not None:
             self.done(self._outstanding)
@@ -81,7 +80,7 @@ class Consumer(ConsumerBase):
                 continue
             try:
                 handler(delivery)
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises, its event comes again
+            except Exception as error:  # noqa: BLE001 - a handler may raise anything, and its event comes again
                 self.failed(delivery, error)
             else:
                 self.done(delivery)

@@ -1,19 +1,23 @@
-"""What a consumer group remembers in Redis, beside its stream: events that are done, being done, and known epochs."""
+"""What a consumer group remembers in Redis, beside its stream.
 
-from collections.abc import Mapping
+Events that are done or being done, known epochs, and dead letters: events that the group could not handle.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
-from redis.backoff import FullJitterBackoff
 from redis.exceptions import RedisError
 
 from worker.config import RedisConfig
 from worker.errors import SinkError
-from worker.events.consumer.steps import Call, Pause, Steps, Transaction, call, pending_entries, text
+from worker.events.consumer.streams import Call, Pause, Steps, Transaction, call, pending_entries, stream_keys, text
 from worker.logs import get_logger
 from worker.redaction import redact
+from worker.redis.client import Client
 from worker.redis.errors import explain, is_final, reply_of
 from worker.redis.keys import beside, group_key
+from worker.redis.retrying import pause_s
 from worker.types import Event
 
 Verdict = Literal["handle", "repeated", "stale", "lost", "exhausted", "ask"]
@@ -69,8 +73,8 @@ class Counts:
 def decide(event: Event, entry_id: str, consumer: str, known: Known, max_deliveries: int) -> Verdict:
     """What ``consumer`` does with ``event``, which it was handed in the entry ``entry_id``.
 
-    ``handle`` it; drop it because it is ``repeated`` or ``stale``; leave it alone, for it was ``lost`` to another
-    consumer; bury it, for its deliveries are ``exhausted``; or ``ask`` whether the entry that claims it is pending.
+    ``handle`` it; drop it because it is ``repeated`` or ``stale``; leave it alone, since it was ``lost`` to another
+    consumer; bury it, since its deliveries are ``exhausted``; or ``ask`` whether the entry that claims it is pending.
     """
     if known.owner != consumer:
         return "lost"
@@ -120,7 +124,6 @@ _EPOCHS_PER_CAMERA: Final = 16
 _LOST_GROUP: Final = ("NOGROUP", "UNBLOCKED")
 
 _log = get_logger(__name__)
-_pause: Final = FullJitterBackoff(cap=5.0, base=0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ class GroupMemory:
         )
 
     def settle(self, stream: str, entry_id: str, event_id: str | None, *further: Call) -> Steps[None]:
-        """Acknowledge the entry for good, together with what shall be remembered, however often Redis goes away."""
+        """Acknowledge the entry and write what is to be remembered, again and again until Redis has taken it."""
         acknowledgement = Transaction((*further, *self._finished(stream, entry_id, event_id)))
         failures = 0
         while True:
@@ -195,7 +198,7 @@ class GroupMemory:
                 if is_final(error) and not is_lost_group(error):
                     raise SinkError(explain(error, self._config)) from None
                 failures = 0 if is_lost_group(error) else failures + 1
-                if (yield Pause(_pause.compute(failures))):
+                if (yield Pause(pause_s(failures))):
                     _log.warning("event handled, but not acknowledged: it will come again", stream=stream)
                     return
             else:
@@ -215,3 +218,81 @@ class GroupMemory:
             *(call("expire", key, remember_s) for key in (handled, claims, self.key(stream, "epochs"))),
             *calls,
         ]
+
+
+REASON: Final = "dead_reason"
+ENTRY_ID: Final = "dead_entry_id"
+DELIVERIES: Final = "dead_deliveries"
+_PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """``fields`` are those of the event, as they stood in ``stream`` under ``entry_id``."""
+
+    letter_id: str
+    stream: str
+    group: str
+    entry_id: str
+    deliveries: int
+    reason: str
+    fields: dict[str, str]
+
+    @property
+    def event_id(self) -> str:
+        """Empty where the entry was no event."""
+        return self.fields.get("event_id", "")
+
+
+def dead_letter(reason: str, entry_id: str, deliveries: int) -> dict[str, str | int]:
+    """What a dead letter has beside the fields of the event."""
+    return {REASON: reason, ENTRY_ID: entry_id, DELIVERIES: deliveries}
+
+
+def dead_letters(client: Client, stream: str, group: str | None = None) -> Iterator[DeadLetter]:
+    """The dead letters of ``group``, or of every group of ``stream``, oldest first within each.
+
+    ``stream`` may hold ``{camera_id}``, for the streams of all cameras.
+
+    Raises:
+        RedisError, OSError: Redis does not answer, or the key holds no stream.
+    """
+    for key in stream_keys(client, stream):
+        if not client.exists(key):
+            continue
+        names = [group] if group else [text(each["name"]) for each in client.xinfo_groups(key)]
+        for name in names:
+            yield from _letters(client, key, name)
+
+
+def put_back(client: Client, letter: DeadLetter) -> None:
+    """Append the event to its stream again, and forget that its group was done with it.
+
+    Other groups of the stream are handed it as well, and know it as a repeat.
+
+    Raises:
+        RedisError, OSError: Redis does not answer; the letter may have been put back all the same.
+    """
+    with client.pipeline(transaction=True) as pipeline:
+        if letter.event_id:
+            pipeline.zrem(group_key(letter.stream, "handled", letter.group), letter.event_id)
+        pipeline.xadd(letter.stream, cast("dict[Any, Any]", letter.fields))
+        pipeline.xdel(group_key(letter.stream, "dead", letter.group), letter.letter_id)
+        pipeline.execute()
+
+
+def _letters(client: Client, stream: str, group: str) -> Iterator[DeadLetter]:
+    last = "-"
+    while page := cast("list[Any]", client.xrange(group_key(stream, "dead", group), min=last, count=_PAGE)):
+        for letter_id, raw in page:
+            fields = {text(name): text(value) for name, value in raw.items()}
+            yield DeadLetter(
+                letter_id=text(letter_id),
+                stream=stream,
+                group=group,
+                entry_id=fields.pop(ENTRY_ID, ""),
+                deliveries=int(fields.pop(DELIVERIES, "0")),
+                reason=fields.pop(REASON, ""),
+                fields=fields,
+            )
+        last = f"({text(page[-1][0])}"

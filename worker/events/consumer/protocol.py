@@ -1,9 +1,9 @@
 """What a consumer of a group does, in steps: read, decide, acknowledge, try again, take over, bury.
 
 Everything a group remembers lies beside its stream, so that it holds for all its consumers and survives them. An entry
-is in the hands of one consumer at a time; when its idle time says so, it is claimed again: one's own after a failure,
-somebody else's when they seem dead. Entries are claimed one by one: of those that were read together with an event
-that kills its consumer, none is blamed for it.
+is in the hands of one consumer at a time. When its idle time is long enough, it is claimed again: by the same consumer
+after a failure, by another one when the first seems dead. Entries are claimed one by one, so that an event which kills
+its consumer is not confused with the entries that were read together with it.
 """
 
 import time
@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final
 
-from redis.backoff import FullJitterBackoff
 from redis.exceptions import RedisError
 
 from worker.config import RedisConfig
 from worker.errors import SinkError
 from worker.events.codec import decode
-from worker.events.consumer.dead_letters import dead_letter
 from worker.events.consumer.group import (
     ConsumerSettings,
     Counts,
@@ -28,15 +26,26 @@ from worker.events.consumer.group import (
     Known,
     Verdict,
     backoff_ms,
+    dead_letter,
     decide,
     is_lost_group,
     reason_of,
 )
-from worker.events.consumer.steps import Call, Pause, Split, Steps, Transaction, call, pending_entries, text
-from worker.events.consumer.streams import StreamNames
+from worker.events.consumer.streams import (
+    Call,
+    Pause,
+    Split,
+    Steps,
+    StreamNames,
+    Transaction,
+    call,
+    pending_entries,
+    text,
+)
 from worker.logs import get_logger
 from worker.redis.client import longest_block_s
 from worker.redis.errors import explain, is_final
+from worker.redis.retrying import pause_s
 from worker.types import Event
 
 _DEAD_LETTERS: Final = 10_000
@@ -46,7 +55,6 @@ _HANDED_BACK: Final = "handed-back"
 _TAKE_OVER_CHECKS: Final = 4
 
 _log = get_logger(__name__)
-_pause: Final = FullJitterBackoff(cap=5.0, base=0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,7 @@ class Consuming:
     def leave(self, *, for_good: bool) -> Steps[None]:
         """Hand back what was fetched and not begun, as if it had never been handed out: others need not wait for it.
 
-        ``for_good``: nobody will come back under this name, so hand back everything, and remove the consumer.
+        ``for_good``: no consumer will come back under this name, so hand back everything, and remove the consumer.
         """
         for stream in sorted(self._names.ready):
             fresh = [entry.entry_id for entry in self._queue if entry.stream == stream and entry.fresh]
@@ -181,7 +189,7 @@ class Consuming:
             for stream, entries in answer or ():
                 self._queue.extend(_Entry(text(stream), text(entry_id), fields, True) for entry_id, fields in entries)
         if not self._queue and len(groups) != 1:
-            # Nobody can wait for the streams of several slots at once.
+            # One command cannot wait for the streams of several slots.
             yield Pause(min(_SWEEP_S, self._wait_s(wait_s)))
 
     def _wait_s(self, wait_s: float) -> float:
@@ -202,7 +210,7 @@ class Consuming:
         due = [entry_id for left_ms, entry_id in waiting if left_ms <= 0]
         if due:
             yield from self._claim(stream, due[0], 0)
-        # Now and then all the same: a caller may have dropped a delivery, or been cancelled while it waited for one.
+        # It is asked now and then anyway: a caller may have dropped a delivery, or been cancelled while it waited.
         later_s = min([left_ms / 1000 for left_ms, _ in waiting], default=inf)
         self._own_due_s[stream] = time.monotonic() + (0.0 if due else min(later_s, self._check_every_s))
 
@@ -233,7 +241,7 @@ class Consuming:
             self._queue.append(_Entry(stream, entry_id, kept[0][1]))
 
     def _begin(self, entry: _Entry) -> Steps[Delivery | None]:
-        """The event of ``entry`` if it is to be handled now; otherwise whatever else has to be done with it."""
+        """The event of ``entry`` if it is to be handled now; otherwise does what else is needed with it."""
         stream, entry_id = entry.stream, entry.entry_id
         try:
             event = decode(entry.fields)
@@ -290,9 +298,9 @@ class Consuming:
             _log.warning("Redis does not answer; consuming goes on when it does", reason=explain(error, self._config))
         self._failures += 1
         for stream in self._names.ready:
-            # What was in the reply that got lost is in this consumer's hands without its knowing.
+            # The entries of a reply that was lost are in this consumer's hands, and it does not know of them.
             self._own_due_s[stream] = 0.0
-        yield Pause(_pause.compute(self._failures))
+        yield Pause(pause_s(self._failures))
 
     def _backoff_ms(self, deliveries: int) -> int:
         return backoff_ms(deliveries, self._settings.retry_first_s, self._settings.retry_longest_s)

@@ -1,20 +1,93 @@
-"""The streams that a consumer group reads, found by name or pattern, and how far behind each group is."""
+"""Work on streams: described as steps, so that one description serves blocking and asynchronous clients alike.
+
+A generator yields what it wants done and is sent the outcome; a failure is thrown into it. The code that drives it does
+nothing but input and output. Here are the steps, the streams that a consumer group reads, found by name or pattern, and
+how far behind each group is.
+"""
 
 import re
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, cast
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from redis.exceptions import ResponseError
 
-from worker.events.consumer.steps import Find, Steps, call, text
 from worker.redis.client import Client
 from worker.redis.keys import CAMERA_PLACEHOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A method of a client: ``Call("xack", (stream, group, entry_id))``. The outcome is its reply."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Calls that take effect together, all on keys of one slot. The outcome is the list of their replies."""
+
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """The keys of streams that match ``pattern``, wherever in a Cluster they lie. The outcome is their list."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The outcome is ``keys`` in groups. One command may touch all keys of a group."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait. The outcome is whether a stop was asked for, which also ends the wait."""
+
+    seconds: float
+
+
+Step: TypeAlias = Call | Transaction | Find | Split | Pause
+_T = TypeVar("_T")
+Steps: TypeAlias = Generator[Step, Any, _T]
+
+
+def call(name: str, *arguments: Any, **options: Any) -> Call:
+    """Short for a :class:`Call`."""
+    return Call(name, arguments, options)
+
+
+def text(value: bytes | str) -> str:
+    """A name or id as Redis gave it."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An entry that some consumer was handed and has not acknowledged."""
+
+    entry_id: str
+    consumer: str
+    idle_ms: int
+    deliveries: int
+
+
+def pending_entries(reply: Any) -> list[Pending]:
+    """The reply to XPENDING with a range; redis-py leaves it as it is within a transaction on a Cluster."""
+    rows = [tuple(row.values()) if isinstance(row, dict) else row for row in reply or ()]
+    return [Pending(text(entry_id), text(consumer), idle_ms, count) for entry_id, consumer, idle_ms, count in rows]
+
 
 FIND_COUNT: Final = 1000
 """How many keys Redis looks through at once in search of streams."""
 
-_FIND_EVERY_S: Final = 5.0
 _UNREAD_AT_MOST: Final = 1000
 _GLOB: Final = re.compile(r"([*?\[\]\\])")
 
@@ -23,15 +96,17 @@ class StreamNames:
     """``streams`` are keys; one with ``{camera_id}`` in it stands for the streams of all cameras.
 
     Where a group does not exist, it is made: it begins at ``start`` (``0`` or ``$``), but at 0 in a stream that came
-    into being later, and where the group was lost, as when Redis was emptied.
+    into being later, and where the group was lost, for example because Redis was emptied. New streams of cameras are
+    looked for every ``find_every_s``.
     """
 
-    def __init__(self, streams: str | Sequence[str], group: str, start: str) -> None:
+    def __init__(self, streams: str | Sequence[str], group: str, start: str, find_every_s: float = 5.0) -> None:
         names = [streams] if isinstance(streams, str) else list(streams)
         self._fixed = [name for name in names if CAMERA_PLACEHOLDER not in name]
         self._patterns = [name for name in names if CAMERA_PLACEHOLDER in name]
         self._group = group
         self._start = start
+        self._find_every_s = find_every_s
         self._find_due_s = float("-inf")
         self.ready: set[str] = set()
 
@@ -54,7 +129,7 @@ class StreamNames:
             yield from self._create_group(stream)
             self.ready.add(stream)
         self._start = "0"
-        self._find_due_s = time.monotonic() + _FIND_EVERY_S
+        self._find_due_s = time.monotonic() + self._find_every_s
         return added
 
     def forget(self) -> None:

@@ -6,28 +6,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
-from redis.backoff import FullJitterBackoff
 from redis.exceptions import RedisError
 
 from worker.errors import SinkError
 from worker.events.codec import decode
-from worker.events.consumer.steps import text
-from worker.events.consumer.streams import stream_keys
+from worker.events.consumer.streams import stream_keys, text
 from worker.logs import get_logger
 from worker.redis.client import Client, one_transaction_each, socket_timeout_s
 from worker.redis.errors import is_final, reply_of
 from worker.redis.keys import CAMERA_PLACEHOLDER
+from worker.redis.retrying import pause_s
 from worker.types import Event
 
 _COUNT: Final = 500
-_REMEMBERED_EVENTS: Final = 65_536
-_DOUBLINGS: Final = 10
 _SOCKET_SHARE: Final = 0.5
 _SWEEP_S: Final = 0.2
-_FIND_EVERY_S: Final = 5.0
 
 _log = get_logger(__name__)
-_backoff: Final = FullJitterBackoff(cap=5.0, base=0.1)
 
 
 def _log_problem(entry_id: str, problem: str) -> None:
@@ -44,23 +39,25 @@ def read_events(
     deduplicate: bool = False,
     stop: threading.Event | None = None,
     on_problem: Callable[[str, str], None] = _log_problem,
+    remembered: int = 65_536,
+    find_every_s: float = 5.0,
 ) -> Iterator[tuple[str, Event]]:
     """The events of ``stream`` with the ids of their entries, oldest first.
 
     ``start`` is ``$`` (what is written from now on), ``0`` (everything) or the id of an entry (what follows it).
     With ``follow`` it waits for further ones, also while Redis is away, until ``stop`` is set (seen within
     ``block_s``); else it ends with the last entry. ``deduplicate`` leaves out an event whose ``event_id`` was among
-    the last 65,536. An entry that cannot be read is told to ``on_problem(entry_id, problem)`` and skipped.
+    the last ``remembered`` ones. An entry that cannot be read is told to ``on_problem(entry_id, problem)`` and skipped.
 
-    A ``stream`` with ``{camera_id}`` in it stands for the streams of all cameras, also of those that come later; then
-    events are in order for each camera.
+    A ``stream`` with ``{camera_id}`` in it stands for the streams of all cameras, also of those that come later, which
+    are looked for every ``find_every_s``; then events are in order for each camera.
 
     Raises:
         SinkError: the key holds no stream, Redis refuses the reader, or (without ``follow``) is away.
     """
     stop = stop or threading.Event()
-    seen = _Seen(_REMEMBERED_EVENTS)
-    reading = _Reading(client, stream, start, stop, block_s if follow else None)
+    seen = _Seen(remembered)
+    reading = _Reading(client, stream, start, stop, block_s if follow else None, find_every_s)
     failures = 0
     while not stop.is_set():
         try:
@@ -72,7 +69,7 @@ def read_events(
                 reason = reply_of(error)
                 _log.warning("Redis does not answer; reading goes on when it does", stream=stream, reason=reason)
             failures += 1
-            stop.wait(_backoff.compute(min(failures, _DOUBLINGS)))
+            stop.wait(pause_s(failures))
             continue
         failures = 0
         for key, raw_id, fields in entries:
@@ -89,9 +86,18 @@ def read_events(
 
 
 class _Reading:
-    """How far each of the streams was read. Does not wait where ``block_s`` is None."""
+    """How far each of the streams was read. It does not wait for entries if ``block_s`` is None."""
 
-    def __init__(self, client: Client, stream: str, start: str, stop: threading.Event, block_s: float | None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        stream: str,
+        start: str,
+        stop: threading.Event,
+        block_s: float | None,
+        find_every_s: float,
+    ) -> None:
+        self._find_every_s = find_every_s
         self._client = client
         self._stream = stream
         self._start = start
@@ -116,7 +122,7 @@ class _Reading:
             for key, read in cast("list[tuple[bytes | str, list[Any]]]", answer or []):
                 entries += [(text(key), entry_id, fields) for entry_id, fields in read]
         if not entries and len(groups) != 1 and self._block_s:
-            # Nobody can wait for the streams of several slots at once.
+            # One command cannot wait for the streams of several slots.
             self._stop.wait(min(_SWEEP_S, self._block_s))
         return entries
 
@@ -135,7 +141,7 @@ class _Reading:
             # What comes into being later is new from its first entry.
             self._start = "0-0"
         sharded = CAMERA_PLACEHOLDER in self._stream
-        self._find_due_s = time.monotonic() + _FIND_EVERY_S if sharded else float("inf")
+        self._find_due_s = time.monotonic() + self._find_every_s if sharded else float("inf")
 
 
 class _Seen:

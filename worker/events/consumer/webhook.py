@@ -6,7 +6,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -32,8 +32,6 @@ TOLERANCE_S: Final = 300.0
 _VERSION: Final = "v1"
 _SHORTEST_SECRET: Final = 16
 _PASSING_STATUS: Final = frozenset({408, 425, 429})
-_FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 10.0
 
 _log = get_logger(__name__)
 
@@ -64,10 +62,10 @@ def verify(
     now_s: float | None = None,
     tolerance_s: float = TOLERANCE_S,
 ) -> None:
-    """For receivers: whether a request with these headers and this body came from who knows ``secret``, and is recent.
+    """For receivers: checks that a request with these headers and this body is recent, and was signed with ``secret``.
 
     Raises:
-        ValueError: a header is missing, the signature is another one, or the request is older (or newer) than
+        ValueError: a header is missing, the signature is wrong, or the request is older (or newer) than
             ``tolerance_s``: somebody may be repeating it.
     """
     lower = {name.lower(): value for name, value in headers.items()}
@@ -102,11 +100,11 @@ def read_secret(path: Path) -> bytes:
 class Webhook:
     """Posts events to ``url`` as JSON, signed with ``secret``. Redirects are not followed.
 
-    One call tries for up to ``patience_s``, with growing pauses or those that the receiver asks for; a request may
-    take ``timeout_s``. ``stop`` ends a pause.
+    One call tries for up to ``patience_s``, with pauses that grow from ``first_pause_s`` to ``longest_pause_s``, or
+    those that the receiver asks for; a request may take ``timeout_s``. ``stop`` ends a pause.
 
     Raises:
-        ConfigError: ``url`` is none, or is not https and goes to another machine, without ``allow_http``.
+        ConfigError: ``url`` is not a web address, or it goes to another machine by http without ``allow_http``.
     """
 
     def __init__(
@@ -119,6 +117,8 @@ class Webhook:
         ca_file: Path | None = None,
         allow_http: bool = False,
         stop: threading.Event | None = None,
+        first_pause_s: float = 0.5,
+        longest_pause_s: float = 10.0,
     ) -> None:
         _check(url, allow_http=allow_http)
         self._url = url
@@ -127,7 +127,7 @@ class Webhook:
         self._http = httpx.Client(timeout=timeout_s, follow_redirects=False, verify=_trust(ca_file))
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(AwayError),
-            wait=_pause_s,
+            wait=_wait_at_least_as_asked(tenacity.wait_random_exponential(first_pause_s, longest_pause_s)),
             stop=tenacity.stop_any(tenacity.stop_before_delay(patience_s), tenacity.stop_when_event_set(stop)),
             sleep=tenacity.sleep_using_event(stop),
             reraise=True,
@@ -193,14 +193,14 @@ def forward(consumer: Consumer, webhook: Webhook, stop: threading.Event) -> None
 
 
 def _check(url: str, *, allow_http: bool) -> None:
-    # The path of a webhook's URL is often a secret of its own: it is never shown.
+    # The path of a webhook's URL is often a secret: it is never shown.
     try:
         parts = urlsplit(url)
         host = httpx.URL(url).host
     except (ValueError, httpx.InvalidURL):
         raise ConfigError("--url is not a URL: write https://host/path") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError("--url is no web address: write https://host/path")
+        raise ConfigError("--url is not a web address: write https://host/path")
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):
         raise ConfigError(
             f"--url: http://{host} would show who was seen to everybody on the way: write https://, or add --allow-http"
@@ -233,10 +233,10 @@ def _asked_pause_s(response: httpx.Response) -> float:
         return 0.0
 
 
-_backoff: Final = tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S)
+def _wait_at_least_as_asked(backoff: tenacity.wait_random_exponential) -> Callable[[tenacity.RetryCallState], float]:
+    def pause_s(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = error.pause_s if isinstance(error, AwayError) else 0.0
+        return max(asked_s, backoff(state))
 
-
-def _pause_s(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked_s = error.pause_s if isinstance(error, AwayError) else 0.0
-    return max(asked_s, _backoff(state))
+    return pause_s

@@ -1,11 +1,11 @@
-"""The thread that keeps a worker's copy of a shared gallery current, and tells the fleet which version it searches."""
+"""Keeps a worker's copy of a shared gallery current, and tells the fleet which version the worker searches."""
 
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
+from worker.background import BackgroundTask
 from worker.errors import GalleryError
 from worker.gallery.shared.replica import Copy
 from worker.gallery.shared.store import SharedStore
@@ -24,7 +24,7 @@ _log = get_logger(__name__)
 class GalleryFollower:
     """Calls ``catch_up`` when there is a change, and at every beat; ``copy`` says what the worker has.
 
-    Redis being away is told once in the log, and its return once. The thread ends by :meth:`stop` only.
+    The log tells once that Redis is away, and once that it is back. Only :meth:`stop` ends the thread.
     """
 
     def __init__(
@@ -38,15 +38,14 @@ class GalleryFollower:
         self._store = store
         self._catch_up = catch_up
         self._copy = copy
-        # Two processes of one name are two workers: the one must not answer for the other.
+        # Two processes of one name are two workers: one must not answer for the other.
         self._worker_id = f"{worker_id}/{secrets.token_hex(4)}"
         self._observer = observer
         self._block_s = min(_BLOCK_S, store.longest_block_s)
-        self._stopping = threading.Event()
         self._beaten_s = float("-inf")
         self._acknowledged = 0
         self._away_since_s: float | None = None
-        self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
+        self._task = BackgroundTask("gallery", self._step, interval_s=BEAT_S)
 
     def start(self) -> None:
         """Begins to follow; the worker counts as live once this returns, if Redis answers."""
@@ -56,30 +55,27 @@ class GalleryFollower:
             self._beat()
         except GalleryError as error:
             self._note(error)
-        self._thread.start()
+        self._task.start()
 
     def stop(self) -> None:
         """Ends the thread, and takes the worker off the list of those that are waited for."""
-        self._stopping.set()
-        self._thread.join(_STOP_S)
+        self._task.stop(_STOP_S)
         if self._away_since_s is None:
             try:
                 self._store.leave(self._worker_id)
             except GalleryError as error:
                 _log.warning("the shared gallery was not told of the stop", problem=str(error))
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._step()
-            except GalleryError as error:
-                self._note(error)
-                self._stopping.wait(_PAUSE_S)
-            except Exception as error:  # noqa: BLE001 - a gallery that follows no more is worse than any single failure
-                _log.error("following the shared gallery failed; trying again", exc_info=error)
-                self._stopping.wait(BEAT_S)
+    def _step(self) -> float:
+        """Waits for a change; returns after how many seconds it is to be called again."""
+        try:
+            self._follow()
+        except GalleryError as error:
+            self._note(error)
+            return _PAUSE_S
+        return 0.0
 
-    def _step(self) -> None:
+    def _follow(self) -> None:
         away = self._away_since_s is not None
         if not away and not self._store.wait(self._copy(), self._block_s) and not self._is_due():
             return
