@@ -8,10 +8,9 @@ import pytest
 
 from worker.config import DetectionConfig
 from worker.errors import SourceError
-from worker.faces.detection import load_detector
+from worker.faces.detection import central_face, load_detector
 from worker.faces.embedding import load_embedder
 from worker.faces.manifests import load_manifest
-from worker.recognition.photo import central_embeddings
 from worker.training.quantization import FEWEST_FACES, quantize_model
 from worker.video.photos import list_photos, read_photo
 
@@ -37,12 +36,11 @@ def test_quantised_model_keeps_directions_and_belongs_to_its_own_galleries(
     assert manifest.preprocessing_digest != exact.preprocessing_digest
     reduced = load_embedder(str(path), models_dir=None, cache_dir=tmp_path / "cache")
     images = [read_photo(photo) for photo in photos[76:]]
+    faces = [(image, central_face(image, detector)) for image in images]
     pairs = [
-        (before.vectors[0], after.vectors[0])
-        for before, after in zip(
-            central_embeddings(images, detector, exact), central_embeddings(images, detector, reduced), strict=True
-        )
-        if len(before)
+        [model.embed(model.align(image, face)).vectors[0] for model in (exact, reduced)]
+        for image, face in faces
+        if len(face)
     ]
     cosines = [float(before @ after) for before, after in pairs]
     assert len(cosines) >= 10

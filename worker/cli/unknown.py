@@ -80,7 +80,7 @@ def enroll(
     """Give an unknown person a name: they join the gallery, and their past sightings are published as corrected."""
     from worker.errors import ConfigError, SinkError
     from worker.events.publisher import Publisher
-    from worker.recognition.naming import enroll_unknown, settle
+    from worker.recognition.unknowns import enroll_unknown, settle
     from worker.redis.client import connect
 
     quiet_logs()

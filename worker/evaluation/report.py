@@ -11,8 +11,7 @@ import numpy as np
 from worker import boxes as box
 from worker.errors import SinkError, SourceError
 from worker.faces.detection import FaceDetector, only_central
-from worker.faces.embedding import FaceEmbedder
-from worker.recognition.photo import embed_faces
+from worker.faces.embedding import FaceEmbedder, embed_faces
 from worker.types import Detections, Embeddings, Image
 from worker.video.drawing import Kind, Tile, contact_sheet, draw_faces, save_picture
 from worker.video.photos import read_photo

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from worker.errors import ModelError
 from worker.faces import alignment
 from worker.faces.alignment import PLAIN, Averaging, split_variant
+from worker.faces.detection import FaceDetector
 from worker.faces.engines import choose_engine
 from worker.faces.manifests import Manifest, load_manifest
 from worker.faces.networks import BUILDERS
@@ -25,7 +26,7 @@ BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
 _SHORTEST: Final = 1e-6
 _BUILDERS_VERSION: Final = 1
 """Raise it when a builder changes what it makes, so that networks converted before are made anew."""
-_IMPORT_BUILDER: Final = "worker.faces.engines.openvino_import:build"
+IMPORT_BUILDER: Final = "worker.faces.engines.openvino:import_network"
 
 log = get_logger(__name__)
 
@@ -107,17 +108,6 @@ class FaceEmbedder:
             self._observer.batch("embed", len(batch))
         return vectors
 
-    def warm_up(self, sizes: tuple[int, ...] | None = None) -> None:
-        """Compile the network for the batch ``sizes`` (default: all), so that no face waits for it later.
-
-        Raises:
-            ModelError: the network does not give what its manifest says.
-        """
-        side = self.manifest.input.side
-        noise = np.random.default_rng(0).integers(0, 256, (self._sizes[-1], side, side, 3), dtype=np.uint8)
-        for size in sizes or self._sizes:
-            self._unit_vectors(noise[:size])
-
     def _checked(self, chips: Chips) -> NDArray[np.uint8]:
         side = self.manifest.input.side + 2 * self.border_px
         if chips.images.dtype != np.uint8 or chips.images.shape[1] != side:
@@ -190,6 +180,20 @@ def load_embedder(
     return embedder
 
 
+def embed_faces(
+    image: Image, detector: FaceDetector, embedder: FaceEmbedder, min_score: float = 0.9
+) -> tuple[Detections, Embeddings]:
+    """All faces of a photo with a detection score of at least ``min_score``, and their embeddings.
+
+    Where there is none, the best of the others: a photo is more likely to show somebody than not, and enrolment takes
+    such a face too.
+    """
+    (found,) = detector.detect([image])
+    sure = found.scores >= min_score
+    found = found.take(sure) if sure.any() else found.take(np.arange(len(found))[:1])
+    return found, embedder.embed(embedder.align(image, found))
+
+
 def _load_network(
     manifest: Manifest, files: dict[str, Path], engine: str, precision: str, threads: int, cache_dir: Path
 ) -> tuple[Network, str]:
@@ -244,7 +248,7 @@ def _openvino_network(manifest: Manifest, files: dict[str, Path], cache_dir: Pat
         "layout": manifest.input.layout,
         "max_batch": manifest.input.max_batch,
     }
-    return converted_network(_IMPORT_BUILDER, arguments, key, cache_dir)
+    return converted_network(IMPORT_BUILDER, arguments, key, cache_dir)
 
 
 def _keras_builder(manifest: Manifest, files: dict[str, Path]) -> tuple[str, dict[str, Any]]:

@@ -178,6 +178,15 @@ def decide(
     )
 
 
+def identify_faces(embeddings: Embeddings, people: People, threshold: float) -> list[Match]:
+    """The open-set answer for each face of a photo: one photo is all the evidence there is."""
+    config = RecognitionConfig(min_embeddings=1)
+    return [
+        decide(candidate, config, threshold=threshold, evidence=1, gallery_version=people.version)
+        for candidate in people.search(embeddings)
+    ]
+
+
 def _reason_for_the_nearest(candidate: Candidate, config: RecognitionConfig, threshold: float, evidence: int) -> str:
     if candidate.identity_id is None:
         return "empty_gallery"

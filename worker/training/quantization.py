@@ -59,7 +59,7 @@ def quantize_faces(
     Raises:
         ModelError: NNCF is missing, or the model is not one that OpenVINO runs, or cannot be quantised.
     """
-    from worker.faces.engines.quantization import quantize
+    from worker.faces.engines.openvino import quantize
 
     network = openvino_file(manifest, models_dir, cache_dir)
     output.mkdir(parents=True, exist_ok=True)
