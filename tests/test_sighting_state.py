@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_sightings import ALICE, BOB, NOON, STRANGER, Scene, kinds
-from worker.recognition.resuming import FORMAT
+from worker.recognition.sighting import FORMAT
 from worker.types import Event
 
 

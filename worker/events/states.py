@@ -15,7 +15,7 @@ from worker.redis.keys import fleet_key
 from worker.redis.script import lua
 
 State = Mapping[str, Any]
-"""Of a camera's sightings, see :mod:`worker.recognition.resuming`."""
+"""Of a camera's sightings, see :mod:`worker.recognition.sighting`."""
 
 _log = get_logger(__name__)
 

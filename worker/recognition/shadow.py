@@ -10,8 +10,8 @@ from worker.faces.embedding import FaceEmbedder
 from worker.gallery.gallery import Gallery
 from worker.observer import Observer
 from worker.recognition import matching
+from worker.recognition.attention import TrackedFace
 from worker.recognition.matching import TrackTemplate
-from worker.recognition.pipeline import Probe
 from worker.recognition.sighting import Sighting
 from worker.types import Chips, Embeddings, Match
 
@@ -39,14 +39,14 @@ class Shadow:
         self._tracks: dict[tuple[str, int], _Track] = {}
         self._outcomes: Counter[str] = Counter()
 
-    def learn(self, probes: Sequence[Probe]) -> None:
+    def learn(self, faces: Sequence[TrackedFace]) -> None:
         """Embeds the faces that the first model has just embedded."""
-        chips = [self._embedder.align(probe.frame.image, probe.face) for probe in probes]
-        for probe, vector in zip(probes, self._embedder.embed(Chips.joined(chips)).vectors, strict=True):
+        chips = [self._embedder.align(face.frame.image, face.detection) for face in faces]
+        for face, vector in zip(faces, self._embedder.embed(Chips.joined(chips)).vectors, strict=True):
             track = self._tracks.setdefault(
-                (probe.frame.camera_id, probe.track_id), _Track(TrackTemplate(self._embedder.dimension))
+                (face.frame.camera_id, face.track_id), _Track(TrackTemplate(self._embedder.dimension))
             )
-            track.template.add(vector, probe.quality)
+            track.template.add(vector, face.quality)
 
     def compare(self, sighting: Sighting) -> None:
         """Takes the second verdict on a track on which the first has been taken."""

@@ -50,7 +50,7 @@ class Unknowns:
         self._config = config
         self._embedder = embedder
         self._remember = timedelta(days=config.remember_days)
-        self._recorder = recorder or Recorder()
+        self._recorder = recorder
         self._history = history
         self._revision = 0
         self._people: list[UnknownPerson] = []
@@ -91,7 +91,7 @@ class Unknowns:
                 return self._people[nearest].unknown_id
         person = UnknownPerson(unknown_id_of(sighting_id), self._embedder, template.copy(), evidence, at, at)
         self._keep(person)
-        self._recorder.unknown(person)
+        self._record(person)
         return person.unknown_id
 
     def met(self, unknown_id: str, template: Vector, evidence: int, at: datetime, *, is_new: bool) -> None:
@@ -110,14 +110,18 @@ class Unknowns:
             total = person.evidence + evidence
         person = replace(person, template=mean.copy(), evidence=total, last_seen=max(person.last_seen, at))
         self._keep(person)
-        self._recorder.unknown(person)
+        self._record(person)
 
     def retract(self, unknown_id: str) -> None:
         """The sighting that this person was first met in turned out to be somebody known."""
         if (row := self._rows.get(unknown_id)) is not None:
             gone = replace(self._people[row], template=None)
             self._drop(unknown_id)
-            self._recorder.unknown(gone)
+            self._record(gone)
+
+    def _record(self, person: UnknownPerson) -> None:
+        if self._recorder is not None:
+            self._recorder.unknown(person)
 
     def _refresh(self) -> None:
         if self._history is None:
@@ -138,7 +142,7 @@ class Unknowns:
         if row is None:
             if len(self._people) >= self._config.max_people:
                 oldest = int(self._last_seen_s[: len(self._people)].argmin())
-                self._recorder.unknown(replace(self._people[oldest], template=None))
+                self._record(replace(self._people[oldest], template=None))
                 self._drop(self._people[oldest].unknown_id)
             row = self._rows[person.unknown_id] = len(self._people)
             self._people.append(person)

@@ -18,7 +18,8 @@ from worker.observer import Observer
 from worker.recognition.pipeline import Pipeline
 from worker.service.loading import load_gallery_and_embedder, unknown_people
 from worker.types import Event, Frame
-from worker.video.cameras import Cameras, reads_every_frame
+from worker.video.cameras import Cameras
+from worker.video.schedule import reads_every_frame
 
 _INTERVAL_S: Final = 1.0
 

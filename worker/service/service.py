@@ -132,7 +132,7 @@ class Service:
             observer=observer,
             watcher=_both(self._watcher, self._preview.watch if self._preview else None),
             on_verdict=shadow.compare if shadow else None,
-            on_probes=shadow.learn if shadow else None,
+            on_faces=shadow.learn if shadow else None,
             unknowns=unknown_people(config, embedder, recorder),
             recorder=recorder,
             evidence=evidence,

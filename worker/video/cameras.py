@@ -1,21 +1,14 @@
 """The cameras that a worker reads at the moment: one decode thread and one buffer each, gathered into batches."""
 
-from pathlib import Path
-
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError
 from worker.observer import Observer
 from worker.types import Frame
 from worker.video.buffers import Batcher, FrameBuffer
 from worker.video.reader import CameraReader
-from worker.video.schedule import Schedule
+from worker.video.schedule import Schedule, look_interval_s, reads_every_frame
 
 _JOIN_S = 2.0
-
-
-def reads_every_frame(camera: CameraConfig) -> bool:
-    """Whether each frame is to be searched: as configured, and of folders, whose images need not be alike."""
-    return camera.policy == "every" or Path(camera.source.get_secret_value()).is_dir()
 
 
 class Cameras:
@@ -28,7 +21,7 @@ class Cameras:
         self._config = config
         self._observer = observer
         self._lasting = lasting
-        self._look_interval_s = min(config.detection.interval_s, config.detection.settled_interval_s)
+        self._look_interval_s = look_interval_s(config.detection)
         self.schedule = Schedule(config.detection, observer, max_frames=config.batching.max_frames)
         self._batcher = Batcher([], config.batching, observer, due=self.schedule.due)
         self._readers: dict[str, CameraReader] = {}

@@ -3,7 +3,6 @@
 PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
 """
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,13 +24,13 @@ from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
 from worker.video.photos import list_photos, read_photo
+from worker.video.schedule import may_pass_over
 
 FOLDER_FPS: Final = 25.0
 """A folder of images counts as this many a second."""
 
 _UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
 _MAX_FRUITLESS_READS: Final = 10
-_JITTER_S: Final = 0.002
 _GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
 """Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
 _TIMEOUTS: Final = (av.error.ExitError, av.error.TimeoutError)
@@ -162,13 +161,11 @@ class Video:
             self._may_pass_over.clear()
 
     def _thin_out(self, packet: av.Packet) -> None:
-        """Lets the decoder pass over ``packet``, if no other picture depends on it and no look falls due with it."""
+        """Lets the decoder pass over ``packet`` where no look falls due with it, if no other picture depends on it."""
         pts_s = self._pts_s(packet)
-        due = pts_s is None or _step(pts_s, self.look_interval_s) != _step(
-            pts_s - self.frame_interval_s, self.look_interval_s
-        )
-        self._stream.codec_context.skip_frame = "DEFAULT" if due else "NONREF"
-        if pts_s is not None and not due:
+        needless = may_pass_over(pts_s, self.frame_interval_s, self.look_interval_s)
+        self._stream.codec_context.skip_frame = "NONREF" if needless else "DEFAULT"
+        if pts_s is not None and needless:
             self._may_pass_over.append(pts_s)
 
     def _passed_over_before(self, frame: VideoFrame) -> Iterator[Picture]:
@@ -291,10 +288,6 @@ def _advice(address: Address) -> str:
     if address.kind == "network":
         return "check address, credentials and network"
     return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
-
-
-def _step(pts_s: float, interval_s: float) -> int:
-    return math.floor((pts_s + _JITTER_S) / interval_s)
 
 
 def _not_decoded(pts_s: float) -> Picture:
