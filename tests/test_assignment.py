@@ -12,6 +12,7 @@ import redis
 from tests.conftest import REPOSITORY, RedisServer
 from tests.fleet_clock import FleetClock, use_clock
 from tests.redis_servers import Server, cluster, cluster_url, redis_binary, running, valkey_binary
+from tests.support.heartbeats import HeardBeats
 from tests.test_lease_model import Wire
 from worker.config import CameraConfig, Config, FleetConfig
 from worker.fleet.assignment import Assignment, Capacity
@@ -34,7 +35,7 @@ class Reader:
         self.load = 0.25
         self.assignment = Assignment(
             client, Config(worker_id=name, fleet=FLEET), self.observer, lambda: self.load, self.on_gained, self.on_lost,
-            heartbeat=self.beats.release,
+            heartbeats=HeardBeats(self.beats.release),
         )  # fmt: skip
 
     def on_gained(self, camera: CameraConfig, epoch: int) -> None:

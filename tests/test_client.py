@@ -628,7 +628,8 @@ def test_the_lag_of_each_group_is_a_metric_while_redis_answers(
     with redis.Redis.from_url(redis_server.url) as writer:
         writer.xgroup_create(STREAM, "g", mkstream=True)
         with connect(RedisConfig(url=SecretStr(redis_server.url))) as client:
-            reporter = LagReporter(client, STREAM, observer)
+            reporter = LagReporter(client, STREAM, observer, interval_s=0.05)
+            reporter.start()
             eventually(lambda: lag() == 0)
             add(writer, make_event(0), make_event(1))
             eventually(lambda: lag() == 2)

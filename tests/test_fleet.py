@@ -45,7 +45,7 @@ def test_a_camera_whose_state_cannot_be_kept_is_handed_on_all_the_same(
 
     define("rtsp://127.0.0.1/one")
     reader = Reader()
-    member = FleetMember(connect(config.redis), config, cast(Loop, reader), Observer(), lambda: None)
+    member = FleetMember(connect(config.redis), config, cast(Loop, reader), Observer())
 
     def owned_times(count: int) -> bool:
         while not reader.orders.empty():

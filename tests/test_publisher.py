@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from tests.conftest import RedisServer
 from tests.redis_answers import command
 from tests.sample_events import make_event
+from tests.support.heartbeats import HeardBeats
 from worker.config import RedisConfig, load_config
 from worker.errors import ConfigError, SinkError
 from worker.events import publisher as publisher_module
@@ -79,7 +80,7 @@ def outbox(redis_url: str) -> Iterator[Callable[..., Publisher]]:
     made: list[tuple[Publisher, redis.Redis]] = []
 
     def make(url: str = redis_url, observer: Observer | None = None, **options: Any) -> Publisher:
-        listeners = {name: options.pop(name) for name in ("on_published", "heartbeat") if name in options}
+        listeners = {name: options.pop(name) for name in ("on_published", "heartbeats") if name in options}
         config = config_for(url, **options)
         client = connect(config)
         made.append((Publisher(client, config, observer, **listeners), client))
@@ -280,7 +281,7 @@ def test_an_idle_outbox_notices_that_redis_went_and_came(
     redis_server: RedisServer, outbox: Callable[..., Publisher]
 ) -> None:
     beats = threading.Semaphore(0)
-    publisher = outbox(redis_server.url, heartbeat=beats.release)
+    publisher = outbox(redis_server.url, heartbeats=HeardBeats(beats.release))
     redis_server.stop()
     eventually(lambda: publisher.error)
     redis_server.start()
@@ -295,7 +296,7 @@ def test_the_thread_beats_while_it_waits_for_redis(
     monkeypatch.setattr(publisher_module, "_IDLE_S", 0.02)
     monkeypatch.setattr(publisher_module, "_REJECTED_RETRY_S", 3600)
     beats = threading.Semaphore(0)
-    publisher = outbox(redis_server.url, heartbeat=beats.release)
+    publisher = outbox(redis_server.url, heartbeats=HeardBeats(beats.release))
     with redis.Redis.from_url(redis_server.url) as client:
         refuse_by_type(client)
     publisher.publish(make_event())

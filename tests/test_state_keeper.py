@@ -12,7 +12,6 @@ from tests.test_sightings import ALICE, Scene
 from worker.config import OutboxConfig
 from worker.events.outbox import Outbox
 from worker.events.publisher import Publisher
-from worker.service import loop as state_keeper_module
 from worker.service.loop import StateKeeper
 
 
@@ -41,9 +40,12 @@ def camera() -> OneCamera:
 
 
 @pytest.fixture
-def keeper(camera: OneCamera, publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> StateKeeper:
-    monkeypatch.setattr(state_keeper_module, "_INTERVAL_S", 3600.0)
-    keeper = StateKeeper(camera, publisher)  # type: ignore[arg-type]
+def keeper(camera: OneCamera, publisher: Publisher) -> StateKeeper:
+    return keeping(camera, publisher, 3600.0)
+
+
+def keeping(camera: OneCamera, publisher: Publisher, interval_s: float) -> StateKeeper:
+    keeper = StateKeeper(camera, publisher, interval_s=interval_s)  # type: ignore[arg-type]
     keeper.begin("door", 0)
     return keeper
 
@@ -60,12 +62,10 @@ def test_an_event_is_followed_by_the_state(camera: OneCamera, keeper: StateKeepe
     assert publisher.load_state("door") == camera.scene.sightings.state()
 
 
-def test_time_alone_is_followed_by_the_state(
-    camera: OneCamera, keeper: StateKeeper, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_alone_is_followed_by_the_state(camera: OneCamera, publisher: Publisher) -> None:
+    keeper = keeping(camera, publisher, 0.0)
     keeper.keep()
     camera.scene.frames(5, {1: ALICE})
-    monkeypatch.setattr(state_keeper_module, "_INTERVAL_S", 0.0)
     keeper.keep()
     assert publisher.load_state("door") == camera.scene.sightings.state()
 

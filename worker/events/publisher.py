@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import tenacity
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
+from worker.background import Heartbeats
 from worker.config import OutboxConfig, RedisConfig
 from worker.events.codec import decode
 from worker.events.fencing import Fenced, append_fenced
@@ -89,7 +90,7 @@ class Publisher:
 
     ``states`` is where :meth:`keep_state` keeps; default: in ``outbox``.
 
-    From its thread, the publisher calls ``on_published`` with each event and the id of its entry, and ``heartbeat``
+    From its thread, the publisher calls ``on_published`` with each event and the id of its entry, and beats
     about once a second, less often only while it waits for a reply (``config.timeout_s``).
     """
 
@@ -102,7 +103,7 @@ class Publisher:
         outbox: Outbox | None = None,
         states: SightingStates | None = None,
         on_published: Callable[[Event, str], None] | None = None,
-        heartbeat: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self._client = client
         self._config = config
@@ -113,7 +114,7 @@ class Publisher:
         self._states = states
         self._pending_states = PendingStates()
         self._on_published = on_published
-        self._heartbeat = heartbeat
+        self._heartbeat = (heartbeats or Heartbeats()).watch("outbox", 2 * config.timeout_s + 5)
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._deadline_s = float("inf")

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from redis.exceptions import RedisError
 
+from worker.background import Heartbeats
 from worker.config import CameraConfig, Config
 from worker.errors import ConfigError
 from worker.fleet.leases import Beat, Change, Claim, Lease, Leases
@@ -88,8 +89,8 @@ class Assignment:
 
     ``on_gained(camera, epoch)`` and ``on_lost(camera_id, reason)`` are called by its thread and must return soon. A
     camera that was lost for another reason than ``superseded`` is still held: once nothing more comes of it, it is
-    handed back by :meth:`release`. ``load`` is the share of time that the pipeline is busy, 0..1; ``heartbeat`` is
-    called about once a beat, whether Redis answers or not.
+    handed back by :meth:`release`. ``load`` is the share of time that the pipeline is busy, 0..1. It
+    shows in ``heartbeats`` about once a beat that it lives, whether Redis answers or not.
 
     While Redis is away the cameras stay this worker's: nobody else can take them then. Whether that was so is decided
     by the epoch of each event.
@@ -103,7 +104,7 @@ class Assignment:
         load: Callable[[], float],
         on_gained: Callable[[CameraConfig, int], None],
         on_lost: Callable[[str, Reason], None],
-        heartbeat: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         # A process that is started again under its name must not be taken for the one before.
         worker = f"{config.worker_id}:{secrets.token_hex(4)}"
@@ -112,7 +113,7 @@ class Assignment:
         self._load = load
         self._on_gained = on_gained
         self._on_lost = on_lost
-        self._heartbeat = heartbeat
+        self._heartbeat = (heartbeats or Heartbeats()).watch("assignment", 60.0)
         self._leases = Leases(client, config.fleet, worker)
         self._registry = CameraRegistry(client, config.fleet)
         self._copy = RegistryCopy(self._registry)

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from redis.exceptions import RedisError
 
+from worker.background import Heartbeats
 from worker.config import CameraConfig, Config
 from worker.events.fencing import raise_fence
 from worker.events.states import RedisStates
@@ -42,7 +43,12 @@ class FleetMember:
     """
 
     def __init__(
-        self, client: Client, config: Config, loop: CameraLoop, observer: Observer, heartbeat: Callable[[], None]
+        self,
+        client: Client,
+        config: Config,
+        loop: CameraLoop,
+        observer: Observer,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self._client = client
         self._config = config
@@ -50,7 +56,7 @@ class FleetMember:
         self._states = RedisStates(client, config.fleet.name, config.recognition.linger_s)
         self._desk = ThreadPoolExecutor(1, "fleet")
         self._epochs: dict[str, int] = {}
-        self._assignment = Assignment(client, config, observer, loop.load, self._gained, self._lost, heartbeat)
+        self._assignment = Assignment(client, config, observer, loop.load, self._gained, self._lost, heartbeats)
 
     @property
     def error(self) -> str:

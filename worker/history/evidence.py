@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.background import Heartbeats
 from worker.boxes import clip, expand, square
 from worker.config import EvidenceConfig
 from worker.errors import SinkError
@@ -72,12 +73,12 @@ class EvidenceKeeper(Evidence):
         store: EvidenceStore,
         observer: Observer | None = None,
         *,
-        heartbeat: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self._config = config
         self._store = store
         self._observer = observer or Observer()
-        self._heartbeat = heartbeat
+        self._heartbeat = (heartbeats or Heartbeats()).watch("evidence", 60.0)
         self._open: OrderedDict[str, Pictures] = OrderedDict()
         self._written: dict[str, float] = {}
         self._queue: Queue[tuple[str, Pictures]] = Queue(_QUEUED)
@@ -175,17 +176,17 @@ class EvidenceKeeper(Evidence):
 
 
 def open_evidence(
-    config: EvidenceConfig, observer: Observer, *, heartbeat: Callable[[], None] = lambda: None
-) -> Evidence:
-    """As ``config`` asks for.
+    config: EvidenceConfig, observer: Observer, *, heartbeats: Heartbeats | None = None
+) -> Evidence | None:
+    """As ``config`` asks for; None where it asks for none.
 
     Raises:
         ConfigError: the store's address is none, or its library is not installed.
         SinkError: the store cannot be written.
     """
     if config.store is None:
-        return Evidence()
-    return EvidenceKeeper(config, open_store(config), observer, heartbeat=heartbeat)
+        return None
+    return EvidenceKeeper(config, open_store(config), observer, heartbeats=heartbeats)
 
 
 def _path(event: Event) -> str:

@@ -3,12 +3,12 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Final
 
+from worker.background import Heartbeats
 from worker.config import Config, history_folder
 from worker.errors import HistoryDiskError, HistoryError
 from worker.history.store import History, PastSighting, Tally, UnknownPerson
@@ -63,12 +63,12 @@ class HistoryRecorder(Recorder):
         config: Config,
         observer: Observer | None = None,
         *,
-        heartbeat: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self._keep_s = config.history.keep_days * _DAY_S
         self._remember_s = config.unknowns.remember_days * _DAY_S
         self._observer = observer or Observer()
-        self._heartbeat = heartbeat
+        self._heartbeat = (heartbeats or Heartbeats()).watch("history", 60.0)
         self._queue: Queue[PastSighting | UnknownPerson | _Rejects] = Queue(_QUEUED)
         self._closing = threading.Event()
         self._deadline_s = float("inf")
@@ -180,25 +180,27 @@ class HistoryRecorder(Recorder):
 
 
 def open_recorder(
-    config: Config, observer: Observer | None = None, *, heartbeat: Callable[[], None] = lambda: None
-) -> Recorder:
-    """The recorder that ``config`` asks for. Where the default place cannot be written, nothing is kept, and the log
-    says so: a gallery that is mounted read-only is no reason not to recognise people.
+    config: Config, observer: Observer | None = None, *, heartbeats: Heartbeats | None = None
+) -> Recorder | None:
+    """The recorder that ``config`` asks for; None where it asks for none.
+
+    Where the default place cannot be written, nothing is kept, and the log says so: a gallery that is mounted read-only
+    is no reason not to recognise people.
 
     Raises:
         HistoryError: the place that ``state_dir`` names cannot be written, or holds a damaged history.
     """
     folder = history_folder(config)
     if folder is None or not config.history.enabled:
-        return Recorder()
+        return None
     try:
-        return HistoryRecorder(folder, config, observer, heartbeat=heartbeat)
+        return HistoryRecorder(folder, config, observer, heartbeats=heartbeats)
     except HistoryError as error:
         if config.state_dir is not None:
             raise
         _log.warning("past sightings are not remembered; state_dir names another place", reason=str(error))
         (observer or Observer()).history_degraded(degraded=True)
-        return Recorder()
+        return None
 
 
 def open_history(config: Config, recorder: Recorder) -> History | None:

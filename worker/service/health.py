@@ -7,7 +7,6 @@ Both answer 200, or 503 with the reasons, as JSON. ``/status`` is what ``facestr
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -18,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CollectorRegistry
 
+from worker.background import Heartbeats
 from worker.config import MetricsConfig
 from worker.errors import FacestreamError
 from worker.logs import get_logger
@@ -34,31 +34,16 @@ Condition = Callable[[], str]
 
 
 class Health:
-    """What keeps the worker alive and ready. Safe to use from any thread."""
+    """What keeps the worker alive and ready. Safe to use from any thread.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    Each thread that must live registers itself in ``heartbeats``.
+    """
+
+    def __init__(self, heartbeats: Heartbeats | None = None) -> None:
+        self.heartbeats = Heartbeats() if heartbeats is None else heartbeats
         self._lock = threading.Lock()
-        self._beats: dict[str, tuple[float, float]] = {}
         self._conditions: dict[str, str | Condition] = {}
         self._describe: Callable[[], dict[str, Any]] | None = None
-
-    def watch(self, name: str, max_age_s: float) -> Callable[[], None]:
-        """Expect a beat of the thread ``name`` at least every ``max_age_s``; returns what the thread calls to beat."""
-
-        def beat() -> None:
-            with self._lock:
-                if name in self._beats:
-                    self._beats[name] = self._clock(), max_age_s
-
-        with self._lock:
-            self._beats[name] = self._clock(), max_age_s
-        return beat
-
-    def unwatch(self, name: str) -> None:
-        """The thread ``name`` has ended as it should."""
-        with self._lock:
-            self._beats.pop(name, None)
 
     def condition(self, name: str, reason: str | Condition) -> None:
         """Readiness needs ``name``: ``reason`` says why it is not met, or is a function that says so; empty if met."""
@@ -79,14 +64,7 @@ class Health:
 
     def failures(self) -> dict[str, str]:
         """The threads that do not beat, each with the reason."""
-        now_s = self._clock()
-        with self._lock:
-            beats = dict(self._beats)
-        return {
-            name: f"no sign of life for {now_s - beaten_s:.1f} s (limit {max_age_s:g} s)"
-            for name, (beaten_s, max_age_s) in beats.items()
-            if now_s - beaten_s > max_age_s
-        }
+        return self.heartbeats.failures()
 
     def obstacles(self) -> dict[str, str]:
         """What keeps the worker from being ready, failures included, each with the reason."""
@@ -125,6 +103,17 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def open_port(
+    config: MetricsConfig, health: Health, registry: CollectorRegistry, preview: Preview | None = None
+) -> HealthServer | None:
+    """The server on the port that ``config`` names; None where it is switched off.
+
+    Raises:
+        FacestreamError: see :class:`HealthServer`.
+    """
+    return HealthServer(config, health, registry, preview) if config.enabled else None
 
 
 class _Server(ThreadingHTTPServer):

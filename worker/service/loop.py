@@ -8,20 +8,27 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from worker.background import Heartbeats
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError, GalleryError, SinkError
 from worker.events.publisher import Publisher
+from worker.faces.embedding import FaceEmbedder
 from worker.history.evidence import Evidence
-from worker.history.recorder import Recorder
 from worker.logs import get_logger, set_level
 from worker.observer import Observer
+from worker.recognition.matching import People
 from worker.recognition.pipeline import Pipeline
-from worker.service.loading import load_gallery_and_embedder, unknown_people
+from worker.recognition.unknowns import Unknowns
 from worker.types import Event, Frame
 from worker.video.cameras import Cameras
 from worker.video.schedule import reads_every_frame
 
-_INTERVAL_S: Final = 1.0
+IDLE_TICK_S: Final = 0.5
+"""How often time alone is looked at when no frame comes."""
+STUCK_AFTER_S: Final = 60.0
+"""A batch never takes this long: the pipeline hangs, and the probe of the process should fail."""
+
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -33,11 +40,13 @@ class _Kept:
 
 
 class StateKeeper:
-    """Of the live cameras; a recording is read anew from its start. For the pipeline's thread."""
+    """Has the state of the live cameras' sightings kept; a recording is read anew from its start. For the pipeline's
+    thread."""
 
-    def __init__(self, pipeline: Pipeline, publisher: Publisher) -> None:
+    def __init__(self, pipeline: Pipeline, publisher: Publisher, *, interval_s: float = 1.0) -> None:
         self._pipeline = pipeline
         self._publisher = publisher
+        self._interval_s = interval_s
         self._cameras: dict[str, _Kept] = {}
 
     def begin(self, camera_id: str, epoch: int) -> None:
@@ -50,10 +59,10 @@ class StateKeeper:
             self._cameras[camera_id].changed = True
 
     def keep(self) -> None:
-        """Keeps those that are due; not again and again that nobody is there."""
+        """Keeps those that are due; that nobody is there, only once."""
         now_s = time.monotonic()
         for camera_id, kept in self._cameras.items():
-            if not kept.changed and now_s - kept.at_s < _INTERVAL_S:
+            if not kept.changed and now_s - kept.at_s < self._interval_s:
                 continue
             state = self._pipeline.state(camera_id)
             empty = not state.get("sightings")
@@ -72,16 +81,13 @@ class StateKeeper:
             self._publisher.discard_state(camera_id)
 
 
-IDLE_TICK_S = 0.5
-"""How often time alone is looked at when no frame comes."""
-
-_log = get_logger(__name__)
-
-
 class Loop:
     """Frames of all cameras through the pipeline, until told to stop.
 
-    All methods but :meth:`order` belong to the thread that calls :meth:`run`.
+    All methods except :meth:`order` and :meth:`load` belong to the thread that calls :meth:`run`. ``evidence`` is None
+    where it is not configured. When somebody has switched the gallery to another model, ``load_people`` gives the
+    gallery and the embedder as they are now (it raises a FacestreamError where they cannot be used), and
+    ``unknowns_of`` who tells unknown people apart by that embedder.
     """
 
     def __init__(
@@ -90,19 +96,26 @@ class Loop:
         pipeline: Pipeline,
         cameras: Cameras,
         publisher: Publisher,
-        recorder: Recorder,
-        evidence: Evidence,
         observer: Observer,
+        *,
+        load_people: Callable[[], tuple[People, FaceEmbedder]],
+        unknowns_of: Callable[[FaceEmbedder], Unknowns | None] = lambda _embedder: None,
+        evidence: Evidence | None = None,
         on_event: Callable[[Event], None] = lambda _event: None,
+        heartbeats: Heartbeats | None = None,
+        idle_tick_s: float = IDLE_TICK_S,
     ) -> None:
         self._config = config
         self._pipeline = pipeline
         self._cameras = cameras
         self._publisher = publisher
-        self._recorder = recorder
-        self._evidence = evidence
         self._observer = observer
+        self._load_people = load_people
+        self._unknowns_of = unknowns_of
+        self._evidence = evidence
         self._on_event = on_event
+        self._heartbeats = heartbeats or Heartbeats()
+        self._idle_tick_s = idle_tick_s
         self._keeper = StateKeeper(pipeline, publisher)
         self._has_ended = False
         self._newest: dict[str, Frame] = {}
@@ -111,7 +124,7 @@ class Loop:
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def order(self, action: Callable[[], None]) -> None:
-        """Has ``action`` done by the pipeline's thread between two batches, in order; from any thread."""
+        """Has ``action`` done by the pipeline's thread between two batches, one after the other; from any thread."""
         self._orders.put(action)
 
     def load(self) -> float:
@@ -161,12 +174,13 @@ class Loop:
         self._config = config
         set_level(config.log.level)
 
-    def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
-        """Until ``stop`` is set or all sources have ended; ``beat`` is called at least about once a second."""
+    def run(self, stop: threading.Event) -> None:
+        """Until ``stop`` is set or all sources have ended."""
+        beat = self._heartbeats.watch("pipeline", STUCK_AFTER_S)
         while not stop.is_set():
             beat()
             self._follow_orders()
-            frames = self._cameras.next_batch(IDLE_TICK_S)
+            frames = self._cameras.next_batch(self._idle_tick_s)
             if frames is None:
                 self._has_ended = True
                 return
@@ -237,7 +251,7 @@ class Loop:
             last = self._newest.get(camera_id)
             if last is None:
                 self._emit(self._pipeline.idle(camera_id, 0.0), {})
-            elif now - last.received_monotonic_s > IDLE_TICK_S:
+            elif now - last.received_monotonic_s > self._idle_tick_s:
                 silence_s = now - last.received_monotonic_s
                 idle = partial(self._pipeline.idle, camera_id, last.pts_s + silence_s)
                 # No frame causes what falls due by time alone: it has no latency.
@@ -249,7 +263,7 @@ class Loop:
             return step()
         except GalleryError:
             try:
-                gallery, embedder = load_gallery_and_embedder(self._config, self._observer)
+                gallery, embedder = self._load_people()
             except FacestreamError as problem:
                 _log.warning("gallery was switched, and cannot be used: going on as before", problem=str(problem))
                 return []
@@ -257,13 +271,14 @@ class Loop:
                 raise
             _log.warning("gallery was switched to another model", model=embedder.model_id, version=gallery.version)
             self._observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
-            return self._pipeline.adopt(embedder, gallery, unknown_people(self._config, embedder, self._recorder))
+            return self._pipeline.adopt(embedder, gallery, self._unknowns_of(embedder))
 
     def _emit(self, events: list[Event], newest: dict[str, Frame]) -> None:
         for event in events:
             frame = newest.get(event.camera_id)
             self._publisher.publish(event, received_monotonic_s=frame.received_monotonic_s if frame else None)
-            self._evidence.told(event)
+            if self._evidence:
+                self._evidence.told(event)
             self._on_event(event)
             self._keeper.changed(event.camera_id)
 

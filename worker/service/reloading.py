@@ -4,10 +4,10 @@ A file that cannot be used is refused whole, and the configuration in force stay
 """
 
 import hashlib
-import threading
 from collections.abc import Callable
 from typing import Final
 
+from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, ConfigOrigin
 from worker.errors import ConfigError
 from worker.logs import get_logger
@@ -16,16 +16,14 @@ from worker.observer import Observer
 LIVE: Final = frozenset({"cameras", "recognition", "log"})
 """The sections that change without a restart: cameras, thresholds and all else that decides on a track, log level."""
 
-_POLL_S: Final = 2.0
-
 _log = get_logger(__name__)
 
 
 class Reloader:
     """Watches the file that ``origin`` names, from a thread of its own.
 
-    ``apply(config)`` is called with each new configuration in force. The file's content is what is watched, not its
-    date: Kubernetes swaps a link, editors write a new file.
+    ``apply(config)`` is called with each new configuration in force. The file's content is watched, not its date:
+    Kubernetes swaps a link, editors write a new file.
     """
 
     def __init__(
@@ -36,46 +34,36 @@ class Reloader:
         observer: Observer | None = None,
         *,
         check: Callable[[Config], None] = lambda _config: None,
-        heartbeat: Callable[[], None] = lambda: None,
-        poll_s: float = _POLL_S,
+        heartbeats: Heartbeats | None = None,
+        poll_s: float = 2.0,
     ) -> None:
         self._origin = origin
         self._config = config
         self._apply = apply
         self._check = check
         self._observer = observer or Observer()
-        self._heartbeat = heartbeat
         self._poll_s = poll_s
         self._digest = self._read_digest()
-        self._wake = threading.Event()
-        self._stopping = False
         self._asked = False
-        self._thread = threading.Thread(target=self._run, name="configuration", daemon=True)
+        self._task = BackgroundTask("configuration", self._look, interval_s=poll_s, heartbeats=heartbeats)
 
     def start(self) -> None:
-        self._thread.start()
+        self._task.start()
 
     def reload(self) -> None:
         """Has the file read again now, changed or not; safe in a signal handler. Returns at once."""
         self._asked = True
-        self._wake.set()
+        self._task.wake()
 
     def close(self) -> None:
-        self._stopping = True
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(self._poll_s + 1)
+        self._task.stop(self._poll_s + 1)
 
-    def _run(self) -> None:
-        while not self._stopping:
-            self._heartbeat()
-            self._wake.wait(self._poll_s)
-            self._wake.clear()
-            digest = self._read_digest()
-            asked, self._asked = self._asked, False
-            if not self._stopping and (asked or digest != self._digest):
-                self._digest = digest
-                self._take_up()
+    def _look(self) -> None:
+        asked, self._asked = self._asked, False
+        digest = self._read_digest()
+        if not self._task.stopping and (asked or digest != self._digest):
+            self._digest = digest
+            self._take_up()
 
     def _read_digest(self) -> str:
         try:
