@@ -96,7 +96,7 @@ class Film:
     def __init__(self, camera_id: str = "door", clock: Callable[[], float] = lambda: 0.0) -> None:
         self.camera_id = camera_id
         self.number = 0
-        self._clock = clock
+        self.clock = clock
 
     @property
     def pts_s(self) -> float:
@@ -106,7 +106,7 @@ class Film:
     def frame(self) -> Frame:
         self.number += 1
         at = NOON + timedelta(seconds=self.pts_s)
-        return Frame(self.camera_id, self.number, self.pts_s, at, self._clock(), PICTURE)
+        return Frame(self.camera_id, self.number, self.pts_s, at, self.clock(), PICTURE)
 
 
 def _faces_at(places: Iterable[int]) -> Detections:

@@ -69,7 +69,7 @@ def build(
     """Loads what ``config`` names, and makes the parts of it; ``health`` is told what readiness depends on.
 
     Raises:
-        FacestreamError: the worker cannot start: a model, the gallery, the history or the store of pictures.
+        FacestreamError: the worker cannot start: Redis, a model, the gallery, the history or the store of pictures.
     """
     client = connect(config.redis)
     gallery, embedder = load_people(config, observer)
