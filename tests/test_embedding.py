@@ -98,7 +98,7 @@ def test_a_network_for_single_faces_gets_them_singly() -> None:
 def test_a_vector_without_direction_is_an_error_and_never_a_result(value: float) -> None:
     network = MeanColour()
     network.output = np.full(3, value, np.float32)
-    with pytest.raises(ModelError, match="zero or no number"):
+    with pytest.raises(ModelError, match="zero or not a number"):
         embedder(network).embed(chips(2))
 
 

@@ -1,4 +1,4 @@
-"""Faces and their landmarks in batches of pictures, by whichever detector is configured."""
+"""Faces and their landmarks in batches of pictures, by the detector that is configured."""
 
 from collections.abc import Sequence
 from pathlib import Path

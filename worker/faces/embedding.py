@@ -133,7 +133,7 @@ class FaceEmbedder:
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
         if not np.all(np.isfinite(lengths)) or np.any(lengths < _SHORTEST):
             raise ModelError(
-                f"{self.model_id} gave a vector that is zero or no number (engine {self.engine}, {self.precision}, "
+                f"{self.model_id} gave a vector that is zero or not a number (engine {self.engine}, {self.precision}, "
                 f"{self.device}): check the weights, or try --precision fp32"
             )
         unit: NDArray[np.float32] = (features / lengths).astype(np.float32, copy=False)
@@ -185,7 +185,7 @@ def embed_faces(
 ) -> tuple[Detections, Embeddings]:
     """All faces of a photo with a detection score of at least ``min_score``, and their embeddings.
 
-    Where there is none, the best of the others: a photo is more likely to show somebody than not, and enrolment takes
+    If there is none, the best of the others is taken: a photo is more likely to show somebody than not. Enrolment takes
     such a face too.
     """
     (found,) = detector.detect([image])
@@ -252,7 +252,7 @@ def _openvino_network(manifest: Manifest, files: dict[str, Path], cache_dir: Pat
 
 
 def _keras_builder(manifest: Manifest, files: dict[str, Path]) -> tuple[str, dict[str, Any]]:
-    """Who builds the network, and with which arguments."""
+    """Which function builds the network, and with which arguments."""
     network = manifest.network or ""
     if network not in BUILDERS:
         raise ModelError(f"{manifest.id}: there is no network '{network}': take one of {', '.join(BUILDERS)}")
@@ -280,7 +280,7 @@ def _load_aligner(manifest: Manifest, files: dict[str, Path], border: int) -> Al
 def _known(precision: str) -> str:
     if precision not in {"fp32", "bf16"}:
         raise ModelError(
-            f"precision '{precision}' is none of auto, fp32 and bf16; INT8 is a model of its own: "
+            f"precision '{precision}' is not auto, fp32 or bf16; INT8 is a model of its own: "
             "make it with 'facestream models quantize'"
         )
     return precision

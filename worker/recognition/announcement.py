@@ -1,4 +1,4 @@
-"""What becomes of a sighting outside: its events, its place in the history, the id of an unknown person."""
+"""What the world is told of a sighting: its events, its place in the history, the id of an unknown person."""
 
 from collections.abc import Iterable
 
@@ -51,8 +51,8 @@ class Announcer:
         return [event]
 
     def _tell_apart(self, sighting: Sighting, present: Iterable[Sighting]) -> None:
-        """Gives an unknown person an id as soon as there is enough to tell them by, and takes it back from one who
-        is known after all."""
+        """Gives an unknown person an id as soon as there are faces enough to tell them by. Takes it back from a person
+        who is known after all."""
         unknowns = self._context.unknowns
         if unknowns is None:
             return

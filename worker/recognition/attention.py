@@ -1,7 +1,7 @@
 """When a face is looked for: the whole policy, in one place.
 
-To search a whole picture for faces is the dearest step, to embed a face the next one, and most frames repeat what the
-last one told. So each frame has to pass these questions, in this order. Those about video are answered in
+To search a whole picture for faces costs most, to embed a face comes next, and most frames repeat what the last one
+told. So each frame has to pass these questions, in this order. Those about video are answered in
 :mod:`worker.video.schedule`, the others here.
 
 1. **Is it decoded?** (``schedule.may_pass_over``, asked by the decoder.) Nobody looks more often than every
@@ -15,23 +15,27 @@ last one told. So each frame has to pass these questions, in this order. Those a
    - *Motion gate* (``detection.motion_gate``). A picture that stands still is not searched again, except after
      ``unmoved_interval_s`` where nobody is there, and after ``schedule.UNMOVED_FACE_S`` where somebody is.
 
-   *Under load*, that is where the events of live frames are decided more than ``schedule.LAG_TARGET_S`` after the
-   frame came, batches become smaller, and the intervals longer step by step: first those of settled cameras, then of
-   empty ones, last of cameras where somebody is undecided. They recover in the opposite order. Of a live camera only
-   the newest frame waits; what it replaces is dropped, and so is a frame that waited too long
-   (:mod:`worker.video.buffers`). A recording is never under load: the same file gives the same events.
-3. **Is its whole picture searched?** (:func:`is_search_due`, :func:`has_lost_a_face`.) Of a camera whose each frame
-   counts, always. Of the others every ``detection.search_interval_s``, which under load is stretched as the intervals
-   are. In between, faces are looked for only where their tracks expect them. If nobody is expected, or one of those
-   who are is not found there, the whole picture is searched at once.
-4. **Which of the faces are embedded?** (:func:`wants_face`, :func:`best_of_each_track`.) Those of a track with fewer
-   than ``recognition.min_embeddings`` embedded faces. Later, at most every :data:`EMBED_INTERVAL_S`, those of a track
-   that is undecided and has fewer than ``max_embeddings``; that may show somebody else than before (:func:`has_leapt`,
-   or its latest faces do not resemble it); that comes much closer (:data:`CLOSER_FACTOR`); or that was last checked
-   :data:`RECHECK_INTERVAL_S` ago. A face below ``recognition.min_quality`` is not embedded. Of a track and batch, at
-   most the :data:`MOST_FACES_A_BATCH` best are.
-5. **What is the camera worth from now on?** (:func:`attention`.) ``deciding``, ``settled`` or ``empty``: this is what
-   question 2 is answered by for the next frames.
+   *Under load* the worker decides on live frames more than ``schedule.LAG_TARGET_S`` after they came. Then batches
+   become smaller, and the intervals longer step by step: first those of settled cameras, then of empty ones, last of
+   cameras where somebody is undecided. They recover in the opposite order. Of a live camera only the newest frame
+   waits; what it replaces is dropped, and so is a frame that waited too long (:mod:`worker.video.buffers`). A recording
+   is never under load: the same file gives the same events.
+3. **Is its whole picture searched?** (:func:`is_search_due`, :func:`has_lost_a_face`.) Of a camera with the policy
+   ``every``, and of a folder, always. Of the others every ``detection.search_interval_s``; under load this is stretched
+   as the intervals are. In between, faces are looked for only where their tracks expect them. If nobody is expected, or
+   somebody who is expected is not found there, the whole picture is searched at once.
+4. **Which of the faces are embedded?** (:func:`wants_face`, :func:`best_of_each_track`.) Each face of a track with
+   fewer than ``recognition.min_embeddings`` embedded faces. Later, at most every :data:`EMBED_INTERVAL_S`, a face
+
+   - of a track that is not settled (:data:`SETTLED_DISTANCE`) and has fewer than ``max_embeddings``;
+   - that may be another person's: it leapt (:func:`has_leapt`), or the latest faces do not resemble the track;
+   - that is much closer than before (:data:`CLOSER_FACTOR`);
+   - of a track that was last checked :data:`RECHECK_INTERVAL_S` ago.
+
+   A face below ``recognition.min_quality`` is not embedded. Of one track, a batch embeds the
+   :data:`MOST_FACES_A_BATCH` best at most.
+5. **What is the camera worth from now on?** (:func:`attention`.) ``deciding``, ``settled`` or ``empty``. With this,
+   question 2 is answered for the next frames.
 """
 
 import math
@@ -49,7 +53,7 @@ from worker.types import JITTER_S, Attention, Detections, Frame
 SETTLED_DISTANCE: Final = 0.10
 """A similarity this far from the threshold gives a verdict that further faces are unlikely to change."""
 EMBED_INTERVAL_S: Final = 0.2
-"""Faces nearer in time than this look alike: the next one adds cost, not evidence."""
+"""Faces nearer in time than this look alike: another one adds cost and no evidence."""
 RECHECK_INTERVAL_S: Final = 5.0
 """A settled track is looked at again this often: trackers do swap people."""
 CLOSER_FACTOR: Final = 1.5
@@ -59,7 +63,7 @@ LEAP: Final = 0.5
 FASTEST: Final = 10.0
 """Nobody's face moves faster than this, in face sizes a second: about two metres a second."""
 CROSSING_FACTOR: Final = 1.5
-"""Faces whose boxes, enlarged by this, overlap may be taken for each other: their tracks want a short interval."""
+"""Faces whose boxes, enlarged by this, overlap may be taken for each other: their tracks need a short interval."""
 MOST_FACES_A_BATCH: Final = 2
 """Of one track: neighbouring frames tell the same."""
 
@@ -77,7 +81,8 @@ class TrackedFace:
 def is_search_due(config: DetectionConfig, pts_s: float, searched_pts_s: float, patience: float) -> bool:
     """Whether the whole picture is to be searched at ``pts_s``, after it was last searched at ``searched_pts_s``.
 
-    Under load, ``patience`` above 1 makes the pause so many times as long. A clock that jumped back makes it due.
+    Under load, ``patience`` above 1 makes the pause that many times as long. A clock that jumped back makes the search
+    due.
     """
     since_s = pts_s - searched_pts_s + JITTER_S
     return not 0 <= since_s < config.search_interval_s * patience

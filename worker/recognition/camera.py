@@ -95,7 +95,7 @@ class PipelineCamera:
             self.sightings.see(self.last_frame, self._tracker.update(Detections.empty(), pts_s))
 
     def state(self) -> Mapping[str, Any]:
-        """Of the sightings; until the first frame, that which is to be gone on with."""
+        """The state of the sightings; until the first frame, the one that was given to go on with."""
         return self.sightings.state() if self._resume is None else self._resume
 
     def waited_s(self) -> float:

@@ -117,7 +117,7 @@ class Pipeline:
     def adjust(self, recognition: RecognitionConfig, cameras: Collection[CameraConfig] = ()) -> None:
         """Goes by other rules and thresholds from now on; the verdicts on all who are there are taken anew.
 
-        ``cameras``: of those that are here, the settings that hold now.
+        ``cameras``: the settings that hold now, of cameras that are here.
         """
         self._config = self._config.model_copy(update={"recognition": recognition})
         self._context = replace(self._context, config=recognition)
@@ -129,7 +129,7 @@ class Pipeline:
     def process(self, frames: Sequence[Frame], patience: float = 1.0) -> list[Event]:
         """The events that ``frames`` cause, in order; frames of one camera must come oldest first.
 
-        Under load, ``patience`` above 1 lets searches of the whole picture wait so many times as long.
+        Under load, ``patience`` above 1 lets searches of the whole picture wait that many times as long.
         """
         worth: list[TrackedFace] = []
         for frame, found in zip(frames, self._look(frames, patience), strict=True):
@@ -155,12 +155,12 @@ class Pipeline:
 
     @property
     def gallery(self) -> People:
-        """The one that is searched."""
+        """The gallery that is searched."""
         return self._gallery
 
     @property
     def preprocessing_digest(self) -> str:
-        """That of the model in use."""
+        """The digest of the model in use."""
         return self._context.preprocessing_digest
 
     def adopt(self, embedder: FaceEmbedder, gallery: People, unknowns: Unknowns | None = None) -> list[Event]:
@@ -209,7 +209,8 @@ class Pipeline:
         return next((threshold for threshold in settings if threshold is not None), self._embedder.threshold)
 
     def _look(self, frames: Sequence[Frame], patience: float) -> list[Detections]:
-        """The faces of each frame: where they are expected, or anywhere, if a search is due or one is not there."""
+        """The faces of each frame: those where faces are expected, or all, if a search is due or an expected face is
+        not there."""
         expected = [self._cameras[frame.camera_id].expected(frame, patience) for frame in frames]
         looks = self._detector.follow([frame.image for frame in frames], expected)
         lost = [

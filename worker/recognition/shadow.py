@@ -17,7 +17,7 @@ from worker.types import Chips, Embeddings, Match
 
 OUTCOMES: Final = ("agree", "only_primary", "only_shadow", "different")
 FORGET_AFTER_S: Final = 30.0
-"""A track on which no verdict was taken for this long has ended; a settled one is looked at more often."""
+"""A track on which no verdict was taken for this long has ended; even a settled track is looked at more often."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Shadow:
             track.template.add(vector, face.quality)
 
     def compare(self, sighting: Sighting) -> None:
-        """Takes the second verdict on a track on which the first has been taken."""
+        """Takes the second verdict on a track, after the first model has taken its own."""
         self._forget(sighting.camera_id, sighting.seen_pts_s)
         track = self._tracks.get((sighting.camera_id, sighting.track_id))
         if track is None or not track.template.count:
@@ -68,7 +68,7 @@ class Shadow:
         track.decided_pts_s = sighting.seen_pts_s
 
     def close(self) -> None:
-        """Follows its gallery no longer."""
+        """Stops following its gallery."""
         self._gallery.close()
 
     def report(self) -> dict[str, Any]:

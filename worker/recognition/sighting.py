@@ -1,4 +1,4 @@
-"""One visit of one person to one camera: what is known of it while it goes on, and shortly after."""
+"""One visit of one person to one camera: what is known of it while it lasts and shortly after, and how it is kept."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,15 +21,15 @@ DOUBT_RATIO: Final = 0.5
 """A face this far below the threshold, as a part of it, is hardly the person that its track has shown so far. Faces of
 one visit resemble each other more than two photos of a person do, for which the threshold was fitted."""
 SAME_PLACE_IOU: Final = 0.3
-"""From this overlap on, a face without features may be the one that was there before the worker was restarted."""
+"""From this overlap on, a face that is too poor to be compared may be the one that was there before a restart."""
 
 
 @dataclass(slots=True)
 class Sighting:
     """Times of ``pts_s`` are those of the source as it is read now; ``seen_pts_s`` and ``box`` are of the last frame
-    with the person. ``resumed_until_pts_s`` is set while nobody has been seen yet to go on with a sighting that began
-    before the source was opened; it then ends at this time. ``doubtful`` holds the latest faces, if none of them
-    resembles the ``template``; ``leapt``: the face was last seen too far away, or too long ago, to be surely the same.
+    with the person. A sighting that began before the source was opened has ``resumed_until_pts_s`` until the person is
+    seen again; if they are not, it ends at this time. ``doubtful`` holds the latest faces, if none of them resembles
+    the ``template``. ``leapt``: the face was last seen so far away or so long ago that it may be another one.
     """
 
     sighting_id: str
@@ -89,8 +89,8 @@ class Sighting:
         return self.rejection or "not_enough_evidence"
 
     def learn(self, vector: NDArray[np.float32], quality: float, threshold: float) -> None:
-        """Adds an embedded face. Once the sighting is announced, what resembles it not at all is held back, until a
-        face that does shows that it is still the same person."""
+        """Adds an embedded face. Once the sighting is announced, a face that does not resemble it at all is held back,
+        until one that does shows that it is still the same person."""
         if self.announced and self.template.count and float(self.template.vector @ vector) < DOUBT_RATIO * threshold:
             self.doubtful.add(vector, quality)
             return
@@ -100,24 +100,24 @@ class Sighting:
         self.template_changed = True
 
     def withdraw_name(self) -> None:
-        """Somebody beside them is nearer to the person that they were taken for."""
+        """Takes the name back: somebody else in the picture is more similar to that person."""
         if self.match is not None:
             self.match = replace(self.match, identity_id=None, identity_name="", reason="identity_taken")
 
     def seems_the_same(self, later: "Sighting", threshold: float) -> bool:
-        """Whether ``later`` shows this person again: by the faces, or, where no face was good enough to tell, because
-        the track is the same."""
+        """Whether ``later`` shows this person again: by the faces, or, if no face was good enough to tell, because the
+        track is the same."""
         if later.template.count:
             return self.template.count > 0 and self.template.similarity(later.template) >= threshold
         if self.resumed_until_pts_s is None:
             return self.track_id == later.track_id
-        # The tracks of another worker, or of an earlier run, were counted anew: there is only the place to go by.
+        # Tracks of another worker, or of an earlier run, were counted anew: only the place is left to compare.
         boxes = np.array([self.box, later.box], np.float32)
         return bool(iou_matrix(boxes[:1], boxes[1:])[0, 0] >= SAME_PLACE_IOU)
 
 
 def one_face_per_person(present: Iterable[Sighting]) -> None:
-    """Of several faces present at once that were given the same name, only the most similar keeps it."""
+    """If several faces that are present at once were given the same name, only the most similar keeps it."""
     best: dict[str, tuple[Sighting, float]] = {}
     for sighting in present:
         if not (sighting.match and sighting.match.identity_id):
@@ -202,14 +202,14 @@ def to_state(camera_id: str, context: RecognitionContext, sightings: Iterable[Si
 def from_state(
     state: Mapping[str, Any], camera_id: str, context: RecognitionContext, *, at: datetime, pts_s: float
 ) -> list[Sighting]:
-    """The sightings in ``state``, to be gone on with from a frame captured ``at``, which is at ``pts_s`` of its source.
+    """The sightings in ``state``, which go on with a frame captured ``at``; it lies at ``pts_s`` of its source.
 
     What was seen too long before it, or with another model, is to end at once.
 
     Raises:
         ValueError: ``state`` is not what :func:`to_state` gives for this camera.
     """
-    # What is not finite is no number in JSON, and would make every later comparison false.
+    # JSON has no infinite numbers, and one that is not a number would make every later comparison false.
     json.dumps(state, allow_nan=False, default=dict)
     try:
         read = _State.model_validate(dict(state))
@@ -223,7 +223,7 @@ def from_state(
 
 
 def last_seen(state: Mapping[str, Any]) -> datetime | None:
-    """When anybody in ``state`` was seen last; None: nobody is in it, or it cannot be read."""
+    """When somebody in ``state`` was seen last; None if nobody is in it, or it cannot be read."""
     try:
         return max((saved.seen_at for saved in _State.model_validate(dict(state)).sightings), default=None)
     except ValidationError:

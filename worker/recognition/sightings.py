@@ -24,7 +24,7 @@ from worker.types import Attention, Event, Frame, Tracks
 _log = get_logger(__name__)
 
 GAP_S = 0.5
-"""A face that comes back to its track after this long may be another person's, who stepped into the place."""
+"""A face that comes back to its track after this long may be that of another person, who stepped into the place."""
 
 
 class CameraSightings:
@@ -75,8 +75,8 @@ class CameraSightings:
     def learn(self, track_id: int, vector: NDArray[np.float32], quality: float, pts_s: float, area_px: float) -> None:
         """Adds the embedding of a face to what is known of its track.
 
-        If as many faces as a verdict needs do not resemble whom the track has shown so far, they begin a sighting of
-        their own: trackers do swap people.
+        If as many faces as a verdict needs do not resemble the person whom the track has shown so far, they begin a
+        sighting of their own: trackers do swap people.
         """
         sighting = self._by_track.get(track_id)
         if sighting is None:
@@ -101,7 +101,7 @@ class CameraSightings:
             sighting.account.rejected[reason] += 1
 
     def to_match(self, gallery_changed: bool) -> list[Sighting]:
-        """The sightings whose verdict must be taken (anew)."""
+        """The sightings on which a verdict must be taken, or taken again."""
         present = [*self._by_track.values(), *(self._lingering if gallery_changed else ())]
         return [s for s in present if s.template.count and (s.template_changed or gallery_changed)]
 
@@ -147,7 +147,7 @@ class CameraSightings:
         return events
 
     def state(self) -> dict[str, Any]:
-        """All that goes on, or may go on, as JSON values for :meth:`resume`."""
+        """The sightings that go on, or may go on, as JSON values for :meth:`resume`."""
         kept = [
             sighting
             for sighting in (*self._lingering, *self._by_track.values())
@@ -169,7 +169,8 @@ class CameraSightings:
             )
 
     def _of_track(self, track_id: int, frame: Frame) -> Sighting:
-        """The sighting that a face of the track belongs to; after a gap a new one, until it is seen to be the same."""
+        """The sighting that a face of the track belongs to; after a gap a new one, until the person is seen to be the
+        same."""
         sighting = self._by_track.get(track_id)
         if sighting is None:
             return self._begin(track_id, frame.captured_at, frame.pts_s)
@@ -179,7 +180,8 @@ class CameraSightings:
         return sighting
 
     def _part(self, sighting: Sighting) -> Sighting:
-        """Somebody else has taken over the track of ``sighting``: the new sighting, which knows the latest faces."""
+        """Another person has taken over the track of ``sighting``: returns their sighting, which knows the latest
+        faces."""
         self._lose(sighting)
         new = self._begin(sighting.track_id, sighting.seen_at, sighting.seen_pts_s)
         new.template, sighting.doubtful = sighting.doubtful, TrackTemplate(self._context.dimension)

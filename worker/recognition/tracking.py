@@ -23,9 +23,9 @@ _MEASUREMENT: Final = 0.06
 _START_SPEED: Final = 4.0
 _ACCELERATION: Final = 6.0
 _LARGEST_STEP: Final = 1.5
-"""Farthest a face may lie from where it was expected, in face sizes, however uncertain that was."""
+"""The farthest that a face may lie from where it was expected, in face sizes, however uncertain that place was."""
 _SIZE_RATIO: Final = 1.6
-"""Most that a face may have grown or shrunk where it is joined by distance alone."""
+"""The most that a face may have grown or shrunk, if it is joined by distance alone."""
 _SIZE_GAIN: Final = 0.5
 
 

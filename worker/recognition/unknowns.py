@@ -1,4 +1,5 @@
-"""Unknown people keep an id: across sightings, cameras and restarts, for a limited time."""
+"""Unknown people keep an id across sightings, cameras and restarts, for a limited time; then, perhaps, they get a
+name."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -20,7 +21,7 @@ from worker.types import Embeddings, Event
 
 _GROWTH: Final = 256
 _MOST_EVIDENCE: Final = 50.0
-"""A template is the mean of this many faces at most: later ones go on to move it."""
+"""A template counts as the mean of this many faces at most, so that later ones still move it."""
 
 _log = get_logger(__name__)
 
@@ -33,9 +34,9 @@ def unknown_id_of(sighting_id: str) -> str:
 class Unknowns:
     """The unknown people of all cameras of a worker. Owned by the pipeline's thread.
 
-    A person is as near as their template, the mean over their sightings: nearest-sample linking would chain strangers
-    together one look-alike at a time. What ``history`` holds is taken up at the start; what other workers and commands
-    change there, before each search.
+    A person is as near as their template, the mean over their sightings: to link by the nearest sample would chain
+    strangers together, one look-alike at a time. What ``history`` holds is taken up at the start. What other workers
+    and commands change there is taken up before each search.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class Unknowns:
     ) -> str:
         """The id of the unknown person with this ``template`` (d,), known so far or new.
 
-        ``threshold`` is the camera's, which applies unless another one is configured; ``taken`` are people who are in
-        front of the camera at the same time, and so are somebody else.
+        ``threshold`` is the camera's, which applies unless another one is configured; ``taken`` are other people who
+        are in front of the camera at the same time, so that it is none of them.
         """
         self._refresh()
         if self._config.threshold is not None:
@@ -113,7 +114,7 @@ class Unknowns:
         self._record(person)
 
     def retract(self, unknown_id: str) -> None:
-        """The sighting that this person was first met in turned out to be somebody known."""
+        """The sighting in which this person was first met turned out to be somebody known."""
         if (row := self._rows.get(unknown_id)) is not None:
             gone = replace(self._people[row], template=None)
             self._drop(unknown_id)
@@ -169,7 +170,7 @@ class Unknowns:
 
 
 MOST_SAMPLES: Final = 5
-"""Sightings whose templates become samples, the best first: more look alike."""
+"""The most sightings whose templates become samples, the best ones: further ones look alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class Health:
         return any(camera["camera_id"] == camera_id for camera in self.status().get("cameras", []))
 
     def status(self) -> dict[str, Any]:
-        """What :meth:`describe` was given says; before that, what keeps the worker from being ready."""
+        """The answer of what :meth:`describe` was given; before that, what keeps the worker from being ready."""
         return self._describe() if self._describe else {"ready": False, "reasons": self.obstacles()}
 
     def failures(self) -> dict[str, str]:
@@ -78,7 +78,7 @@ class HealthServer:
     """Serves ``health`` and ``registry`` from its own threads as soon as it is made.
 
     Raises:
-        FacestreamError: the address is taken or not of this machine.
+        FacestreamError: the address is taken, or is not one of this machine.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from worker.video.schedule import reads_every_frame
 IDLE_TICK_S: Final = 0.5
 """How often time alone is looked at when no frame comes."""
 STUCK_AFTER_S: Final = 60.0
-"""A batch never takes this long: the pipeline hangs, and the probe of the process should fail."""
+"""A batch never takes this long: if one does, the pipeline hangs, and ``/healthz`` should say so."""
 
 _log = get_logger(__name__)
 
@@ -40,7 +40,7 @@ class _Kept:
 
 
 class StateKeeper:
-    """Has the state of the live cameras' sightings kept; a recording is read anew from its start. For the pipeline's
+    """Keeps the state of the sightings of live cameras; a recording is read anew from its start. For the pipeline's
     thread."""
 
     def __init__(self, pipeline: Pipeline, publisher: Publisher, *, interval_s: float = 1.0) -> None:
@@ -59,7 +59,7 @@ class StateKeeper:
             self._cameras[camera_id].changed = True
 
     def keep(self) -> None:
-        """Keeps those that are due; that nobody is there, only once."""
+        """Keeps the states that are due. That nobody is there is kept only once."""
         now_s = time.monotonic()
         for camera_id, kept in self._cameras.items():
             if not kept.changed and now_s - kept.at_s < self._interval_s:
@@ -76,7 +76,7 @@ class StateKeeper:
             self._publisher.keep_state(camera_id, kept.epoch, None)
 
     def hand_over(self, camera_id: str) -> None:
-        """Somebody else keeps the state of this camera from now on."""
+        """Another worker keeps the state of this camera from now on."""
         if self._cameras.pop(camera_id, None):
             self._publisher.discard_state(camera_id)
 
@@ -87,7 +87,7 @@ class Loop:
     All methods except :meth:`order` and :meth:`load` belong to the thread that calls :meth:`run`. ``evidence`` is None
     where it is not configured. When somebody has switched the gallery to another model, ``load_people`` gives the
     gallery and the embedder as they are now (it raises a FacestreamError where they cannot be used), and
-    ``unknowns_of`` who tells unknown people apart by that embedder.
+    ``unknowns_of`` gives what tells unknown people apart by that embedder.
     """
 
     def __init__(
@@ -135,8 +135,8 @@ class Loop:
         return min(1.0, (busy_s - busy_before_s) / max(now_s - since_s, 1e-3))
 
     def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: Mapping[str, Any] | None = None) -> None:
-        """Reads ``camera``; its events carry ``epoch``, and its sightings go on from the state ``resume``; without a
-        fleet, from that in which an earlier run of this worker has left them."""
+        """Reads ``camera``; its events carry ``epoch``. Its sightings go on from the state ``resume``, or, without a
+        fleet, from the state in which an earlier run of this worker left them."""
         self._cameras.start(camera)
         if camera.id in self._cameras.live:
             self._keeper.begin(camera.id, epoch)
@@ -152,7 +152,7 @@ class Loop:
         self._newest.pop(camera_id, None)
 
     def hand_over(self, camera_id: str) -> Mapping[str, Any]:
-        """Reads the camera no longer; returns the state with which somebody else goes on with its sightings."""
+        """Reads the camera no longer; returns the state with which another worker goes on with its sightings."""
         self._cameras.stop(camera_id)
         state = self._pipeline.state(camera_id)
         self._pipeline.remove(camera_id, end=False)
@@ -197,7 +197,7 @@ class Loop:
         """What failed, and how many events could not be delivered. The sources stop first, so that nothing new
         arrives; then what is in flight becomes events; then those are delivered.
 
-        ``leave`` is told the state of each camera's sightings, which then do not end: somebody else goes on with them.
+        ``leave`` is told the state of each camera's sightings. These then do not end: another worker goes on with them.
         """
         cameras = self._cameras.ids
         errors = self._cameras.close()
@@ -241,7 +241,7 @@ class Loop:
         now = time.monotonic()
         for frame in frames:
             schedule.attend(frame.camera_id, self._pipeline.attention(frame.camera_id))
-        # Once a batch: a step for each of its frames would shed far more than the lag asks for.
+        # Once a batch: one step for each frame would give up far more than the lag asks for.
         if lags_s := [now - frame.received_monotonic_s for frame in frames if frame.camera_id in live]:
             schedule.lagged(max(lags_s), max(1.0, self._cameras.waiting / len(frames)))
 
@@ -254,11 +254,12 @@ class Loop:
             elif now - last.received_monotonic_s > self._idle_tick_s:
                 silence_s = now - last.received_monotonic_s
                 idle = partial(self._pipeline.idle, camera_id, last.pts_s + silence_s)
-                # No frame causes what falls due by time alone: it has no latency.
+                # What falls due by time alone is caused by no frame: it has no latency.
                 self._emit(self._at_switch(idle), {})
 
     def _at_switch(self, step: Callable[[], list[Event]]) -> list[Event]:
-        """The events of ``step``; where the gallery was switched to another model, those of going on with that one."""
+        """The events of ``step``. If the gallery was switched to another model, the pipeline goes on with that one, and
+        these are the events of the change."""
         try:
             return step()
         except GalleryError:

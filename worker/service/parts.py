@@ -1,8 +1,8 @@
 """What a worker is made of, as its configuration says.
 
-A part that is not configured is None. Whether it is, is decided in one place, the function that opens or loads it; all
-others ask for None. (The observer is no such part: it is always there, and one that does nothing serves in tests.)
-Each part that has a thread registers its heartbeat itself.
+A part that is not configured is None. One function decides whether it is: the one that opens or loads it. All others
+only ask for None. (The observer is always there; one that does nothing serves in tests.) Each part that has a thread
+registers its heartbeat itself.
 """
 
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def build(
     shadow = load_shadow(config, observer)
     unknowns_of = partial(open_unknowns, config, recorder)
     pipeline = Pipeline(
-        # Cameras come by Loop.start_camera.
+        # The loop adds the cameras, as it begins to read each.
         config.model_copy(update={"cameras": ()}),
         detector,
         embedder,
@@ -182,7 +182,7 @@ def load_shadow(config: Config, observer: Observer) -> Shadow | None:
 
 
 def open_unknowns(config: Config, recorder: Recorder | None, embedder: FaceEmbedder) -> Unknowns | None:
-    """Who tells unknown people apart; None where that is switched off."""
+    """What tells unknown people apart; None where that is switched off."""
     if not config.unknowns.enabled:
         return None
     return Unknowns(
@@ -227,13 +227,13 @@ def _open_states(config: Config, client: Client) -> RedisStates | None:
 def _open_member(config: Config, loop: Loop, observer: Observer, heartbeats: Heartbeats) -> FleetMember | None:
     if not config.fleet.enabled:
         return None
-    # A reply that is lost must not cost the lease for which it was waited.
+    # To wait for a reply that is lost must not cost the lease.
     hasty = config.redis.model_copy(update={"timeout_s": min(config.redis.timeout_s, config.fleet.lease_s / 2)})
     return FleetMember(connect(hasty), config, loop, observer, heartbeats)
 
 
 def _open_reporter(config: Config, client: Client, board: StatusBoard, heartbeats: Heartbeats) -> StatusReporter | None:
-    """A worker of a fleet tells the others' users how it is."""
+    """Tells ``facestream status`` how this worker of a fleet is."""
     return StatusReporter(client, config.fleet.name, board, heartbeats=heartbeats) if config.fleet.enabled else None
 
 

@@ -1,4 +1,4 @@
-"""The configuration file of a worker that runs: what may change live is taken up, anything else waits for a restart.
+"""The configuration file of a running worker: what may change live is taken up, all else waits for a restart.
 
 A file that cannot be used is refused whole, and the configuration in force stays.
 """
@@ -51,7 +51,7 @@ class Reloader:
         self._task.start()
 
     def reload(self) -> None:
-        """Has the file read again now, changed or not; safe in a signal handler. Returns at once."""
+        """Asks for the file to be read again now, changed or not. Returns at once; safe in a signal handler."""
         self._asked = True
         self._task.wake()
 
@@ -84,7 +84,7 @@ class Reloader:
             _log.warning("changed settings that need a restart are not in force", settings=", ".join(waiting))
         live = changed & LIVE
         if live:
-            # Only what changes live: the rest of the file must not come into force by and by.
+            # Only what changes live: nothing else of the file may come into force piece by piece.
             self._config = self._config.model_copy(update={name: getattr(new, name) for name in live})
             self._apply(self._config)
         self._observer.config_reloaded("taken" if not waiting else "restart_needed")

@@ -131,7 +131,7 @@ class Service:
             parts.loop.start_camera(camera)
 
     def _shut_down(self, parts: Parts) -> tuple[tuple[FacestreamError, ...], int]:
-        """What failed, and how many events could not be delivered; the order is told at the top."""
+        """Returns what failed, and how many events could not be delivered. The order is told at the top."""
         if parts.member is not None:
             parts.member.drain()
         outcome = parts.loop.shut_down(parts.member.leave if parts.member is not None else None)

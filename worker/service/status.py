@@ -1,4 +1,4 @@
-"""What a worker tells of itself to people: one JSON document, made from the metrics it has anyway."""
+"""What a worker tells people of itself: one JSON document, made from the metrics that it has anyway."""
 
 import json
 import threading
@@ -38,7 +38,8 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """One camera of one worker. Rates are of the last seconds; ages are None before the first of its kind."""
+    """One camera of one worker. Rates are those of the last seconds; an age is None until there is something to count
+    from."""
 
     camera_id: str
     state: str
@@ -109,7 +110,7 @@ class StatusBoard:
         reading, now_s = _Reading(self._observer), time.monotonic()
         with self._lock:
             self._readings.append((now_s, reading))
-            # The newest reading that is old enough stays, to count from.
+            # Of the readings that are old enough to count from, the newest stays.
             while len(self._readings) > 2 and now_s - self._readings[1][0] >= _WINDOW_S:
                 self._readings.pop(0)
             since_s, before = self._readings[0]

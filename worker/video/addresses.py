@@ -20,7 +20,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``target`` is what FFmpeg opens and may hold credentials: show ``label``, which does not."""
+    """``target`` is what FFmpeg opens, and may hold credentials; ``label`` holds none, and is what to show."""
 
     kind: Kind
     target: str

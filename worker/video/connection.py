@@ -11,7 +11,7 @@ from worker.video.addresses import Address
 from worker.video.decoder import ImageFolder, Picture, SourceSilentError, Video
 
 MAX_DRIFT_S: Final = 2.0
-"""How far a live stream's own clock may be from its arrival before it is believed no longer."""
+"""A live stream's own clock is no longer believed when it is this far from the time of arrival."""
 
 _JUMP_BACK_S: Final = 0.5
 _STEP_S: Final = 0.001
@@ -22,11 +22,13 @@ class Timeline(Protocol):
         """The source starts anew: its clock may begin anywhere."""
 
     def at(self, pts_s: float | None, received_s: float, frame_interval_s: float) -> float:
-        """Seconds since the camera's first frame, of a frame that says ``pts_s`` and came at ``received_s``."""
+        """The time of a frame, in seconds since the camera's first one; it says ``pts_s`` itself, and came at
+        ``received_s``."""
 
 
 class RecordingTimeline:
-    """As the file says. Missing times are counted on; a clock that starts over goes on from the frame before."""
+    """Times as the file says. A missing one is that of the frame before and an interval; so is the first one of a clock
+    that starts over."""
 
     def __init__(self) -> None:
         self._last_s: float | None = None
@@ -76,10 +78,10 @@ class LiveTimeline:
 
 
 GRACE_S: Final = 1.0
-"""FFmpeg's own timeouts come first; a watchdog acts this much later, where they did not."""
+"""FFmpeg's own timeouts come first; where they do not come, a watchdog acts this much later."""
 
 _PICTURE_PATIENCE: Final = 6
-"""Data without a decodable picture is borne for so many read timeouts: key frames may be far apart."""
+"""Data without a picture that can be decoded is accepted for this many read timeouts: key frames may be far apart."""
 
 
 class Opener(Protocol):
@@ -99,8 +101,8 @@ class Connection:
     """Opens ``address`` and hands each picture to ``consumer``.
 
     ``done`` is set at the end or by :meth:`stop`, whichever is first. After that: ``ended_well`` (a recording is
-    through, or the consumer wants no more), else ``problem`` says in one line what broke, ``silent`` whether it
-    was a timeout of the stream, and ``unexpected`` holds an exception that nobody foresaw.
+    through, or the consumer wants no more), else ``problem`` says in one line what broke, ``silent`` whether it was a
+    timeout of the stream, and ``unexpected`` holds any other exception.
     """
 
     def __init__(

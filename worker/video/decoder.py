@@ -53,9 +53,9 @@ class SourceSilentError(SourceError):
 class Picture:
     """One decoded picture.
 
-    ``pts_s`` is seconds since the beginning of the source, None where the source does not say;
-    ``to_rgb`` gives uint8 (H, W, 3), ``to_grey`` uint8 (H, W), not turned upright; both raise SourceError where
-    the picture cannot be converted. Not ``decoded``: it was passed over, and has a time but nothing to convert.
+    ``pts_s`` is seconds since the beginning of the source, None where the source does not say; ``to_rgb`` gives uint8
+    (H, W, 3), ``to_grey`` uint8 (H, W), not turned upright; both raise SourceError where the picture cannot be
+    converted. If it is not ``decoded``, it was passed over: it has a time, but nothing to convert.
     """
 
     pts_s: float | None
@@ -119,7 +119,7 @@ class Video:
         self._container.close()
 
     def _packets(self) -> Iterator[Any]:
-        """Each packet; None in place of damage in a recording, behind which it is read on."""
+        """Each packet; None in place of damage in a recording. Behind the damage, reading goes on."""
         fruitless = 0
         while fruitless < _MAX_FRUITLESS_READS:
             fruitless += 1
@@ -136,7 +136,7 @@ class Video:
             except (av.error.FFmpegError, OSError) as error:
                 raise self._read_error(error) from None
             except IndexError:
-                # At the end, PyAV stumbles over streams that damage made appear on the way.
+                # Damage can make further streams appear on the way; at the end PyAV stumbles over them.
                 return
             else:
                 return
@@ -169,7 +169,7 @@ class Video:
             self._may_pass_over.append(pts_s)
 
     def _passed_over_before(self, frame: VideoFrame) -> Iterator[Picture]:
-        """What should have come before ``frame`` and did not: the decoder has passed over it."""
+        """The pictures that should have come before ``frame`` and did not: the decoder has passed over them."""
         pts_s = self._pts_s(frame)
         if pts_s is None or not self._may_pass_over:
             return
@@ -261,7 +261,7 @@ def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
     if address.kind == "file":
         return {"protocol_whitelist": "file"}
     scheme = address.target.split(":", 1)[0].lower()
-    # A second longer than the interrupts that PyAV sets, whose error says what it is.
+    # A second longer than PyAV's own interrupts: their error says that it was a timeout.
     socket_timeout_us = str(int((max(camera.open_timeout_s, camera.read_timeout_s) + 1) * 1_000_000))
     # Only the frame rate takes long to find out, and nothing here depends on it.
     options = {"protocol_whitelist": _PROTOCOLS[scheme], "fpsprobesize": "0", "analyzeduration": "1000000"}

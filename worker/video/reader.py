@@ -1,4 +1,4 @@
-"""Cameras: one decode thread each, that reopens what breaks and never dies unseen."""
+"""Cameras: one decode thread each, which opens again what breaks, and whose end is always told."""
 
 import random
 import threading
@@ -21,7 +21,7 @@ from worker.video.decoder import ImageFolder, Picture, Video, open_video
 __all__ = ["CameraReader", "backoff_s", "find_fault"]
 
 MAX_ABANDONED: Final = 3
-"""Threads of one camera that may hang in FFmpeg at a time; no further try is made while there are as many."""
+"""The most threads of one camera that may hang in FFmpeg; while there are as many, no further try is made."""
 
 HEALTHY_S: Final = 10.0
 """A connection that has lived this long starts the back-off anew when it breaks."""
@@ -30,8 +30,8 @@ _log = get_logger(__name__)
 
 
 def backoff_s(attempt: int, initial_s: float, maximum_s: float, uniform: Callable[[float, float], float]) -> float:
-    """Pause before try ``attempt`` (from 0): exponential with full jitter, so that cameras which fell together
-    do not come back together.
+    """Pause before try ``attempt`` (from 0): exponential with full jitter, so that cameras that failed together do not
+    come back together.
 
     M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
@@ -39,7 +39,7 @@ def backoff_s(attempt: int, initial_s: float, maximum_s: float, uniform: Callabl
 
 
 def find_fault(camera: CameraConfig) -> SourceError | None:
-    """Why a file or folder cannot be read at all; None where it can, and for network and device, which may come back.
+    """Why a file or folder cannot be read at all; None where it can. None for network and device: they may come back.
 
     Raises:
         ConfigError: the camera's source is not one that is read.

@@ -30,12 +30,12 @@ LAG_TARGET_S: Final = 0.25
 """An event of a live camera should be decided this soon after its frame came; what takes longer is load."""
 _STRETCH_STEP: Final = 1.25
 _STRETCH_MAX: Final = 4.0
-"""So many times the longest interval is still less than the time after which an unseen track is given up."""
+"""The longest interval times this is still less than the time after which an unseen track is given up."""
 _GRID_JITTER_S: Final = 0.002
 
 
 def reads_every_frame(camera: CameraConfig) -> bool:
-    """Whether each frame is to be searched: as configured, and of folders, whose images need not be alike."""
+    """Whether each frame is to be searched: where it is configured, and of folders, whose images need not be alike."""
     return camera.policy == "every" or Path(camera.source.get_secret_value()).is_dir()
 
 
@@ -129,8 +129,9 @@ class Schedule:
         self._watch(camera_id).attention = attention
 
     def lagged(self, lag_s: float, rounds: float = 1.0) -> None:
-        """How old the oldest live frame of a batch was when its events were decided, and how many such batches it
-        takes to serve every camera that waits. Fits the size of batches and the intervals to it, by a step."""
+        """Fits the size of batches and the intervals to the load, by one step. ``lag_s``: how old the oldest live frame
+        of a batch was when its events were decided. ``rounds``: how many such batches it takes to serve every camera
+        that waits."""
         if lag_s > LAG_TARGET_S:
             self.most_frames = max(1, self.most_frames // 2)
         elif lag_s < LAG_TARGET_S / 2:
@@ -148,7 +149,7 @@ class Schedule:
 
     @property
     def patience(self) -> float:
-        """How many times as long a search of a whole picture may wait while the worker falls behind."""
+        """By what factor a search of a whole picture may wait longer, while the worker falls behind."""
         return max(self._stretch.values())
 
     def _watch(self, camera_id: str) -> _Watch:

@@ -1,7 +1,7 @@
 """Find faces and their landmarks in batches of pictures: the MTCNN cascade (Zhang et al. 2016).
 
-The networks and the arithmetic between them follow the ``mtcnn`` 1.0.0 package, whose weights they use, run with
-``min_face_size=20`` on one image at a time; its batching, its pyramid and its input handling are not followed.
+The networks and the arithmetic between them follow the ``mtcnn`` 1.0.0 package, as it runs with ``min_face_size=20`` on
+one image at a time; the weights are its own. Its batching, its pyramid and its handling of input are not followed.
 """
 
 import functools

@@ -52,11 +52,11 @@ def _changed(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[n
 
 
 SCALE: Final = 16.0
-"""Of cosines before the softmax: high enough for probabilities near 1, low enough to keep learning."""
+"""Factor of the cosines before the softmax: high enough for probabilities near 1, low enough to keep learning."""
 MARGIN: Final = 0.2
 _BATCH: Final = 32
 _LEAST_PICTURES: Final = 128
-"""In an epoch: of few photos each is shown several times, changed in other ways."""
+"""The fewest in an epoch: if there are fewer photos, each is shown several times, changed in another way each time."""
 _LEARNING_RATE: Final = 2e-3
 _LEAST_RATE: Final = 0.02
 _WARM_UP: Final = 3

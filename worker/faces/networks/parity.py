@@ -157,7 +157,7 @@ def check_parity(model: str, seed: int = 0) -> ParityReport:
     """
     manifest = load_manifest(model)
     if manifest.network not in _PREPROCESSING_VERSIONS:
-        raise ModelError(f"{manifest.id} is no network of keras-vggface: parity can be checked for those only")
+        raise ModelError(f"{manifest.id} is not a network of keras-vggface: parity can be checked only for those")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         run_oracle(manifest.network, folder, seed)
