@@ -13,7 +13,7 @@ from worker.errors import SinkError, SourceError
 from worker.faces.detection import FaceDetector, only_central
 from worker.faces.embedding import FaceEmbedder, embed_faces
 from worker.types import Detections, Embeddings, Image
-from worker.video.drawing import Kind, Tile, contact_sheet, draw_faces, save_picture
+from worker.video.drawing import FaceKind, Tile, contact_sheet, draw_faces, save_picture
 from worker.video.photos import read_photo
 
 SUMMARY_NAME: Final = "summary.png"
@@ -52,7 +52,7 @@ class Finding:
     detail: str = ""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FaceKind:
         return "rejected" if self.reason else "known" if self.same else "unknown"
 
     @property
@@ -162,7 +162,7 @@ def finding_document(finding: Finding, picture: Path | None, threshold: float, m
     }
 
 
-def _portrait(image: Image, face: Detections, label: str, kind: Kind) -> Image:
+def _portrait(image: Image, face: Detections, label: str, kind: FaceKind) -> Image:
     """The face and what is around it at one size, with box, landmarks and ``label``."""
     height, width = image.shape[:2]
     around = box.clip(box.expand(box.square(face.boxes), _AROUND), width, height)[0]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worker.config import PreviewConfig
 from worker.types import Frame, Image, Tracks
-from worker.video.drawing import Kind, draw_faces
+from worker.video.drawing import FaceKind, draw_faces
 
 MAX_VIEWERS: Final = 4
 BOUNDARY: Final = "frame"
@@ -100,7 +100,7 @@ class Preview:
             size = (self._config.max_width_px, round(image.shape[0] * scale))
             image, boxes = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), boxes * scale
         # A person on whom there is no verdict yet must not look like somebody known.
-        kinds: list[Kind | None] = ["plain" if label == "..." else None for label in seen.labels]
+        kinds: list[FaceKind | None] = ["plain" if label == "..." else None for label in seen.labels]
         drawn = draw_faces(image, boxes, seen.labels, kinds=kinds)
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         return cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), quality)[1].tobytes()

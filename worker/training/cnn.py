@@ -41,7 +41,7 @@ OnEpoch = Callable[["Epoch", int], None]
 
 
 class Network(Protocol):
-    """What :class:`worker.faces.networks.face_cnn_training.Training` does."""
+    """What :class:`worker.faces.networks.face_cnn.Training` does."""
 
     def epoch(self, number: int, images: Pixels, labels: People) -> float: ...
 
