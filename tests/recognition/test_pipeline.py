@@ -16,11 +16,13 @@ from tests.support.stand_ins import (
     enroll,
     gallery_of,
 )
-from worker.config import CameraConfig, Config, RecognitionConfig
+from worker.config import CameraConfig, Config, RecognitionConfig, UnknownsConfig
 from worker.errors import GalleryError
 from worker.gallery.folder import FolderGallery
+from worker.history.store import Embedder
 from worker.recognition.attention import TrackedFace
 from worker.recognition.pipeline import Pipeline
+from worker.recognition.unknowns import Unknowns
 from worker.types import Event, Frame, Tracks
 
 ALICE, BOB, STRANGER = 1, 2, 5
@@ -133,6 +135,17 @@ def test_another_model_ends_every_sighting_and_sights_anew(rig: Rig) -> None:
     (again,) = rig.run(5, ALICE, camera_id="gate")
     assert (again.identity_name, again.model_id, again.epoch) == ("Ann", "other", 3)
     assert again.sighting_id != first.sighting_id
+
+
+def test_unknown_people_get_their_ids_by_the_model_that_is_adopted(rig: Rig) -> None:
+    assert rig.run(8, STRANGER)[0].unknown_id == ""
+    other = StandInEmbedder("other")
+    model = Embedder(other.model_id, other.preprocessing_digest)
+    unknowns = Unknowns(UnknownsConfig(), model, other.dimension)
+    rig.pipeline.adopt(embedder_of(other), gallery_of(other), unknowns)
+    (started,) = rig.run(8, STRANGER)
+    assert started.unknown_id.startswith("u-")
+    assert len(unknowns) == 1
 
 
 def test_time_alone_ends_the_sighting_of_who_has_left(rig: Rig) -> None:

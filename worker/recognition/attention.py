@@ -2,13 +2,15 @@
 
 To search a whole picture for faces costs most, to embed a face comes next, and most frames repeat what the last one
 told. So each frame has to pass these questions, in this order. Those about video are answered in
-:mod:`worker.video.schedule`, the others here.
+:mod:`worker.video.schedule`, the others here. ``docs/decisions/scheduling.md`` has the reasons and the measurements.
+
+Of a camera with the policy ``every``, and of a folder, each frame is decoded and its whole picture searched: questions
+1 to 3 are asked of all others.
 
 1. **Is it decoded?** (``schedule.may_pass_over``, asked by the decoder.) Nobody looks more often than every
    ``detection.interval_s`` or ``settled_interval_s``, whichever is shorter. A picture between two such looks is not
    decoded, if no other picture depends on it. Which pictures these are depends on the video alone.
-2. **Is it searched at all?** (``schedule.Schedule``.) Of a camera with the policy ``every``, and of a folder, each
-   frame is. Otherwise a frame must pass the interval and the motion gate:
+2. **Is it searched at all?** (``schedule.Schedule``.) It must pass the interval and the motion gate:
 
    - *Interval.* Since the last search ``detection.interval_s`` must have passed while somebody in front of the camera
      is undecided, ``settled_interval_s`` while everybody is settled or nobody is there.
@@ -20,10 +22,10 @@ told. So each frame has to pass these questions, in this order. Those about vide
    cameras where somebody is undecided. They recover in the opposite order. Of a live camera only the newest frame
    waits; what it replaces is dropped, and so is a frame that waited too long (:mod:`worker.video.buffers`). A recording
    is never under load: the same file gives the same events.
-3. **Is its whole picture searched?** (:func:`is_search_due`, :func:`has_lost_a_face`.) Of a camera with the policy
-   ``every``, and of a folder, always. Of the others every ``detection.search_interval_s``; under load this is stretched
-   as the intervals are. In between, faces are looked for only where their tracks expect them. If nobody is expected, or
-   somebody who is expected is not found there, the whole picture is searched at once.
+3. **Is its whole picture searched?** (:func:`is_search_due`, :func:`has_lost_a_face`.) Every
+   ``detection.search_interval_s``; under load this is stretched as the intervals are. In between, faces are looked for
+   only where their tracks expect them. If nobody is expected, or somebody who is expected is not found there, the whole
+   picture is searched at once.
 4. **Which of the faces are embedded?** (:func:`wants_face`, :func:`best_of_each_track`.) Each face of a track with
    fewer than ``recognition.min_embeddings`` embedded faces. Later, at most every :data:`EMBED_INTERVAL_S`, a face
 
