@@ -60,14 +60,14 @@ class Clock:
 
 @contextmanager
 def parts_timed(detector: FaceDetector, clock: Clock) -> Iterator[None]:
-    """In the block, the parts of the cascade add their time to ``clock``."""
-    networks = {"_proposal": "proposal network", "_refinement": "refinement network", "_output": "output network"}
+    """The parts of the cascade report to ``clock`` in the block."""
+    networks = {"proposal": "proposal network", "refinement": "refinement network", "output": "output network"}
     patches = [
         patch.object(detector, name, clock.timed(part, getattr(detector, name))) for name, part in networks.items()
     ]
     patches += [
         patch.object(Canvas, "draw", clock.timed("pyramid", Canvas.draw)),
-        patch.object(mtcnn, "_crops", clock.timed("crops", mtcnn._crops)),
+        patch.object(mtcnn, "cut_out", clock.timed("crops", mtcnn.cut_out)),
         patch.object(boxes, "nms", clock.timed("non-maximum suppression", boxes.nms)),
     ]
     for each in patches:

@@ -617,11 +617,7 @@ def test_the_lag_of_a_group_counts_what_is_unread_and_what_is_in_hand(redis_url:
         assert stream_lag(client, sharded) == {"h": 4}
 
 
-def test_the_lag_of_each_group_is_a_metric_while_redis_answers(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worker.service.status._EVERY_S", 0.05)
-    monkeypatch.setattr("worker.service.status._BEAT_S", 0.01)
+def test_the_lag_of_each_group_is_a_metric_while_redis_answers(redis_server: RedisServer) -> None:
     observer = PrometheusObserver()
 
     def lag() -> float | None:
@@ -630,7 +626,8 @@ def test_the_lag_of_each_group_is_a_metric_while_redis_answers(
     with redis.Redis.from_url(redis_server.url) as writer:
         writer.xgroup_create(STREAM, "g", mkstream=True)
         with connect(RedisConfig(url=SecretStr(redis_server.url))) as client:
-            reporter = LagReporter(client, STREAM, observer)
+            reporter = LagReporter(client, STREAM, observer, interval_s=0.05)
+            reporter.start()
             eventually(lambda: lag() == 0)
             add(writer, make_event(0), make_event(1))
             eventually(lambda: lag() == 2)

@@ -11,12 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from worker.config import RecognitionConfig
 from worker.events.codec import decode, encode, sighting_id
-from worker.history.recorder import Recorder
 from worker.history.store import EmbedderId
 from worker.observer import Observer
 from worker.recognition.announcement import Announcer
-from worker.recognition.resuming import from_state, to_state
-from worker.recognition.sighting import Sighting
+from worker.recognition.context import RecognitionContext
+from worker.recognition.sighting import Sighting, from_state, to_state
 from worker.types import Event, Match
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -36,6 +35,13 @@ class Kept:
     paths: dict[str, Path]
 
 
+def context_of(epoch: int) -> RecognitionContext:
+    worker_id = f"worker-{epoch}"
+    return RecognitionContext(
+        CONFIG, "m", "digest", DIMENSION, min_detections=1, worker_id=worker_id, observer=Observer()
+    )
+
+
 @dataclass
 class Worker:
     """Speaks for one camera, with the announcer and the states of the real worker."""
@@ -45,17 +51,7 @@ class Worker:
     paths: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.announcer = Announcer(
-            "door",
-            CONFIG,
-            embedder=EMBEDDER,
-            threshold=0.4,
-            worker_id=f"worker-{self.epoch}",
-            epoch=self.epoch,
-            observer=Observer(),
-            unknowns=None,
-            recorder=Recorder(),
-        )
+        self.announcer = Announcer("door", context_of(self.epoch), threshold=0.4, epoch=self.epoch)
 
     def appear(self, number: int) -> None:
         name = sighting_id("door", NOON + timedelta(seconds=number), number)
@@ -87,7 +83,7 @@ class Workers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.worker = Worker(epoch=1)
-        self.kept = [Kept(to_state("door", EMBEDDER, DIMENSION, []), {})]
+        self.kept = [Kept(to_state("door", context_of(0), []), {})]
         self.published: list[tuple[Event, Path]] = []
         self.heard: list[Event] = []
         self.ids: dict[tuple[str, Path], str] = {}
@@ -143,14 +139,14 @@ class Workers(RuleBasedStateMachine):
 
     @rule()
     def keep(self) -> None:
-        state = to_state("door", EMBEDDER, DIMENSION, self.worker.sightings.values())
+        state = to_state("door", context_of(0), self.worker.sightings.values())
         self.kept.append(Kept(deepcopy(state), dict(self.worker.paths)))
 
     @rule(data=st.data(), same_worker=st.booleans())
     def crash_and_resume(self, data: st.DataObject, same_worker: bool) -> None:
         """From a state that may be older than the newest: the disk or Redis did not take that one."""
         kept = data.draw(st.sampled_from(self.kept[-3:]))
-        sightings = from_state(kept.state, "door", EMBEDDER, DIMENSION, CONFIG, at=NOON, pts_s=0.0)
+        sightings = from_state(kept.state, "door", context_of(0), at=NOON, pts_s=0.0)
         epoch = self.worker.epoch + (not same_worker)
         by_name = {sighting.sighting_id: sighting for sighting in sightings}
         self.worker = Worker(epoch, by_name, dict(kept.paths))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from worker.config import DetectionConfig
 from worker.errors import ModelError
 from worker.faces.detection import FaceDetector, load_detector
-from worker.faces.detectors.mtcnn import MtcnnDetector, _crops
+from worker.faces.detectors.mtcnn import MtcnnDetector, cut_out
 from worker.faces.detectors.pyramid import BAND_STEP_PX, CELL_PX, Canvas, level_sizes
 from worker.faces.networks import mtcnn
 from worker.observer import Observer, Stage
@@ -133,7 +133,7 @@ def test_a_level_is_the_average_of_the_pixels_it_covers() -> None:
 def test_crops_are_corner_aligned_and_grey_outside() -> None:
     ramp = np.repeat(np.arange(100, dtype=np.uint8)[None, :, None] * 2, 80, axis=0).repeat(3, axis=2)
     squares = np.array([[10, 10, 34, 34], [-24, 20, 24, 68], [90, 70, 114, 94]], np.float32)
-    inner, left, corner = _crops([ramp], np.zeros(3, np.intp), squares, 24)
+    inner, left, corner = cut_out([ramp], np.zeros(3, np.intp), squares, 24)
     expected = (10 + 24 * np.arange(24) / 23) * 99 / 100 * 2
     assert np.abs(inner[0, :, 0] - expected).max() <= 1
     assert (left[:, :12] == 128).all()
@@ -145,7 +145,7 @@ def test_crops_are_corner_aligned_and_grey_outside() -> None:
 def test_crops_come_from_the_image_they_belong_to() -> None:
     images = [np.full((40, 40, 3), value, np.uint8) for value in (10, 20, 30)]
     owners = np.array([2, 0, 1, 2], np.intp)
-    crops = _crops(images, owners, np.tile(np.array([[5, 5, 20, 20]], np.float32), (4, 1)), 24)
+    crops = cut_out(images, owners, np.tile(np.array([[5, 5, 20, 20]], np.float32), (4, 1)), 24)
     assert crops[:, 0, 0, 0].tolist() == [30, 10, 20, 30]
 
 

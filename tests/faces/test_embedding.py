@@ -69,17 +69,11 @@ def test_a_network_for_single_faces_gets_them_singly() -> None:
     assert network.sizes == [1] * 5
 
 
-def test_warming_up_meets_every_batch_size() -> None:
-    network = MeanColour()
-    embedder(network).warm_up()
-    assert network.sizes == list(BATCH_SIZES)
-
-
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_a_vector_without_direction_is_an_error_and_never_a_result(value: float) -> None:
     network = MeanColour()
     network.output = np.full(3, value, np.float32)
-    with pytest.raises(ModelError, match="zero or no number"):
+    with pytest.raises(ModelError, match="zero or not a number"):
         embedder(network).embed(chips(2))
 
 

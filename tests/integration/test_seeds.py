@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.support.command_line import RETAIL, facestream, worker_arguments
 from worker.cli import run_command_line
-from worker.faces.networks.random_weights import write_random_weights
+from worker.faces.networks.parity import write_random_weights
 
 pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from worker.errors import ModelError
 from worker.faces.embedding import load_embedder
 from worker.faces.networks.facenet import build
-from worker.faces.networks.random_weights import write_random_h5, write_random_weights
+from worker.faces.networks.parity import write_random_h5, write_random_weights
 from worker.faces.networks.vggface2 import PREPROCESSING_LAYER, read_h5
 from worker.types import Chips
 

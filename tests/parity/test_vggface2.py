@@ -13,8 +13,7 @@ from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.faces.engines.openvino import OpenVinoNetwork
 from worker.faces.manifests import load_manifest
 from worker.faces.networks.conversion import converted_network
-from worker.faces.networks.parity import ParityReport, check_parity, run_oracle
-from worker.faces.networks.random_weights import write_random_weights
+from worker.faces.networks.parity import ParityReport, check_parity, run_oracle, write_random_weights
 from worker.faces.networks.vggface2 import build, read_h5
 from worker.faces.weights import find_weights
 from worker.types import Chips, Detections
@@ -81,7 +80,7 @@ def test_a_report_is_ok_only_if_all_agrees(difference: dict[str, float]) -> None
 
 
 def test_parity_is_for_the_models_of_keras_vggface() -> None:
-    with pytest.raises(ModelError, match="no network of keras-vggface"):
+    with pytest.raises(ModelError, match="not a network of keras-vggface"):
         check_parity("dlib-resnet")
 
 
@@ -109,7 +108,7 @@ def test_weights_of_another_network_are_refused_with_the_layer(random_model: Pat
 
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_bytes(b"<html>not found</html>")
-    with pytest.raises(ModelError, match=r"x\.h5 is no Keras H5 weights file"):
+    with pytest.raises(ModelError, match=r"x\.h5 is not a Keras H5 weights file"):
         build("resnet50", str(tmp_path / "x.h5"))
 
 

@@ -17,7 +17,7 @@ from worker.gallery.crops import CropStore
 from worker.gallery.enrolment import enroll_photos
 from worker.gallery.folder import FolderGallery
 from worker.gallery.re_embedding import re_embed
-from worker.recognition.pipeline import Probe
+from worker.recognition.attention import TrackedFace
 from worker.recognition.shadow import FORGET_AFTER_S, OUTCOMES, Shadow, outcome_of
 from worker.recognition.sighting import Sighting
 from worker.service.metrics import PrometheusObserver
@@ -45,11 +45,11 @@ def match(identity_id: str | None, name: str = "") -> Match:
     return Match(identity_id, name, 0.8, 0.1, 0.5, 1, "matched" if identity_id else "below_threshold")
 
 
-def probe(vector: NDArray[np.float32], track_id: int, pts_s: float) -> Probe:
+def tracked(vector: NDArray[np.float32], track_id: int, pts_s: float) -> TrackedFace:
     image = np.zeros((4, 4, 3), np.uint8)
     image[0, :, 0] = vector * 200
     face = Detections(np.array([[0, 0, 4, 4]], np.float32), np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))
-    return Probe(Frame("door", 0, pts_s, NOW, 0.0, image), face, track_id, 0.9)
+    return TrackedFace(Frame("door", 0, pts_s, NOW, 0.0, image), face, track_id, 0.9)
 
 
 def sighting(track_id: int, pts_s: float, primary: Match | None) -> Sighting:
@@ -79,7 +79,7 @@ def see(
     shadow: Shadow, track_id: int, vectors: Sequence[NDArray[np.float32]], primary: Match, pts_s: float = 1.0
 ) -> None:
     for vector in vectors:
-        shadow.learn([probe(vector, track_id, pts_s)])
+        shadow.learn([tracked(vector, track_id, pts_s)])
         shadow.compare(sighting(track_id, pts_s, primary))
 
 

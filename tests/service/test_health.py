@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from worker.background import Heartbeats
 from worker.config import MetricsConfig
 from worker.errors import FacestreamError
 from worker.service.health import Health, HealthServer
@@ -28,7 +29,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def health(clock: Clock) -> Health:
-    return Health(clock)
+    return Health(Heartbeats(clock))
 
 
 def config(port: int = 0, host: str = "127.0.0.1") -> MetricsConfig:
@@ -58,8 +59,8 @@ def test_a_worker_without_threads_and_conditions_is_alive_and_ready(ask: Callabl
 
 
 def test_a_thread_that_stops_beating_is_named(ask: Callable[..., Any], health: Health, clock: Clock) -> None:
-    beat = health.watch("outbox", max_age_s=10)
-    health.watch("pipeline", max_age_s=60)
+    beat = health.heartbeats.watch("outbox", 10)
+    health.heartbeats.watch("pipeline", 60)
     clock.now_s += 10
     assert ask("/healthz")[0] == 200
     clock.now_s += 2.5
@@ -71,8 +72,8 @@ def test_a_thread_that_stops_beating_is_named(ask: Callable[..., Any], health: H
 
 
 def test_a_thread_that_ended_as_it_should_is_not_missed(health: Health, clock: Clock) -> None:
-    beat = health.watch("camera door", max_age_s=1)
-    health.unwatch("camera door")
+    beat = health.heartbeats.watch("camera door", 1)
+    health.heartbeats.unwatch("camera door")
     beat()
     clock.now_s += 100
     assert health.failures() == {}

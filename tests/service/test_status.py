@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from tests.support.command_line import facestream
+from tests.support.waiting import eventually
 from worker.config import Config, FleetConfig, MetricsConfig, load_config
 from worker.service.health import Health, HealthServer
 from worker.service.metrics import PrometheusObserver
@@ -86,12 +87,10 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 def test_a_worker_reports_to_its_fleet_until_it_leaves(rig: Rig, client: redis.Redis) -> None:
     fleet = FleetConfig().name
-    beats: list[int] = []
-    reporter = StatusReporter(client, fleet, rig.board, lambda: beats.append(1))
+    reporter = StatusReporter(client, fleet, rig.board)
+    reporter.start()
     try:
-        while not (found := list(reported(client, fleet))):
-            assert len(beats) < 3
-        assert found[0].worker_id == "w1"
+        assert eventually(lambda: list(reported(client, fleet)))[0].worker_id == "w1"
     finally:
         reporter.close()
     assert list(reported(client, fleet)) == []

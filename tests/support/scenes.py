@@ -8,6 +8,7 @@ from tests.support.past import NOON
 from worker.config import RecognitionConfig
 from worker.history.recorder import Recorder
 from worker.observer import Observer
+from worker.recognition.context import RecognitionContext
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.unknowns import Unknowns
 from worker.types import Detections, Event, Frame, Match, Tracks
@@ -33,10 +34,11 @@ class Scene:
     def __init__(self, recorder: Recorder | None = None, unknowns: Unknowns | None = None, **config: float) -> None:
         self.observer = Outcomes()
         self.config = RecognitionConfig(**({"verdict_timeout_s": 1.0, "linger_s": 5.0} | config))
-        self.sightings = CameraSightings(
-            "door", self.config, model_id="m", dimension=8, threshold=THRESHOLD, min_detections=2, worker_id="w",
-            observer=self.observer, recorder=recorder, unknowns=unknowns,
+        context = RecognitionContext(
+            self.config, "m", "", 8, min_detections=2, worker_id="w", observer=self.observer, recorder=recorder,
+            unknowns=unknowns,
         )  # fmt: skip
+        self.sightings = CameraSightings("door", context, threshold=THRESHOLD)
         self.pts_s = 0.0
         self.began = NOON
         self.left_px = 0

@@ -374,7 +374,7 @@ def test_a_network_learns_people_from_whole_photos_and_embeds_them_as_any_model_
 
 @pytest.mark.slow
 def test_a_network_in_training_goes_on_from_its_state_as_if_it_had_not_stopped() -> None:
-    from worker.faces.networks.face_cnn_training import Training
+    from worker.faces.networks.face_cnn import Training
 
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (12, 40, 40), dtype=np.uint8), np.repeat(np.arange(3), 4)

@@ -108,6 +108,7 @@ def make() -> Iterator[Make]:
         *,
         opener: connection.Opener | None = None,
         wanted: Callable[[str, float], bool] | None = None,
+        reading: dict[str, Any] | None = None,
         **fields: Any,
     ) -> Rig:
         defaults = {"open_timeout_s": 5, "read_timeout_s": 5, "reconnect_initial_s": 0.01, "reconnect_max_s": 0.05}
@@ -115,7 +116,7 @@ def make() -> Iterator[Make]:
         batching = BatchingConfig(max_frames=8, max_wait_s=0.001, stale_after_s=60, queue_frames=4)
         observer = Recorder()
         buffer = FrameBuffer.for_camera(camera, batching, observer)
-        options: dict[str, Any] = {"opener": opener} if opener else {}
+        options: dict[str, Any] = ({"opener": opener} if opener else {}) | (reading or {})
         reader = CameraReader(camera, buffer, observer, wanted=wanted, **options)
         rig = Rig(reader, buffer, Batcher([buffer], batching, observer), observer)
         rigs.append(rig)
@@ -521,8 +522,7 @@ def test_undecodable_data_without_end_is_given_up(make: Make, monkeypatch: pytes
     assert rig.observer.dropped["undecodable"] > 0
 
 
-def test_thread_that_hangs_is_noticed_and_replaced(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "GRACE_S", 0.05)
+def test_thread_that_hangs_is_noticed_and_replaced(make: Make) -> None:
     release = threading.Event()
 
     def hang() -> Iterator[Picture | None]:
@@ -531,7 +531,7 @@ def test_thread_that_hangs_is_noticed_and_replaced(make: Make, monkeypatch: pyte
         yield shot(99.0)
 
     script = Script(hang, endless)
-    rig = make("rtsp://h/x", opener=script, read_timeout_s=0.05, policy="every")
+    rig = make("rtsp://h/x", opener=script, read_timeout_s=0.05, policy="every", reading={"grace_s": 0.05})
     frames = rig.take(10)
     assert rig.observer.states[:5] == ["connecting", "streaming", "stalled", "waiting", "connecting"]
     release.set()
@@ -539,8 +539,7 @@ def test_thread_that_hangs_is_noticed_and_replaced(make: Make, monkeypatch: pyte
     assert max(frame.pts_s for frame in rig.frames) < 90, "a frame of the abandoned thread came through"
 
 
-def test_hanging_threads_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "GRACE_S", 0.01)
+def test_hanging_threads_are_bounded(make: Make) -> None:
     release = threading.Event()
     hanging = Counter[str]()
 
@@ -550,7 +549,8 @@ def test_hanging_threads_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch
             release.wait(60)
         raise SourceError("rtsp://h/x: refused")
 
-    rig = make("rtsp://h/x", opener=hang_in_open, open_timeout_s=0.01, read_timeout_s=0.01)
+    timeouts = {"open_timeout_s": 0.01, "read_timeout_s": 0.01, "reading": {"grace_s": 0.01}}
+    rig = make("rtsp://h/x", opener=hang_in_open, **timeouts)
     rig.observer.wait(lambda: "tries hang" in rig.reader.reason)
     assert hanging["threads"] == source.MAX_ABANDONED
     assert not rig.reader.join(0)
@@ -586,20 +586,19 @@ def test_thread_that_dies_is_seen(make: Make, caplog: pytest.LogCaptureFixture) 
     assert "hunter2" not in str(rig.reader.error)
 
 
-def test_backoff_starts_anew_after_a_healthy_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backoff_starts_anew_after_a_healthy_time(make: Make) -> None:
     attempts: list[int] = []
 
     def remember(attempt: int, *_: object) -> float:
         attempts.append(attempt)
         return 0.0
 
-    monkeypatch.setattr(source, "backoff_s", remember)
-    rig = make("rtsp://h/x", opener=Script(refuse, refuse, refuse, five_frames, refuse, refuse, endless))
+    script = [refuse, refuse, refuse, five_frames, refuse, refuse, endless]
+    rig = make("rtsp://h/x", opener=Script(*script), reading={"backoff_s": remember})
     rig.observer.wait(lambda: rig.reader.state == "streaming" and len(attempts) == 6)
     assert attempts == [0, 1, 2, 3, 4, 5]
     attempts.clear()
-    monkeypatch.setattr(source, "HEALTHY_S", 0.0)
-    rig = make("rtsp://h/x", opener=Script(refuse, refuse, refuse, five_frames, refuse, refuse, endless))
+    rig = make("rtsp://h/x", opener=Script(*script), reading={"backoff_s": remember, "healthy_s": 0.0})
     rig.observer.wait(lambda: rig.reader.state == "streaming" and len(attempts) == 6)
     assert attempts == [0, 1, 2, 0, 1, 2]
 

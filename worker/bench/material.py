@@ -22,7 +22,7 @@ from worker.demo.footage import make_demo_clip
 from worker.errors import ModelError, SourceError
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
-from worker.faces.networks.random_weights import write_random_weights
+from worker.faces.networks.parity import write_random_weights
 from worker.faces.quality import REJECT_BELOW, assess
 from worker.gallery.contents import NewSample
 from worker.gallery.folder import FolderGallery

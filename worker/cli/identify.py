@@ -108,7 +108,8 @@ def identify(
     json_output: AsJson = False,
 ) -> int:
     """Say who is in photos: a line for each face."""
-    from worker.recognition.photo import embed_faces, identify_faces
+    from worker.faces.embedding import embed_faces
+    from worker.recognition.matching import identify_faces
 
     quiet_logs()
     opened, model_of_it = _open_known(gallery, classifier)
@@ -166,7 +167,7 @@ def verify(
 ) -> int:
     """Say whether two photos show the same person (in each, the face nearest the centre)."""
     from worker.config import DEFAULT_MODEL_ID
-    from worker.recognition.photo import central_face
+    from worker.faces.detection import central_face
     from worker.video.photos import read_photo
 
     quiet_logs()

@@ -96,7 +96,7 @@ def enroll_unknown(
 ) -> int:
     """Give an unknown person a name: they join the gallery, and their past sightings are published as corrected."""
     from worker.events.publisher import Publisher
-    from worker.recognition import naming
+    from worker.recognition import unknowns
     from worker.redis.client import connect
 
     quiet_logs()
@@ -109,7 +109,7 @@ def enroll_unknown(
         history.unknown(who)
         # Connects before anything is changed: without Redis, past sightings could not be corrected.
         client = connect(config_.redis)
-        named = naming.enroll_unknown(who, name, history, open_gallery(config_.gallery, config_.redis))
+        named = unknowns.enroll_unknown(who, name, history, open_gallery(config_.gallery, config_.redis))
         publisher = Publisher(client, config_.redis)
         refused = sum(not publisher.publish(event) for event in named.corrections)
         if lost := refused + publisher.close():
@@ -117,7 +117,7 @@ def enroll_unknown(
                 f"{name} is enrolled, but {lost} corrected events could not be delivered; "
                 "run the same command again: nothing is done twice"
             )
-        naming.settle(who, named, history)
+        unknowns.settle(who, named, history)
     result = {
         "unknown_id": who,
         "identity_id": named.identity_id,

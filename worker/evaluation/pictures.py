@@ -11,11 +11,10 @@ import numpy as np
 from worker import boxes as box
 from worker.errors import SourceError
 from worker.faces.detection import FaceDetector, only_central
-from worker.faces.embedding import FaceEmbedder
+from worker.faces.embedding import FaceEmbedder, embed_faces
 from worker.files import writing
-from worker.recognition.photo import embed_faces
 from worker.types import Detections, Embeddings, Image
-from worker.video.drawing import Kind, Tile, contact_sheet, draw_faces, save_picture
+from worker.video.drawing import FaceKind, Tile, contact_sheet, draw_faces, save_picture
 from worker.video.photos import read_photo
 
 SUMMARY_NAME: Final = "summary.png"
@@ -54,7 +53,7 @@ class ComparedFace:
     detail: str = ""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FaceKind:
         return "rejected" if self.reason else "known" if self.same else "unknown"
 
     @property
@@ -162,7 +161,7 @@ def face_document(compared: ComparedFace, picture: Path | None, threshold: float
     }
 
 
-def _portrait(image: Image, face: Detections, label: str, kind: Kind) -> Image:
+def _portrait(image: Image, face: Detections, label: str, kind: FaceKind) -> Image:
     """The face and its surroundings, always at the same size, with box, landmarks and ``label``."""
     height, width = image.shape[:2]
     around = box.clip(box.expand(box.square(face.boxes), _AROUND), width, height)[0]

@@ -74,7 +74,8 @@ def warp(image: Image, matrices: NDArray[np.float64], side: int) -> NDArray[np.u
 
 
 def border_px(side: int) -> int:
-    """How many px a chip needs on each side so that every one of :data:`MOVES` shows the image and no repeated edge."""
+    """How many px a chip needs on each side, so that after each of :data:`MOVES` it shows the image and no repeated
+    edge."""
     return math.ceil(_REACH * side)
 
 
@@ -92,7 +93,7 @@ def without_border(chips: NDArray[np.uint8], border: int) -> NDArray[np.uint8]:
 
 
 def moved(chips: NDArray[np.uint8], border: int, number: int) -> NDArray[np.uint8]:
-    """Chips (n, side, side, 3) as a box or points that lie off by ``MOVES[number]`` would have cut them out.
+    """Chips (n, side, side, 3) as they would have been cut out by a box or points that lie off by ``MOVES[number]``.
 
     ``chips`` have a ``border``, so that what comes in from the sides is the image.
     """

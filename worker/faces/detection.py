@@ -1,4 +1,4 @@
-"""Faces and their landmarks in batches of pictures, by whichever detector is configured."""
+"""Faces and their landmarks in batches of pictures, by the detector that is configured."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,3 +92,9 @@ def only_central(found: Detections, image: Image) -> Detections:
     if not len(found):
         return found
     return found.take(np.array([nearest_to_centre(found.boxes, image.shape[1], image.shape[0])]))
+
+
+def central_face(image: Image, detector: FaceDetector) -> Detections:
+    """The face nearest the centre of ``image``: one detection, or none."""
+    (found,) = detector.detect([image])
+    return only_central(found, image)

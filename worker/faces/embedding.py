@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from worker.errors import ModelError
 from worker.faces import alignment
 from worker.faces.alignment import PLAIN, Averaging, split_variant
+from worker.faces.detection import FaceDetector
 from worker.faces.engines import choose_engine
 from worker.faces.manifests import Manifest, load_manifest
 from worker.faces.networks import BUILDERS
@@ -25,7 +26,7 @@ BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
 _SHORTEST: Final = 1e-6
 _BUILDERS_VERSION: Final = 1
 """Raise it when a builder changes what it makes, so that networks converted before are made anew."""
-_IMPORT_BUILDER: Final = "worker.faces.engines.openvino_import:build"
+IMPORT_BUILDER: Final = "worker.faces.engines.openvino:import_network"
 
 log = get_logger(__name__)
 
@@ -107,17 +108,6 @@ class FaceEmbedder:
             self._observer.batch("embed", len(batch))
         return vectors
 
-    def warm_up(self, sizes: tuple[int, ...] | None = None) -> None:
-        """Compile the network for the batch ``sizes`` (default: all), so that no face waits for it later.
-
-        Raises:
-            ModelError: the network does not give what its manifest says.
-        """
-        side = self.manifest.input.side
-        noise = np.random.default_rng(0).integers(0, 256, (self._sizes[-1], side, side, 3), dtype=np.uint8)
-        for size in sizes or self._sizes:
-            self._unit_vectors(noise[:size])
-
     def _checked(self, chips: Chips) -> NDArray[np.uint8]:
         side = self.manifest.input.side + 2 * self.border_px
         if chips.images.dtype != np.uint8 or chips.images.shape[1] != side:
@@ -143,7 +133,7 @@ class FaceEmbedder:
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
         if not np.all(np.isfinite(lengths)) or np.any(lengths < _SHORTEST):
             raise ModelError(
-                f"{self.model_id} gave a vector that is zero or no number (engine {self.engine}, {self.precision}, "
+                f"{self.model_id} gave a vector that is zero or not a number (engine {self.engine}, {self.precision}, "
                 f"{self.device}): check the weights, or try --precision fp32"
             )
         unit: NDArray[np.float32] = (features / lengths).astype(np.float32, copy=False)
@@ -188,6 +178,20 @@ def load_embedder(
     if observer is not None:
         observer.engine_loaded("embed", chosen, embedder.device, precision)
     return embedder
+
+
+def embed_faces(
+    image: Image, detector: FaceDetector, embedder: FaceEmbedder, min_score: float = 0.9
+) -> tuple[Detections, Embeddings]:
+    """All faces of a photo with a detection score of at least ``min_score``, and their embeddings.
+
+    If there is none, the best of the others is taken: a photo is more likely to show somebody than not. Enrolment takes
+    such a face too.
+    """
+    (found,) = detector.detect([image])
+    sure = found.scores >= min_score
+    found = found.take(sure) if sure.any() else found.take(np.arange(len(found))[:1])
+    return found, embedder.embed(embedder.align(image, found))
 
 
 def _load_network(
@@ -244,11 +248,11 @@ def _openvino_network(manifest: Manifest, files: dict[str, Path], cache_dir: Pat
         "layout": manifest.input.layout,
         "max_batch": manifest.input.max_batch,
     }
-    return converted_network(_IMPORT_BUILDER, arguments, key, cache_dir)
+    return converted_network(IMPORT_BUILDER, arguments, key, cache_dir)
 
 
 def _keras_builder(manifest: Manifest, files: dict[str, Path]) -> tuple[str, dict[str, Any]]:
-    """Who builds the network, and with which arguments."""
+    """Which function builds the network, and with which arguments."""
     network = manifest.network or ""
     if network not in BUILDERS:
         raise ModelError(f"{manifest.id}: there is no network '{network}': take one of {', '.join(BUILDERS)}")
@@ -276,7 +280,7 @@ def _load_aligner(manifest: Manifest, files: dict[str, Path], border: int) -> Al
 def _known(precision: str) -> str:
     if precision not in {"fp32", "bf16"}:
         raise ModelError(
-            f"precision '{precision}' is none of auto, fp32 and bf16; INT8 is a model of its own: "
+            f"precision '{precision}' is not auto, fp32 or bf16; INT8 is a model of its own: "
             "make it with 'facestream models quantize'"
         )
     return precision

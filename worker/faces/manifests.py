@@ -1,8 +1,8 @@
 """The models that facestream knows, by their manifests.
 
-A manifest is a YAML file that says what a network needs and gives: its files with their SHA-256, how a face is
-cut out and prepared for it, how long its vectors are, from which similarity two faces are one person. Manifests
-ship with the package; weights never do. No file is used whose digest is not the manifest's.
+A manifest is a YAML file that says what a network needs and gives: its files with their SHA-256, how a face is cut out
+and prepared for it, how long its vectors are, from which similarity two faces are one person. Manifests ship with the
+package; weights never do. A file is used only if its digest is that of the manifest.
 """
 
 import hashlib
@@ -102,7 +102,9 @@ class Manifest(WeightSet):
     @model_validator(mode="after")
     def _fits_its_format(self) -> "Manifest":
         if (self.network is None) == (self.format == "h5"):
-            raise ValueError("format h5, and no other, needs 'network': the definition its arrays belong to")
+            raise ValueError(
+                "format h5 needs 'network', the definition to which its arrays belong; no other format may have it"
+            )
         if (self.alignment.kind == "dlib") != (self.format == "dlib"):
             raise ValueError("alignment 'dlib' and format 'dlib' go together")
         names = {file.name for file in self.files}

@@ -1,4 +1,4 @@
-"""How fit a face is for recognition, and why not: size, sharpness, pose, exposure, detection score."""
+"""How fit a face is for recognition, and what makes it unfit: size, sharpness, pose, exposure, detection score."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -51,7 +51,7 @@ class Measures:
 
 
 # Where a property makes a face worthless (0) and where it is as good as it needs to be (1), linear between.
-# REJECT_BELOW of the way is where a face is refused by default.
+# A face is refused by default if it is less than REJECT_BELOW of the way.
 _RAMPS: Final[dict[str, tuple[float, float]]] = {
     "size_px": (12.0, 80.0),
     "sharpness": (0.0, 1.0),

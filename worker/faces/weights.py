@@ -25,7 +25,7 @@ _WORTH_RETRYING: Final = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _TryAgainError(Exception):
-    """The server or the way to it failed for the moment."""
+    """The server, or the connection to it, failed for the moment."""
 
 
 def ignore_progress(name: str, done_bytes: int, total_bytes: int | None) -> None:
@@ -194,7 +194,7 @@ class WeightSet(Part):
         """SHA-256 of all files, sorted.
 
         Raises:
-            ModelError: one is known only once its file was found; see :func:`pinned`.
+            ModelError: a digest is missing, which is known only once the file was found; see :func:`pinned`.
         """
         known = [file.sha256 for file in self.files if file.sha256 is not None]
         if len(known) < len(self.files):
@@ -222,8 +222,8 @@ class DetectorManifest(WeightSet):
 
 
 def find_weights(manifest: WeightSet, models_dir: Path | None, cache_dir: Path) -> dict[str, Path]:
-    """Paths of the model's files by file name, each with the digest that the manifest states, or, where it states
-    none, with that of the file that was used first.
+    """Paths of the model's files by file name. Each has the digest that the manifest states. If it states none, the
+    file must be the one that was used first.
 
     They are looked for beside a manifest of the user's own, below ``models_dir`` at any depth, in the cache, and
     in the installed package that the manifest names.
@@ -347,7 +347,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _package_folder(package: str | None) -> Path | None:
-    """Where an installed package lies; it is not imported (face_recognition_models cannot be, any more)."""
+    """Where an installed package lies; it is not imported (face_recognition_models no longer can be)."""
     spec = importlib.util.find_spec(package) if package else None
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 

@@ -171,15 +171,17 @@ class EvidenceKeeper(Evidence):
         return True
 
 
-def open_evidence(config: EvidenceConfig, observer: Observer, *, heartbeats: Heartbeats | None = None) -> Evidence:
-    """As ``config`` asks for.
+def open_evidence(
+    config: EvidenceConfig, observer: Observer, *, heartbeats: Heartbeats | None = None
+) -> Evidence | None:
+    """As ``config`` asks for; None where it asks for none.
 
     Raises:
         ConfigError: the store's address is not valid, or its library is not installed.
         SinkError: the store cannot be written.
     """
     if config.store is None:
-        return Evidence()
+        return None
     return EvidenceKeeper(config, open_store(config), observer, heartbeats=heartbeats)
 
 

@@ -183,16 +183,18 @@ class HistoryRecorder(Recorder):
 
 def open_recorder(
     config: Config, observer: Observer | None = None, *, heartbeats: Heartbeats | None = None
-) -> Recorder:
-    """The recorder that ``config`` asks for. Where the default place cannot be written, nothing is kept, and the log
-    says so: people are recognised also where a gallery is mounted read-only.
+) -> Recorder | None:
+    """The recorder that ``config`` asks for; None where it asks for none.
+
+    Where the default place cannot be written, nothing is kept, and the log says so: a gallery that is mounted read-only
+    is no reason not to recognise people.
 
     Raises:
         HistoryError: the place that ``state_dir`` names cannot be written, or holds a damaged history.
     """
     folder = history_folder(config)
     if folder is None or not config.history.enabled:
-        return Recorder()
+        return None
     try:
         return HistoryRecorder(folder, config, observer, heartbeats=heartbeats)
     except HistoryError as error:
@@ -200,7 +202,7 @@ def open_recorder(
             raise
         _log.warning("past sightings are not remembered; state_dir names another place", reason=str(error))
         (observer or Observer()).history_degraded(degraded=True)
-        return Recorder()
+        return None
 
 
 def open_history(config: Config, recorder: Recorder) -> History | None:

@@ -1,50 +1,31 @@
-"""What becomes of a sighting outside: its events, its place in the history, the id of an unknown person."""
+"""What the world is told of a sighting: its events, its place in the history, the id of an unknown person."""
 
 from collections.abc import Iterable
 
-from worker.config import RecognitionConfig
 from worker.events.codec import encode, event_id
 from worker.faces.quality import smallest_face_px
-from worker.history.recorder import Recorder
-from worker.history.store import EmbedderId, PastSighting
-from worker.observer import Observer
+from worker.history.store import PastSighting
+from worker.recognition.context import RecognitionContext
 from worker.recognition.sighting import Sighting
-from worker.recognition.unknowns import Unknowns, unknown_id_of
+from worker.recognition.unknowns import unknown_id_of
 from worker.types import Event, EventType
 
 NOT_ENROLLED = frozenset({"below_threshold", "empty_gallery"})
-"""Verdicts that tell an unknown person from one who may well be enrolled."""
+"""Outcomes that say that the person is not enrolled; any other leaves it open."""
 
 
 class Announcer:
     """Speaks for the sightings of one camera."""
 
-    def __init__(
-        self,
-        camera_id: str,
-        config: RecognitionConfig,
-        *,
-        embedder: EmbedderId,
-        threshold: float,
-        worker_id: str,
-        epoch: int,
-        observer: Observer,
-        unknowns: Unknowns | None,
-        recorder: Recorder,
-    ) -> None:
+    def __init__(self, camera_id: str, context: RecognitionContext, *, threshold: float, epoch: int) -> None:
         self._camera_id = camera_id
-        self._config = config
-        self._embedder = embedder
+        self._context = context
         self._threshold = threshold
-        self._worker_id = worker_id
         self._epoch = epoch
-        self._observer = observer
-        self._unknowns = unknowns
-        self._recorder = recorder
 
-    def adjust(self, config: RecognitionConfig, threshold: float) -> None:
+    def adjust(self, context: RecognitionContext, threshold: float) -> None:
         """Goes by other rules from now on."""
-        self._config, self._threshold = config, threshold
+        self._context, self._threshold = context, threshold
 
     def announce(self, sighting: Sighting, present: Iterable[Sighting]) -> list[Event]:
         """The event that is due, if any; ``present`` are those in front of the camera."""
@@ -60,30 +41,31 @@ class Announcer:
 
     def end(self, sighting: Sighting) -> list[Event]:
         """The person has left."""
-        self._observer.track_ended(self._camera_id, sighting.outcome)
+        self._context.observer.track_ended(self._camera_id, sighting.outcome)
         event = self._event(sighting, "ended")
         if event.similarity is not None:
-            self._observer.verdict(
+            self._context.observer.verdict(
                 self._camera_id, named=bool(event.identity_id), similarity=event.similarity, margin=event.margin
             )
         self._remember(sighting, event)
         return [event]
 
     def _tell_apart(self, sighting: Sighting, present: Iterable[Sighting]) -> None:
-        """Gives an unknown person an id as soon as there is enough to tell them by, and takes it back from one who
-        is known after all."""
-        if self._unknowns is None:
+        """Gives an unknown person an id as soon as there are faces enough to tell them by. Takes it back from a person
+        who is known after all."""
+        unknowns = self._context.unknowns
+        if unknowns is None:
             return
         if sighting.identity_id:
             if sighting.unknown_id == unknown_id_of(sighting.sighting_id):
-                self._unknowns.retract(sighting.unknown_id)
+                unknowns.retract(sighting.unknown_id)
             sighting.unknown_id = ""
         elif (
             not sighting.unknown_id
             and sighting.outcome in NOT_ENROLLED
-            and sighting.template.count >= self._config.min_embeddings
+            and sighting.template.count >= self._context.config.min_embeddings
         ):
-            sighting.unknown_id = self._unknowns.identify(
+            sighting.unknown_id = unknowns.identify(
                 sighting.sighting_id,
                 sighting.template.vector,
                 sighting.template.count,
@@ -93,13 +75,18 @@ class Announcer:
             )
 
     def _remember(self, sighting: Sighting, event: Event) -> None:
+        context = self._context
         template = sighting.template.vector if sighting.template.count else None
-        if self._unknowns is not None and sighting.unknown_id and template is not None:
+        if context.unknowns is not None and sighting.unknown_id and template is not None:
             is_new = sighting.unknown_id == unknown_id_of(sighting.sighting_id)
-            self._unknowns.met(sighting.unknown_id, template, sighting.template.count, sighting.seen_at, is_new=is_new)
-        sighting.account.least_px = smallest_face_px(self._config.min_quality)
+            context.unknowns.met(
+                sighting.unknown_id, template, sighting.template.count, sighting.seen_at, is_new=is_new
+            )
+        if context.recorder is None:
+            return
+        sighting.account.least_px = smallest_face_px(context.config.min_quality)
         sighting.account.conclude(sighting.candidate, sighting.match, self._threshold, sighting.outcome)
-        self._recorder.sighting(
+        context.recorder.sighting(
             PastSighting(
                 sighting_id=sighting.sighting_id,
                 camera_id=self._camera_id,
@@ -108,7 +95,7 @@ class Announcer:
                 identity_id=event.identity_id,
                 identity_name=event.identity_name,
                 unknown_id=event.unknown_id,
-                embedder=self._embedder,
+                embedder=context.embedder,
                 template=template,
                 embedded_faces=sighting.template.count,
                 quality=event.quality,
@@ -140,9 +127,9 @@ class Announcer:
             started_at=sighting.started_at,
             ended_at=sighting.seen_at if kind == "ended" else None,
             pts_s=sighting.seen_pts_s,
-            model_id=self._embedder.model_id,
+            model_id=self._context.model_id,
             gallery_version=match.gallery_version if match else 0,
-            worker_id=self._worker_id,
+            worker_id=self._context.worker_id,
             epoch=self._epoch,
             unknown_id=sighting.unknown_id,
         )

@@ -1,53 +1,114 @@
-"""What the pipeline remembers of one camera between its frames."""
+"""One camera in the pipeline: from the faces of a frame to those worth embedding, and what lasts between frames."""
 
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.config import CameraConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.config import CameraConfig, Config
+from worker.faces.quality import assess
+from worker.recognition.attention import TrackedFace, is_search_due
+from worker.recognition.context import RecognitionContext
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.tracking import Tracker
-from worker.types import Event, Frame
+from worker.types import Detections, Event, Frame, Tracks
 
 
 class PipelineCamera:
-    """Tracks, sightings, and the state in which the camera was left before."""
+    """Tracks, sightings, and the state in which the camera was left before.
+
+    ``threshold`` is the cosine from which a person is named at this camera; ``resume`` is the :meth:`state` in which
+    the camera was left. Faces of a camera that is ``followed`` are looked for where they are expected, between two
+    searches of the whole picture.
+    """
 
     def __init__(
         self,
-        config: CameraConfig,
-        epoch: int,
-        followed: bool,
-        tracker: Tracker,
-        sightings: CameraSightings,
+        settings: CameraConfig,
+        config: Config,
+        context: RecognitionContext,
+        *,
+        threshold: float,
+        epoch: int = 0,
+        followed: bool = False,
         resume: Mapping[str, Any] | None = None,
     ) -> None:
-        self.config = config
+        self.settings = settings
         self.epoch = epoch
         self.followed = followed
-        self.tracker = tracker
-        self.sightings = sightings
+        self.sightings = CameraSightings(settings.id, context, threshold=threshold, epoch=epoch)
         self.last_frame: Frame | None = None
-        self.searched_pts_s = float("-inf")
+        self._context = context
+        self._detection = config.detection
+        self._tracker = Tracker(config.tracking, start_score=config.detection.score_threshold)
+        self._searched_pts_s = float("-inf")
         self._added_s = time.monotonic()
         self._resume = resume
 
-    def state(self) -> Mapping[str, Any]:
-        """Of the sightings; until the first frame, that which is to be gone on with."""
-        return self.sightings.state() if self._resume is None else self._resume
+    def adjust(self, settings: CameraConfig, context: RecognitionContext, threshold: float) -> None:
+        """Goes by other rules from now on; every verdict is due again."""
+        self.settings, self._context = settings, context
+        self.sightings.adjust(context, threshold)
 
-    def resume(self, at: datetime, pts_s: float) -> None:
-        """Goes on with the state that was given, if it has not yet been gone on with; ``at`` is at ``pts_s``."""
-        if self._resume is not None:
-            state, self._resume = self._resume, None
-            self.sightings.resume(state, at, pts_s)
+    def expected(self, frame: Frame, patience: float) -> NDArray[np.float32]:
+        """Boxes float32 (n, 4) px where the faces should be in ``frame``; none where the whole picture is due."""
+        if not self.followed or is_search_due(self._detection, frame.pts_s, self._searched_pts_s, patience):
+            return Detections.empty().boxes
+        return self._tracker.predict(frame.pts_s).detections.boxes
+
+    def searched(self, frame: Frame) -> None:
+        """The whole picture of ``frame`` was searched."""
+        self._searched_pts_s = frame.pts_s
+
+    def see(self, frame: Frame, found: Detections) -> tuple[Tracks, list[TrackedFace]]:
+        """Joins the faces ``found`` in a frame to their tracks; returns these, and the faces that are worth embedding
+        and good enough for it."""
+        self.last_frame = frame
+        self._go_on(frame.captured_at, frame.pts_s)
+        context = self._context
+        with context.observer.stage("track"):
+            tracks = self._tracker.update(found, frame.pts_s)
+            wanted = self.sightings.see(frame, tracks)
+        if untracked := len(found) - len(tracks):
+            context.observer.face_rejected(frame.camera_id, "low_start_score", untracked)
+            if context.recorder:
+                context.recorder.rejected(frame.camera_id, frame.captured_at, "low_start_score", faces=untracked)
+        faces = tracks.detections.take(np.array(wanted, np.int64))
+        quality = assess(frame.image, faces, context.config.min_quality)
+        worth = []
+        for index, track_id in enumerate(tracks.track_ids[wanted].tolist()):
+            score, reason = float(quality.scores[index]), quality.reasons[index]
+            context.observer.face_quality(frame.camera_id, score)
+            if reason:
+                self.sightings.reject(track_id, reason)
+                context.observer.face_rejected(frame.camera_id, reason)
+            else:
+                worth.append(TrackedFace(frame, faces.take(np.array([index])), track_id, score))
+        return tracks, worth
+
+    def see_nobody(self, pts_s: float) -> None:
+        """Time has passed to ``pts_s`` without a frame since the last one."""
+        if self.last_frame is not None:
+            self.sightings.see(self.last_frame, self._tracker.update(Detections.empty(), pts_s))
+
+    def state(self) -> Mapping[str, Any]:
+        """The state of the sightings; until the first frame, the one that was given to go on with."""
+        return self.sightings.state() if self._resume is None else self._resume
 
     def waited_s(self) -> float:
         """For how long no frame has come yet."""
         return time.monotonic() - self._added_s if self.last_frame is None else 0.0
 
     def end(self) -> list[Event]:
-        """Ends all sightings, those as well that were to be gone on with; returns the events of that."""
-        self.resume(datetime.now(UTC), 0.0)
+        """Ends all sightings, also those that were to be gone on with; returns the events of that."""
+        self._go_on(datetime.now(UTC), 0.0)
         return self.sightings.close()
+
+    def _go_on(self, at: datetime, pts_s: float) -> None:
+        """Goes on with the state that was given, if that has not happened yet; ``at`` is at ``pts_s``."""
+        if self._resume is not None:
+            state, self._resume = self._resume, None
+            self.sightings.resume(state, at, pts_s)

@@ -16,7 +16,7 @@ _SHORTEST_SUM = 1e-3
 
 
 class People(Protocol):
-    """Who is known, and who it is: a gallery, or a classifier."""
+    """The people who are known, and which of them a face shows: a gallery, or a classifier."""
 
     @property
     def version(self) -> int:
@@ -43,8 +43,8 @@ class People(Protocol):
     def reload_if_changed(self) -> bool:
         """Takes up what changed meanwhile.
 
-        Raises:
-            GalleryError, ClassifierError: the vectors of another model are compared now.
+            Raises:
+        GalleryError, ClassifierError: it was switched to another model, whose vectors do not compare.
         """
         ...
 
@@ -56,7 +56,7 @@ class People(Protocol):
 class TrackTemplate:
     """What the embedded faces of one track tell together: their mean, weighted by quality, as a unit vector.
 
-    ``count`` is the number of embedded faces, poor ones included: each is evidence, in proportion to its quality.
+    ``count`` is the number of embedded faces, poor ones included: each counts in proportion to its quality.
     ``best_quality`` is 0..1.
     """
 
@@ -114,7 +114,7 @@ class TrackTemplate:
         """What :meth:`to_json` gave.
 
         Raises:
-            ValueError: the vectors are not of ``dimension`` finite numbers, or the numbers of no template.
+            ValueError: the vectors do not have ``dimension`` finite numbers, or no template has such numbers.
         """
         template = cls(dimension)
         template._sum = _decode(values["sum"], dimension).astype(np.float64)
@@ -134,9 +134,9 @@ def _decode(text: str, dimension: int) -> NDArray[np.float32]:
     try:
         vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
     except (binascii.Error, ValueError):
-        raise ValueError("a vector of a template is no base64 of float32") from None
+        raise ValueError("a vector of a template is not base64 of float32") from None
     if vector.shape != (dimension,) or not np.isfinite(vector).all():
-        raise ValueError(f"a vector of a template has not {dimension} finite numbers")
+        raise ValueError(f"a vector of a template does not have {dimension} finite numbers")
     return vector
 
 
@@ -151,11 +151,11 @@ def decide(
 ) -> Match:
     """The verdict on a track whose template the gallery answered with ``candidate``.
 
-    A person is named from ``threshold`` on, if nearer than the runner-up by ``config.margin`` and seen in
-    ``config.min_embeddings`` faces (``evidence``). A name given by ``previous`` stays down to
-    ``threshold - config.hysteresis``; while it could stay, somebody else takes over only from
-    ``threshold + config.margin`` on. Of a classifier, which has weighed the runner-up already, the person must be
-    probable enough in place of the margin.
+    A person is named from ``threshold`` on, if they are nearer than the runner-up by ``config.margin`` and were seen in
+    ``config.min_embeddings`` faces (``evidence`` is the number of faces). A name given by ``previous`` stays down to
+    ``threshold - config.hysteresis``. While it could stay, another person takes over only from
+    ``threshold + config.margin`` on. A classifier has weighed the runner-up already: there the person must be probable
+    enough, and no margin is asked for.
     """
     reason = _reason_for_the_nearest(candidate, config, threshold, evidence)
     named = candidate.identity_id if reason == "matched" else None
@@ -178,6 +178,15 @@ def decide(
     )
 
 
+def identify_faces(embeddings: Embeddings, people: People, threshold: float) -> list[Match]:
+    """The open-set answer for each face of a photo: one photo is all the evidence there is."""
+    config = RecognitionConfig(min_embeddings=1)
+    return [
+        decide(candidate, config, threshold=threshold, evidence=1, gallery_version=people.version)
+        for candidate in people.search(embeddings)
+    ]
+
+
 def _reason_for_the_nearest(candidate: Candidate, config: RecognitionConfig, threshold: float, evidence: int) -> str:
     if candidate.identity_id is None:
         return "empty_gallery"
@@ -193,7 +202,8 @@ def _reason_for_the_nearest(candidate: Candidate, config: RecognitionConfig, thr
 
 
 def _stays(candidate: Candidate, kept: str, named: str | None, config: RecognitionConfig, threshold: float) -> bool:
-    """Whether the person ``kept``, named before, keeps the name though the nearest, on its own, says otherwise."""
+    """Whether the person ``kept``, who was named before, keeps the name, though the nearest person alone says
+    otherwise."""
     floor = threshold - config.hysteresis
     if kept == candidate.identity_id:
         probable = candidate.probability is None or candidate.probability >= (

@@ -2,59 +2,46 @@
 
     frames -> detection -> tracking -> quality -> alignment -> embedding -> gallery -> matching -> events
 
-Frames of all cameras go through together, so that each network runs once a batch.
+Frames of all cameras go through together, so that each network runs once a batch. Which frames come here, and which
+of their faces are embedded, is told in :mod:`worker.recognition.attention`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worker.boxes import area
 from worker.config import CameraConfig, Config, RecognitionConfig
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
-from worker.faces.quality import assess
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
 from worker.observer import Observer
 from worker.recognition import matching
+from worker.recognition.attention import TrackedFace, best_of_each_track, has_lost_a_face
 from worker.recognition.camera import PipelineCamera
+from worker.recognition.context import RecognitionContext
 from worker.recognition.matching import People
 from worker.recognition.sighting import Sighting
-from worker.recognition.sightings import CameraSightings
-from worker.recognition.tracking import Tracker
 from worker.recognition.unknowns import Unknowns
-from worker.types import JITTER_S, Attention, Chips, Detections, Embeddings, Event, Frame, Tracks
+from worker.types import Attention, Chips, Detections, Embeddings, Event, Frame, Tracks
 
 FrameWatcher = Callable[[Frame, Tracks, list[str]], None]
 """Is shown each frame with its tracks and what is written beside each: for pictures and previews."""
 VerdictWatcher = Callable[[Sighting], None]
 """Is shown each sighting when a verdict on it was taken: for calibration."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A face that is worth embedding."""
-
-    frame: Frame
-    face: Detections
-    track_id: int
-    quality: float
-
-
-ProbeWatcher = Callable[[Sequence[Probe]], None]
+FaceWatcher = Callable[[Sequence[TrackedFace]], None]
 """Is shown the faces of all cameras that were embedded together: for a second model."""
 
 
 class Pipeline:
     """Turns frames into events. Owned by one thread.
 
-    Knows ``config.cameras`` from the start; others come and go by :meth:`add` and :meth:`remove`. Every frame is
-    searched for faces, but for the cameras ``followed``: theirs only every ``detection.search_interval_s``, and in
-    between the faces are looked for where they are expected.
+    Knows ``config.cameras`` from the start; others come and go by :meth:`add` and :meth:`remove`. Each frame is
+    searched for faces as a whole, except those of the cameras ``followed``. ``recorder``, ``evidence`` and
+    ``unknowns`` are None where they are not configured.
     """
 
     def __init__(
@@ -67,7 +54,7 @@ class Pipeline:
         observer: Observer | None = None,
         watcher: FrameWatcher | None = None,
         on_verdict: VerdictWatcher | None = None,
-        on_probes: ProbeWatcher | None = None,
+        on_faces: FaceWatcher | None = None,
         unknowns: Unknowns | None = None,
         recorder: Recorder | None = None,
         evidence: Evidence | None = None,
@@ -80,10 +67,19 @@ class Pipeline:
         self._observer = observer or Observer()
         self._watcher = watcher
         self._on_verdict = on_verdict
-        self._on_probes = on_probes
-        self._unknowns = unknowns
-        self._recorder = recorder or Recorder()
-        self._evidence = evidence or Evidence()
+        self._on_faces = on_faces
+        self._context = RecognitionContext(
+            config.recognition,
+            embedder.model_id,
+            embedder.preprocessing_digest,
+            embedder.dimension,
+            config.tracking.min_hits,
+            config.worker_id,
+            self._observer,
+            recorder,
+            evidence,
+            unknowns,
+        )
         self._gallery_version = gallery.version
         self._cameras: dict[str, PipelineCamera] = {}
         for camera in config.cameras:
@@ -109,8 +105,8 @@ class Pipeline:
         self._cameras[camera.id] = self._make_camera(camera, epoch, followed, resume)
 
     def remove(self, camera_id: str, *, end: bool = True) -> list[Event]:
-        """Forgets the camera, and ends its sightings; returns the events of that. Without ``end`` there are none:
-        whoever has the :meth:`state` goes on with them."""
+        """Forgets the camera, and ends its sightings; returns the events of that. Without ``end`` there are none: a
+        worker that has the :meth:`state` goes on with them."""
         camera = self._cameras.pop(camera_id)
         return camera.end() if end else []
 
@@ -119,26 +115,27 @@ class Pipeline:
         return self._cameras[camera_id].state()
 
     def adjust(self, recognition: RecognitionConfig, cameras: Collection[CameraConfig] = ()) -> None:
-        """Goes by other rules and thresholds from now on; verdicts on whoever is there are taken anew.
+        """Goes by other rules and thresholds from now on; the verdicts on all who are there are taken anew.
 
-        ``cameras``: of those that are here, the settings that hold now.
+        ``cameras``: the settings that hold now, of cameras that are here.
         """
         self._config = self._config.model_copy(update={"recognition": recognition})
-        settings = {camera.id: camera for camera in cameras}
+        self._context = replace(self._context, config=recognition)
+        changed = {camera.id: camera for camera in cameras}
         for camera_id, camera in self._cameras.items():
-            camera.config = settings.get(camera_id, camera.config)
-            camera.sightings.adjust(recognition, self._threshold_of(camera.config))
+            settings = changed.get(camera_id, camera.settings)
+            camera.adjust(settings, self._context, self._threshold_of(settings))
 
     def process(self, frames: Sequence[Frame], patience: float = 1.0) -> list[Event]:
         """The events that ``frames`` cause, in order; frames of one camera must come oldest first.
 
-        Under load, ``patience`` above 1 lets searches of the whole picture wait so many times as long.
+        Under load, ``patience`` above 1 lets searches of the whole picture wait that many times as long.
         """
-        probes: list[Probe] = []
+        worth: list[TrackedFace] = []
         for frame, found in zip(frames, self._look(frames, patience), strict=True):
             self._observer.faces_detected(frame.camera_id, len(found))
-            probes += self._follow(frame, found)
-        self._learn(_best_of_each_track(probes))
+            worth += self._follow(frame, found)
+        self._learn(best_of_each_track(worth))
         self._decide()
         last = {frame.camera_id: frame for frame in frames}
         return [event for frame in last.values() for event in self._transitions(frame)]
@@ -148,8 +145,7 @@ class Pipeline:
         camera = self._cameras[camera_id]
         if camera.last_frame is None:
             return self._give_up_waiting(camera)
-        tracks = camera.tracker.update(Detections.empty(), pts_s)
-        camera.sightings.see(camera.last_frame, tracks)
+        camera.see_nobody(pts_s)
         self._decide()
         return camera.sightings.transitions(pts_s)
 
@@ -159,23 +155,29 @@ class Pipeline:
 
     @property
     def gallery(self) -> People:
-        """The one that is searched."""
+        """The gallery that is searched."""
         return self._gallery
 
     @property
     def preprocessing_digest(self) -> str:
-        """That of the model in use."""
-        return self._embedder.preprocessing_digest
+        """The digest of the model in use."""
+        return self._context.preprocessing_digest
 
     def adopt(self, embedder: FaceEmbedder, gallery: People, unknowns: Unknowns | None = None) -> list[Event]:
-        """Goes on with another model. Vectors of two models do not compare, so every sighting ends; whoever is still
-        there is sighted anew. Returns the events of that."""
+        """Goes on with another model. Vectors of two models do not compare, so every sighting ends; a person who is
+        still there is sighted anew. Returns the events of that."""
         events = self.close()
         self._gallery.close()
         self._embedder, self._gallery, self._gallery_version = embedder, gallery, gallery.version
-        self._unknowns = unknowns
+        self._context = replace(
+            self._context,
+            model_id=embedder.model_id,
+            preprocessing_digest=embedder.preprocessing_digest,
+            dimension=embedder.dimension,
+            unknowns=unknowns,
+        )
         for camera_id, camera in self._cameras.items():
-            self._cameras[camera_id] = self._make_camera(camera.config, camera.epoch, camera.followed)
+            self._cameras[camera_id] = self._make_camera(camera.settings, camera.epoch, camera.followed)
         return events
 
     def close(self) -> list[Event]:
@@ -189,26 +191,17 @@ class Pipeline:
         return camera.end()
 
     def _make_camera(
-        self, camera: CameraConfig, epoch: int, followed: bool, resume: Mapping[str, Any] | None = None
+        self, settings: CameraConfig, epoch: int, followed: bool, resume: Mapping[str, Any] | None = None
     ) -> PipelineCamera:
-        config = self._config
-        sightings = CameraSightings(
-            camera.id,
-            config.recognition,
-            model_id=self._embedder.model_id,
-            dimension=self._embedder.dimension,
-            threshold=self._threshold_of(camera),
-            min_detections=config.tracking.min_hits,
-            worker_id=config.worker_id,
+        return PipelineCamera(
+            settings,
+            self._config,
+            self._context,
+            threshold=self._threshold_of(settings),
             epoch=epoch,
-            observer=self._observer,
-            preprocessing_digest=self._embedder.preprocessing_digest,
-            unknowns=self._unknowns,
-            recorder=self._recorder,
-            evidence=self._evidence,
+            followed=followed,
+            resume=resume,
         )
-        tracker = Tracker(config.tracking, start_score=config.detection.score_threshold)
-        return PipelineCamera(camera, epoch, followed, tracker, sightings, resume)
 
     def _threshold_of(self, camera: CameraConfig) -> float:
         """The nearest setting that there is: the camera's, the configuration's, the gallery's, the model's."""
@@ -216,70 +209,44 @@ class Pipeline:
         return next((threshold for threshold in settings if threshold is not None), self._embedder.threshold)
 
     def _look(self, frames: Sequence[Frame], patience: float) -> list[Detections]:
-        """The faces of each frame: where they are expected, or anywhere, if a search is due or one is not there."""
-        expected = [self._expected(frame, patience) for frame in frames]
+        """The faces of each frame: those where faces are expected, or all, if a search is due or an expected face is
+        not there."""
+        expected = [self._cameras[frame.camera_id].expected(frame, patience) for frame in frames]
         looks = self._detector.follow([frame.image for frame in frames], expected)
         lost = [
             index
             for index, (boxes, found) in enumerate(zip(expected, looks, strict=True))
-            if not len(boxes) or len(found) < len(boxes)
+            if has_lost_a_face(len(boxes), len(found))
         ]
         for index, found in zip(lost, self._detector.detect([frames[index].image for index in lost]), strict=True):
             looks[index] = found
-            self._cameras[frames[index].camera_id].searched_pts_s = frames[index].pts_s
+            self._cameras[frames[index].camera_id].searched(frames[index])
         return looks
 
-    def _expected(self, frame: Frame, patience: float) -> NDArray[np.float32]:
-        """Where the camera's faces should be in ``frame``; nowhere, if the whole picture is to be searched."""
-        camera = self._cameras[frame.camera_id]
-        since_s = frame.pts_s - camera.searched_pts_s + JITTER_S
-        rested = not 0 <= since_s < self._config.detection.search_interval_s * patience
-        if rested or not camera.followed:
-            return Detections.empty().boxes
-        return camera.tracker.predict(frame.pts_s).detections.boxes
-
-    def _follow(self, frame: Frame, found: Detections) -> list[Probe]:
+    def _follow(self, frame: Frame, found: Detections) -> list[TrackedFace]:
         """Joins the faces of a frame to their tracks; returns those worth embedding and good enough for it."""
         camera = self._cameras[frame.camera_id]
-        camera.last_frame = frame
-        camera.resume(frame.captured_at, frame.pts_s)
-        with self._observer.stage("track"):
-            tracks = camera.tracker.update(found, frame.pts_s)
-            wanted = camera.sightings.see(frame, tracks)
-        if untracked := len(found) - len(tracks):
-            self._observer.face_rejected(frame.camera_id, "low_start_score", untracked)
-            self._recorder.rejected(frame.camera_id, frame.captured_at, "low_start_score", faces=untracked)
-        faces = tracks.detections.take(np.array(wanted, np.int64))
-        quality = assess(frame.image, faces, self._config.recognition.min_quality)
-        probes = []
-        for index, track_id in enumerate(tracks.track_ids[wanted].tolist()):
-            score, reason = float(quality.scores[index]), quality.reasons[index]
-            self._observer.face_quality(frame.camera_id, score)
-            if reason:
-                camera.sightings.reject(track_id, reason)
-                self._observer.face_rejected(frame.camera_id, reason)
-            else:
-                probes.append(Probe(frame, faces.take(np.array([index])), track_id, score))
+        tracks, worth = camera.see(frame, found)
         if self._watcher:
             self._watcher(frame, tracks, [camera.sightings.label(i) for i in tracks.track_ids.tolist()])
-        return probes
+        return worth
 
-    def _learn(self, probes: Sequence[Probe]) -> None:
-        """Embeds the probes of all cameras together and adds them to their tracks."""
+    def _learn(self, faces: Sequence[TrackedFace]) -> None:
+        """Embeds the faces of all cameras together and adds them to their tracks."""
         size = self._config.recognition.batch_size
-        for first in range(0, len(probes), size):
-            batch = probes[first : first + size]
-            chips = [self._embedder.align(probe.frame.image, probe.face) for probe in batch]
+        for first in range(0, len(faces), size):
+            batch = faces[first : first + size]
+            chips = [self._embedder.align(face.frame.image, face.detection) for face in batch]
             embeddings = self._embedder.embed(Chips.joined(chips))
-            for probe, vector in zip(batch, embeddings.vectors, strict=True):
-                sightings = self._cameras[probe.frame.camera_id].sightings
-                sightings.learn(
-                    probe.track_id, vector, probe.quality, probe.frame.pts_s, float(area(probe.face.boxes)[0])
-                )
-                if sighting_id := sightings.sighting_id_of(probe.track_id):
-                    self._evidence.face(sighting_id, probe.frame.image, probe.face.boxes[0], probe.quality)
-            if self._on_probes:
-                self._on_probes(batch)
+            for face, vector in zip(batch, embeddings.vectors, strict=True):
+                sightings = self._cameras[face.frame.camera_id].sightings
+                box = face.detection.boxes
+                sightings.learn(face.track_id, vector, face.quality, face.frame.pts_s, float(area(box)[0]))
+                evidence = self._context.evidence
+                if evidence and (sighting_id := sightings.sighting_id_of(face.track_id)):
+                    evidence.face(sighting_id, face.frame.image, box[0], face.quality)
+            if self._on_faces:
+                self._on_faces(batch)
 
     def _decide(self) -> None:
         """Takes the verdict on every track that has learnt something, with one search of the gallery."""
@@ -314,13 +281,3 @@ class Pipeline:
 
     def _transitions(self, frame: Frame) -> list[Event]:
         return self._cameras[frame.camera_id].sightings.transitions(frame.pts_s)
-
-
-def _best_of_each_track(probes: Sequence[Probe]) -> list[Probe]:
-    """At most two faces a track and batch, the best ones: neighbouring frames tell the same."""
-    kept: dict[tuple[str, int], list[Probe]] = {}
-    for probe in probes:
-        kept.setdefault((probe.frame.camera_id, probe.track_id), []).append(probe)
-    return [
-        probe for group in kept.values() for probe in sorted(group, key=lambda probe: probe.quality, reverse=True)[:2]
-    ]

@@ -10,14 +10,14 @@ from worker.faces.embedding import FaceEmbedder
 from worker.gallery.gallery import Gallery
 from worker.observer import Observer
 from worker.recognition import matching
+from worker.recognition.attention import TrackedFace
 from worker.recognition.matching import TrackTemplate
-from worker.recognition.pipeline import Probe
 from worker.recognition.sighting import Sighting
 from worker.types import Chips, Embeddings, Match
 
 OUTCOMES: Final = ("agree", "only_primary", "only_shadow", "different")
 FORGET_AFTER_S: Final = 30.0
-"""A track on which no verdict was taken for this long has ended; a settled one is looked at more often."""
+"""A track on which no verdict was taken for this long has ended; even a settled track is looked at more often."""
 
 
 @dataclass(slots=True)
@@ -39,17 +39,17 @@ class Shadow:
         self._tracks: dict[tuple[str, int], _Track] = {}
         self._outcomes: Counter[str] = Counter()
 
-    def learn(self, probes: Sequence[Probe]) -> None:
+    def learn(self, faces: Sequence[TrackedFace]) -> None:
         """Embeds the faces that the first model has just embedded."""
-        chips = [self._embedder.align(probe.frame.image, probe.face) for probe in probes]
-        for probe, vector in zip(probes, self._embedder.embed(Chips.joined(chips)).vectors, strict=True):
+        chips = [self._embedder.align(face.frame.image, face.detection) for face in faces]
+        for face, vector in zip(faces, self._embedder.embed(Chips.joined(chips)).vectors, strict=True):
             track = self._tracks.setdefault(
-                (probe.frame.camera_id, probe.track_id), _Track(TrackTemplate(self._embedder.dimension))
+                (face.frame.camera_id, face.track_id), _Track(TrackTemplate(self._embedder.dimension))
             )
-            track.template.add(vector, probe.quality)
+            track.template.add(vector, face.quality)
 
     def compare(self, sighting: Sighting) -> None:
-        """Takes the second verdict on a track on which the first has been taken."""
+        """Takes the second verdict on a track, after the first model has taken its own."""
         self._forget(sighting.camera_id, sighting.seen_pts_s)
         track = self._tracks.get((sighting.camera_id, sighting.track_id))
         if track is None or not track.template.count:
@@ -68,7 +68,7 @@ class Shadow:
         track.decided_pts_s = sighting.seen_pts_s
 
     def close(self) -> None:
-        """Follows its gallery no longer."""
+        """Stops following its gallery."""
         self._gallery.close()
 
     def report(self) -> dict[str, Any]:

@@ -1,33 +1,35 @@
-"""One visit of one person to one camera: what is known of it while it goes on, and shortly after."""
+"""One visit of one person to one camera: what is known of it while it lasts and shortly after, and how it is kept."""
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Final
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from worker.boxes import expand, iou_matrix
-from worker.config import RecognitionConfig
+from worker.boxes import iou_matrix
 from worker.history.account import Account
+from worker.history.store import EmbedderId
+from worker.recognition.context import RecognitionContext
 from worker.recognition.matching import TrackTemplate
-from worker.types import Attention, Candidate, Match
+from worker.types import Candidate, Match
 
 DOUBT_RATIO: Final = 0.5
 """A face this far below the threshold, as a part of it, is hardly the person that its track has shown so far. Faces of
 one visit resemble each other more than two photos of a person do, for which the threshold was fitted."""
 SAME_PLACE_IOU: Final = 0.3
-"""From this overlap on, a face without features may be the one that was there before the worker was restarted."""
+"""From this overlap on, a face that is too poor to be compared may be the one that was there before a restart."""
 
 
 @dataclass(slots=True)
 class Sighting:
     """Times of ``pts_s`` are those of the source as it is read now; ``seen_pts_s`` and ``box`` are of the last frame
-    with the person. ``resumed_until_pts_s`` is set while nobody has been seen yet to go on with a sighting that began
-    before the source was opened; it then ends at this time. ``doubtful`` holds the latest faces, if none of them
-    resembles the ``template``; ``leapt``: the face was last seen too far away, or too long ago, to be surely the same.
+    with the person. A sighting that began before the source was opened has ``resumed_until_pts_s`` until the person is
+    seen again; if they are not, it ends at this time. ``doubtful`` holds the latest faces, if none of them resembles
+    the ``template``. ``leapt``: the face was last seen so far away or so long ago that it may be another one.
     """
 
     sighting_id: str
@@ -88,8 +90,8 @@ class Sighting:
         return self.rejection or "not_enough_evidence"
 
     def learn(self, vector: NDArray[np.float32], quality: float, threshold: float) -> None:
-        """Adds an embedded face. Once the sighting is announced, what resembles it not at all is held back, until a
-        face that does shows that it is still the same person."""
+        """Adds an embedded face. Once the sighting is announced, a face that does not resemble it at all is held back,
+        until one that does shows that it is still the same person."""
         if self.announced and self.template.count and float(self.template.vector @ vector) < DOUBT_RATIO * threshold:
             self.doubtful.add(vector, quality)
             return
@@ -99,24 +101,24 @@ class Sighting:
         self.template_changed = True
 
     def withdraw_name(self) -> None:
-        """Somebody beside them is nearer to the person that they were taken for."""
+        """Takes the name back: somebody else in the picture is more similar to that person."""
         if self.match is not None:
             self.match = replace(self.match, identity_id=None, identity_name="", reason="identity_taken")
 
     def seems_the_same(self, later: "Sighting", threshold: float) -> bool:
-        """Whether ``later`` shows this person again: by the faces, or, where no face was good enough to tell, because
-        the track is the same."""
+        """Whether ``later`` shows this person again: by the faces, or, if no face was good enough to tell, because the
+        track is the same."""
         if later.template.count:
             return self.template.count > 0 and self.template.similarity(later.template) >= threshold
         if self.resumed_until_pts_s is None:
             return self.track_id == later.track_id
-        # The tracks of another worker, or of an earlier run, were counted anew: there is only the place to go by.
+        # Tracks of another worker, or of an earlier run, were counted anew: only the place is left to compare.
         boxes = np.array([self.box, later.box], np.float32)
         return bool(iou_matrix(boxes[:1], boxes[1:])[0, 0] >= SAME_PLACE_IOU)
 
 
 def one_face_per_person(present: Iterable[Sighting]) -> None:
-    """Of several faces present at once that were given the same name, only the most similar keeps it."""
+    """If several faces that are present at once were given the same name, only the most similar keeps it."""
     best: dict[str, tuple[Sighting, float]] = {}
     for sighting in present:
         if not (sighting.match and sighting.match.identity_id):
@@ -132,68 +134,162 @@ def one_face_per_person(present: Iterable[Sighting]) -> None:
             sighting.withdraw_name()
 
 
-SETTLED_DISTANCE: Final = 0.10
-"""A similarity this far from the threshold is a verdict that further faces are unlikely to change."""
-EMBED_INTERVAL_S: Final = 0.2
-"""Faces nearer in time than this look alike: the next one adds cost, not evidence."""
-RECHECK_INTERVAL_S: Final = 5.0
-"""A settled track is looked at again this often: trackers do swap people."""
-CLOSER_FACTOR: Final = 1.5
-"""A face this much larger in area than any embedded one is worth embedding for its quality."""
-LEAP: Final = 0.5
-"""A face that was out of sight and comes back farther away than this, in face sizes, may be another person's."""
-FASTEST: Final = 10.0
-"""Nobody's face moves faster than this, in face sizes a second: about two metres a second."""
-CROSSING_FACTOR: Final = 1.5
-"""Faces whose boxes, enlarged by this, overlap may be taken for each other: their tracks want a short interval."""
+FORMAT: Final = "facestream.sightings.v1"
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0)]
 
 
-def wants_face(sighting: Sighting, config: RecognitionConfig, pts_s: float, area_px: float) -> bool:
-    """Whether a face of ``area_px`` that is seen at ``pts_s`` is worth embedding.
+class _Saved(BaseModel):
+    # Fields that a later version adds are passed over.
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
-    It is when its track is new, undecided, in doubt or about to be re-checked, or when it is much closer to the camera
-    than before.
+
+class _Template(_Saved):
+    sum: str
+    best: str
+    count: _Count
+    best_quality: _Finite
+
+
+class _Account(_Saved):
+    faces: _Count
+    largest_px: _Finite
+    least_px: _Finite
+    rejected: dict[str, _Count]
+    embedded: _Count
+    continued_by: list[int]
+
+
+class _Sighting(_Saved):
+    sighting_id: str = Field(min_length=1)
+    track_id: int
+    started_at: AwareDatetime
+    seen_at: AwareDatetime
+    box: tuple[_Finite, _Finite, _Finite, _Finite]
+    frame_size: tuple[_Count, _Count]
+    detections: _Count
+    transitions: _Count
+    last_event_id: str = ""
+    announced_identity: str | None
+    unknown_id: str
+    rejection: str
+    template: _Template
+    match: Match | None
+    candidate: Candidate | None
+    account: _Account
+
+
+class _State(_Saved):
+    format: Literal["facestream.sightings.v1"]
+    camera_id: str
+    model_id: str
+    preprocessing: str
+    dimension: int = Field(ge=1, le=65_536)
+    sightings: list[_Sighting]
+
+
+def to_state(camera_id: str, context: RecognitionContext, sightings: Iterable[Sighting]) -> dict[str, Any]:
+    """``sightings`` of a camera as JSON values: what the worker that reads it next needs to go on with them."""
+    return {
+        "format": FORMAT,
+        "camera_id": camera_id,
+        "model_id": context.model_id,
+        "preprocessing": context.preprocessing_digest,
+        "dimension": context.dimension,
+        "sightings": [_saved(sighting) for sighting in sightings],
+    }
+
+
+def from_state(
+    state: Mapping[str, Any], camera_id: str, context: RecognitionContext, *, at: datetime, pts_s: float
+) -> list[Sighting]:
+    """The sightings in ``state``, which go on with a frame captured ``at``; it lies at ``pts_s`` of its source.
+
+    What was seen too long before it, or with another model, is to end at once.
+
+    Raises:
+        ValueError: ``state`` is not what :func:`to_state` gives for this camera.
     """
-    count = sighting.template.count
-    if count < config.min_embeddings:
-        return True
-    if pts_s - sighting.embedded_pts_s < EMBED_INTERVAL_S:
-        return False
-    if sighting.leapt or sighting.doubtful.count or (count < config.max_embeddings and not _is_settled(sighting)):
-        return True
-    return area_px > CLOSER_FACTOR * sighting.embedded_area_px or pts_s - sighting.embedded_pts_s >= RECHECK_INTERVAL_S
+    # JSON has no infinite numbers, and one that is not a number would make every later comparison false.
+    json.dumps(state, allow_nan=False, default=dict)
+    try:
+        read = _State.model_validate(dict(state))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if read.camera_id != camera_id:
+        raise ValueError(f"it is of the camera {read.camera_id[:64]!r}")
+    comparable = (
+        EmbedderId(read.model_id, read.preprocessing) == context.embedder and read.dimension == context.dimension
+    )
+    return [_restored(saved, camera_id, context, comparable, at, pts_s) for saved in read.sightings]
 
 
-def has_leapt(sighting: Sighting, box: Sequence[float], pts_s: float, looked_pts_s: float) -> bool:
-    """Whether the face at ``box`` (x1, y1, x2, y2) px is too far from where it was seen to be surely the same person's.
-
-    ``looked_pts_s``: when the camera was looked at before.
-    """
-    left, top, right, bottom = sighting.box
-    moved_px = math.hypot(box[0] + box[2] - left - right, box[1] + box[3] - top - bottom) / 2
-    was_seen = sighting.seen_pts_s >= looked_pts_s
-    reach = LEAP + FASTEST * (pts_s - sighting.seen_pts_s) * was_seen
-    return moved_px > reach * max(right - left, bottom - top)
+def last_seen(state: Mapping[str, Any]) -> datetime | None:
+    """When somebody in ``state`` was seen last; None if nobody is in it, or it cannot be read."""
+    try:
+        return max((saved.seen_at for saved in _State.model_validate(dict(state)).sightings), default=None)
+    except ValidationError:
+        return None
 
 
-def attention(present: Sequence[Sighting], config: RecognitionConfig, min_detections: int) -> Attention:
-    """What a further look is worth at a camera that shows the people ``present``."""
-    if not present:
-        return "empty"
-    if any(_is_new(sighting, config, min_detections) for sighting in present):
-        return "deciding"
-    near = expand(np.array([sighting.box for sighting in present], np.float32), CROSSING_FACTOR)
-    crossing = np.triu(iou_matrix(near, near), 1).any()
-    return "deciding" if crossing else "settled"
+def _saved(sighting: Sighting) -> dict[str, Any]:
+    account = sighting.account.to_json()
+    return {
+        "sighting_id": sighting.sighting_id,
+        "track_id": sighting.track_id,
+        "started_at": sighting.started_at.isoformat(),
+        "seen_at": sighting.seen_at.isoformat(),
+        "box": list(sighting.box),
+        "frame_size": list(sighting.frame_size),
+        "detections": sighting.detections,
+        "transitions": sighting.transitions,
+        "last_event_id": sighting.last_event_id,
+        "announced_identity": sighting.announced_identity,
+        "unknown_id": sighting.unknown_id,
+        "rejection": sighting.rejection,
+        "template": sighting.template.to_json(),
+        "match": asdict(sighting.match) if sighting.match else None,
+        "candidate": asdict(sighting.candidate) if sighting.candidate else None,
+        # The verdict part of an account is made anew when the sighting ends.
+        "account": {name: account[name] for name in _Account.model_fields},
+    }
 
 
-def _is_new(sighting: Sighting, config: RecognitionConfig, min_detections: int) -> bool:
-    """The next face of it is wanted at once, not only after :data:`EMBED_INTERVAL_S`."""
-    if sighting.detections < min_detections:
-        return True
-    return sighting.template.count < config.min_embeddings and not sighting.rejection
+def _restored(
+    saved: _Sighting, camera_id: str, context: RecognitionContext, comparable: bool, at: datetime, pts_s: float
+) -> Sighting:
+    def place(moment: datetime) -> float:
+        # A clock that was set back must not put the past into the future.
+        return pts_s - max(0.0, (at - moment) / timedelta(seconds=1))
 
-
-def _is_settled(sighting: Sighting) -> bool:
-    match = sighting.match
-    return match is not None and abs(match.similarity - match.threshold) >= SETTLED_DISTANCE
+    sighting = Sighting(
+        sighting_id=saved.sighting_id,
+        camera_id=camera_id,
+        track_id=saved.track_id,
+        started_at=saved.started_at,
+        started_pts_s=place(saved.started_at),
+        dimension=context.dimension,
+        match=saved.match,
+        candidate=saved.candidate,
+        detections=saved.detections,
+        announced_identity=saved.announced_identity,
+        transitions=saved.transitions,
+        last_event_id=saved.last_event_id,
+        box=saved.box,
+        frame_size=saved.frame_size,
+        seen_pts_s=place(saved.seen_at),
+        lost=True,
+        rejection=saved.rejection,
+        unknown_id=saved.unknown_id,
+    )
+    sighting.account = Account.from_json(saved.account.model_dump())
+    sighting.seen_at = saved.seen_at
+    if comparable:
+        sighting.template = TrackTemplate.from_json(saved.template.model_dump(), context.dimension)
+    due_pts_s = sighting.seen_pts_s + context.config.linger_s
+    # A person who is still in time is given the time that a verdict takes.
+    lasts = comparable and due_pts_s > pts_s
+    sighting.resumed_until_pts_s = max(due_pts_s, pts_s + context.config.verdict_timeout_s) if lasts else pts_s
+    return sighting

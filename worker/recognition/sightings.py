@@ -12,76 +12,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.boxes import area
-from worker.config import RecognitionConfig
 from worker.events.codec import sighting_id
-from worker.history.evidence import Evidence
-from worker.history.recorder import Recorder
-from worker.history.store import EmbedderId
 from worker.logs import get_logger
-from worker.observer import Observer
 from worker.recognition.announcement import Announcer
+from worker.recognition.attention import attention, has_leapt, wants_face
+from worker.recognition.context import RecognitionContext
 from worker.recognition.matching import TrackTemplate
-from worker.recognition.resuming import from_state, to_state
-from worker.recognition.sighting import Sighting, attention, has_leapt, one_face_per_person, wants_face
-from worker.recognition.unknowns import Unknowns
+from worker.recognition.sighting import Sighting, from_state, one_face_per_person, to_state
 from worker.types import Attention, Event, Frame, Tracks
 
 _log = get_logger(__name__)
 
 GAP_S = 0.5
-"""A face that comes back to its track after this long may be another person's, who stepped into the place."""
+"""A face that comes back to its track after this long may be that of another person, who stepped into the place."""
 
 
 class CameraSightings:
-    """The sightings of one camera, present and lately gone."""
+    """The sightings of one camera, present and lately gone.
 
-    def __init__(
-        self,
-        camera_id: str,
-        config: RecognitionConfig,
-        *,
-        model_id: str,
-        dimension: int,
-        threshold: float,
-        min_detections: int,
-        worker_id: str,
-        observer: Observer,
-        epoch: int = 0,
-        preprocessing_digest: str = "",
-        unknowns: Unknowns | None = None,
-        recorder: Recorder | None = None,
-        evidence: Evidence | None = None,
-    ) -> None:
+    ``threshold`` is the cosine from which a person is named here; events carry ``epoch``.
+    """
+
+    def __init__(self, camera_id: str, context: RecognitionContext, *, threshold: float, epoch: int = 0) -> None:
         self.camera_id = camera_id
         self.threshold = threshold
-        self._config = config
-        self._embedder = EmbedderId(model_id, preprocessing_digest)
-        self._recorder = recorder or Recorder()
-        self._evidence = evidence or Evidence()
-        self._dimension = dimension
-        self._min_detections = min_detections
-        self._observer = observer
-        self._announcer = Announcer(
-            camera_id,
-            config,
-            embedder=self._embedder,
-            threshold=threshold,
-            worker_id=worker_id,
-            epoch=epoch,
-            observer=observer,
-            unknowns=unknowns,
-            recorder=self._recorder,
-        )
+        self._context = context
+        self._announcer = Announcer(camera_id, context, threshold=threshold, epoch=epoch)
         self._by_track: dict[int, Sighting] = {}
         self._lingering: list[Sighting] = []
         self._looked_pts_s = float("-inf")
 
     def see(self, frame: Frame, tracks: Tracks) -> list[int]:
-        """Notes where everybody is; returns the indices of the faces that are worth embedding.
-
-        A face is worth it when its track is new, undecided or about to be re-checked, or when it is much
-        closer to the camera than before: not every face of every frame.
-        """
+        """Notes where everybody is; returns the indices of the faces that are worth embedding."""
         wanted = []
         areas = area(tracks.detections.boxes)
         for index, track_id in enumerate(tracks.track_ids.tolist()):
@@ -95,7 +57,7 @@ class CameraSightings:
             sighting.frame_size = frame.size
             sighting.seen_at = frame.captured_at
             sighting.seen_pts_s = frame.pts_s
-            if wants_face(sighting, self._config, frame.pts_s, float(areas[index])):
+            if wants_face(sighting, self._context.config, frame.pts_s, float(areas[index])):
                 wanted.append(index)
         self._looked_pts_s = frame.pts_s
         for track_id in tracks.ended_ids.tolist():
@@ -103,24 +65,24 @@ class CameraSightings:
                 self._lose(lost)
         return wanted
 
-    def adjust(self, config: RecognitionConfig, threshold: float) -> None:
+    def adjust(self, context: RecognitionContext, threshold: float) -> None:
         """Goes by other rules from now on; every verdict is due again."""
-        self._config, self.threshold = config, threshold
-        self._announcer.adjust(config, threshold)
+        self._context, self.threshold = context, threshold
+        self._announcer.adjust(context, threshold)
         for sighting in (*self._by_track.values(), *self._lingering):
             sighting.template_changed = True
 
     def learn(self, track_id: int, vector: NDArray[np.float32], quality: float, pts_s: float, area_px: float) -> None:
         """Adds the embedding of a face to what is known of its track.
 
-        If as many faces as a verdict needs do not resemble whom the track has shown so far, they begin a sighting of
-        their own: trackers do swap people.
+        If as many faces as a verdict needs do not resemble the person whom the track has shown so far, they begin a
+        sighting of their own: trackers do swap people.
         """
         sighting = self._by_track.get(track_id)
         if sighting is None:
             return
         sighting.learn(vector, quality, self.threshold)
-        if sighting.doubtful.count >= self._config.min_embeddings:
+        if sighting.doubtful.count >= self._context.config.min_embeddings:
             sighting = self._part(sighting)
         sighting.leapt = False
         sighting.account.embedded += 1
@@ -139,7 +101,7 @@ class CameraSightings:
             sighting.account.rejected[reason] += 1
 
     def to_match(self, gallery_changed: bool) -> list[Sighting]:
-        """The sightings whose verdict must be taken (anew)."""
+        """The sightings on which a verdict must be taken, or taken again."""
         present = [*self._by_track.values(), *(self._lingering if gallery_changed else ())]
         return [s for s in present if s.template.count and (s.template_changed or gallery_changed)]
 
@@ -173,7 +135,7 @@ class CameraSightings:
 
     def attention(self) -> Attention:
         """What a further look at this camera is worth."""
-        return attention(list(self._by_track.values()), self._config, self._min_detections)
+        return attention(list(self._by_track.values()), self._context.config, self._context.min_detections)
 
     def close(self) -> list[Event]:
         """Ends every sighting: the source has ended or the worker stops."""
@@ -185,31 +147,30 @@ class CameraSightings:
         return events
 
     def state(self) -> dict[str, Any]:
-        """All that goes on, or may go on, as JSON values for :meth:`resume`."""
+        """The sightings that go on, or may go on, as JSON values for :meth:`resume`."""
         kept = [
             sighting
             for sighting in (*self._lingering, *self._by_track.values())
-            if sighting.announced or sighting.detections >= self._min_detections
+            if sighting.announced or sighting.detections >= self._context.min_detections
         ]
-        return to_state(self.camera_id, self._embedder, self._dimension, kept)
+        return to_state(self.camera_id, self._context, kept)
 
     def resume(self, state: Mapping[str, Any], at: datetime, pts_s: float) -> None:
         """Goes on where :meth:`state` was taken, with a first frame captured ``at``, which is at ``pts_s``.
 
-        Everybody counts as just gone, so that whoever is still there continues their sighting; the others end. A state
-        that cannot be read is passed over, and the log says so.
+        Everybody counts as just gone, so that a person who is still there continues their sighting; the others end. A
+        state that cannot be read is passed over, and the log says so.
         """
         try:
-            self._lingering += from_state(
-                state, self.camera_id, self._embedder, self._dimension, self._config, at=at, pts_s=pts_s
-            )
+            self._lingering += from_state(state, self.camera_id, self._context, at=at, pts_s=pts_s)
         except ValueError as error:
             _log.warning(
                 "sightings begin anew: their state cannot be read", camera_id=self.camera_id, reason=str(error)
             )
 
     def _of_track(self, track_id: int, frame: Frame) -> Sighting:
-        """The sighting that a face of the track belongs to; after a gap a new one, until it is seen to be the same."""
+        """The sighting that a face of the track belongs to; after a gap a new one, until the person is seen to be the
+        same."""
         sighting = self._by_track.get(track_id)
         if sighting is None:
             return self._begin(track_id, frame.captured_at, frame.pts_s)
@@ -219,10 +180,11 @@ class CameraSightings:
         return sighting
 
     def _part(self, sighting: Sighting) -> Sighting:
-        """Somebody else has taken over the track of ``sighting``: the new sighting, which knows the latest faces."""
+        """Another person has taken over the track of ``sighting``: returns their sighting, which knows the latest
+        faces."""
         self._lose(sighting)
         new = self._begin(sighting.track_id, sighting.seen_at, sighting.seen_pts_s)
-        new.template, sighting.doubtful = sighting.doubtful, TrackTemplate(self._dimension)
+        new.template, sighting.doubtful = sighting.doubtful, TrackTemplate(self._context.dimension)
         new.template_changed = True
         new.detections = new.account.faces = new.template.count
         new.box, new.frame_size, new.seen_pts_s = sighting.box, sighting.frame_size, sighting.seen_pts_s
@@ -235,31 +197,31 @@ class CameraSightings:
             track_id=track_id,
             started_at=at,
             started_pts_s=pts_s,
-            dimension=self._dimension,
+            dimension=self._context.dimension,
         )
         self._by_track[track_id] = sighting
         return sighting
 
     def _is_due(self, sighting: Sighting, pts_s: float) -> bool:
         """Named at once; unknown only when more faces would not help, or have not come in time."""
-        if sighting.detections < self._min_detections:
+        if sighting.detections < self._context.min_detections:
             return False
         if sighting.identity_id:
             return True
-        return pts_s - sighting.started_pts_s >= self._config.verdict_timeout_s
+        return pts_s - sighting.started_pts_s >= self._context.config.verdict_timeout_s
 
     def _is_over(self, sighting: Sighting, pts_s: float) -> bool:
         if sighting.resumed_until_pts_s is not None:
             return pts_s >= sighting.resumed_until_pts_s
-        return sighting.announced and pts_s - sighting.seen_pts_s >= self._config.linger_s
+        return sighting.announced and pts_s - sighting.seen_pts_s >= self._context.config.linger_s
 
     def _lose(self, sighting: Sighting) -> None:
         sighting.lost = True
-        if sighting.detections < self._min_detections and not sighting.announced:
-            self._observer.track_ended(self.camera_id, "too_short")
-            self._recorder.rejected(
-                self.camera_id, sighting.seen_at, "too_short", tracks=1, faces=sighting.account.faces
-            )
+        if sighting.detections < self._context.min_detections and not sighting.announced:
+            self._context.observer.track_ended(self.camera_id, "too_short")
+            if recorder := self._context.recorder:
+                faces = sighting.account.faces
+                recorder.rejected(self.camera_id, sighting.seen_at, "too_short", tracks=1, faces=faces)
             return
         if not sighting.announced and (gone := self._same_person_gone(sighting)):
             self._join(gone, sighting)
@@ -299,8 +261,9 @@ class CameraSightings:
         """Adds what was learnt in ``sighting`` to ``gone``: they are one, seen on two tracks."""
         gone.template.merge(sighting.template)
         gone.account.merge(sighting.account, sighting.track_id)
-        self._evidence.joined(gone.sighting_id, sighting.sighting_id)
-        self._observer.track_ended(self.camera_id, "continued")
+        if self._context.evidence:
+            self._context.evidence.joined(gone.sighting_id, sighting.sighting_id)
+        self._context.observer.track_ended(self.camera_id, "continued")
 
     def _announce(self, sighting: Sighting) -> list[Event]:
         return self._announcer.announce(sighting, self._by_track.values())

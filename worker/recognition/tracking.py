@@ -23,14 +23,14 @@ _MEASUREMENT: Final = 0.06
 _START_SPEED: Final = 4.0
 _ACCELERATION: Final = 6.0
 _LARGEST_STEP: Final = 1.5
-"""Farthest a face may lie from where it was expected, in face sizes, however uncertain that was."""
+"""The farthest that a face may lie from where it was expected, in face sizes, however uncertain that place was."""
 _SIZE_RATIO: Final = 1.6
-"""Most that a face may have grown or shrunk where it is joined by distance alone."""
+"""The most that a face may have grown or shrunk, if it is joined by distance alone."""
 _SIZE_GAIN: Final = 0.5
 
 
 @dataclass(slots=True)
-class _State:
+class _Table:
     """All tracks of a camera, one row each."""
 
     ids: NDArray[np.int64]
@@ -43,11 +43,11 @@ class _State:
     started_s: NDArray[np.float64]
     seen_s: NDArray[np.float64]
 
-    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "_State":
-        return _State(*(getattr(self, name)[rows] for name in self.__slots__))
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "_Table":
+        return _Table(*(getattr(self, name)[rows] for name in self.__slots__))
 
-    def join(self, other: "_State") -> "_State":
-        return _State(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__))
+    def join(self, other: "_Table") -> "_Table":
+        return _Table(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__))
 
 
 class Tracker:
@@ -62,7 +62,7 @@ class Tracker:
         self._start_score = start_score
         self._next_id = 1
         self._now_s = float("-inf")
-        self._state = _new_state(Detections.empty(), np.empty(0, np.int64), 0.0)
+        self._table = _new_state(Detections.empty(), np.empty(0, np.int64), 0.0)
 
     def update(self, detections: Detections, pts_s: float) -> Tracks:
         """Joins the faces found in the frame at ``pts_s`` (seconds in the source) to their tracks.
@@ -71,24 +71,24 @@ class Tracker:
         one are left out. A clock that jumps back by more than ``max_lost_s`` ends all tracks.
         """
         if pts_s < self._now_s - self._config.max_lost_s:
-            ended = self._drop(np.ones(len(self._state.ids), np.bool_))
+            ended = self._drop(np.ones(len(self._table.ids), np.bool_))
             self._now_s = pts_s
         else:
             self._advance(max(pts_s, self._now_s))
-            ended = self._drop(self._now_s - self._state.seen_s > self._config.max_lost_s)
+            ended = self._drop(self._now_s - self._table.seen_s > self._config.max_lost_s)
         rows = self._associate(detections)
         matched = np.flatnonzero(rows >= 0)
-        _correct(self._state, rows[matched], detections.take(matched), self._now_s)
+        _correct(self._table, rows[matched], detections.take(matched), self._now_s)
         starting = np.flatnonzero((rows < 0) & (detections.scores >= self._start_score))
-        rows[starting] = len(self._state.ids) + np.arange(len(starting))
+        rows[starting] = len(self._table.ids) + np.arange(len(starting))
         ids = self._next_id + np.arange(len(starting), dtype=np.int64)
         self._next_id += len(starting)
-        self._state = self._state.join(_new_state(detections.take(starting), ids, self._now_s))
+        self._table = self._table.join(_new_state(detections.take(starting), ids, self._now_s))
         kept = np.flatnonzero(rows >= 0)
         return Tracks(
             detections.take(kept),
-            self._state.ids[rows[kept]],
-            (self._now_s - self._state.started_s[rows[kept]]).astype(np.float32),
+            self._table.ids[rows[kept]],
+            (self._now_s - self._table.started_s[rows[kept]]).astype(np.float32),
             ended,
         )
 
@@ -97,7 +97,7 @@ class Tracker:
 
         Changes nothing, and ends no track. Scores are those of the last detection; landmarks move with the box.
         """
-        state = self._state.take(self._state.seen_s >= self._now_s)
+        state = self._table.take(self._table.seen_s >= self._now_s)
         elapsed_s = max(pts_s - self._now_s, 0.0) if len(state.ids) else 0.0
         if elapsed_s > self._config.max_lost_s:
             state = state.take(np.zeros(len(state.ids), np.bool_))
@@ -109,16 +109,16 @@ class Tracker:
 
     def close(self) -> NDArray[np.int64]:
         """Ends all tracks and returns the ids of those that were alive."""
-        return self._drop(np.ones(len(self._state.ids), np.bool_))
+        return self._drop(np.ones(len(self._table.ids), np.bool_))
 
     def _drop(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
-        ended = self._state.ids[rows]
+        ended = self._table.ids[rows]
         if len(ended):
-            self._state = self._state.take(~rows)
+            self._table = self._table.take(~rows)
         return ended
 
     def _advance(self, now_s: float) -> None:
-        state, elapsed_s = self._state, now_s - self._now_s if self._now_s > float("-inf") else 0.0
+        state, elapsed_s = self._table, now_s - self._now_s if self._now_s > float("-inf") else 0.0
         self._now_s = now_s
         state.centres += state.velocities * elapsed_s
         position, both, velocity = state.covariances.T
@@ -130,19 +130,19 @@ class Tracker:
     def _associate(self, detections: Detections) -> NDArray[np.int64]:
         """The row of the track that continues with each detection, or -1."""
         rows = np.full(len(detections), -1, np.int64)
-        if not len(detections) or not len(self._state.ids):
+        if not len(detections) or not len(self._table.ids):
             return rows
-        affinity = _affinity(self._state, detections, self._config.iou_threshold)
+        affinity = _affinity(self._table, detections, self._config.iou_threshold)
         confident = detections.scores >= self._start_score
         for chosen in (np.flatnonzero(confident), np.flatnonzero(~confident)):
-            free = np.setdiff1d(np.arange(len(self._state.ids)), rows)
+            free = np.setdiff1d(np.arange(len(self._table.ids)), rows)
             which, where = linear_sum_assignment(affinity[np.ix_(chosen, free)], maximize=True)
             possible = affinity[chosen[which], free[where]] > 0
             rows[chosen[which[possible]]] = free[where[possible]]
         return rows
 
 
-def _affinity(state: _State, detections: Detections, iou_threshold: float) -> Floats:
+def _affinity(state: _Table, detections: Detections, iou_threshold: float) -> Floats:
     """How well each detection continues each track (d, t): 1 + IoU with the predicted box where they overlap
     enough, 0..1 where the face is merely near (small fast faces leave their box between two frames), else 0."""
     overlap = iou_matrix(detections.boxes, _boxes(state.centres, state.sizes))
@@ -156,7 +156,7 @@ def _affinity(state: _State, detections: Detections, iou_threshold: float) -> Fl
     return affinity.astype(np.float32)
 
 
-def _correct(state: _State, rows: NDArray[np.int64], faces: Detections, now_s: float) -> None:
+def _correct(state: _Table, rows: NDArray[np.int64], faces: Detections, now_s: float) -> None:
     centres, sizes = _centres_and_sizes(faces.boxes)
     position, both, velocity = state.covariances[rows].T
     total = position + _MEASUREMENT**2
@@ -173,10 +173,10 @@ def _correct(state: _State, rows: NDArray[np.int64], faces: Detections, now_s: f
     state.seen_s[rows] = now_s
 
 
-def _new_state(faces: Detections, ids: NDArray[np.int64], now_s: float) -> _State:
+def _new_state(faces: Detections, ids: NDArray[np.int64], now_s: float) -> _Table:
     n = len(faces)
     centres, sizes = _centres_and_sizes(faces.boxes)
-    return _State(
+    return _Table(
         ids=ids,
         centres=centres,
         velocities=np.zeros((n, 2)),

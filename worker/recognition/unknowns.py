@@ -1,22 +1,27 @@
-"""Unknown people keep an id: across sightings, cameras and restarts, for a limited time."""
+"""Unknown people keep an id across sightings, cameras and restarts, for a limited time; then, perhaps, they get a
+name."""
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 import numpy as np
 
 from worker.config import UnknownsConfig
-from worker.errors import HistoryError
+from worker.errors import GalleryError, HistoryError
+from worker.events.codec import decode, event_id
+from worker.gallery.contents import NewSample
+from worker.gallery.gallery import Gallery
 from worker.history.recorder import Recorder
-from worker.history.store import EmbedderId, History, UnknownPerson, Vector
+from worker.history.store import EmbedderId, History, PastSighting, UnknownPerson, Vector
 from worker.logs import get_logger
+from worker.types import Embeddings, Event
 
 _GROWTH: Final = 256
 _MOST_EVIDENCE: Final = 50.0
-"""A template is the mean of this many faces at most: later ones go on to move it."""
+"""A template counts as the mean of this many faces at most, so that later ones still move it."""
 
 _log = get_logger(__name__)
 
@@ -29,9 +34,9 @@ def unknown_id_of(sighting_id: str) -> str:
 class Unknowns:
     """The unknown people of all cameras of a worker. Owned by the pipeline's thread.
 
-    A person is as near as their template, the mean over their sightings: nearest-sample linking would chain strangers
-    together one look-alike at a time. What ``history`` holds is taken up at the start; what other workers and commands
-    change there, before each search.
+    A person is as near as their template, the mean over their sightings: to link by the nearest sample would chain
+    strangers together, one look-alike at a time. What ``history`` holds is taken up at the start. What other workers
+    and commands change there is taken up before each search.
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class Unknowns:
         self._config = config
         self._embedder = embedder
         self._remember = timedelta(days=config.remember_days)
-        self._recorder = recorder or Recorder()
+        self._recorder = recorder
         self._history = history
         self._revision = 0
         self._people: list[UnknownPerson] = []
@@ -70,8 +75,8 @@ class Unknowns:
     ) -> str:
         """The id of the unknown person with this ``template`` (d,), known so far or new.
 
-        ``threshold`` is the camera's, which applies unless another one is configured; ``taken`` are people who are in
-        front of the camera at the same time, and so are somebody else.
+        ``threshold`` is the camera's, which applies unless another one is configured; ``taken`` are other people who
+        are in front of the camera at the same time, so that it is none of them.
         """
         self._refresh()
         if self._config.threshold is not None:
@@ -87,7 +92,7 @@ class Unknowns:
                 return self._people[nearest].unknown_id
         person = UnknownPerson(unknown_id_of(sighting_id), self._embedder, template.copy(), evidence, at, at)
         self._keep(person)
-        self._recorder.unknown(person)
+        self._record(person)
         return person.unknown_id
 
     def met(self, unknown_id: str, template: Vector, evidence: int, at: datetime, *, is_new: bool) -> None:
@@ -106,14 +111,18 @@ class Unknowns:
             total = person.embedded_faces + evidence
         person = replace(person, template=mean.copy(), embedded_faces=total, last_seen=max(person.last_seen, at))
         self._keep(person)
-        self._recorder.unknown(person)
+        self._record(person)
 
     def retract(self, unknown_id: str) -> None:
-        """The sighting that this person was first met in turned out to be somebody known."""
+        """The sighting in which this person was first met turned out to be somebody known."""
         if (row := self._rows.get(unknown_id)) is not None:
             gone = replace(self._people[row], template=None)
             self._drop(unknown_id)
-            self._recorder.unknown(gone)
+            self._record(gone)
+
+    def _record(self, person: UnknownPerson) -> None:
+        if self._recorder is not None:
+            self._recorder.unknown(person)
 
     def _refresh(self) -> None:
         if self._history is None:
@@ -134,7 +143,7 @@ class Unknowns:
         if row is None:
             if len(self._people) >= self._config.max_people:
                 oldest = int(self._last_seen_s[: len(self._people)].argmin())
-                self._recorder.unknown(replace(self._people[oldest], template=None))
+                self._record(replace(self._people[oldest], template=None))
                 self._drop(self._people[oldest].unknown_id)
             row = self._rows[person.unknown_id] = len(self._people)
             self._people.append(person)
@@ -158,3 +167,86 @@ class Unknowns:
             self._last_seen_s[row] = self._last_seen_s[last]
         self._people.pop()
         self._templates[last] = 0.0
+
+
+MOST_SAMPLES: Final = 5
+"""The most sightings whose templates become samples, the best ones: further ones look alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Who an unknown person is now, and what is to be published of their past sightings."""
+
+    identity_id: str
+    identity_name: str
+    samples: int
+    sightings: tuple[PastSighting, ...]
+    corrections: tuple[Event, ...]
+
+
+def enroll_unknown(unknown_id: str, name: str, history: History, gallery: Gallery) -> Named:
+    """Adds the unknown person to ``gallery`` as ``name``, and makes the ``corrected`` events of their past sightings.
+
+    May be repeated after a failure: samples are not added twice and the events have the same ids. Call
+    :func:`settle` once the events are delivered.
+
+    Raises:
+        HistoryError: no such unknown person.
+        GalleryError: another model, or the gallery cannot be written.
+    """
+    person = history.unknown(unknown_id)
+    gallery.require_model(person.embedder.model_id, person.embedder.preprocessing_digest)
+    sightings = history.sightings(unknown_id=unknown_id)
+    stored = gallery.add(_samples(name, person, sightings))
+    identity_id = gallery.person(name).identity_id
+    corrections = [_correction(sighting, identity_id, name, gallery) for sighting in sightings]
+    added = sum(sample is not None for sample in stored)
+    return Named(identity_id, name, added, tuple(sightings), tuple(corrections))
+
+
+def settle(unknown_id: str, named: Named, history: History) -> None:
+    """Notes in ``history`` who the person was, and that they are unknown no more.
+
+    Raises:
+        HistoryError: it cannot be written.
+    """
+    sighting_ids = [sighting.sighting_id for sighting in named.sightings]
+    history.name_sightings(sighting_ids, named.identity_id, named.identity_name)
+    history.drop_unknown(unknown_id)
+
+
+def _samples(name: str, person: UnknownPerson, sightings: Sequence[PastSighting]) -> list[NewSample]:
+    usable = [s for s in sightings if s.template is not None and s.embedder == person.embedder]
+    best = sorted(usable, key=lambda sighting: (-(sighting.quality or 0.0), sighting.sighting_id))[:MOST_SAMPLES]
+    faces: list[tuple[str, Vector, float]] = [
+        (f"sighting {s.sighting_id}", s.template, s.quality or 0.0) for s in best if s.template is not None
+    ]
+    if not faces and person.template is not None:
+        faces = [(f"unknown {person.unknown_id}", person.template, 0.0)]
+    if not faces:
+        raise GalleryError(f"nothing is left of {person.unknown_id} to enroll from")
+    return [
+        NewSample(name, vector, origin, hashlib.sha256(vector.tobytes()).hexdigest(), quality=quality)
+        for origin, vector, quality in faces
+    ]
+
+
+def _correction(sighting: PastSighting, identity_id: str, name: str, gallery: Gallery) -> Event:
+    event = decode(sighting.event)
+    similarity = margin = None
+    if sighting.template is not None:
+        (candidate,) = gallery.search(Embeddings(np.array([sighting.template]), sighting.embedder.model_id))
+        if candidate.identity_id == identity_id:
+            similarity = candidate.similarity
+            margin = candidate.similarity - candidate.runner_up if candidate.runner_up_id else None
+    return replace(
+        event,
+        event_id=event_id(sighting.sighting_id, "corrected", sighting.corrections, identity_id),
+        type="corrected",
+        identity_id=identity_id,
+        identity_name=name,
+        unknown_id="",
+        similarity=similarity,
+        margin=margin,
+        gallery_version=gallery.version,
+    )

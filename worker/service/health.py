@@ -7,7 +7,6 @@ Both answer 200, or 503 with the reasons, as JSON. ``/status`` is what ``facestr
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -35,21 +34,16 @@ Condition = Callable[[], str]
 
 
 class Health:
-    """What keeps the worker alive and ready. Safe to use from any thread."""
+    """What keeps the worker alive and ready. Safe to use from any thread.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.heartbeats = Heartbeats(clock)
+    Each thread that must live registers itself in ``heartbeats``.
+    """
+
+    def __init__(self, heartbeats: Heartbeats | None = None) -> None:
+        self.heartbeats = Heartbeats() if heartbeats is None else heartbeats
         self._lock = threading.Lock()
         self._conditions: dict[str, str | Condition] = {}
         self._describe: Callable[[], dict[str, Any]] | None = None
-
-    def watch(self, name: str, max_age_s: float) -> Callable[[], None]:
-        """Expect a beat of the thread ``name`` at least every ``max_age_s``; returns what the thread calls to beat."""
-        return self.heartbeats.watch(name, max_age_s)
-
-    def unwatch(self, name: str) -> None:
-        """The thread ``name`` has ended as it should."""
-        self.heartbeats.unwatch(name)
 
     def condition(self, name: str, reason: str | Condition) -> None:
         """Readiness needs ``name``: ``reason`` says why it is not met, or is a function that says so; empty if met."""
@@ -65,7 +59,7 @@ class Health:
         return any(camera["camera_id"] == camera_id for camera in self.status().get("cameras", []))
 
     def status(self) -> dict[str, Any]:
-        """What :meth:`describe` was given says; before that, what keeps the worker from being ready."""
+        """The answer of what :meth:`describe` was given; before that, what keeps the worker from being ready."""
         return self._describe() if self._describe else {"ready": False, "reasons": self.obstacles()}
 
     def failures(self) -> dict[str, str]:
@@ -84,7 +78,7 @@ class HealthServer:
     """Serves ``health`` and ``registry`` from its own threads as soon as it is made.
 
     Raises:
-        FacestreamError: the address is taken or not of this machine.
+        FacestreamError: the address is taken, or is not one of this machine.
     """
 
     def __init__(
@@ -109,6 +103,17 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def open_port(
+    config: MetricsConfig, health: Health, registry: CollectorRegistry, preview: Preview | None = None
+) -> HealthServer | None:
+    """The server on the port that ``config`` names; None where it is switched off.
+
+    Raises:
+        FacestreamError: see :class:`HealthServer`.
+    """
+    return HealthServer(config, health, registry, preview) if config.enabled else None
 
 
 class _Server(ThreadingHTTPServer):

@@ -6,19 +6,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import Final
 
+from worker.background import Heartbeats
 from worker.config import CameraConfig, Config
 from worker.errors import ClassifierError, FacestreamError, GalleryError, SinkError
 from worker.events.publisher import Publisher
 from worker.events.states import SightingState, SightingStates
+from worker.faces.embedding import FaceEmbedder
 from worker.history.evidence import Evidence
-from worker.history.recorder import Recorder
 from worker.logs import get_logger, set_level
 from worker.observer import Observer
+from worker.recognition.matching import People
 from worker.recognition.pipeline import Pipeline
-from worker.service.loading import load_gallery_and_embedder, unknown_people
+from worker.recognition.unknowns import Unknowns
 from worker.types import Event, Frame
-from worker.video.cameras import Cameras, reads_every_frame
+from worker.video.cameras import Cameras
+from worker.video.schedule import reads_every_frame
+
+IDLE_TICK_S: Final = 0.5
+"""How often time alone is looked at when no frame comes."""
+STUCK_AFTER_S: Final = 60.0
+"""A batch never takes this long: if one does, the pipeline hangs, and ``/healthz`` should say so."""
+
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -30,10 +41,8 @@ class _Kept:
 
 
 class StateKeeper:
-    """Of the live cameras; a recording is read anew from its start. For the pipeline's thread.
-
-    ``interval_s``: how often a state is kept where there was no event.
-    """
+    """Keeps the state of the sightings of live cameras; a recording is read anew from its start. For the pipeline's
+    thread."""
 
     def __init__(self, pipeline: Pipeline, states: SightingStates, *, interval_s: float = 1.0) -> None:
         self._pipeline = pipeline
@@ -51,7 +60,7 @@ class StateKeeper:
             self._cameras[camera_id].changed = True
 
     def keep(self) -> None:
-        """Keeps those that are due; not again and again that nobody is there."""
+        """Keeps the states that are due. That nobody is there is kept only once."""
         now_s = time.monotonic()
         for camera_id, kept in self._cameras.items():
             if not kept.changed and now_s - kept.at_s < self._interval_s:
@@ -68,21 +77,18 @@ class StateKeeper:
             self._states.keep(camera_id, kept.epoch, None)
 
     def hand_over(self, camera_id: str) -> None:
-        """Somebody else keeps the state of this camera from now on."""
+        """Another worker keeps the state of this camera from now on."""
         if self._cameras.pop(camera_id, None):
             self._states.discard(camera_id)
-
-
-IDLE_TICK_S = 0.5
-"""How often time alone is looked at when no frame comes."""
-
-_log = get_logger(__name__)
 
 
 class Loop:
     """Frames of all cameras through the pipeline, until told to stop.
 
-    All methods but :meth:`order` belong to the thread that calls :meth:`run`.
+    All methods except :meth:`order` and :meth:`load` belong to the thread that calls :meth:`run`. ``evidence`` is None
+    where it is not configured. When somebody has switched the gallery to another model, ``load_people`` gives the
+    gallery and the embedder as they are now (it raises a FacestreamError where they cannot be used), and
+    ``unknowns_of`` gives what tells unknown people apart by that embedder.
     """
 
     def __init__(
@@ -92,20 +98,27 @@ class Loop:
         cameras: Cameras,
         publisher: Publisher,
         states: SightingStates,
-        recorder: Recorder,
-        evidence: Evidence,
         observer: Observer,
+        *,
+        load_people: Callable[[], tuple[People, FaceEmbedder]],
+        unknowns_of: Callable[[FaceEmbedder], Unknowns | None] = lambda _embedder: None,
+        evidence: Evidence | None = None,
         on_event: Callable[[Event], None] = lambda _event: None,
+        heartbeats: Heartbeats | None = None,
+        idle_tick_s: float = IDLE_TICK_S,
     ) -> None:
         self._config = config
         self._pipeline = pipeline
         self._cameras = cameras
         self._publisher = publisher
         self._states = states
-        self._recorder = recorder
-        self._evidence = evidence
         self._observer = observer
+        self._load_people = load_people
+        self._unknowns_of = unknowns_of
+        self._evidence = evidence
         self._on_event = on_event
+        self._heartbeats = heartbeats or Heartbeats()
+        self._idle_tick_s = idle_tick_s
         self._keeper = StateKeeper(pipeline, states)
         self._has_ended = False
         self._newest: dict[str, Frame] = {}
@@ -114,7 +127,7 @@ class Loop:
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def order(self, action: Callable[[], None]) -> None:
-        """Has ``action`` done by the pipeline's thread between two batches, in order; from any thread."""
+        """Has ``action`` done by the pipeline's thread between two batches, one after the other; from any thread."""
         self._orders.put(action)
 
     def load(self) -> float:
@@ -125,8 +138,8 @@ class Loop:
         return min(1.0, (busy_s - busy_before_s) / max(now_s - since_s, 1e-3))
 
     def start_camera(self, camera: CameraConfig, epoch: int = 0, resume: SightingState | None = None) -> None:
-        """Reads ``camera``; its events carry ``epoch``, and its sightings go on from the state ``resume``; without a
-        fleet, from that in which an earlier run of this worker has left them."""
+        """Reads ``camera``; its events carry ``epoch``. Its sightings go on from the state ``resume``, or, without a
+        fleet, from the state in which an earlier run of this worker left them."""
         self._cameras.start(camera)
         if camera.id in self._cameras.live:
             self._keeper.begin(camera.id, epoch)
@@ -142,7 +155,7 @@ class Loop:
         self._newest.pop(camera_id, None)
 
     def hand_over(self, camera_id: str) -> SightingState:
-        """Reads the camera no longer; returns the state with which somebody else goes on with its sightings."""
+        """Reads the camera no longer; returns the state with which another worker goes on with its sightings."""
         self._cameras.stop(camera_id)
         state = self._pipeline.state(camera_id)
         self._pipeline.remove(camera_id, end=False)
@@ -164,12 +177,13 @@ class Loop:
         self._config = config
         set_level(config.log.level)
 
-    def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
-        """Until ``stop`` is set or all sources have ended; ``beat`` is called at least about once a second."""
+    def run(self, stop: threading.Event) -> None:
+        """Until ``stop`` is set or all sources have ended."""
+        beat = self._heartbeats.watch("pipeline", STUCK_AFTER_S)
         while not stop.is_set():
             beat()
             self._follow_orders()
-            frames = self._cameras.next_batch(IDLE_TICK_S)
+            frames = self._cameras.next_batch(self._idle_tick_s)
             if frames is None:
                 self._has_ended = True
                 return
@@ -186,7 +200,7 @@ class Loop:
         """What failed, and how many events could not be delivered. The sources stop first, so that nothing new
         arrives; then what is in flight becomes events; then those are delivered.
 
-        ``leave`` is told the state of each camera's sightings, which then do not end: somebody else goes on with them.
+        ``leave`` is told the state of each camera's sightings. These then do not end: another worker goes on with them.
         """
         cameras = self._cameras.ids
         errors = self._cameras.close()
@@ -230,7 +244,7 @@ class Loop:
         now = time.monotonic()
         for frame in frames:
             schedule.attend(frame.camera_id, self._pipeline.attention(frame.camera_id))
-        # Once a batch: a step for each of its frames would shed far more than the lag asks for.
+        # Once a batch: one step for each frame would give up far more than the lag asks for.
         if lags_s := [now - frame.received_monotonic_s for frame in frames if frame.camera_id in live]:
             schedule.lagged(max(lags_s), max(1.0, self._cameras.waiting / len(frames)))
 
@@ -240,19 +254,20 @@ class Loop:
             last = self._newest.get(camera_id)
             if last is None:
                 self._emit(self._pipeline.idle(camera_id, 0.0), {})
-            elif now - last.received_monotonic_s > IDLE_TICK_S:
+            elif now - last.received_monotonic_s > self._idle_tick_s:
                 silence_s = now - last.received_monotonic_s
                 idle = partial(self._pipeline.idle, camera_id, last.pts_s + silence_s)
-                # No frame causes what falls due by time alone: it has no latency.
+                # What falls due by time alone is caused by no frame: it has no latency.
                 self._emit(self._at_switch(idle), {})
 
     def _at_switch(self, step: Callable[[], list[Event]]) -> list[Event]:
-        """The events of ``step``; where the gallery was switched to another model, those of going on with that one."""
+        """The events of ``step``. If the gallery was switched to another model, the pipeline goes on with that one, and
+        these are the events of the change."""
         try:
             return step()
         except (GalleryError, ClassifierError):
             try:
-                gallery, embedder = load_gallery_and_embedder(self._config, self._observer)
+                gallery, embedder = self._load_people()
             except FacestreamError as problem:
                 _log.warning("gallery was switched, and cannot be used: going on as before", problem=str(problem))
                 return []
@@ -260,13 +275,14 @@ class Loop:
                 raise
             _log.warning("gallery was switched to another model", model=embedder.model_id, version=gallery.version)
             self._observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
-            return self._pipeline.adopt(embedder, gallery, unknown_people(self._config, embedder, self._recorder))
+            return self._pipeline.adopt(embedder, gallery, self._unknowns_of(embedder))
 
     def _emit(self, events: list[Event], newest: dict[str, Frame]) -> None:
         for event in events:
             frame = newest.get(event.camera_id)
             self._publisher.publish(event, received_monotonic_s=frame.received_monotonic_s if frame else None)
-            self._evidence.told(event)
+            if self._evidence:
+                self._evidence.told(event)
             self._on_event(event)
             self._keeper.changed(event.camera_id)
 

@@ -21,7 +21,7 @@ from prometheus_client.utils import floatToGoString
 from worker import __version__
 from worker.observer import SOURCE_STATES, Observer, SourceState, Stage
 
-# When each series was made tells nothing here, and is a sixth of what a scrape costs.
+# When each series was made tells nothing here, and costs a sixth of a scrape.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _STAGE_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0)
@@ -231,7 +231,7 @@ class PrometheusObserver(Observer):
         self._config_reloads.labels(outcome).inc()
 
     def camera_removed(self, camera_id: str) -> None:
-        # Counters stay: what was counted was counted. Gauges would go on to claim a state.
+        # Counters stay: what was counted was counted. A gauge that stays would claim a state that has passed.
         for state in SOURCE_STATES:
             self._source_state.remove(camera_id, state)
         self._last_frame_s.remove(camera_id)

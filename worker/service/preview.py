@@ -1,6 +1,6 @@
 """A look through a camera, as the worker sees it: boxes, names and all, as MJPEG for a browser.
 
-Nothing is drawn or encoded while nobody looks, and what is happens in the thread of who looks.
+Nothing is drawn or encoded while nobody looks. The work is done in the thread of the viewer.
 """
 
 import hmac
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worker.config import PreviewConfig
 from worker.types import Frame, Image, Tracks
-from worker.video.drawing import Kind, draw_faces
+from worker.video.drawing import FaceKind, draw_faces
 
 MAX_VIEWERS: Final = 4
 BOUNDARY: Final = "frame"
@@ -54,12 +54,12 @@ class Preview:
             self._changed.notify_all()
 
     def allows(self, token: str) -> bool:
-        """Whether this is the token; takes the same time for every wrong one."""
+        """Whether this is the token; the answer takes the same time for every wrong one."""
         return hmac.compare_digest(token.encode(), self._token)
 
     @property
     def full(self) -> bool:
-        """Whether as many look already as one worker serves."""
+        """Whether as many people look already as one worker serves."""
         return sum(self._viewers.values()) >= MAX_VIEWERS
 
     def pictures(self, camera_id: str, there: Callable[[], bool]) -> Iterator[bytes]:
@@ -99,15 +99,15 @@ class Preview:
         if scale < 1:
             size = (self._config.max_width_px, round(image.shape[0] * scale))
             image, boxes = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), boxes * scale
-        # Who is undecided yet must not look like somebody known.
-        kinds: list[Kind | None] = ["plain" if label == "..." else None for label in seen.labels]
+        # A person on whom there is no verdict yet must not look like somebody known.
+        kinds: list[FaceKind | None] = ["plain" if label == "..." else None for label in seen.labels]
         drawn = draw_faces(image, boxes, seen.labels, kinds=kinds)
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         return cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
 
 
 def open_preview(config: PreviewConfig) -> Preview | None:
-    """None without a token: then nobody may look.
+    """The preview for viewers who have the token; None without a token: then nobody may look.
 
     Raises:
         ConfigError: the token's file cannot be read, or the token is too short to be one.

@@ -1,13 +1,13 @@
-"""The configuration file of a worker that runs: what may change live is taken up, anything else waits for a restart.
+"""The configuration file of a running worker: what may change live is taken up, all else waits for a restart.
 
 A file that cannot be used is refused whole, and the configuration in force stays.
 """
 
 import hashlib
-import threading
 from collections.abc import Callable
 from typing import Final
 
+from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, ConfigOrigin
 from worker.errors import ConfigError
 from worker.logs import get_logger
@@ -16,16 +16,14 @@ from worker.observer import Observer
 LIVE: Final = frozenset({"cameras", "recognition", "log"})
 """The sections that change without a restart: cameras, thresholds and all else that decides on a track, log level."""
 
-_POLL_S: Final = 2.0
-
 _log = get_logger(__name__)
 
 
 class Reloader:
     """Watches the file that ``origin`` names, from a thread of its own.
 
-    ``apply(config)`` is called with each new configuration in force. The file's content is what is watched, not its
-    date: Kubernetes swaps a link, editors write a new file.
+    ``apply(config)`` is called with each new configuration in force. The file's content is watched, not its date:
+    Kubernetes swaps a link, editors write a new file.
     """
 
     def __init__(
@@ -36,46 +34,36 @@ class Reloader:
         observer: Observer | None = None,
         *,
         check: Callable[[Config], None] = lambda _config: None,
-        heartbeat: Callable[[], None] = lambda: None,
-        poll_s: float = _POLL_S,
+        heartbeats: Heartbeats | None = None,
+        poll_s: float = 2.0,
     ) -> None:
         self._origin = origin
         self._config = config
         self._apply = apply
         self._check = check
         self._observer = observer or Observer()
-        self._heartbeat = heartbeat
         self._poll_s = poll_s
         self._digest = self._read_digest()
-        self._wake = threading.Event()
-        self._stopping = False
         self._asked = False
-        self._thread = threading.Thread(target=self._run, name="configuration", daemon=True)
+        self._task = BackgroundTask("configuration", self._look, interval_s=poll_s, heartbeats=heartbeats)
 
     def start(self) -> None:
-        self._thread.start()
+        self._task.start()
 
     def reload(self) -> None:
-        """Has the file read again now, changed or not; safe in a signal handler. Returns at once."""
+        """Asks for the file to be read again now, changed or not. Returns at once; safe in a signal handler."""
         self._asked = True
-        self._wake.set()
+        self._task.wake()
 
     def close(self) -> None:
-        self._stopping = True
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(self._poll_s + 1)
+        self._task.stop(self._poll_s + 1)
 
-    def _run(self) -> None:
-        while not self._stopping:
-            self._heartbeat()
-            self._wake.wait(self._poll_s)
-            self._wake.clear()
-            digest = self._read_digest()
-            asked, self._asked = self._asked, False
-            if not self._stopping and (asked or digest != self._digest):
-                self._digest = digest
-                self._take_up()
+    def _look(self) -> None:
+        asked, self._asked = self._asked, False
+        digest = self._read_digest()
+        if not self._task.stopping and (asked or digest != self._digest):
+            self._digest = digest
+            self._take_up()
 
     def _read_digest(self) -> str:
         try:
@@ -96,7 +84,7 @@ class Reloader:
             _log.warning("changed settings that need a restart are not in force", settings=", ".join(waiting))
         live = changed & LIVE
         if live:
-            # Only what changes live: the rest of the file must not come into force by and by.
+            # Only what changes live: nothing else of the file may come into force piece by piece.
             self._config = self._config.model_copy(update={name: getattr(new, name) for name in live})
             self._apply(self._config)
         self._observer.config_reloaded("taken" if not waiting else "restart_needed")

@@ -1,49 +1,39 @@
-"""Build a worker from its configuration, run it, and stop it in an order that loses nothing.
+"""Run a worker: build its parts, start them, and stop them in an order that loses nothing.
 
-Stop order: the sources first, so that nothing new arrives; then what is in flight becomes events; then the
-outbox is delivered; then the port is closed. Each step would lose data if the one before it came later.
+Stop order. Each step would lose something if the one before it came later:
+
+1. The fleet gives this worker no more cameras.
+2. The sources stop, so that nothing new arrives.
+3. What is in flight becomes events, or the state with which another worker goes on.
+4. The outbox is delivered.
+5. The history, the pictures and the traces of all that are written.
+6. Nobody reports on the worker or reads its configuration any more.
+7. The port is closed: until then, probes and people can see how the stop goes.
 """
 
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from types import FrameType
 from typing import Any
 
 from worker import signals
 from worker.config import Config, ConfigOrigin
 from worker.errors import FacestreamError
-from worker.events.outbox import open_outbox
-from worker.events.publisher import Publisher
-from worker.events.states import LocalStates, QueuedStates, RedisStates
-from worker.fleet.member import FleetMember
-from worker.history.evidence import open_evidence
-from worker.history.recorder import open_recorder
 from worker.logs import get_logger
-from worker.recognition.pipeline import FrameWatcher, Pipeline
-from worker.redis.client import Client, connect
-from worker.service.health import Health, HealthServer
-from worker.service.loading import load_detector_of, load_gallery_and_embedder, load_shadow, unknown_people
-from worker.service.loop import Loop
+from worker.recognition.pipeline import FrameWatcher
+from worker.service.health import Health, open_port
+from worker.service.parts import Parts, build
 from worker.service.preview import open_preview
 from worker.service.reloading import Reloader
-from worker.service.status import LagReporter, StatusBoard, StatusReporter
 from worker.service.tracing import open_observer
 from worker.types import Event, Frame, Tracks
-from worker.video.addresses import parse_address
-from worker.video.cameras import Cameras
 from worker.video.reader import find_fault
 
-log = get_logger(__name__)
-
-IDLE_TICK_S = 0.5
-"""How often time alone is looked at when no frame comes."""
-STUCK_AFTER_S = 60.0
-"""A batch never takes this long: the pipeline hangs, and the probe of the process should fail."""
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -72,7 +62,7 @@ class Stopped:
 
 
 class Service:
-    """One worker: cameras, networks, gallery, outbox, port."""
+    """One worker, from its start to its end. ``build`` makes its parts."""
 
     def __init__(
         self,
@@ -81,14 +71,15 @@ class Service:
         origin: ConfigOrigin | None = None,
         on_event: Callable[[Event], None] | None = None,
         watcher: FrameWatcher | None = None,
+        build: Callable[..., Parts] = build,
     ) -> None:
         """``origin``, where given, is watched: changes of its file are taken up, also at SIGHUP."""
         self._config = config
         self._origin = origin
-        self._reloader: Reloader | None = None
-        self._preview = open_preview(config.preview)
         self._on_event = on_event or (lambda _event: None)
-        self._watcher = watcher
+        self._preview = open_preview(config.preview)
+        self._watcher = _both(watcher, self._preview.watch if self._preview else None)
+        self._build = build
         self._observer = open_observer(config.tracing, config.worker_id)
         self._stop = threading.Event()
         self._interrupted = False
@@ -110,72 +101,50 @@ class Service:
         health = Health()
         health.condition("models", "loading")
         with self._port(health), _redacted_thread_errors():
-            return self._run(health)
+            parts = self._build(
+                self._config,
+                health,
+                self._observer,
+                origin=self._origin,
+                on_event=self._on_event,
+                watcher=self._watcher,
+            )
+            return self._run(parts)
 
-    def _run(self, health: Health) -> Stopped:
-        config, observer = self._config, self._observer
-        redis_client = connect(config.redis)
-        gallery, embedder = load_gallery_and_embedder(config, observer)
-        detector = load_detector_of(config, observer)
-        recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
-        evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
-        shadow = load_shadow(config, observer)
-        pipeline = Pipeline(
-            config.model_copy(update={"cameras": ()}),
-            detector,
-            embedder,
-            gallery,
-            observer=observer,
-            watcher=_both(self._watcher, self._preview.watch if self._preview else None),
-            on_verdict=shadow.compare if shadow else None,
-            on_probes=shadow.learn if shadow else None,
-            unknowns=unknown_people(config, embedder, recorder),
-            recorder=recorder,
-            evidence=evidence,
-        )
-        observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
-        cameras = Cameras(config, observer, lasting=config.fleet.enabled)
-        outbox = open_outbox(config, observer)
-        publisher = Publisher(redis_client, config.redis, observer, outbox=outbox, heartbeats=health.heartbeats)
-        shared = RedisStates(redis_client, config.fleet.name, config.recognition.linger_s)
-        states = QueuedStates(shared, publisher, config.redis) if config.fleet.enabled else LocalStates(outbox)
-        health.condition("models", "")
-        health.condition("redis", lambda: publisher.error)
-        health.condition("outbox", lambda: publisher.outbox_error)
-        health.condition("sources", cameras.why_blind)
-        loop = Loop(config, pipeline, cameras, publisher, states, recorder, evidence, observer, self._on_event)
-        member: FleetMember | None = None
-        if config.fleet.enabled:
-            # A reply that is lost must not cost the lease for which it was waited.
-            hasty = config.redis.model_copy(update={"timeout_s": min(config.redis.timeout_s, config.fleet.lease_s / 2)})
-            member = FleetMember(connect(hasty), config, loop, observer, health.heartbeats)
-        board = StatusBoard(config.worker_id, observer, health, cameras, lambda: member.epochs if member else {})
-        health.describe(lambda: board.status().document())
-        started = time.monotonic()
-        with (
-            self._signals(),
-            self._reloading(loop, health),
-            self._reporting(redis_client, board, health),
-            closing(LagReporter(redis_client, config.redis.stream, observer, health.watch("lag", STUCK_AFTER_S))),
-        ):
+    def _run(self, parts: Parts) -> Stopped:
+        started_s = time.monotonic()
+        with self._signals(parts.reloader):
             try:
-                if member:
-                    member.start()
-                for camera in config.cameras:
-                    loop.start_camera(camera)
-                loop.run(self._stop, health.watch("pipeline", STUCK_AFTER_S))
+                self._start(parts)
+                parts.loop.run(self._stop)
             finally:
-                if member:
-                    member.drain()
-                errors, undelivered = loop.shut_down(member.leave if member else None)
-                if shadow:
-                    shadow.close()
-                recorder.close()
-                evidence.close()
-                observer.close()
-        summary = self._summary(time.monotonic() - started, undelivered)
-        summary.shadow = shadow.report() if shadow else None
+                errors, undelivered = self._shut_down(parts)
+        summary = self._summary(time.monotonic() - started_s, undelivered)
+        summary.shadow = parts.shadow.report() if parts.shadow else None
         return Stopped(summary, self._interrupted, errors)
+
+    def _start(self, parts: Parts) -> None:
+        for task in (parts.reloader, parts.reporter, parts.lag, parts.member):
+            if task is not None:
+                task.start()
+        for camera in self._config.cameras:
+            parts.loop.start_camera(camera)
+
+    def _shut_down(self, parts: Parts) -> tuple[tuple[FacestreamError, ...], int]:
+        """Returns what failed, and how many events could not be delivered. The order is told at the top."""
+        try:
+            if parts.member is not None:
+                parts.member.drain()
+            outcome = parts.loop.shut_down(parts.member.leave if parts.member is not None else None)
+            for part in (parts.shadow, parts.recorder, parts.evidence, self._observer):
+                if part is not None:
+                    part.close()
+        finally:
+            # Also when a second Ctrl-C cuts the stop short: nobody should see this worker in the fleet any more.
+            for task in (parts.lag, parts.reporter, parts.reloader):
+                if task is not None:
+                    task.close()
+        return outcome
 
     def _summary(self, duration_s: float, undelivered: int) -> Summary:
         totals: dict[str, Any] = self._observer.summary()
@@ -188,47 +157,15 @@ class Service:
 
     @contextmanager
     def _port(self, health: Health) -> Iterator[None]:
-        if not self._config.metrics.enabled:
-            yield
-            return
-        with closing(HealthServer(self._config.metrics, health, self._observer.registry, self._preview)):
-            yield
-
-    @contextmanager
-    def _reloading(self, loop: Loop, health: Health) -> Iterator[None]:
-        if self._origin is None or self._origin.path is None:
-            yield
-            return
-        self._reloader = Reloader(
-            self._origin,
-            self._config,
-            lambda config: loop.order(partial(loop.reconfigure, config)),
-            self._observer,
-            check=_check_sources,
-            heartbeat=health.watch("configuration", STUCK_AFTER_S),
-        )
-        self._reloader.start()
+        server = open_port(self._config.metrics, health, self._observer.registry, self._preview)
         try:
             yield
         finally:
-            health.unwatch("configuration")
-            self._reloader.close()
+            if server is not None:
+                server.close()
 
     @contextmanager
-    def _reporting(self, client: Client, board: StatusBoard, health: Health) -> Iterator[None]:
-        """A worker of a fleet tells the others' users how it is."""
-        if not self._config.fleet.enabled:
-            yield
-            return
-        reporter = StatusReporter(client, self._config.fleet.name, board, health.watch("status", STUCK_AFTER_S))
-        try:
-            yield
-        finally:
-            health.unwatch("status")
-            reporter.close()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _signals(self, reloader: Reloader | None) -> Iterator[None]:
         """SIGTERM and the first Ctrl-C stop gracefully; a second Ctrl-C interrupts at once.
 
         SIGHUP has the configuration read again.
@@ -245,8 +182,8 @@ class Service:
             self._stop.set()
 
         def on_hangup(_number: int, _frame: FrameType | None) -> None:
-            if self._reloader is not None:
-                self._reloader.reload()
+            if reloader is not None:
+                reloader.reload()
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, on_hangup)
@@ -266,18 +203,13 @@ def _redacted_thread_errors() -> Iterator[None]:
     def report(failure: threading.ExceptHookArgs) -> None:
         name = failure.thread.name if failure.thread else "unknown"
         error = failure.exc_value
-        log.error("a thread died", thread=name, exc_info=error if error is not None else True)
+        _log.error("a thread died", thread=name, exc_info=error if error is not None else True)
 
     before, threading.excepthook = threading.excepthook, report
     try:
         yield
     finally:
         threading.excepthook = before
-
-
-def _check_sources(config: Config) -> None:
-    for camera in config.cameras:
-        parse_address(camera.source.get_secret_value())
 
 
 def _both(first: FrameWatcher | None, second: FrameWatcher | None) -> FrameWatcher | None:

@@ -1,4 +1,4 @@
-"""What a worker tells of itself to people: one JSON document, made from the metrics it has anyway."""
+"""What a worker tells people of itself: one JSON document, made from the metrics that it has anyway."""
 
 import json
 import threading
@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import RedisError
 
 from worker import __version__
+from worker.background import BackgroundTask, Heartbeats
 from worker.events.consumer.streams import stream_lag
 from worker.logs import get_logger
 from worker.observer import Observer
@@ -27,7 +28,6 @@ from worker.video.cameras import Cameras
 SILENT_AFTER_S: Final = 6.0
 """A worker that has not reported for this long is shown as silent."""
 
-_REPORT_EVERY_S: Final = 2.0
 _WINDOW_S: Final = 10.0
 _FORGET_AFTER_S: Final = 24 * 3600.0
 
@@ -38,7 +38,8 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """One camera of one worker. Rates are of the last seconds; ages are None before the first of its kind."""
+    """One camera of one worker. Rates are those of the last seconds; an age is None until there is something to count
+    from."""
 
     camera_id: str
     state: str
@@ -109,7 +110,7 @@ class StatusBoard:
         reading, now_s = _Reading(self._observer), time.monotonic()
         with self._lock:
             self._readings.append((now_s, reading))
-            # The newest reading that is old enough stays, to count from.
+            # Of the readings that are old enough to count from, the newest stays.
             while len(self._readings) > 2 and now_s - self._readings[1][0] >= _WINDOW_S:
                 self._readings.pop(0)
             since_s, before = self._readings[0]
@@ -136,36 +137,78 @@ class StatusBoard:
 class StatusReporter:
     """Puts the status into Redis every few seconds, for ``facestream status``, from a thread of its own."""
 
-    def __init__(self, client: Client, fleet: str, board: StatusBoard, heartbeat: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        fleet: str,
+        board: StatusBoard,
+        *,
+        heartbeats: Heartbeats | None = None,
+        interval_s: float = 2.0,
+    ) -> None:
         self._client = client
         self._key = fleet_key(fleet, "status")
         self._board = board
-        self._heartbeat = heartbeat
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
-        self._thread.start()
+        self._failing = False
+        self._task = BackgroundTask("status", self._report, interval_s=interval_s, heartbeats=heartbeats)
+
+    def start(self) -> None:
+        self._task.start()
 
     def close(self) -> None:
         """Takes the status back: this worker is no longer there."""
-        self._closing.set()
-        self._thread.join(_REPORT_EVERY_S)
+        self._task.stop(2.0)
         with suppress(RedisError, OSError):
             self._client.hdel(self._key, self._board.status().worker_id)
 
-    def _run(self) -> None:
-        told = False
-        while True:
-            self._heartbeat()
-            status = self._board.status()
-            try:
-                self._client.hset(self._key, status.worker_id, _dump(status.document()))
-                told = False
-            except (RedisError, OSError) as error:
-                if not told:
-                    _log.info("the status could not be reported", reason=type(error).__name__)
-                told = True
-            if self._closing.wait(_REPORT_EVERY_S):
-                return
+    def _report(self) -> None:
+        status = self._board.status()
+        try:
+            self._client.hset(self._key, status.worker_id, _dump(status.document()))
+        except (RedisError, OSError) as error:
+            if not self._failing:
+                _log.info("the status could not be reported", reason=type(error).__name__)
+            self._failing = True
+        else:
+            self._failing = False
+
+
+class LagReporter:
+    """Tells ``observer`` how far each consumer group of ``stream`` lags behind, from a thread of its own; nothing while
+    Redis is away."""
+
+    def __init__(
+        self,
+        client: Client,
+        stream: str,
+        observer: Observer,
+        *,
+        heartbeats: Heartbeats | None = None,
+        interval_s: float = 10.0,
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._observer = observer
+        self._failing = False
+        self._task = BackgroundTask("lag", self._report, interval_s=interval_s, heartbeats=heartbeats)
+
+    def start(self) -> None:
+        self._task.start()
+
+    def close(self) -> None:
+        """Stops; does not wait for a reply that is outstanding."""
+        self._task.stop(1.0)
+
+    def _report(self) -> None:
+        try:
+            lags = stream_lag(self._client, self._stream)
+            self._failing = False
+        except REDIS_ERRORS as error:
+            lags = {}
+            if not self._failing and not self._task.stopping:
+                _log.info("the lag of consumer groups is not known", reason=reply_of(error))
+            self._failing = True
+        self._observer.stream_lag(lags)
 
 
 def reported(client: Client, fleet: str) -> Iterator[WorkerStatus]:
@@ -256,45 +299,3 @@ def _dump(document: Mapping[str, Any]) -> str:
 def _load(text: Any) -> dict[str, Any]:
     document = json.loads(text)
     return document if isinstance(document, dict) else {}
-
-
-_EVERY_S: Final = 10.0
-_BEAT_S: Final = 1.0
-
-
-class LagReporter:
-    """Tells ``observer`` the lag of each group of ``stream``, from a thread of its own; nothing while Redis is away."""
-
-    def __init__(
-        self, client: Client, stream: str, observer: Observer, heartbeat: Callable[[], None] = lambda: None
-    ) -> None:
-        self._client = client
-        self._stream = stream
-        self._observer = observer
-        self._heartbeat = heartbeat
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="stream-lag", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stops; does not wait for a reply that is outstanding."""
-        self._closing.set()
-        self._thread.join(_BEAT_S)
-
-    def _run(self) -> None:
-        told = False
-        while not self._closing.is_set():
-            self._heartbeat()
-            try:
-                lags = stream_lag(self._client, self._stream)
-                told = False
-            except REDIS_ERRORS as error:
-                lags = {}
-                if not told and not self._closing.is_set():
-                    _log.info("the lag of consumer groups is not known", reason=reply_of(error))
-                told = True
-            self._observer.stream_lag(lags)
-            for _ in range(int(_EVERY_S / _BEAT_S)):
-                if self._closing.wait(_BEAT_S):
-                    return
-                self._heartbeat()

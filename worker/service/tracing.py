@@ -1,7 +1,7 @@
-"""Traces of sampled frames through the stages, for whoever wants to see where one frame's time went.
+"""Traces of sampled frames through the stages: they show where the time of one frame went.
 
 Optional (extra ``tracing``): OpenTelemetry spans, sent by OTLP over HTTP. One trace is one batch of frames: its root
-tells the cameras, its children are the stages in the order in which they ran. Nothing of a face is in it.
+tells the cameras, its children are the stages in the order in which they ran. A trace holds nothing of a face.
 """
 
 import random
@@ -79,7 +79,7 @@ class TracingObserver(PrometheusObserver):
 
 
 def open_observer(config: TracingConfig, worker_id: str) -> PrometheusObserver:
-    """One that traces, where ``config`` asks for it.
+    """An observer; it traces where ``config`` asks for that.
 
     Raises:
         ConfigError: OpenTelemetry is not installed.

@@ -44,7 +44,7 @@ OnEpoch = Callable[["Epoch", int], None]
 
 
 class Network(Protocol):
-    """The part of :class:`worker.faces.networks.face_cnn_training.Training` that is used here."""
+    """What :class:`worker.faces.networks.face_cnn.Training` does."""
 
     def epoch(self, number: int, images: Pixels, labels: People) -> float: ...
 

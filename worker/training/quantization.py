@@ -62,7 +62,7 @@ def quantize_faces(
         ModelError: NNCF is missing, or the model is not one that OpenVINO runs, or cannot be quantised.
         OutputError: ``output`` cannot be made.
     """
-    from worker.faces.engines.quantization import quantize
+    from worker.faces.engines.openvino import quantize
 
     network = openvino_file(manifest, models_dir, cache_dir)
     with writing(output):

@@ -206,7 +206,7 @@ def _numbered(photos: Sequence[Photo]) -> tuple[tuple[str, ...], NDArray[np.int6
 
 
 def _new_network(people: int, epochs: int, seed: int) -> Any:
-    from worker.faces.networks.face_cnn_training import Training
+    from worker.faces.networks.face_cnn import Training
 
     return Training(people, epochs, seed)
 

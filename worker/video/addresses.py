@@ -11,7 +11,7 @@ from worker.config import CameraConfig
 from worker.errors import ConfigError
 from worker.redaction import redact_url
 
-Kind = Literal["network", "device", "file", "folder"]
+SourceKind = Literal["network", "device", "file", "folder"]
 
 SCHEMES: Final = ("rtsp", "rtsps", "http", "https")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=[:,])")
@@ -20,9 +20,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``target`` is what FFmpeg opens and may hold credentials: show ``label``, which does not."""
+    """``target`` is what FFmpeg opens, and may hold credentials; ``label`` holds none, and is what to show."""
 
-    kind: Kind
+    kind: SourceKind
     target: str
     label: str
 

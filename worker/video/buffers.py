@@ -28,8 +28,8 @@ Policy = Literal["newest", "every"]
 class RawFrame:
     """A frame that is decoded but not yet converted; the other fields are those of :class:`Frame`.
 
-    A frame that is superseded, or passed over, before anybody wants it is never converted to RGB. ``to_grey``
-    gives uint8 (H, W) at a fraction of the cost.
+    A frame that is superseded or passed over is never converted to RGB. ``to_grey`` gives uint8 (H, W) at a fraction of
+    the cost.
     """
 
     camera_id: str
@@ -228,8 +228,8 @@ class Batcher:
             return self._ready()
 
     def next_batch(self, timeout_s: float, most: int | None = None) -> list[Frame] | None:
-        """Up to ``max_frames`` frames, and no more than ``most``, one of each camera: what the next one is worth
-        depends on this one's outcome.
+        """Up to ``max_frames`` frames, and no more than ``most``, one of each camera: what the next frame of a camera
+        is worth depends on what this one shows.
 
         Once there is a frame, waits up to ``max_wait_s`` for the cameras that have none yet. Returns ``[]`` where
         none came within ``timeout_s``, and None when there are cameras and all of them are closed and empty.
@@ -257,7 +257,7 @@ class Batcher:
         return self._ready() > 0 or self._all_exhausted()
 
     def _complete(self, most: int) -> bool:
-        """Nothing is gained by waiting: the batch is full, or each camera that can still send has sent."""
+        """Whether there is nothing to wait for: the batch is full, or each camera that can still send has sent."""
         if self._ready() >= most:
             return True
         return all(len(buffer) or buffer.closed for buffer in self._buffers)

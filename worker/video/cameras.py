@@ -1,34 +1,27 @@
 """The cameras that a worker reads at the moment: one decode thread and one buffer each, gathered into batches."""
 
-from pathlib import Path
-
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError
 from worker.observer import Observer
 from worker.types import Frame
 from worker.video.buffers import Batcher, FrameBuffer
 from worker.video.reader import CameraReader
-from worker.video.schedule import Schedule
+from worker.video.schedule import Schedule, look_interval_s, reads_every_frame
 
 _JOIN_S = 2.0
-
-
-def reads_every_frame(camera: CameraConfig) -> bool:
-    """Whether each frame is to be searched: as configured, and of folders, whose images need not be alike."""
-    return camera.policy == "every" or Path(camera.source.get_secret_value()).is_dir()
 
 
 class Cameras:
     """Cameras that come and go. :meth:`start`, :meth:`stop` and :meth:`next_batch` belong to one thread.
 
-    ``lasting``: further cameras may come, so that the end of all that there are is not the end.
+    ``lasting``: further cameras may come, so that the end of all present ones is not the end.
     """
 
     def __init__(self, config: Config, observer: Observer, *, lasting: bool = False) -> None:
         self._config = config
         self._observer = observer
         self._lasting = lasting
-        self._look_interval_s = min(config.detection.interval_s, config.detection.settled_interval_s)
+        self._look_interval_s = look_interval_s(config.detection)
         self.schedule = Schedule(config.detection, observer, max_frames=config.batching.max_frames)
         self._batcher = Batcher([], config.batching, observer, due=self.schedule.due)
         self._readers: dict[str, CameraReader] = {}
@@ -89,7 +82,7 @@ class Cameras:
 
     @property
     def live(self) -> list[str]:
-        """The ids of those that are no recordings."""
+        """The ids of the cameras that are not recordings."""
         return [camera_id for camera_id, reader in self._readers.items() if reader.live]
 
     @property
@@ -102,14 +95,14 @@ class Cameras:
         return {camera_id: (reader.state, reader.reason) for camera_id, reader in list(self._readers.items())}
 
     def why_blind(self) -> str:
-        """Why no camera delivers frames; empty while at least one does, or there is none."""
+        """Why no camera delivers frames; empty while at least one does, or if there are no cameras."""
         states = self.states()
         if any(state in {"streaming", "ended"} for state, _ in states.values()):
             return ""
         return "; ".join(f"{camera_id}: {state} {reason}".strip() for camera_id, (state, reason) in states.items())
 
     def close(self) -> list[FacestreamError]:
-        """Stops all; frames in the buffers are given up. Returns what made sources fail for good."""
+        """Stops all cameras; frames in the buffers are given up. Returns the errors that ended sources for good."""
         readers = [*self._readers.values(), *self._leaving]
         for reader in readers:
             reader.stop()

@@ -124,7 +124,7 @@ def repeat_clip(clip: Path, target: Path, seconds: float) -> float:
     ``seconds``; returns its frames a second.
 
     Raises:
-        SourceError: it is no H.264 video.
+        SourceError: it is not an H.264 video.
     """
     with open_clip(clip), av.open(str(clip)) as source, av.open(str(target), "w") as repeated:
         video: Any = source.streams.video[0]

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from worker.config import CameraConfig
@@ -11,7 +12,7 @@ from worker.video.addresses import Address
 from worker.video.decoder import ImageFolder, Picture, SourceSilentError, Video
 
 MAX_DRIFT_S: Final = 2.0
-"""How far a live stream's own clock may be from its arrival before it is believed no longer."""
+"""A live stream's own clock is no longer believed when it is this far from the time of arrival."""
 
 _JUMP_BACK_S: Final = 0.5
 _STEP_S: Final = 0.001
@@ -22,11 +23,13 @@ class Timeline(Protocol):
         """The source starts anew: its clock may begin anywhere."""
 
     def at(self, pts_s: float | None, received_s: float, frame_interval_s: float) -> float:
-        """Seconds since the camera's first frame, of a frame that says ``pts_s`` and came at ``received_s``."""
+        """The time of a frame, in seconds since the camera's first one; it says ``pts_s`` itself, and came at
+        ``received_s``."""
 
 
 class RecordingTimeline:
-    """As the file says. Missing times are counted on; a clock that starts over goes on from the frame before."""
+    """Times as the file says. A missing one is that of the frame before and an interval; so is the first one of a clock
+    that starts over."""
 
     def __init__(self) -> None:
         self._last_s: float | None = None
@@ -75,42 +78,42 @@ class LiveTimeline:
         return self._last_s
 
 
-GRACE_S: Final = 1.0
-"""FFmpeg's own timeouts come first; a watchdog acts this much later, where they did not."""
-
 _PICTURE_PATIENCE: Final = 6
-"""Data without a decodable picture is borne for so many read timeouts: key frames may be far apart."""
+"""Data without a picture that can be decoded is accepted for this many read timeouts: key frames may be far apart."""
 
 
-class Opener(Protocol):
-    def __call__(self, address: Address, camera: CameraConfig, observer: Observer) -> Video | ImageFolder: ...
-
-
-class Consumer(Protocol):
-    """What is done with a connection's pictures, in its thread; what it raises shows as ``unexpected``."""
-
-    def opened(self, video: Video | ImageFolder) -> None: ...
-
-    def picture(self, picture: Picture) -> bool:
-        """False: take no more pictures."""
+Opener = Callable[[Address, CameraConfig, Observer], Video | ImageFolder]
 
 
 class Connection:
-    """Opens ``address`` and hands each picture to ``consumer``.
+    """Opens ``address``, hands what it has opened to ``on_open`` and then each picture to ``on_picture``.
+
+    Both are called in a thread of its own; ``on_picture`` returns False to take no more pictures. ``grace_s``:
+    FFmpeg's own timeouts come first; where they do not come, it is overdue this much later.
 
     ``done`` is set at the end or by :meth:`stop`, whichever is first. After that: ``ended_well`` (a recording is
-    through, or the consumer wants no more), else ``problem`` says in one line what broke, ``silent`` whether it
-    was a timeout of the stream, and ``unexpected`` holds an exception that nobody foresaw.
+    through, or no more pictures are taken), else ``problem`` says in one line what broke, ``silent`` whether it was a
+    timeout of the stream, and ``unexpected`` holds any other exception.
     """
 
     def __init__(
-        self, address: Address, camera: CameraConfig, observer: Observer, consumer: Consumer, opener: Opener
+        self,
+        address: Address,
+        camera: CameraConfig,
+        observer: Observer,
+        *,
+        on_open: Callable[[Video | ImageFolder], None],
+        on_picture: Callable[[Picture], bool],
+        opener: Opener,
+        grace_s: float = 1.0,
     ) -> None:
         self._address = address
         self._camera = camera
         self._observer = observer
-        self._consumer = consumer
+        self._on_open = on_open
+        self._on_picture = on_picture
         self._opener = opener
+        self._grace_s = grace_s
         self._stopping = threading.Event()
         self._picture_deadline_s = float("inf")
         self._deadline_s: float | None = None
@@ -126,7 +129,7 @@ class Connection:
 
     def start(self) -> None:
         if self._address.live:
-            self._deadline_s = time.monotonic() + 2 * self._camera.open_timeout_s + GRACE_S
+            self._deadline_s = time.monotonic() + 2 * self._camera.open_timeout_s + self._grace_s
         self._thread.start()
 
     def stop(self) -> None:
@@ -165,7 +168,7 @@ class Connection:
         try:
             if not self._stopping.is_set():
                 self.recording = video.recording
-                self._consumer.opened(video)
+                self._on_open(video)
                 self._hand_over(video)
         finally:
             video.close()
@@ -181,7 +184,7 @@ class Connection:
                 continue
             self._deadline_s = None
             self.pictures += 1
-            if not self._consumer.picture(picture):
+            if not self._on_picture(picture):
                 self.ended_well = True
                 return
             self._expect_picture()
@@ -197,11 +200,11 @@ class Connection:
     def _expect_picture(self) -> None:
         if self._address.live:
             now_s = time.monotonic()
-            self._deadline_s = now_s + self._camera.read_timeout_s + GRACE_S
+            self._deadline_s = now_s + self._camera.read_timeout_s + self._grace_s
             self._picture_deadline_s = now_s + _PICTURE_PATIENCE * self._camera.read_timeout_s
 
     def _keep_going(self) -> bool:
         now_s = time.monotonic()
         if self._address.live:
-            self._deadline_s = now_s + self._camera.read_timeout_s + GRACE_S
+            self._deadline_s = now_s + self._camera.read_timeout_s + self._grace_s
         return not self._stopping.is_set() and now_s < self._picture_deadline_s

@@ -3,7 +3,6 @@
 PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
 """
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,13 +24,13 @@ from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
 from worker.video.photos import list_photos, read_photo
+from worker.video.schedule import may_pass_over
 
 FOLDER_FPS: Final = 25.0
 """A folder of images counts as this many a second."""
 
 _UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
 _MAX_FRUITLESS_READS: Final = 10
-_JITTER_S: Final = 0.002
 _GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
 """Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
 _TIMEOUTS: Final = (av.error.ExitError, av.error.TimeoutError)
@@ -54,9 +53,9 @@ class SourceSilentError(SourceError):
 class Picture:
     """One decoded picture.
 
-    ``pts_s`` is seconds since the beginning of the source, None where the source does not say;
-    ``to_rgb`` gives uint8 (H, W, 3), ``to_grey`` uint8 (H, W), not turned upright; both raise SourceError where
-    the picture cannot be converted. Not ``decoded``: it was passed over, and has a time but nothing to convert.
+    ``pts_s`` is seconds since the beginning of the source, None where the source does not say; ``to_rgb`` gives uint8
+    (H, W, 3), ``to_grey`` uint8 (H, W), not turned upright; both raise SourceError where the picture cannot be
+    converted. If it is not ``decoded``, it was passed over: it has a time, but nothing to convert.
     """
 
     pts_s: float | None
@@ -120,7 +119,7 @@ class Video:
         self._container.close()
 
     def _packets(self) -> Iterator[Any]:
-        """Each packet; None in place of damage in a recording, behind which it is read on."""
+        """Each packet; None in place of damage in a recording. Behind the damage, reading goes on."""
         fruitless = 0
         while fruitless < _MAX_FRUITLESS_READS:
             fruitless += 1
@@ -137,7 +136,7 @@ class Video:
             except (av.error.FFmpegError, OSError) as error:
                 raise self._read_error(error) from None
             except IndexError:
-                # At the end, PyAV stumbles over streams that damage made appear on the way.
+                # Damage can make further streams appear on the way; at the end PyAV stumbles over them.
                 return
             else:
                 return
@@ -162,17 +161,15 @@ class Video:
             self._may_pass_over.clear()
 
     def _thin_out(self, packet: av.Packet) -> None:
-        """Lets the decoder pass over ``packet``, if no other picture depends on it and no look falls due with it."""
+        """Lets the decoder pass over ``packet`` where no look falls due with it, if no other picture depends on it."""
         pts_s = self._pts_s(packet)
-        due = pts_s is None or _step(pts_s, self.look_interval_s) != _step(
-            pts_s - self.frame_interval_s, self.look_interval_s
-        )
-        self._stream.codec_context.skip_frame = "DEFAULT" if due else "NONREF"
-        if pts_s is not None and not due:
+        needless = may_pass_over(pts_s, self.frame_interval_s, self.look_interval_s)
+        self._stream.codec_context.skip_frame = "NONREF" if needless else "DEFAULT"
+        if pts_s is not None and needless:
             self._may_pass_over.append(pts_s)
 
     def _passed_over_before(self, frame: VideoFrame) -> Iterator[Picture]:
-        """What should have come before ``frame`` and did not: the decoder has passed over it."""
+        """The pictures that should have come before ``frame`` and did not: the decoder has passed over them."""
         pts_s = self._pts_s(frame)
         if pts_s is None or not self._may_pass_over:
             return
@@ -264,7 +261,7 @@ def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
     if address.kind == "file":
         return {"protocol_whitelist": "file"}
     scheme = address.target.split(":", 1)[0].lower()
-    # A second longer than the interrupts that PyAV sets, whose error says what it is.
+    # A second longer than PyAV's own interrupts: their error says that it was a timeout.
     socket_timeout_us = str(int((max(camera.open_timeout_s, camera.read_timeout_s) + 1) * 1_000_000))
     # Only the frame rate takes long to find out, and nothing here depends on it.
     options = {"protocol_whitelist": _PROTOCOLS[scheme], "fpsprobesize": "0", "analyzeduration": "1000000"}
@@ -291,10 +288,6 @@ def _advice(address: Address) -> str:
     if address.kind == "network":
         return "check address, credentials and network"
     return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
-
-
-def _step(pts_s: float, interval_s: float) -> int:
-    return math.floor((pts_s + _JITTER_S) / interval_s)
 
 
 def _not_decoded(pts_s: float) -> Picture:

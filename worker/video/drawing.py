@@ -16,8 +16,8 @@ from worker.errors import OutputError
 from worker.types import Detections, Image
 from worker.video.clips import ClipWriter, open_clip
 
-Kind = Literal["known", "unknown", "plain", "rejected"]
-_COLOURS: Final[dict[Kind, tuple[int, int, int]]] = {
+FaceKind = Literal["known", "unknown", "plain", "rejected"]
+_COLOURS: Final[dict[FaceKind, tuple[int, int, int]]] = {
     "known": (22, 128, 60),
     "unknown": (194, 84, 10),
     "plain": (29, 78, 190),
@@ -37,7 +37,7 @@ class Annotation(NamedTuple):
 
     box: Sequence[float]
     label: str
-    kind: Kind | None = None
+    kind: FaceKind | None = None
 
 
 class Tile(NamedTuple):
@@ -45,7 +45,7 @@ class Tile(NamedTuple):
 
     image: Image
     caption: str
-    kind: Kind | None = None
+    kind: FaceKind | None = None
 
 
 def draw_faces(
@@ -54,7 +54,7 @@ def draw_faces(
     labels: Sequence[str],
     landmarks: NDArray[np.float32] | None = None,
     *,
-    kinds: Sequence[Kind | None] | None = None,
+    kinds: Sequence[FaceKind | None] | None = None,
 ) -> Image:
     """A copy of ``image`` with a box and a label for each face.
 
@@ -173,7 +173,7 @@ def _annotated(image: Image, faces: Sequence[Annotation]) -> Image:
     )
 
 
-def _kind_of(label: str) -> Kind:
+def _kind_of(label: str) -> FaceKind:
     if not label:
         return "plain"
     return "unknown" if label.casefold().startswith("unknown") else "known"
@@ -207,7 +207,7 @@ def _paste(canvas: Image, patch: Image, corner: tuple[int, int], taken: list[tup
 
 
 @functools.lru_cache(maxsize=512)
-def _label_patch(text: str, font_px: int, kind: Kind, max_width: int) -> Image:
+def _label_patch(text: str, font_px: int, kind: FaceKind, max_width: int) -> Image:
     text = _fitted(text, max_width - font_px, font_px)
     pad = round(font_px * 0.35)
     patch = Pillow.new("RGB", (_text_width(text, font_px) + 2 * pad, round(font_px * 1.6)), _COLOURS[kind])

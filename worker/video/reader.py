@@ -1,4 +1,4 @@
-"""Cameras: one decode thread each, that reopens what breaks and never dies unseen."""
+"""Cameras: one decode thread each, which opens again what breaks, and whose end is always told."""
 
 import random
 import threading
@@ -18,20 +18,20 @@ from worker.video.buffers import FrameBuffer, RawFrame
 from worker.video.connection import Connection, LiveTimeline, Opener, RecordingTimeline, Timeline
 from worker.video.decoder import ImageFolder, Picture, Video, open_video
 
-__all__ = ["CameraReader", "backoff_s", "find_fault"]
-
 MAX_ABANDONED: Final = 3
-"""Threads of one camera that may hang in FFmpeg at a time; no further try is made while there are as many."""
-
-HEALTHY_S: Final = 10.0
-"""A connection that has lived this long starts the back-off anew when it breaks."""
+"""The most threads of one camera that may hang in FFmpeg; while there are as many, no further try is made."""
 
 _log = get_logger(__name__)
 
 
-def backoff_s(attempt: int, initial_s: float, maximum_s: float, uniform: Callable[[float, float], float]) -> float:
-    """Pause before try ``attempt`` (from 0): exponential with full jitter, so that cameras which fell together
-    do not come back together.
+def backoff_s(
+    attempt: int,
+    initial_s: float,
+    maximum_s: float,
+    uniform: Callable[[float, float], float] = random.uniform,
+) -> float:
+    """Pause before try ``attempt`` (from 0): exponential with full jitter, so that cameras that failed together do not
+    come back together.
 
     M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
@@ -39,7 +39,7 @@ def backoff_s(attempt: int, initial_s: float, maximum_s: float, uniform: Callabl
 
 
 def find_fault(camera: CameraConfig) -> SourceError | None:
-    """Why a file or folder cannot be read at all; None where it can, and for network and device, which may come back.
+    """Why a file or folder cannot be read at all; None where it can. None for network and device: they may come back.
 
     Raises:
         ConfigError: the camera's source is not one that is read.
@@ -63,6 +63,9 @@ class CameraReader:
     frame is buffered at all, and must count what is not. Frames within ``look_interval_s`` of each other need not be
     decoded, where the video allows it; they are counted as read, and skipped.
 
+    ``backoff_s`` gives the pause before each further try, from the number of the try and the limits of the camera. A
+    connection that has lived for ``healthy_s`` lets it begin anew. For ``grace_s`` see :class:`Connection`.
+
     A thread that hangs inside FFmpeg beyond its timeouts cannot be ended from Python: it is abandoned (it ends as
     soon as FFmpeg returns) and another started, up to :data:`MAX_ABANDONED` at a time.
 
@@ -79,6 +82,9 @@ class CameraReader:
         wanted: Callable[[str, float], bool] | None = None,
         look_interval_s: float = 0.0,
         opener: Opener = open_video,
+        grace_s: float = 1.0,
+        healthy_s: float = 10.0,
+        backoff_s: Callable[[int, float, float], float] = backoff_s,
     ) -> None:
         self.camera_id = camera.id
         self._camera = camera
@@ -88,8 +94,11 @@ class CameraReader:
         self._wanted = wanted
         self._look_interval_s = look_interval_s
         self._opener = opener
+        self._grace_s = grace_s
+        self._healthy_s = healthy_s
+        self._backoff_s = backoff_s
         self._timeline: Timeline = LiveTimeline() if self.live else RecordingTimeline()
-        self._epoch: datetime | None = None
+        self._began_at: datetime | None = None
         self._frame_interval_s = 0.0
         self._played_from_s: float | None = None
         self._sequence = 0
@@ -167,7 +176,15 @@ class CameraReader:
         while not self._stopping.is_set():
             self._enter("connecting", self._reason)
             begun_s = time.monotonic()
-            connection = Connection(self._address, self._camera, self._observer, self, self._opener)
+            connection = Connection(
+                self._address,
+                self._camera,
+                self._observer,
+                on_open=self._opened,
+                on_picture=self._take,
+                opener=self._opener,
+                grace_s=self._grace_s,
+            )
             self._connection = connection
             if self._stopping.is_set():
                 return
@@ -177,10 +194,10 @@ class CameraReader:
                 return
             if not self.live or connection.recording:
                 raise SourceError(f"camera {self.camera_id}: {problem}")
-            if connection.pictures and time.monotonic() - begun_s >= HEALTHY_S:
+            if connection.pictures and time.monotonic() - begun_s >= self._healthy_s:
                 attempt = 0
             camera = self._camera
-            pause_s = backoff_s(attempt, camera.reconnect_initial_s, camera.reconnect_max_s, random.uniform)
+            pause_s = self._backoff_s(attempt, camera.reconnect_initial_s, camera.reconnect_max_s)
             attempt += 1
             self._enter("waiting", f"{problem}; next try in {pause_s:.1f} s")
             self._stopping.wait(pause_s)
@@ -231,26 +248,26 @@ class CameraReader:
 
     # What follows runs in the thread of the connection.
 
-    def opened(self, video: Video | ImageFolder) -> None:
+    def _opened(self, video: Video | ImageFolder) -> None:
         self._timeline.reopened()
         self._frame_interval_s = video.frame_interval_s
         if isinstance(video, Video):
             video.look_interval_s = self._look_interval_s
         if not video.recording:
             return
-        self._epoch = _epoch(self._camera, self._address, video.duration_s)
+        self._began_at = _began_at(self._camera, self._address, video.duration_s)
         if self.live:
             self._timeline = RecordingTimeline()
             if self._camera.policy == "auto":
                 self._buffer.policy = "every"
 
-    def picture(self, picture: Picture) -> bool:
+    def _take(self, picture: Picture) -> bool:
         received_s = time.monotonic()
         pts_s = self._timeline.at(picture.pts_s, received_s, self._frame_interval_s)
-        if self._epoch is None:
+        if self._began_at is None:
             captured_at = datetime.now(UTC)
         else:
-            captured_at = self._epoch + timedelta(seconds=pts_s)
+            captured_at = self._began_at + timedelta(seconds=pts_s)
             received_s = self._at_its_own_speed(pts_s, received_s)
         sequence, self._sequence = self._sequence, self._sequence + 1
         self._observer.frame_read(self.camera_id)
@@ -275,7 +292,7 @@ class CameraReader:
         return time.monotonic()
 
 
-def _epoch(camera: CameraConfig, address: Address, duration_s: float | None) -> datetime:
+def _began_at(camera: CameraConfig, address: Address, duration_s: float | None) -> datetime:
     """UTC time of a recording's first frame: as configured, else so that it ends at the file's modification time.
 
     A recording on another host has no date that can be trusted: it begins now.

@@ -1,22 +1,21 @@
-"""Which frames are searched for faces: those that can tell something new, and under load those worth most.
+"""Which frames are decoded and searched for faces: those that can tell something new, and under load those worth most.
 
-Detection is the dearest step, and most frames repeat what the last one told. A camera is searched more often
-while somebody in front of it is undecided, less often while everybody is settled or nobody is there, and not at
-all while its picture stands still. Where the worker falls behind, settled cameras give way first.
-
-Decisions on a recording depend on its frames alone, so that the same file gives the same events.
+The policy as a whole is told in :mod:`worker.recognition.attention`; this is the part of it that needs no more than
+the frames of a camera, and what its last search has shown it to be worth.
 """
 
+import math
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.config import DetectionConfig
+from worker.config import CameraConfig, DetectionConfig
 from worker.observer import Observer
 from worker.types import JITTER_S, Attention, Frame
 from worker.video.buffers import RawFrame
@@ -25,12 +24,35 @@ _ORDER: Final[tuple[Attention, ...]] = ("settled", "empty", "deciding")
 _THUMBNAIL_PX: Final = (160, 90)
 _MOVED_LEVELS: Final = 6
 """Grey levels by which a cell of the thumbnail differs where something has moved; averaging leaves noise below it."""
-_UNMOVED_FACE_S: Final = 0.4
-"""A face that stands still is still looked at this often, well before its track would be given up."""
-_LAG_TARGET_S: Final = 0.25
+UNMOVED_FACE_S: Final = 0.4
+"""A face that stands still is looked at this often all the same, well before its track would be given up."""
+LAG_TARGET_S: Final = 0.25
+"""An event of a live camera should be decided this soon after its frame came; what takes longer is load."""
 _STRETCH_STEP: Final = 1.25
 _STRETCH_MAX: Final = 4.0
-"""Of the longest interval this is less than the time after which an unseen track is given up."""
+"""The longest interval times this is still less than the time after which an unseen track is given up."""
+_GRID_JITTER_S: Final = 0.002
+
+
+def reads_every_frame(camera: CameraConfig) -> bool:
+    """Whether each frame is to be searched: where it is configured, and of folders, whose images need not be alike."""
+    return camera.policy == "every" or Path(camera.source.get_secret_value()).is_dir()
+
+
+def look_interval_s(config: DetectionConfig) -> float:
+    """Nobody looks at a camera more often than this, unless each of its frames is searched."""
+    return min(config.interval_s, config.settled_interval_s)
+
+
+def may_pass_over(pts_s: float | None, frame_interval_s: float, look_interval_s: float) -> bool:
+    """Whether no look falls due with the picture at ``pts_s``; one of unknown time is always looked at.
+
+    Looks fall due with the first picture of each interval, so that the answer depends on the video alone.
+    """
+    if pts_s is None or not look_interval_s:
+        return False
+    this, last = (math.floor((at_s + _GRID_JITTER_S) / look_interval_s) for at_s in (pts_s, pts_s - frame_interval_s))
+    return this == last
 
 
 @dataclass(slots=True)
@@ -93,7 +115,7 @@ class Schedule:
         watch = self._watch(frame.camera_id)
         if self._config.motion_gate and frame.camera_id not in self._always:
             thumbnail = _thumbnail(frame)
-            still_s = self._config.unmoved_interval_s if watch.attention == "empty" else _UNMOVED_FACE_S
+            still_s = self._config.unmoved_interval_s if watch.attention == "empty" else UNMOVED_FACE_S
             rested = frame.pts_s - watch.searched_pts_s + JITTER_S >= still_s
             if not rested and not _moved(watch.thumbnail, thumbnail):
                 self._observer.frame_skipped(frame.camera_id, "no_motion")
@@ -107,18 +129,19 @@ class Schedule:
         self._watch(camera_id).attention = attention
 
     def lagged(self, lag_s: float, rounds: float = 1.0) -> None:
-        """How old the oldest live frame of a batch was when its events were decided, and how many such batches it
-        takes to serve every camera that waits. Fits the size of batches and the intervals to it, by a step."""
-        if lag_s > _LAG_TARGET_S:
+        """Fits the size of batches and the intervals to the load, by one step. ``lag_s``: how old the oldest live frame
+        of a batch was when its events were decided. ``rounds``: how many such batches it takes to serve every camera
+        that waits."""
+        if lag_s > LAG_TARGET_S:
             self.most_frames = max(1, self.most_frames // 2)
-        elif lag_s < _LAG_TARGET_S / 2:
+        elif lag_s < LAG_TARGET_S / 2:
             self.most_frames = min(self._max_frames, self.most_frames + 1)
-        if lag_s * rounds > _LAG_TARGET_S:
+        if lag_s * rounds > LAG_TARGET_S:
             for attention in _ORDER:
                 if self._stretch[attention] < _STRETCH_MAX:
                     self._stretch[attention] = min(_STRETCH_MAX, self._stretch[attention] * _STRETCH_STEP)
                     return
-        elif lag_s * rounds < _LAG_TARGET_S / 2:
+        elif lag_s * rounds < LAG_TARGET_S / 2:
             for attention in reversed(_ORDER):
                 if self._stretch[attention] > 1.0:
                     self._stretch[attention] = max(1.0, self._stretch[attention] / _STRETCH_STEP)
@@ -126,7 +149,7 @@ class Schedule:
 
     @property
     def patience(self) -> float:
-        """How many times as long a search of a whole picture may wait while the worker falls behind."""
+        """By what factor a search of a whole picture may wait longer, while the worker falls behind."""
         return max(self._stretch.values())
 
     def _watch(self, camera_id: str) -> _Watch:

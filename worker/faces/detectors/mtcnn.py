@@ -1,7 +1,7 @@
 """Find faces and their landmarks in batches of pictures: the MTCNN cascade (Zhang et al. 2016).
 
-The networks and the arithmetic between them follow the ``mtcnn`` 1.0.0 package, whose weights they use, run with
-``min_face_size=20`` on one image at a time; its batching, its pyramid and its input handling are not followed.
+The networks and the arithmetic between them follow the ``mtcnn`` 1.0.0 package, as it runs with ``min_face_size=20`` on
+one image at a time; the weights are its own. Its batching, its pyramid and its handling of input are not followed.
 """
 
 import functools
@@ -26,6 +26,7 @@ from worker.types import Detections, Image
 Network = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], ...]]
 """A batch of uint8 pixels in, float32 arrays out; see :mod:`worker.faces.networks.mtcnn`."""
 
+MTCNN_BUILDER: Final = "worker.faces.networks.mtcnn:build"
 PROPOSAL_THRESHOLD: Final = 0.6
 REFINEMENT_THRESHOLD: Final = 0.7
 OUTPUT_THRESHOLD: Final = 0.8
@@ -65,9 +66,9 @@ class MtcnnDetector:
         *,
         observer: Observer | None = None,
     ) -> None:
-        self._proposal = proposal
-        self._refinement = refinement
-        self._output = output
+        self.proposal = proposal
+        self.refinement = refinement
+        self.output = output
         self._min_face_px = config.min_face_px
         self._max_side_px = config.max_side_px
         self._observer = observer or Observer()
@@ -126,7 +127,7 @@ class MtcnnDetector:
         if not canvas.levels:
             return np.empty((0, 4), np.float32)
         canvas.draw(image)
-        (maps,) = self._proposal(canvas.bands)
+        (maps,) = self.proposal(canvas.bands)
         maps = maps.reshape(-1, 5)
         cells = np.flatnonzero(maps[:, 0] > logit(PROPOSAL_THRESHOLD))
         inside, levels, corners = canvas.windows(cells)
@@ -145,7 +146,7 @@ class MtcnnDetector:
         """Owners and squares of the proposals that the refinement network takes for faces."""
         if not len(squares):
             return owners, squares
-        (found,) = self._refinement(_crops(images, owners, squares, _REFINEMENT_PX))
+        (found,) = self.refinement(cut_out(images, owners, squares, _REFINEMENT_PX))
         passed = found[:, 0] > logit(REFINEMENT_THRESHOLD)
         owners, squares, found = owners[passed], squares[passed], found[passed]
         boxes = _adjusted(squares, found[:, 1:])
@@ -159,7 +160,7 @@ class MtcnnDetector:
         if not len(squares):
             none = Detections.empty()
             return owners, none.boxes, none.scores, none.landmarks
-        (found,) = self._output(_crops(images, owners, squares, _OUTPUT_PX))
+        (found,) = self.output(cut_out(images, owners, squares, _OUTPUT_PX))
         passed = found[:, 0] > logit(OUTPUT_THRESHOLD)
         owners, squares, found = owners[passed], squares[passed], found[passed]
         boxes = _adjusted(squares, found[:, 1:5])
@@ -203,7 +204,7 @@ def _adjusted(squares: NDArray[np.float32], offsets: NDArray[np.float32]) -> NDA
     return squares + offsets * np.tile(sides, 2)
 
 
-def _crops(
+def cut_out(
     images: Sequence[Image], owners: NDArray[np.intp], squares: NDArray[np.float32], side: int
 ) -> NDArray[np.uint8]:
     """uint8 (n, side, side, 3): each square of its image, corner-aligned bilinear, grey outside the image.
@@ -255,7 +256,7 @@ def _openvino_networks(config: DetectionConfig, cache_dir: Path, threads: int, o
     from worker.faces.engines import openvino
 
     paths = conversion.converted_networks(
-        "worker.faces.networks.mtcnn:build", [{"part": part} for part in _CHUNKS], mtcnn.networks_digest(), cache_dir
+        MTCNN_BUILDER, [{"part": part} for part in _CHUNKS], mtcnn.DEFINITION, cache_dir
     )
     precision = openvino.best_precision() if config.precision == "auto" else config.precision
     observer.engine_loaded("detect", "openvino", openvino.OpenVinoNetwork.device, precision)
@@ -271,9 +272,7 @@ def _keras_networks(config: DetectionConfig, _cache_dir: Path, _threads: int, ob
     precision = keras.best_precision() if config.precision == "auto" else config.precision
     observer.engine_loaded("detect", "keras", "GPU" if keras.gpu_count() else "CPU", precision)
     return [
-        _in_few_sizes(
-            keras.KerasNetwork("worker.faces.networks.mtcnn:build", {"part": part}, precision=precision), chunk
-        )
+        _in_few_sizes(keras.KerasNetwork(MTCNN_BUILDER, {"part": part}, precision=precision), chunk)
         for part, chunk in _CHUNKS.items()
     ]
 

@@ -1,4 +1,4 @@
-"""A detector made of something that searches one picture at a time."""
+"""Makes a detector of a search that takes one picture at a time."""
 
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -12,8 +12,8 @@ from worker.observer import Observer
 from worker.types import Detections, Image
 
 SURE_SCORE: Final = 0.9
-"""The score at which MTCNN is sure of a face. Thresholds all over the configuration are made for that scale, so each
-detector brings its own scores to it: at its customary operating point it says this."""
+"""The score at which MTCNN is sure of a face. Thresholds all over the configuration are made for its scale. So each
+detector brings its own scores to that scale: at its customary operating point the score is this."""
 _LOOK_SIDES: Final = 2.0
 _SMALLEST_SHARE: Final = 0.3
 _SAME_FACE: Final = 0.3
@@ -57,7 +57,7 @@ class OneByOneDetector:
         return _distinct([face for face in found if len(face)])
 
     def _look_at(self, image: Image, wanted: NDArray[np.float32]) -> Detections:
-        """The face that overlaps the box ``wanted`` most, none where none does."""
+        """The face that overlaps the box ``wanted`` most; none if no face does."""
         height, width = image.shape[:2]
         around = box.clip(box.expand(box.square(wanted[None]), _LOOK_SIDES), width, height)[0]
         x1, y1, x2, y2 = np.rint(around).astype(int).tolist()
@@ -82,7 +82,7 @@ class OneByOneDetector:
 
 
 def require_images(images: Sequence[Image]) -> None:
-    """Refuses what is no picture.
+    """Refuses what is not a picture.
 
     Raises:
         ValueError: an image is not uint8 (H, W, 3); the message says which.

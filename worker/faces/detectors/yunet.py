@@ -13,10 +13,10 @@ from worker.faces.detectors.one_by_one import SURE_SCORE
 from worker.types import Detections, Image
 
 SMALLEST_PX: Final = 20
-"""Size to which the smallest face wanted is brought, px of the network's input. It finds faces of 12 px too, but then
-takes hands and clocks for faces, and its landmarks are off by half as much again."""
+"""The smallest face wanted is brought to this size, px of the network's input. It finds faces of 12 px too, but then
+takes hands and clocks for faces, and its landmarks are half as far off again."""
 _LARGEST_PX: Final = 192
-"""Larger faces come out twice or badly placed: they are taken from a look at a smaller picture."""
+"""Larger faces are found twice or badly placed: they are taken from a look at a smaller picture."""
 _STEP: Final = 4
 _RAW_THRESHOLD: Final = 0.5
 _RAW_SURE: Final = 0.7
@@ -43,7 +43,7 @@ class YuNet:
     def __init__(self, path: Path, max_side_px: int) -> None:
         self._max_side_px = max_side_px
         level = cv2.utils.logging.getLogLevel()
-        # Its new engine complains on standard error about a default of its own.
+        # OpenCV's new engine warns on standard error about a default of its own.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
             self._network: Any = cv2.FaceDetectorYN.create(

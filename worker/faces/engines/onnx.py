@@ -1,4 +1,4 @@
-"""Run an ONNX file with ONNX Runtime, for those who name it; OpenVINO runs such files too, and by default."""
+"""Run an ONNX file with ONNX Runtime, where it is asked for by name. By default OpenVINO runs such files."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,9 @@
-"""Run a network on the processor with OpenVINO."""
+"""Networks with OpenVINO, on the processor: run one, take in another project's file, quantise one to INT8."""
 
 import functools
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -14,6 +16,7 @@ from worker.errors import ModelError
 Precision = Literal["fp32", "bf16"]
 
 _SHAPES_KEPT: Final = 16
+_QUANTIZATION_BATCH: Final = 8
 
 
 @functools.cache
@@ -105,3 +108,96 @@ class OpenVinoNetwork:
         for request in requests:
             request.wait()
         return results[: len(items)]
+
+
+class ImportedNetwork:
+    """A network that takes uint8 RGB (n, side, side, 3); ``export`` is called as that of a Keras model would be."""
+
+    def __init__(self, model: openvino.Model) -> None:
+        self._model = model
+
+    def export(self, path: str, **_: Any) -> None:
+        """Write the network to ``path`` (``.xml``) and its weights beside it."""
+        openvino.serialize(self._model, path)
+
+
+def import_network(
+    paths: Sequence[str],
+    side: int,
+    channel_order: str,
+    layout: str,
+    mean: Sequence[float],
+    scale: Sequence[float],
+    max_batch: int | None,
+) -> ImportedNetwork:
+    """Make the network file of another project take our chips: the preprocessing is put into the network.
+
+    The file is an ONNX file, or an OpenVINO ``.xml`` and its ``.bin``. The network computes
+    ``(pixel - mean) / scale`` in its own channel order. Its batch is left open, or fixed at ``max_batch``.
+
+    Raises:
+        ModelError: no such network, one with another input, or one that cannot take batches.
+    """
+    from openvino.preprocess import ColorFormat, PrePostProcessor
+
+    where = Path(paths[0]).name
+    try:
+        model = openvino.Core().read_model(*paths)
+        picture = [3, side, side] if layout == "nchw" else [side, side, 3]
+        takes = model.input().get_partial_shape()
+        if not takes.compatible(openvino.PartialShape([-1, *picture])):
+            raise ModelError(f"{where} takes {takes}, its manifest says {picture}: correct side or layout there")
+        model.reshape([max_batch or -1, *picture])
+        if model.input().get_element_type() == openvino.Type.u8:
+            return ImportedNetwork(model)  # the preprocessing is in there already: we quantised this network
+        steps = PrePostProcessor(model)
+        steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+        steps.input().tensor().set_color_format(ColorFormat.RGB)
+        steps.input().model().set_layout(openvino.Layout(layout.upper()))
+        preprocess = steps.input().preprocess().convert_element_type(openvino.Type.f32)
+        if channel_order == "bgr":
+            preprocess = preprocess.convert_color(ColorFormat.BGR)
+        if any(mean):
+            preprocess = preprocess.mean(list(mean))
+        if any(divisor != 1.0 for divisor in scale):
+            preprocess.scale(list(scale))
+        prepared = steps.build()
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[-200:]
+        raise ModelError(
+            f"{where} cannot be prepared as its manifest says: {problem}; check side, layout, and 'max_batch: 1'"
+        ) from None
+    if max_batch is None and not prepared.outputs[0].get_partial_shape()[0].is_dynamic:
+        raise ModelError(f"{where} can take one face at a time only: say 'max_batch: 1' under 'input' in its manifest")
+    return ImportedNetwork(prepared)
+
+
+def quantize(network: Path, chips: NDArray[np.uint8], path: Path) -> None:
+    """Quantise after training, with NNCF: write ``network``, an OpenVINO file that takes uint8 RGB chips, in INT8 to
+    ``path`` (``.xml``).
+
+    The ranges of its activations are read off ``chips`` uint8 (n, side, side, 3); a few hundred faces of many people
+    are enough.
+
+    Raises:
+        ModelError: NNCF is not installed, or cannot quantise the network.
+    """
+    try:
+        import nncf
+    except ImportError:
+        raise ModelError("quantising needs NNCF: pip install 'facestream[int8]'") from None
+    # Not by NNCF's own function, which changes every handler that it finds at its logger, whoever set them.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    size = _QUANTIZATION_BATCH
+    batches = [chips[first : first + size] for first in range(0, len(chips) - size + 1, size)]
+    try:
+        made: Any = nncf.quantize(
+            openvino.Core().read_model(network),
+            nncf.Dataset(batches),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(batches),
+        )
+    except (RuntimeError, nncf.ValidationError) as error:
+        problem = " ".join(str(error).split())[-200:]
+        raise ModelError(f"{network.name} cannot be quantised: {problem}") from None
+    openvino.save_model(made, path, compress_to_fp16=False)

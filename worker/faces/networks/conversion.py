@@ -19,6 +19,15 @@ from worker.errors import ModelError
 
 _DIGEST_FILE: Final = "sha256.json"
 _CONVERSION_TIMEOUT_S: Final = 600
+_IDENTITIES: Final = {
+    "worker.faces.networks.mtcnn:build": "worker.networks.mtcnn:build",
+    "worker.faces.networks.vggface2:build": "worker.networks.vggface2:build",
+    "worker.faces.networks.facenet:build": "worker.networks.facenet:build",
+    "worker.faces.networks.face_cnn:build": "worker.networks.face_cnn:build",
+    "worker.faces.engines.openvino:import_network": "worker.engines.openvino_import:build",
+}
+"""Under which name each builder counts in the cache. These are the places where the builders lay when the first
+networks were converted: a network that lies in a user's cache is found again, wherever the code moves to."""
 
 
 def converted_network(builder: str, arguments: Mapping[str, Any], key: str, cache_dir: Path) -> Path:
@@ -27,7 +36,7 @@ def converted_network(builder: str, arguments: Mapping[str, Any], key: str, cach
     Args:
         builder: ``"module:function"`` returning a built ``keras.Model``.
         arguments: keyword arguments of the builder (JSON types).
-        key: digest of whatever determines the result (weights, version of the definition).
+        key: digest of all that determines the result (weights, version of the definition).
         cache_dir: folder for converted networks; each is checked against its digest before use.
 
     Raises:
@@ -38,18 +47,20 @@ def converted_network(builder: str, arguments: Mapping[str, Any], key: str, cach
 
 def converted_networks(builder: str, arguments: Sequence[Mapping[str, Any]], key: str, cache_dir: Path) -> list[Path]:
     """As :func:`converted_network` for each of ``arguments``, with one process for all that are not cached."""
-    folders = [_folder(builder, each, key, cache_dir) for each in arguments]
+    folders = [network_folder(builder, each, key, cache_dir) for each in arguments]
     missing = [(dict(each), folder) for each, folder in zip(arguments, folders, strict=True) if not _is_intact(folder)]
     if missing:
         _convert(builder, missing)
     return [folder / "network.xml" for folder in folders]
 
 
-def _folder(builder: str, arguments: Mapping[str, Any], key: str, cache_dir: Path) -> Path:
+def network_folder(builder: str, arguments: Mapping[str, Any], key: str, cache_dir: Path) -> Path:
+    """Where the converted network lies, or will lie; arguments as for :func:`converted_network`."""
     # ``key`` stands for the weights themselves: where their file lies makes no difference.
     decisive = {name: value for name, value in arguments.items() if name not in ("weights", "paths")}
-    identity = json.dumps([builder, decisive, key], sort_keys=True)
-    name = f"{builder.rpartition(':')[2]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    known_as = _IDENTITIES.get(builder, builder)
+    identity = json.dumps([known_as, decisive, key], sort_keys=True)
+    name = f"{known_as.rpartition(':')[2]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     return cache_dir / "networks" / name
 
 
@@ -90,7 +101,7 @@ def _convert(builder: str, wanted: Sequence[tuple[dict[str, Any], Path]]) -> Non
 
 
 def _replace_folder(made: Path, folder: Path) -> None:
-    """Moves ``made`` to ``folder``; another process that was quicker wins, its result being the same."""
+    """Moves ``made`` to ``folder``; if another process was quicker, its result stays: it is the same."""
     if folder.exists():
         folder.rename(made.parent / f"{made.name}-damaged")
     try:

@@ -24,12 +24,11 @@ _FILES: Final[dict[Part, tuple[str, str]]] = {
     "refinement": ("rnet.lz4", "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee"),
     "output": ("onet.lz4", "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3"),
 }
+DEFINITION: Final = "d0ed221382499fd9b0291205cc71a2199cf574591f8e5d06fc8232333f8c12da"
+"""Stands for what :func:`build` makes of the weights above. Write another text here when that changes, so that networks
+converted before are made anew. (It is the digest of this file as it was when the first networks were converted, so
+that those are found again.)"""
 _REMEDY: Final = "install mtcnn==1.0.0 again (pip install --force-reinstall --no-deps mtcnn==1.0.0)"
-
-
-def networks_digest() -> str:
-    """What determines the networks: the digests of their weights and this module's text, as one digest."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def load_weights(part: Part) -> list[NDArray[np.float32]]:

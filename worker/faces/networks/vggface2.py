@@ -74,7 +74,7 @@ def build(
 def read_h5(path: Path) -> dict[str, dict[str, NDArray[np.float32]]]:
     """The arrays of a Keras H5 weights file: by layer name (``/`` as ``_``), then ``kernel``, ``gamma``, ...
 
-    Nothing but arrays is read; no object of the file is ever built.
+    Only arrays are read; no object of the file is ever built.
 
     Raises:
         ModelError: not an H5 weights file.
@@ -93,7 +93,7 @@ def read_h5(path: Path) -> dict[str, dict[str, NDArray[np.float32]]]:
                     found[layer_name.replace("/", "_")] = arrays
             return found
     except (OSError, KeyError) as error:
-        raise ModelError(f"{path} is no Keras H5 weights file: {' '.join(str(error).split())}") from None
+        raise ModelError(f"{path} is not a Keras H5 weights file: {' '.join(str(error).split())}") from None
 
 
 def _names(group: Any, attribute: str) -> list[str]:

@@ -1,0 +1,256 @@
+"""What a worker is made of, as its configuration says.
+
+A part that is not configured is None. One function decides whether it is: the one that opens or loads it. All others
+only ask for None. (The observer is always there; one that does nothing serves in tests.) Each part that has a thread
+registers its heartbeat itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from worker.background import Heartbeats
+from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir
+from worker.errors import FacestreamError
+from worker.events.outbox import Outbox, open_outbox
+from worker.events.publisher import Publisher
+from worker.events.states import LocalStates, QueuedStates, RedisStates, SightingStates
+from worker.faces.detection import FaceDetector, load_detector
+from worker.faces.embedding import FaceEmbedder, load_embedder
+from worker.fleet.member import FleetMember
+from worker.gallery.classifier import Classifier
+from worker.gallery.folder import FolderGallery
+from worker.gallery.gallery import Gallery
+from worker.gallery.opening import open_gallery
+from worker.gallery.shared.gallery import SharedGallery
+from worker.history.evidence import Evidence, open_evidence
+from worker.history.recorder import Recorder, open_history, open_recorder
+from worker.history.store import EmbedderId
+from worker.observer import Observer
+from worker.recognition.matching import People
+from worker.recognition.pipeline import FrameWatcher, Pipeline
+from worker.recognition.shadow import Shadow
+from worker.recognition.unknowns import Unknowns
+from worker.redis.client import Client, connect
+from worker.service.health import Health
+from worker.service.loop import Loop
+from worker.service.metrics import PrometheusObserver
+from worker.service.reloading import Reloader
+from worker.service.status import LagReporter, StatusBoard, StatusReporter
+from worker.types import Event
+from worker.video.addresses import parse_address
+from worker.video.cameras import Cameras
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a worker starts, uses and stops; the threads of ``member``, ``reporter``, ``lag`` and
+    ``reloader`` wait to be started."""
+
+    loop: Loop
+    lag: LagReporter
+    recorder: Recorder | None = None
+    evidence: Evidence | None = None
+    shadow: Shadow | None = None
+    member: FleetMember | None = None
+    reporter: StatusReporter | None = None
+    reloader: Reloader | None = None
+
+
+def build(
+    config: Config,
+    health: Health,
+    observer: PrometheusObserver,
+    *,
+    origin: ConfigOrigin | None = None,
+    on_event: Callable[[Event], None] = lambda _event: None,
+    watcher: FrameWatcher | None = None,
+) -> Parts:
+    """Loads what ``config`` names, and makes the parts of it; ``health`` is told what readiness depends on.
+
+    Raises:
+        FacestreamError: the worker cannot start: Redis, a model, the gallery, the history or the store of pictures.
+    """
+    client = connect(config.redis)
+    gallery, embedder = load_people(config, observer)
+    detector = load_configured_detector(config, observer)
+    recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
+    evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
+    shadow = load_shadow(config, observer)
+    unknowns_of = partial(open_unknowns, config, recorder)
+    pipeline = Pipeline(
+        # The loop adds the cameras, as it begins to read each.
+        config.model_copy(update={"cameras": ()}),
+        detector,
+        embedder,
+        gallery,
+        observer=observer,
+        watcher=watcher,
+        on_verdict=shadow.compare if shadow else None,
+        on_faces=shadow.learn if shadow else None,
+        unknowns=unknowns_of(embedder),
+        recorder=recorder,
+        evidence=evidence,
+    )
+    observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
+    cameras = Cameras(config, observer, lasting=config.fleet.enabled)
+    outbox = open_outbox(config, observer)
+    publisher = Publisher(client, config.redis, observer, outbox=outbox, heartbeats=health.heartbeats)
+    loop = Loop(
+        config,
+        pipeline,
+        cameras,
+        publisher,
+        _open_states(config, client, outbox, publisher),
+        observer,
+        load_people=partial(load_people, config, observer),
+        unknowns_of=unknowns_of,
+        evidence=evidence,
+        on_event=on_event,
+        heartbeats=health.heartbeats,
+    )
+    member = _open_member(config, loop, observer, health.heartbeats)
+    board = StatusBoard(config.worker_id, observer, health, cameras, lambda: member.epochs if member else {})
+    health.condition("models", "")
+    health.condition("redis", lambda: publisher.error)
+    health.condition("outbox", lambda: publisher.outbox_error)
+    health.condition("sources", cameras.why_blind)
+    health.describe(lambda: board.status().document())
+    return Parts(
+        loop=loop,
+        lag=LagReporter(client, config.redis.stream, observer, heartbeats=health.heartbeats),
+        recorder=recorder,
+        evidence=evidence,
+        shadow=shadow,
+        member=member,
+        reporter=_open_reporter(config, client, board, health.heartbeats),
+        reloader=_open_reloader(config, origin, loop, observer, health.heartbeats),
+    )
+
+
+def load_configured_detector(config: Config, observer: Observer) -> FaceDetector:
+    """The detector that ``config`` names.
+
+    Raises:
+        ModelError: its weights are missing or damaged.
+    """
+    return load_detector(
+        config.detection,
+        cache_dir=cache_dir(),
+        models_dir=config.models_dir,
+        engine=config.engine,
+        threads=config.threads,
+        observer=observer,
+    )
+
+
+def load_people(config: Config, observer: Observer) -> tuple[People, FaceEmbedder]:
+    """The gallery or the classifier of ``config`` (an empty gallery in memory where none is named) and the embedder
+    that made it.
+
+    Raises:
+        GalleryError: it is missing, damaged, or made with another model than ``config.model``.
+        ModelError: the model or its weights are missing.
+    """
+    if config.classifier is not None:
+        classifier = Classifier.open(config.classifier)
+        embedder = _load(config, config.model or classifier.model, observer)
+        classifier.require_model(embedder.model_id, embedder.preprocessing_digest)
+        return classifier, embedder
+    if config.gallery is None:
+        embedder = _load(config, config.model or DEFAULT_MODEL_ID, observer)
+        return FolderGallery.in_memory(embedder.model_id, embedder.preprocessing_digest, embedder.dimension), embedder
+    return _load_for(config, config.gallery, config.model, observer)
+
+
+def load_shadow(config: Config, observer: Observer) -> Shadow | None:
+    """The second model and its gallery; None where none is configured.
+
+    Raises:
+        GalleryError: the gallery is missing, damaged, or made with another preprocessing.
+        ModelError: the model or its weights are missing.
+    """
+    if config.shadow_gallery is None:
+        return None
+    gallery, embedder = _load_for(config, config.shadow_gallery, None, Observer())
+    return Shadow(config, embedder, gallery, observer)
+
+
+def open_unknowns(config: Config, recorder: Recorder | None, embedder: FaceEmbedder) -> Unknowns | None:
+    """What tells unknown people apart; None where that is switched off."""
+    if not config.unknowns.enabled:
+        return None
+    return Unknowns(
+        config.unknowns,
+        EmbedderId(embedder.model_id, embedder.preprocessing_digest),
+        embedder.dimension,
+        recorder=recorder,
+        history=open_history(config, recorder) if recorder else None,
+    )
+
+
+def _load_for(config: Config, path: str, model: str | None, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
+    gallery = open_gallery(path, redis=config.redis)
+    try:
+        embedder = _load(config, model or gallery.model_id, observer)
+        gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    except FacestreamError:
+        gallery.close()
+        raise
+    if isinstance(gallery, SharedGallery):
+        gallery.follow(config.worker_id, observer)
+    return gallery, embedder
+
+
+def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
+    return load_embedder(
+        model,
+        models_dir=config.models_dir,
+        cache_dir=cache_dir(),
+        engine=config.engine,
+        precision=config.precision,
+        threads=config.threads,
+        observer=observer,
+    )
+
+
+def _open_states(config: Config, client: Client, outbox: Outbox, publisher: Publisher) -> SightingStates:
+    """Where the sightings of a camera are kept: beside the events, or where workers of a fleet find them."""
+    if not config.fleet.enabled:
+        return LocalStates(outbox)
+    shared = RedisStates(client, config.fleet.name, config.recognition.linger_s)
+    return QueuedStates(shared, publisher, config.redis)
+
+
+def _open_member(config: Config, loop: Loop, observer: Observer, heartbeats: Heartbeats) -> FleetMember | None:
+    if not config.fleet.enabled:
+        return None
+    # To wait for a reply that is lost must not cost the lease.
+    hasty = config.redis.model_copy(update={"timeout_s": min(config.redis.timeout_s, config.fleet.lease_s / 2)})
+    return FleetMember(connect(hasty), config, loop, observer, heartbeats)
+
+
+def _open_reporter(config: Config, client: Client, board: StatusBoard, heartbeats: Heartbeats) -> StatusReporter | None:
+    """Tells ``facestream status`` how this worker of a fleet is."""
+    return StatusReporter(client, config.fleet.name, board, heartbeats=heartbeats) if config.fleet.enabled else None
+
+
+def _open_reloader(
+    config: Config, origin: ConfigOrigin | None, loop: Loop, observer: Observer, heartbeats: Heartbeats
+) -> Reloader | None:
+    """Watches the configuration file, if there is one."""
+    if origin is None or origin.path is None:
+        return None
+    return Reloader(
+        origin,
+        config,
+        lambda new: loop.order(partial(loop.reconfigure, new)),
+        observer,
+        check=_check_sources,
+        heartbeats=heartbeats,
+    )
+
+
+def _check_sources(config: Config) -> None:
+    for camera in config.cameras:
+        parse_address(camera.source.get_secret_value())
