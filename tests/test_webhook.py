@@ -237,8 +237,8 @@ def test_a_request_without_a_signature_is_refused(headers: dict[str, str]) -> No
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("ftp://host/t0k3n", "no web address"),
-        ("https:///t0k3n", "no web address"),
+        ("ftp://host/t0k3n", "not a web address"),
+        ("https:///t0k3n", "not a web address"),
         ("https://[::1/t0k3n", "is not a URL"),
         ("http://example.com/t0k3n", "add --allow-http"),
     ],
