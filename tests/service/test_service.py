@@ -131,6 +131,18 @@ def test_a_loop_that_fails_is_stopped_as_well_as_one_that_ends() -> None:
     assert rig.log[-4:] == ["loop shuts down", "recorder closes", "observer closes", "lag closes"]
 
 
+def test_a_stop_that_is_cut_short_still_takes_the_worker_out_of_the_fleet_s_status() -> None:
+    rig = Rig("recorder", "reporter")
+
+    def interrupted(_leave: Any) -> Any:
+        raise KeyboardInterrupt
+
+    rig.loop.shut_down = interrupted  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        rig.service().run()
+    assert rig.log[-2:] == ["lag closes", "reporter closes"]
+
+
 def test_a_worker_that_is_asked_to_stop_ends_its_loop() -> None:
     waiting = threading.Event()
 
@@ -217,6 +229,7 @@ def load(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[Callable[.
         redis = {"url": redis_url, "flush_timeout_s": 0.1}
         heartbeats = Registered()
         health = Health(heartbeats)
+        health.condition("models", "loading")
         config = load_config(None, {"redis": redis, "history": {"enabled": False}} | settings)
         made.append(build(config, health, PrometheusObserver(), origin=origin))
         return made[-1], health, heartbeats

@@ -132,15 +132,18 @@ class Service:
 
     def _shut_down(self, parts: Parts) -> tuple[tuple[FacestreamError, ...], int]:
         """Returns what failed, and how many events could not be delivered. The order is told at the top."""
-        if parts.member is not None:
-            parts.member.drain()
-        outcome = parts.loop.shut_down(parts.member.leave if parts.member is not None else None)
-        for part in (parts.shadow, parts.recorder, parts.evidence, self._observer):
-            if part is not None:
-                part.close()
-        for reporting in (parts.lag, parts.reporter, parts.reloader):
-            if reporting is not None:
-                reporting.close()
+        try:
+            if parts.member is not None:
+                parts.member.drain()
+            outcome = parts.loop.shut_down(parts.member.leave if parts.member is not None else None)
+            for part in (parts.shadow, parts.recorder, parts.evidence, self._observer):
+                if part is not None:
+                    part.close()
+        finally:
+            # Also when a second Ctrl-C cuts the stop short: nobody should see this worker in the fleet any more.
+            for task in (parts.lag, parts.reporter, parts.reloader):
+                if task is not None:
+                    task.close()
         return outcome
 
     def _summary(self, duration_s: float, undelivered: int) -> Summary:
