@@ -137,7 +137,7 @@ def test_a_stop_that_is_cut_short_still_takes_the_worker_out_of_the_fleet_s_stat
     def interrupted(_leave: Any) -> Any:
         raise KeyboardInterrupt
 
-    rig.loop.shut_down = interrupted  # type: ignore[method-assign,assignment]
+    rig.loop.shut_down = interrupted  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
         rig.service().run()
     assert rig.log[-2:] == ["lag closes", "reporter closes"]
