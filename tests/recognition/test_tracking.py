@@ -40,7 +40,7 @@ def test_nobody_is_normal() -> None:
     for pts_s in (0.0, 0.5, 9.0):
         tracks = tracker.update(Detections.empty(), pts_s)
         assert (len(tracks), len(tracks.ended_ids), len(tracker.predict(pts_s))) == (0, 0, 0)
-    assert tracker.close().tolist() == []
+    assert tracker.pass_time(1e6).tolist() == []
 
 
 def test_a_face_is_found_again_where_it_was_heading() -> None:
@@ -60,8 +60,8 @@ def test_lost_for_too_long_is_given_up_once_and_the_id_never_comes_back() -> Non
     assert tracker.update(Detections.empty(), 1.1).ended_ids.tolist() == [1]
     assert tracker.update(Detections.empty(), 1.2).ended_ids.tolist() == []
     assert tracker.update(faces((100, 100, 50)), 1.3).track_ids.tolist() == [2]
-    assert tracker.close().tolist() == [2]
-    assert tracker.close().tolist() == []
+    assert tracker.pass_time(1e6).tolist() == [2]
+    assert tracker.pass_time(1e6).tolist() == []
 
 
 def test_uncertain_faces_continue_a_track_and_start_none() -> None:
@@ -169,7 +169,7 @@ def test_ids_are_unique_never_reused_and_end_exactly_once(
         assert (tracks.ages_s >= 0).all()
         assert int((detections.scores >= 0.5).sum()) <= len(tracks) <= len(detections)
         assert np.isfinite(tracker.predict(pts_s + 0.1).detections.boxes).all()
-    ended += tracker.close().tolist()
+    ended += tracker.pass_time(1e6).tolist()
     assert sorted(ended) == sorted(begun)
 
 
@@ -214,3 +214,18 @@ def test_people_who_walk_towards_a_camera_keep_their_ids(test_data: Path) -> Non
     long = [length for length in lengths.values() if length >= 10]
     assert len(long) >= 4
     assert sum(long) >= 0.6 * sum(lengths.values())
+
+
+def test_a_look_that_comes_late_does_not_end_the_track_it_finds_again() -> None:
+    tracker = Tracker(CONFIG)
+    tracker.update(faces((100, 100, 50)), 0.0)
+    assert tracker.update(faces((104, 100, 50)), 3.0).track_ids.tolist() == [1]
+    assert tracker.update(Detections.empty(), 6.0).ended_ids.tolist() == [], "one look alone has missed it"
+    assert tracker.update(Detections.empty(), 6.3).ended_ids.tolist() == [1]
+
+
+def test_without_frames_a_track_ends_by_time_alone() -> None:
+    tracker = Tracker(CONFIG)
+    tracker.update(faces((100, 100, 50)), 0.0)
+    assert tracker.pass_time(0.9).tolist() == []
+    assert tracker.pass_time(1.1).tolist() == [1]

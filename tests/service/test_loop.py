@@ -57,6 +57,7 @@ class StandInCameras:
         self.recordings: set[str] = set()
         self.schedule = Worth()
         self.waiting = 0
+        self.received_s: dict[str, float] = {}
         self.failed: list[FacestreamError] = []
 
     def start(self, one: CameraConfig) -> None:
@@ -69,6 +70,9 @@ class StandInCameras:
 
     def next_batch(self, _timeout_s: float) -> list[Frame] | None:
         return self.batches.pop(0) if self.batches else None
+
+    def received_monotonic_s(self, camera_id: str) -> float | None:
+        return self.received_s.get(camera_id)
 
     @property
     def ids(self) -> list[str]:

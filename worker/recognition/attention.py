@@ -47,7 +47,7 @@ from typing import Final
 
 import numpy as np
 
-from worker.boxes import expand, iou_matrix
+from worker.boxes import area, expand, iou_matrix
 from worker.config import DetectionConfig, RecognitionConfig
 from worker.recognition.sighting import Sighting
 from worker.types import JITTER_S, Attention, Detections, Frame
@@ -66,6 +66,8 @@ FASTEST: Final = 10.0
 """Nobody's face moves faster than this, in face sizes a second: about two metres a second."""
 CROSSING_FACTOR: Final = 1.5
 """Faces whose boxes, enlarged by this, overlap may be taken for each other: their tracks need a short interval."""
+FEWEST_FACES: Final = 2
+"""Embedded in a batch in any case, however long a face takes: as many as a verdict needs."""
 MOST_FACES_A_BATCH: Final = 2
 """Of one track: neighbouring frames tell the same."""
 
@@ -129,6 +131,11 @@ def best_of_each_track(faces: Sequence[TrackedFace]) -> list[TrackedFace]:
         for group in kept.values()
         for face in sorted(group, key=lambda face: face.quality, reverse=True)[:MOST_FACES_A_BATCH]
     ]
+
+
+def worth_of(face: TrackedFace) -> float:
+    """What a face adds to what is known of its track: more, the larger and sharper it is."""
+    return face.quality * float(np.sqrt(area(face.detection.boxes)[0]))
 
 
 def attention(present: Sequence[Sighting], config: RecognitionConfig, min_detections: int) -> Attention:

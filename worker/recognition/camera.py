@@ -92,7 +92,7 @@ class PipelineCamera:
     def see_nobody(self, pts_s: float) -> None:
         """Time has passed to ``pts_s`` without a frame since the last one."""
         if self.last_frame is not None:
-            self.sightings.see(self.last_frame, self._tracker.update(Detections.empty(), pts_s))
+            self.sightings.end_tracks(self._tracker.pass_time(pts_s))
 
     def state(self) -> Mapping[str, Any]:
         """The state of the sightings; until the first frame, the one that was given to go on with."""

@@ -6,6 +6,7 @@ Frames of all cameras go through together, so that each network runs once a batc
 of their faces are embedded, is told in :mod:`worker.recognition.attention`.
 """
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
 from worker.observer import Observer
 from worker.recognition import matching
-from worker.recognition.attention import TrackedFace, best_of_each_track, has_lost_a_face
+from worker.recognition.attention import FEWEST_FACES, TrackedFace, best_of_each_track, has_lost_a_face, worth_of
 from worker.recognition.camera import PipelineCamera
 from worker.recognition.context import RecognitionContext
 from worker.recognition.matching import People
@@ -81,6 +82,7 @@ class Pipeline:
             unknowns,
         )
         self._gallery_version = gallery.version
+        self._embed_s = 0.0
         self._cameras: dict[str, PipelineCamera] = {}
         for camera in config.cameras:
             self.add(camera, followed=camera.id in followed)
@@ -126,16 +128,18 @@ class Pipeline:
             settings = changed.get(camera_id, camera.settings)
             camera.adjust(settings, self._context, self._threshold_of(settings))
 
-    def process(self, frames: Sequence[Frame], patience: float = 1.0) -> list[Event]:
+    def process(self, frames: Sequence[Frame], patience: float = 1.0, *, budget_s: float | None = None) -> list[Event]:
         """The events that ``frames`` cause, in order; frames of one camera must come oldest first.
 
-        Under load, ``patience`` above 1 lets searches of the whole picture wait that many times as long.
+        Under load, ``patience`` above 1 lets searches of the whole picture wait that many times as long. With
+        ``budget_s``, no more faces are embedded than that time allows, by what earlier ones took: those that are worth
+        most.
         """
         worth: list[TrackedFace] = []
         for frame, found in zip(frames, self._look(frames, patience), strict=True):
             self._observer.faces_detected(frame.camera_id, len(found))
             worth += self._follow(frame, found)
-        self._learn(best_of_each_track(worth))
+        self._learn(self._affordable(best_of_each_track(worth), budget_s))
         self._decide()
         last = {frame.camera_id: frame for frame in frames}
         return [event for frame in last.values() for event in self._transitions(frame)]
@@ -231,13 +235,27 @@ class Pipeline:
             self._watcher(frame, tracks, [camera.sightings.label(i) for i in tracks.track_ids.tolist()])
         return worth
 
+    def _affordable(self, faces: list[TrackedFace], budget_s: float | None) -> list[TrackedFace]:
+        """As many of ``faces`` as ``budget_s`` allows, and at least :data:`FEWEST_FACES`: those worth most."""
+        if budget_s is None or not self._embed_s:
+            return faces
+        most = max(FEWEST_FACES, int(budget_s / self._embed_s))
+        if len(faces) <= most:
+            return faces
+        return sorted(faces, key=self._worth, reverse=True)[:most]
+
+    def _worth(self, face: TrackedFace) -> tuple[bool, float]:
+        return self._cameras[face.frame.camera_id].sightings.is_new(face.track_id), worth_of(face)
+
     def _learn(self, faces: Sequence[TrackedFace]) -> None:
         """Embeds the faces of all cameras together and adds them to their tracks."""
         size = self._config.recognition.batch_size
         for first in range(0, len(faces), size):
             batch = faces[first : first + size]
+            begun_s = time.perf_counter()
             chips = [self._embedder.align(face.frame.image, face.detection) for face in batch]
             embeddings = self._embedder.embed(Chips.joined(chips))
+            self._note_cost((time.perf_counter() - begun_s) / len(batch))
             for face, vector in zip(batch, embeddings.vectors, strict=True):
                 sightings = self._cameras[face.frame.camera_id].sightings
                 box = face.detection.boxes
@@ -247,6 +265,9 @@ class Pipeline:
                     evidence.face(sighting_id, face.frame.image, box[0], face.quality)
             if self._on_faces:
                 self._on_faces(batch)
+
+    def _note_cost(self, embed_s: float) -> None:
+        self._embed_s += (0.2 if self._embed_s else 1.0) * (embed_s - self._embed_s)
 
     def _decide(self) -> None:
         """Takes the verdict on every track that has learnt something, with one search of the gallery."""

@@ -92,7 +92,8 @@ class Sighting:
     def learn(self, vector: NDArray[np.float32], quality: float, threshold: float) -> None:
         """Adds an embedded face. Once the sighting is announced, a face that does not resemble it at all is held back,
         until one that does shows that it is still the same person."""
-        if self.announced and self.template.count and float(self.template.vector @ vector) < DOUBT_RATIO * threshold:
+        may_be_another = self.announced or self.leapt
+        if may_be_another and self.template.count and float(self.template.vector @ vector) < DOUBT_RATIO * threshold:
             self.doubtful.add(vector, quality)
             return
         self.template.merge(self.doubtful)

@@ -23,6 +23,9 @@ from worker.types import Attention, Event, Frame, Tracks
 
 _log = get_logger(__name__)
 
+VERDICT_LOOKS = 4
+"""A person is called unknown after ``verdict_timeout_s``, but not before so many looks, or as many embedded faces as a
+verdict needs: where looks are rare, time alone says little."""
 GAP_S = 0.5
 """A face that comes back to its track after this long may be that of another person, who stepped into the place."""
 
@@ -50,7 +53,9 @@ class CameraSightings:
             sighting = self._of_track(track_id, frame)
             sighting.detections += 1
             x1, y1, x2, y2 = box = tracks.detections.boxes[index].tolist()
-            sighting.leapt |= sighting.detections > 1 and has_leapt(sighting, box, frame.pts_s, self._looked_pts_s)
+            sighting.leapt |= sighting.detections > 1 and (
+                frame.pts_s - sighting.seen_pts_s > GAP_S or has_leapt(sighting, box, frame.pts_s, self._looked_pts_s)
+            )
             sighting.box = (x1, y1, x2, y2)
             sighting.account.faces += 1
             sighting.account.largest_px = max(sighting.account.largest_px, min(x2 - x1, y2 - y1))
@@ -60,10 +65,14 @@ class CameraSightings:
             if wants_face(sighting, self._context.config, frame.pts_s, float(areas[index])):
                 wanted.append(index)
         self._looked_pts_s = frame.pts_s
-        for track_id in tracks.ended_ids.tolist():
+        self.end_tracks(tracks.ended_ids)
+        return wanted
+
+    def end_tracks(self, track_ids: NDArray[np.int64]) -> None:
+        """The faces of these tracks are gone."""
+        for track_id in track_ids.tolist():
             if lost := self._by_track.pop(track_id, None):
                 self._lose(lost)
-        return wanted
 
     def adjust(self, context: RecognitionContext, threshold: float) -> None:
         """Goes by other rules from now on; every verdict is due again."""
@@ -88,6 +97,11 @@ class CameraSightings:
         sighting.account.embedded += 1
         sighting.embedded_pts_s = pts_s
         sighting.embedded_area_px = max(sighting.embedded_area_px, area_px)
+
+    def is_new(self, track_id: int) -> bool:
+        """Whether the verdict on a track still waits for faces."""
+        sighting = self._by_track.get(track_id)
+        return sighting is not None and sighting.template.count < self._context.config.min_embeddings
 
     def sighting_id_of(self, track_id: int) -> str:
         """The sighting that a track belongs to now; empty for a track that is gone."""
@@ -208,7 +222,8 @@ class CameraSightings:
             return False
         if sighting.identity_id:
             return True
-        return pts_s - sighting.started_pts_s >= self._context.config.verdict_timeout_s
+        enough = sighting.detections >= VERDICT_LOOKS or sighting.template.count >= self._context.config.min_embeddings
+        return enough and pts_s - sighting.started_pts_s >= self._context.config.verdict_timeout_s
 
     def _is_over(self, sighting: Sighting, pts_s: float) -> bool:
         if sighting.resumed_until_pts_s is not None:

@@ -27,6 +27,8 @@ _LARGEST_STEP: Final = 1.5
 _SIZE_RATIO: Final = 1.6
 """The most that a face may have grown or shrunk, if it is joined by distance alone."""
 _SIZE_GAIN: Final = 0.5
+MISSED_LOOKS: Final = 1
+"""A track is given up only after so many looks that did not find its face, besides the one that comes now."""
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class _Table:
     scores: Floats
     started_s: NDArray[np.float64]
     seen_s: NDArray[np.float64]
+    missed: NDArray[np.int64]  # looks since then
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "_Table":
         return _Table(*(getattr(self, name)[rows] for name in self.__slots__))
@@ -68,16 +71,20 @@ class Tracker:
         """Joins the faces found in the frame at ``pts_s`` (seconds in the source) to their tracks.
 
         Returns the faces that belong to a track, in the order of ``detections``; faces that score too low to start
-        one are left out. A clock that jumps back by more than ``max_lost_s`` ends all tracks.
+        one are left out. A track ends when its face was not seen for ``max_lost_s``, and was missed by at least
+        :data:`MISSED_LOOKS` looks: where looks are rare, one that comes late must not end it. A clock that jumps back
+        by more than ``max_lost_s`` ends all tracks.
         """
         if pts_s < self._now_s - self._config.max_lost_s:
             ended = self._drop(np.ones(len(self._table.ids), np.bool_))
             self._now_s = pts_s
         else:
             self._advance(max(pts_s, self._now_s))
-            ended = self._drop(self._now_s - self._table.seen_s > self._config.max_lost_s)
+            lost_for_s = self._now_s - self._table.seen_s
+            ended = self._drop((lost_for_s > self._config.max_lost_s) & (self._table.missed >= MISSED_LOOKS))
         rows = self._associate(detections)
         matched = np.flatnonzero(rows >= 0)
+        self._table.missed += 1
         _correct(self._table, rows[matched], detections.take(matched), self._now_s)
         starting = np.flatnonzero((rows < 0) & (detections.scores >= self._start_score))
         rows[starting] = len(self._table.ids) + np.arange(len(starting))
@@ -91,6 +98,11 @@ class Tracker:
             (self._now_s - self._table.started_s[rows[kept]]).astype(np.float32),
             ended,
         )
+
+    def pass_time(self, pts_s: float) -> NDArray[np.int64]:
+        """Notes that no frame came until ``pts_s``; returns the ids of the tracks that have ended by it."""
+        self._advance(max(pts_s, self._now_s))
+        return self._drop(self._now_s - self._table.seen_s > self._config.max_lost_s)
 
     def predict(self, pts_s: float) -> Tracks:
         """Where the faces of the last update should be at ``pts_s``, for a frame that was not searched for faces.
@@ -107,10 +119,6 @@ class Tracker:
         ages = (self._now_s + elapsed_s - state.started_s).astype(np.float32)
         return Tracks(moved, state.ids, ages, np.empty(0, np.int64))
 
-    def close(self) -> NDArray[np.int64]:
-        """Ends all tracks and returns the ids of those that were alive."""
-        return self._drop(np.ones(len(self._table.ids), np.bool_))
-
     def _drop(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
         ended = self._table.ids[rows]
         if len(ended):
@@ -120,7 +128,8 @@ class Tracker:
     def _advance(self, now_s: float) -> None:
         state, elapsed_s = self._table, now_s - self._now_s if self._now_s > float("-inf") else 0.0
         self._now_s = now_s
-        state.centres += state.velocities * elapsed_s
+        # How fast a face moved tells nothing of where it is much later.
+        state.centres += state.velocities * min(elapsed_s, self._config.max_lost_s)
         position, both, velocity = state.covariances.T
         noise = _ACCELERATION**2 * elapsed_s
         position += 2 * elapsed_s * both + elapsed_s**2 * velocity + noise * elapsed_s**2 / 3
@@ -171,6 +180,7 @@ def _correct(state: _Table, rows: NDArray[np.int64], faces: Detections, now_s: f
     state.landmarks[rows] = (faces.landmarks - centres[:, None]) / sizes[:, None]
     state.scores[rows] = faces.scores
     state.seen_s[rows] = now_s
+    state.missed[rows] = 0
 
 
 def _new_state(faces: Detections, ids: NDArray[np.int64], now_s: float) -> _Table:
@@ -186,6 +196,7 @@ def _new_state(faces: Detections, ids: NDArray[np.int64], now_s: float) -> _Tabl
         scores=faces.scores.astype(np.float32),
         started_s=np.full(n, now_s),
         seen_s=np.full(n, now_s),
+        missed=np.zeros(n, np.int64),
     )
 
 

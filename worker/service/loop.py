@@ -239,7 +239,9 @@ class Loop:
         schedule, live = self._cameras.schedule, set(self._cameras.live)
         self._newest.update({frame.camera_id: frame for frame in frames})
         with self._observer.frames(frames):
-            events = self._at_switch(partial(self._pipeline.process, frames, schedule.patience))
+            # A recording is never under load: the same file gives the same events.
+            budget_s = schedule.budget_s if all(frame.camera_id in live for frame in frames) else None
+            events = self._at_switch(partial(self._pipeline.process, frames, schedule.patience, budget_s=budget_s))
         self._emit(events, self._newest)
         now = time.monotonic()
         for frame in frames:
@@ -254,7 +256,8 @@ class Loop:
             last = self._newest.get(camera_id)
             if last is None:
                 self._emit(self._pipeline.idle(camera_id, 0.0), {})
-            elif now - last.received_monotonic_s > self._idle_tick_s:
+            elif now - (self._cameras.received_monotonic_s(camera_id) or 0.0) > self._idle_tick_s:
+                # Frames that came and wait for their turn are no silence.
                 silence_s = now - last.received_monotonic_s
                 idle = partial(self._pipeline.idle, camera_id, last.pts_s + silence_s)
                 # What falls due by time alone is caused by no frame: it has no latency.

@@ -173,9 +173,9 @@ class FrameBuffer:
 class Batcher:
     """Gathers one batch after another over cameras that may come and go.
 
-    Cameras take turns, so that none starves another. ``due``, where given, decides of each frame whether it is
-    handed over or passed over; it must count what it passes over. One consumer; :meth:`add` and :meth:`remove`
-    may be called from any thread.
+    Cameras take turns, so that none starves another; those with the lowest ``turn`` come first. ``due``, where given,
+    decides of each frame whether it is handed over or passed over; it must count what it passes over. One consumer;
+    :meth:`add` and :meth:`remove` may be called from any thread.
     """
 
     def __init__(
@@ -185,9 +185,13 @@ class Batcher:
         observer: Observer | None = None,
         *,
         due: Callable[[Frame | RawFrame], bool] | None = None,
+        turn: Callable[[str], int] = lambda _camera_id: 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._due = due
+        self._turn = turn
+        self._clock = clock
         self._observer = observer or Observer()
         self._buffers: deque[FrameBuffer] = deque()  # the camera whose turn is next stands first
         self._changed = threading.Condition()
@@ -242,7 +246,7 @@ class Batcher:
                 if not self._ready():
                     return None if self._all_exhausted() else []
                 self._changed.wait_for(lambda: self._complete(most), self._config.max_wait_s)
-                turns = list(self._buffers)
+                turns = sorted(self._buffers, key=lambda buffer: self._turn(buffer.camera_id))
             frames = self._gather(turns, most)
             if frames:
                 return frames
@@ -283,7 +287,7 @@ class Batcher:
     def _next_due(self, buffer: FrameBuffer) -> Frame | None:
         """The camera's next frame that is fresh, due and can be converted."""
         while (frame := buffer.take()) is not None:
-            if buffer.policy == "newest" and time.monotonic() - frame.received_monotonic_s > self._config.stale_after_s:
+            if buffer.policy == "newest" and self._clock() - frame.received_monotonic_s > self._config.stale_after_s:
                 self._observer.frame_dropped(frame.camera_id, "stale")
                 continue
             try:

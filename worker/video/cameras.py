@@ -23,7 +23,7 @@ class Cameras:
         self._lasting = lasting
         self._look_interval_s = look_interval_s(config.detection)
         self.schedule = Schedule(config.detection, observer, max_frames=config.batching.max_frames)
-        self._batcher = Batcher([], config.batching, observer, due=self.schedule.due)
+        self._batcher = Batcher([], config.batching, observer, due=self.schedule.due, turn=self.schedule.turn)
         self._readers: dict[str, CameraReader] = {}
         self._leaving: list[CameraReader] = []
 
@@ -84,6 +84,10 @@ class Cameras:
     def live(self) -> list[str]:
         """The ids of the cameras that are not recordings."""
         return [camera_id for camera_id, reader in self._readers.items() if reader.live]
+
+    def received_monotonic_s(self, camera_id: str) -> float | None:
+        """When the newest frame of a camera came, whether anybody looked at it or not; None before the first one."""
+        return self._readers[camera_id].received_monotonic_s
 
     @property
     def waiting(self) -> int:

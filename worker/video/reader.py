@@ -90,6 +90,7 @@ class CameraReader:
         self._camera = camera
         self._address = parse_address(camera.source.get_secret_value())
         self._buffer = buffer
+        self.received_monotonic_s: float | None = None
         self._observer = observer or Observer()
         self._wanted = wanted
         self._look_interval_s = look_interval_s
@@ -271,6 +272,7 @@ class CameraReader:
             received_s = self._at_its_own_speed(pts_s, received_s)
         sequence, self._sequence = self._sequence, self._sequence + 1
         self._observer.frame_read(self.camera_id)
+        self.received_monotonic_s = received_s
         if self._state != "streaming":
             self._enter("streaming", "")
         if not picture.decoded:

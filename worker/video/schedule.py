@@ -6,7 +6,8 @@ the frames of a camera, and what its last search has shown it to be worth.
 
 import math
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,14 +21,24 @@ from worker.observer import Observer
 from worker.types import JITTER_S, Attention, Frame
 from worker.video.buffers import RawFrame
 
-_ORDER: Final[tuple[Attention, ...]] = ("settled", "empty", "deciding")
+_ORDER: Final[tuple[Attention, ...]] = ("settled", "empty")
+"""The intervals that are stretched under load, in this order. A camera at which somebody is undecided takes turns with
+the others instead: looks that are far apart give no verdict."""
 _THUMBNAIL_PX: Final = (160, 90)
 _MOVED_LEVELS: Final = 6
 """Grey levels by which a cell of the thumbnail differs where something has moved; averaging leaves noise below it."""
+LOOKS_IN_A_ROW: Final = 6
+"""Under load, a camera at which somebody is undecided gets up to so many looks before the others have their turn. That
+is enough for a verdict, which needs two faces, and for some looks that show none."""
+FOLLOWED_GAP_S: Final = 0.64
+"""A camera that is looked at this often is followed in full: no track is given up, and verdicts come in time."""
+OVERLOADED_GAP_S: Final = 1.0
+"""A worker whose looks at a moving picture are farther apart than this is overloaded."""
 UNMOVED_FACE_S: Final = 0.4
 """A face that stands still is looked at this often all the same, well before its track would be given up."""
 LAG_TARGET_S: Final = 0.25
 """An event of a live camera should be decided this soon after its frame came; what takes longer is load."""
+_GAP_FADES: Final = 0.05
 _STRETCH_STEP: Final = 1.25
 _STRETCH_MAX: Final = 4.0
 """The longest interval times this is still less than the time after which an unseen track is given up."""
@@ -60,6 +71,9 @@ class _Watch:
     attention: Attention = "empty"
     searched_pts_s: float = float("-inf")
     thumbnail: NDArray[np.uint8] | None = None
+    looks_in_a_row: int = 0
+    looked_s: float = float("nan")
+    gap_s: float = 0.0
 
 
 class Schedule:
@@ -76,14 +90,16 @@ class Schedule:
         *,
         always: Collection[str] = (),
         max_frames: int = 8,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
+        self._clock = clock
         self._max_frames = max_frames
         self.most_frames = max_frames
         self._always = set(always)
         self._observer = observer or Observer()
         self._watches: dict[str, _Watch] = {}
-        self._stretch: dict[Attention, float] = dict.fromkeys(_ORDER, 1.0)
+        self._stretch: dict[Attention, float] = {"settled": 1.0, "empty": 1.0, "deciding": 1.0}
         self._lock = threading.Lock()
 
     def search_always(self, camera_id: str) -> None:
@@ -119,14 +135,40 @@ class Schedule:
             rested = frame.pts_s - watch.searched_pts_s + JITTER_S >= still_s
             if not rested and not _moved(watch.thumbnail, thumbnail):
                 self._observer.frame_skipped(frame.camera_id, "no_motion")
+                watch.looked_s = math.nan  # whatever the pause becomes, it is not for load
                 return False
             watch.thumbnail = thumbnail
         watch.searched_pts_s = frame.pts_s
+        self._note_gap(watch)
         return True
 
     def attend(self, camera_id: str, attention: Attention) -> None:
         """What the search of a camera has shown it to be worth."""
-        self._watch(camera_id).attention = attention
+        watch = self._watch(camera_id)
+        watch.attention = attention
+        in_a_row = attention == "deciding" and watch.looks_in_a_row < LOOKS_IN_A_ROW
+        watch.looks_in_a_row = watch.looks_in_a_row + 1 if in_a_row else 0
+
+    def turn(self, camera_id: str) -> int:
+        """The place of a camera among those that have a frame, the lowest first; equal ones take turns.
+
+        A camera at which somebody is undecided comes first, for :data:`LOOKS_IN_A_ROW` looks. Then the others have
+        their turn, so the longest time without a look is that of one such row at each of them.
+        """
+        return 0 if self._watch(camera_id).looks_in_a_row else 1
+
+    @property
+    def gaps_s(self) -> dict[str, float]:
+        """Of each camera, the usual longest time between two looks at it while its picture moves, s."""
+        with self._lock:
+            return {camera_id: watch.gap_s for camera_id, watch in self._watches.items() if watch.gap_s}
+
+    def _note_gap(self, watch: _Watch) -> None:
+        now_s = self._clock()
+        passed_s, watch.looked_s = now_s - watch.looked_s, now_s
+        if not math.isnan(passed_s):
+            # Looks in a row are near each other, and the pause after them is long: the pause is what counts.
+            watch.gap_s += (1.0 if passed_s > watch.gap_s else _GAP_FADES) * (passed_s - watch.gap_s)
 
     def lagged(self, lag_s: float, rounds: float = 1.0) -> None:
         """Fits the size of batches and the intervals to the load, by one step. ``lag_s``: how old the oldest live frame
@@ -146,6 +188,11 @@ class Schedule:
                 if self._stretch[attention] > 1.0:
                     self._stretch[attention] = max(1.0, self._stretch[attention] / _STRETCH_STEP)
                     return
+
+    @property
+    def budget_s(self) -> float:
+        """How long a batch of live frames may take."""
+        return LAG_TARGET_S
 
     @property
     def patience(self) -> float:
