@@ -189,8 +189,9 @@ class Match:
 
     ``identity_id`` is None for an unknown person. ``similarity`` is the cosine (-1..1) to the nearest identity, and
     ``runner_up`` the cosine to the nearest *other* one; each is -1 if there is no such identity. ``reason`` is one of
-    ``matched``, ``below_threshold``, ``ambiguous``, ``improbable``, ``not_enough_evidence``, ``empty_gallery``, and the
-    reasons of the quality gate. ``probability`` comes from a classifier; it is None without one.
+    ``matched``, ``few_faces``, ``below_threshold``, ``ambiguous``, ``improbable``, ``not_enough_evidence``,
+    ``empty_gallery``, and the reasons of the quality gate. ``probability`` comes from a classifier; it is None without
+    one.
     """
 
     identity_id: str | None
@@ -287,6 +288,13 @@ class Event:
             "a time. Empty for a known person, and while too few faces are good enough to tell"
         ),
     ] = ""
+    embedded_faces: Annotated[
+        Integer,
+        Field(
+            description="number of faces on which the verdict rests. Fewer than `recognition.min_embeddings` name a "
+            "person only if that person left the picture and the similarity left no doubt"
+        ),
+    ] = 0
 
 
 Attention = Literal["settled", "empty", "deciding"]

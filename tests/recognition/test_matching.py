@@ -48,6 +48,22 @@ def test_a_new_track(found: Candidate, evidence: int, identity_id: str | None, r
 
 
 @pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (candidate(0.6), "few_faces"),
+        (candidate(0.59), "not_enough_evidence"),  # above the threshold, but not beyond doubt
+        (candidate(0.6, 0.51), "not_enough_evidence"),  # the other is not as much farther away
+        (candidate(0.4), "not_enough_evidence"),
+        (dataclasses.replace(candidate(0.9), probability=0.99), "not_enough_evidence"),
+    ],
+)
+def test_one_face_names_somebody_only_beyond_doubt_and_if_no_more_come(found: Candidate, reason: str) -> None:
+    match = decide(found, CONFIG, threshold=THRESHOLD, evidence=1, gallery_version=7, no_more_faces=True)
+    assert (match.reason, match.identity_id) == (reason, "a" if reason == "few_faces" else None)
+    assert verdict(found, evidence=1).identity_id is None, "more faces may come"
+
+
+@pytest.mark.parametrize(
     ("found", "identity_id"),
     [
         (candidate(0.47), "a"),  # below the threshold, within the hysteresis

@@ -1,12 +1,14 @@
 """The line from frames to events, on stand-ins for the networks: cameras come and go, rules and models change."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support.stand_ins import (
+    PICTURE,
     Film,
     StandInDetector,
     StandInEmbedder,
@@ -244,3 +246,11 @@ def test_a_pipeline_without_people_calls_everybody_unknown() -> None:
     events = [event for _ in range(8) for event in pipeline.process([film.frame()])]
     assert told(events) == [("started", "")]
     assert np.isclose(events[0].threshold or 0.0, 0.5)
+
+
+def test_somebody_who_leaves_after_one_good_face_is_named_and_the_event_says_on_how_few(rig: Rig) -> None:
+    rig.run(1, ALICE)
+    blurred = replace(rig.films["door"].frame(), image=np.full_like(PICTURE, 90))
+    assert rig.pipeline.process([blurred]) == []
+    events = rig.run(15)
+    assert [(event.type, event.identity_name, event.embedded_faces) for event in events] == [("started", "Alice", 1)]

@@ -17,6 +17,7 @@ _FACES: Final = {
 }
 _VERDICTS: Final = {
     "matched": "matched",
+    "few_faces": "matched by a face or two that left no doubt: there were no more",
     "below_threshold": "below threshold",
     "ambiguous": "ambiguous: the two are too close to each other",
     "improbable": "the classifier was not sure enough",

@@ -132,6 +132,7 @@ class Announcer:
             worker_id=self._context.worker_id,
             epoch=self._epoch,
             unknown_id=sighting.unknown_id,
+            embedded_faces=sighting.template.count,
         )
         sighting.transitions += 1
         sighting.last_event_id = event.event_id

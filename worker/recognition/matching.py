@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from worker.config import RecognitionConfig
 from worker.types import Candidate, Embeddings, Match
 
+FEW_FACES_MARGIN: Final = 0.1
+"""By so much more, in cosine, a person must be similar who is named by fewer faces than a verdict needs otherwise."""
+NAMING_REASONS: Final = frozenset({"matched", "few_faces"})
+"""The reasons of verdicts that name a person."""
 _LEAST_WEIGHT = 0.05
 _SHORTEST_SUM = 1e-3
 
@@ -148,6 +152,7 @@ def decide(
     evidence: int,
     gallery_version: int,
     previous: Match | None = None,
+    no_more_faces: bool = False,
 ) -> Match:
     """The verdict on a track whose template the gallery answered with ``candidate``.
 
@@ -155,10 +160,13 @@ def decide(
     ``config.min_embeddings`` faces (``evidence`` is the number of faces). A name given by ``previous`` stays down to
     ``threshold - config.hysteresis``. While it could stay, another person takes over only from
     ``threshold + config.margin`` on. A classifier has weighed the runner-up already: there the person must be probable
-    enough, and no margin is asked for.
+    enough, and no margin is asked for. Where ``no_more_faces`` come, fewer of them name a person too, by the reason
+    ``few_faces``, from ``threshold`` + :data:`FEW_FACES_MARGIN` on and if the runner-up is as much farther away.
     """
     reason = _reason_for_the_nearest(candidate, config, threshold, evidence)
-    named = candidate.identity_id if reason == "matched" else None
+    if reason == "not_enough_evidence" and no_more_faces and _is_beyond_doubt(candidate, threshold):
+        reason = "few_faces"
+    named = candidate.identity_id if reason in NAMING_REASONS else None
     kept = previous.identity_id if previous is not None else None
     if kept is not None and kept != named and _stays(candidate, kept, named, config, threshold):
         named, reason = kept, "matched"
@@ -185,6 +193,11 @@ def identify_faces(embeddings: Embeddings, people: People, threshold: float) -> 
         decide(candidate, config, threshold=threshold, evidence=1, gallery_version=people.version)
         for candidate in people.search(embeddings)
     ]
+
+
+def _is_beyond_doubt(candidate: Candidate, threshold: float) -> bool:
+    clearly = candidate.similarity >= threshold + FEW_FACES_MARGIN
+    return clearly and candidate.probability is None and candidate.similarity - candidate.runner_up >= FEW_FACES_MARGIN
 
 
 def _reason_for_the_nearest(candidate: Candidate, config: RecognitionConfig, threshold: float, evidence: int) -> str:

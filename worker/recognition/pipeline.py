@@ -295,6 +295,7 @@ class Pipeline:
                     evidence=sighting.template.count,
                     gallery_version=self._gallery_version,
                     previous=sighting.match,
+                    no_more_faces=sighting.no_more_faces,
                 )
                 sighting.template_changed = False
                 if self._on_verdict:

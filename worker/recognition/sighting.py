@@ -52,6 +52,7 @@ class Sighting:
     seen_at: datetime = field(init=False)
     seen_pts_s: float = 0.0
     lost: bool = False
+    no_more_faces: bool = False
     embedded_pts_s: float = float("-inf")
     embedded_area_px: float = 0.0
     rejection: str = ""
@@ -100,6 +101,11 @@ class Sighting:
         self.doubtful = TrackTemplate(self.dimension)
         self.template.add(vector, quality)
         self.template_changed = True
+
+    def expect_no_more(self) -> None:
+        """No further face comes in time for the verdict: it is taken once more, on those that there are."""
+        if not self.no_more_faces:
+            self.no_more_faces = self.template_changed = True
 
     def withdraw_name(self) -> None:
         """Takes the name back: somebody else in the picture is more similar to that person."""

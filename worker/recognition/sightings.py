@@ -116,7 +116,11 @@ class CameraSightings:
 
     def to_match(self, gallery_changed: bool) -> list[Sighting]:
         """The sightings on which a verdict must be taken, or taken again."""
-        present = [*self._by_track.values(), *(self._lingering if gallery_changed else ())]
+        for sighting in self._by_track.values():
+            if not sighting.announced and self._is_out_of_time(sighting, self._looked_pts_s):
+                sighting.expect_no_more()
+        just_lost = [gone for gone in self._lingering if gallery_changed or not gone.announced]
+        present = [*self._by_track.values(), *just_lost]
         return [s for s in present if s.template.count and (s.template_changed or gallery_changed)]
 
     def label(self, track_id: int) -> str:
@@ -223,7 +227,10 @@ class CameraSightings:
         if sighting.identity_id:
             return True
         enough = sighting.detections >= VERDICT_LOOKS or sighting.template.count >= self._context.config.min_embeddings
-        return enough and pts_s - sighting.started_pts_s >= self._context.config.verdict_timeout_s
+        return enough and self._is_out_of_time(sighting, pts_s)
+
+    def _is_out_of_time(self, sighting: Sighting, pts_s: float) -> bool:
+        return pts_s - sighting.started_pts_s >= self._context.config.verdict_timeout_s
 
     def _is_over(self, sighting: Sighting, pts_s: float) -> bool:
         if sighting.resumed_until_pts_s is not None:
@@ -244,6 +251,7 @@ class CameraSightings:
             gone.template_changed = True
             gone.resumed_until_pts_s = None
             return
+        sighting.expect_no_more()
         self._lingering.append(sighting)
 
     def _same_person_gone(self, sighting: Sighting) -> Sighting | None:
