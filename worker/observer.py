@@ -113,6 +113,12 @@ class Observer:
     def worker_load(self, ratio: float) -> None:
         """The share of time that the pipeline is busy, 0..1."""
 
+    def look_late(self, camera_id: str) -> None:
+        """A look at a moving picture came so late that a short visit may have been missed."""
+
+    def looks(self, gaps_s: Mapping[str, float], carried: float) -> None:
+        """The usual longest time between two looks at each camera, s; how many cameras could be followed in full."""
+
     def source_state(self, camera_id: str, state: SourceState) -> None:
         """A source changed its state."""
 

@@ -166,3 +166,11 @@ def test_a_stop_frees_port_and_threads_even_with_an_open_connection(health: Heal
     }
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+
+def test_what_people_should_know_keeps_nobody_from_being_ready(ask: Callable[..., Any], health: Health) -> None:
+    slow = ["overloaded: this machine carries about 2 of these 4 cameras; door is looked at every 2.1 s"]
+    health.warn("load", lambda: slow[0])
+    assert ask("/readyz") == (200, {"ready": True, "reasons": {}, "warnings": {"load": slow[0]}})
+    slow[0] = ""
+    assert ask("/readyz") == (200, {"ready": True, "reasons": {}})

@@ -47,6 +47,8 @@ def used() -> PrometheusObserver:
     observer.config_reloaded("taken")
     observer.evidence_dropped("buffer_full")
     observer.history_degraded(degraded=True)
+    observer.look_late("door")
+    observer.looks({"door": 2.1}, 3.5)
     observer.engine_loaded("embed", "openvino", "CPU", "bf16")
     with observer.stage("embed"):
         pass
@@ -72,6 +74,9 @@ def test_what_stages_report_is_what_prometheus_reads(used: PrometheusObserver) -
     assert value(used, "match_margin_count", camera="door", named="no") is None
     assert value(used, "records_dropped_total", reason="buffer_full") == 2
     assert value(used, "history_degraded") == 1
+    assert value(used, "late_looks_total", camera="door") == 1
+    assert value(used, "look_gap_seconds", camera="door") == 2.1
+    assert value(used, "cameras_carried") == 3.5
     assert value(used, "batch_items_sum", stage="detect") == 4
     assert value(used, "queue_items", queue="outbox") == 5
     assert value(used, "events_published_total", camera="door", type="started") == 1

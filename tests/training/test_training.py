@@ -389,13 +389,18 @@ def test_a_network_in_training_goes_on_from_its_state_as_if_it_had_not_stopped()
     np.testing.assert_allclose(second.look(images)[0], whole.look(images)[0], atol=1e-5)
 
 
+KNOWN = (1, 2, 3, 4, 6, 7, 8, 9)
+STRANGERS = (5, *range(11, 20))
+
+
 @pytest.fixture(scope="module")
 def orl(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight people to train with, and some photos of each, and of a stranger, not to."""
+    """Eight people to train with, and three photos of each, and of ten strangers, not to: one stranger alone may
+    happen to resemble somebody."""
     folder = tmp_path_factory.mktemp("orl")
-    for person in (1, 2, 3, 4, 5, 6, 7, 8, 9):
-        for photo in range(1, 11):
-            part = "probes" if photo > 7 or person == 5 else "train"
+    for person in (*KNOWN, *STRANGERS):
+        for photo in range(1 if person in KNOWN else 8, 11):
+            part = "probes" if photo > 7 else "train"
             target = folder / part / f"s{person}" / f"{photo}.pgm"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(test_data / "orl" / f"s{person}" / f"{photo}.pgm")
@@ -455,14 +460,15 @@ def test_a_training_that_was_killed_is_finished_by_resuming_it(killed_and_resume
 def test_identify_names_people_by_either_classifier(trained: Path, orl: Path, models: dict[str, Any]) -> None:
     done = facestream("identify", "--classifier", trained, orl / "probes", "--json", **models)
     assert done.code == 0, done.stderr
-    known = [face for face in done.documents if Path(face["path"]).parent.name != "s5"]
+    strangers = [face for face in done.documents if int(Path(face["path"]).parent.name[1:]) in STRANGERS]
+    known = [face for face in done.documents if face not in strangers]
     named = [face for face in known if face["identity_name"] == Path(face["path"]).parent.name]
     assert len(known) >= 8
     assert len(named) >= 0.7 * len(known)
     assert not [face for face in known if face["identity_name"] and face not in named]
     assert all(0 <= face["probability"] <= 1 for face in done.documents)
-    strangers = [face for face in done.documents if Path(face["path"]).parent.name == "s5"]
-    assert sum(bool(face["identity_name"]) for face in strangers) <= 2
+    assert len(strangers) >= 20
+    assert sum(bool(face["identity_name"]) for face in strangers) <= 0.2 * len(strangers)
 
 
 @pytest.mark.data

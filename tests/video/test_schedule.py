@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from worker.config import DetectionConfig
 from worker.observer import Observer
 from worker.types import Attention, Frame
-from worker.video.schedule import Schedule
+from worker.video.schedule import LOOKS_IN_A_ROW, Schedule
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CONFIG = DetectionConfig(interval_s=0.08, settled_interval_s=0.16, unmoved_interval_s=1.0)
@@ -108,3 +108,55 @@ def test_however_late_the_worker_every_camera_is_searched_again(lags: list[float
     for lag_s in lags:
         schedule.lagged(lag_s)
     assert len(searched(schedule, [frame(i) for i in range(51)])) >= 2
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_camera_where_somebody_is_undecided_comes_first_for_a_few_looks_and_then_the_others_do() -> None:
+    schedule = Schedule(CONFIG)
+    schedule.attend("calm", "settled")
+    turns = []
+    for _ in range(LOOKS_IN_A_ROW + 1):
+        schedule.attend("busy", "deciding")
+        turns.append(schedule.turn("busy") < schedule.turn("calm"))
+    assert turns == [True] * LOOKS_IN_A_ROW + [False]
+    schedule.attend("busy", "deciding")
+    assert schedule.turn("busy") < schedule.turn("calm"), "after the others it has its turn again"
+
+
+def test_it_says_how_many_cameras_it_carries_and_which_one_waits_longest() -> None:
+    clock = Clock()
+    late: list[str] = []
+    observer = Observer()
+    observer.look_late = late.append  # type: ignore[method-assign,assignment]
+    schedule = Schedule(DetectionConfig(motion_gate=False), observer, clock=clock)
+    for number in range(20):
+        clock.now_s = 3.2 * number
+        schedule.due(frame(80 * number, camera="door"))
+        for part in range(8):
+            clock.now_s = 3.2 * number + 0.4 * part
+            schedule.due(frame(80 * number + 10 * part, camera="yard"))
+    load = schedule.load()
+    assert load.gaps_s == {"door": pytest.approx(3.2), "yard": pytest.approx(0.4)}
+    assert load.carried == pytest.approx(1.2)
+    assert str(load) == "overloaded: this machine carries about 1 of these 2 cameras; door is looked at every 3.2 s"
+    assert set(late) == {"door"}
+    schedule.forget("door")
+    assert str(schedule.load()) == ""
+
+
+def test_a_picture_that_stands_still_is_no_load() -> None:
+    clock = Clock()
+    schedule = Schedule(CONFIG, clock=clock)
+    still = np.zeros((90, 160, 3), np.uint8)
+    for number in range(200):
+        clock.now_s = 0.04 * number
+        schedule.due(frame(number, still))
+    assert str(schedule.load()) == ""
+    assert schedule.load().carried == 1.0

@@ -43,12 +43,24 @@ class Health:
         self.heartbeats = Heartbeats() if heartbeats is None else heartbeats
         self._lock = threading.Lock()
         self._conditions: dict[str, str | Condition] = {}
+        self._warnings: dict[str, Condition] = {}
         self._describe: Callable[[], dict[str, Any]] | None = None
 
     def condition(self, name: str, reason: str | Condition) -> None:
         """Readiness needs ``name``: ``reason`` says why it is not met, or is a function that says so; empty if met."""
         with self._lock:
             self._conditions[name] = reason
+
+    def warn(self, name: str, reason: Condition) -> None:
+        """What ``reason`` says does not keep the worker from being ready, but people should know it."""
+        with self._lock:
+            self._warnings[name] = reason
+
+    def warnings(self) -> dict[str, str]:
+        """What people should know, each with the reason."""
+        with self._lock:
+            warnings = dict(self._warnings)
+        return {name: reason for name, condition in warnings.items() if (reason := _ask(condition))}
 
     def describe(self, describe: Callable[[], dict[str, Any]]) -> None:
         """What ``/status`` answers: JSON values that say what the worker does."""
@@ -148,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/healthz":
             self._send_reasons("alive", self.health.failures())
         elif path == "/readyz":
-            self._send_reasons("ready", self.health.obstacles())
+            self._send_reasons("ready", self.health.obstacles(), self.health.warnings())
         elif path == "/status":
             self._send_json(HTTPStatus.OK, self.health.status())
         elif path.startswith("/preview/"):
@@ -190,9 +202,9 @@ class _Handler(BaseHTTPRequestHandler):
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
                 self.wfile.write(head.encode() + picture + b"\r\n")
 
-    def _send_reasons(self, name: str, reasons: dict[str, str]) -> None:
+    def _send_reasons(self, name: str, reasons: dict[str, str], warnings: dict[str, str] | None = None) -> None:
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        self._send_json(status, {name: not reasons, "reasons": reasons})
+        self._send_json(status, {name: not reasons, "reasons": reasons} | ({"warnings": warnings} if warnings else {}))
 
     def _send_json(self, status: HTTPStatus, document: dict[str, Any]) -> None:
         self._send(status, "application/json", json.dumps(document).encode() + b"\n")

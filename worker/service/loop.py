@@ -29,6 +29,8 @@ IDLE_TICK_S: Final = 0.5
 STUCK_AFTER_S: Final = 60.0
 """A batch never takes this long: if one does, the pipeline hangs, and ``/healthz`` should say so."""
 
+_TELL_LOAD_S: Final = 1.0
+
 _log = get_logger(__name__)
 
 
@@ -124,6 +126,7 @@ class Loop:
         self._newest: dict[str, Frame] = {}
         self._busy_s = 0.0
         self._load_read = time.monotonic(), 0.0
+        self._load_told_s = float("-inf")
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def order(self, action: Callable[[], None]) -> None:
@@ -192,6 +195,7 @@ class Loop:
                 self._process(frames)
             self._let_time_pass()
             self._keeper.keep()
+            self._tell_load()
             self._busy_s += time.monotonic() - begun_s
 
     def shut_down(
@@ -262,6 +266,12 @@ class Loop:
                 idle = partial(self._pipeline.idle, camera_id, last.pts_s + silence_s)
                 # What falls due by time alone is caused by no frame: it has no latency.
                 self._emit(self._at_switch(idle), {})
+
+    def _tell_load(self) -> None:
+        if (now_s := time.monotonic()) - self._load_told_s >= _TELL_LOAD_S:
+            self._load_told_s = now_s
+            load = self._cameras.schedule.load()
+            self._observer.looks(load.gaps_s, load.carried)
 
     def _at_switch(self, step: Callable[[], list[Event]]) -> list[Event]:
         """The events of ``step``. If the gallery was switched to another model, the pipeline goes on with that one, and

@@ -101,6 +101,9 @@ class PrometheusObserver(Observer):
         self._fleet_cameras = self._gauge("fleet_cameras", "Cameras that the fleet is to read")
         self._fleet_cameras_unowned = self._gauge("fleet_cameras_unowned", "Cameras of the fleet that nobody reads")
         self._worker_load_ratio = self._gauge("worker_load_ratio", "Share of time that the pipeline is busy")
+        self._late_looks = self._counter("late_looks", "Looks so late that a visit may have been missed", "camera")
+        self._look_gap_s = self._gauge("look_gap_seconds", "Usual longest time between two looks at a camera", "camera")
+        self._cameras_carried = self._gauge("cameras_carried", "Cameras that this worker could follow in full")
         self._config_reloads = self._counter("config_reloads", "Times the configuration was read again", "outcome")
         self._engine_info = self._gauge(
             "engine_info", "1, with what runs a stage's network as labels", "stage", "engine", "device", "precision"
@@ -220,6 +223,14 @@ class PrometheusObserver(Observer):
         self._fleet_cameras.set(cameras)
         self._fleet_cameras_unowned.set(unowned)
 
+    def look_late(self, camera_id: str) -> None:
+        self._late_looks.labels(camera_id).inc()
+
+    def looks(self, gaps_s: Mapping[str, float], carried: float) -> None:
+        for camera_id, gap_s in gaps_s.items():
+            self._look_gap_s.labels(camera_id).set(gap_s)
+        self._cameras_carried.set(carried)
+
     def worker_load(self, ratio: float) -> None:
         self._worker_load_ratio.set(ratio)
 
@@ -237,6 +248,7 @@ class PrometheusObserver(Observer):
         self._last_frame_s.remove(camera_id)
         self._last_event_s.remove(camera_id)
         self._queue_items.remove(camera_id)
+        self._look_gap_s.remove(camera_id)
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

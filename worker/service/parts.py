@@ -115,6 +115,7 @@ def build(
     health.condition("redis", lambda: publisher.error)
     health.condition("outbox", lambda: publisher.outbox_error)
     health.condition("sources", cameras.why_blind)
+    health.warn("load", lambda: str(cameras.schedule.load()))
     health.describe(lambda: board.status().document())
     return Parts(
         loop=loop,

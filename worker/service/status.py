@@ -66,6 +66,7 @@ class WorkerStatus:
     gallery_people: int
     gallery_version: int
     load: float | None = None
+    warnings: Mapping[str, str] = field(default_factory=dict)
     cameras: list[CameraStatus] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
@@ -127,6 +128,7 @@ class StatusBoard:
             gallery_people=int(reading.value("facestream_gallery_people")),
             gallery_version=int(reading.value("facestream_gallery_version")),
             load=reading.find("facestream_worker_load_ratio"),
+            warnings=self._health.warnings(),
             cameras=[
                 _camera(camera_id, state, reason, epochs.get(camera_id, 0), before, reading, passed_s)
                 for camera_id, (state, reason) in sorted(self._cameras.states().items())

@@ -7,7 +7,7 @@ the frames of a camera, and what its last search has shown it to be worth.
 import math
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,8 @@ LOOKS_IN_A_ROW: Final = 6
 is enough for a verdict, which needs two faces, and for some looks that show none."""
 FOLLOWED_GAP_S: Final = 0.64
 """A camera that is looked at this often is followed in full: no track is given up, and verdicts come in time."""
+LATE_LOOK_S: Final = 2.5
+"""A visit of five seconds has two chances to be seen if looks are nearer to each other than this."""
 OVERLOADED_GAP_S: Final = 1.0
 """A worker whose looks at a moving picture are farther apart than this is overloaded."""
 UNMOVED_FACE_S: Final = 0.4
@@ -64,6 +66,29 @@ def may_pass_over(pts_s: float | None, frame_interval_s: float, look_interval_s:
         return False
     this, last = (math.floor((at_s + _GRID_JITTER_S) / look_interval_s) for at_s in (pts_s, pts_s - frame_interval_s))
     return this == last
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a worker does for its cameras, of those whose pictures move.
+
+    ``gaps_s``: of each camera the usual longest time between two looks at it, s. ``carried``: about how many of
+    ``cameras`` this machine could follow in full.
+    """
+
+    gaps_s: Mapping[str, float]
+    cameras: int
+    carried: float
+
+    def __str__(self) -> str:
+        """In words, where the worker is overloaded; else empty."""
+        slowest, gap_s = max(self.gaps_s.items(), key=lambda item: item[1], default=("", 0.0))
+        if gap_s <= OVERLOADED_GAP_S:
+            return ""
+        return (
+            f"overloaded: this machine carries about {max(1, round(self.carried))} of these {self.cameras} cameras; "
+            f"{slowest} is looked at every {gap_s:.1f} s"
+        )
 
 
 @dataclass(slots=True)
@@ -139,7 +164,7 @@ class Schedule:
                 return False
             watch.thumbnail = thumbnail
         watch.searched_pts_s = frame.pts_s
-        self._note_gap(watch)
+        self._note_gap(frame.camera_id, watch)
         return True
 
     def attend(self, camera_id: str, attention: Attention) -> None:
@@ -157,16 +182,19 @@ class Schedule:
         """
         return 0 if self._watch(camera_id).looks_in_a_row else 1
 
-    @property
-    def gaps_s(self) -> dict[str, float]:
-        """Of each camera, the usual longest time between two looks at it while its picture moves, s."""
+    def load(self) -> Load:
+        """How often cameras are looked at now."""
         with self._lock:
-            return {camera_id: watch.gap_s for camera_id, watch in self._watches.items() if watch.gap_s}
+            gaps_s = {name: watch.gap_s for name, watch in self._watches.items() if name not in self._always}
+        carried = sum(min(1.0, FOLLOWED_GAP_S / gap_s) if gap_s else 1.0 for gap_s in gaps_s.values())
+        return Load(gaps_s, len(gaps_s), carried)
 
-    def _note_gap(self, watch: _Watch) -> None:
+    def _note_gap(self, camera_id: str, watch: _Watch) -> None:
         now_s = self._clock()
         passed_s, watch.looked_s = now_s - watch.looked_s, now_s
         if not math.isnan(passed_s):
+            if passed_s > LATE_LOOK_S:
+                self._observer.look_late(camera_id)
             # Looks in a row are near each other, and the pause after them is long: the pause is what counts.
             watch.gap_s += (1.0 if passed_s > watch.gap_s else _GAP_FADES) * (passed_s - watch.gap_s)
 
