@@ -27,17 +27,30 @@ class Shown:
     name: str
     start: float
     end: float
+    enrolled: bool = True
 
 
 class Cameras:
     """Live cameras ``camera-0`` and so on, which all show the same clip again and again, each a little later."""
 
-    def __init__(self, folder: Path, lfw_folder: Path, number: int, *, people: int = 6) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lfw_folder: Path,
+        number: int,
+        *,
+        people: int = 6,
+        strangers: int = 0,
+        face_px: tuple[float, float] = (150.0, 220.0),
+        visit_s: tuple[float, float] = (12.0, 15.0),
+        size: tuple[int, int] = SIZE,
+        every: int = EVERY,
+    ) -> None:
         # With this seed everybody is known by the enrolled photo: what is missed was lost by what the test broke.
         self.truth = make_ground_truth_clip(
-            lfw_folder, folder, enrolled=people, strangers=0, seed=2, face_px=(150.0, 220.0), visit_s=(12.0, 15.0)
+            lfw_folder, folder, enrolled=people, strangers=strangers, seed=2, face_px=face_px, visit_s=visit_s
         )
-        clip, self._length_s, self.fps = _shrink(self.truth.clip, folder / "small.mp4")
+        clip, self._length_s, self.fps = _shrink(self.truth.clip, folder / "small.mp4", size, every)
         self.ids = [f"camera-{index}" for index in range(number)]
         self._server = LiveRtspServer([f"/{camera_id}" for camera_id in self.ids], clip, apart_s=APART_S)
 
@@ -53,7 +66,7 @@ class Cameras:
     def shown(self, since: float, until: float) -> Sequence[Shown]:
         """Who was in front of which camera wholly between the two times."""
         found = [
-            Shown(camera_id, visit.name, begins + visit.start_s, begins + visit.end_s)
+            Shown(camera_id, visit.name, begins + visit.start_s, begins + visit.end_s, visit.enrolled)
             for camera_id, began in zip(self.ids, self._server.began, strict=True)
             for begins in takewhile(lambda at: at < until, count(began, self._length_s))
             for visit in self.truth.visits
@@ -61,22 +74,22 @@ class Cameras:
         return [shown for shown in found if shown.start >= since and shown.end <= until]
 
 
-def _shrink(clip: Path, target: Path) -> tuple[Path, float, float]:
+def _shrink(clip: Path, target: Path, size: tuple[int, int], every: int) -> tuple[Path, float, float]:
     """The clip to show, its length in seconds and its frames a second.
 
     A second between key frames: whoever joins sees something soon.
     """
     frames = 0
     with av.open(str(clip)) as source, av.open(str(target), "w") as container:
-        fps = Fraction(source.streams.video[0].average_rate or 25) / EVERY
+        fps = Fraction(source.streams.video[0].average_rate or 25) / every
         stream: Any = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.gop_size = round(fps)
         stream.codec_context.time_base = 1 / fps
         stream.options = {"preset": "veryfast", "tune": "zerolatency"}
         for number, frame in enumerate(source.decode(video=0)):
-            if number % EVERY == 0:
-                picture = frame.reformat(*SIZE, format="yuv420p")
+            if number % every == 0:
+                picture = frame.reformat(*size, format="yuv420p")
                 picture.pts, picture.time_base = frames, 1 / fps
                 container.mux(stream.encode(picture))
                 frames += 1
