@@ -179,7 +179,9 @@ def explain(
 
 
 def _tally_json(tally: "Tally") -> Document:
-    return dataclasses.asdict(tally) | {"hour": time_json(tally.hour)}
+    from worker.wire import rfc3339
+
+    return dataclasses.asdict(tally) | {"hour": rfc3339(tally.hour)}
 
 
 def settings(config: Path | None, gallery: str | None, state_dir: Path | None, **redis: str | None) -> "Config":
@@ -234,18 +236,15 @@ def parse_time(text: str | None, option: str) -> datetime | None:
         ) from None
 
 
-def time_json(value: datetime) -> str:
-    """RFC 3339, UTC, milliseconds."""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-
-
 def sighting_json(sighting: "PastSighting") -> Document:
     """A past sighting, without its template."""
+    from worker.wire import rfc3339
+
     return {
         "sighting_id": sighting.sighting_id,
         "camera_id": sighting.camera_id,
-        "started_at": time_json(sighting.started_at),
-        "ended_at": time_json(sighting.ended_at),
+        "started_at": rfc3339(sighting.started_at),
+        "ended_at": rfc3339(sighting.ended_at),
         "identity_id": sighting.identity_id,
         "identity_name": sighting.identity_name,
         "unknown_id": sighting.unknown_id,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.history import GalleryOption, StateDir, open_history, settings, sighting_json, time_json
+from worker.cli.history import GalleryOption, StateDir, open_history, settings, sighting_json
 from worker.cli.options import (
     AsJson,
     ConfigFile,
@@ -144,11 +144,13 @@ def forget_unknown(
 
 
 def _summary(person: "UnknownPerson", sightings: "list[PastSighting]") -> Document:
+    from worker.wire import rfc3339
+
     return {
         "unknown_id": person.unknown_id,
         "sightings": len(sightings),
-        "first_seen": time_json(person.first_seen),
-        "last_seen": time_json(person.last_seen),
+        "first_seen": rfc3339(person.first_seen),
+        "last_seen": rfc3339(person.last_seen),
         "cameras": sorted({sighting.camera_id for sighting in sightings}),
         "model_id": person.embedder.model_id,
     }

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from worker.errors import SinkError
 from worker.redaction import redact
 from worker.types import Event, EventType
-from worker.wire import Form, write_time
+from worker.wire import Form, rfc3339
 
 SCHEMA: Final = "facestream.sighting.v1"
 
@@ -28,7 +28,7 @@ _NEEDED: Final = [field.name for field in fields(Event) if field.default is MISS
 
 def sighting_id(camera_id: str, first_captured_at: datetime, track_id: int) -> str:
     """The name of a sighting: camera, capture time of its first frame (as ``started_at`` is written) and track."""
-    return f"{camera_id}_{write_time(first_captured_at)}_{track_id}"
+    return f"{camera_id}_{rfc3339(first_captured_at)}_{track_id}"
 
 
 def event_id(

@@ -22,8 +22,8 @@ from worker.redis.errors import reply_of
 from worker.redis.keys import fleet_key
 from worker.service.health import Health
 from worker.service.metrics import PrometheusObserver
-from worker.times import now_rfc3339, parse_rfc3339
 from worker.video.cameras import Cameras
+from worker.wire import now_rfc3339, parse_rfc3339
 
 SILENT_AFTER_S: Final = 6.0
 """A worker that has not reported for this long is shown as silent."""
