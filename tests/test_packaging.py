@@ -22,7 +22,7 @@ PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 SOURCES = sorted((REPOSITORY / "worker").rglob("*.py"))
 # Only these may read the environment; the second kind hands it on to a process of its own.
 ENVIRONMENT_OWNERS = {
-    "config/loading.py",
+    "config/__init__.py",
     "bench/live.py",
     "faces/engines/keras.py",
     "faces/networks/conversion.py",

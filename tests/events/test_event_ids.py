@@ -14,8 +14,7 @@ from worker.events.codec import decode, encode, sighting_id
 from worker.history.store import EmbedderId
 from worker.observer import Observer
 from worker.recognition.announcement import Announcer
-from worker.recognition.context import RecognitionContext
-from worker.recognition.sighting import Sighting, from_state, to_state
+from worker.recognition.sighting import RecognitionContext, Sighting, from_state, to_state
 from worker.types import Event, Match
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

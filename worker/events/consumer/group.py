@@ -15,9 +15,8 @@ from worker.events.consumer.streams import Call, Pause, Steps, Transaction, call
 from worker.logs import get_logger
 from worker.redaction import redact
 from worker.redis.client import Client
-from worker.redis.errors import explain, is_final, reply_of
+from worker.redis.errors import explain, is_final, pause_s, reply_of
 from worker.redis.keys import beside, group_key
-from worker.redis.retrying import pause_s
 from worker.types import Event
 
 Verdict = Literal["handle", "repeated", "stale", "lost", "exhausted", "ask"]

@@ -44,8 +44,7 @@ from worker.events.consumer.streams import (
 )
 from worker.logs import get_logger
 from worker.redis.client import longest_block_s
-from worker.redis.errors import explain, is_final
-from worker.redis.retrying import pause_s
+from worker.redis.errors import explain, is_final, pause_s
 from worker.types import Event
 
 _DEAD_LETTERS: Final = 10_000

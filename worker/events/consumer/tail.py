@@ -13,9 +13,8 @@ from worker.events.codec import decode
 from worker.events.consumer.streams import stream_keys, text
 from worker.logs import get_logger
 from worker.redis.client import Client, one_transaction_each, socket_timeout_s
-from worker.redis.errors import is_final, reply_of
+from worker.redis.errors import is_final, pause_s, reply_of
 from worker.redis.keys import CAMERA_PLACEHOLDER
-from worker.redis.retrying import pause_s
 from worker.types import Event
 
 _COUNT: Final = 500
