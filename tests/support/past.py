@@ -2,7 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,13 +45,17 @@ def unknown(name: str = "u-1", template: np.ndarray | None = AXES[0], **changes:
     return UnknownPerson(**(fields | changes))
 
 
-class Notes(Recorder):
-    """Keeps what it is told."""
+class Notes:
+    """A recorder that keeps in memory what it is told."""
 
     def __init__(self) -> None:
         self.people: list[UnknownPerson] = []
         self.sightings: list[PastSighting] = []
         self.rejects: list[tuple[str, int, int]] = []
+
+    @property
+    def recorder(self) -> Recorder:
+        return cast(Recorder, self)
 
     def unknown(self, person: UnknownPerson) -> None:
         self.people.append(person)
