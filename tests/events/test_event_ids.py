@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from worker.config import RecognitionConfig
 from worker.events.codec import decode, encode, sighting_id
-from worker.history.store import EmbedderId
+from worker.history.records import EmbedderId
 from worker.observer import Observer
 from worker.recognition.announcement import Announcer
 from worker.recognition.sighting import RecognitionContext, Sighting, from_state, to_state

@@ -22,11 +22,19 @@ from worker.config import load_config
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
 from worker.gallery.contents import Contents, NewSample
 from worker.gallery.folder import FolderGallery
-from worker.gallery.opening import create_gallery, gallery_exists, open_gallery
+from worker.gallery.opening import (
+    create_gallery,
+    difference,
+    gallery_exists,
+    open_gallery,
+    previous_of,
+    remove_person,
+    roll_back,
+    switch,
+)
 from worker.gallery.shared import store as shared_store
 from worker.gallery.shared.gallery import SharedGallery
 from worker.gallery.shared.store import parse_gallery_url
-from worker.gallery.switching import difference, previous_of, remove_person, roll_back, switch
 from worker.service.metrics import PrometheusObserver
 
 

@@ -15,7 +15,8 @@ from tests.support.past import NOON, sighting, unknown
 from worker.config import Config
 from worker.errors import HistoryDiskError, HistoryError
 from worker.history.recorder import Recorder, open_recorder
-from worker.history.store import FILE, History, Tally
+from worker.history.records import Tally
+from worker.history.store import FILE, History
 from worker.observer import Observer
 
 

@@ -13,7 +13,8 @@ from tests.support.past import NOON, Notes
 from tests.support.scenes import ALICE, STRANGER, Scene
 from worker.config import Config, UnknownsConfig
 from worker.history.recorder import Recorder
-from worker.history.store import EmbedderId, History, UnknownPerson
+from worker.history.records import EmbedderId, UnknownPerson
+from worker.history.store import History
 from worker.recognition.unknowns import Unknowns, unknown_id_of
 from worker.types import Event
 

@@ -8,9 +8,8 @@ import numpy as np
 
 from tests.support.sample_events import make_event
 from worker.events.codec import encode
-from worker.history.account import Account
 from worker.history.recorder import Recorder
-from worker.history.store import EmbedderId, PastSighting, UnknownPerson
+from worker.history.records import Account, EmbedderId, PastSighting, UnknownPerson
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL = EmbedderId("m", "digest")

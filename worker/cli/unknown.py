@@ -20,7 +20,7 @@ from worker.cli.options import (
 from worker.errors import ConfigError, SinkError
 
 if TYPE_CHECKING:
-    from worker.history.store import PastSighting, UnknownPerson
+    from worker.history.records import PastSighting, UnknownPerson
 
 UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as in events and in the list.")]
 
@@ -67,7 +67,7 @@ def show_unknown(
     json_output: AsJson = False,
 ) -> None:
     """One unknown person: every sighting, and whom they were nearest to."""
-    from worker.history.explanation import explain
+    from worker.history.records import explain
 
     quiet_logs()
     with open_history(settings(config, gallery, state_dir)) as history:

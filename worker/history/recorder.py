@@ -10,7 +10,8 @@ from typing import Final
 from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, history_folder
 from worker.errors import HistoryDiskError, HistoryError
-from worker.history.store import History, PastSighting, Tally, UnknownPerson
+from worker.history.records import PastSighting, Tally, UnknownPerson
+from worker.history.store import History
 from worker.logs import get_logger
 from worker.observer import Observer
 

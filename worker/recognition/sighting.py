@@ -12,10 +12,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from worker.boxes import iou_matrix
 from worker.config import RecognitionConfig
-from worker.history.account import Account
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
-from worker.history.store import EmbedderId
+from worker.history.records import Account, EmbedderId
 from worker.observer import Observer
 from worker.recognition.matching import TrackTemplate
 from worker.recognition.unknowns import Unknowns

@@ -25,7 +25,7 @@ from worker.gallery.opening import open_gallery
 from worker.gallery.shared.gallery import SharedGallery
 from worker.history.evidence import Evidence, open_evidence
 from worker.history.recorder import Recorder, open_recorder
-from worker.history.store import EmbedderId
+from worker.history.records import EmbedderId
 from worker.observer import Observer
 from worker.recognition.matching import People
 from worker.recognition.pipeline import FrameWatcher, Pipeline
