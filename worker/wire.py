@@ -34,6 +34,11 @@ def _write_number(value: float, decimals: int = 6) -> str:
     return "0" if text == "-0" else text
 
 
+def as_text(value: bytes | str) -> str:
+    """What Redis gave, whether or not the client decodes replies."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def rfc3339(value: datetime) -> str:
     """RFC 3339 in UTC, cut to milliseconds: ``2026-01-01T12:00:00.000Z``.
 
