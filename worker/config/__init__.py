@@ -43,7 +43,7 @@ from worker.config.sections import (
     UnknownsConfig,
 )
 from worker.errors import ConfigError
-from worker.redaction import redact, redact_url
+from worker.redaction import first_problem, redact, redact_url
 
 __all__ = [
     "DEFAULT_MODEL_ID",
@@ -187,7 +187,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     try:
         return LayeredConfig(**(overrides or {}))
     except (ValidationError, SettingsError) as error:
-        problem = _first_problem(error) if isinstance(error, ValidationError) else redact(str(error))
+        problem = first_problem(error) if isinstance(error, ValidationError) else redact(str(error))
         raise ConfigError(f"configuration from {where}: {problem}") from None
 
 
@@ -251,14 +251,3 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"configuration {path}: the top level must be a mapping of fields, not {type(document).__name__}"
         )
     return document
-
-
-def _first_problem(error: ValidationError) -> str:
-    problems = error.errors(include_input=False, include_url=False, include_context=False)
-    first = problems[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "no such field"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return redact(f"{field}: {message}{more}" if field else message + more)

@@ -82,7 +82,7 @@ def embed_photos(
         faces = [only_central(seen, image) for seen, image in zip(detector.detect(images), images, strict=True)]
         chips = [embedder.align(image, face) for image, face in zip(images, faces, strict=True)]
         with_face = [row for row, face in zip(rows, faces, strict=True) if len(face)]
-        vectors[with_face] = embedder.embed(_join(chips)).vectors
+        vectors[with_face] = embedder.embed(Chips.joined(chips)).vectors
         found[with_face] = True
         advance(len(batch))
     return PhotoFaces(vectors, found)
@@ -103,10 +103,6 @@ def _read(paths: Sequence[Path | None]) -> Iterator[tuple[int, Image]]:
         except SourceError as error:
             _log.warning("photo_unreadable", problem=str(error))
         yield position, image
-
-
-def _join(chips: Sequence[Chips]) -> Chips:
-    return Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)
 
 
 @dataclass(frozen=True, slots=True)

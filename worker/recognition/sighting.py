@@ -18,6 +18,7 @@ from worker.history.records import Account, EmbedderId
 from worker.observer import Observer
 from worker.recognition.matching import TrackTemplate
 from worker.recognition.unknowns import Unknowns
+from worker.redaction import first_problem
 from worker.types import Candidate, Match
 
 
@@ -245,8 +246,7 @@ def from_state(
     try:
         read = _State.model_validate(dict(state))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(first_problem(error)) from None
     if read.camera_id != camera_id:
         raise ValueError(f"it is of the camera {read.camera_id[:64]!r}")
     comparable = (

@@ -15,6 +15,7 @@ from worker.background import BackgroundTask, Heartbeats
 from worker.events.consumer.streams import stream_lag
 from worker.logs import get_logger
 from worker.observer import Observer
+from worker.redaction import first_problem
 from worker.redis.client import REDIS_ERRORS, Client
 from worker.redis.errors import reply_of
 from worker.redis.keys import fleet_key
@@ -76,9 +77,7 @@ class WorkerStatus(BaseModel, frozen=True):
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"not a worker's status: {field}: {first['msg']}") from None
+            raise ValueError(f"not a worker's status: {first_problem(error)}") from None
 
 
 class StatusBoard:
