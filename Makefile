@@ -34,11 +34,12 @@ test-all: $(VENV)/.test system-parts  ## those and the slow ones: whole workers,
 	$(PY) -m pytest --ignore tests/fault $(IN_PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.test  ## style, types and the direction of imports
+lint: $(VENV)/.test  ## style, types, the direction of imports, and code that nobody uses
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/vulture
 
 .PHONY: format
 format: $(VENV)/.test  ## rewrite the code in the project's style

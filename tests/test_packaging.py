@@ -22,7 +22,7 @@ PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 SOURCES = sorted((REPOSITORY / "worker").rglob("*.py"))
 # Only these may read the environment; the second kind hands it on to a process of its own.
 ENVIRONMENT_OWNERS = {
-    "config/loading.py",
+    "config/__init__.py",
     "bench/live.py",
     "faces/engines/keras.py",
     "faces/networks/conversion.py",
@@ -61,7 +61,9 @@ def test_the_wheel_holds_the_package_its_manifests_schemas_and_licence_and_no_we
         assert source in names
     manifests = REPOSITORY / "models"
     assert {f"worker/manifests/{path.relative_to(manifests)}" for path in manifests.rglob("*.yaml")} <= names
-    assert {f"worker/scripts/{path.name}" for path in (REPOSITORY / "worker/scripts").glob("*.lua")} <= names
+    scripts = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "worker").rglob("*.lua")}
+    assert scripts
+    assert scripts <= names
     assert {f"worker/schemas/{path.name}" for path in (REPOSITORY / "worker/schemas").iterdir()} <= names
     assert "worker/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

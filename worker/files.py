@@ -1,5 +1,6 @@
 """How files are made: never half written, and databases for their owner only."""
 
+import hashlib
 import mmap
 import os
 import secrets
@@ -33,6 +34,16 @@ def connect_sqlite(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace_file(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: int = 0o666) -> None:

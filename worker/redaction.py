@@ -1,7 +1,10 @@
 """Takes credentials out of text before anybody can read it."""
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # The scheme is a token up to its first ":" and slashes. Everything from there to the last "@" of the token is user
 # information, even if the password holds "@", ":" or "/" unescaped: a malformed URL must not leak more than a good
@@ -47,3 +50,13 @@ def redact_url(url: str) -> str:
     Stricter than :func:`redact`: everything between the scheme and the last ``@`` is replaced, including white space.
     """
     return redact(_WHOLE_URL.sub(r"\g<scheme>***@", url))
+
+
+def first_problem(error: "ValidationError") -> str:
+    """What is wrong with a document, as ``field: message``, with the number of further problems; holds no values."""
+    problems = error.errors(include_input=False, include_url=False, include_context=False)
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = "no such field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return redact(f"{field}: {message}{more}" if field else message + more)

@@ -1,6 +1,7 @@
-"""How values stand in the flat text fields of an event: types that pydantic reads, writes and describes.
+"""How values stand as text: times everywhere, and all that the flat fields of an event hold.
 
-Each is a Python type for those who make and use events. A field that has no value is None, and empty as text.
+The fields' types are read, written and described by pydantic. Each is a Python type for those who make and use events.
+A field that has no value is None, and empty as text.
 """
 
 import math
@@ -33,21 +34,43 @@ def _write_number(value: float, decimals: int = 6) -> str:
     return "0" if text == "-0" else text
 
 
-def _read_time(text: str) -> datetime:
-    if not text.endswith("Z"):
-        raise ValueError(text)
-    return datetime.fromisoformat(text).astimezone(UTC)
+def as_text(value: bytes | str) -> str:
+    """What Redis gave, whether or not the client decodes replies."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def write_time(value: datetime) -> str:
-    """RFC 3339 in UTC, cut to milliseconds.
+def rfc3339(value: datetime) -> str:
+    """RFC 3339 in UTC, cut to milliseconds: ``2026-01-01T12:00:00.000Z``.
 
     Raises:
         ValueError: ``value`` lacks its time zone.
     """
     if value.tzinfo is None:
-        raise ValueError("a time in an event must carry its time zone")
+        raise ValueError(f"a time without its zone: {value}")
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def now_rfc3339() -> str:
+    """The present time."""
+    return rfc3339(datetime.now(UTC))
+
+
+def parse_rfc3339(text: str) -> datetime:
+    """The time in UTC.
+
+    Raises:
+        ValueError: ``text`` is not a time with a time zone.
+    """
+    value = datetime.fromisoformat(text)
+    if value.tzinfo is None:
+        raise ValueError(f"a time without its zone: {text!r}")
+    return value.astimezone(UTC)
+
+
+def _read_time(text: str) -> datetime:
+    if not text.endswith("Z"):
+        raise ValueError(text)
+    return parse_rfc3339(text)
 
 
 def _read_box(text: str) -> tuple[float, float, float, float]:
@@ -114,12 +137,12 @@ OptionalNumber = Annotated[
 Time = Annotated[
     datetime,
     PlainValidator(_read_time),
-    PlainSerializer(write_time, return_type=str),
+    PlainSerializer(rfc3339, return_type=str),
     matching(f"^{_TIME}$"),
     _FORM_OF_TIME,
 ]
 OptionalTime = Annotated[
-    datetime | None, _or_none(_read_time), _or_empty(write_time), matching(f"^({_TIME})?$"), _FORM_OF_TIME
+    datetime | None, _or_none(_read_time), _or_empty(rfc3339), matching(f"^({_TIME})?$"), _FORM_OF_TIME
 ]
 Box = Annotated[
     tuple[float, float, float, float],

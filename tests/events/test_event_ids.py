@@ -11,11 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from worker.config import RecognitionConfig
 from worker.events.codec import decode, encode, sighting_id
-from worker.history.store import EmbedderId
+from worker.history.records import EmbedderId
 from worker.observer import Observer
 from worker.recognition.announcement import Announcer
-from worker.recognition.context import RecognitionContext
-from worker.recognition.sighting import Sighting, from_state, to_state
+from worker.recognition.sighting import RecognitionContext, Sighting, from_state, to_state
 from worker.types import Event, Match
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

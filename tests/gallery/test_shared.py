@@ -22,12 +22,19 @@ from worker.config import load_config
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
 from worker.gallery.contents import Contents, NewSample
 from worker.gallery.folder import FolderGallery
-from worker.gallery.opening import create_gallery, gallery_exists, open_gallery
-from worker.gallery.shared import scripts as gallery_scripts
+from worker.gallery.opening import (
+    create_gallery,
+    difference,
+    gallery_exists,
+    open_gallery,
+    previous_of,
+    remove_person,
+    roll_back,
+    switch,
+)
 from worker.gallery.shared import store as shared_store
 from worker.gallery.shared.gallery import SharedGallery
 from worker.gallery.shared.store import parse_gallery_url
-from worker.gallery.switching import difference, previous_of, remove_person, roll_back, switch
 from worker.service.metrics import PrometheusObserver
 
 
@@ -211,21 +218,21 @@ def test_a_shown_configuration_hides_the_password() -> None:
 def test_a_change_whose_reply_was_lost_is_made_once(
     gallery: SharedGallery, opened: Callable[[], SharedGallery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = shared_store.SharedStore._script
-    lost: list[bytes] = []
+    change = shared_store.SharedStore.change
+    lost: list[bool] = []
 
-    def cut_off(store: Any, script: str, *arguments: Any) -> Any:
-        answer = run(store, script, *arguments)
-        if script is gallery_scripts.CHANGE and len(lost) < 1:
-            lost.append(answer)
+    def cut_off(*arguments: Any) -> Any:
+        made = change(*arguments)
+        if not lost:
+            lost.append(made is not None)
             opened().add([sample("meanwhile", 7)])
             raise GalleryUnavailableError("cut in mid-reply")
-        return answer
+        return made
 
-    monkeypatch.setattr(shared_store.SharedStore, "_script", cut_off)
+    monkeypatch.setattr(shared_store.SharedStore, "change", cut_off)
     monkeypatch.setattr("worker.gallery.shared.gallery._RETRY_S", 0.01)
     assert gallery.add([sample("a", 1)]) != [None]
-    assert lost == [b"done"]
+    assert lost == [True]
     gallery.reload_if_changed()
     assert enrolled(gallery) == enrolled(opened()) == {"a": {"1.jpg"}, "meanwhile": {"7.jpg"}}
     assert gallery.version == 3
@@ -289,7 +296,7 @@ def test_a_change_of_very_many_is_read_whole(
     gallery: SharedGallery, opened: Callable[[], SharedGallery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = opened()
-    monkeypatch.setattr(gallery_scripts, "TOUCHED_AT_MOST", 3)
+    monkeypatch.setattr(shared_store, "TOUCHED_AT_MOST", 3)
     gallery.add([sample(f"person {seed}", seed) for seed in range(5)])
     assert other.reload_if_changed()
     assert enrolled(other) == enrolled(gallery)

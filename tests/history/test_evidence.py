@@ -18,7 +18,7 @@ import pytest
 from tests.support.sample_events import make_event
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
-from worker.history.evidence import EvidenceKeeper
+from worker.history.evidence import Evidence
 from worker.history.evidence_store import FolderStore, S3Store, open_store
 from worker.observer import Observer
 
@@ -37,9 +37,9 @@ class Dropped(Observer):
         self.reasons.append(reason)
 
 
-def keeper(folder: Path, observer: Observer | None = None, **settings: Any) -> EvidenceKeeper:
+def keeper(folder: Path, observer: Observer | None = None, **settings: Any) -> Evidence:
     config = EvidenceConfig(store=str(folder), **settings)
-    return EvidenceKeeper(config, open_store(config), observer)
+    return Evidence(config, open_store(config), observer)
 
 
 def levels(folder: Path) -> dict[str, int]:
@@ -138,7 +138,7 @@ class Full:
 
 def test_what_cannot_be_written_is_counted_and_stops_nothing() -> None:
     dropped = Dropped()
-    evidence = EvidenceKeeper(EvidenceConfig(store="x"), Full(), dropped)
+    evidence = Evidence(EvidenceConfig(store="x"), Full(), dropped)
     for number in range(3):
         evidence.face(f"s{number}", picture(50), BOX, 0.5)
         evidence.told(make_event(type="ended", sighting_id=f"s{number}"))
@@ -193,7 +193,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 
 def test_pictures_go_to_a_bucket_and_expire_there(s3: S3) -> None:
     config = EvidenceConfig(store="s3://faces/site-a", s3_endpoint=s3.endpoint)
-    evidence = EvidenceKeeper(config, open_store(config))
+    evidence = Evidence(config, open_store(config))
     evidence.face("s1", picture(50), BOX, 0.5)
     event = make_event(type="ended", sighting_id="s1")
     evidence.told(event)

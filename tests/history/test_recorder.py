@@ -14,8 +14,9 @@ from tests.support.heartbeats import CountedHeartbeats
 from tests.support.past import NOON, sighting, unknown
 from worker.config import Config
 from worker.errors import HistoryDiskError, HistoryError
-from worker.history.recorder import HistoryRecorder, open_history, open_recorder
-from worker.history.store import FILE, History, Tally
+from worker.history.recorder import Recorder, open_recorder
+from worker.history.records import Tally
+from worker.history.store import FILE, History
 from worker.observer import Observer
 
 
@@ -37,10 +38,10 @@ class Drops(Observer):
 
 @pytest.fixture
 def make(tmp_path: Path) -> Any:
-    made: list[HistoryRecorder] = []
+    made: list[Recorder] = []
 
-    def build(observer: Observer | None = None, **kwargs: Any) -> HistoryRecorder:
-        made.append(HistoryRecorder(tmp_path, Config(), observer, **kwargs))
+    def build(observer: Observer | None = None, **kwargs: Any) -> Recorder:
+        made.append(Recorder(tmp_path, Config(), observer, **kwargs))
         return made[-1]
 
     yield build
@@ -48,7 +49,7 @@ def make(tmp_path: Path) -> Any:
         recorder.close(0.0)
 
 
-def test_what_was_told_is_there_after_the_close(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
+def test_what_was_told_is_there_after_the_close(make: Callable[..., Recorder], tmp_path: Path) -> None:
     recorder = make()
     recorder.sighting(sighting(1))
     recorder.unknown(unknown())
@@ -64,7 +65,7 @@ def test_what_was_told_is_there_after_the_close(make: Callable[..., HistoryRecor
         ]  # fmt: skip
 
 
-def test_a_locked_file_is_waited_for_and_nothing_else_is(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
+def test_a_locked_file_is_waited_for_and_nothing_else_is(make: Callable[..., Recorder], tmp_path: Path) -> None:
     observer = Drops()
     recorder = make(observer, busy_timeout_s=0.01, retry_s=0.01)
     blocker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
@@ -80,7 +81,7 @@ def test_a_locked_file_is_waited_for_and_nothing_else_is(make: Callable[..., His
         assert len(past.sightings()) == 1
 
 
-def test_a_file_that_was_removed_is_begun_anew_and_said(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
+def test_a_file_that_was_removed_is_begun_anew_and_said(make: Callable[..., Recorder], tmp_path: Path) -> None:
     observer = Drops()
     recorder = make(observer, retry_s=0.01)
     for path in tmp_path.iterdir():
@@ -92,7 +93,7 @@ def test_a_file_that_was_removed_is_begun_anew_and_said(make: Callable[..., Hist
         assert len(past.sightings()) == 1
 
 
-def test_what_cannot_be_written_is_counted(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_counted(make: Callable[..., Recorder], tmp_path: Path) -> None:
     observer = Drops()
     recorder = make(observer, busy_timeout_s=0.01, retry_s=0.5)
     blocker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
@@ -115,7 +116,7 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(tmp_path: Path, monkeypa
         config = Config(state_dir=tmp_path)
         recorder = open_recorder(config)
         assert recorder is not None
-        assert open_history(config, recorder) is None
+        assert recorder.open_history() is None
         tried.clear()
         recorder.sighting(sighting(1))
         assert tried.wait(20)
@@ -124,7 +125,7 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(tmp_path: Path, monkeypa
         assert [one.sighting_id for one in past.sightings()] == ["door_1"]
 
 
-def test_a_full_queue_drops_and_counts(make: Callable[..., HistoryRecorder], tmp_path: Path) -> None:
+def test_a_full_queue_drops_and_counts(make: Callable[..., Recorder], tmp_path: Path) -> None:
     observer = Drops()
     recorder = make(observer, busy_timeout_s=0.01, queued=3)
     blocker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
@@ -137,7 +138,7 @@ def test_a_full_queue_drops_and_counts(make: Callable[..., HistoryRecorder], tmp
     blocker.close()
 
 
-def test_the_thread_gives_signs_of_life(make: Callable[..., HistoryRecorder]) -> None:
+def test_the_thread_gives_signs_of_life(make: Callable[..., Recorder]) -> None:
     heartbeats = CountedHeartbeats()
     make(heartbeats=heartbeats)
     assert heartbeats.beats.acquire(timeout=10)
@@ -161,7 +162,7 @@ def test_nothing_is_written_where_history_is_off(tmp_path: Path) -> None:
 
 
 def test_what_has_become_too_old_goes_at_the_start(
-    make: Callable[..., HistoryRecorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Recorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with History.open(tmp_path, create=True) as past:
         past.write([sighting(1)], keep_s=1e9, remember_s=1e9)

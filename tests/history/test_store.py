@@ -15,7 +15,8 @@ import pytest
 from tests.support.past import AXES, MODEL, NOON, sighting, unknown
 from worker.config import Config, history_folder
 from worker.errors import HistoryError
-from worker.history.store import FILE, EmbedderId, History, Tally
+from worker.history.records import EmbedderId, Tally
+from worker.history.store import FILE, History
 
 WEEK_S = 7 * 86_400.0
 

@@ -21,7 +21,7 @@ from tests.support.stand_ins import (
 from worker.config import CameraConfig, Config, RecognitionConfig, UnknownsConfig
 from worker.errors import GalleryError
 from worker.gallery.folder import FolderGallery
-from worker.history.store import EmbedderId
+from worker.history.records import EmbedderId
 from worker.recognition.attention import TrackedFace
 from worker.recognition.pipeline import Pipeline
 from worker.recognition.unknowns import Unknowns

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from worker.config import DetectionConfig, cache_dir, load_config
 from worker.faces.detection import load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
-from worker.gallery import switching as migration
+from worker.gallery import opening as migration
 from worker.gallery.contents import NewSample
 from worker.gallery.crops import CropStore
 from worker.gallery.enrolment import enroll_photos

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.support.past import NOON, Notes
 from tests.support.scenes import ALICE, STRANGER, Scene
 from worker.config import Config, UnknownsConfig
-from worker.history.recorder import HistoryRecorder, Recorder
-from worker.history.store import EmbedderId, History, UnknownPerson
+from worker.history.recorder import Recorder
+from worker.history.records import EmbedderId, UnknownPerson
+from worker.history.store import History
 from worker.recognition.unknowns import Unknowns, unknown_id_of
 from worker.types import Event
 
@@ -90,7 +91,7 @@ def test_every_sighting_renews_the_time_and_the_template() -> None:
 
 def test_the_one_not_seen_for_longest_makes_room() -> None:
     notes = Notes()
-    unknowns = make(notes, max_people=3)
+    unknowns = make(notes.recorder, max_people=3)
     ids = [identify(unknowns, row, AXES[row], NOON + timedelta(minutes=row)) for row in range(3)]
     unknowns.met(ids[0], AXES[0], 2, NOON + timedelta(hours=1), is_new=True)
     identify(unknowns, 3, AXES[3], NOON + timedelta(hours=2))
@@ -109,7 +110,7 @@ def test_more_people_than_the_first_block_of_memory_holds() -> None:
 
 
 def test_ids_outlive_the_worker_and_are_shared_with_others(tmp_path: Path) -> None:
-    recorder = HistoryRecorder(tmp_path, Config())
+    recorder = Recorder(tmp_path, Config())
     with History.open(tmp_path) as mine, History.open(tmp_path) as others:
         neighbour = make(history=others)
         first = identify(make(recorder, mine), 1, AXES[0])
@@ -130,7 +131,7 @@ def test_templates_of_another_model_are_not_compared(tmp_path: Path) -> None:
 
 
 def with_unknowns(notes: Notes, **config: float) -> Scene:
-    return Scene(notes, make(notes), **config)
+    return Scene(notes.recorder, make(notes.recorder), **config)
 
 
 def last(events: list[Event], kind: str) -> Event:

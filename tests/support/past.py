@@ -2,15 +2,14 @@
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tests.support.sample_events import make_event
 from worker.events.codec import encode
-from worker.history.account import Account
 from worker.history.recorder import Recorder
-from worker.history.store import EmbedderId, PastSighting, UnknownPerson
+from worker.history.records import Account, EmbedderId, PastSighting, UnknownPerson
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL = EmbedderId("m", "digest")
@@ -45,13 +44,17 @@ def unknown(name: str = "u-1", template: np.ndarray | None = AXES[0], **changes:
     return UnknownPerson(**(fields | changes))
 
 
-class Notes(Recorder):
-    """Keeps what it is told."""
+class Notes:
+    """A recorder that keeps in memory what it is told."""
 
     def __init__(self) -> None:
         self.people: list[UnknownPerson] = []
         self.sightings: list[PastSighting] = []
         self.rejects: list[tuple[str, int, int]] = []
+
+    @property
+    def recorder(self) -> Recorder:
+        return cast(Recorder, self)
 
     def unknown(self, person: UnknownPerson) -> None:
         self.people.append(person)

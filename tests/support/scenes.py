@@ -8,7 +8,7 @@ from tests.support.past import NOON
 from worker.config import RecognitionConfig
 from worker.history.recorder import Recorder
 from worker.observer import Observer
-from worker.recognition.context import RecognitionContext
+from worker.recognition.sighting import RecognitionContext
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.unknowns import Unknowns
 from worker.types import Detections, Event, Frame, Match, Tracks

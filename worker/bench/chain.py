@@ -1,16 +1,15 @@
 """The whole worker against what the tutorials build: its speed on a 1080p file, its start and its memory."""
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any, Final
 
+import httpx
 import numpy as np
 import yaml
 
@@ -18,7 +17,7 @@ from worker.bench.agreement import ChainOutput, NamedSighting, Track, compare_ou
 from worker.bench.comparison import AnswerCheck, Row, Setup, compared, joined, unable
 from worker.bench.contest import Results, UnableError, compete
 from worker.bench.material import REAL_MODEL_ID
-from worker.bench.scraping import free_port
+from worker.bench.scraping import free_port, gauge
 from worker.config import DetectionConfig
 from worker.redis.embedded import embedded_redis
 
@@ -30,7 +29,6 @@ _TUTORIAL_MIN_FACE_PX: Final = 20
 CAMERAS: Final = 4
 _DEADLINE_S: Final = 120.0
 _POLL_S: Final = 0.02
-_FRAMES_DONE: Final = re.compile(r'^facestream_stage_duration_seconds_count\{stage="track"\} ([\d.]+)', re.MULTILINE)
 
 
 def measure_chain(setup: Setup) -> Iterator[Row]:
@@ -101,11 +99,8 @@ def _recorded(setup: Setup, min_face_px: int, redis_url: str) -> tuple[dict[str,
         model = {"gallery": str(material.real_gallery), "model": REAL_MODEL_ID,
                  "models_dir": str(material.models_dir) if material.models_dir else None}  # fmt: skip
     try:
-        chains = setup.start("worker.bench.ours:chain_runs", arguments | model)
-        try:
+        with closing(setup.start("worker.bench.ours:chain_runs", arguments | model)) as chains:
             runs = {name: chains.work(name).answer for name in ("every", "fast")}
-        finally:
-            chains.close()
     except UnableError as error:
         return None, f"agreement not measured: {error}"
     if material.real_problem:
@@ -200,11 +195,10 @@ def _command(setup: Setup, redis_url: str) -> list[str]:
 
 def _frames_done(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            found = _FRAMES_DONE.search(answer.read().decode())
-    except (urllib.error.URLError, OSError):
+        url = f"http://127.0.0.1:{port}/metrics"
+        return gauge(url, "facestream_stage_duration_seconds_count", stage="track") >= 1
+    except httpx.HTTPError:
         return False
-    return found is not None and float(found.group(1)) >= 1
 
 
 def _tutorial(setup: Setup, redis_url: str) -> tuple[list[float], list[float], str]:
@@ -220,12 +214,9 @@ def _tutorial(setup: Setup, redis_url: str) -> tuple[list[float], list[float], s
     try:
         for _ in range(setup.rounds):
             begun_s = time.perf_counter()
-            process = setup.start("worker.bench.peers:first_frame", arguments)
-            starts.append(time.perf_counter() - begun_s)
-            try:
+            with closing(setup.start("worker.bench.peers:first_frame", arguments)) as process:
+                starts.append(time.perf_counter() - begun_s)
                 peaks.append(process.work("run").peak_mb)
-            finally:
-                process.close()
     except UnableError as error:
         return [], [], str(error)
     return starts, peaks, ""

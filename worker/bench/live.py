@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -51,21 +51,16 @@ def measure(setup: Setup) -> Iterator[Row]:
     cameras = _QUICK_CAMERAS if setup.quick else CAMERAS
     try:
         material = setup.material
-        contestant = setup.start(
-            "worker.bench.live:sweep",
-            {
-                "cameras": cameras,
-                "seconds": _QUICK_SECONDS if setup.quick else _SECONDS,
-                "clip": str(material.clip),
-                "model": str(material.manifest),
-                "models_dir": str(material.manifest.parent),
-                "gallery": str(material.gallery),
-            },
-        )
-        try:
+        arguments = {
+            "cameras": cameras,
+            "seconds": _QUICK_SECONDS if setup.quick else _SECONDS,
+            "clip": str(material.clip),
+            "model": str(material.manifest),
+            "models_dir": str(material.manifest.parent),
+            "gallery": str(material.gallery),
+        }
+        with closing(setup.start("worker.bench.live:sweep", arguments)) as contestant:
             results = [contestant.work(str(count)).answer for count in cameras]
-        finally:
-            contestant.close()
     except UnableError as error:
         yield unable(NAMES[0], "cameras", str(error))
     else:

@@ -7,6 +7,7 @@ come from fixed seeds.
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -79,11 +80,8 @@ def make_material(
         "frames": frames,
         "models_dir": str(models_dir) if models_dir else None,
     }
-    maker = start("worker.bench.material:prepare", arguments)
-    try:
+    with closing(start("worker.bench.material:prepare", arguments)) as maker:
         made = maker.work("make").answer
-    finally:
-        maker.close()
     paths = {name: Path(made[name]) for name in ("clip", "frames", "chips", "manifest", "gallery", "real_gallery")}
     return Material(**paths, real_problem=made["real_problem"], people=made["people"], models_dir=models_dir)
 

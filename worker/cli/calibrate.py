@@ -1,6 +1,5 @@
 """``facestream calibrate``: the threshold for the false-match rate that a site accepts."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,6 +85,7 @@ def calibrate(
         return 0
     _check(target_fmr, target_fpir, pairs, images, people, strangers, camera)
     from worker.evaluation.calibration import Target, calibration_document
+    from worker.wire import now_rfc3339
 
     networks = Networks(gallery, model, models_dir, min_face_px, engine, precision)
     samples = networks.gallery.sample_count
@@ -104,7 +104,7 @@ def calibrate(
     result = calibration_document(evidence, target, visits_per_day) | {
         "model_id": networks.embedder.model_id,
         "camera_id": camera or "",
-        "calibrated_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "calibrated_at": now_rfc3339(),
     }
     if plot:
         _plot(plot, evidence, result)

@@ -177,10 +177,10 @@ def remove_person(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S) -> int
 
     For a shared gallery, it says which workers have forgotten the person, and fails if one has not.
     """
-    from worker.gallery import switching
+    from worker.gallery import opening
 
     opened = _open(gallery)
-    person = switching.remove_person(opened, who)
+    person = opening.remove_person(opened, who)
     typer.echo(f"removed {person.name} ({len(person.samples)} samples); version {opened.version}")
     return _await_workers(opened, wait_s)
 
@@ -191,7 +191,7 @@ def remove_sample(
     wait_s: WaitS = WAIT_S,
 ) -> int:
     """Take one sample out, with its kept crop; this removes a person who has no other sample."""
-    from worker.gallery.switching import prune_crops
+    from worker.gallery.opening import prune_crops
 
     opened = _open(gallery)
     removed = opened.remove_sample(sample)

@@ -100,23 +100,23 @@ def switch(
 ) -> None:
     """Let a gallery hold what another one holds, at once; running workers take up the new model by themselves."""
     quiet_logs()
-    from worker.gallery import switching
+    from worker.gallery import opening
 
     before = open_gallery(gallery).is_calibrated
-    accept = switching.difference(gallery, to) if accept_differences else None
-    version = switching.switch(gallery, to, accept=accept)
+    accept = opening.difference(gallery, to) if accept_differences else None
+    version = opening.switch(gallery, to, accept=accept)
     _tell_version(gallery, version, "switched", before)
 
 
 def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = False) -> None:
     """Undo the last switch."""
     quiet_logs()
-    from worker.gallery import switching
+    from worker.gallery import opening
 
     before = open_gallery(gallery).is_calibrated
-    previous = switching.previous_of(gallery)
-    accept = switching.difference(gallery, previous) if accept_differences else None
-    version = switching.roll_back(gallery, accept=accept)
+    previous = opening.previous_of(gallery)
+    accept = opening.difference(gallery, previous) if accept_differences else None
+    version = opening.roll_back(gallery, accept=accept)
     _tell_version(gallery, version, "rolled back", before)
 
 

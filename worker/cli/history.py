@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from worker.config import Config
     from worker.faces.detection import FaceDetector
     from worker.faces.embedding import FaceEmbedder
-    from worker.history.store import History, PastSighting, Tally, Vector
+    from worker.history.records import PastSighting, Tally, Vector
+    from worker.history.store import History
 
 GalleryOption = Annotated[str | None, typer.Option("--gallery", metavar="PATH", help="Folder of the gallery.")]
 StateDir = Annotated[
@@ -78,7 +79,7 @@ def search(
 ) -> int:
     """List the past sightings of the person in a photo, known or unknown, the most similar first."""
     from worker.config import DEFAULT_MODEL_ID
-    from worker.history.store import EmbedderId
+    from worker.history.records import EmbedderId
 
     quiet_logs()
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
@@ -149,7 +150,7 @@ def explain(
     json_output: AsJson = False,
 ) -> int:
     """Say of each sighting what happened to its faces, whom they were nearest to, and why there is (no) match."""
-    from worker.history import explanation
+    from worker.history import records
 
     quiet_logs()
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
@@ -163,15 +164,15 @@ def explain(
             tallies = history.tallies(since=first, until=last, camera_id=camera)
     for sighting in sightings:
         if json_output:
-            print_json(sighting_json(sighting) | sighting.account.to_json() | {"text": explanation.explain(sighting)})
+            print_json(sighting_json(sighting) | sighting.account.to_json() | {"text": records.explain(sighting)})
         else:
             typer.echo(f"{time_text(sighting.started_at)}  {sighting.sighting_id}  {who(sighting)}")
-            typer.echo(f"    {explanation.explain(sighting)}")
+            typer.echo(f"    {records.explain(sighting)}")
     if json_output:
         for tally in tallies:
             print_json(_tally_json(tally))
     else:
-        for sentence in explanation.explain_rest(tallies):
+        for sentence in records.explain_rest(tallies):
             typer.echo(sentence)
         if not sightings and not tallies:
             typer.echo("nothing was seen in that time")
@@ -179,7 +180,9 @@ def explain(
 
 
 def _tally_json(tally: "Tally") -> Document:
-    return dataclasses.asdict(tally) | {"hour": time_json(tally.hour)}
+    from worker.wire import rfc3339
+
+    return dataclasses.asdict(tally) | {"hour": rfc3339(tally.hour)}
 
 
 def settings(config: Path | None, gallery: str | None, state_dir: Path | None, **redis: str | None) -> "Config":
@@ -234,18 +237,15 @@ def parse_time(text: str | None, option: str) -> datetime | None:
         ) from None
 
 
-def time_json(value: datetime) -> str:
-    """RFC 3339, UTC, milliseconds."""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-
-
 def sighting_json(sighting: "PastSighting") -> Document:
     """A past sighting, without its template."""
+    from worker.wire import rfc3339
+
     return {
         "sighting_id": sighting.sighting_id,
         "camera_id": sighting.camera_id,
-        "started_at": time_json(sighting.started_at),
-        "ended_at": time_json(sighting.ended_at),
+        "started_at": rfc3339(sighting.started_at),
+        "ended_at": rfc3339(sighting.ended_at),
         "identity_id": sighting.identity_id,
         "identity_name": sighting.identity_name,
         "unknown_id": sighting.unknown_id,

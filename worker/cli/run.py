@@ -45,7 +45,7 @@ def demo(
     json_output: AsJson = False,
 ) -> int:
     """Make a clip, enrol one person from a still, run the worker on an embedded Redis, show what it publishes."""
-    from worker.demo.demo import run_demo
+    from worker.demo import run_demo
     from worker.events.codec import encode
 
     quiet_logs()

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.history import GalleryOption, StateDir, open_history, settings, sighting_json, time_json
+from worker.cli.history import GalleryOption, StateDir, open_history, settings, sighting_json
 from worker.cli.options import (
     AsJson,
     ConfigFile,
@@ -20,7 +20,7 @@ from worker.cli.options import (
 from worker.errors import ConfigError, SinkError
 
 if TYPE_CHECKING:
-    from worker.history.store import PastSighting, UnknownPerson
+    from worker.history.records import PastSighting, UnknownPerson
 
 UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as in events and in the list.")]
 
@@ -67,7 +67,7 @@ def show_unknown(
     json_output: AsJson = False,
 ) -> None:
     """One unknown person: every sighting, and whom they were nearest to."""
-    from worker.history.explanation import explain
+    from worker.history.records import explain
 
     quiet_logs()
     with open_history(settings(config, gallery, state_dir)) as history:
@@ -144,11 +144,13 @@ def forget_unknown(
 
 
 def _summary(person: "UnknownPerson", sightings: "list[PastSighting]") -> Document:
+    from worker.wire import rfc3339
+
     return {
         "unknown_id": person.unknown_id,
         "sightings": len(sightings),
-        "first_seen": time_json(person.first_seen),
-        "last_seen": time_json(person.last_seen),
+        "first_seen": rfc3339(person.first_seen),
+        "last_seen": rfc3339(person.last_seen),
         "cameras": sorted({sighting.camera_id for sighting in sightings}),
         "model_id": person.embedder.model_id,
     }

@@ -70,16 +70,15 @@ def effective_count(rate: float, variance: float) -> float:
     return rate * (1 - rate) / variance if variance > 0 else float("inf")
 
 
-def rate_interval(rate: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Two-sided interval for a ``rate`` (0..1) that was measured.
+def rate_interval(rate: float, trials: float) -> tuple[float, float]:
+    """Two-sided 95% interval for a ``rate`` (0..1) that was measured.
 
     We convert the data to an equivalent number of independent comparisons (``trials``) and use its Beta interval: that
     of Jeffreys, as Korn and Graubard (1998) propose for survey data. It holds for the few events of a low rate, which
     percentiles of a bootstrap do not.
     """
-    tail = (1 - confidence) / 2
     hits = rate * trials
-    low, high = stats.beta.ppf([tail, 1 - tail], hits + 0.5, trials - hits + 0.5)
+    low, high = stats.beta.ppf([0.025, 0.975], hits + 0.5, trials - hits + 0.5)
     return (0.0 if hits == 0 else float(low)), float(high)
 
 

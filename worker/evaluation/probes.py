@@ -23,11 +23,10 @@ from worker.gallery.gallery import Gallery
 from worker.logs import get_logger
 from worker.recognition.sighting import Sighting
 from worker.types import Chips, Embeddings, Image
-from worker.video.photos import SUFFIXES, read_photo
+from worker.video.photos import SUFFIXES, in_batches, read_photo
 
 VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".mpeg"})
 BATCH_PHOTOS: Final = 32
-_BATCH_PIXELS: Final = 64_000_000
 _EMPTY: Final = np.zeros((1, 1, 3), np.uint8)
 
 _log = get_logger(__name__)
@@ -78,12 +77,12 @@ def embed_photos(
     """
     vectors = np.zeros((len(paths), embedder.dimension), np.float32)
     found = np.zeros(len(paths), bool)
-    for batch in _batches(paths):
+    for batch in in_batches(_read(paths), BATCH_PHOTOS):
         rows, images = [row for row, _ in batch], [image for _, image in batch]
         faces = [only_central(seen, image) for seen, image in zip(detector.detect(images), images, strict=True)]
         chips = [embedder.align(image, face) for image, face in zip(images, faces, strict=True)]
         with_face = [row for row, face in zip(rows, faces, strict=True) if len(face)]
-        vectors[with_face] = embedder.embed(_join(chips)).vectors
+        vectors[with_face] = embedder.embed(Chips.joined(chips)).vectors
         found[with_face] = True
         advance(len(batch))
     return PhotoFaces(vectors, found)
@@ -96,27 +95,14 @@ def people_faces(named: Sequence[tuple[Path, str]], faces: PhotoFaces) -> People
     return PeopleFaces(faces.vectors[faces.found], people.astype(np.int64), tuple(names.tolist()), faces.failed)
 
 
-def _batches(paths: Sequence[Path | None]) -> Iterator[list[tuple[int, Image]]]:
-    """Photos with their positions, a few at a time. Large photos come in smaller batches."""
-    batch: list[tuple[int, Image]] = []
-    pixels = 0
+def _read(paths: Sequence[Path | None]) -> Iterator[tuple[int, Image]]:
     for position, path in enumerate(paths):
         image = _EMPTY
         try:
             image = read_photo(path) if path else image
         except SourceError as error:
             _log.warning("photo_unreadable", problem=str(error))
-        batch.append((position, image))
-        pixels += image.shape[0] * image.shape[1]
-        if len(batch) == BATCH_PHOTOS or pixels >= _BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
-
-
-def _join(chips: Sequence[Chips]) -> Chips:
-    return Chips(np.concatenate([chip.images for chip in chips]), chips[0].channel_order)
+        yield position, image
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from worker.faces.embedding import FaceEmbedder
 from worker.gallery.gallery import Gallery
 from worker.observer import Observer
 from worker.recognition.pipeline import Pipeline, VerdictWatcher
+from worker.redaction import first_problem
 from worker.types import Event
 from worker.video.addresses import parse_address
 from worker.video.buffers import Batcher, FrameBuffer
@@ -142,9 +143,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"ground truth {path} is not JSON: {error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise SourceError(f"ground truth {path}: {where}: {first['msg']}") from None
+        raise SourceError(f"ground truth {path}: {first_problem(error)}") from None
 
 
 def judge(truth: GroundTruth, events: list[Event]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from worker.errors import SinkError
 from worker.redaction import redact
 from worker.types import Event, EventType
-from worker.wire import Form, write_time
+from worker.wire import Form, as_text, rfc3339
 
 SCHEMA: Final = "facestream.sighting.v1"
 
@@ -28,7 +28,7 @@ _NEEDED: Final = [field.name for field in fields(Event) if field.default is MISS
 
 def sighting_id(camera_id: str, first_captured_at: datetime, track_id: int) -> str:
     """The name of a sighting: camera, capture time of its first frame (as ``started_at`` is written) and track."""
-    return f"{camera_id}_{write_time(first_captured_at)}_{track_id}"
+    return f"{camera_id}_{rfc3339(first_captured_at)}_{track_id}"
 
 
 def event_id(
@@ -61,7 +61,7 @@ def decode(fields: Fields) -> Event:
     Raises:
         SinkError: another schema, a missing field, or a value that is not of the field's form.
     """
-    texts = {_text(name): _text(value) for name, value in fields.items()}
+    texts = {as_text(name): as_text(value) for name, value in fields.items()}
     schema = texts.get("schema")
     if schema is None:
         raise SinkError("stream entry is no facestream event: it has no field 'schema'; is this the right stream?")
@@ -107,10 +107,6 @@ def field_forms() -> dict[str, str]:
         name: [part.text for part in hint.__metadata__ if isinstance(part, Form)][-1] for name, hint in hints.items()
     }
     return {"schema": f"`{SCHEMA}`", **forms}
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _shown(text: str) -> str:

@@ -16,8 +16,7 @@ from worker.events.spool import Entry
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.redis.client import Client, find_servers_again
-from worker.redis.errors import explain, is_final
-from worker.redis.retrying import pause_s
+from worker.redis.errors import explain, is_final, pause_s
 from worker.types import Event
 
 _BATCH_EVENTS: Final = 256

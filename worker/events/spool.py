@@ -216,12 +216,9 @@ class EventTable:
                 self._spool.run("ROLLBACK")
             raise
 
-    def oldest(self, limit: int, after_seq: int = 0) -> list[Entry]:
-        """Up to ``limit`` events after ``after_seq``, in order."""
-        return [
-            _entry(row)
-            for row in self._spool.run("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
-        ]
+    def oldest(self, limit: int) -> list[Entry]:
+        """Up to ``limit`` events, in order."""
+        return [_entry(row) for row in self._spool.run("SELECT * FROM events ORDER BY seq LIMIT ?", (limit,))]
 
     def delete(self, seqs: Iterable[int]) -> None:
         self._spool.run("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(list(seqs)),))

@@ -23,6 +23,7 @@ from worker.types import Chips, Detections, Embeddings, Image
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
 """The only batch sizes that a network sees, since each new one is compiled; a batch is padded to the next."""
 
+_SURE_SCORE: Final = 0.9
 _SHORTEST: Final = 1e-6
 _BUILDERS_VERSION: Final = 1
 """Raise it when a builder changes what it makes, so that networks converted before are made anew."""
@@ -180,16 +181,14 @@ def load_embedder(
     return embedder
 
 
-def embed_faces(
-    image: Image, detector: FaceDetector, embedder: FaceEmbedder, min_score: float = 0.9
-) -> tuple[Detections, Embeddings]:
-    """All faces of a photo with a detection score of at least ``min_score``, and their embeddings.
+def embed_faces(image: Image, detector: FaceDetector, embedder: FaceEmbedder) -> tuple[Detections, Embeddings]:
+    """All faces of a photo with a detection score of at least 0.9, and their embeddings.
 
     If there is none, the best of the others is taken: a photo is more likely to show somebody than not. Enrolment takes
     such a face too.
     """
     (found,) = detector.detect([image])
-    sure = found.scores >= min_score
+    sure = found.scores >= _SURE_SCORE
     found = found.take(sure) if sure.any() else found.take(np.arange(len(found))[:1])
     return found, embedder.embed(embedder.align(image, found))
 

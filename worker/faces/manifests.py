@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from worker.errors import ModelError
 from worker.faces.weights import MODEL_ID, DetectorManifest, Part, WeightSet
+from worker.redaction import first_problem
 
 ARCFACE_TEMPLATE: Final = (
     (38.2946 / 112, 51.6963 / 112),
@@ -205,7 +206,4 @@ def _validated(kind: type[_Kind], path: Path) -> _Kind:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "manifest"
-        message = "no such field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-        raise ModelError(f"manifest {path}: {field}: {message}; see models/README.md") from None
+        raise ModelError(f"manifest {path}: {first_problem(error)}; see models/README.md") from None

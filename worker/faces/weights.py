@@ -13,6 +13,7 @@ import httpx
 import tenacity
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from worker import files
 from worker.errors import ModelError
 from worker.redaction import redact
 
@@ -59,10 +60,10 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(part.with_suffix(".lock")):
-            if target.is_file() and sha256 in (None, _sha256(target)):
+            if target.is_file() and sha256 in (None, files.sha256_of(target)):
                 return
             retrying(_fetch, url, part, size, progress)
-            found = _sha256(part)
+            found = files.sha256_of(part)
             if sha256 not in (None, found):
                 part.unlink()
                 raise ModelError(
@@ -122,11 +123,6 @@ def _append(response: httpx.Response, part: Path, have: int, size: int | None, p
             part.unlink()
             raise ModelError(f"{problem}; it was deleted")
         raise _TryAgainError(problem)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 MODEL_ID: Final = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -295,8 +291,7 @@ def sha256_of(path: Path) -> str:
         ModelError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return files.sha256_of(path)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
 

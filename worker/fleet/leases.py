@@ -15,6 +15,7 @@ from worker.config import FleetConfig
 from worker.redis.client import Client
 from worker.redis.keys import fleet_keys
 from worker.redis.script import Script, lua
+from worker.wire import as_text
 
 Stage = Literal["kept", "leaving", "yielded"]
 """Of a lease that is held: to be kept, being given up, or being given up so that another worker gets it."""
@@ -119,11 +120,11 @@ class Leases:
         )
         incarnation, change, workers, cameras, unowned, surplus, claimed, lost, changed, unknown = reply
         return Beat(
-            text(incarnation), change, workers, cameras, unowned, surplus,
-            tuple(Claim(text(row[0]), row[1], row[2], text(row[3])) for row in claimed),
-            tuple(map(text, lost)),
-            tuple(Change(text(row[0]), row[1], bool(row[2]), text(row[3]) or None) for row in changed),
-            tuple(map(text, unknown)),
+            as_text(incarnation), change, workers, cameras, unowned, surplus,
+            tuple(Claim(as_text(row[0]), row[1], row[2], as_text(row[3])) for row in claimed),
+            tuple(map(as_text, lost)),
+            tuple(Change(as_text(row[0]), row[1], bool(row[2]), as_text(row[3]) or None) for row in changed),
+            tuple(map(as_text, unknown)),
         )  # fmt: skip
 
     def release(self, epochs: Mapping[str, int]) -> None:
@@ -142,8 +143,3 @@ class Leases:
 def new_incarnation() -> str:
     """The name that this worker gives to a Redis that it finds empty."""
     return secrets.token_hex(8)
-
-
-def text(value: bytes | str) -> str:
-    """What a script returned, whether or not the client decodes replies."""
-    return value.decode() if isinstance(value, bytes) else value

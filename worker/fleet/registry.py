@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from worker.config import CameraConfig, FleetConfig
 from worker.errors import ConfigError
-from worker.fleet.leases import new_incarnation, text
+from worker.fleet.leases import new_incarnation
 from worker.redis.client import Client
 from worker.redis.keys import fleet_keys
 from worker.redis.script import lua
 from worker.video.addresses import parse_address
+from worker.wire import as_text
 
 PAGE: Final = 200
 """So many cameras are read or written at once: Redis does nothing else meanwhile."""
@@ -93,12 +94,15 @@ class CameraRegistry:
         ]  # fmt: skip
         return self._register(*seeds).count("seeded")
 
-    def read(self, after_change: int = 0, limit: int = PAGE) -> list[Registered]:
-        """Cameras and tombstones that changed after that change, in the order of their changes, ``limit`` at most."""
-        rows = self._read_script(self._client, self._keys, [after_change, limit])
+    def read(self, after_change: int = 0) -> list[Registered]:
+        """Cameras and tombstones that changed after that change, in the order of their changes, a page at most."""
+        rows = self._read_script(self._client, self._keys, [after_change, PAGE])
         return [
             Registered(
-                Definition(text(camera), revision, bool(paused), text(document) or None), change, epoch, text(owner)
+                Definition(as_text(camera), revision, bool(paused), as_text(document) or None),
+                change,
+                epoch,
+                as_text(owner),
             )
             for camera, change, revision, paused, document, epoch, owner in rows
         ]
@@ -120,7 +124,7 @@ class CameraRegistry:
             "tombstone_ms": round(1000 * _TOMBSTONE_S),
         }
         reply = self._register_script(self._client, self._keys, [json.dumps(ask)])
-        return [text(outcome) for outcome in reply]
+        return [as_text(outcome) for outcome in reply]
 
 
 class RegistryCopy:

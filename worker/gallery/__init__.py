@@ -3,7 +3,8 @@
 What is open:
 
 - ``gallery``: ``Gallery``, an open gallery wherever it is kept. Most code needs only this one.
-- ``opening``: opens or makes the gallery at an address, a folder or a URL.
+- ``opening``: opens or makes the gallery at an address, a folder or a URL; a re-embedded gallery takes the place of the
+  old one, or the old one comes back.
 - ``folder``: ``FolderGallery``, a gallery in a folder or in memory, and its files.
 - ``shared``: ``SharedGallery``, a gallery in Redis that the workers of a fleet share.
 - ``classifier``: a classifier trained on one's own people, which takes the place of a gallery.
@@ -19,5 +20,4 @@ What is done with it:
 
 - ``enrolment``: photos become people.
 - ``re_embedding``: everybody's vectors are made again, with another model.
-- ``switching``: a re-embedded gallery takes the place of the old one, or the old one comes back.
 """

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.times import now_rfc3339
 from worker.types import Vectors
+from worker.wire import now_rfc3339
 
 BLOCK_SAMPLES: Final = 8192
 

@@ -1,15 +1,26 @@
-"""Opens, makes and looks for a gallery by its address: a folder, or ``redis://...?gallery=NAME``.
+"""Galleries by their address, a folder or ``redis://...?gallery=NAME``: opened, made, switched to another model.
 
 Code that has an address begins here: only this module chooses between the kinds of gallery.
+
+The switch needs no downtime: a new gallery takes the place of the old one, which can come back. The new gallery is made
+in a folder of its own (see ``re_embedding``). The switch writes its contents into the folder of the old one as the next
+version, which readers take up like any other version. What was there goes to the folder ``previous`` inside, which is
+a gallery like any other, and comes back by :func:`roll_back`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
 from worker.config import RedisConfig
-from worker.gallery.folder import FolderGallery
+from worker.errors import GalleryError
+from worker.gallery.contents import Contents, Difference, Person, other_people
+from worker.gallery.crops import CropStore
+from worker.gallery.folder import PREVIOUS, FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.shared.gallery import SharedGallery
+from worker.gallery.shared.replica import Copy, new_id
+from worker.gallery.snapshots import Snapshot, SnapshotStore
 
 
 def is_shared(path: Path | str) -> TypeGuard[str]:
@@ -64,3 +75,151 @@ def gallery_exists(path: Path | str, *, redis: RedisConfig | None = None) -> boo
         GalleryError: its Redis cannot be reached.
     """
     return SharedGallery.exists(path, redis) if is_shared(path) else FolderGallery.exists(path)
+
+
+def difference(old: Gallery | Path | str, new: Gallery | Path | str) -> Difference:
+    """The people whom a switch from ``old`` to ``new`` would remove, and those whom it would bring in, by identity_id.
+
+    Raises:
+        GalleryError: one of them is missing or damaged.
+    """
+    return other_people(_opened(old).contents, _opened(new).contents)
+
+
+def switch(path: Path | str, new_path: Path | str, *, accept: Difference | None = None) -> int:
+    """Lets the gallery ``path`` hold what the one at ``new_path`` holds, for all readers at once; returns the version.
+
+    Raises:
+        GalleryError: the two do not hold the same people, and the difference is not ``accept``; or one of them is
+            missing, is damaged or cannot be written.
+    """
+    gallery, new = open_gallery(path), open_gallery(new_path)
+    if isinstance(gallery, SharedGallery):
+        return _switch_shared(gallery, new, accept)
+    if new.folder is None:
+        raise GalleryError(f"gallery {path} is a folder and cannot hold what is in {new.label}: re-embed into a folder")
+    if Path(path).resolve() == Path(new_path).resolve():
+        raise GalleryError(f"{new_path} is the gallery itself: name the one made by 'facestream gallery re-embed'")
+    _exchange(Path(path), Path(new_path), accept)
+    return FolderGallery.open(path).version
+
+
+def previous_of(path: Path | str) -> Gallery:
+    """The gallery that the last switch of the gallery ``path`` put aside.
+
+    Raises:
+        GalleryError: there was no switch.
+    """
+    gallery = open_gallery(path)
+    previous = _put_aside(gallery)
+    if previous is None:
+        raise GalleryError(f"gallery {gallery.label} was never switched: there is nothing to roll back to")
+    return previous
+
+
+def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
+    """Undoes the last switch; a second call undoes the first. Returns the version.
+
+    Raises:
+        GalleryError: as :func:`switch`; or there was no switch.
+    """
+    gallery, previous = open_gallery(path), previous_of(path)
+    if isinstance(gallery, SharedGallery):
+        return _switch_shared(gallery, previous, accept)
+    _exchange(Path(path), Path(path) / PREVIOUS, accept)
+    return FolderGallery.open(path).version
+
+
+def remove_person(gallery: Gallery, identity: str) -> Person:
+    """Removes a person (id or name) from the gallery and from the one that a switch has put aside, with their crops.
+
+    Raises:
+        GalleryError: nobody is called that, or a gallery or the folder of crops cannot be written.
+    """
+    person = gallery.remove(identity)
+    previous = _put_aside(gallery)
+    if previous and any(other.identity_id == person.identity_id for other in previous.people()):
+        previous.remove(person.identity_id)
+    prune_crops(gallery)
+    return person
+
+
+def prune_crops(gallery: Gallery) -> int:
+    """Removes the crops of samples that are no longer in the gallery or in the one put aside; returns how many.
+
+    Raises:
+        GalleryError: a crop cannot be removed.
+    """
+    if gallery.folder is None:
+        return 0
+    galleries = [gallery, *filter(None, [_put_aside(gallery)])]
+    live = {sample.sample_id for each in galleries for person in each.people() for sample in person.samples}
+    return CropStore(gallery.folder).prune(live)
+
+
+def _opened(gallery: Gallery | Path | str) -> Gallery:
+    return gallery if isinstance(gallery, Gallery) else open_gallery(gallery)
+
+
+def _put_aside(gallery: Gallery) -> Gallery | None:
+    if isinstance(gallery, SharedGallery):
+        return previous_shared(gallery)
+    folder = gallery.folder
+    return FolderGallery.open(folder / PREVIOUS) if folder and FolderGallery.exists(folder / PREVIOUS) else None
+
+
+def _switch_shared(gallery: SharedGallery, new: Gallery, accept: Difference | None) -> int:
+    _check(gallery.label, new.label, difference(gallery, new), accept)
+    return switch_shared(gallery, new.contents)
+
+
+def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
+    store, source_store, aside = SnapshotStore(folder), SnapshotStore(source), SnapshotStore(folder / PREVIOUS)
+    with store.locked(), aside.locked():
+        _check(folder, source, difference(folder, source), accept)
+        before, after = store.read(), source_store.read()
+        _copy_crops(source, folder)
+        aside.write(before.files, _own_fields(before))
+        store.write(after.files, _own_fields(after))
+
+
+def _check(old: object, new: object, changes: Difference, accept: Difference | None) -> None:
+    if changes and changes != accept:
+        raise GalleryError(
+            f"galleries {old} and {new} do not hold the same people ({changes}): "
+            "enroll or remove them first, or give --accept-differences"
+        )
+
+
+def _copy_crops(source: Path, folder: Path) -> None:
+    """Adds the new crops to the old ones. Both stay, since either gallery may come back."""
+    if not CropStore(source).exists or source.parent == folder:
+        return
+    CropStore(source).copy_files(CropStore(folder))
+
+
+def _own_fields(snapshot: Snapshot) -> dict[str, object]:
+    return {name: value for name, value in snapshot.manifest.items() if name not in {"version", "files"}}
+
+
+def switch_shared(gallery: SharedGallery, new: Contents) -> int:
+    """Lets ``gallery`` hold what ``new`` holds, for all readers at once; returns the version.
+
+    Raises:
+        GalleryError: somebody else changes the gallery at the same time, or Redis cannot be reached.
+    """
+    before = gallery.contents
+    aside = gallery.beside(PREVIOUS)
+    theirs, _ = aside.fetch()
+    version = 1 if theirs is None else theirs.state.version + 1
+    removed = frozenset() if theirs is None else theirs.removed
+    aside.replace(theirs, Copy(replace(before, version=version), new_id(), new_id(), removed=removed))
+    gallery.replace_with(new)
+    return gallery.version
+
+
+def previous_shared(gallery: SharedGallery) -> SharedGallery | None:
+    """The gallery that the last switch put aside; None if there was no switch."""
+    store = gallery.beside(PREVIOUS)
+    copy, _ = store.fetch()
+    return None if copy is None else SharedGallery(store, copy)

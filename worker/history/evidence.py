@@ -46,22 +46,6 @@ class Pictures:
 
 
 class Evidence:
-    """What the pipeline tells of faces. This one keeps nothing."""
-
-    def face(self, sighting_id: str, image: Image, box: NDArray[np.float32], quality: float) -> None:
-        """A face (box float32 (4,) px) that was good enough to embed, in the frame ``image``."""
-
-    def joined(self, kept_id: str, gone_id: str) -> None:
-        """Two sightings turned out to be one, which goes on as ``kept_id``."""
-
-    def told(self, event: Event) -> None:
-        """An event about a sighting was decided on."""
-
-    def close(self) -> None:
-        """Writes what is still to be written."""
-
-
-class EvidenceKeeper(Evidence):
     """Writes the pictures of each sighting when it is first told, and again if a better one came until its end.
 
     Nothing waits for the store: where it is slow or away, pictures are given up and counted. The thread is ``evidence``
@@ -88,17 +72,20 @@ class EvidenceKeeper(Evidence):
         self._task.start()
 
     def face(self, sighting_id: str, image: Image, box: NDArray[np.float32], quality: float) -> None:
+        """A face (box float32 (4,) px) that was good enough to embed, in the frame ``image``."""
         known = self._open.get(sighting_id)
         if known is not None and quality < known.quality + _BETTER:
             return
         self._keep(sighting_id, Pictures(quality, self._face_of(image, box), self._jpeg(image)))
 
     def joined(self, kept_id: str, gone_id: str) -> None:
+        """Two sightings turned out to be one, which goes on as ``kept_id``."""
         pictures, kept = self._open.pop(gone_id, None), self._open.get(kept_id)
         if pictures is not None and (kept is None or pictures.quality > kept.quality):
             self._keep(kept_id, pictures)
 
     def told(self, event: Event) -> None:
+        """An event about a sighting was decided on."""
         sighting_id = event.sighting_id
         wanted = self._config.of in {"all", "known" if event.identity_id else "unknown"}
         pictures = self._open.get(sighting_id)
@@ -114,6 +101,7 @@ class EvidenceKeeper(Evidence):
             self._written.pop(sighting_id, None)
 
     def close(self, timeout_s: float = 10.0) -> None:
+        """Writes what is still to be written."""
         self._task.stop(timeout_s)
 
     def _keep(self, sighting_id: str, pictures: Pictures) -> None:
@@ -182,7 +170,7 @@ def open_evidence(
     """
     if config.store is None:
         return None
-    return EvidenceKeeper(config, open_store(config), observer, heartbeats=heartbeats)
+    return Evidence(config, open_store(config), observer, heartbeats=heartbeats)
 
 
 def _path(event: Event) -> str:

@@ -10,7 +10,8 @@ from typing import Final
 from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, history_folder
 from worker.errors import HistoryDiskError, HistoryError
-from worker.history.store import History, PastSighting, Tally, UnknownPerson
+from worker.history.records import PastSighting, Tally, UnknownPerson
+from worker.history.store import History
 from worker.logs import get_logger
 from worker.observer import Observer
 
@@ -25,24 +26,6 @@ _Row = PastSighting | UnknownPerson | _Rejects
 
 
 class Recorder:
-    """What the pipeline tells of sightings. This one forgets it."""
-
-    lasting = False
-
-    def sighting(self, sighting: PastSighting) -> None:
-        """A sighting has ended."""
-
-    def unknown(self, person: UnknownPerson) -> None:
-        """Somebody unknown was met, met again, or (without a template) turned out to be no unknown person."""
-
-    def rejected(self, camera_id: str, at: datetime, reason: str, *, tracks: int = 0, faces: int = 0) -> None:
-        """Tracks or faces seen ``at`` that belong to no sighting, for ``reason``."""
-
-    def close(self, timeout_s: float = 5.0) -> None:
-        """Writes what was told so far."""
-
-
-class HistoryRecorder(Recorder):
     """Writes to the history in ``folder``, and removes there what has become too old.
 
     Nothing waits for the disk: what cannot be written is tried again, then given up and counted. If the disk is full
@@ -55,8 +38,6 @@ class HistoryRecorder(Recorder):
     Raises:
         HistoryError: the file cannot be opened for a reason other than the disk.
     """
-
-    lasting = True
 
     def __init__(
         self,
@@ -90,15 +71,27 @@ class HistoryRecorder(Recorder):
         self._task.start()
 
     def sighting(self, sighting: PastSighting) -> None:
+        """A sighting has ended."""
         self._put(sighting)
 
     def unknown(self, person: UnknownPerson) -> None:
+        """Somebody unknown was met, met again, or (without a template) turned out to be no unknown person."""
         self._put(person)
 
     def rejected(self, camera_id: str, at: datetime, reason: str, *, tracks: int = 0, faces: int = 0) -> None:
+        """Tracks or faces seen ``at`` that belong to no sighting, for ``reason``."""
         self._put((camera_id, at, reason, tracks, faces))
 
+    def open_history(self) -> History | None:
+        """The history that this writes, for reading; None where the disk is full or fails."""
+        try:
+            return History.open(self._folder, create=True)
+        except HistoryDiskError as error:
+            _log.error("who was met before cannot be looked up until a restart", reason=str(error))
+            return None
+
     def close(self, timeout_s: float = 5.0) -> None:
+        """Writes what was told so far."""
         if self._task.stop(timeout_s) and self._history is not None:
             self._history.close()
             self._history = None
@@ -196,24 +189,12 @@ def open_recorder(
     if folder is None or not config.history.enabled:
         return None
     try:
-        return HistoryRecorder(folder, config, observer, heartbeats=heartbeats)
+        return Recorder(folder, config, observer, heartbeats=heartbeats)
     except HistoryError as error:
         if config.state_dir is not None:
             raise
         _log.warning("past sightings are not remembered; state_dir names another place", reason=str(error))
         (observer or Observer()).history_degraded(degraded=True)
-        return None
-
-
-def open_history(config: Config, recorder: Recorder) -> History | None:
-    """The history that ``recorder`` writes, for reading; None where nothing is kept, or the disk is full or fails."""
-    folder = history_folder(config)
-    if folder is None or not recorder.lasting:
-        return None
-    try:
-        return History.open(folder, create=True)
-    except HistoryDiskError as error:
-        _log.error("who was met before cannot be looked up until a restart", reason=str(error))
         return None
 
 

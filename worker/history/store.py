@@ -8,22 +8,18 @@ import errno
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worker.errors import HistoryDiskError, HistoryError
 from worker.files import connect_sqlite
-from worker.history.account import Account
-
-Vector = NDArray[np.float32]
+from worker.history.records import Account, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 
 FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -53,59 +49,6 @@ CREATE TABLE tallies (
     faces INTEGER NOT NULL, expires_s REAL NOT NULL, PRIMARY KEY (camera_id, hour, reason)
 ) WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedderId:
-    """What made a template. Only templates of the same one can be compared."""
-
-    model_id: str
-    preprocessing_digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class PastSighting:
-    """A sighting that has ended. ``template`` float32 (d,) of unit length, None where no face was good enough;
-    ``embedded_faces``: how many it is the mean of; ``event``: the fields of its last event."""
-
-    sighting_id: str
-    camera_id: str
-    started_at: datetime
-    ended_at: datetime
-    identity_id: str
-    identity_name: str
-    unknown_id: str
-    embedder: EmbedderId
-    template: Vector | None
-    embedded_faces: int
-    quality: float | None
-    event: Mapping[str, str]
-    account: Account
-    corrections: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownPerson:
-    """Somebody who is not enrolled. ``template`` float32 (d,) of unit length, the mean of ``embedded_faces``; None
-    once they are enrolled or forgotten."""
-
-    unknown_id: str
-    embedder: EmbedderId
-    template: Vector | None
-    embedded_faces: float
-    first_seen: datetime
-    last_seen: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Faces and tracks of one camera and hour that never became a sighting, for one reason."""
-
-    camera_id: str
-    hour: datetime
-    reason: str
-    tracks: int
-    faces: int
 
 
 class History:

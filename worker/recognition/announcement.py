@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from worker.events.codec import encode, event_id
 from worker.faces.quality import smallest_face_px
-from worker.history.store import PastSighting
-from worker.recognition.context import RecognitionContext
-from worker.recognition.sighting import Sighting
+from worker.history.records import PastSighting
+from worker.recognition.sighting import RecognitionContext, Sighting
 from worker.recognition.unknowns import unknown_id_of
 from worker.types import Event, EventType
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from worker.config import CameraConfig, Config
 from worker.faces.quality import assess
 from worker.recognition.attention import TrackedFace, is_search_due
-from worker.recognition.context import RecognitionContext
+from worker.recognition.sighting import RecognitionContext
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.tracking import Tracker
 from worker.types import Detections, Event, Frame, Tracks

@@ -23,9 +23,8 @@ from worker.observer import Observer
 from worker.recognition import matching
 from worker.recognition.attention import FEWEST_FACES, TrackedFace, best_of_each_track, has_lost_a_face, worth_of
 from worker.recognition.camera import PipelineCamera
-from worker.recognition.context import RecognitionContext
 from worker.recognition.matching import People
-from worker.recognition.sighting import Sighting
+from worker.recognition.sighting import RecognitionContext, Sighting
 from worker.recognition.unknowns import Unknowns
 from worker.types import Attention, Chips, Detections, Embeddings, Event, Frame, Tracks
 

@@ -11,11 +11,41 @@ from numpy.typing import NDArray
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from worker.boxes import iou_matrix
-from worker.history.account import Account
-from worker.history.store import EmbedderId
-from worker.recognition.context import RecognitionContext
+from worker.config import RecognitionConfig
+from worker.history.evidence import Evidence
+from worker.history.recorder import Recorder
+from worker.history.records import Account, EmbedderId
+from worker.observer import Observer
 from worker.recognition.matching import TrackTemplate
+from worker.recognition.unknowns import Unknowns
+from worker.redaction import first_problem
 from worker.types import Candidate, Match
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionContext:
+    """Made once for each model by the pipeline, and again when the rules in ``config`` change.
+
+    ``dimension`` is the length of the model's vectors, ``min_detections`` how often somebody must be seen to count.
+    ``recorder``, ``evidence`` and ``unknowns`` are None where they are not configured.
+    """
+
+    config: RecognitionConfig
+    model_id: str
+    preprocessing_digest: str
+    dimension: int
+    min_detections: int
+    worker_id: str
+    observer: Observer
+    recorder: Recorder | None = None
+    evidence: Evidence | None = None
+    unknowns: Unknowns | None = None
+
+    @property
+    def embedder(self) -> EmbedderId:
+        """Which vectors compare with those of this model."""
+        return EmbedderId(self.model_id, self.preprocessing_digest)
+
 
 DOUBT_RATIO: Final = 0.5
 """A face this far below the threshold, as a part of it, is hardly the person that its track has shown so far. Faces of
@@ -223,8 +253,7 @@ def from_state(
     try:
         read = _State.model_validate(dict(state))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(first_problem(error)) from None
     if read.camera_id != camera_id:
         raise ValueError(f"it is of the camera {read.camera_id[:64]!r}")
     comparable = (

@@ -16,9 +16,8 @@ from worker.events.codec import sighting_id
 from worker.logs import get_logger
 from worker.recognition.announcement import Announcer
 from worker.recognition.attention import attention, has_leapt, wants_face
-from worker.recognition.context import RecognitionContext
 from worker.recognition.matching import TrackTemplate
-from worker.recognition.sighting import Sighting, from_state, one_face_per_person, to_state
+from worker.recognition.sighting import RecognitionContext, Sighting, from_state, one_face_per_person, to_state
 from worker.types import Attention, Event, Frame, Tracks
 
 _log = get_logger(__name__)

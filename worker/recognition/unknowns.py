@@ -15,7 +15,8 @@ from worker.events.codec import decode, event_id
 from worker.gallery.contents import NewSample
 from worker.gallery.gallery import Gallery
 from worker.history.recorder import Recorder
-from worker.history.store import EmbedderId, History, PastSighting, UnknownPerson, Vector
+from worker.history.records import EmbedderId, PastSighting, UnknownPerson, Vector
+from worker.history.store import History
 from worker.logs import get_logger
 from worker.types import Embeddings, Event
 

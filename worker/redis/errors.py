@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from redis.backoff import FullJitterBackoff
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -111,3 +112,12 @@ def _unreachable(reply: str, *, tls: bool) -> str:
     if tls and "Timeout" in reply:
         return f"cannot be reached ({reply}); is it running, and does it speak TLS on that port?"
     return f"cannot be reached ({reply}); is it running, and is redis.url right?"
+
+
+_BACKOFF: Final = FullJitterBackoff(cap=5.0, base=0.1)
+_DOUBLINGS: Final = 16
+
+
+def pause_s(failures: int) -> float:
+    """Seconds to wait after ``failures`` tries in a row: random, up to twice as long each time, at most 5."""
+    return _BACKOFF.compute(min(failures, _DOUBLINGS))

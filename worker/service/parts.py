@@ -24,8 +24,8 @@ from worker.gallery.gallery import Gallery
 from worker.gallery.opening import open_gallery
 from worker.gallery.shared.gallery import SharedGallery
 from worker.history.evidence import Evidence, open_evidence
-from worker.history.recorder import Recorder, open_history, open_recorder
-from worker.history.store import EmbedderId
+from worker.history.recorder import Recorder, open_recorder
+from worker.history.records import EmbedderId
 from worker.observer import Observer
 from worker.recognition.matching import People
 from worker.recognition.pipeline import FrameWatcher, Pipeline
@@ -186,7 +186,7 @@ def open_unknowns(config: Config, recorder: Recorder | None, embedder: FaceEmbed
         EmbedderId(embedder.model_id, embedder.preprocessing_digest),
         embedder.dimension,
         recorder=recorder,
-        history=open_history(config, recorder) if recorder else None,
+        history=recorder.open_history() if recorder else None,
     )
 
 

@@ -1,15 +1,13 @@
 """What a worker tells people of itself: one JSON document, made from the metrics that it has anyway."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from dataclasses import fields as fields_of
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self
 
+from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
 from worker import __version__
@@ -17,13 +15,14 @@ from worker.background import BackgroundTask, Heartbeats
 from worker.events.consumer.streams import stream_lag
 from worker.logs import get_logger
 from worker.observer import Observer
+from worker.redaction import first_problem
 from worker.redis.client import REDIS_ERRORS, Client
 from worker.redis.errors import reply_of
 from worker.redis.keys import fleet_key
 from worker.service.health import Health
 from worker.service.metrics import PrometheusObserver
-from worker.times import now_rfc3339, parse_rfc3339
 from worker.video.cameras import Cameras
+from worker.wire import now_rfc3339, parse_rfc3339
 
 SILENT_AFTER_S: Final = 6.0
 """A worker that has not reported for this long is shown as silent."""
@@ -31,13 +30,10 @@ SILENT_AFTER_S: Final = 6.0
 _WINDOW_S: Final = 10.0
 _FORGET_AFTER_S: Final = 24 * 3600.0
 
-_T = TypeVar("_T", "CameraStatus", "WorkerStatus")
-
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class CameraStatus:
+class CameraStatus(BaseModel, frozen=True):
     """One camera of one worker. Rates are those of the last seconds; an age is None until there is something to count
     from."""
 
@@ -52,8 +48,7 @@ class CameraStatus:
     last_event_age_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
+class WorkerStatus(BaseModel, frozen=True):
     """One worker, at the time ``at`` (RFC 3339 UTC)."""
 
     worker_id: str
@@ -66,25 +61,24 @@ class WorkerStatus:
     gallery_people: int
     gallery_version: int
     load: float | None = None
-    warnings: Mapping[str, str] = field(default_factory=dict)
-    cameras: list[CameraStatus] = field(default_factory=list)
+    warnings: Mapping[str, str] = {}
+    cameras: list[CameraStatus] = []
 
     def document(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self)
+        return self.model_dump()
 
-    @staticmethod
-    def parse(document: Mapping[str, Any]) -> "WorkerStatus":
+    @classmethod
+    def parse(cls, document: Any) -> Self:
         """From :meth:`document`; fields that a later version added are ignored.
 
         Raises:
-            ValueError: a field is missing.
+            ValueError: a field is missing or wrong.
         """
         try:
-            cameras = [_only(CameraStatus, camera) for camera in document["cameras"]]
-            return _only(WorkerStatus, {**document, "cameras": cameras})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a worker's status: {error}") from None
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise ValueError(f"not a worker's status: {first_problem(error)}") from None
 
 
 class StatusBoard:
@@ -166,7 +160,7 @@ class StatusReporter:
     def _report(self) -> None:
         status = self._board.status()
         try:
-            self._client.hset(self._key, status.worker_id, _dump(status.document()))
+            self._client.hset(self._key, status.worker_id, status.model_dump_json())
         except (RedisError, OSError) as error:
             if not self._failing:
                 _log.info("the status could not be reported", reason=type(error).__name__)
@@ -223,7 +217,7 @@ def reported(client: Client, fleet: str) -> Iterator[WorkerStatus]:
     entries: dict[Any, Any] = client.hgetall(key)
     for name, text in sorted(entries.items()):
         with suppress(ValueError):
-            status = WorkerStatus.parse(_load(text))
+            status = WorkerStatus.model_validate_json(text)
             if age_s(status) < _FORGET_AFTER_S:
                 yield status
             else:
@@ -287,17 +281,3 @@ def _quantile_s(buckets: Mapping[float, float], share: float) -> float | None:
     total = max(buckets.values(), default=0.0)
     bound = next((bound for bound in sorted(buckets) if total and buckets[bound] >= share * total), None)
     return None if bound is None or bound == float("inf") else bound
-
-
-def _only(kind: type[_T], fields: Mapping[str, Any]) -> _T:
-    known = {one.name for one in fields_of(kind)}
-    return kind(**{name: value for name, value in fields.items() if name in known})
-
-
-def _dump(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, separators=(",", ":"))
-
-
-def _load(text: Any) -> dict[str, Any]:
-    document = json.loads(text)
-    return document if isinstance(document, dict) else {}

@@ -1,6 +1,5 @@
 """The photos with which a classifier is trained and tested: who is in each photo, and the face in it."""
 
-import hashlib
 import re
 import unicodedata
 from collections import defaultdict
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 
 from worker.errors import SourceError
 from worker.faces.detection import FaceDetector, only_central
+from worker.files import sha256_of
 from worker.gallery.enrolment import choose_face
 from worker.types import Chips, Detections, Image
-from worker.video.photos import list_photos, read_photo
+from worker.video.photos import in_batches, list_photos, read_photo
 
 FacesFrom = Literal["detect", "whole", "auto"]
 """Where the face of a photo is: where the detector finds it (detect), or it is the whole photo (whole), or it is the
@@ -27,7 +27,6 @@ _TRAIN_FOLDER: Final = "train"
 _TEST_FOLDERS: Final = ("test", "val", "valid", "validation")
 _NUMBER: Final = re.compile(r"[ ._-]+\(?\d+\)?$")
 _BATCH_PHOTOS: Final = 16
-_BATCH_PIXELS: Final = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ def cut_faces(
         enlarge: the factor by which ``align`` enlarges the box.
         advance: is told how many photos are done.
     """
-    for batch in _batches(photos, left_out, advance):
+    for batch in in_batches(_read(photos, left_out, advance), _BATCH_PHOTOS):
         found = (
             detector.detect([image for _, image in batch]) if faces != "whole" else [Detections.empty()] * len(batch)
         )
@@ -250,33 +249,23 @@ def _drop_copies(data: DataSet) -> None:
 def _digest(path: Path) -> str:
     """Empty for a file that cannot be read. The error is reported when the file is opened as a photo."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return ""
 
 
-def _batches(
+def _read(
     photos: Sequence[Photo], left_out: list[LeftOut], advance: Callable[[int], None]
-) -> Iterator[list[tuple[Photo, Image]]]:
-    batch: list[tuple[Photo, Image]] = []
-    pixels = 0
+) -> Iterator[tuple[Photo, Image]]:
     for photo in photos:
         try:
             image = read_photo(photo.path)
         except SourceError as error:
             left_out.append(LeftOut(photo, "unreadable", str(error)))
-            image = None
-        advance(1)
-        if image is None:
             continue
-        batch.append((photo, image))
-        pixels += image.shape[0] * image.shape[1]
-        if len(batch) == _BATCH_PHOTOS or pixels >= _BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
+        finally:
+            advance(1)
+        yield photo, image
 
 
 def _whole(image: Image, enlarge: float) -> Detections:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +29,7 @@ from worker.training.answers import (
 from worker.training.dataset import DataSet, Embedded, FacesFrom, Photo, cut_faces, require_photos
 from worker.training.output import drop_old_networks, require_own_folder, write_network, write_npz
 from worker.types import Chips, Detections, Embeddings, Image
+from worker.wire import now_rfc3339
 
 Advance = Callable[[int], None]
 _NOTHING: Final[Advance] = lambda _count: None  # noqa: E731
@@ -81,7 +81,7 @@ def train_svm(
     held_out = svm.hold_people_out(trained.vectors, people, seed)
     limits, rejection = _limits(held_out, stranger_rate, least_cosine=embedder.threshold)
     description = write_classifier(
-        output, head, trained.vectors, people, kind="svm", created_at=_now(), model_id=embedder.model_id,
+        output, head, trained.vectors, people, kind="svm", created_at=now_rfc3339(), model_id=embedder.model_id,
         preprocessing_digest=embedder.preprocessing_digest, dimension=embedder.dimension, people=names,
         threshold=limits.cosine, least_probability=limits.probability, fitted=rejection,
     )  # fmt: skip
@@ -147,7 +147,7 @@ def train_cnn(
     embedder = load(write_network(output, learnt.network.weights, limits.cosine))
     references = embedder.embed(Chips(np.repeat(images[..., None], 3, axis=3), "rgb")).vectors
     description = write_classifier(
-        output, learnt.head, references, people, kind="cnn", created_at=_now(), model_id=embedder.model_id,
+        output, learnt.head, references, people, kind="cnn", created_at=now_rfc3339(), model_id=embedder.model_id,
         preprocessing_digest=embedder.preprocessing_digest, dimension=embedder.dimension, people=names,
         threshold=limits.cosine, least_probability=limits.probability, embedder=f"{embedder.model_id}.yaml",
         fitted=rejection,
@@ -300,7 +300,3 @@ def _limits_report(limits: Limits, rejection: dict[str, Any]) -> dict[str, Any]:
         "least_probability": round(limits.probability, 4),
         "rejection": rejection,
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,8 +3,9 @@
 import os
 import struct
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,10 @@ from worker.errors import SourceError
 from worker.types import Image
 
 MAX_PIXELS: Final = 200_000_000
+_BATCH_PIXELS: Final = 64_000_000
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif"})
+
+_T = TypeVar("_T")
 
 # Pillow warns from this size on and refuses twice of it; the limit is made hard where a photo is opened.
 Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -46,6 +50,20 @@ def read_photo(path: Path | str) -> Image:
     except _DECODE_ERRORS as error:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"photo {path} cannot be read: {problem}") from None
+
+
+def in_batches(photos: Iterable[tuple[_T, Image]], most: int) -> Iterator[list[tuple[_T, Image]]]:
+    """``photos``, each with what belongs to it, at most ``most`` at a time; fewer where they are large."""
+    batch: list[tuple[_T, Image]] = []
+    pixels = 0
+    for item, image in photos:
+        batch.append((item, image))
+        pixels += image.shape[0] * image.shape[1]
+        if len(batch) == most or pixels >= _BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
 
 
 def list_photos(path: Path | str) -> list[Path]:

@@ -11,14 +11,14 @@ from redis.exceptions import RedisError
 
 from worker.config import RedisConfig
 from worker.errors import SinkError
-from worker.events.consumer.streams import Call, Pause, Steps, Transaction, call, pending_entries, stream_keys, text
+from worker.events.consumer.streams import Call, Pause, Steps, Transaction, call, pending_entries, stream_keys
 from worker.logs import get_logger
 from worker.redaction import redact
 from worker.redis.client import Client
-from worker.redis.errors import explain, is_final, reply_of
+from worker.redis.errors import explain, is_final, pause_s, reply_of
 from worker.redis.keys import beside, group_key
-from worker.redis.retrying import pause_s
 from worker.types import Event
+from worker.wire import as_text
 
 Verdict = Literal["handle", "repeated", "stale", "lost", "exhausted", "ask"]
 
@@ -179,9 +179,9 @@ class GroupMemory:
         return Known(
             owner=holding[0].consumer if holding else "",
             deliveries=holding[0].deliveries if holding else 0,
-            epochs=frozenset(int(text(member).rpartition(" ")[2]) for member in members) | {int(fence or 0)},
+            epochs=frozenset(int(as_text(member).rpartition(" ")[2]) for member in members) | {int(fence or 0)},
             handled=score is not None,
-            claim=text(claim),
+            claim=as_text(claim),
         )
 
     def settle(self, stream: str, entry_id: str, event_id: str | None, *further: Call) -> Steps[None]:
@@ -260,7 +260,7 @@ def dead_letters(client: Client, stream: str, group: str | None = None) -> Itera
     for key in stream_keys(client, stream):
         if not client.exists(key):
             continue
-        names = [group] if group else [text(each["name"]) for each in client.xinfo_groups(key)]
+        names = [group] if group else [as_text(each["name"]) for each in client.xinfo_groups(key)]
         for name in names:
             yield from _letters(client, key, name)
 
@@ -285,9 +285,9 @@ def _letters(client: Client, stream: str, group: str) -> Iterator[DeadLetter]:
     last = "-"
     while page := cast("list[Any]", client.xrange(group_key(stream, "dead", group), min=last, count=_PAGE)):
         for letter_id, raw in page:
-            fields = {text(name): text(value) for name, value in raw.items()}
+            fields = {as_text(name): as_text(value) for name, value in raw.items()}
             yield DeadLetter(
-                letter_id=text(letter_id),
+                letter_id=as_text(letter_id),
                 stream=stream,
                 group=group,
                 entry_id=fields.pop(ENTRY_ID, ""),
@@ -295,4 +295,4 @@ def _letters(client: Client, stream: str, group: str) -> Iterator[DeadLetter]:
                 reason=fields.pop(REASON, ""),
                 fields=fields,
             )
-        last = f"({text(page[-1][0])}"
+        last = f"({as_text(page[-1][0])}"

@@ -40,13 +40,12 @@ from worker.events.consumer.streams import (
     Transaction,
     call,
     pending_entries,
-    text,
 )
 from worker.logs import get_logger
 from worker.redis.client import longest_block_s
-from worker.redis.errors import explain, is_final
-from worker.redis.retrying import pause_s
+from worker.redis.errors import explain, is_final, pause_s
 from worker.types import Event
+from worker.wire import as_text
 
 _DEAD_LETTERS: Final = 10_000
 _PENDING_AT_ONCE: Final = 100
@@ -187,7 +186,9 @@ class Consuming:
                 block=max(1, int(1000 * self._wait_s(wait_s))) if may_block else None,
             )
             for stream, entries in answer or ():
-                self._queue.extend(_Entry(text(stream), text(entry_id), fields, True) for entry_id, fields in entries)
+                self._queue.extend(
+                    _Entry(as_text(stream), as_text(entry_id), fields, True) for entry_id, fields in entries
+                )
         if not self._queue and len(groups) != 1:
             # One command cannot wait for the streams of several slots.
             yield Pause(min(_SWEEP_S, self._wait_s(wait_s)))

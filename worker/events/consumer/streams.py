@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 
 from worker.redis.client import Client
 from worker.redis.keys import CAMERA_PLACEHOLDER
+from worker.wire import as_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,6 @@ def call(name: str, *arguments: Any, **options: Any) -> Call:
     return Call(name, arguments, options)
 
 
-def text(value: bytes | str) -> str:
-    """A name or id as Redis gave it."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
 @dataclass(frozen=True, slots=True)
 class Pending:
     """An entry that some consumer was handed and has not acknowledged."""
@@ -82,7 +78,9 @@ class Pending:
 def pending_entries(reply: Any) -> list[Pending]:
     """The reply to XPENDING with a range; redis-py leaves it as it is within a transaction on a Cluster."""
     rows = [tuple(row.values()) if isinstance(row, dict) else row for row in reply or ()]
-    return [Pending(text(entry_id), text(consumer), idle_ms, count) for entry_id, consumer, idle_ms, count in rows]
+    return [
+        Pending(as_text(entry_id), as_text(consumer), idle_ms, count) for entry_id, consumer, idle_ms, count in rows
+    ]
 
 
 FIND_COUNT: Final = 1000
@@ -170,7 +168,7 @@ def _pattern(name: str) -> str:
 def _of_cameras(name: str, keys: Iterable[Any]) -> list[str]:
     before, after = name.split(CAMERA_PLACEHOLDER, 1)
     of_camera = re.compile(f"{re.escape(before)}[A-Za-z0-9._-]+{re.escape(after)}")
-    return sorted(key for key in map(text, keys) if of_camera.fullmatch(key))
+    return sorted(key for key in map(as_text, keys) if of_camera.fullmatch(key))
 
 
 def stream_lag(client: Client, stream: str) -> dict[str, int]:
@@ -185,7 +183,7 @@ def stream_lag(client: Client, stream: str) -> dict[str, int]:
     lags: dict[str, int] = {}
     for key in stream_keys(client, stream):
         for group in _groups(client, key):
-            name = text(group["name"])
+            name = as_text(group["name"])
             lags[name] = lags.get(name, 0) + group["pending"] + _unread(client, key, group)
     return lags
 
@@ -203,5 +201,5 @@ def _unread(client: Client, stream: str, group: dict[str, Any]) -> int:
     if group.get("lag") is not None:
         return int(group["lag"])
     # An older Redis does not count, and a newer one cannot where entries were deleted one by one.
-    last = text(group["last-delivered-id"])
+    last = as_text(group["last-delivered-id"])
     return len(cast("list[Any]", client.xrange(stream, min=f"({last}", count=_UNREAD_AT_MOST)))

@@ -10,13 +10,13 @@ from redis.exceptions import RedisError
 
 from worker.errors import SinkError
 from worker.events.codec import decode
-from worker.events.consumer.streams import stream_keys, text
+from worker.events.consumer.streams import stream_keys
 from worker.logs import get_logger
 from worker.redis.client import Client, one_transaction_each, socket_timeout_s
-from worker.redis.errors import is_final, reply_of
+from worker.redis.errors import is_final, pause_s, reply_of
 from worker.redis.keys import CAMERA_PLACEHOLDER
-from worker.redis.retrying import pause_s
 from worker.types import Event
+from worker.wire import as_text
 
 _COUNT: Final = 500
 _SOCKET_SHARE: Final = 0.5
@@ -120,7 +120,7 @@ class _Reading:
             last_ids = {key: self._last_ids[key] for key in group}
             answer = self._client.xread(cast("dict[Any, Any]", last_ids), count=_COUNT, block=block_ms)
             for key, read in cast("list[tuple[bytes | str, list[Any]]]", answer or []):
-                entries += [(text(key), entry_id, fields) for entry_id, fields in read]
+                entries += [(as_text(key), entry_id, fields) for entry_id, fields in read]
         if not entries and len(groups) != 1 and self._block_s:
             # One command cannot wait for the streams of several slots.
             self._stop.wait(min(_SWEEP_S, self._block_s))
@@ -128,7 +128,7 @@ class _Reading:
 
     def note(self, key: str, entry_id: bytes | str) -> str:
         """This entry was read."""
-        self._last_ids[key] = text(entry_id)
+        self._last_ids[key] = as_text(entry_id)
         return self._last_ids[key]
 
     def _find(self) -> None:
@@ -166,4 +166,4 @@ def _resolve(client: Client, stream: str, start: str) -> str:
         return start
     if not client.exists(stream):
         return "0-0"
-    return text(client.xinfo_stream(stream)["last-generated-id"])
+    return as_text(client.xinfo_stream(stream)["last-generated-id"])

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker.errors import ModelError
+from worker.files import sha256_of
 
 _DIGEST_FILE: Final = "sha256.json"
-_CONVERSION_TIMEOUT_S: Final = 600
+_TIMEOUT_S: Final = 600
 _IDENTITIES: Final = {
     "worker.faces.networks.mtcnn:build": "worker.networks.mtcnn:build",
     "worker.faces.networks.vggface2:build": "worker.networks.vggface2:build",
@@ -54,6 +55,30 @@ def converted_networks(builder: str, arguments: Sequence[Mapping[str, Any]], key
     return [folder / "network.xml" for folder in folders]
 
 
+def run_apart(module: str, *arguments: str, what: str) -> None:
+    """Runs a ``module`` of this package in a process of its own, with Keras on TensorFlow and without a GPU.
+
+    Raises:
+        ModelError: it failed, or took too long; the message begins with ``what`` and holds the last line it wrote.
+    """
+    environment = os.environ | {
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
+    command = [sys.executable, "-m", f"worker.faces.networks.{module}", *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelError(f"{what} took longer than {_TIMEOUT_S} s; try again") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ModelError(f"{what} failed: {last}")
+
+
 def network_folder(builder: str, arguments: Mapping[str, Any], key: str, cache_dir: Path) -> Path:
     """Where the converted network lies, or will lie; arguments as for :func:`converted_network`."""
     # ``key`` stands for the weights themselves: where their file lies makes no difference.
@@ -67,7 +92,7 @@ def network_folder(builder: str, arguments: Mapping[str, Any], key: str, cache_d
 def _is_intact(folder: Path) -> bool:
     try:
         digests: dict[str, str] = json.loads((folder / _DIGEST_FILE).read_text())
-        return bool(digests) and all(_sha256(folder / name) == digest for name, digest in digests.items())
+        return bool(digests) and all(sha256_of(folder / name) == digest for name, digest in digests.items())
     except (OSError, ValueError):
         return False
 
@@ -77,25 +102,10 @@ def _convert(builder: str, wanted: Sequence[tuple[dict[str, Any], Path]]) -> Non
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent) as scratch:
         jobs = [(arguments, str(Path(scratch) / folder.name)) for arguments, folder in wanted]
-        command = [sys.executable, "-m", "worker.faces.networks.conversion", builder, json.dumps(jobs)]
-        environment = os.environ | {
-            "KERAS_BACKEND": "tensorflow",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "CUDA_VISIBLE_DEVICES": "-1",
-            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-        }
-        try:
-            done = subprocess.run(  # noqa: S603 - our own interpreter and module
-                command, env=environment, capture_output=True, text=True, timeout=_CONVERSION_TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise ModelError(f"converting {builder} took longer than {_CONVERSION_TIMEOUT_S} s; try again") from None
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise ModelError(f"converting {builder} for OpenVINO failed: {last}")
+        run_apart("conversion", builder, json.dumps(jobs), what=f"converting {builder} for OpenVINO")
         for _, folder in wanted:
             made = Path(scratch) / folder.name
-            digests = {file.name: _sha256(file) for file in sorted(made.iterdir())}
+            digests = {file.name: sha256_of(file) for file in sorted(made.iterdir())}
             (made / _DIGEST_FILE).write_text(json.dumps(digests))
             _replace_folder(made, folder)
 
@@ -109,11 +119,6 @@ def _replace_folder(made: Path, folder: Path) -> None:
     except OSError:
         if not _is_intact(folder):
             raise
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(builder: str, jobs: str) -> None:

@@ -9,8 +9,6 @@ there; that, and our own Keras 3, each get a process of their own, so that neith
 import dataclasses
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -25,7 +23,8 @@ from numpy.typing import NDArray
 
 from worker.errors import ModelError
 from worker.faces.manifests import load_manifest
-from worker.faces.weights import sha256_of
+from worker.faces.networks.conversion import run_apart
+from worker.files import sha256_of
 
 _PIXEL_SPREAD: Final = 64.0
 
@@ -111,7 +110,8 @@ def _build(network: str, dimension: int) -> Any:
 
 TOLERANCE: Final = 1e-4
 _FACES: Final = 3
-_TIMEOUT_S: Final = 600
+_SEED: Final = 0
+"""Of the weights and of the pictures of a check."""
 _PREPROCESSING_VERSIONS: Final = {"resnet50": 2, "senet50": 2, "vgg16": 1}
 
 
@@ -145,12 +145,11 @@ class ParityReport:
         )
 
 
-def check_parity(model: str, seed: int = 0) -> ParityReport:
+def check_parity(model: str) -> ParityReport:
     """Draw weights for keras-vggface's network, let it save them, read them into ours, and compare the outputs.
 
     Args:
         model: id or manifest of a model of keras-vggface; only its network and preprocessing matter.
-        seed: of the weights and of the pictures.
 
     Raises:
         ModelError: another model, keras-vggface or tf_keras is not installed, or one of the two sides failed.
@@ -160,12 +159,13 @@ def check_parity(model: str, seed: int = 0) -> ParityReport:
         raise ModelError(f"{manifest.id} is not a network of keras-vggface: parity can be checked only for those")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        run_oracle(manifest.network, folder, seed)
-        _run("ours", manifest.network, str(folder), json.dumps(manifest.input.preprocessing))
+        run_oracle(manifest.network, folder, _SEED)
+        preprocessing = json.dumps(manifest.input.preprocessing)
+        run_apart("parity", "ours", manifest.network, str(folder), preprocessing, what="the parity check (ours)")
         with np.load(folder / "oracle.npz") as oracle, np.load(folder / "ours.npz") as ours:
             return ParityReport(
                 manifest.id,
-                seed,
+                _SEED,
                 len(oracle["chips"]),
                 float(np.abs(oracle["preprocessed"] - ours["preprocessed"]).max()),
                 float(np.abs(oracle["features"] - ours["features"]).max()),
@@ -184,26 +184,7 @@ def run_oracle(network: str, folder: Path, seed: int = 0) -> None:
     for module, package in [("tf_keras", "facestream[parity]"), ("keras_vggface", "keras-vggface==0.6")]:
         if importlib.util.find_spec(module) is None:
             raise ModelError(f"parity needs {module}, which is not installed: pip install '{package}'")
-    _run("oracle", network, str(folder), str(seed))
-
-
-def _run(side: str, *arguments: str) -> None:
-    environment = os.environ | {
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-    }
-    command = [sys.executable, "-m", "worker.faces.networks.parity", side, *arguments]
-    try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise ModelError(f"the parity check took longer than {_TIMEOUT_S} s; try again") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ModelError(f"the parity check failed ({side}): {last}")
+    run_apart("parity", "oracle", network, str(folder), str(seed), what="the parity check (oracle)")
 
 
 def _lead_old_names_to_tf_keras() -> None:

@@ -180,8 +180,8 @@ class SharedGallery(Gallery):
                     return True
         raise GalleryUnavailableError(f"gallery {self.label} is being changed by many others; try again later")
 
-    def wait_for_workers(self, wait_s: float, version: int | None = None) -> list[tuple[Follower, bool]]:
-        """Waits, up to ``wait_s``, until every live worker searches ``version`` (by default this one) or a later one.
+    def wait_for_workers(self, wait_s: float) -> list[tuple[Follower, bool]]:
+        """Waits, up to ``wait_s``, until every live worker searches this version or a later one.
 
         Returns the workers that were live or became so, and whether each has acknowledged. Who leaves, or falls silent,
         meanwhile is not waited for; the latter has not acknowledged.
@@ -189,7 +189,7 @@ class SharedGallery(Gallery):
         Raises:
             GalleryError: Redis cannot be reached.
         """
-        wanted = self.version if version is None else version
+        wanted = self.version
         awaited: dict[str, Follower] = {}
         deadline = time.monotonic() + wait_s
         while True:

@@ -1,8 +1,9 @@
 """A shared gallery in Redis: read, changed and replaced, each in one step that others see whole or not at all."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -24,25 +25,24 @@ from worker.gallery.shared.replica import (
     stored,
     updated,
 )
-from worker.gallery.shared.scripts import (
-    ACKNOWLEDGE,
-    CHANGE,
-    KEY_NAMES,
-    LEAVE,
-    NEWER,
-    RELEASE,
-    REPLACE,
-    WORKERS,
-    flat,
-    listed,
-    pairs,
-    text,
-)  # fmt: skip
 from worker.redaction import redact, redact_url
 from worker.redis.client import Client, connect, find_servers_again, longest_block_s
 from worker.redis.keys import gallery_key
+from worker.redis.script import Script, lua
 
 DEFAULT_NAME: Final = "default"
+TOUCHED_AT_MOST: Final = 2000
+"""Ids of a change that touches more are not listed: readers then read everything."""
+FORGET_WORKER_MS: Final = 24 * 3600 * 1000
+_RESTORING_MS: Final = 60_000
+_CHUNK: Final = 500
+_STAGED_S: Final = 600
+_READINGS: Final = 5
+
+_NEWER, _CHANGE, _REPLACE = (lua(__package__, "at", name) for name in ("newer", "change", "replace"))
+_RELEASE, _ACKNOWLEDGE, _LEAVE, _WORKERS = (
+    lua(__package__, name) for name in ("release", "acknowledge", "leave", "workers")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,6 @@ def parse_gallery_url(url: str) -> GalleryAddress:
     return GalleryAddress(SecretStr(urlunsplit(parts._replace(query=rest))), names[-1], label)
 
 
-FORGET_WORKER_MS: Final = 24 * 3600 * 1000
-_RESTORING_MS: Final = 60_000
-
-
 @dataclass(frozen=True, slots=True)
 class Follower:
     """A worker that follows the gallery: the version it searches, and since when it has been silent."""
@@ -86,8 +82,8 @@ class Follower:
     silent_s: float
 
 
-class GalleryRedis:
-    """The keys of the shared gallery called ``address.name``.
+class SharedStore:
+    """What the shared gallery called ``address.name`` holds. Every method is one request or a few; none keeps anything.
 
     All methods that ask Redis raise GalleryUnavailableError where it does not answer or refuses.
     """
@@ -97,7 +93,7 @@ class GalleryRedis:
         self.name = address.name
         self._client: Any = client
         self.longest_block_s = longest_block_s
-        self._keys = [self._key(name) for name in KEY_NAMES]
+        self._keys = [self._key(name) for name in ("meta", "people", "samples", "vectors", "changes", "removed")]
         self._meta, self._people, self._samples, self._vectors, self._changes, self._removed = self._keys
         self._following = [self._key("workers"), self._key("acknowledged")]
 
@@ -136,54 +132,24 @@ class GalleryRedis:
 
     def end_restoring(self, token: str) -> None:
         """Lets others write the whole gallery; a claim that is not ended runs out by itself."""
-        self._script(RELEASE, [self._key("restoring")], [token])
+        self._script(_RELEASE, [self._key("restoring")], [token])
 
     def acknowledge(self, worker_id: str, version: int) -> None:
         """Says that ``worker_id`` is alive and searches ``version``."""
-        self._script(ACKNOWLEDGE, self._following, [worker_id, version, FORGET_WORKER_MS])
+        self._script(_ACKNOWLEDGE, self._following, [worker_id, version, FORGET_WORKER_MS])
 
     def leave(self, worker_id: str) -> None:
         """Says that ``worker_id`` follows the gallery no longer."""
-        self._script(LEAVE, self._following, [worker_id])
+        self._script(_LEAVE, self._following, [worker_id])
 
     def followers(self) -> list[Follower]:
         """Who follows the gallery, or did within a day."""
-        now, beats, acknowledged = self._script(WORKERS, self._following, [])
-        versions = pairs(acknowledged)
+        now, beats, acknowledged = self._script(_WORKERS, self._following, [])
+        versions = _pairs(acknowledged)
         return [
             Follower(worker.decode(), int(versions.get(worker, b"0")), (float(now) - float(beat)) / 1000)
-            for worker, beat in pairs(beats).items()
+            for worker, beat in _pairs(beats).items()
         ]
-
-    def _key(self, name: str) -> str:
-        return gallery_key(self.name, name)
-
-    def _script(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        return self._call("eval", script, len(keys), *keys, *arguments)
-
-    def _call(self, command: str, *arguments: Any, **options: Any) -> Any:
-        try:
-            return getattr(self._client, command)(*arguments, **options)
-        except (RedisError, OSError) as error:
-            find_servers_again(self._client)  # after a fail-over the primary is another one
-            # redis-py may put the failed command, with its arguments, before the reply.
-            reply = " ".join(redact(str(error)).rpartition("caused error: ")[2].split())[:200] or type(error).__name__
-            raise GalleryUnavailableError(
-                f"gallery {self.label}: Redis cannot be used ({reply}); is it running, and may this user use the keys "
-                f"{gallery_key(self.name, '*')}?"
-            ) from None
-
-
-_CHUNK: Final = 500
-_STAGED_S: Final = 600
-_READINGS: Final = 5
-
-
-class SharedStore(GalleryRedis):
-    """What the shared gallery called ``address.name`` holds. Every method is one request or a few; none keeps anything.
-
-    All raise GalleryUnavailableError where Redis does not answer or refuses.
-    """
 
     def exists(self) -> bool:
         """Whether there is a gallery."""
@@ -198,7 +164,7 @@ class SharedStore(GalleryRedis):
         """
         if mine is None:
             return self._everything(None), False
-        answer = self._script(NEWER, self._keys, mine.place)
+        answer = self._script(_NEWER, self._keys, [*mine.place, TOUCHED_AT_MOST])
         match answer[0]:
             case b"current":
                 return mine, True
@@ -223,13 +189,13 @@ class SharedStore(GalleryRedis):
         meta = meta_of(after)
         changed_meta = {key: value for key, value in meta.items() if meta_of(before)[key] != value}
         arguments: list[Any] = [
-            *mine.place, change_id, kind, listed([*renamed, *lost]), listed([*added, *gone]),
+            *mine.place, change_id, kind, _listed([*renamed, *lost]), _listed([*added, *gone]),
             len(changed_meta), len(renamed), len(lost), len(added), len(gone),
-            *flat(changed_meta), *flat(renamed), *lost,
+            *_flat(changed_meta), *_flat(renamed), *lost,
         ]  # fmt: skip
         for row, (sample_id, (sample, vector)) in enumerate(added.items()):
             arguments += [sample_id, record_of(sample, (version, row), vector), raw_vector(vector)]
-        if self._script(CHANGE, self._keys, [*arguments, *gone]) != b"done":
+        if self._script(_CHANGE, self._keys, [*arguments, *gone]) != b"done":
             return None
         removed = mine.removed | gone if gone else mine.removed
         state = replace(after, version=version)
@@ -259,7 +225,7 @@ class SharedStore(GalleryRedis):
                 self._call("expire", removed, _STAGED_S)
             self._require_staged([people, samples, vectors] if row else [])
             place = ("", "", "") if theirs is None else theirs.place
-            answer = self._script(REPLACE, [*self._keys, *staged], [*place, *flat(meta_of_copy(new))])
+            answer = self._script(_REPLACE, [*self._keys, *staged], [*place, *_flat(meta_of_copy(new))])
         except GalleryUnavailableError:
             # Until it expires, what was staged holds faces; the next attempt stages anew.
             self._try_delete(staged)
@@ -277,13 +243,13 @@ class SharedStore(GalleryRedis):
         ``same_line``: versions of one incarnation follow from each other, as they do unless Redis has lost some.
         """
         for _ in range(_READINGS):
-            meta = text(self._call("hgetall", self._meta))
+            meta = _text(self._call("hgetall", self._meta))
             if not meta:
                 return None
             if mine is not None and not _of_model(meta, mine.state):
                 return nameless(meta)
             copy = self._read(meta, mine if mine is not None and _grew(meta, mine, same_line) else None)
-            answer = self._script(NEWER, self._keys, copy.place)
+            answer = self._script(_NEWER, self._keys, [*copy.place, TOUCHED_AT_MOST])
             if answer[0] == b"current":
                 return copy
             if answer[0] == b"newer":
@@ -291,7 +257,7 @@ class SharedStore(GalleryRedis):
         raise GalleryUnavailableError(f"gallery {self.label} changes faster than it can be read; try again later")
 
     def _read(self, meta: Mapping[str, str], mine: Copy | None) -> Copy:
-        people = text(self._call("hgetall", self._people))
+        people = _text(self._call("hgetall", self._people))
         removed = frozenset(key.decode() for key in self._call("zrange", self._removed, 0, -1))
         dimension = int(meta["dimension"])
         known = {} if mine is None else {sample.sample_id: sample for sample in mine.state.samples}
@@ -315,8 +281,8 @@ class SharedStore(GalleryRedis):
 
     def _applied(self, mine: Copy, answer: Sequence[Any]) -> Copy:
         """``mine`` with what a script found to be newer."""
-        meta = text(pairs(answer[1]))
-        people = mine.state.names | text(pairs(answer[2]))
+        meta = _text(_pairs(answer[1]))
+        people = mine.state.names | _text(_pairs(answer[2]))
         people = {key: name for key, name in people.items() if name}
         triples = zip(answer[3][::3], answer[3][1::3], answer[3][2::3], strict=True)
         touched = {
@@ -347,6 +313,27 @@ class SharedStore(GalleryRedis):
         except GalleryUnavailableError:
             return
 
+    def _key(self, name: str) -> str:
+        return gallery_key(self.name, name)
+
+    def _script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return self._asked(partial(script, self._client, keys, arguments))
+
+    def _call(self, command: str, *arguments: Any, **options: Any) -> Any:
+        return self._asked(partial(getattr(self._client, command), *arguments, **options))
+
+    def _asked(self, question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except (RedisError, OSError) as error:
+            find_servers_again(self._client)  # after a fail-over the primary is another one
+            # redis-py may put the failed command, with its arguments, before the reply.
+            reply = " ".join(redact(str(error)).rpartition("caused error: ")[2].split())[:200] or type(error).__name__
+            raise GalleryUnavailableError(
+                f"gallery {self.label}: Redis cannot be used ({reply}); is it running, and may this user use the keys "
+                f"{gallery_key(self.name, '*')}?"
+            ) from None
+
 
 def _of_model(meta: Mapping[str, str], state: Contents) -> bool:
     return (meta["model_id"], meta["preprocessing_digest"]) == (state.model_id, state.preprocessing_digest)
@@ -362,3 +349,23 @@ def _grew(meta: Mapping[str, str], mine: Copy, same_line: bool) -> bool:
 def _chunks(items: Sequence[Any]) -> Iterator[Any]:
     for first in range(0, len(items), _CHUNK):
         yield items[first : first + _CHUNK]
+
+
+def _listed(ids: Sequence[str]) -> str:
+    """Touched ids as a change lists them."""
+    return "*" if len(ids) > TOUCHED_AT_MOST else " ".join(ids)
+
+
+def _flat(fields: Mapping[str, str]) -> list[str]:
+    """Fields and values in turn, as a script takes them."""
+    return [part for pair in fields.items() for part in pair]
+
+
+def _pairs(found: Any) -> dict[bytes, bytes]:
+    """What a script replies as a list of fields and values."""
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+def _text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Fields and values as text."""
+    return {key.decode(): value.decode() for key, value in fields.items()}

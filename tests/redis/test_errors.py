@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.redis.retrying import pause_s
+from worker.redis.errors import pause_s
 
 
 @given(st.integers(0, 1_000_000))

@@ -12,8 +12,8 @@ from worker.cli import run_command_line
 from worker.errors import GalleryError
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
+from worker.gallery import opening as migration
 from worker.gallery import re_embedding
-from worker.gallery import switching as migration
 from worker.gallery.crops import CropStore
 from worker.gallery.enrolment import enroll_photos
 from worker.gallery.folder import FolderGallery

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.past import sighting
-from worker.history.account import Account
-from worker.history.explanation import explain, explain_rest
-from worker.history.store import Tally
+from worker.history.records import Account, Tally, explain, explain_rest
 from worker.types import Candidate, Match
 
 HOUR = datetime(2026, 1, 1, 12, tzinfo=UTC)

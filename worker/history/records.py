@@ -1,0 +1,211 @@
+"""What is remembered of a sighting, and why it ended as it did: an account of its faces, also in words."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.types import Candidate, Match
+
+Vector = NDArray[np.float32]
+
+_FACES: Final = {
+    "too_small": "too small",
+    "blurred": "blurred",
+    "pose": "turned away",
+    "exposure": "too dark, too bright or too flat",
+    "low_score": "hardly recognised as a face",
+    "low_start_score": "below the detection score that starts a track",
+    "too_short": "seen too few times to count as a person",
+}
+_VERDICTS: Final = {
+    "matched": "matched",
+    "few_faces": "matched by a face or two that left no doubt: there were no more",
+    "below_threshold": "below threshold",
+    "ambiguous": "ambiguous: the two are too close to each other",
+    "improbable": "the classifier was not sure enough",
+    "not_enough_evidence": "not enough faces to tell",
+    "empty_gallery": "nobody is enrolled",
+    "identity_taken": "somebody else in the picture is nearer to that person, who cannot be there twice",
+}
+
+
+@dataclass(slots=True)
+class Account:
+    """Of one sighting.
+
+    ``faces``: detections on its tracks; ``rejected``: how many of them the quality gate refused, by reason;
+    ``embedded``: how many were embedded (the rest was not needed); ``largest_px``: the shorter side of the largest,
+    and ``least_px``, below which a face is refused as too small.
+    ``continued_by``: tracks that were found to show the same person and went on with, or into, the sighting.
+    ``nearest`` and ``runner_up`` are names (empty: nobody) with their cosines; ``reason`` is the verdict's.
+    """
+
+    faces: int = 0
+    largest_px: float = 0.0
+    least_px: float = 0.0
+    rejected: Counter[str] = field(default_factory=Counter)
+    embedded: int = 0
+    continued_by: list[int] = field(default_factory=list)
+    nearest: str = ""
+    similarity: float | None = None
+    runner_up: str = ""
+    runner_up_similarity: float | None = None
+    threshold: float | None = None
+    reason: str = ""
+
+    def merge(self, other: "Account", track_id: int) -> None:
+        """Adds what happened on the track ``track_id``, which showed the same person."""
+        self.faces += other.faces
+        self.largest_px = max(self.largest_px, other.largest_px)
+        self.rejected += other.rejected
+        self.embedded += other.embedded
+        if track_id not in self.continued_by:
+            self.continued_by.append(track_id)
+        self.continued_by += [track for track in other.continued_by if track not in self.continued_by]
+
+    def conclude(self, candidate: Candidate | None, match: Match | None, threshold: float, reason: str) -> None:
+        """Notes the last verdict; ``candidate`` is what the gallery answered."""
+        self.threshold, self.reason = threshold, reason
+        if candidate is not None and candidate.identity_id is not None:
+            self.nearest, self.similarity = candidate.identity_name, candidate.similarity
+            if candidate.runner_up_id:
+                self.runner_up, self.runner_up_similarity = candidate.runner_up_name, candidate.runner_up
+        if match is not None and match.identity_id is not None and match.identity_name == self.runner_up:
+            # The name was kept though somebody else has come nearer: the account is about the person named.
+            self.nearest, self.runner_up = self.runner_up, self.nearest
+            self.similarity, self.runner_up_similarity = self.runner_up_similarity, self.similarity
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; cosines to 4 decimals."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+        return rounded | {"rejected": dict(self.rejected), "continued_by": list(self.continued_by)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """What :meth:`to_json` gave."""
+        return cls(**values | {"rejected": Counter(values["rejected"])})
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderId:
+    """What made a template. Only templates of the same one can be compared."""
+
+    model_id: str
+    preprocessing_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastSighting:
+    """A sighting that has ended. ``template`` float32 (d,) of unit length, None where no face was good enough;
+    ``embedded_faces``: how many it is the mean of; ``event``: the fields of its last event."""
+
+    sighting_id: str
+    camera_id: str
+    started_at: datetime
+    ended_at: datetime
+    identity_id: str
+    identity_name: str
+    unknown_id: str
+    embedder: EmbedderId
+    template: Vector | None
+    embedded_faces: int
+    quality: float | None
+    event: Mapping[str, str]
+    account: Account
+    corrections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownPerson:
+    """Somebody who is not enrolled. ``template`` float32 (d,) of unit length, the mean of ``embedded_faces``; None
+    once they are enrolled or forgotten."""
+
+    unknown_id: str
+    embedder: EmbedderId
+    template: Vector | None
+    embedded_faces: float
+    first_seen: datetime
+    last_seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Faces and tracks of one camera and hour that never became a sighting, for one reason."""
+
+    camera_id: str
+    hour: datetime
+    reason: str
+    tracks: int
+    faces: int
+
+
+def explain(sighting: PastSighting) -> str:
+    """One sentence: what happened to the faces of a sighting, whom they were nearest to, and the verdict."""
+    account = sighting.account
+    parts = [_faces(account), _embedded(account)]
+    if account.similarity is not None and account.threshold is not None:
+        runner_up = ""
+        if account.runner_up_similarity is not None:
+            runner_up = f", runner-up {account.runner_up} {account.runner_up_similarity:.2f}"
+        parts.append(
+            f"nearest was {account.nearest} at {account.similarity:.2f} (threshold {account.threshold:.2f}{runner_up})"
+            f": {verdict(account.reason)}"
+        )
+    else:
+        parts.append(verdict(account.reason))
+    if sighting.corrections:
+        parts.append(f"named {sighting.identity_name} afterwards")
+    elif sighting.unknown_id:
+        parts.append(f"remembered as {sighting.unknown_id}")
+    return "; ".join(part for part in parts if part)
+
+
+def verdict(reason: str) -> str:
+    """A reason as people would say it."""
+    if reason in _FACES:
+        return f"no face was good enough: {_FACES[reason]}"
+    return _VERDICTS.get(reason, reason)
+
+
+def explain_rest(tallies: Sequence[Tally]) -> list[str]:
+    """One sentence for each camera and reason: faces and tracks that never became a sighting."""
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for tally in tallies:
+        tracks, faces = sums.get((tally.camera_id, tally.reason), (0, 0))
+        sums[tally.camera_id, tally.reason] = tracks + tally.tracks, faces + tally.faces
+    return [
+        f"{camera_id}: {_count(tracks, 'track') + ' of ' if tracks else ''}{_count(faces, 'face')} never became a "
+        f"sighting: {_FACES.get(reason, reason)}"
+        for (camera_id, reason), (tracks, faces) in sorted(sums.items())
+    ]
+
+
+def _faces(account: Account) -> str:
+    refused = []
+    for reason, count in account.rejected.most_common():
+        limit = ""
+        if reason == "too_small":
+            limit = f" (min {account.least_px:.0f} px; the largest face had {account.largest_px:.0f})"
+        refused.append(f"{count} {_FACES.get(reason, reason)}{limit}")
+    seen = f"seen {account.faces} times"
+    return f"{seen}; {', '.join(refused)}" if refused else seen
+
+
+def _embedded(account: Account) -> str:
+    text = f"{account.embedded} embedded"
+    if (rest := account.faces - account.embedded - account.rejected.total()) > 0:
+        text += f" ({rest} were not needed)"
+    if account.continued_by:
+        tracks = ", ".join(str(track) for track in account.continued_by)
+        text += f"; went on with track {tracks}, the same person"
+    return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
