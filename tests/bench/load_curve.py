@@ -79,12 +79,21 @@ def measure(cameras: Cameras, number: int, taken: float, seconds: float, gallery
             events = [decode(fields) for _, fields in entries_of(client, STREAM)]
     ids = set(cameras.ids[:number])
     shown = [visit for visit in cameras.shown(begun, ended) if visit.camera_id in ids]
+    around = cameras.shown(begun - 60.0, ended + 60.0)
     gaps = [float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("facestream_look_gap_seconds{")]
-    return _judged(number, taken, shown, events, max(gaps, default=0.0), ready.get("warnings", {}).get("load", ""))
+    return _judged(
+        number, taken, shown, around, events, max(gaps, default=0.0), ready.get("warnings", {}).get("load", "")
+    )
 
 
 def _judged(
-    number: int, taken: float, shown: Sequence[Shown], events: Sequence[Event], gap_s: float, said: str
+    number: int,
+    taken: float,
+    shown: Sequence[Shown],
+    around: Sequence[Shown],
+    events: Sequence[Event],
+    gap_s: float,
+    said: str,
 ) -> Point:
     named = [event for event in events if event.identity_name]
     visits = strangers = hits = alarms = wrong = 0
@@ -105,7 +114,7 @@ def _judged(
         hits += bool(right)
         delays += [max(0.0, min(right))] if right else []
     by_camera: dict[str, list[Shown]] = {}
-    for visit in shown:
+    for visit in around:
         by_camera.setdefault(visit.camera_id, []).append(visit)
     for event in {event.sighting_id: event for event in named}.values():
         at = event.started_at.timestamp()

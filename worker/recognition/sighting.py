@@ -50,6 +50,8 @@ class RecognitionContext:
 DOUBT_RATIO: Final = 0.5
 """A face this far below the threshold, as a part of it, is hardly the person that its track has shown so far. Faces of
 one visit resemble each other more than two photos of a person do, for which the threshold was fitted."""
+SAME_TRACK_S: Final = 1.5
+"""A track tells for so long that it shows the same person, where no face was good enough to tell."""
 SAME_PLACE_IOU: Final = 0.3
 """From this overlap on, a face that is too poor to be compared may be the one that was there before a restart."""
 
@@ -148,7 +150,8 @@ class Sighting:
         if later.template.count:
             return self.template.count > 0 and self.template.similarity(later.template) >= threshold
         if self.resumed_until_pts_s is None:
-            return self.track_id == later.track_id
+            # After a longer pause somebody else may stand in the place, and the tracker cannot tell.
+            return self.track_id == later.track_id and later.started_pts_s - self.seen_pts_s <= SAME_TRACK_S
         # Tracks of another worker, or of an earlier run, were counted anew: only the place is left to compare.
         boxes = np.array([self.box, later.box], np.float32)
         return bool(iou_matrix(boxes[:1], boxes[1:])[0, 0] >= SAME_PLACE_IOU)
