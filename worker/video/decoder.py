@@ -3,10 +3,12 @@
 PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ from worker.errors import SourceError
 from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
+from worker.video.geometry import Geometry, Straightener
 from worker.video.photos import list_photos, read_photo
 from worker.video.schedule import may_pass_over
 
@@ -30,6 +33,8 @@ FOLDER_FPS: Final = 25.0
 """A folder of images counts as this many a second."""
 
 _UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
+_MATRIX_NUMBERS: Final = 9
+_FIXED_POINT: Final = 1 << 16
 _MAX_FRUITLESS_READS: Final = 10
 _GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
 """Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
@@ -54,14 +59,17 @@ class Picture:
     """One decoded picture.
 
     ``pts_s`` is seconds since the beginning of the source, None where the source does not say; ``to_rgb`` gives uint8
-    (H, W, 3), ``to_grey`` uint8 (H, W), not turned upright; both raise SourceError where the picture cannot be
-    converted. If it is not ``decoded``, it was passed over: it has a time, but nothing to convert.
+    (H, W, 3), ``to_grey`` uint8 (H, W), both upright and on square pixels; they raise SourceError where the picture
+    cannot be converted. ``prepare`` does beforehand, in the thread that calls it, what turning and stretching cost; it
+    raises the same, and does nothing if the picture is upright already. If it is not ``decoded``, it was passed over:
+    it has a time, but nothing to convert.
     """
 
     pts_s: float | None
     to_rgb: Callable[[], Image]
     to_grey: Callable[[], NDArray[np.uint8]]
     decoded: bool = True
+    prepare: Callable[[], None] = lambda: None
 
 
 class Video:
@@ -72,7 +80,7 @@ class Video:
             are not decoded; 0 decodes every picture. Which ones depends on the video alone.
     """
 
-    def __init__(self, container: InputContainer, address: Address, observer: Observer) -> None:
+    def __init__(self, container: InputContainer, address: Address, camera: CameraConfig, observer: Observer) -> None:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
@@ -89,6 +97,10 @@ class Video:
         self.duration_s = container.duration / 1_000_000 if container.duration else None
         self._timed = not (address.live and container.format.name in _UNTIMED_FORMATS)
         self.look_interval_s = 0.0
+        self._straightener = Straightener(camera)
+        said = stream.sample_aspect_ratio
+        # What the container says holds throughout; what the stream itself says may change within it.
+        self._container_aspect = said if said != stream.codec_context.sample_aspect_ratio else None
         self._may_pass_over: list[float] = []
 
     @property
@@ -181,7 +193,12 @@ class Video:
         return kind(f"{self._address.label}: reading stopped: {_problem(error)}")
 
     def _picture(self, frame: VideoFrame) -> Picture:
-        return Picture(self._pts_s(frame), lambda: _to_rgb(frame), lambda: _to_grey(frame))
+        aspect = self._container_aspect or self._stream.codec_context.sample_aspect_ratio
+        geometry = self._straightener.geometry(_display_matrix(frame), aspect)
+        if geometry.nothing_to_do:
+            return Picture(self._pts_s(frame), lambda: _to_rgb(frame), lambda: _to_grey(frame))
+        shot = _Crooked(frame, geometry)
+        return Picture(self._pts_s(frame), lambda: shot.rgb, lambda: shot.grey, prepare=shot.prepare)
 
     def _pts_s(self, item: VideoFrame | av.Packet) -> float | None:
         # Frames that the decoder still held at the end come without their time base.
@@ -191,13 +208,33 @@ class Video:
         return float((item.pts - (self._stream.start_time or 0)) * time_base)
 
 
+class _Crooked:
+    """A frame that must be turned or stretched."""
+
+    def __init__(self, frame: VideoFrame, geometry: Geometry) -> None:
+        self._frame = frame
+        self._geometry = geometry
+
+    @cached_property
+    def rgb(self) -> Image:
+        return self._geometry.apply(_to_rgb(self._frame))
+
+    @cached_property
+    def grey(self) -> NDArray[np.uint8]:
+        return self._geometry.apply(_to_grey(self._frame))
+
+    def prepare(self) -> None:
+        _ = self.rgb, self.grey
+
+
 class ImageFolder:
     """The images of a folder, in the order of their names, as a recording."""
 
     recording = True
     frame_interval_s = 1 / FOLDER_FPS
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, camera: CameraConfig) -> None:
+        self._geometry = Straightener(camera).geometry(None, None)
         self._paths = list_photos(Path(address.target))
         if not self._paths:
             raise SourceError(f"{address.label} holds no images: give a folder of images, a video file or a URL")
@@ -209,7 +246,7 @@ class ImageFolder:
             if not keep_going():
                 return
             try:
-                image = read_photo(path)
+                image = self._geometry.apply(read_photo(path))
             except SourceError:
                 yield None
             else:
@@ -233,7 +270,7 @@ def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Vi
         SourceError: missing, unreadable, not a video, refused, silent; without credentials in its text.
     """
     if address.kind == "folder":
-        return ImageFolder(address)
+        return ImageFolder(address, camera)
     if address.kind == "file" and not Path(address.target).is_file():
         raise SourceError(f"{address.label}: no such file; check the path")
     if address.kind == "file" and not Path(address.target).stat().st_size:
@@ -252,7 +289,7 @@ def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Vi
         if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
             problem = f"no answer within {camera.open_timeout_s:g} s"
         raise SourceError(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
-    return Video(container, address, observer)
+    return Video(container, address, camera, observer)
 
 
 def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
@@ -318,6 +355,22 @@ def _to_rgb(frame: VideoFrame) -> Image:
         image: Image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except (av.error.FFmpegError, ValueError) as error:
         raise _unconvertible(frame, error) from None
-    turns = round(frame.rotation / 90) % 4
     # FFmpeg pads the rows of widths that do not suit it.
-    return np.ascontiguousarray(np.rot90(image, turns) if turns else image)
+    return np.ascontiguousarray(image)
+
+
+def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
+    """The 9 numbers of the frame's display matrix; None without one."""
+    try:
+        found: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know another kind of data that the frame carries
+        return _matrix_of_rotation(frame.rotation)
+    matrix = np.frombuffer(bytes(found), np.int32) if found is not None else None
+    return matrix if matrix is not None and matrix.size == _MATRIX_NUMBERS else None
+
+
+def _matrix_of_rotation(degrees: int) -> NDArray[np.int32] | None:
+    """The display matrix that turns counter-clockwise by ``degrees``."""
+    angle = -math.radians(degrees)
+    turned = (math.cos(angle), math.sin(angle), 0, -math.sin(angle), math.cos(angle), 0, 0, 0, 1)
+    return np.array([number * _FIXED_POINT for number in turned], np.int32) if degrees else None

@@ -278,6 +278,12 @@ class CameraReader:
             return True
         if self._wanted is not None and self._buffer.policy == "newest" and not self._wanted(self.camera_id, pts_s):
             return True
+        try:
+            # Here and not where it is taken: this thread is the camera's own.
+            picture.prepare()
+        except SourceError:
+            self._observer.frame_dropped(self.camera_id, "undecodable")
+            return True
         return self._buffer.put(
             RawFrame(self.camera_id, sequence, pts_s, captured_at, received_s, picture.to_rgb, picture.to_grey)
         )
