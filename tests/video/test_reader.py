@@ -29,7 +29,6 @@ from worker.video import connection
 from worker.video import reader as source
 from worker.video.addresses import parse_address
 from worker.video.buffers import Batcher, FrameBuffer
-from worker.video.connection import LiveTimeline, RecordingTimeline
 from worker.video.decoder import FOLDER_FPS, Picture, SourceSilentError
 from worker.video.reader import CameraReader, backoff_s
 
@@ -258,6 +257,66 @@ def test_change_of_resolution_is_followed(tmp_path: Path, make: Make) -> None:
     sizes = [frame.size for frame in frames]
     assert sizes == [(160, 120)] * 20 + [(320, 240)] * 20 + [(160, 120)] * 20
     assert all(later.pts_s > earlier.pts_s for earlier, later in itertools.pairwise(frames))
+
+
+def write_with_b_frames(path: Path, frames: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = {"bf": "3", "b-adapt": "0"}
+        for number in range(frames):
+            image = np.full((48, 64, 3), 2 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("look_interval_s", [0.0, 0.08])
+def test_a_clock_that_starts_anew_goes_on_also_with_b_frames(
+    tmp_path: Path, make: Make, look_interval_s: float
+) -> None:
+    part = write_with_b_frames(tmp_path / "part.ts", 60)
+    (tmp_path / "both.ts").write_bytes(part.read_bytes() * 2)
+    rig = make(tmp_path / "both.ts", reading={"look_interval_s": look_interval_s})
+    frames = rig.drain()
+    assert rig.observer.read == 120
+    assert frames[-1].pts_s == pytest.approx(119 / 25, abs=0.05)
+    shades = [brightness(frame) for frame in frames]
+    assert sum(later < earlier for earlier, later in itertools.pairwise(shades)) == 1, "the parts are not mixed"
+
+
+def shift_picture(path: Path, number: int, shift_s: float) -> None:
+    """Writes another time into the header of one picture of an MPEG transport stream."""
+    stream, pictures = bytearray(path.read_bytes()), 0
+
+    def moved(at: int) -> None:
+        b = stream[at : at + 5]
+        value = (b[0] >> 1 & 7) << 30 | b[1] << 22 | (b[2] >> 1) << 15 | b[3] << 7 | b[4] >> 1
+        value = value + round(shift_s * 90_000) & (1 << 33) - 1
+        stream[at] = b[0] & 0xF0 | (value >> 30 & 7) << 1 | 1
+        stream[at + 1], stream[at + 2] = value >> 22 & 255, (value >> 15 & 127) << 1 | 1
+        stream[at + 3], stream[at + 4] = value >> 7 & 255, (value & 127) << 1 | 1
+
+    for packet in range(0, len(stream), 188):
+        at = packet + 4 + (1 + stream[packet + 4] if stream[packet + 3] & 0x20 else 0)
+        if stream[packet + 1] & 0x40 and stream[at : at + 3] == b"\0\0\1" and 0xE0 <= stream[at + 3] <= 0xEF:
+            pictures += 1
+            if pictures == number:
+                moved(at + 9)
+                if stream[at + 7] >> 6 == 3:
+                    moved(at + 14)
+    path.write_bytes(stream)
+
+
+@pytest.mark.parametrize(("number", "shift_s"), [(20, 10 * 3600), (20, -3600), (1, 3600), (50, 3600), (20, 5)])
+def test_one_picture_with_a_time_far_away_moves_no_others(
+    tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture, number: int, shift_s: float
+) -> None:
+    path = write_clip(tmp_path / "clip.ts", frames=50)
+    shift_picture(path, number, shift_s)
+    frames = make(path).drain()
+    assert [frame.pts_s for frame in frames] == pytest.approx([n / 25 for n in range(50)], abs=0.05)
+    assert caplog.text.count("clock is not believed") == (number == 20)
 
 
 def test_rotation_is_applied(tmp_path: Path, make: Make) -> None:
@@ -510,6 +569,19 @@ def test_newest_live_frame_replaces_what_nobody_took(make: Make) -> None:
     assert frame.sequence >= 20
 
 
+def test_a_live_clock_that_stands_still_gives_way_to_arrival(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    def still() -> Iterator[Picture | None]:
+        for _ in range(60):
+            yield shot(7.0)
+            time.sleep(0.01)
+
+    frames = make("rtsp://h/x", opener=Script(still, still), policy="every").take(110)
+    arrived_s = [frame.received_monotonic_s - frames[0].received_monotonic_s for frame in frames]
+    said_s = [frame.pts_s - frames[0].pts_s for frame in frames]
+    assert said_s[15:] == pytest.approx(arrived_s[15:], abs=0.05)
+    assert caplog.text.count("times are not believed") == 1
+
+
 def test_undecodable_data_without_end_is_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def garbage() -> Iterator[Picture | None]:
         while True:
@@ -609,36 +681,6 @@ def test_backoff_grows_to_its_limit_with_full_jitter(attempt: int, initial: floa
     assert longest <= maximum
     assert longest == pytest.approx(min(maximum, initial * 2.0 ** min(attempt, 32)))
     assert backoff_s(attempt, initial, maximum, lambda low, high: low) == 0.0
-
-
-# Time
-
-
-steps = st.lists(st.tuples(st.one_of(st.none(), st.floats(-100, 1e5)), st.floats(0, 10), st.booleans()), max_size=40)
-
-
-@given(steps=steps, timeline=st.builds(LiveTimeline) | st.builds(RecordingTimeline))
-def test_time_strictly_increases(
-    steps: list[tuple[float | None, float, bool]], timeline: LiveTimeline | RecordingTimeline
-) -> None:
-    now_s, last_s = 1000.0, -1.0
-    for pts_s, pause_s, reopened in steps:
-        now_s += pause_s
-        if reopened:
-            timeline.reopened()
-        at_s = timeline.at(pts_s, now_s, 0.04)
-        assert at_s > last_s
-        last_s = at_s
-
-
-@given(pauses=st.lists(st.floats(0.02, 5), min_size=1, max_size=30), data=st.data())
-def test_live_time_stays_near_the_clock(pauses: list[float], data: st.DataObject) -> None:
-    timeline, now_s = LiveTimeline(), 50.0
-    timeline.at(None, now_s, 0.04)
-    for pause_s in pauses:
-        now_s += pause_s
-        at_s = timeline.at(data.draw(st.none() | st.floats(0, 1e4)), now_s, 0.04)
-        assert at_s == pytest.approx(now_s - 50.0, abs=2.1)
 
 
 # HTTP

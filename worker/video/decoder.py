@@ -22,17 +22,20 @@ from numpy.typing import NDArray
 
 from worker.config import CameraConfig
 from worker.errors import SourceError
+from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
 from worker.video.geometry import Geometry, Straightener
 from worker.video.photos import list_photos, read_photo
 from worker.video.schedule import may_pass_over
+from worker.video.steadying import SteadyPackets
 
 FOLDER_FPS: Final = 25.0
 """A folder of images counts as this many a second."""
 
 _UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
+_ADRIFT_S: Final = 60.0
 _MATRIX_NUMBERS: Final = 9
 _FIXED_POINT: Final = 1 << 16
 _MAX_FRUITLESS_READS: Final = 10
@@ -45,6 +48,8 @@ _PROTOCOLS: Final = {
     "http": "http,https,httpproxy,tcp,tls,crypto",
     "https": "https,httpproxy,tcp,tls,crypto",
 }
+
+_log = get_logger(__name__)
 
 # FFmpeg's own messages quote URLs with their passwords.
 av.logging.set_level(None)
@@ -101,6 +106,9 @@ class Video:
         said = stream.sample_aspect_ratio
         # What the container says holds throughout; what the stream itself says may change within it.
         self._container_aspect = said if said != stream.codec_context.sample_aspect_ratio else None
+        self._cut_short = False
+        self._camera_id = camera.id
+        self._told: set[str] = set()
         self._may_pass_over: list[float] = []
 
     @property
@@ -118,17 +126,29 @@ class Video:
         Raises:
             SourceError: reading fails (a live source: no data within the read timeout).
         """
-        for packet in self._packets():
-            if not keep_going():
-                return
+        packets = self._of_video(keep_going)
+        if self.recording and (time_base := self._stream.time_base):
+            start = self._stream.start_time
+            packets = iter(SteadyPackets(packets, time_base, self.frame_interval_s, start, on_oddity=self._doubt))
+        for packet in packets:
             if packet is None:
                 yield None
-            elif packet.stream.index == self._stream.index:
+            else:
                 yield from self._decoded(packet)
-        yield from self._decoded(None)
+        if not self._cut_short:
+            yield from self._decoded(None)
 
     def close(self) -> None:
         self._container.close()
+
+    def _of_video(self, keep_going: Callable[[], bool]) -> Iterator[Any]:
+        """Those packets that belong to the video, as long as it is to go on."""
+        for packet in self._packets():
+            if not keep_going():
+                self._cut_short = True
+                return
+            if packet is None or packet.stream.index == self._stream.index:
+                yield packet
 
     def _packets(self) -> Iterator[Any]:
         """Each packet; None in place of damage in a recording. Behind the damage, reading goes on."""
@@ -155,7 +175,7 @@ class Video:
 
     def _decoded(self, packet: av.Packet | None) -> Iterator[Picture | None]:
         """The pictures that ``packet`` completes; without a packet, those that the decoder still holds."""
-        if self.look_interval_s and packet is not None:
+        if packet is not None:
             self._thin_out(packet)
         try:
             with self._observer.stage("decode"):
@@ -172,6 +192,11 @@ class Video:
             yield from map(_not_decoded, sorted(self._may_pass_over))
             self._may_pass_over.clear()
 
+    def _doubt(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            _log.warning(f"the recording's clock is not believed: {what}", camera_id=self._camera_id)
+
     def _thin_out(self, packet: av.Packet) -> None:
         """Lets the decoder pass over ``packet`` where no look falls due with it, if no other picture depends on it."""
         pts_s = self._pts_s(packet)
@@ -185,8 +210,11 @@ class Video:
         pts_s = self._pts_s(frame)
         if pts_s is None or not self._may_pass_over:
             return
+        # Those of a live clock that has jumped back since have no place among the times that come.
+        adrift = sum(other_s > pts_s + _ADRIFT_S for other_s in self._may_pass_over)
+        yield from (_not_decoded(None) for _ in range(adrift))
         yield from map(_not_decoded, sorted(other_s for other_s in self._may_pass_over if other_s < pts_s))
-        self._may_pass_over = [other_s for other_s in self._may_pass_over if other_s > pts_s]
+        self._may_pass_over = [other_s for other_s in self._may_pass_over if pts_s < other_s <= pts_s + _ADRIFT_S]
 
     def _read_error(self, error: Exception) -> SourceError:
         kind = SourceSilentError if isinstance(error, _TIMEOUTS) else SourceError
@@ -327,7 +355,7 @@ def _advice(address: Address) -> str:
     return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
 
 
-def _not_decoded(pts_s: float) -> Picture:
+def _not_decoded(pts_s: float | None) -> Picture:
     return Picture(pts_s, _nothing, _nothing, decoded=False)
 
 

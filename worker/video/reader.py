@@ -15,8 +15,9 @@ from worker.observer import Observer, SourceState
 from worker.redaction import redact
 from worker.video.addresses import Address, parse_address
 from worker.video.buffers import FrameBuffer, RawFrame
-from worker.video.connection import Connection, LiveTimeline, Opener, RecordingTimeline, Timeline
+from worker.video.connection import Connection, Opener
 from worker.video.decoder import ImageFolder, Picture, Video, open_video
+from worker.video.timelines import LiveTimeline, RecordingTimeline, Timeline
 
 MAX_ABANDONED: Final = 3
 """The most threads of one camera that may hang in FFmpeg; while there are as many, no further try is made."""
@@ -97,9 +98,10 @@ class CameraReader:
         self._grace_s = grace_s
         self._healthy_s = healthy_s
         self._backoff_s = backoff_s
-        self._timeline: Timeline = LiveTimeline() if self.live else RecordingTimeline()
+        self._timeline: Timeline = LiveTimeline(self._doubt_clock) if self.live else RecordingTimeline()
         self._began_at: datetime | None = None
         self._frame_interval_s = 0.0
+        self._video: Video | ImageFolder | None = None
         self._played_from_s: float | None = None
         self._sequence = 0
         self._state: SourceState = "connecting"
@@ -251,8 +253,8 @@ class CameraReader:
     def _opened(self, video: Video | ImageFolder) -> None:
         self._timeline.reopened()
         self._frame_interval_s = video.frame_interval_s
-        if isinstance(video, Video):
-            video.look_interval_s = self._look_interval_s
+        self._video = video
+        self._thin_out()
         if not video.recording:
             return
         self._began_at = _began_at(self._camera, self._address, video.duration_s)
@@ -261,9 +263,20 @@ class CameraReader:
             if self._camera.policy == "auto":
                 self._buffer.policy = "every"
 
+    def _thin_out(self) -> None:
+        """Pictures are passed over by what the stream says of their times, as long as that is believed."""
+        if isinstance(self._video, Video):
+            self._video.look_interval_s = self._look_interval_s if self._timeline.believed else 0.0
+
+    def _doubt_clock(self, reason: str) -> None:
+        _log.warning(
+            f"the stream's times are not believed: {reason}; the times of arrival are used", camera_id=self.camera_id
+        )
+
     def _take(self, picture: Picture) -> bool:
         received_s = time.monotonic()
         pts_s = self._timeline.at(picture.pts_s, received_s, self._frame_interval_s)
+        self._thin_out()
         if self._began_at is None:
             captured_at = datetime.now(UTC)
         else:
