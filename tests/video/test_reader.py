@@ -414,6 +414,38 @@ def test_what_is_no_video_fails_in_one_line(tmp_path: Path, clip: Path, make: Ma
     assert rig.observer.states[-1] == "failed"
 
 
+def drop_key_frames(path: Path, target: Path) -> Path:
+    """A copy of a clip in which no picture can be decoded: all key frames are missing."""
+    with av.open(str(path)) as source_, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source_.streams.video[0])
+        for packet in source_.demux(video=0):
+            if packet.size and not packet.is_keyframe:
+                packet.stream = stream
+                container.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize("policy", ["auto", "every", "newest"])
+@pytest.mark.parametrize("look_interval_s", [0.0, 0.08])
+def test_a_video_of_which_not_one_picture_can_be_decoded_fails(
+    tmp_path: Path, make: Make, policy: str, look_interval_s: float
+) -> None:
+    whole = write_with_b_frames(tmp_path / "whole.mp4", 60)
+    path = drop_key_frames(whole, tmp_path / "clip.mp4")
+    rig = make(path, policy=policy, reading={"look_interval_s": look_interval_s})
+    assert rig.drain() == []
+    assert rig.reader.state == "failed"
+    assert str(rig.reader.error) == f"camera cam: {path}: not one picture can be decoded; is it damaged, or cut off?"
+    assert "streaming" not in rig.observer.states
+
+
+def test_a_folder_of_which_not_one_image_can_be_read_fails(tmp_path: Path, make: Make) -> None:
+    (tmp_path / "one.png").write_bytes(b"no picture")
+    rig = make(tmp_path)
+    assert rig.drain() == []
+    assert "not one picture can be decoded" in str(rig.reader.error)
+
+
 def test_folder_of_images_in_order_of_their_names(tmp_path: Path, make: Make) -> None:
     for number in (2, 0, 1):
         Pillow.new("RGB", (20 + number, 10), (number, 0, 0)).save(tmp_path / f"{number}.png")
@@ -773,6 +805,82 @@ def test_video_file_over_http_is_read_whole_and_ends(serve: Any, make: Make, cli
     rig = make(serve(send).url + "/clip.mp4")
     assert [frame.sequence for frame in rig.drain()] == list(range(50))
     assert rig.reader.state == "ended"
+
+
+def picture(name: str, shade: int = 200, size: tuple[int, int] = (64, 48)) -> bytes:
+    noise = np.random.default_rng(shade).integers(0, 40, (size[1], size[0], 3)) + shade
+    buffer = io.BytesIO()
+    Pillow.fromarray(noise.clip(0, 255).astype(np.uint8)).save(buffer, name)
+    return buffer.getvalue()
+
+
+def send(handler: _Handler, content: bytes, kind: str) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "bmp", "webp"])
+@pytest.mark.parametrize("path", ["/snap.jpg", "/cgi-bin/snapshot?channel=1", "/pic"])
+def test_a_single_picture_over_http_is_asked_for_again_and_again(serve: Any, make: Make, name: str, path: str) -> None:
+    server = serve(lambda handler: send(handler, picture(name, min(20 * handler.server.requests, 200)), "image/x"))
+    rig = make(server.url + path, snapshot_interval_s=0.05)
+    frames = rig.take(5)
+    assert {frame.size for frame in frames} == {(64, 48)}
+    assert brightness(frames[-1]) > brightness(frames[0]), "each is another picture"
+    assert rig.observer.states == ["connecting", "streaming"]
+    assert rig.reader.reason == ""
+
+
+def test_pictures_over_http_come_at_their_interval(serve: Any, make: Make) -> None:
+    content = picture("jpeg")
+    server = serve(lambda handler: send(handler, content, "image/jpeg"))
+    frames = make(server.url + "/snap.jpg", snapshot_interval_s=0.3).take(4)
+    pauses_s = [later.pts_s - earlier.pts_s for earlier, later in itertools.pairwise(frames)]
+    assert min(pauses_s) > 0.2
+    assert sum(pauses_s) / 3 == pytest.approx(0.3, abs=0.1)
+    assert frames[-1].spacing_s == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_picture_over_http_that_fails_for_a_while_is_asked_for_again(serve: Any, make: Make) -> None:
+    content = picture("jpeg")
+
+    def play(handler: _Handler) -> None:
+        if handler.server.requests == 3:
+            handler.send_error(503)
+        else:
+            send(handler, content, "image/jpeg")
+
+    rig = make(serve(play).url + "/snap.jpg", snapshot_interval_s=0.01)
+    rig.take(5)
+    assert rig.observer.states[:5] == ["connecting", "streaming", "waiting", "connecting", "streaming"]
+
+
+def test_pictures_over_http_without_their_end_marker_are_taken_and_told_once(
+    serve: Any, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = picture("jpeg")
+    server = serve(lambda handler: send(handler, content[:-2], "image/jpeg"))
+    make(server.url + "/snap.jpg", snapshot_interval_s=0.01).take(4)
+    assert caplog.text.count("lack their last bytes") == 1
+
+
+def test_half_a_picture_over_http_is_not_taken(serve: Any, make: Make) -> None:
+    content = picture("jpeg")
+    server = serve(lambda handler: send(handler, content[: len(content) // 2], "image/jpeg"))
+    rig = make(server.url + "/snap.jpg", snapshot_interval_s=0.01)
+    rig.observer.wait_for_state("waiting", times=2)
+    assert "not one picture can be decoded" in rig.reader.reason
+    assert "streaming" not in rig.observer.states
+
+
+def test_a_picture_over_http_is_turned_as_the_settings_say(serve: Any, make: Make) -> None:
+    content = picture("jpeg")
+    server = serve(lambda handler: send(handler, content, "image/jpeg"))
+    fields = {"rotate": 90, "pixel_aspect": "2:1", "snapshot_interval_s": 0.01}
+    assert make(server.url + "/snap.jpg", **fields).take(1)[0].size == (48, 128)
 
 
 def test_refusal_by_http_is_told_without_the_password(serve: Any, make: Make) -> None:

@@ -54,12 +54,13 @@ class Tracker:
     """The tracks of one camera. Not safe for concurrent calls.
 
     Faces that score below ``start_score`` continue a track but start none. Track ids count up from 1 and are
-    never reused.
+    never reused. A track that was not seen for ``max_lost_s`` is given up; it may be changed at any time.
     """
 
     def __init__(self, config: TrackingConfig, *, start_score: float = 0.9) -> None:
         self._config = config
         self._start_score = start_score
+        self.max_lost_s = config.max_lost_s
         self._next_id = 1
         self._now_s = float("-inf")
         self._table = _new_state(Detections.empty(), np.empty(0, np.int64), 0.0)
@@ -70,12 +71,12 @@ class Tracker:
         Returns the faces that belong to a track, in the order of ``detections``; faces that score too low to start
         one are left out. A clock that jumps back by more than ``max_lost_s`` ends all tracks.
         """
-        if pts_s < self._now_s - self._config.max_lost_s:
+        if pts_s < self._now_s - self.max_lost_s:
             ended = self._drop(np.ones(len(self._table.ids), np.bool_))
             self._now_s = pts_s
         else:
             self._advance(max(pts_s, self._now_s))
-            ended = self._drop(self._now_s - self._table.seen_s > self._config.max_lost_s)
+            ended = self._drop(self._now_s - self._table.seen_s > self.max_lost_s)
         rows = self._associate(detections)
         matched = np.flatnonzero(rows >= 0)
         _correct(self._table, rows[matched], detections.take(matched), self._now_s)
@@ -99,7 +100,7 @@ class Tracker:
         """
         state = self._table.take(self._table.seen_s >= self._now_s)
         elapsed_s = max(pts_s - self._now_s, 0.0) if len(state.ids) else 0.0
-        if elapsed_s > self._config.max_lost_s:
+        if elapsed_s > self.max_lost_s:
             state = state.take(np.zeros(len(state.ids), np.bool_))
         centres = state.centres + state.velocities * elapsed_s
         landmarks = centres[:, None] + state.landmarks * state.sizes[:, None]

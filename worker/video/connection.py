@@ -25,8 +25,9 @@ class Connection:
     FFmpeg's own timeouts come first; where they do not come, it is overdue this much later.
 
     ``done`` is set at the end or by :meth:`stop`, whichever is first. After that: ``ended_well`` (a recording is
-    through, or no more pictures are taken), else ``problem`` says in one line what broke, ``silent`` whether it was a
-    timeout of the stream, and ``unexpected`` holds any other exception.
+    through, or no more pictures are taken), ``still`` (it was a single picture, and that was taken), else ``problem``
+    says in one line what broke, ``silent`` whether it was a timeout of the stream, and ``unexpected`` holds any other
+    exception.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Connection:
         self.phase = "open"
         self.pictures = 0
         self.recording = False
+        self.still = False
         self.ended_well = False
         self.silent = False
         self.problem = ""
@@ -115,18 +117,21 @@ class Connection:
             if picture is None:
                 self._observer.frame_dropped(self._camera.id, "undecodable")
                 continue
-            self._deadline_s = None
-            self.pictures += 1
+            if picture.decoded:
+                self._deadline_s = None
+                self.pictures += 1
             if not self._on_picture(picture):
                 self.ended_well = True
                 return
-            self._expect_picture()
+            if picture.decoded:
+                self._expect_picture()
         if self._stopping.is_set():
             return
         if time.monotonic() >= self._picture_deadline_s:
             raise SourceSilentError(f"{self._address.label}: data but no picture that can be decoded")
-        if self.recording and not self.pictures:
-            raise SourceError(f"{self._address.label}: not one picture can be decoded; the file is damaged")
+        if not self.pictures:
+            raise SourceError(f"{self._address.label}: not one picture can be decoded; is it damaged, or cut off?")
+        self.still = isinstance(video, Video) and video.still and self.pictures == 1
         self.ended_well = self.recording
         self.problem = f"{self._address.label}: the stream ended"
 

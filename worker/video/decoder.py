@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 
 from worker.config import CameraConfig
 from worker.errors import SourceError
-from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
 from worker.video.geometry import Geometry, Straightener
-from worker.video.photos import list_photos, read_photo
+from worker.video.photos import complete_jpeg, list_photos, read_photo
 from worker.video.schedule import may_pass_over
 from worker.video.steadying import SteadyPackets
 
@@ -35,6 +34,9 @@ FOLDER_FPS: Final = 25.0
 """A folder of images counts as this many a second."""
 
 _UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
+_BEGIN_OF_JPEG: Final = b"\xff\xd8"
+_END_OF_JPEG: Final = b"\xff\xd9"
+_TRAILER_BYTES: Final = 64
 _ADRIFT_S: Final = 60.0
 _MATRIX_NUMBERS: Final = 9
 _FIXED_POINT: Final = 1 << 16
@@ -48,8 +50,6 @@ _PROTOCOLS: Final = {
     "http": "http,https,httpproxy,tcp,tls,crypto",
     "https": "https,httpproxy,tcp,tls,crypto",
 }
-
-_log = get_logger(__name__)
 
 # FFmpeg's own messages quote URLs with their passwords.
 av.logging.set_level(None)
@@ -83,6 +83,8 @@ class Video:
     Attributes:
         look_interval_s: where nobody looks more often than this, pictures in between that no other one depends on
             are not decoded; 0 decodes every picture. Which ones depends on the video alone.
+        still: it comes over HTTP and is no stream but a single picture, unless further ones follow.
+        tell: is told what is odd about it, perhaps more than once.
     """
 
     def __init__(self, container: InputContainer, address: Address, camera: CameraConfig, observer: Observer) -> None:
@@ -100,20 +102,22 @@ class Video:
         rate = stream.average_rate or stream.guessed_rate
         self.frame_interval_s = float(1 / rate) if rate else 1 / 25
         self.duration_s = container.duration / 1_000_000 if container.duration else None
-        self._timed = not (address.live and container.format.name in _UNTIMED_FORMATS)
+        self.still = address.kind == "network" and _is_of_stills(container.format.name)
+        self._timed = not self.still and not (address.live and container.format.name in _UNTIMED_FORMATS)
         self.look_interval_s = 0.0
-        self._straightener = Straightener(camera)
+        self.tell: Callable[[str], None] = lambda _what: None
+        self._straightener = Straightener(camera, lambda what: self.tell(what))
         said = stream.sample_aspect_ratio
         # What the container says holds throughout; what the stream itself says may change within it.
         self._container_aspect = said if said != stream.codec_context.sample_aspect_ratio else None
         self._cut_short = False
-        self._camera_id = camera.id
-        self._told: set[str] = set()
         self._may_pass_over: list[float] = []
 
     @property
     def recording(self) -> bool:
         """It has an end: a file, or one that is served over HTTP."""
+        if self.still:
+            return False
         if self._address.kind == "network":
             return self.duration_s is not None and self._address.target[:4].lower() == "http"
         return self._address.kind == "file"
@@ -131,7 +135,7 @@ class Video:
             start = self._stream.start_time
             packets = iter(SteadyPackets(packets, time_base, self.frame_interval_s, start, on_oddity=self._doubt))
         for packet in packets:
-            if packet is None:
+            if packet is None or (self.still and not self._is_whole(packet)):
                 yield None
             else:
                 yield from self._decoded(packet)
@@ -140,6 +144,16 @@ class Video:
 
     def close(self) -> None:
         self._container.close()
+
+    def _is_whole(self, packet: av.Packet) -> bool:
+        """Whether a single picture has come to its end; FFmpeg makes up what is missing in a JPEG."""
+        data = bytes(packet)
+        if not data.startswith(_BEGIN_OF_JPEG) or _END_OF_JPEG in data[-_TRAILER_BYTES:]:
+            return True
+        if complete_jpeg(data) is None:
+            return False
+        self.tell("the camera's pictures lack their last bytes, which only say that they end: they are taken")
+        return True
 
     def _of_video(self, keep_going: Callable[[], bool]) -> Iterator[Any]:
         """Those packets that belong to the video, as long as it is to go on."""
@@ -193,9 +207,7 @@ class Video:
             self._may_pass_over.clear()
 
     def _doubt(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            _log.warning(f"the recording's clock is not believed: {what}", camera_id=self._camera_id)
+        self.tell(f"the recording's clock is not believed: {what}")
 
     def _thin_out(self, packet: av.Packet) -> None:
         """Lets the decoder pass over ``packet`` where no look falls due with it, if no other picture depends on it."""
@@ -262,7 +274,7 @@ class ImageFolder:
     frame_interval_s = 1 / FOLDER_FPS
 
     def __init__(self, address: Address, camera: CameraConfig) -> None:
-        self._geometry = Straightener(camera).geometry(None, None)
+        self._geometry = Straightener(camera, lambda _what: None).geometry(None, None)
         self._paths = list_photos(Path(address.target))
         if not self._paths:
             raise SourceError(f"{address.label} holds no images: give a folder of images, a video file or a URL")
@@ -353,6 +365,11 @@ def _advice(address: Address) -> str:
     if address.kind == "network":
         return "check address, credentials and network"
     return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
+
+
+def _is_of_stills(format_name: str) -> bool:
+    """Whether this is one of FFmpeg's formats for pictures, such as ``image2`` or ``png_pipe``."""
+    return format_name == "image2" or format_name.endswith("_pipe")
 
 
 def _not_decoded(pts_s: float | None) -> Picture:

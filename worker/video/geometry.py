@@ -1,6 +1,7 @@
 """How a picture must be turned, mirrored and stretched until it is upright and its pixels are square."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -10,9 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.config import CameraConfig
-from worker.logs import get_logger
-
-_log = get_logger(__name__)
 
 Turn = tuple[int, int, int, int]
 """``a, b, c, d``: the pixel at (x, y) is shown at (a*x + c*y, b*x + d*y), with y downwards. One of :data:`TURNS`."""
@@ -104,13 +102,12 @@ _WAYS: Final[dict[Turn, Any]] = {
 
 
 class Straightener:
-    """What must be done to the pictures of one camera; what is odd about them is told once."""
+    """What must be done to the pictures of one camera. ``tell`` is told what is odd about them."""
 
-    def __init__(self, camera: CameraConfig) -> None:
-        self._camera_id = camera.id
+    def __init__(self, camera: CameraConfig, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._own_turn = then(_ROTATIONS[camera.rotate], _FLIPS[camera.flip])
         self._own_aspect = Fraction(camera.pixel_aspect.replace(":", "/")) if camera.pixel_aspect else None
-        self._told: set[str] = set()
 
     def geometry(self, matrix: NDArray[np.int32] | None, aspect: Fraction | None) -> Geometry:
         """What to do to a picture with this display matrix, see :func:`turn_of_matrix`, and these pixels."""
@@ -127,8 +124,3 @@ class Straightener:
             self._tell(f"the stream says that its pixels are {aspect} times as wide as high: taken for square")
             return Fraction(1)
         return aspect
-
-    def _tell(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            _log.warning(what, camera_id=self._camera_id)
