@@ -48,6 +48,7 @@ class Frame:
     ``sequence`` counts the frames of the camera from 0 since the worker started, including dropped ones. ``pts_s`` is
     the time in the source in seconds; ``captured_at`` is UTC; ``received_monotonic_s`` is ``time.monotonic()`` when the
     frame left the decoder. Latency and age are measured from it, since steps of the clock do not change it.
+    ``spacing_s`` is how far apart the camera's frames usually are, in seconds; 0 where that is not known.
     """
 
     camera_id: str
@@ -56,6 +57,7 @@ class Frame:
     captured_at: datetime
     received_monotonic_s: float
     image: Image
+    spacing_s: float = 0.0
 
     def __post_init__(self) -> None:
         _require(

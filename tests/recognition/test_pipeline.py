@@ -67,6 +67,18 @@ def test_a_known_person_is_named_and_a_stranger_is_not(rig: Rig) -> None:
     assert sorted(told(rig.pipeline.close())) == [("ended", ""), ("ended", "Alice")]
 
 
+@pytest.mark.parametrize("apart_s", [1.1, 3.0])
+def test_a_person_in_front_of_a_camera_with_few_pictures_is_followed_all_the_same(apart_s: float) -> None:
+    rig = Rig(recognition={"linger_s": 10.0})
+    rig.detector.places = [ALICE]
+    events = []
+    for number in range(6):
+        at_s = number * apart_s
+        frame = replace(rig.films["door"].frame(), pts_s=at_s, spacing_s=apart_s)
+        events += rig.pipeline.process([frame])
+    assert told(events + rig.pipeline.close()) == [("started", "Alice"), ("ended", "Alice")]
+
+
 def test_the_faces_of_all_cameras_are_embedded_together() -> None:
     rig = Rig(camera("door"), camera("gate"))
     rig.detector.places = [ALICE, STRANGER]

@@ -55,6 +55,7 @@ class StandInCameras:
         self.read: dict[str, CameraConfig] = {}
         self.batches: list[list[Frame] | None] = []
         self.recordings: set[str] = set()
+        self.ended: list[str] = []
         self.schedule = Worth()
         self.waiting = 0
         self.received_s: dict[str, float] = {}
@@ -73,6 +74,10 @@ class StandInCameras:
 
     def received_monotonic_s(self, camera_id: str) -> float | None:
         return self.received_s.get(camera_id)
+
+    def pop_ended(self) -> list[str]:
+        ended, self.ended = self.ended, []
+        return ended
 
     @property
     def ids(self) -> list[str]:
@@ -298,6 +303,20 @@ def test_time_alone_ends_a_sighting_when_no_frame_comes() -> None:
     rig.films["door"].clock = lambda: time.monotonic() - 3.0
     rig.run(1)
     assert rig.told == [("started", "Alice"), ("ended", "Alice")]
+
+
+def test_the_end_of_a_recording_ends_its_sightings_while_a_camera_beside_it_goes_on(rig: Rig) -> None:
+    rig.cameras.recordings = {"clip"}
+    rig.loop.start_camera(camera("clip"))
+    rig.loop.start_camera(camera("door"))
+    rig.run(5, "clip")
+    rig.cameras.ended = ["clip"]
+    rig.run(5, "door")
+    assert [(event.camera_id, event.type) for event in rig.publisher.events] == [
+        ("clip", "started"), ("clip", "ended"), ("door", "started"),
+    ]  # fmt: skip
+    rig.loop.shut_down()
+    assert [event.type for event in rig.publisher.events if event.camera_id == "clip"] == ["started", "ended"]
 
 
 def switch(rig: Rig) -> None:

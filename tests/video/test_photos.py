@@ -1,6 +1,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,3 +164,26 @@ def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(SourceError, match="closed cannot be listed"):
         list_photos(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_lacks_its_end_marker_is_taken_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, missing: int, options: dict[str, Any], mode: str
+) -> None:
+    noise = np.random.default_rng(3).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+    Pillow.fromarray(noise).convert(mode).save(tmp_path / "whole.jpg", **options)
+    (tmp_path / "short.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-missing])
+    assert np.array_equal(read_photo(tmp_path / "short.jpg"), read_photo(tmp_path / "whole.jpg"))
+    assert caplog.text.count("lacks its last bytes") == 1
+    assert "short.jpg" in caplog.text
+
+
+@pytest.mark.parametrize("missing", [4, 5, 8, 20, 100, 1000])
+def test_a_jpeg_that_lacks_some_of_its_picture_is_refused(tmp_path: Path, missing: int) -> None:
+    noise = np.random.default_rng(3).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+    Pillow.fromarray(noise).save(tmp_path / "whole.jpg")
+    (tmp_path / "short.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-missing])
+    with pytest.raises(SourceError, match=r"short\.jpg cannot be read: .*truncated"):
+        read_photo(tmp_path / "short.jpg")

@@ -29,7 +29,6 @@ from worker.video import connection
 from worker.video import reader as source
 from worker.video.addresses import parse_address
 from worker.video.buffers import Batcher, FrameBuffer
-from worker.video.connection import LiveTimeline, RecordingTimeline
 from worker.video.decoder import FOLDER_FPS, Picture, SourceSilentError
 from worker.video.reader import CameraReader, backoff_s
 
@@ -260,6 +259,66 @@ def test_change_of_resolution_is_followed(tmp_path: Path, make: Make) -> None:
     assert all(later.pts_s > earlier.pts_s for earlier, later in itertools.pairwise(frames))
 
 
+def write_with_b_frames(path: Path, frames: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = {"bf": "3", "b-adapt": "0"}
+        for number in range(frames):
+            image = np.full((48, 64, 3), 2 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("look_interval_s", [0.0, 0.08])
+def test_a_clock_that_starts_anew_goes_on_also_with_b_frames(
+    tmp_path: Path, make: Make, look_interval_s: float
+) -> None:
+    part = write_with_b_frames(tmp_path / "part.ts", 60)
+    (tmp_path / "both.ts").write_bytes(part.read_bytes() * 2)
+    rig = make(tmp_path / "both.ts", reading={"look_interval_s": look_interval_s})
+    frames = rig.drain()
+    assert rig.observer.read == 120
+    assert frames[-1].pts_s == pytest.approx(119 / 25, abs=0.05)
+    shades = [brightness(frame) for frame in frames]
+    assert sum(later < earlier for earlier, later in itertools.pairwise(shades)) == 1, "the parts are not mixed"
+
+
+def shift_picture(path: Path, number: int, shift_s: float) -> None:
+    """Writes another time into the header of one picture of an MPEG transport stream."""
+    stream, pictures = bytearray(path.read_bytes()), 0
+
+    def moved(at: int) -> None:
+        b = stream[at : at + 5]
+        value = (b[0] >> 1 & 7) << 30 | b[1] << 22 | (b[2] >> 1) << 15 | b[3] << 7 | b[4] >> 1
+        value = value + round(shift_s * 90_000) & (1 << 33) - 1
+        stream[at] = b[0] & 0xF0 | (value >> 30 & 7) << 1 | 1
+        stream[at + 1], stream[at + 2] = value >> 22 & 255, (value >> 15 & 127) << 1 | 1
+        stream[at + 3], stream[at + 4] = value >> 7 & 255, (value & 127) << 1 | 1
+
+    for packet in range(0, len(stream), 188):
+        at = packet + 4 + (1 + stream[packet + 4] if stream[packet + 3] & 0x20 else 0)
+        if stream[packet + 1] & 0x40 and stream[at : at + 3] == b"\0\0\1" and 0xE0 <= stream[at + 3] <= 0xEF:
+            pictures += 1
+            if pictures == number:
+                moved(at + 9)
+                if stream[at + 7] >> 6 == 3:
+                    moved(at + 14)
+    path.write_bytes(stream)
+
+
+@pytest.mark.parametrize(("number", "shift_s"), [(20, 10 * 3600), (20, -3600), (1, 3600), (50, 3600), (20, 5)])
+def test_one_picture_with_a_time_far_away_moves_no_others(
+    tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture, number: int, shift_s: float
+) -> None:
+    path = write_clip(tmp_path / "clip.ts", frames=50)
+    shift_picture(path, number, shift_s)
+    frames = make(path).drain()
+    assert [frame.pts_s for frame in frames] == pytest.approx([n / 25 for n in range(50)], abs=0.05)
+    assert caplog.text.count("clock is not believed") == (number == 20)
+
+
 def test_rotation_is_applied(tmp_path: Path, make: Make) -> None:
     path = tmp_path / "upright.mp4"
     image = np.zeros((48, 64, 3), np.uint8)
@@ -353,6 +412,38 @@ def test_what_is_no_video_fails_in_one_line(tmp_path: Path, clip: Path, make: Ma
     assert str(path) in rig.reader.reason
     assert "\n" not in rig.reader.reason
     assert rig.observer.states[-1] == "failed"
+
+
+def drop_key_frames(path: Path, target: Path) -> Path:
+    """A copy of a clip in which no picture can be decoded: all key frames are missing."""
+    with av.open(str(path)) as source_, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source_.streams.video[0])
+        for packet in source_.demux(video=0):
+            if packet.size and not packet.is_keyframe:
+                packet.stream = stream
+                container.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize("policy", ["auto", "every", "newest"])
+@pytest.mark.parametrize("look_interval_s", [0.0, 0.08])
+def test_a_video_of_which_not_one_picture_can_be_decoded_fails(
+    tmp_path: Path, make: Make, policy: str, look_interval_s: float
+) -> None:
+    whole = write_with_b_frames(tmp_path / "whole.mp4", 60)
+    path = drop_key_frames(whole, tmp_path / "clip.mp4")
+    rig = make(path, policy=policy, reading={"look_interval_s": look_interval_s})
+    assert rig.drain() == []
+    assert rig.reader.state == "failed"
+    assert str(rig.reader.error) == f"camera cam: {path}: not one picture can be decoded; is it damaged, or cut off?"
+    assert "streaming" not in rig.observer.states
+
+
+def test_a_folder_of_which_not_one_image_can_be_read_fails(tmp_path: Path, make: Make) -> None:
+    (tmp_path / "one.png").write_bytes(b"no picture")
+    rig = make(tmp_path)
+    assert rig.drain() == []
+    assert "not one picture can be decoded" in str(rig.reader.error)
 
 
 def test_folder_of_images_in_order_of_their_names(tmp_path: Path, make: Make) -> None:
@@ -510,6 +601,19 @@ def test_newest_live_frame_replaces_what_nobody_took(make: Make) -> None:
     assert frame.sequence >= 20
 
 
+def test_a_live_clock_that_stands_still_gives_way_to_arrival(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    def still() -> Iterator[Picture | None]:
+        for _ in range(60):
+            yield shot(7.0)
+            time.sleep(0.01)
+
+    frames = make("rtsp://h/x", opener=Script(still, still), policy="every").take(110)
+    arrived_s = [frame.received_monotonic_s - frames[0].received_monotonic_s for frame in frames]
+    said_s = [frame.pts_s - frames[0].pts_s for frame in frames]
+    assert said_s[15:] == pytest.approx(arrived_s[15:], abs=0.05)
+    assert caplog.text.count("times are not believed") == 1
+
+
 def test_undecodable_data_without_end_is_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def garbage() -> Iterator[Picture | None]:
         while True:
@@ -611,36 +715,6 @@ def test_backoff_grows_to_its_limit_with_full_jitter(attempt: int, initial: floa
     assert backoff_s(attempt, initial, maximum, lambda low, high: low) == 0.0
 
 
-# Time
-
-
-steps = st.lists(st.tuples(st.one_of(st.none(), st.floats(-100, 1e5)), st.floats(0, 10), st.booleans()), max_size=40)
-
-
-@given(steps=steps, timeline=st.builds(LiveTimeline) | st.builds(RecordingTimeline))
-def test_time_strictly_increases(
-    steps: list[tuple[float | None, float, bool]], timeline: LiveTimeline | RecordingTimeline
-) -> None:
-    now_s, last_s = 1000.0, -1.0
-    for pts_s, pause_s, reopened in steps:
-        now_s += pause_s
-        if reopened:
-            timeline.reopened()
-        at_s = timeline.at(pts_s, now_s, 0.04)
-        assert at_s > last_s
-        last_s = at_s
-
-
-@given(pauses=st.lists(st.floats(0.02, 5), min_size=1, max_size=30), data=st.data())
-def test_live_time_stays_near_the_clock(pauses: list[float], data: st.DataObject) -> None:
-    timeline, now_s = LiveTimeline(), 50.0
-    timeline.at(None, now_s, 0.04)
-    for pause_s in pauses:
-        now_s += pause_s
-        at_s = timeline.at(data.draw(st.none() | st.floats(0, 1e4)), now_s, 0.04)
-        assert at_s == pytest.approx(now_s - 50.0, abs=2.1)
-
-
 # HTTP
 
 
@@ -731,6 +805,82 @@ def test_video_file_over_http_is_read_whole_and_ends(serve: Any, make: Make, cli
     rig = make(serve(send).url + "/clip.mp4")
     assert [frame.sequence for frame in rig.drain()] == list(range(50))
     assert rig.reader.state == "ended"
+
+
+def picture(name: str, shade: int = 200, size: tuple[int, int] = (64, 48)) -> bytes:
+    noise = np.random.default_rng(shade).integers(0, 40, (size[1], size[0], 3)) + shade
+    buffer = io.BytesIO()
+    Pillow.fromarray(noise.clip(0, 255).astype(np.uint8)).save(buffer, name)
+    return buffer.getvalue()
+
+
+def send(handler: _Handler, content: bytes, kind: str) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "bmp", "webp"])
+@pytest.mark.parametrize("path", ["/snap.jpg", "/cgi-bin/snapshot?channel=1", "/pic"])
+def test_a_single_picture_over_http_is_asked_for_again_and_again(serve: Any, make: Make, name: str, path: str) -> None:
+    server = serve(lambda handler: send(handler, picture(name, min(20 * handler.server.requests, 200)), "image/x"))
+    rig = make(server.url + path, snapshot_interval_s=0.05)
+    frames = rig.take(5)
+    assert {frame.size for frame in frames} == {(64, 48)}
+    assert brightness(frames[-1]) > brightness(frames[0]), "each is another picture"
+    assert rig.observer.states == ["connecting", "streaming"]
+    assert rig.reader.reason == ""
+
+
+def test_pictures_over_http_come_at_their_interval(serve: Any, make: Make) -> None:
+    content = picture("jpeg")
+    server = serve(lambda handler: send(handler, content, "image/jpeg"))
+    frames = make(server.url + "/snap.jpg", snapshot_interval_s=0.3).take(4)
+    pauses_s = [later.pts_s - earlier.pts_s for earlier, later in itertools.pairwise(frames)]
+    assert min(pauses_s) > 0.2
+    assert sum(pauses_s) / 3 == pytest.approx(0.3, abs=0.1)
+    assert frames[-1].spacing_s == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_picture_over_http_that_fails_for_a_while_is_asked_for_again(serve: Any, make: Make) -> None:
+    content = picture("jpeg")
+
+    def play(handler: _Handler) -> None:
+        if handler.server.requests == 3:
+            handler.send_error(503)
+        else:
+            send(handler, content, "image/jpeg")
+
+    rig = make(serve(play).url + "/snap.jpg", snapshot_interval_s=0.01)
+    rig.take(5)
+    assert rig.observer.states[:5] == ["connecting", "streaming", "waiting", "connecting", "streaming"]
+
+
+def test_pictures_over_http_without_their_end_marker_are_taken_and_told_once(
+    serve: Any, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = picture("jpeg")
+    server = serve(lambda handler: send(handler, content[:-2], "image/jpeg"))
+    make(server.url + "/snap.jpg", snapshot_interval_s=0.01).take(4)
+    assert caplog.text.count("lack their last bytes") == 1
+
+
+def test_half_a_picture_over_http_is_not_taken(serve: Any, make: Make) -> None:
+    content = picture("jpeg")
+    server = serve(lambda handler: send(handler, content[: len(content) // 2], "image/jpeg"))
+    rig = make(server.url + "/snap.jpg", snapshot_interval_s=0.01)
+    rig.observer.wait_for_state("waiting", times=2)
+    assert "not one picture can be decoded" in rig.reader.reason
+    assert "streaming" not in rig.observer.states
+
+
+def test_a_picture_over_http_is_turned_as_the_settings_say(serve: Any, make: Make) -> None:
+    content = picture("jpeg")
+    server = serve(lambda handler: send(handler, content, "image/jpeg"))
+    fields = {"rotate": 90, "pixel_aspect": "2:1", "snapshot_interval_s": 0.01}
+    assert make(server.url + "/snap.jpg", **fields).take(1)[0].size == (48, 128)
 
 
 def test_refusal_by_http_is_told_without_the_password(serve: Any, make: Make) -> None:

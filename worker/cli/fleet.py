@@ -209,6 +209,16 @@ def add_camera(
     read_timeout_s: Annotated[
         float | None, typer.Option("--read-timeout-s", help="Longest wait for its next frame, s.")
     ] = None,
+    rotate: Annotated[
+        int | None, typer.Option("--rotate", help="Turn the picture clockwise: 0, 90, 180 or 270 degrees.")
+    ] = None,
+    flip: Annotated[str | None, typer.Option("--flip", help="Then mirror it: none, horizontal or vertical.")] = None,
+    pixel_aspect: Annotated[
+        str | None, typer.Option("--pixel-aspect", metavar="W:H", help="Width of a pixel by its height.")
+    ] = None,
+    snapshot_interval_s: Annotated[
+        float | None, typer.Option("--snapshot-interval-s", help="How often a single picture is asked for, s.")
+    ] = None,
     threshold: NamingThreshold = None,
     redis: RedisUrl = None,
     fleet: FleetName = None,
@@ -221,6 +231,7 @@ def add_camera(
     quiet_logs()
     options = {
         "policy": policy, "transport": transport, "open_timeout_s": open_timeout_s, "read_timeout_s": read_timeout_s,
+        "rotate": rotate, "flip": flip, "pixel_aspect": pixel_aspect, "snapshot_interval_s": snapshot_interval_s,
         "threshold": threshold,
     }  # fmt: skip
     fields = {"id": camera_id, "source": sys.stdin.readline().strip() if source == "-" else source}

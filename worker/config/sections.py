@@ -2,11 +2,12 @@
 
 import re
 from datetime import datetime
+from fractions import Fraction as Ratio
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from worker.errors import ConfigError
 
@@ -18,11 +19,33 @@ _REDIS_SCHEMES: Final = (
 )  # fmt: skip
 DETECTOR_NAMES = Literal["mtcnn", "yunet", "dlib-hog"]
 _SHORTEST_TOKEN: Final = 16
+_BASE: Final = 60
+"""In which YAML 1.1 reads numbers with colons."""
 _CAMERA_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[float, Field(gt=0, le=3650)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _read_pixel_aspect(value: Any) -> Any:
+    """``2:1``, ``12/11`` or ``1.09`` as text W:H in lowest terms."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return value
+    if isinstance(value, int) and value >= _BASE:
+        # YAML takes 12:11 without quotes for hours and minutes.
+        value = f"{value // _BASE}:{value % _BASE}"
+    try:
+        width, _, height = str(value).strip().replace("/", ":").partition(":")
+        aspect = (Ratio(width.strip()) / Ratio(height.strip() or 1)).limit_denominator(1000)
+    except (ValueError, ZeroDivisionError):
+        aspect = None
+    if aspect is None or not Ratio(1, 4) <= aspect <= 4:
+        raise ValueError("write the width of a pixel by its height, such as '12:11', between 1:4 and 4:1")
+    return f"{aspect.numerator}:{aspect.denominator}"
+
+
+PixelAspect = Annotated[str, BeforeValidator(_read_pixel_aspect)]
 
 
 class _Section(BaseModel):
@@ -51,6 +74,20 @@ class CameraConfig(_Section):
         None, description="UTC time of the first frame of a file; default: from the file's own date"
     )
     threshold: Fraction | None = Field(None, description="cosine threshold of this camera; default: the gallery's")
+    rotate: Literal[0, 90, 180, 270] = Field(
+        0, description="turn the picture clockwise by this many degrees, after what the stream itself says"
+    )
+    flip: Literal["none", "horizontal", "vertical"] = Field(
+        "none", description="mirror the picture after it was turned: left to right, or top to bottom"
+    )
+    pixel_aspect: PixelAspect | None = Field(
+        None,
+        description="width of a pixel by its height, such as '12:11'; for recorders that do not say it, or say it "
+        "wrong; default: what the stream says",
+    )
+    snapshot_interval_s: float = Field(
+        1.0, gt=0, le=3600, description="an http:// address of a single picture is asked for the next one this often"
+    )
     password_file: Path | None = Field(
         None, description="file that holds the password of the user in the source's URL, such as a mounted secret"
     )
@@ -70,6 +107,11 @@ class CameraConfig(_Section):
             raise ValueError(f"password_file {file} cannot be read") from None
         scheme, user, rest = match.groups()
         return {**fields, "source": f"{scheme}{user}:{quote(password, safe='')}@{rest}"}
+
+    @field_validator("rotate", mode="before")
+    @classmethod
+    def _degrees_are_a_number(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 
     @field_validator("id")
     @classmethod

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from worker.recognition.sighting import RecognitionContext
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.tracking import Tracker
 from worker.types import Detections, Event, Frame, Tracks
+
+_MISSED_FRAMES: Final = 2.5
+"""A track of a camera with few frames lives over this many of their distances, so over two that do not show it."""
 
 
 class PipelineCamera:
@@ -44,6 +47,7 @@ class PipelineCamera:
         self._context = context
         self._detection = config.detection
         self._tracker = Tracker(config.tracking, start_score=config.detection.score_threshold)
+        self._max_lost_s = config.tracking.max_lost_s
         self._searched_pts_s = float("-inf")
         self._added_s = time.monotonic()
         self._resume = resume
@@ -70,6 +74,8 @@ class PipelineCamera:
         self._go_on(frame.captured_at, frame.pts_s)
         context = self._context
         with context.observer.stage("track"):
+            # Who is seen once a second is not gone after one.
+            self._tracker.max_lost_s = max(self._max_lost_s, _MISSED_FRAMES * frame.spacing_s)
             tracks = self._tracker.update(found, frame.pts_s)
             wanted = self.sightings.see(frame, tracks)
         if untracked := len(found) - len(tracks):

@@ -111,6 +111,10 @@ class Pipeline:
         camera = self._cameras.pop(camera_id)
         return camera.end() if end else []
 
+    def end(self, camera_id: str) -> list[Event]:
+        """Ends the camera's sightings, whose source has ended; returns the events of that."""
+        return self._cameras[camera_id].end()
+
     def state(self, camera_id: str) -> Mapping[str, Any]:
         """The camera's sightings as JSON values, for :meth:`add`."""
         return self._cameras[camera_id].state()

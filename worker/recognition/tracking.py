@@ -57,12 +57,13 @@ class Tracker:
     """The tracks of one camera. Not safe for concurrent calls.
 
     Faces that score below ``start_score`` continue a track but start none. Track ids count up from 1 and are
-    never reused.
+    never reused. A track that was not seen for ``max_lost_s`` is given up; it may be changed at any time.
     """
 
     def __init__(self, config: TrackingConfig, *, start_score: float = 0.9) -> None:
         self._config = config
         self._start_score = start_score
+        self.max_lost_s = config.max_lost_s
         self._next_id = 1
         self._now_s = float("-inf")
         self._table = _new_state(Detections.empty(), np.empty(0, np.int64), 0.0)
@@ -75,13 +76,13 @@ class Tracker:
         :data:`MISSED_LOOKS` looks: where looks are rare, one that comes late must not end it. A clock that jumps back
         by more than ``max_lost_s`` ends all tracks.
         """
-        if pts_s < self._now_s - self._config.max_lost_s:
+        if pts_s < self._now_s - self.max_lost_s:
             ended = self._drop(np.ones(len(self._table.ids), np.bool_))
             self._now_s = pts_s
         else:
             self._advance(max(pts_s, self._now_s))
             lost_for_s = self._now_s - self._table.seen_s
-            ended = self._drop((lost_for_s > self._config.max_lost_s) & (self._table.missed >= MISSED_LOOKS))
+            ended = self._drop((lost_for_s > self.max_lost_s) & (self._table.missed >= MISSED_LOOKS))
         rows = self._associate(detections)
         matched = np.flatnonzero(rows >= 0)
         self._table.missed += 1
@@ -102,7 +103,7 @@ class Tracker:
     def pass_time(self, pts_s: float) -> NDArray[np.int64]:
         """Notes that no frame came until ``pts_s``; returns the ids of the tracks that have ended by it."""
         self._advance(max(pts_s, self._now_s))
-        return self._drop(self._now_s - self._table.seen_s > self._config.max_lost_s)
+        return self._drop(self._now_s - self._table.seen_s > self.max_lost_s)
 
     def predict(self, pts_s: float) -> Tracks:
         """Where the faces of the last update should be at ``pts_s``, for a frame that was not searched for faces.
@@ -111,7 +112,7 @@ class Tracker:
         """
         state = self._table.take(self._table.seen_s >= self._now_s)
         elapsed_s = max(pts_s - self._now_s, 0.0) if len(state.ids) else 0.0
-        if elapsed_s > self._config.max_lost_s:
+        if elapsed_s > self.max_lost_s:
             state = state.take(np.zeros(len(state.ids), np.bool_))
         centres = state.centres + state.velocities * elapsed_s
         landmarks = centres[:, None] + state.landmarks * state.sizes[:, None]
@@ -129,7 +130,7 @@ class Tracker:
         state, elapsed_s = self._table, now_s - self._now_s if self._now_s > float("-inf") else 0.0
         self._now_s = now_s
         # How fast a face moved tells nothing of where it is much later.
-        state.centres += state.velocities * min(elapsed_s, self._config.max_lost_s)
+        state.centres += state.velocities * min(elapsed_s, self.max_lost_s)
         position, both, velocity = state.covariances.T
         noise = _ACCELERATION**2 * elapsed_s
         position += 2 * elapsed_s * both + elapsed_s**2 * velocity + noise * elapsed_s**2 / 3

@@ -194,6 +194,7 @@ class Loop:
             if frames:
                 self._process(frames)
             self._let_time_pass()
+            self._end_what_is_through()
             self._keeper.keep()
             self._tell_load()
             self._busy_s += time.monotonic() - begun_s
@@ -253,6 +254,12 @@ class Loop:
         # Once a batch: one step for each frame would give up far more than the lag asks for.
         if lags_s := [now - frame.received_monotonic_s for frame in frames if frame.camera_id in live]:
             schedule.lagged(max(lags_s), max(1.0, self._cameras.waiting / len(frames)))
+
+    def _end_what_is_through(self) -> None:
+        """Beside a camera that goes on, the end of a recording ends its sightings at once, not with the worker."""
+        for camera_id in self._cameras.pop_ended():
+            self._emit(self._pipeline.end(camera_id), {})
+            self._keeper.end(camera_id)
 
     def _let_time_pass(self) -> None:
         now = time.monotonic()

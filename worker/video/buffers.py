@@ -39,6 +39,7 @@ class RawFrame:
     received_monotonic_s: float
     to_rgb: Callable[[], Image]
     to_grey: Callable[[], NDArray[np.uint8]]
+    spacing_s: float = 0.0
 
     def convert(self) -> Frame:
         """The frame with its picture.
@@ -47,8 +48,9 @@ class RawFrame:
             SourceError: the picture cannot be converted.
         """
         return Frame(
-            self.camera_id, self.sequence, self.pts_s, self.captured_at, self.received_monotonic_s, self.to_rgb()
-        )
+            self.camera_id, self.sequence, self.pts_s, self.captured_at, self.received_monotonic_s, self.to_rgb(),
+            self.spacing_s,
+        )  # fmt: skip
 
 
 class FrameBuffer:

@@ -25,6 +25,7 @@ class Cameras:
         self.schedule = Schedule(config.detection, observer, max_frames=config.batching.max_frames)
         self._batcher = Batcher([], config.batching, observer, due=self.schedule.due, turn=self.schedule.turn)
         self._readers: dict[str, CameraReader] = {}
+        self._buffers: dict[str, FrameBuffer] = {}
         self._leaving: list[CameraReader] = []
 
     def start(self, camera: CameraConfig) -> None:
@@ -48,12 +49,13 @@ class Cameras:
         if whole:
             self.schedule.search_always(camera.id)
         self._batcher.add(buffer)
-        self._readers[camera.id] = reader
+        self._readers[camera.id], self._buffers[camera.id] = reader, buffer
         reader.start()
 
     def stop(self, camera_id: str) -> None:
         """Reads this camera no longer; frames that nobody took are dropped as ``removed``. Returns at once."""
         reader = self._readers.pop(camera_id)
+        self._buffers.pop(camera_id, None)
         reader.stop()
         self._batcher.remove(camera_id)
         self.schedule.forget(camera_id)
@@ -69,6 +71,14 @@ class Cameras:
                 self._batcher.remove(camera_id)
             return []
         return frames
+
+    def pop_ended(self) -> list[str]:
+        """The ids of the cameras whose source has ended, or failed for good, and whose last frame was taken; each of
+        them once."""
+        ended = [camera_id for camera_id, buffer in self._buffers.items() if buffer.exhausted]
+        for camera_id in ended:
+            del self._buffers[camera_id]
+        return ended
 
     def __contains__(self, camera_id: object) -> bool:
         return camera_id in self._readers

@@ -3,80 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from worker.config import CameraConfig
 from worker.errors import SourceError
 from worker.observer import Observer
 from worker.video.addresses import Address
 from worker.video.decoder import ImageFolder, Picture, SourceSilentError, Video
-
-MAX_DRIFT_S: Final = 2.0
-"""A live stream's own clock is no longer believed when it is this far from the time of arrival."""
-
-_JUMP_BACK_S: Final = 0.5
-_STEP_S: Final = 0.001
-
-
-class Timeline(Protocol):
-    def reopened(self) -> None:
-        """The source starts anew: its clock may begin anywhere."""
-
-    def at(self, pts_s: float | None, received_s: float, frame_interval_s: float) -> float:
-        """The time of a frame, in seconds since the camera's first one; it says ``pts_s`` itself, and came at
-        ``received_s``."""
-
-
-class RecordingTimeline:
-    """Times as the file says. A missing one is that of the frame before and an interval; so is the first one of a clock
-    that starts over."""
-
-    def __init__(self) -> None:
-        self._last_s: float | None = None
-        self._offset_s = 0.0
-
-    def reopened(self) -> None:
-        """Nothing to do: a recording is opened once."""
-
-    def at(self, pts_s: float | None, received_s: float, frame_interval_s: float) -> float:  # noqa: ARG002
-        if self._last_s is None:
-            self._last_s = max(0.0, pts_s or 0.0)
-            return self._last_s
-        if pts_s is None:
-            at_s = self._last_s + frame_interval_s
-        else:
-            at_s = pts_s + self._offset_s
-            if at_s < self._last_s - _JUMP_BACK_S:
-                at_s = self._last_s + frame_interval_s
-                self._offset_s = at_s - pts_s
-            at_s = max(at_s, self._last_s + _STEP_S)
-        self._last_s = at_s
-        return at_s
-
-
-class LiveTimeline:
-    """The stream's own spacing, tied to the monotonic clock of arrival across reconnects and jumps."""
-
-    def __init__(self) -> None:
-        self._origin_s: float | None = None
-        self._offset_s: float | None = None
-        self._last_s = -_STEP_S
-
-    def reopened(self) -> None:
-        self._offset_s = None
-
-    def at(self, pts_s: float | None, received_s: float, frame_interval_s: float) -> float:  # noqa: ARG002
-        if self._origin_s is None:
-            self._origin_s = received_s
-        arrived_s = received_s - self._origin_s
-        at_s = arrived_s
-        if pts_s is not None:
-            if self._offset_s is None or abs(pts_s + self._offset_s - arrived_s) > MAX_DRIFT_S:
-                self._offset_s = arrived_s - pts_s
-            at_s = pts_s + self._offset_s
-        self._last_s = max(at_s, self._last_s + _STEP_S)
-        return self._last_s
-
 
 _PICTURE_PATIENCE: Final = 6
 """Data without a picture that can be decoded is accepted for this many read timeouts: key frames may be far apart."""
@@ -92,8 +25,9 @@ class Connection:
     FFmpeg's own timeouts come first; where they do not come, it is overdue this much later.
 
     ``done`` is set at the end or by :meth:`stop`, whichever is first. After that: ``ended_well`` (a recording is
-    through, or no more pictures are taken), else ``problem`` says in one line what broke, ``silent`` whether it was a
-    timeout of the stream, and ``unexpected`` holds any other exception.
+    through, or no more pictures are taken), ``still`` (it was a single picture, and that was taken), else ``problem``
+    says in one line what broke, ``silent`` whether it was a timeout of the stream, and ``unexpected`` holds any other
+    exception.
     """
 
     def __init__(
@@ -122,6 +56,7 @@ class Connection:
         self.phase = "open"
         self.pictures = 0
         self.recording = False
+        self.still = False
         self.ended_well = False
         self.silent = False
         self.problem = ""
@@ -182,18 +117,21 @@ class Connection:
             if picture is None:
                 self._observer.frame_dropped(self._camera.id, "undecodable")
                 continue
-            self._deadline_s = None
-            self.pictures += 1
+            if picture.decoded:
+                self._deadline_s = None
+                self.pictures += 1
             if not self._on_picture(picture):
                 self.ended_well = True
                 return
-            self._expect_picture()
+            if picture.decoded:
+                self._expect_picture()
         if self._stopping.is_set():
             return
         if time.monotonic() >= self._picture_deadline_s:
             raise SourceSilentError(f"{self._address.label}: data but no picture that can be decoded")
-        if self.recording and not self.pictures:
-            raise SourceError(f"{self._address.label}: not one picture can be decoded; the file is damaged")
+        if not self.pictures:
+            raise SourceError(f"{self._address.label}: not one picture can be decoded; is it damaged, or cut off?")
+        self.still = isinstance(video, Video) and video.still and self.pictures == 1
         self.ended_well = self.recording
         self.problem = f"{self._address.label}: the stream ended"
 

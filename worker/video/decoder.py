@@ -3,10 +3,12 @@
 PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,13 +25,21 @@ from worker.errors import SourceError
 from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
-from worker.video.photos import list_photos, read_photo
+from worker.video.geometry import Geometry, Straightener
+from worker.video.photos import complete_jpeg, list_photos, read_photo
 from worker.video.schedule import may_pass_over
+from worker.video.steadying import SteadyPackets
 
 FOLDER_FPS: Final = 25.0
 """A folder of images counts as this many a second."""
 
 _UNTIMED_FORMATS: Final = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
+_BEGIN_OF_JPEG: Final = b"\xff\xd8"
+_END_OF_JPEG: Final = b"\xff\xd9"
+_TRAILER_BYTES: Final = 64
+_ADRIFT_S: Final = 60.0
+_MATRIX_NUMBERS: Final = 9
+_FIXED_POINT: Final = 1 << 16
 _MAX_FRUITLESS_READS: Final = 10
 _GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
 """Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
@@ -54,14 +64,17 @@ class Picture:
     """One decoded picture.
 
     ``pts_s`` is seconds since the beginning of the source, None where the source does not say; ``to_rgb`` gives uint8
-    (H, W, 3), ``to_grey`` uint8 (H, W), not turned upright; both raise SourceError where the picture cannot be
-    converted. If it is not ``decoded``, it was passed over: it has a time, but nothing to convert.
+    (H, W, 3), ``to_grey`` uint8 (H, W), both upright and on square pixels; they raise SourceError where the picture
+    cannot be converted. ``prepare`` does beforehand, in the thread that calls it, what turning and stretching cost; it
+    raises the same, and does nothing if the picture is upright already. If it is not ``decoded``, it was passed over:
+    it has a time, but nothing to convert.
     """
 
     pts_s: float | None
     to_rgb: Callable[[], Image]
     to_grey: Callable[[], NDArray[np.uint8]]
     decoded: bool = True
+    prepare: Callable[[], None] = lambda: None
 
 
 class Video:
@@ -70,9 +83,11 @@ class Video:
     Attributes:
         look_interval_s: where nobody looks more often than this, pictures in between that no other one depends on
             are not decoded; 0 decodes every picture. Which ones depends on the video alone.
+        still: it comes over HTTP and is no stream but a single picture, unless further ones follow.
+        tell: is told what is odd about it, perhaps more than once.
     """
 
-    def __init__(self, container: InputContainer, address: Address, observer: Observer) -> None:
+    def __init__(self, container: InputContainer, address: Address, camera: CameraConfig, observer: Observer) -> None:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
@@ -87,13 +102,22 @@ class Video:
         rate = stream.average_rate or stream.guessed_rate
         self.frame_interval_s = float(1 / rate) if rate else 1 / 25
         self.duration_s = container.duration / 1_000_000 if container.duration else None
-        self._timed = not (address.live and container.format.name in _UNTIMED_FORMATS)
+        self.still = address.kind == "network" and _is_of_stills(container.format.name)
+        self._timed = not self.still and not (address.live and container.format.name in _UNTIMED_FORMATS)
         self.look_interval_s = 0.0
+        self.tell: Callable[[str], None] = lambda _what: None
+        self._straightener = Straightener(camera, lambda what: self.tell(what))
+        said = stream.sample_aspect_ratio
+        # What the container says holds throughout; what the stream itself says may change within it.
+        self._container_aspect = said if said != stream.codec_context.sample_aspect_ratio else None
+        self._cut_short = False
         self._may_pass_over: list[float] = []
 
     @property
     def recording(self) -> bool:
         """It has an end: a file, or one that is served over HTTP."""
+        if self.still:
+            return False
         if self._address.kind == "network":
             return self.duration_s is not None and self._address.target[:4].lower() == "http"
         return self._address.kind == "file"
@@ -106,17 +130,39 @@ class Video:
         Raises:
             SourceError: reading fails (a live source: no data within the read timeout).
         """
-        for packet in self._packets():
-            if not keep_going():
-                return
-            if packet is None:
+        packets = self._of_video(keep_going)
+        if self.recording and (time_base := self._stream.time_base):
+            start = self._stream.start_time
+            packets = iter(SteadyPackets(packets, time_base, self.frame_interval_s, start, on_oddity=self._doubt))
+        for packet in packets:
+            if packet is None or (self.still and not self._is_whole(packet)):
                 yield None
-            elif packet.stream.index == self._stream.index:
+            else:
                 yield from self._decoded(packet)
-        yield from self._decoded(None)
+        if not self._cut_short:
+            yield from self._decoded(None)
 
     def close(self) -> None:
         self._container.close()
+
+    def _is_whole(self, packet: av.Packet) -> bool:
+        """Whether a single picture has come to its end; FFmpeg makes up what is missing in a JPEG."""
+        data = bytes(packet)
+        if not data.startswith(_BEGIN_OF_JPEG) or _END_OF_JPEG in data[-_TRAILER_BYTES:]:
+            return True
+        if complete_jpeg(data) is None:
+            return False
+        self.tell("the camera's pictures lack their last bytes, which only say that they end: they are taken")
+        return True
+
+    def _of_video(self, keep_going: Callable[[], bool]) -> Iterator[Any]:
+        """Those packets that belong to the video, as long as it is to go on."""
+        for packet in self._packets():
+            if not keep_going():
+                self._cut_short = True
+                return
+            if packet is None or packet.stream.index == self._stream.index:
+                yield packet
 
     def _packets(self) -> Iterator[Any]:
         """Each packet; None in place of damage in a recording. Behind the damage, reading goes on."""
@@ -143,7 +189,7 @@ class Video:
 
     def _decoded(self, packet: av.Packet | None) -> Iterator[Picture | None]:
         """The pictures that ``packet`` completes; without a packet, those that the decoder still holds."""
-        if self.look_interval_s and packet is not None:
+        if packet is not None:
             self._thin_out(packet)
         try:
             with self._observer.stage("decode"):
@@ -160,6 +206,9 @@ class Video:
             yield from map(_not_decoded, sorted(self._may_pass_over))
             self._may_pass_over.clear()
 
+    def _doubt(self, what: str) -> None:
+        self.tell(f"the recording's clock is not believed: {what}")
+
     def _thin_out(self, packet: av.Packet) -> None:
         """Lets the decoder pass over ``packet`` where no look falls due with it, if no other picture depends on it."""
         pts_s = self._pts_s(packet)
@@ -173,15 +222,23 @@ class Video:
         pts_s = self._pts_s(frame)
         if pts_s is None or not self._may_pass_over:
             return
+        # Those of a live clock that has jumped back since have no place among the times that come.
+        adrift = sum(other_s > pts_s + _ADRIFT_S for other_s in self._may_pass_over)
+        yield from (_not_decoded(None) for _ in range(adrift))
         yield from map(_not_decoded, sorted(other_s for other_s in self._may_pass_over if other_s < pts_s))
-        self._may_pass_over = [other_s for other_s in self._may_pass_over if other_s > pts_s]
+        self._may_pass_over = [other_s for other_s in self._may_pass_over if pts_s < other_s <= pts_s + _ADRIFT_S]
 
     def _read_error(self, error: Exception) -> SourceError:
         kind = SourceSilentError if isinstance(error, _TIMEOUTS) else SourceError
         return kind(f"{self._address.label}: reading stopped: {_problem(error)}")
 
     def _picture(self, frame: VideoFrame) -> Picture:
-        return Picture(self._pts_s(frame), lambda: _to_rgb(frame), lambda: _to_grey(frame))
+        aspect = self._container_aspect or self._stream.codec_context.sample_aspect_ratio
+        geometry = self._straightener.geometry(_display_matrix(frame), aspect)
+        if geometry.nothing_to_do:
+            return Picture(self._pts_s(frame), lambda: _to_rgb(frame), lambda: _to_grey(frame))
+        shot = _Crooked(frame, geometry)
+        return Picture(self._pts_s(frame), lambda: shot.rgb, lambda: shot.grey, prepare=shot.prepare)
 
     def _pts_s(self, item: VideoFrame | av.Packet) -> float | None:
         # Frames that the decoder still held at the end come without their time base.
@@ -191,13 +248,33 @@ class Video:
         return float((item.pts - (self._stream.start_time or 0)) * time_base)
 
 
+class _Crooked:
+    """A frame that must be turned or stretched."""
+
+    def __init__(self, frame: VideoFrame, geometry: Geometry) -> None:
+        self._frame = frame
+        self._geometry = geometry
+
+    @cached_property
+    def rgb(self) -> Image:
+        return self._geometry.apply(_to_rgb(self._frame))
+
+    @cached_property
+    def grey(self) -> NDArray[np.uint8]:
+        return self._geometry.apply(_to_grey(self._frame))
+
+    def prepare(self) -> None:
+        _ = self.rgb, self.grey
+
+
 class ImageFolder:
     """The images of a folder, in the order of their names, as a recording."""
 
     recording = True
     frame_interval_s = 1 / FOLDER_FPS
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, camera: CameraConfig) -> None:
+        self._geometry = Straightener(camera, lambda _what: None).geometry(None, None)
         self._paths = list_photos(Path(address.target))
         if not self._paths:
             raise SourceError(f"{address.label} holds no images: give a folder of images, a video file or a URL")
@@ -209,7 +286,7 @@ class ImageFolder:
             if not keep_going():
                 return
             try:
-                image = read_photo(path)
+                image = self._geometry.apply(read_photo(path))
             except SourceError:
                 yield None
             else:
@@ -233,7 +310,7 @@ def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Vi
         SourceError: missing, unreadable, not a video, refused, silent; without credentials in its text.
     """
     if address.kind == "folder":
-        return ImageFolder(address)
+        return ImageFolder(address, camera)
     if address.kind == "file" and not Path(address.target).is_file():
         raise SourceError(f"{address.label}: no such file; check the path")
     if address.kind == "file" and not Path(address.target).stat().st_size:
@@ -252,7 +329,7 @@ def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Vi
         if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
             problem = f"no answer within {camera.open_timeout_s:g} s"
         raise SourceError(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
-    return Video(container, address, observer)
+    return Video(container, address, camera, observer)
 
 
 def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
@@ -290,7 +367,12 @@ def _advice(address: Address) -> str:
     return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
 
 
-def _not_decoded(pts_s: float) -> Picture:
+def _is_of_stills(format_name: str) -> bool:
+    """Whether this is one of FFmpeg's formats for pictures, such as ``image2`` or ``png_pipe``."""
+    return format_name == "image2" or format_name.endswith("_pipe")
+
+
+def _not_decoded(pts_s: float | None) -> Picture:
     return Picture(pts_s, _nothing, _nothing, decoded=False)
 
 
@@ -318,6 +400,22 @@ def _to_rgb(frame: VideoFrame) -> Image:
         image: Image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except (av.error.FFmpegError, ValueError) as error:
         raise _unconvertible(frame, error) from None
-    turns = round(frame.rotation / 90) % 4
     # FFmpeg pads the rows of widths that do not suit it.
-    return np.ascontiguousarray(np.rot90(image, turns) if turns else image)
+    return np.ascontiguousarray(image)
+
+
+def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
+    """The 9 numbers of the frame's display matrix; None without one."""
+    try:
+        found: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know another kind of data that the frame carries
+        return _matrix_of_rotation(frame.rotation)
+    matrix = np.frombuffer(bytes(found), np.int32) if found is not None else None
+    return matrix if matrix is not None and matrix.size == _MATRIX_NUMBERS else None
+
+
+def _matrix_of_rotation(degrees: int) -> NDArray[np.int32] | None:
+    """The display matrix that turns counter-clockwise by ``degrees``."""
+    angle = -math.radians(degrees)
+    turned = (math.cos(angle), math.sin(angle), 0, -math.sin(angle), math.cos(angle), 0, 0, 0, 1)
+    return np.array([number * _FIXED_POINT for number in turned], np.int32) if degrees else None

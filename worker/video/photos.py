@@ -1,17 +1,19 @@
 """Photos from disk, as upright 8-bit RGB whatever they are stored as."""
 
+import io
 import os
 import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from worker.errors import SourceError
+from worker.logs import get_logger
 from worker.types import Image
 
 MAX_PIXELS: Final = 200_000_000
@@ -23,14 +25,17 @@ _T = TypeVar("_T")
 # Pillow warns from this size on and refuses twice of it; the limit is made hard where a photo is opened.
 Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
 
+_log = get_logger(__name__)
+_END_OF_JPEG: Final = b"\xff\xd9"
+_MORE_OF_JPEG: Final = tuple(bytes(pattern) * 16 for pattern in ([0x55], [0xAA], [0x00], [0x1B, 0xE4, 0x93, 0x6D]))
 _DECODE_ERRORS: Final = (OSError, ValueError, SyntaxError, EOFError, OverflowError, struct.error)
 
 
-def read_photo(path: Path | str) -> Image:
-    """The photo in ``path`` as uint8 (H, W, 3) RGB, turned upright as its EXIF data say.
+def read_photo(path: Path | str | BinaryIO) -> Image:
+    """The photo in ``path``, or in an open file, as uint8 (H, W, 3) RGB, turned upright as its EXIF data say.
 
     Grey, palette, CMYK, 16-bit and floating-point pictures are converted; transparent parts become white; of an
-    animation the first frame is taken.
+    animation the first frame is taken. A JPEG that lacks nothing but its end marker is taken, and the log says so.
 
     Raises:
         SourceError: the file cannot be read, is no picture, is cut off, or has more than ``MAX_PIXELS``.
@@ -48,6 +53,9 @@ def read_photo(path: Path | str) -> Image:
     except MemoryError:
         raise SourceError(f"photo {path} does not fit into memory: scale it down") from None
     except _DECODE_ERRORS as error:
+        if whole := _without_end_marker(path):
+            _log.warning("a photo lacks its last bytes, which only say that it ends: it is taken", path=str(path))
+            return read_photo(whole)
         problem = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"photo {path} cannot be read: {problem}") from None
 
@@ -64,6 +72,36 @@ def in_batches(photos: Iterable[tuple[_T, Image]], most: int) -> Iterator[list[t
             batch, pixels = [], 0
     if batch:
         yield batch
+
+
+def complete_jpeg(data: bytes) -> bytes | None:
+    """``data`` with the end marker that it lacks; None if it lacks more than that, or is no JPEG.
+
+    If the picture is there to its last pixel, nothing that comes behind it can change it.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    body = data.removesuffix(_END_OF_JPEG[:1])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ended, *continued = (
+                np.asarray(Pillow.open(io.BytesIO(body + more + _END_OF_JPEG))) for more in (b"", *_MORE_OF_JPEG)
+            )
+    except (*_DECODE_ERRORS, Pillow.DecompressionBombError, MemoryError):
+        return None
+    return body + _END_OF_JPEG if all(np.array_equal(ended, other) for other in continued) else None
+
+
+def _without_end_marker(path: Path | str | BinaryIO) -> BinaryIO | None:
+    """The photo with the end marker that is all it lacks."""
+    if not isinstance(path, Path | str):
+        return None
+    try:
+        whole = complete_jpeg(Path(path).read_bytes())
+    except (OSError, MemoryError):
+        return None
+    return io.BytesIO(whole) if whole else None
 
 
 def list_photos(path: Path | str) -> list[Path]:

@@ -15,11 +15,15 @@ from worker.observer import Observer, SourceState
 from worker.redaction import redact
 from worker.video.addresses import Address, parse_address
 from worker.video.buffers import FrameBuffer, RawFrame
-from worker.video.connection import Connection, LiveTimeline, Opener, RecordingTimeline, Timeline
+from worker.video.connection import Connection, Opener
 from worker.video.decoder import ImageFolder, Picture, Video, open_video
+from worker.video.timelines import LiveTimeline, RecordingTimeline, Timeline
 
 MAX_ABANDONED: Final = 3
 """The most threads of one camera that may hang in FFmpeg; while there are as many, no further try is made."""
+
+_WIDEST_SPACING_S: Final = 10.0
+_SPACING_WEIGHT: Final = 0.1
 
 _log = get_logger(__name__)
 
@@ -58,10 +62,11 @@ class CameraReader:
     """Reads one camera into its buffer until the source ends, fails for good or :meth:`stop` is called.
 
     A live source (network, device) is reopened whenever it breaks; a recording (file, folder, a video that is
-    served over HTTP) ends, or fails with :attr:`error`. The buffer is closed at the end in each case.
-    ``wanted``, called in the decode thread with the camera's id and a frame's ``pts_s``, decides whether a live
-    frame is buffered at all, and must count what is not. Frames within ``look_interval_s`` of each other need not be
-    decoded, where the video allows it; they are counted as read, and skipped.
+    served over HTTP) ends, or fails with :attr:`error`. A single picture over HTTP is asked for again and again. The
+    buffer is closed at the end in each case. ``wanted``, called in the decode thread with the camera's id and a
+    frame's ``pts_s``, decides whether a live frame is buffered at all, and must count what is not. Frames within
+    ``look_interval_s`` of each other need not be decoded, where the video allows it; they are counted as read, and
+    skipped.
 
     ``backoff_s`` gives the pause before each further try, from the number of the try and the limits of the camera. A
     connection that has lived for ``healthy_s`` lets it begin anew. For ``grace_s`` see :class:`Connection`.
@@ -98,9 +103,13 @@ class CameraReader:
         self._grace_s = grace_s
         self._healthy_s = healthy_s
         self._backoff_s = backoff_s
-        self._timeline: Timeline = LiveTimeline() if self.live else RecordingTimeline()
+        self._timeline: Timeline = LiveTimeline(self._doubt_clock) if self.live else RecordingTimeline()
         self._began_at: datetime | None = None
         self._frame_interval_s = 0.0
+        self._video: Video | ImageFolder | None = None
+        self._spacing_s = 0.0
+        self._last_pts_s: float | None = None
+        self._told: set[str] = set()
         self._played_from_s: float | None = None
         self._sequence = 0
         self._state: SourceState = "connecting"
@@ -173,9 +182,10 @@ class CameraReader:
             self._buffer.close()
 
     def _supervise(self) -> None:
-        attempt = 0
+        attempt, polling = 0, False
         while not self._stopping.is_set():
-            self._enter("connecting", self._reason)
+            if not polling:
+                self._enter("connecting", self._reason)
             begun_s = time.monotonic()
             connection = Connection(
                 self._address,
@@ -193,6 +203,11 @@ class CameraReader:
             problem = self._watch(connection)
             if self._stopping.is_set() or connection.ended_well:
                 return
+            polling = connection.still
+            if polling:
+                attempt = 0
+                self._stopping.wait(max(0.0, begun_s + self._camera.snapshot_interval_s - time.monotonic()))
+                continue
             if not self.live or connection.recording:
                 raise SourceError(f"camera {self.camera_id}: {problem}")
             if connection.pictures and time.monotonic() - begun_s >= self._healthy_s:
@@ -252,8 +267,12 @@ class CameraReader:
     def _opened(self, video: Video | ImageFolder) -> None:
         self._timeline.reopened()
         self._frame_interval_s = video.frame_interval_s
+        self._video = video
         if isinstance(video, Video):
-            video.look_interval_s = self._look_interval_s
+            video.tell = self._tell
+            if video.still and not self._spacing_s:
+                self._spacing_s = min(self._camera.snapshot_interval_s, _WIDEST_SPACING_S)
+        self._thin_out()
         if not video.recording:
             return
         self._began_at = _began_at(self._camera, self._address, video.duration_s)
@@ -262,9 +281,31 @@ class CameraReader:
             if self._camera.policy == "auto":
                 self._buffer.policy = "every"
 
+    def _thin_out(self) -> None:
+        """Pictures are passed over by what the stream says of their times, as long as that is believed."""
+        if isinstance(self._video, Video):
+            self._video.look_interval_s = self._look_interval_s if self._timeline.believed else 0.0
+
+    def _doubt_clock(self, reason: str) -> None:
+        self._tell(f"the stream's times are not believed: {reason}; the times of arrival are used")
+
+    def _tell(self, what: str) -> None:
+        """Says what is odd about the source, once and not whenever it is opened."""
+        if what not in self._told:
+            self._told.add(what)
+            _log.warning(what, camera_id=self.camera_id)
+
+    def _measure_spacing(self, pts_s: float) -> None:
+        if self._last_pts_s is not None:
+            passed_s = min(pts_s - self._last_pts_s, _WIDEST_SPACING_S)
+            self._spacing_s += (passed_s - self._spacing_s) * _SPACING_WEIGHT
+        self._last_pts_s = pts_s
+
     def _take(self, picture: Picture) -> bool:
         received_s = time.monotonic()
         pts_s = self._timeline.at(picture.pts_s, received_s, self._frame_interval_s)
+        self._thin_out()
+        self._measure_spacing(pts_s)
         if self._began_at is None:
             captured_at = datetime.now(UTC)
         else:
@@ -273,15 +314,22 @@ class CameraReader:
         sequence, self._sequence = self._sequence, self._sequence + 1
         self._observer.frame_read(self.camera_id)
         self.received_monotonic_s = received_s
-        if self._state != "streaming":
-            self._enter("streaming", "")
         if not picture.decoded:
             self._observer.frame_skipped(self.camera_id, "interval")
             return True
+        if self._state != "streaming":
+            self._enter("streaming", "")
         if self._wanted is not None and self._buffer.policy == "newest" and not self._wanted(self.camera_id, pts_s):
             return True
+        try:
+            # Here and not where it is taken: this thread is the camera's own.
+            picture.prepare()
+        except SourceError:
+            self._observer.frame_dropped(self.camera_id, "undecodable")
+            return True
+        pictures, spacing_s = (picture.to_rgb, picture.to_grey), self._spacing_s
         return self._buffer.put(
-            RawFrame(self.camera_id, sequence, pts_s, captured_at, received_s, picture.to_rgb, picture.to_grey)
+            RawFrame(self.camera_id, sequence, pts_s, captured_at, received_s, *pictures, spacing_s)
         )
 
     def _at_its_own_speed(self, pts_s: float, received_s: float) -> float:
