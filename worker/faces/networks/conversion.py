@@ -82,6 +82,7 @@ def _convert(builder: str, wanted: Sequence[tuple[dict[str, Any], Path]]) -> Non
             "KERAS_BACKEND": "tensorflow",
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",
+            "KERAS_HOME": scratch,  # the user's keras.json must not decide what a network looks like
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         }
         try:
@@ -118,6 +119,8 @@ def _sha256(path: Path) -> str:
 
 def main(builder: str, jobs: str) -> None:
     """Runs in the process of its own: builds each network and writes its ``network.xml`` and ``.bin``."""
+    # Keras imports it if it is there, only to draw: it takes a second, and makes a cache of fonts in the user's home.
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]
     module, _, function = builder.partition(":")
     build = getattr(importlib.import_module(module), function)
     for arguments, folder in json.loads(jobs):
