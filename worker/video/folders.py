@@ -16,12 +16,16 @@ _SYSTEM_NAMES: Final = frozenset({
     # Windows.
     "$recycle.bin", "recycler", "recycled", "system volume information", "$extend", "$windows.~bt", "$windows.~ws",
     "msocache", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
-    # macOS and Linux.
+    # macOS and Linux. The hidden ones among them do not keep a folder from being empty.
+    ".ds_store", ".localized", ".apdisk", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems",
+    ".documentrevisions-v100", ".volumeicon.icns", ".metadata_never_index", ".directory", ".hidden", ".snapshot",
+    ".snapshots", ".zfs", ".recycle", ".thumbnails", ".@__thumb", ".@upload_cache", ".streams", ".@__qini", ".trash",
+    ".stfolder", ".stversions", ".stignore", ".sync",
     "__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder", "icon\r", "ipod photo cache",
     "lost+found", "trash", "aquota.user", "aquota.group",
 })  # fmt: skip
 _SYSTEM_PATTERN: Final = re.compile(
-    r"found\.\d{3}|trash-\d+|.*\.(?:photoslibrary|photolibrary|migratedphotolibrary|aplibrary|lrdata|lrcat-data)"
+    r"found\.\d{3}|\.?trash-\d+|\._.*|\.nfs[0-9a-f]+|.*\.(?:photoslibrary|photolibrary|migratedphotolibrary|aplibrary|lrdata|lrcat-data)"
 )
 """Files that a check of a disk found, and the libraries of photo programs: these hold previews and what was deleted."""
 
