@@ -286,12 +286,13 @@ def test_what_is_no_picture_is_named_once(tmp_path: Path, caplog: pytest.LogCapt
     for name in ("notes.txt", "a.jpg.json", "clip.mp4", "empty", "page.pdf", "P5 songs"):
         (tmp_path / name).write_bytes(b"" if name == "empty" else b"P5 is what we sing: \0\0ftypisom")
     os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "door.mjpeg").write_bytes(jpeg() * 2)
     for _ in range(2):
         assert list_photos(tmp_path) == [tmp_path / "a.jpg"]
     told = [message for message in caplog.messages if "no pictures" in message]
     assert len(told) == 1
-    assert "notes.txt" in told[0]
-    assert "and 2 more" in told[0]
+    assert "clip.mp4" in told[0]
+    assert "and 3 more" in told[0]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ _RAW_SUFFIXES: Final = frozenset(
     {".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw",
      ".3fr", ".erf", ".kdc", ".mrw", ".x3f", ".iiq", ".rwl"}
 )  # fmt: skip
+_VIDEO_SUFFIXES: Final = frozenset({".mjpg", ".mjpeg", ".mjp"})
+"""A recording that is one JPEG after the other begins as a photo does."""
 _BY_SUFFIX: Final = {".tga": PictureKind("TGA"), ".pcx": PictureKind("PCX")}
 """Formats whose first bytes look like anything."""
 
@@ -78,8 +80,8 @@ def is_photo(path: Path) -> bool:
     """
     if path.exists() and not path.is_file():
         return False  # a pipe would be waited for
-    if path.suffix.lower() in SUFFIXES:
-        return True
+    if path.suffix.lower() in SUFFIXES | _VIDEO_SUFFIXES:
+        return path.suffix.lower() in SUFFIXES
     try:
         with path.open("rb") as file:
             return kind_of(file.read(HEAD_BYTES), path) is not None
