@@ -35,6 +35,10 @@ class GalleryError(FacestreamError):
     """A gallery is missing, damaged, or made with another model."""
 
 
+class GalleryExistsError(GalleryError):
+    """A gallery cannot be made where there is one already."""
+
+
 class GalleryUnavailableError(GalleryError):
     """A gallery that a fleet shares cannot be reached now. The copy in memory can still be searched."""
 
@@ -53,6 +57,10 @@ class SinkError(FacestreamError):
 
 class HistoryError(FacestreamError):
     """The record of past sightings is missing, damaged or cannot be reached."""
+
+
+class HistoryValueError(HistoryError):
+    """A record of the past holds a value that can never be stored. What was stored before stays as it was."""
 
 
 class HistoryDiskError(HistoryError):

@@ -13,6 +13,8 @@ from typing import Final
 
 from worker.errors import OutputError
 
+DRAFT: Final = ".draft-"
+"""How the names of files begin that are being written."""
 _OPENING: Final = threading.Lock()
 
 
@@ -55,7 +57,7 @@ def replace_file(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: i
     Raises:
         OSError: the file cannot be written.
     """
-    draft = path.with_name(f".draft-{secrets.token_hex(8)}")
+    draft = path.with_name(f"{DRAFT}{secrets.token_hex(8)}")
     try:
         write_durably(draft, content, mode=mode)
         draft.replace(path)

@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,6 +93,65 @@ def test_names_come_from_folders_or_from_photos(tmp_path: Path) -> None:
         (tmp_path / names[2], "李 雷"),
     ]
     assert people_of(tmp_path / names[2]) == [(tmp_path / names[2], "李 雷")]
+
+
+def folder(path: Path, raw: bytes) -> Path:
+    """The folder of this name in bytes."""
+    made = path / os.fsdecode(raw)
+    made.mkdir(parents=True)
+    return made
+
+
+def test_one_person_whose_name_is_written_in_several_ways(bench: SimpleNamespace) -> None:
+    ways = ["Zoe\u0308".encode(), "Zo\u00eb".encode(), b" Zo\xc3\xab ", b"Zo\xeb", "\u200bZoë".encode()]
+    for number, raw in enumerate(ways):
+        save(folder(bench.photos, raw) / "1.png", number, person=1)
+    save(bench.photos / "Zo\u00eb.png", 9, person=1)
+    results = enroll(bench)
+    assert {result.identity_name for result in results.values()} == {"Zoë"}
+    (person,) = bench.gallery.people()
+    assert (person.name, len(person.samples)) == ("Zoë", 6)
+    assert bench.gallery.person("Zoe\u0308").identity_id == person.identity_id
+
+
+def test_a_later_photo_under_another_form_of_the_name_is_of_the_same_person(bench: SimpleNamespace) -> None:
+    save(bench.photos / "Zo\u00eb" / "1.png", 1, person=1)
+    enroll(bench)
+    save(bench.photos / "Zoe\u0308" / "2.png", 2, person=1)
+    assert enroll(bench)["Zoe\u0308/2.png"].accepted
+    (person,) = bench.gallery.people()
+    assert len(person.samples) == 2
+
+
+def test_names_that_differ_little_are_two_people_and_named(
+    bench: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, name in enumerate(["Ann", "ann", "Ann (1)", "Bob"]):
+        save(bench.photos / f"{name}.png", number, person=1)
+    enroll(bench)
+    assert sorted(person.name for person in bench.gallery.people()) == ["Ann", "Ann (1)", "Bob", "ann"]
+    (told,) = [message for message in caplog.messages if "differ little" in message]
+    assert "Ann, Ann (1), ann" in told
+    assert "Bob" not in told
+
+
+def test_a_name_of_nothing_but_blanks_is_refused(bench: SimpleNamespace) -> None:
+    save(folder(bench.photos, " \u3000".encode()) / "1.png", 1, person=1)
+    save(bench.photos / "ann.png", 2, person=2)
+    assert {name: result.reason for name, result in enroll(bench).items()} == {
+        " \u3000/1.png": "no_name",
+        "ann.png": "",
+    }
+
+
+def test_names_that_are_no_utf8_are_read_and_named(bench: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
+    made = folder(bench.photos, b"Kat\xe9")
+    save(made / os.fsdecode(b"ph\xe9.png"), 1, person=1)
+    (result,) = enroll(bench).values()
+    assert (result.accepted, result.identity_name) == (True, "Katé")
+    (person,) = FolderGallery.open(bench.gallery.path).people()
+    assert [sample.photo for sample in person.samples] == ["phé.png"]
+    assert any("Windows-1252" in message and "Katé" in message for message in caplog.messages)
 
 
 def test_photos_become_people(bench: SimpleNamespace) -> None:

@@ -61,6 +61,96 @@ def snapshots(gallery: FolderGallery) -> list[Path]:
     return sorted(path for path in (gallery.path / "snapshots").iterdir() if not path.name.startswith("."))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["lost+found/", ".DS_Store", "Thumbs.db", "desktop.ini", ".Trash-1000/", "System Volume Information/", "@eaDir/",
+     "$RECYCLE.BIN/", "._x", "#recycle/", ".directory", ".nfs00000001", ".snapshot/"],
+)  # fmt: skip
+def test_what_systems_put_into_a_fresh_folder_is_no_content(tmp_path: Path, name: str) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / name).mkdir() if name.endswith("/") else (tmp_path / "new" / name).touch()
+    FolderGallery.create(tmp_path / "new", MODEL, DIGEST, DIMENSION).add([sample("Ann", 1)])
+    assert len(FolderGallery.open(tmp_path / "new")) == 1
+    assert (tmp_path / "new" / name).exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git", "photos"])
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(GalleryError, match="not empty and not a gallery"):
+        FolderGallery.create(tmp_path, MODEL, DIGEST, DIMENSION)
+
+
+def test_one_new_gallery_is_made_by_many_at_once(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.support.galleries import DIGEST, DIMENSION, MODEL, sample\n"
+        "from worker.gallery.opening import open_or_create_gallery\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "opened = open_or_create_gallery(Path(sys.argv[1]), MODEL, DIGEST, DIMENSION)\n"
+        "opened.add([sample('p' + sys.argv[2], int(sys.argv[2]))])\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "new")]
+    started = [
+        subprocess.Popen([*command, str(number)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for number in range(6)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert [person.name for person in FolderGallery.open(tmp_path / "new").people()] == [f"p{n}" for n in range(6)]
+
+
+def rewritten(gallery: FolderGallery, names: dict[str, str]) -> FolderGallery:
+    """The gallery with ``names`` in the place of its own, as an earlier version would have stored them."""
+    store = SnapshotStore(gallery.path)
+    with store.locked():
+        snapshot = store.read()
+        people = json.loads(bytes(snapshot.files["people.json"]))
+        people["names"] = {key: names[name] for key, name in people["names"].items()}
+        for one in people["samples"]:
+            one["photo"] = "ph\udce9.jpg"
+        fields = {key: snapshot.manifest[key] for key in snapshot.manifest.keys() - {"version", "files", "mapped"}}
+        store.write({**snapshot.files, "people.json": json.dumps(people).encode()}, fields)
+    return FolderGallery.open(gallery.path)
+
+
+def test_gallery_with_a_name_that_is_no_unicode_still_opens(gallery: FolderGallery) -> None:
+    gallery.add([sample("a", 1), sample("b", 2), sample("c", 3), sample("d", 4)])
+    names = {"a": "Kat\udce9", "b": "Kat\u00e9", "c": "Kate\u0301", "d": "  Dora"}
+    old = rewritten(gallery, names)
+    assert sorted(person.name for person in old.people()) == sorted(["Katé", "Katé", "Kate\u0301", "  Dora"])
+    assert {one.photo for person in old.people() for one in person.samples} == {"phé.jpg"}
+    with pytest.raises(GalleryError, match="2 people called 'Katé'"):
+        old.person("Kat\u00e9")
+    assert old.person("Dora").name == "  Dora"
+    old.add([sample("Dora", 5), sample("Kat\u00e9", 6)])
+    again = FolderGallery.open(gallery.path)
+    assert len(again) == 4
+    assert len(again.person("Dora").samples) == 2
+    assert again.sample_count == 6
+    for person in again.people():
+        again.remove(person.identity_id)
+    assert len(again) == 0
+
+
+def test_names_are_put_into_one_form(gallery: FolderGallery) -> None:
+    gallery.add([sample("Zoe\u0308 ", 1), sample("Zo\u00eb", 2), sample("Kat\udce9", 3)])
+    assert [(person.name, len(person.samples)) for person in gallery.people()] == [("Katé", 1), ("Zoë", 2)]
+    assert gallery.rename("Zoe\u0308", " Zo\udce9  \n").name == "Zoé"
+    with pytest.raises(GalleryError, match="called 'Katé' already"):
+        gallery.rename("Zoé", "Kate\u0301")
+    with pytest.raises(GalleryError, match="must not be empty"):
+        gallery.rename("Zoé", " \u200b")
+
+
 def test_what_is_enrolled_is_found_again_after_reopening(gallery: FolderGallery) -> None:
     gallery.add([sample("Zoë van Dijk", 1), sample("Zoë van Dijk", 2), sample("李 雷", 3)])
     reopened = FolderGallery.open(gallery.path)

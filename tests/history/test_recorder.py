@@ -65,6 +65,38 @@ def test_what_was_told_is_there_after_the_close(make: Callable[..., Recorder], t
         ]  # fmt: skip
 
 
+def test_a_text_that_is_no_unicode_is_cleaned(make: Callable[..., Recorder], tmp_path: Path) -> None:
+    observer = Drops()
+    recorder = make(observer)
+    names: dict[str, Any] = {
+        "camera_id": "caf\udce9",
+        "identity_name": "Kat\udce9",
+        "event": {"identity_name": "Kat\udce9"},
+    }
+    recorder.sighting(sighting(1, **names))
+    recorder.rejected("caf\udce9", NOON, "too_short", tracks=1)
+    recorder.close()
+    assert observer.drops == {}
+    assert observer.degraded == [False]
+    with History.open(tmp_path) as past:
+        (stored,) = past.sightings(camera_id="caf\udce9")
+        assert (stored.camera_id, stored.identity_name) == ("café", "Katé")
+        assert stored.event == {"identity_name": "Katé"}
+        assert [tally.camera_id for tally in past.tallies()] == ["café"]
+
+
+def test_a_value_that_cannot_be_stored_holds_up_nothing(make: Callable[..., Recorder], tmp_path: Path) -> None:
+    observer, heartbeats = Drops(), CountedHeartbeats()
+    recorder = make(observer, heartbeats=heartbeats)
+    values: list[dict[str, Any]] = [{}, {"embedded_faces": 2**70}, {"quality": object()}, {"identity_name": ["x"]}, {}]
+    for number, changes in enumerate(values):
+        recorder.sighting(sighting(number, **changes))
+    recorder.close()
+    assert observer.drops == {"invalid": 3}
+    with History.open(tmp_path) as past:
+        assert [one.sighting_id for one in past.sightings()] == ["door_0", "door_4"]
+
+
 def test_a_locked_file_is_waited_for_and_nothing_else_is(make: Callable[..., Recorder], tmp_path: Path) -> None:
     observer = Drops()
     recorder = make(observer, busy_timeout_s=0.01, retry_s=0.01)

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,46 @@ def test_people_are_identified_in_other_photos(people: Path, models: tuple[objec
     assert {"obama", "biden"} <= named["obama_and_biden"]
     assert named["johnsnow_test1"] == {"kit_harington"}
     assert {"kit_harington", "rose_leslie"} <= named["kit_with_rose"]
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_two_enrolments_make_one_gallery(models: tuple[object, ...], test_data: Path, tmp_path: Path) -> None:
+    people = ("obama", "biden")
+    arguments = ("enroll", "--gallery", tmp_path / "new", "--model", RETAIL, *models)
+    for name in people:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        photos = test_data / PHOTOS / "train" / name
+        shutil.copytree(photos, tmp_path / "photos" / name / "of" / name)
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda name: facestream(*arguments, tmp_path / "photos" / name / "of"), people))
+    assert [ended.code for ended in both] == [0, 0], both
+    listed = facestream("gallery", "list", "--gallery", tmp_path / "new", "--json")
+    assert sorted(person["identity_name"] for person in listed.documents) == sorted(people)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_names_of_files_that_are_no_utf8_are_told(models: tuple[object, ...], test_data: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos" / os.fsdecode(b"Kat\xe9")
+    photos.mkdir(parents=True)
+    source = min((test_data / PHOTOS / "train" / "obama").iterdir())
+    shutil.copy(source, photos / os.fsdecode(b"\xe9.jpg"))
+    gallery = ("--gallery", tmp_path / "people")
+    for utf8 in ("1", "0"):
+        environment: dict[str, Any] = {
+            "PYTHONUTF8": utf8,
+            "PYTHONIOENCODING": "utf-8:strict" if utf8 == "1" else "ascii:strict",
+        }
+        enrolled = facestream("enroll", *gallery, "--model", RETAIL, *models, tmp_path / "photos", **environment)
+        assert enrolled.code == (0 if utf8 == "1" else 1), enrolled  # the second time it is a duplicate
+        listed = facestream("gallery", "list", *gallery, **environment)
+        assert listed.code == 0, listed
+        found = facestream("identify", *gallery, *models, "--json", tmp_path / "photos", **environment)
+        assert (found.code, found.stderr) == (0, ""), found
+        (face,) = found.documents
+        assert face["identity_name"] == "Katé"
+        assert Path(face["path"]) == photos / os.fsdecode(b"\xe9.jpg")
 
 
 @pytest.mark.data

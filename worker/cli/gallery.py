@@ -116,13 +116,12 @@ def enroll(
     default = DEFAULT_MODEL_ID if existing is None else existing.model_id
     embedder = open_embedder(model or default, models_dir, engine)
     searcher = photo_detector(min_face_px, engine, detector, models_dir)
-    if existing is None:
-        target = opening.create_gallery(
+    target = existing
+    if target is None:
+        target = opening.open_or_create_gallery(
             gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
         )
-    else:
-        target = existing
-        target.require_model(embedder.model_id, embedder.preprocessing_digest)
+    target.require_model(embedder.model_id, embedder.preprocessing_digest)
     accepted = rejected = 0
     limit = REJECT_BELOW if min_quality is None else min_quality
     results = enroll_photos(photos, target, searcher, embedder, min_quality=limit, crops=crops if keep else None)

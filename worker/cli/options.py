@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from worker.errors import SinkError, SourceError
+from worker.names import is_unicode
 from worker.redaction import redact
 
 if TYPE_CHECKING:
@@ -92,8 +93,13 @@ def command_group(app: typer.Typer, name: str, description: str) -> typer.Typer:
 
 
 def json_line(document: Document) -> str:
-    """``document`` as JSON on one line, with the line's end."""
-    return json.dumps(document, ensure_ascii=False) + "\n"
+    """``document`` as JSON on one line, with the line's end.
+
+    A text that is no proper Unicode, such as the name of a file whose bytes are no UTF-8, is escaped: the line is valid
+    JSON, and Python reads the name back as it was.
+    """
+    line = json.dumps(document, ensure_ascii=False)
+    return (line if is_unicode(line) else json.dumps(document)) + "\n"
 
 
 def print_json(document: Document) -> None:

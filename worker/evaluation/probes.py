@@ -3,7 +3,6 @@
 A probe is mated if its person is enrolled. The probes of people who are not enrolled are non-mated.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,9 @@ from worker.gallery.gallery import Gallery
 from worker.logs import get_logger
 from worker.recognition.sighting import Sighting
 from worker.types import Chips, Embeddings, Image
-from worker.video.photos import SUFFIXES, in_batches, read_photo
+from worker.video.folders import files_below
+from worker.video.photos import in_batches, read_photo
+from worker.video.picture_kinds import is_photo
 
 VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".mpeg"})
 BATCH_PHOTOS: Final = 32
@@ -227,11 +228,11 @@ def _kinds(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             raise SourceError(f"no video, photo or folder at {path}")
         if path.is_file():
             # Recorders give files any name. A file that cannot be decoded gives an error when it is opened.
-            (photos if path.suffix.lower() in SUFFIXES - {".gif"} else videos).append(path)
+            (photos if path.suffix.lower() != ".gif" and is_photo(path) else videos).append(path)
             continue
-        files = sorted(Path(root, name) for root, _, names in os.walk(path, followlinks=True) for name in names)
+        files = files_below(path).files
         found_videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-        found_photos = [file for file in files if file.suffix.lower() in SUFFIXES]
+        found_photos = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES and is_photo(file)]
         if not found_videos and not found_photos:
             raise SourceError(f"{path} holds neither videos nor photos: give footage of people who are not enrolled")
         videos += found_videos

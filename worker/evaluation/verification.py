@@ -17,7 +17,7 @@ from sklearn.metrics import auc, roc_curve
 from worker.errors import SourceError
 from worker.evaluation.false_matches import draw_people, variance_of_mean
 from worker.logs import get_logger
-from worker.video.photos import SUFFIXES
+from worker.video.picture_kinds import SUFFIXES
 
 NO_FACE: Final = -2.0
 """The similarity of a pair if an image shows no face. It is below every cosine, so the pair is never "the same"."""

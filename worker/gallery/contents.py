@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.names import person_name
 from worker.types import Vectors
 from worker.wire import now_rfc3339
 
@@ -147,7 +148,10 @@ def enrolled(
     A sample whose photo is known already is not stored: None stands in its place.
     """
     stored: list[Sample | None] = []
-    ids = {name: identity_id for identity_id, name in contents.names.items()}
+    names = dict(contents.names)
+    # Galleries of earlier versions may hold names that a new one has in another form, or one name twice.
+    ids = {person_name(name): identity_id for identity_id, name in reversed(names.items())}
+    ids |= {name: identity_id for identity_id, name in reversed(names.items())}
     photos = {sample.photo_sha256 for sample in contents.samples}
     for sample in samples:
         if sample.photo_sha256 in photos:
@@ -155,6 +159,7 @@ def enrolled(
             continue
         photos.add(sample.photo_sha256)
         identity_id = ids.setdefault(sample.identity_name, sample.identity_id or new_identity_id())
+        names.setdefault(identity_id, sample.identity_name)
         stored.append(
             Sample(uuid.uuid4().hex, identity_id, sample.photo, sample.photo_sha256, sample.photo_hash,
                    round(float(sample.quality), 4), now_rfc3339())
@@ -162,7 +167,6 @@ def enrolled(
     taken = [row for row, sample in enumerate(stored) if sample is not None]
     if not taken:
         return contents, stored
-    names = {identity_id: name for name, identity_id in ids.items()}
     new = [sample for sample in stored if sample is not None]
     return contents.plus(new, vectors[taken], names, block_samples=block_samples), stored
 

@@ -1,6 +1,9 @@
 """Photos become people of a gallery, with the detector and the embedder that the stream uses too."""
 
+import functools
 import hashlib
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +21,8 @@ from worker.faces.quality import REJECT_BELOW, assess
 from worker.gallery.contents import NewSample, Sample, new_identity_id
 from worker.gallery.crops import Crop, CropStore, cut_crop
 from worker.gallery.gallery import Gallery
+from worker.logs import get_logger
+from worker.names import clean_text, is_unicode, person_name
 from worker.types import Candidate, Chips, Detections, Image
 from worker.video.photos import list_photos, read_photo
 
@@ -34,6 +39,9 @@ _SURE_SCORE: Final = 0.9
 """Faces below this detection score count only if the photo has no other face."""
 NEAR_DUPLICATE_BITS: Final = 10
 """Two photos of one person are copies of one picture if their 256-bit hashes differ in at most this many bits."""
+_COPY: Final = re.compile(r" ?\(\d{1,3}\)$")
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class PhotoResult:
     """What became of one photo.
 
     ``reason`` is empty if the photo was taken and there is nothing to say. Reasons for not taking it: ``unreadable``,
-    ``no_face``, ``several_faces``, ``duplicate_photo``, ``near_duplicate``, or what is wrong with the face
+    ``no_name``, ``no_face``, ``several_faces``, ``duplicate_photo``, ``near_duplicate``, or what is wrong with the face
     (``too_small``, ``blurred``, ``pose``, ``exposure``, ``low_score``). A warning about a photo that was taken:
     ``nearer_to_another_person``. ``detail`` says more, for people to read. ``quality`` is 0..1; it is 0 if no face was
     judged.
@@ -102,6 +110,7 @@ def enroll_photos(
     gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
     paths = [photos] if isinstance(photos, Path) else list(photos)
     named = [(photo, name) for path in paths for photo, name in people_of(path)]
+    _tell_of_similar_names({name for _, name in named}, {person.name for person in gallery.people()})
     if crops:
         crops.open_for_writing()
     enrolment = _Enrolment(gallery, detector, embedder, [photo for photo, _ in named], min_quality, crops)
@@ -119,7 +128,8 @@ def people_of(path: Path) -> list[tuple[Path, str]]:
     """The photos at ``path``, each with the name of the person whom it shows.
 
     A photo in a subfolder of ``path`` shows the person whose name is the name of that subfolder. Any other photo shows
-    the person whose name is the name of its file.
+    the person whose name is the name of its file. Names are put into one form, see :func:`worker.names.person_name`;
+    a name of nothing but blanks becomes an empty one.
 
     Raises:
         SourceError: ``path`` does not exist or holds no photos.
@@ -127,8 +137,28 @@ def people_of(path: Path) -> list[tuple[Path, str]]:
     named = []
     for photo in list_photos(path):
         below = photo.relative_to(path).parts if path.is_dir() else (photo.name,)
-        named.append((photo, below[0] if len(below) > 1 else photo.stem))
+        given = below[0] if len(below) > 1 else photo.stem
+        name = person_name(given)
+        if not is_unicode(given):
+            _tell_of_encoding(str(path), name)
+        named.append((photo, name))
     return named
+
+
+@functools.lru_cache(maxsize=1000)
+def _tell_of_encoding(folder: str, name: str) -> None:
+    """Says it once for each name."""
+    _log.warning("a name is no UTF-8 and was read as Windows-1252", folder=clean_text(folder), name=name)
+
+
+def _tell_of_similar_names(new: set[str], known: set[str]) -> None:
+    """Warns of names that may be one person's: they differ in capital letters, or one bears the number of a copy."""
+    alike = defaultdict[str, set[str]](set)
+    for name in new | {person_name(name) for name in known}:
+        alike[_COPY.sub("", name).casefold()].add(name)
+    for names in alike.values():
+        if len(names) > 1 and names & new:
+            _log.warning("names that differ little are different people", names=", ".join(sorted(names)))
 
 
 def choose_face(detections: Detections, image_size: tuple[int, int]) -> tuple[Detections, str]:
@@ -190,9 +220,11 @@ class _Enrolment:
         self._photos: dict[str, str] = {}
         self._hashes: dict[str, list[tuple[str, str]]] = {}
         for person in gallery.people():
-            self._ids[person.name] = person.identity_id
+            name = person_name(person.name)
+            self._ids.setdefault(name, person.identity_id)
             self._photos |= {sample.photo_sha256: sample.photo for sample in person.samples}
-            self._hashes[person.name] = [(s.photo_hash, s.photo) for s in person.samples if s.photo_hash]
+            hashed = [(sample.photo_hash, sample.photo) for sample in person.samples if sample.photo_hash]
+            self._hashes.setdefault(name, []).extend(hashed)
         self._results: list[PhotoResult] = []
         self._samples: list[NewSample] = []
 
@@ -253,7 +285,7 @@ class _Enrolment:
             if hash_distance(photo_hash, known_hash) <= NEAR_DUPLICATE_BITS:
                 self.refuse(photo.path, photo.name, "near_duplicate", f"the same picture as {known_photo}", score)
                 return None
-        self._hashes.setdefault(photo.name, []).append((photo_hash, photo.path.name))
+        self._hashes.setdefault(photo.name, []).append((photo_hash, clean_text(photo.path.name)))
         return _Face(photo, chosen, photo_hash, score)
 
     def _accept(self, face: _Face, vector: NDArray[np.float32], candidate: Candidate) -> None:
@@ -270,7 +302,7 @@ class _Enrolment:
 
     def _nearer_person(self, name: str, vector: NDArray[np.float32], candidate: Candidate) -> str:
         """Another person, stored or about to be stored, who is nearest to this face and would be recognised in it."""
-        nearest, similarity = candidate.identity_name, candidate.similarity
+        nearest, similarity = person_name(candidate.identity_name), candidate.similarity
         if self._samples:
             similarities = np.stack([sample.vector for sample in self._samples]) @ vector
             row = int(similarities.argmax())
@@ -296,9 +328,12 @@ def _batches(named: Iterable[tuple[Path, str]], enrolment: _Enrolment) -> Iterat
 
 
 def _read(path: Path, name: str, enrolment: _Enrolment) -> _Photo | None:
+    if not name:
+        enrolment.refuse(path, name, "no_name", "its name, or that of its folder, has no letters")
+        return None
     try:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        if known := enrolment.note(path.name, sha256):
+        if known := enrolment.note(clean_text(path.name), sha256):
             enrolment.refuse(path, name, "duplicate_photo", f"the same file as {known}")
             return None
         return _Photo(path, name, sha256, read_photo(path))

@@ -15,14 +15,17 @@ from typing import Any, Final, Literal, Self
 
 import numpy as np
 
-from worker.errors import GalleryError
+from worker.errors import GalleryError, GalleryExistsError
+from worker.files import DRAFT
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, empty, removed_samples
 from worker.gallery.crops import CROPS, remove_crops
 from worker.gallery.gallery import Gallery, Searchable, searchable
 from worker.gallery.index import Representation
 from worker.gallery.snapshots import FileContent, MemoryStore, Snapshot, SnapshotStore
 from worker.logs import get_logger
+from worker.names import clean_text
 from worker.types import Vectors
+from worker.video.folders import is_system_name
 
 FORMAT: Final = "facestream.gallery.v1"
 PREVIOUS: Final = "previous"
@@ -79,13 +82,14 @@ class FolderGallery(Gallery):
         """A new, empty gallery in the folder ``path``, for the vectors of one model.
 
         Raises:
-            GalleryError: a gallery, or something else, is there already.
+            GalleryExistsError: a gallery is there already.
+            GalleryError: something else is there already.
         """
         store = SnapshotStore(Path(path))
         _refuse_foreign_folder(store.folder)
         with store.locked():
             if store.exists():
-                raise GalleryError(f"gallery {path} exists already; open it, or choose another folder")
+                raise GalleryExistsError(f"gallery {path} exists already; open it, or choose another folder")
             _write(store, empty(model_id, preprocessing_digest, dimension))
         return cls(store)
 
@@ -158,7 +162,9 @@ def _refuse_foreign_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise GalleryError(f"{folder} is a file; a gallery is a folder")
     ours = {"lock", "snapshots", "CURRENT", "CURRENT.draft", CROPS, PREVIOUS}
-    if folder.is_dir() and any(entry.name not in ours for entry in folder.iterdir()):
+    if folder.is_dir() and not all(
+        entry.name in ours or entry.name.startswith(DRAFT) or is_system_name(entry.name) for entry in folder.iterdir()
+    ):
         raise GalleryError(f"{folder} is not empty and not a gallery; choose another folder")
 
 
@@ -223,7 +229,7 @@ def _parse(snapshot: Snapshot, folder: Path, before: Contents | None = None) -> 
         model_id=manifest["model_id"],
         preprocessing_digest=manifest["preprocessing_digest"],
         dimension=manifest["dimension"],
-        names=people["names"],
+        names={identity_id: clean_text(name) for identity_id, name in people["names"].items()},
         blocks=(*full, last),
         threshold=manifest["threshold"],
         camera_thresholds=manifest["camera_thresholds"],
@@ -237,7 +243,7 @@ def _people(block: Block, names: dict[str, str]) -> bytes:
 
 
 def _samples(people: dict[str, Any]) -> tuple[Sample, ...]:
-    return tuple(Sample(**sample) for sample in people["samples"])
+    return tuple(Sample(**(sample | {"photo": clean_text(sample["photo"])})) for sample in people["samples"])
 
 
 def _npy(vectors: Vectors) -> bytes:

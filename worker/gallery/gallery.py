@@ -14,6 +14,7 @@ from worker.files import writing
 from worker.gallery.contents import BLOCK_SAMPLES, Contents, NewSample, Person, Sample, enrolled
 from worker.gallery.crops import CropStore
 from worker.gallery.index import PersonIndex, Representation, require_unit
+from worker.names import clean_text, person_name
 from worker.types import Candidate, Embeddings, Vectors
 
 
@@ -82,12 +83,17 @@ class Gallery:
         """Enrols all ``samples`` in one new version.
 
         Returns the stored sample for each; None where a photo with the same bytes is enrolled already. People are
-        told apart by name: a sample with a name that exists goes to the person of that name.
+        told apart by name, see :func:`worker.names.person_name`: a sample with a name that exists goes to the
+        person of that name.
 
         Raises:
             GalleryError: the gallery cannot be written; nothing was added.
             ValueError: an empty name, or a vector that is not finite, of unit length and of the gallery's dimension.
         """
+        samples = [
+            replace(sample, identity_name=person_name(sample.identity_name), photo=clean_text(sample.photo))
+            for sample in samples
+        ]
         if any(not sample.identity_name for sample in samples):
             raise ValueError("a person's name must not be empty")
         if not samples:
@@ -144,12 +150,13 @@ class Gallery:
         Raises:
             GalleryError: nobody is called that, the new name is empty or taken, or the gallery cannot be written.
         """
+        new_name = person_name(new_name)
         if not new_name:
             raise GalleryError("a person's name must not be empty")
 
         def change(contents: Contents) -> Contents:
             identity_id = self._resolve(contents, identity)
-            if any(name == new_name and key != identity_id for key, name in contents.names.items()):
+            if any(person_name(name) == new_name and key != identity_id for key, name in contents.names.items()):
                 raise GalleryError(
                     f"gallery {self.label} has somebody called {new_name!r} already; choose another name"
                 )
@@ -319,11 +326,18 @@ class Gallery:
     def _resolve(self, contents: Contents, identity: str) -> str:
         if identity in contents.names:
             return identity
-        for identity_id, name in contents.names.items():
-            if name == identity:
-                return identity_id
+        wanted = person_name(identity)
+        exact = [key for key, name in contents.names.items() if name == identity]
+        found = exact or [key for key, name in contents.names.items() if person_name(name) == wanted]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise GalleryError(
+                f"gallery {self.label} has {len(found)} people called {clean_text(identity)!r}: "
+                f"name one by its id ({', '.join(sorted(found))})"
+            )
         raise GalleryError(
-            f"gallery {self.label} knows nobody called {identity!r}; 'facestream gallery list' shows all"
+            f"gallery {self.label} knows nobody called {clean_text(identity)!r}; 'facestream gallery list' shows all"
         )
 
     @abstractmethod

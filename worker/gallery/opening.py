@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from worker.config import RedisConfig
-from worker.errors import GalleryError
+from worker.errors import GalleryError, GalleryExistsError
 from worker.gallery.contents import Contents, Difference, Person, other_people
 from worker.gallery.crops import CropStore
 from worker.gallery.folder import PREVIOUS, FolderGallery
@@ -60,11 +60,34 @@ def create_gallery(
 
     Raises:
         ConfigError: a URL that is not the URL of a gallery.
-        GalleryError: a gallery, or something else, is there already, or its Redis cannot be reached.
+        GalleryExistsError: a gallery is there already.
+        GalleryError: something else is there already, or its Redis cannot be reached.
     """
     if is_shared(path):
         return SharedGallery.create(path, model_id, preprocessing_digest, dimension, redis=redis)
     return FolderGallery.create(path, model_id, preprocessing_digest, dimension)
+
+
+def open_or_create_gallery(
+    path: Path | str,
+    model_id: str,
+    preprocessing_digest: str,
+    dimension: int,
+    *,
+    redis: RedisConfig | None = None,
+) -> Gallery:
+    """The gallery at ``path``, made now if there is none. Any number of processes may do this at once.
+
+    Raises:
+        ConfigError: a URL that is not the URL of a gallery.
+        GalleryError: it was made with another model, something else is there, or its Redis cannot be reached.
+    """
+    if not gallery_exists(path, redis=redis):
+        try:
+            return create_gallery(path, model_id, preprocessing_digest, dimension, redis=redis)
+        except GalleryExistsError:
+            pass  # another process was quicker
+    return open_gallery(path, model_id=model_id, preprocessing_digest=preprocessing_digest, redis=redis)
 
 
 def gallery_exists(path: Path | str, *, redis: RedisConfig | None = None) -> bool:

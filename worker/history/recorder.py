@@ -9,7 +9,7 @@ from typing import Final
 
 from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, history_folder
-from worker.errors import HistoryDiskError, HistoryError
+from worker.errors import HistoryDiskError, HistoryError, HistoryValueError
 from worker.history.records import PastSighting, Tally, UnknownPerson
 from worker.history.store import History
 from worker.logs import get_logger
@@ -134,7 +134,7 @@ class Recorder:
         """Writes what waits. Returns after how many seconds it is tried again; None: it need not be."""
         rows = self._unwritten
         try:
-            self._write_once(rows)
+            self._write_storable(rows)
         except HistoryError as error:
             if not self._failed:
                 _log.warning("past sightings wait to be written", reason=str(error), waiting=len(rows))
@@ -152,6 +152,19 @@ class Recorder:
             self._failed = False
         self._unwritten = []
         return None
+
+    def _write_storable(self, rows: list[_Row]) -> None:
+        """Writes ``rows``. A row that can never be stored is dropped, so that it holds up neither the others nor the
+        thread."""
+        try:
+            self._write_once(rows)
+        except HistoryValueError as error:
+            if len(rows) > 1:
+                for row in rows:
+                    self._write_storable([row])
+                return
+            _log.error("a past sighting cannot be stored", reason=str(error))
+            self._observer.record_dropped("invalid")
 
     def _write_once(self, rows: list[_Row]) -> None:
         history = self._opened()

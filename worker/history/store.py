@@ -17,14 +17,18 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from worker.errors import HistoryDiskError, HistoryError
+from worker.errors import HistoryDiskError, HistoryError, HistoryValueError
 from worker.files import connect_sqlite
 from worker.history.records import Account, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
+from worker.names import clean_text
 
 FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _DISK_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _FORMAT: Final = 1
+_VALUE_ERRORS: Final = (
+    sqlite3.ProgrammingError, sqlite3.InterfaceError, ValueError, TypeError, OverflowError, AttributeError,
+)  # fmt: skip
 _APPLICATION_ID: Final = 0x66616365
 
 _SCHEMA: Final = """
@@ -118,16 +122,18 @@ class History:
         keep_s: float,
         remember_s: float,
     ) -> None:
-        """Stores or replaces, all or nothing; tallies are added up.
+        """Stores or replaces, all or nothing; tallies are added up. Texts are cleaned, see
+        :func:`worker.names.clean_text`.
 
         Raises:
             HistoryError: the file cannot be written.
+            HistoryValueError: a value can never be stored.
         """
         now_s = time.time()
         with self._transaction() as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO sightings VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                [(*_sighting_row(sighting), now_s, now_s + keep_s) for sighting in sightings],
+                [(*_cleaned(_sighting_row(sighting)), now_s, now_s + keep_s) for sighting in sightings],
             )
             # Somebody who was enrolled or forgotten meanwhile stays so.
             connection.executemany(
@@ -136,14 +142,17 @@ class History:
                 "first_seen_s = min(first_seen_s, excluded.first_seen_s), "
                 "last_seen_s = max(last_seen_s, excluded.last_seen_s), revision = excluded.revision, "
                 "recorded_s = excluded.recorded_s, expires_s = excluded.expires_s WHERE template IS NOT NULL",
-                [(*_unknown_row(person), _next_revision(connection), now_s, now_s + remember_s) for person in unknowns],
+                [
+                    (*_cleaned(_unknown_row(person)), _next_revision(connection), now_s, now_s + remember_s)
+                    for person in unknowns
+                ],
             )
             connection.executemany(
                 "INSERT INTO tallies VALUES (?,?,?,?,?,?) ON CONFLICT (camera_id, hour, reason) DO UPDATE SET "
                 "tracks = tracks + excluded.tracks, faces = faces + excluded.faces",
                 [
-                    (tally.camera_id, int(tally.hour.timestamp() // 3600), tally.reason, tally.tracks, tally.faces,
-                     now_s + keep_s)
+                    (clean_text(tally.camera_id), int(tally.hour.timestamp() // 3600), tally.reason, tally.tracks,
+                     tally.faces, now_s + keep_s)
                     for tally in tallies
                 ],
             )  # fmt: skip
@@ -212,7 +221,7 @@ class History:
         with _told(self.path):
             row = self._connection.execute(
                 "SELECT * FROM unknowns WHERE unknown_id = ? AND template IS NOT NULL AND expires_s > ?",
-                (unknown_id, time.time()),
+                (clean_text(unknown_id), time.time()),
             ).fetchone()
         if row is None:
             raise HistoryError(
@@ -253,7 +262,7 @@ class History:
             connection.executemany(
                 "UPDATE sightings SET identity_id = ?, identity_name = ?, unknown_id = '', "
                 "corrections = corrections + 1 WHERE sighting_id = ?",
-                [(identity_id, identity_name, sighting_id) for sighting_id in sighting_ids],
+                [(identity_id, clean_text(identity_name), sighting_id) for sighting_id in sighting_ids],
             )
 
     def drop_unknown(self, unknown_id: str, *, sightings_too: bool = False) -> None:
@@ -318,7 +327,7 @@ class History:
         ):
             if value is not None:
                 conditions.append(condition)
-                values.append(value)
+                values += _cleaned((value,))
         # The columns and conditions are constants of this module; values are bound.
         query = f"SELECT {columns} FROM sightings WHERE {' AND '.join(conditions)} ORDER BY started_s, sighting_id"  # noqa: S608
         with _told(self.path):
@@ -336,8 +345,10 @@ class History:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
-            except BaseException:
+            except BaseException as error:
                 self._connection.execute("ROLLBACK")
+                if isinstance(error, _VALUE_ERRORS):
+                    raise HistoryValueError(f"history {self.path} cannot store a value: {error}") from error
                 raise
             self._connection.execute("COMMIT")
 
@@ -377,12 +388,17 @@ def _next_revision(connection: sqlite3.Connection) -> int:
     return int(revision)
 
 
+def _cleaned(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(clean_text(value) if isinstance(value, str) else value for value in row)
+
+
 def _sighting_row(sighting: PastSighting) -> tuple[Any, ...]:
     return (
         sighting.sighting_id, sighting.camera_id, sighting.started_at.timestamp(), sighting.ended_at.timestamp(),
         sighting.identity_id, sighting.identity_name, sighting.unknown_id, sighting.embedder.model_id,
         sighting.embedder.preprocessing_digest, _blob(sighting.template), sighting.embedded_faces, sighting.quality,
-        json.dumps(dict(sighting.event)), json.dumps(sighting.account.to_json()), sighting.corrections,
+        json.dumps({field: clean_text(value) for field, value in sighting.event.items()}),
+        json.dumps(sighting.account.to_json()), sighting.corrections,
     )  # fmt: skip
 
 

@@ -199,10 +199,10 @@ def enroll_unknown(unknown_id: str, name: str, history: History, gallery: Galler
     gallery.require_model(person.embedder.model_id, person.embedder.preprocessing_digest)
     sightings = history.sightings(unknown_id=unknown_id)
     stored = gallery.add(_samples(name, person, sightings))
-    identity_id = gallery.person(name).identity_id
-    corrections = [_correction(sighting, identity_id, name, gallery) for sighting in sightings]
+    known_as = gallery.person(name)
+    corrections = [_correction(sighting, known_as.identity_id, known_as.name, gallery) for sighting in sightings]
     added = sum(sample is not None for sample in stored)
-    return Named(identity_id, name, added, tuple(sightings), tuple(corrections))
+    return Named(known_as.identity_id, known_as.name, added, tuple(sightings), tuple(corrections))
 
 
 def settle(unknown_id: str, named: Named, history: History) -> None:

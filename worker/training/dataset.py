@@ -15,6 +15,7 @@ from worker.errors import SourceError
 from worker.faces.detection import FaceDetector, only_central
 from worker.files import sha256_of
 from worker.gallery.enrolment import choose_face
+from worker.names import clean_text, person_name
 from worker.types import Chips, Detections, Image
 from worker.video.photos import in_batches, list_photos, read_photo
 
@@ -191,7 +192,8 @@ def _named(folder: Path) -> list[Photo]:
     photos = []
     for path in list_photos(folder):
         below = path.relative_to(folder).parts
-        photos.append(Photo(path, below[0] if len(below) > 1 else _NUMBER.sub("", path.stem) or path.stem))
+        name = below[0] if len(below) > 1 else _NUMBER.sub("", path.stem) or path.stem
+        photos.append(Photo(path, person_name(name) or clean_text(name)))
     return photos
 
 

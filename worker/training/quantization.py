@@ -15,10 +15,13 @@ from worker.faces.embedding import FaceEmbedder, openvino_file
 from worker.faces.manifests import Manifest
 from worker.faces.weights import sha256_of
 from worker.files import writing
+from worker.logs import get_logger
 from worker.video.photos import read_photo
 
 FEWEST_FACES: Final = 64
 MOST_FACES: Final = 512
+
+_log = get_logger(__name__)
 
 
 def quantize_model(
@@ -41,7 +44,11 @@ def quantize_model(
     """
     chips = []
     for path in photos:
-        image = read_photo(path)
+        try:
+            image = read_photo(path)
+        except SourceError as error:
+            _log.warning("photo is left out", reason=str(error))
+            continue
         face = only_central(detector.detect([image])[0], image)
         if len(face):
             chips.append(embedder.align(image, face).images)

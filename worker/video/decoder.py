@@ -26,7 +26,7 @@ from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
 from worker.video.geometry import Geometry, Straightener
-from worker.video.photos import complete_jpeg, list_photos, read_photo
+from worker.video.photos import list_photos, read_cut_jpeg, read_photo
 from worker.video.schedule import may_pass_over
 from worker.video.steadying import SteadyPackets
 
@@ -150,7 +150,7 @@ class Video:
         data = bytes(packet)
         if not data.startswith(_BEGIN_OF_JPEG) or _END_OF_JPEG in data[-_TRAILER_BYTES:]:
             return True
-        if complete_jpeg(data) is None:
+        if read_cut_jpeg(data) is None:
             return False
         self.tell("the camera's pictures lack their last bytes, which only say that they end: they are taken")
         return True

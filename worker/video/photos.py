@@ -1,12 +1,13 @@
 """Photos from disk, as upright 8-bit RGB whatever they are stored as."""
 
+import functools
 import io
-import os
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,37 +16,48 @@ from PIL import Image as Pillow
 from worker.errors import SourceError
 from worker.logs import get_logger
 from worker.types import Image
+from worker.video.folders import files_below
+from worker.video.picture_kinds import HEAD_BYTES, is_photo, kind_of
 
 MAX_PIXELS: Final = 200_000_000
 _BATCH_PIXELS: Final = 64_000_000
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif"})
+_NAMED: Final = 5
+_END_OF_JPEG: Final = b"\xff\xd9"
+_LAST_ROWS: Final = 18
+"""The lowest rows of a JPEG, which one row of its blocks covers; their colours reach into two rows more."""
+_ROWS_TO_SPARE: Final = 96
+"""A photo of fewer rows must be whole."""
+_FILLING: Final = 4096
+
+_log = get_logger(__name__)
 
 _T = TypeVar("_T")
 
 # Pillow warns from this size on and refuses twice of it; the limit is made hard where a photo is opened.
 Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
 
-_log = get_logger(__name__)
-_END_OF_JPEG: Final = b"\xff\xd9"
-_MORE_OF_JPEG: Final = tuple(bytes(pattern) * 16 for pattern in ([0x55], [0xAA], [0x00], [0x1B, 0xE4, 0x93, 0x6D]))
-_DECODE_ERRORS: Final = (OSError, ValueError, SyntaxError, EOFError, OverflowError, struct.error)
+_DECODE_ERRORS: Final = (OSError, ValueError, SyntaxError, EOFError, OverflowError, RuntimeError, struct.error)
 
 
-def read_photo(path: Path | str | BinaryIO) -> Image:
-    """The photo in ``path``, or in an open file, as uint8 (H, W, 3) RGB, turned upright as its EXIF data say.
+def read_photo(path: Path | str) -> Image:
+    """The photo in ``path`` as uint8 (H, W, 3) RGB, turned upright as its EXIF data say.
 
     Grey, palette, CMYK, 16-bit and floating-point pictures are converted; transparent parts become white; of an
-    animation the first frame is taken. A JPEG that lacks nothing but its end marker is taken, and the log says so.
+    animation the first frame is taken.
+
+    What format it is, its first bytes say, not its name. Only formats of photos are tried: no file starts another
+    program, as PostScript would. A JPEG that lacks its end, but no more of its picture than its lowest rows, is taken,
+    and the log says so.
 
     Raises:
         SourceError: the file cannot be read, is no picture, is cut off, or has more than ``MAX_PIXELS``.
     """
+    path = Path(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Pillow.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # damaged EXIF data
-            with Pillow.open(path) as opened:
-                return _upright_rgb(opened)
+            return _read(path)
     except (Pillow.DecompressionBombWarning, Pillow.DecompressionBombError):
         raise SourceError(f"photo {path} has more than {MAX_PIXELS // 1_000_000} megapixels: scale it down") from None
     except Pillow.UnidentifiedImageError:
@@ -53,9 +65,6 @@ def read_photo(path: Path | str | BinaryIO) -> Image:
     except MemoryError:
         raise SourceError(f"photo {path} does not fit into memory: scale it down") from None
     except _DECODE_ERRORS as error:
-        if whole := _without_end_marker(path):
-            _log.warning("a photo lacks its last bytes, which only say that it ends: it is taken", path=str(path))
-            return read_photo(whole)
         problem = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"photo {path} cannot be read: {problem}") from None
 
@@ -74,40 +83,56 @@ def in_batches(photos: Iterable[tuple[_T, Image]], most: int) -> Iterator[list[t
         yield batch
 
 
-def complete_jpeg(data: bytes) -> bytes | None:
-    """``data`` with the end marker that it lacks; None if it lacks more than that, or is no JPEG.
+def _read(path: Path) -> Image:
+    with path.open("rb") as file:
+        kind = kind_of(file.read(HEAD_BYTES), path)
+        if kind is None:
+            raise Pillow.UnidentifiedImageError
+        if not kind.reader:
+            raise SourceError(f"photo {path} {kind.problem}")
+        file.seek(0)
+        try:
+            with Pillow.open(file, formats=[kind.reader]) as opened:
+                return _upright_rgb(opened)
+        except OSError:
+            if kind.reader != "JPEG" or (image := read_cut_jpeg(path.read_bytes())) is None:
+                raise
+    _log.warning("photo lacks its end and was taken all the same", photo=str(path))
+    return image
 
-    If the picture is there to its last pixel, nothing that comes behind it can change it.
+
+def read_cut_jpeg(content: bytes) -> Image | None:
+    """The picture of a JPEG that lacks its end; None where more of the picture is missing than its lowest rows.
+
+    The decoder invents what is missing from whatever follows. Where two endings make no difference, nothing is missing.
     """
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    body = data.removesuffix(_END_OF_JPEG[:1])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ended, *continued = (
-                np.asarray(Pillow.open(io.BytesIO(body + more + _END_OF_JPEG))) for more in (b"", *_MORE_OF_JPEG)
-            )
-    except (*_DECODE_ERRORS, Pillow.DecompressionBombError, MemoryError):
-        return None
-    return body + _END_OF_JPEG if all(np.array_equal(ended, other) for other in continued) else None
+    # Zeros behind the picture may be padding, or its last byte.
+    for body in dict.fromkeys((content.removesuffix(b"\xff"), content.rstrip(b"\0").removesuffix(b"\xff"))):
+        with suppress(*_DECODE_ERRORS):
+            if (image := _whole_jpeg(body)) is not None:
+                return image
+    return None
 
 
-def _without_end_marker(path: Path | str | BinaryIO) -> BinaryIO | None:
-    """The photo with the end marker that is all it lacks."""
-    if not isinstance(path, Path | str):
-        return None
-    try:
-        whole = complete_jpeg(Path(path).read_bytes())
-    except (OSError, MemoryError):
-        return None
-    return io.BytesIO(whole) if whole else None
+def _whole_jpeg(content: bytes) -> Image | None:
+    def decoded(ending: bytes) -> tuple[Image, Image]:
+        with Pillow.open(io.BytesIO(content + ending + _END_OF_JPEG), formats=["JPEG"]) as opened:
+            return np.array(opened.convert("RGB")), _upright_rgb(opened)
+
+    stored, upright = decoded(b"")
+    invented = np.zeros(len(stored), bool)
+    for filling in (b"\x00", b"\xa5"):
+        invented |= (decoded(filling * _FILLING)[0] != stored).any(axis=(1, 2))
+    allowed = _LAST_ROWS if len(stored) >= _ROWS_TO_SPARE else 0
+    return None if invented[: len(stored) - allowed].any() else upright
 
 
 def list_photos(path: Path | str) -> list[Path]:
     """The photos in a folder, at any depth, sorted; or the one photo that ``path`` is.
 
-    Hidden files and folders are passed over, and so are files of other kinds.
+    What is a photo is told by a file's name or by its first bytes; a photo of a format that cannot be decoded is listed
+    too, and :func:`read_photo` says why. What is left out is said in the log, once: files that are no pictures, what
+    systems make by themselves, and links to folders. Hidden files and folders are passed over.
 
     Raises:
         SourceError: ``path`` does not exist, cannot be listed, or holds no photos.
@@ -117,28 +142,34 @@ def list_photos(path: Path | str) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise SourceError(f"no photo or folder at {root}")
-    found: list[Path] = []
-    seen: set[str] = set()
+    tree = files_below(root)
+    photos: list[Path] = []
+    others: list[Path] = []
+    for file in tree.files:
+        (photos if is_photo(file) else others).append(file)
+    _tell_left_out(str(root), "files that are no pictures are left out", _some(others, root))
+    _tell_left_out(str(root), "folders that a system made are left out", _some(tree.system, root))
+    _tell_left_out(str(root), "links to folders are not followed: give their targets by themselves",
+                   _some(tree.links, root))  # fmt: skip
+    if not photos:
+        raise SourceError(f"no photos in {root} (looked for JPEG, PNG, WebP, TIFF, AVIF and others by their content)")
+    return photos
 
-    def stop(error: OSError) -> None:
-        raise SourceError(f"folder {error.filename} cannot be listed: {error.strerror}") from None
 
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=stop):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(folder, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    if not found:
-        raise SourceError(f"no photos in {root} (looked for {', '.join(sorted(SUFFIXES))})")
-    return sorted(found)
+@functools.lru_cache(maxsize=1000)
+def _tell_left_out(folder: str, what: str, names: str) -> None:
+    """Says it once, however often a folder is listed."""
+    if names:
+        _log.warning(what, folder=folder, left_out=names)
+
+
+def _some(paths: Sequence[Path], root: Path) -> str:
+    names = [str(path.relative_to(root)) for path in paths[:_NAMED]]
+    return ", ".join(names) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
 
 
 def _upright_rgb(picture: Pillow.Image) -> Image:
+    picture.load()  # a TIFF is turned by this, and forgets its orientation
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         return _rgb_of_deep_grey(np.asarray(_upright(picture)))
     if picture.has_transparency_data:

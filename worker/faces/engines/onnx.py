@@ -15,6 +15,8 @@ except ImportError:
         "the engine 'onnx' needs onnxruntime, which is missing: pip install onnxruntime, or leave --engine at auto"
     ) from None
 
+onnxruntime.disable_telemetry_events()  # its builds for Windows report to their maker
+
 
 class OnnxNetwork:
     """An ONNX network with its preprocessing: call it with uint8 RGB chips (n, side, side, 3)."""

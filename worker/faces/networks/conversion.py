@@ -61,19 +61,21 @@ def run_apart(module: str, *arguments: str, what: str) -> None:
     Raises:
         ModelError: it failed, or took too long; the message begins with ``what`` and holds the last line it wrote.
     """
-    environment = os.environ | {
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-    }
     command = [sys.executable, "-m", f"worker.faces.networks.{module}", *arguments]
-    try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise ModelError(f"{what} took longer than {_TIMEOUT_S} s; try again") from None
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = os.environ | {
+            "KERAS_BACKEND": "tensorflow",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "KERAS_HOME": scratch,  # the user's keras.json must not decide what a network looks like
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        }
+        try:
+            done = subprocess.run(  # noqa: S603 - our own interpreter and module
+                command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(f"{what} took longer than {_TIMEOUT_S} s; try again") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise ModelError(f"{what} failed: {last}")
@@ -123,6 +125,8 @@ def _replace_folder(made: Path, folder: Path) -> None:
 
 def main(builder: str, jobs: str) -> None:
     """Runs in the process of its own: builds each network and writes its ``network.xml`` and ``.bin``."""
+    # Keras imports it if it is there, only to draw: it takes a second, and makes a cache of fonts in the user's home.
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]
     module, _, function = builder.partition(":")
     build = getattr(importlib.import_module(module), function)
     for arguments, folder in json.loads(jobs):

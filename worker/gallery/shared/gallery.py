@@ -15,7 +15,7 @@ from typing import Final, Self
 import tenacity
 
 from worker.config import RedisConfig
-from worker.errors import GalleryError, GalleryUnavailableError
+from worker.errors import GalleryError, GalleryExistsError, GalleryUnavailableError
 from worker.gallery.contents import Contents, added_samples, removed_samples
 from worker.gallery.gallery import Gallery, searchable
 from worker.gallery.shared.follower import GalleryFollower
@@ -69,12 +69,13 @@ class SharedGallery(Gallery):
         """A new, empty gallery, for the vectors of one model.
 
         Raises:
-            GalleryError: there is one already, or Redis cannot be reached.
+            GalleryExistsError: there is one already.
+            GalleryError: Redis cannot be reached.
         """
         store = SharedStore.connect(url, redis)
         copy = first_copy(model_id, preprocessing_digest, dimension)
         if not store.replace(None, copy):
-            raise GalleryError(f"gallery {store.label} exists already; open it, or choose another name")
+            raise GalleryExistsError(f"gallery {store.label} exists already; open it, or choose another name")
         return cls(store, copy)
 
     @classmethod
