@@ -107,9 +107,14 @@ def complain(message: str) -> None:
     sys.stderr.write(f"facestream: error: {' '.join(redact(message).split())}\n")
 
 
-def count_of(number: int, noun: str) -> str:
-    """``1 face``, ``2 faces``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """``1 face``, ``2 faces``; ``plural`` where it is not made with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def people_of(number: int) -> str:
+    """``1 person``, ``2 people``."""
+    return count_of(number, "person", "people")
 
 
 def time_text(value: datetime, timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:

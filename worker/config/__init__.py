@@ -4,17 +4,25 @@ A mistake in it ends the start with the name of the field (:class:`worker.errors
 
 - ``sections``: the sections; every field with its limits, its default and what it means.
 - ``loading``: ``Config``, all sections together, and where their values come from.
+- ``document``, ``environment``: what a file and the environment say; ``problems``: what is wrong with it.
+- ``paths``: paths and URLs as people write them.
 """
 
+from worker.config.document import FieldPath
 from worker.config.loading import (
     Config,
     ConfigOrigin,
+    Layers,
     cache_dir,
     default_state_dir,
     history_folder,
     load_config,
     models_dir,
+    read_layers,
+    unknown_variables,
 )
+from worker.config.paths import expand_text, expand_user
+from worker.config.problems import STAND_IN, Problem, nearest
 from worker.config.sections import (
     DEFAULT_MODEL_ID,
     DETECTOR_NAMES,
@@ -40,18 +48,22 @@ __all__ = [
     "DEFAULT_MODEL_ID",
     "DETECTOR_NAMES",
     "ENGINE_NAMES",
+    "STAND_IN",
     "BatchingConfig",
     "CameraConfig",
     "Config",
     "ConfigOrigin",
     "DetectionConfig",
     "EvidenceConfig",
+    "FieldPath",
     "FleetConfig",
     "HistoryConfig",
+    "Layers",
     "LogConfig",
     "MetricsConfig",
     "OutboxConfig",
     "PreviewConfig",
+    "Problem",
     "RecognitionConfig",
     "RedisConfig",
     "TracingConfig",
@@ -59,7 +71,12 @@ __all__ = [
     "UnknownsConfig",
     "cache_dir",
     "default_state_dir",
+    "expand_text",
+    "expand_user",
     "history_folder",
     "load_config",
     "models_dir",
+    "nearest",
+    "read_layers",
+    "unknown_variables",
 ]
