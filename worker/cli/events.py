@@ -18,6 +18,7 @@ from worker.cli.options import (
     RedisUrl,
     StreamName,
     command_group,
+    count_of,
     print_json,
     quiet_logs,
     redis_settings,
@@ -215,11 +216,11 @@ def list_dead(
             if retry:
                 put_back(client, letter)
     if not json_output:
-        typer.echo(f"{found} dead letters" + (" put back" if retry else ""))
+        typer.echo(count_of(found, "dead letter") + (" put back" if retry else ""))
 
 
 def _letter_row(letter: "DeadLetter") -> str:
     return (
         f"{letter.letter_id}  {letter.group}  {letter.fields.get('camera_id', '?')}  {letter.event_id or '?'}  "
-        f"{letter.deliveries} deliveries: {letter.reason}"
+        f"{count_of(letter.deliveries, 'delivery', 'deliveries')}: {letter.reason}"
     )

@@ -16,6 +16,7 @@ from worker.cli.options import (
     NamingThreshold,
     RedisUrl,
     command_group,
+    count_of,
     print_json,
     quiet_logs,
     told_redis_errors,
@@ -250,7 +251,7 @@ def list_cameras(
             f"{row['source']}"
         )
     unowned = sum(row["state"] == "unowned" for row in rows)
-    typer.echo(f"{len(rows)} cameras, {unowned} unowned")
+    typer.echo(f"{count_of(len(rows), 'camera')}, {unowned} unowned")
 
 
 def remove_cameras(

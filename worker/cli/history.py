@@ -20,6 +20,7 @@ from worker.cli.options import (
     MinFacePx,
     ModelName,
     ModelsDir,
+    count_of,
     no_face,
     open_embedder,
     open_gallery,
@@ -112,7 +113,7 @@ def search(
                 f"{who(sighting):<24}  {sighting.sighting_id}"
             )
     if not json_output:
-        typer.echo(f"{len(found)} sightings at cosine {threshold:.3f} or more")
+        typer.echo(f"{count_of(len(found), 'sighting')} at cosine {threshold:.3f} or more")
     return 0
 
 

@@ -12,6 +12,7 @@ from worker.cli.options import (
     RedisUrl,
     StreamName,
     command_group,
+    count_of,
     open_gallery,
     print_json,
     quiet_logs,
@@ -114,7 +115,7 @@ def enroll_unknown(
         refused = sum(not publisher.publish(event) for event in named.corrections)
         if lost := refused + publisher.close():
             raise SinkError(
-                f"{name} is enrolled, but {lost} corrected events could not be delivered; "
+                f"{name} is enrolled, but {count_of(lost, 'corrected event')} could not be delivered; "
                 "run the same command again: nothing is done twice"
             )
         unknowns.settle(who, named, history)
@@ -128,7 +129,10 @@ def enroll_unknown(
     if json_output:
         print_json(result)
     else:
-        typer.echo(f"{who} is now {name}: {named.samples} samples, {len(named.corrections)} past sightings corrected")
+        typer.echo(
+            f"{who} is now {name}: {count_of(named.samples, 'sample')}, "
+            f"{count_of(len(named.corrections), 'past sighting')} corrected"
+        )
     return 0
 
 

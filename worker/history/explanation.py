@@ -74,7 +74,7 @@ def _faces(account: Account) -> str:
         if reason == "too_small":
             limit = f" (min {account.least_px:.0f} px; the largest face had {account.largest_px:.0f})"
         refused.append(f"{count} {_FACES.get(reason, reason)}{limit}")
-    seen = f"seen {account.faces} times"
+    seen = "seen once" if account.faces == 1 else f"seen {account.faces} times"
     return f"{seen}; {', '.join(refused)}" if refused else seen
 
 
