@@ -87,8 +87,8 @@ def why_unwritable(error: OSError | ValueError | NotImplementedError) -> str:
     reason = getattr(error, "strerror", None) or error
     if number in _NO_LOCKS or isinstance(error, NotImplementedError):
         return (
-            f"its file system gives no locks ({reason}); use a local disk, or switch locking on where the network share "
-            "is served and mounted"
+            f"its file system gives no locks ({reason}); use a local disk, or switch locking on where the network "
+            "share is served and mounted"
         )
     if number in (errno.ENOSPC, errno.EDQUOT):
         return f"{reason}; make room on its disk"

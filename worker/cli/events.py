@@ -19,9 +19,11 @@ from worker.cli.options import (
     StreamName,
     command_group,
     count_of,
+    fit,
     print_json,
     quiet_logs,
     redis_settings,
+    screen_width,
     time_text,
     told_redis_errors,
 )
@@ -126,18 +128,21 @@ def _show_group(
 
 def table_header() -> str:
     """Column heads of :func:`table_row`."""
-    return f"{'captured at':<24}  {'camera':<16}  {'event':<9}  {'who':<24}  {'cosine':>6}  {'quality':>7}  sighting"
+    return fit(_columns("captured at", "camera", "event", "who", "cosine", "quality", "sighting"), screen_width())
 
 
 def table_row(event: "Event") -> str:
-    """One event as a line of a table."""
+    """One event as a line of a table, or on more lines if the screen is narrow."""
     who = event.identity_name or "(unknown)"
     cosine = "" if event.similarity is None else f"{event.similarity:.3f}"
     quality = "" if event.quality is None else f"{event.quality:.2f}"
     when = time_text(event.captured_at, "milliseconds")
-    return (
-        f"{when:<24}  {event.camera_id:<16}  {event.type:<9}  {who:<24}  {cosine:>6}  {quality:>7}  {event.sighting_id}"
-    )
+    columns = _columns(when, event.camera_id, event.type, who, cosine, quality, event.sighting_id)
+    return fit(columns, screen_width())
+
+
+def _columns(when: str, camera: str, event: str, who: str, cosine: str, quality: str, sighting: str) -> list[str]:
+    return [f"{when:<29}", f"{camera:<16}", f"{event:<9}", f"{who:<24}", f"{cosine:>6}", f"{quality:>7}", sighting]
 
 
 def forward(

@@ -29,8 +29,10 @@ from worker.cli.options import (
     photo_detector,
     print_json,
     quiet_logs,
+    time_text,
 )
 from worker.errors import ConfigError, ModelError
+from worker.times import parse_rfc3339
 
 if TYPE_CHECKING:
     from worker.evaluation.audit import Finding, Kind
@@ -174,7 +176,8 @@ def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> 
     typer.echo(f"{person.name}  {person.identity_id}")
     for sample in samples:
         typer.echo(
-            f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  {sample['added_at']}  {sample['sample_id']}"
+            f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  "
+            f"{time_text(parse_rfc3339(str(sample['added_at'])))}  {sample['sample_id']}"
         )
 
 

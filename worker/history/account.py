@@ -42,8 +42,12 @@ class Account:
         self.continued_by += [track for track in other.continued_by if track not in self.continued_by]
 
     def conclude(self, candidate: Candidate | None, match: Match | None, threshold: float, reason: str) -> None:
-        """Notes the last verdict; ``candidate`` is what the gallery answered."""
-        self.threshold, self.reason = threshold, reason
+        """Notes the last verdict; ``candidate`` is what the gallery answered.
+
+        ``threshold`` is the one in force now. That of the verdict may be another, if the configuration has changed
+        since: it is the one that is noted, because the reason belongs to it.
+        """
+        self.threshold, self.reason = threshold if match is None else match.threshold, reason
         if candidate is not None and candidate.identity_id is not None:
             self.nearest, self.similarity = candidate.identity_name, candidate.similarity
             if candidate.runner_up_id:

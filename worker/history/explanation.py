@@ -36,7 +36,7 @@ def explain(sighting: PastSighting) -> str:
             runner_up = f", runner-up {account.runner_up} {account.runner_up_similarity:.2f}"
         parts.append(
             f"nearest was {account.nearest} at {account.similarity:.2f} (threshold {account.threshold:.2f}{runner_up})"
-            f": {verdict(account.reason)}"
+            f": {verdict(account.reason)}{_moment(account.similarity - account.threshold, account.reason)}"
         )
     else:
         parts.append(verdict(account.reason))
@@ -52,6 +52,15 @@ def verdict(reason: str) -> str:
     if reason in _FACES:
         return f"no face was good enough: {_FACES[reason]}"
     return _VERDICTS.get(reason, reason)
+
+
+def _moment(above: float, reason: str) -> str:
+    """Which moment a verdict is of that the two numbers, rounded as they are shown, seem to contradict."""
+    if reason == "below_threshold" and above >= 0:
+        return " that was in force when it was decided; the numbers are those of the end"
+    if reason == "matched" and above < 0:
+        return " at a higher similarity before; a name is kept until it is clearly below the threshold"
+    return ""
 
 
 def explain_rest(tallies: Sequence[Tally]) -> list[str]:

@@ -182,6 +182,7 @@ class Loop:
         beat = self._heartbeats.watch("pipeline", STUCK_AFTER_S)
         while not stop.is_set():
             beat()
+            self._tell_load()
             self._follow_orders()
             frames = self._cameras.next_batch(self._idle_tick_s)
             if frames is None:
@@ -226,6 +227,11 @@ class Loop:
                 )
             )
         return tuple(errors), undelivered + waiting
+
+    def _tell_load(self) -> None:
+        # The member of a fleet asks for the load itself, to know how many cameras this worker can take.
+        if not self._config.fleet.enabled and time.monotonic() - self._load_read[0] >= 1.0:
+            self._observer.worker_load(self.load())
 
     def _follow_orders(self) -> None:
         while True:
