@@ -191,8 +191,13 @@ def forward(
             signal.signal(number, on_signal)
         if (missed := signals.received()) is not None:
             on_signal(missed, None)
+        typer.echo(
+            f"forwarding the events of {settings.stream} to {webhook.receiver} as group {group}; Ctrl-C ends it",
+            err=True,
+        )
         forward_events(events, webhook, stop)
     webhook.close()
+    typer.echo(f"stopped: {count_of(events.counts.handled, 'event')} forwarded", err=True)
     return signals.EXIT_CODES[signal.Signals(numbers[0])] if numbers else 0
 
 
