@@ -57,9 +57,9 @@ def verdict(reason: str) -> str:
 def _moment(above: float, reason: str) -> str:
     """Which moment a verdict is of that the two numbers, rounded as they are shown, seem to contradict."""
     if reason == "below_threshold" and above >= 0:
-        return " that was in force when it was decided; the numbers are those of the end"
+        return ", by the threshold that was in force when it was decided; the numbers are those of the end"
     if reason == "matched" and above < 0:
-        return " at a higher similarity before; a name is kept until it is clearly below the threshold"
+        return ", at a higher similarity before; a name is kept until it is clearly below the threshold"
     return ""
 
 
