@@ -11,9 +11,9 @@ from pydantic_core import PydanticUndefined
 
 _ABOUT_CONFIGURATION = (
     "One YAML file; each field may be overridden by the environment (`FACESTREAM_`, `__` between levels) and by flags. "
-    "`facestream config check` names the first mistake, `facestream config show` prints what is in force with secrets "
-    "masked, `facestream config schema` prints the JSON Schema of all this. While a worker runs, changes of `cameras`, "
-    "`recognition` and `log` are taken up by themselves."
+    "`facestream config check` names every mistake with its line, `facestream config show` prints what is in force "
+    "with credentials masked, `facestream config schema` prints the JSON Schema of all this. While a worker runs, "
+    "changes of `cameras`, `recognition` and `log` are taken up by themselves."
 )
 
 TABLE_BEGINS = "<!-- The table of fields is made by `python docs/reference.py` from the model of the events. -->"
@@ -32,11 +32,15 @@ def write(folder: Path) -> None:
 def commands() -> str:
     """Every command, with its arguments and options."""
     from worker.cli import app
+    from worker.cli.help import EXAMPLES
 
     lines = ["# Commands", "", "Exit codes: 0 done, 1 something met in the world, 2 wrong arguments, 130 interrupted."]
     for name, command in _leaves("facestream", typer.main.get_command(app)):
         lines += ["", f"## {name}", "", _escaped(_paragraphs(command.help or "")), ""]
         parameters = [parameter for parameter in command.params if parameter.name != "help"]
+        for example in EXAMPLES.get(name.removeprefix("facestream "), ()):
+            lines.append(f"    {example}")
+        lines.append("")
         if parameters:
             lines += ["| argument or option | meaning | default |", "|---|---|---|"]
         for parameter in parameters:

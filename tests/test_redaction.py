@@ -115,3 +115,13 @@ def test_hostile_text_takes_linear_time(unit: str) -> None:
     """Quadratic behaviour would take minutes; the time limit tells."""
     text = unit * (200_000 // len(unit))
     assert len(redact(text + "@")) <= len(text) * 2
+
+
+@pytest.mark.parametrize("word", ["digest", "basic", "Bearer", "authorization", "token", "my-digest", "x.basic"])
+@pytest.mark.parametrize(
+    "rest", [" cannot be opened: Connection refused", ": no such file", " answered: 404 Not Found"]
+)
+def test_a_path_that_ends_in_the_name_of_a_secret_leaves_its_sentence_alone(word: str, rest: str) -> None:
+    text = f"rtsp://10.0.0.5:554/live/{word}{rest}"
+    assert redact(text) == text
+    assert redact(f"rtsp://u:{SECRET}@10.0.0.5:554/live/{word}{rest}") == text.replace("//", "//***@")

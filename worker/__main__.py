@@ -1,6 +1,7 @@
 """Entry point of the command. Each way to end has its exit code, and an error is one line."""
 
 import io
+import os
 import sys
 
 from worker import signals
@@ -8,6 +9,7 @@ from worker import signals
 
 def main() -> None:
     """Runs the command line and exits: 0 done, 1 an error, 2 wrong arguments or configuration, 130 interrupted."""
+    _open_closed_streams()
     try:
         signals.catch()
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
@@ -21,6 +23,22 @@ def main() -> None:
             raise
         code = signals.EXIT_CODES[number]
     signals.leave(code)
+
+
+def _open_closed_streams() -> None:
+    """Gives /dev/null to each standard stream that is closed when the process starts (``2>&-``).
+
+    Without a standard error every message is an error of its own. And the next file that is opened, such as a database,
+    would get the number of the closed stream, and with it all that libraries write there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 if __name__ == "__main__":

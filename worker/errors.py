@@ -55,6 +55,10 @@ class SinkError(FacestreamError):
     """Events cannot be delivered, or the event stream cannot be read."""
 
 
+class SinkBusyError(SinkError):
+    """Redis answers, and says that it cannot serve for now; this passes by itself."""
+
+
 class HistoryError(FacestreamError):
     """The record of past sightings is missing, damaged or cannot be reached."""
 

@@ -1,5 +1,6 @@
 """How files are made: never half written, and databases for their owner only."""
 
+import errno
 import hashlib
 import mmap
 import os
@@ -15,6 +16,7 @@ from worker.errors import OutputError
 
 DRAFT: Final = ".draft-"
 """How the names of files begin that are being written."""
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _OPENING: Final = threading.Lock()
 
 
@@ -90,6 +92,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def why_unwritable(error: OSError | ValueError | NotImplementedError) -> str:
+    """Why a folder in which a file is locked and written did not take it, and what to do."""
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or error
+    if number in _NO_LOCKS or isinstance(error, NotImplementedError):
+        return (
+            f"its file system gives no locks ({reason}); use a local disk, or switch locking on where the network "
+            "share is served and mounted"
+        )
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return f"{reason}; make room on its disk"
+    if number == errno.EROFS:
+        return f"{reason}; mount it for writing, or name another folder"
+    return f"{reason}; check its permissions and free space"
 
 
 @contextmanager

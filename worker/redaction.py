@@ -24,8 +24,13 @@ _SECRET_PARAMETER: Final = re.compile(
     re.IGNORECASE,
 )
 _QUERY_KEY: Final = re.compile(r"(?P<name>[?&]key=)[^\s&;,'\")}]+", re.IGNORECASE)
-_AUTHORIZATION_HEADER: Final = re.compile(r"(?P<name>\bauthorization['\"]?\s{0,8}[:=]\s{0,8})[^\r\n]+", re.IGNORECASE)
-_AUTHORIZATION: Final = re.compile(r"(?P<name>\b(?:Bearer|Basic|Digest)\s{1,8})[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+# The last part of a URL's path may be one of these words, with the rest of a sentence after it.
+_AUTHORIZATION_HEADER: Final = re.compile(
+    r"(?P<name>(?<![/\\])\bauthorization['\"]?\s{0,8}[:=]\s{0,8})[^\r\n]+", re.IGNORECASE
+)
+_AUTHORIZATION: Final = re.compile(
+    r"(?P<name>(?<![/\\.-])\b(?:Bearer|Basic|Digest)\s{1,8})[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE
+)
 _WHOLE_URL: Final = re.compile(r"^(?P<scheme>\s*[^:/@]*:[/\\]{0,3}).*@", re.DOTALL)
 
 

@@ -140,6 +140,48 @@ def test_a_rejected_event_is_buried_and_the_next_ones_go_on(redis_url: str) -> N
     assert redirected.reason == "the receiver redirects, which is not followed (status 301)"
 
 
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_a_receiver_that_does_not_trust_the_sender_costs_no_event(
+    status: int, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "worker")
+    events = [make_event(i) for i in range(3)]
+    add(redis_url, *events)
+    stop = threading.Event()
+    with (
+        receiving(*[(status, {})] * 3) as receiver,
+        hook(receiver.url) as webhook,
+        Consumer(redis_url, group="g", max_deliveries=1) as consumer,
+    ):
+        thread = threading.Thread(target=forward, args=(consumer, webhook, stop), kwargs={"untrusted_pause_s": 0.01})
+        thread.start()
+        eventually(lambda: consumer.counts.handled == 3)
+        stop.set()
+        thread.join()
+        assert (consumer.counts.failed, consumer.counts.dead) == (0, 0)
+    assert receiver.taken == [encode(event) for event in events]
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("forwarding pauses" in line and f"status {status}" in line for line in told) == 1
+    assert sum("trusts the signature now" in line for line in told) == 1
+
+
+def test_a_stop_ends_the_pause_of_a_sender_that_is_not_trusted(redis_url: str) -> None:
+    add(redis_url, make_event(0))
+    stop = threading.Event()
+    with (
+        receiving(*[(401, {})] * 99) as receiver,
+        hook(receiver.url) as webhook,
+        Consumer(redis_url, group="g") as consumer,
+    ):
+        thread = threading.Thread(target=forward, args=(consumer, webhook, stop))
+        thread.start()
+        eventually(lambda: receiver.requests)
+        stop.set()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert consumer.counts.dead == 0
+
+
 def test_an_event_comes_again_while_the_receiver_is_away(redis_url: str) -> None:
     add(redis_url, make_event(0))
     stop = threading.Event()
@@ -274,9 +316,13 @@ def test_the_command_forwards_until_it_is_told_to_stop(redis_url: str, tmp_path:
     with receiving((500, {})) as receiver:
         arguments = ("forward", "--redis", redis_url, "--group", "hook", "--from", "0", "--url", receiver.url)
         with running(*arguments, "--secret-file", secret) as command:
+            command.said(r"forwarding the events of facestream:events to http://127\.0\.0\.1:\d+ as group hook")
+            command.said(r"the receiver is away: events wait .*status 500")
             eventually(lambda: len(receiver.taken) == 2)
+            command.said("the receiver takes events again")
             ended = command.end(signal.SIGTERM)
     assert (ended.code, ended.stdout) == (0, "")
+    assert "stopped: 2 events forwarded" in ended.stderr
     assert [word for word in (SECRET.decode(), "t0k3n") if word in ended.stderr] == []
     with redis.Redis.from_url(redis_url) as client:
         assert client.xpending(STREAM, "hook")["pending"] == 0

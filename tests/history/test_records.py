@@ -74,3 +74,24 @@ def test_what_never_became_a_sighting_is_summed_over_the_hours() -> None:
         "door: 1 face never became a sighting: below the detection score that starts a track",
         "door: 5 tracks of 6 faces never became a sighting: seen too few times to count as a person",
     ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "similarity", "says"),
+    [
+        ("below_threshold", 0.88, "below threshold, by the threshold that was in force when it was decided"),
+        ("below_threshold", 0.41, ": below threshold"),
+        ("matched", 0.48, "matched, at a higher similarity before; a name is kept"),
+        ("matched", 0.88, ": matched"),
+    ],
+)
+def test_numbers_that_seem_to_contradict_the_verdict_say_which_moment_they_are_of(
+    reason: str, similarity: float, says: str
+) -> None:
+    told = explain(sighting(account=account(reason, Candidate("p-1", "Anna", similarity, -1.0))))
+    assert says in told
+    assert ("moment" in told or "decided" in told or "before;" in told) == (", " in says)
+
+
+def test_seen_once_is_not_seen_many_times() -> None:
+    assert explain(sighting(account=account(faces=1, embedded=1))).startswith("seen once; ")

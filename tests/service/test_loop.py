@@ -18,7 +18,7 @@ from tests.support.stand_ins import (
     gallery_of,
 )
 from worker.background import Heartbeats
-from worker.config import CameraConfig, Config, DetectionConfig, RecognitionConfig
+from worker.config import CameraConfig, Config, DetectionConfig, FleetConfig, RecognitionConfig
 from worker.errors import FacestreamError, GalleryError, ModelError, SinkError, SourceError
 from worker.events.publisher import Publisher
 from worker.events.states import SightingState
@@ -133,12 +133,12 @@ class StandInStates:
 
 
 class Rig:
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, observer: Observer | None = None, fleet: bool = False, **options: Any) -> None:
         self.log: list[str] = []
         self.detector, self.embedder = StandInDetector(ALICE), StandInEmbedder()
         self.gallery = gallery_of(self.embedder, Alice=ALICE)
         self.gallery.close = lambda: self.log.append("gallery closed")  # type: ignore[method-assign]
-        self.config = Config(worker_id="w", recognition=RULES)
+        self.config = Config(worker_id="w", recognition=RULES, fleet=FleetConfig(enabled=fleet))
         self.pipeline = Pipeline(self.config, detector_of(self.detector), embedder_of(self.embedder), self.gallery)
         self.cameras, self.publisher = StandInCameras(self.log), StandInPublisher(self.log)
         self.states = StandInStates(self.log)
@@ -146,7 +146,7 @@ class Rig:
         self.load_people: Callable[[], tuple[People, FaceEmbedder]] = lambda: pytest.fail("loaded anew")
         self.loop = Loop(
             self.config, self.pipeline, cast(Cameras, self.cameras), cast(Publisher, self.publisher), self.states,
-            Observer(),
+            observer or Observer(),
             load_people=lambda: self.load_people(), **options,
         )  # fmt: skip
 
@@ -386,6 +386,28 @@ def test_the_load_is_the_share_of_time_since_it_was_last_asked_for(rig: Rig) -> 
     assert 0.0 < rig.loop.load() <= 1.0
     time.sleep(0.002)
     assert rig.loop.load() == 0.0
+
+
+@pytest.mark.parametrize(("fleet", "told"), [(False, 2), (True, 0)])
+def test_without_a_fleet_the_load_is_told_once_a_second(
+    fleet: bool, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loads(Observer):
+        def __init__(self) -> None:
+            self.loads: list[float] = []
+
+        def worker_load(self, ratio: float) -> None:
+            self.loads.append(ratio)
+
+    observer, clock = Loads(), iter(100 + index / 1000 for index in range(10**6))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    rig = Rig(observer=observer, fleet=fleet)
+    # Each look at the clock takes a millisecond: two seconds and a half.
+    while next(clock) < 102.5:
+        rig.cameras.batches = [[]] * 20
+        rig.loop.run(threading.Event())
+    assert len(observer.loads) == told
+    assert all(0.0 < load <= 1.0 for load in observer.loads)
 
 
 def test_what_a_search_has_shown_decides_on_the_next_frames(rig: Rig) -> None:

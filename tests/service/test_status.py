@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 from worker.config import Config, FleetConfig, MetricsConfig, load_config
 from worker.service.health import Health, HealthServer
 from worker.service.metrics import PrometheusObserver
-from worker.service.status import StatusBoard, StatusReporter, WorkerStatus, reported
+from worker.service.status import StatusBoard, StatusReporter, WorkerStatus, condition_of, reported
 from worker.video.cameras import Cameras
 
 
@@ -137,9 +137,66 @@ def test_silence_is_told_and_not_a_state_of_the_past(rig: Rig, redis_url: str, c
     silent = {**rig.board.status().document(), "at": (datetime.now(UTC) - timedelta(minutes=5)).isoformat()}
     client.hset("{facestream}:status", "w1", json.dumps(silent))
     shown = facestream("status", "--redis", redis_url, "--once", COLUMNS="200")
-    assert "worker silent" in shown.stdout
-    assert "5 min ago" in shown.stdout
+    assert shown.stdout.count("worker gone") == 2
+    assert "last heard of 5 min ago" in shown.stdout
     assert "streaming" not in shown.stdout
+    assert "0%" not in shown.stdout
+    [as_json] = facestream("status", "--redis", redis_url, "--json").documents
+    assert as_json["state"] == "gone"
+    silent["at"] = (datetime.now(UTC) - timedelta(seconds=10)).isoformat()
+    client.hset("{facestream}:status", "w1", json.dumps(silent))
+    assert "worker silent" in facestream("status", "--redis", redis_url, "--once", COLUMNS="200").stdout
+
+
+def test_workers_of_one_name_stand_beside_each_other(rig: Rig, redis_url: str, client: redis.Redis) -> None:
+    reporters = [StatusReporter(client, "facestream", Rig().board) for _ in range(2)]
+    for reporter in reporters:
+        reporter.start()
+    try:
+        assert eventually(lambda: len(list(reported(client, "facestream"))) == 2)
+        shown = facestream("status", "--redis", redis_url, "--once", COLUMNS="200").stdout
+    finally:
+        reporters[0].close()
+    assert "Several workers are called w1: give each a name of its own with --worker-id" in shown
+    assert [status.worker_id for status in reported(client, "facestream")] == ["w1"]
+    reporters[1].close()
+    assert list(reported(client, "facestream")) == []
+
+
+def test_a_worker_that_was_started_again_is_one_worker(rig: Rig, client: redis.Redis) -> None:
+    now = rig.board.status().document()
+    killed = {**now, "at": (datetime.now(UTC) - timedelta(minutes=4)).isoformat(), "uptime_s": 900.0}
+    client.hset("{facestream}:status", "w1:old", json.dumps(killed))
+    [alone] = reported(client, "facestream")
+    assert condition_of(alone) == "gone"
+    client.hset("{facestream}:status", "w1:new", json.dumps({**now, "uptime_s": 60.0}))
+    [after] = reported(client, "facestream")
+    assert condition_of(after) == "ready"
+    # Another process of the name that was there before that one fell silent is another worker.
+    client.hset("{facestream}:status", "w1:new", json.dumps({**now, "uptime_s": 600.0}))
+    assert len(list(reported(client, "facestream"))) == 2
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_table_fits_the_screen_and_cuts_no_word(width: int, rig: Rig, redis_url: str, client: redis.Redis) -> None:
+    reason = "rtsp://10.0.0.5:554/stream1 cannot be opened: [111] Connection refused; is it on, is the address right?"
+    long = "a-camera-with-a-long-name-in-the-basement-of-building-seven"
+    rig.cameras.told = {"lobby": ("streaming", ""), "door": ("waiting", reason), long: ("streaming", "")}
+    rig.health.condition("redis", reason)
+    client.hset(
+        "{facestream}:status", "w1", json.dumps(rig.board.status().document() | {"worker_id": "kiosk-entrance"})
+    )
+    shown = facestream("status", "--redis", redis_url, "--once", COLUMNS=str(width)).stdout
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    assert {*reason.split(), long, "kiosk-entrance", "streaming"} <= set(shown.split())
+    door = next(number for number, line in enumerate(lines) if line.startswith("door"))
+    assert "rtsp" not in lines[door], "a reason has lines of its own"
+
+
+def test_an_empty_fleet_leads_to_the_worker_itself(redis_url: str) -> None:
+    shown = facestream("status", "--redis", redis_url, "--once", COLUMNS="80").stdout
+    assert "--worker http://HOST:9464" in shown
 
 
 def test_of_a_camera_that_was_taken_over_only_its_owner_is_shown(rig: Rig, redis_url: str, client: redis.Redis) -> None:

@@ -17,6 +17,7 @@ from worker import __version__, signals
 from worker.cli import (
     bench,
     calibrate,
+    config,
     evaluate,
     events,
     fleet,
@@ -28,7 +29,9 @@ from worker.cli import (
     train,
     unknown,
 )
+from worker.cli.help import furnish
 from worker.cli.options import complain
+from worker.cli.parsing import parsed_command, refuse_empty, warn_of_variables
 from worker.errors import FacestreamError
 from worker.redaction import redact
 
@@ -66,6 +69,7 @@ def version() -> None:
 
 for chapter in (
     run,
+    config,
     gallery,
     identify,
     evaluate,
@@ -86,7 +90,11 @@ def run_command_line(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        result = typer.main.get_command(app).main(arguments, prog_name="facestream", standalone_mode=False)
+        warn_of_variables(arguments)
+        refuse_empty(arguments)
+        command = parsed_command(app)
+        furnish(command)
+        result = command.main(arguments, prog_name="facestream", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return 130

@@ -18,6 +18,7 @@ from worker.cli.options import (
     ModelsDir,
     PrecisionName,
     SameThreshold,
+    people_of,
     print_json,
     progress_bar,
     quiet_logs,
@@ -165,7 +166,7 @@ def _identify(people: Path, probes: Path | None, networks: Networks, curve: Path
         from worker.evaluation.plots import plot_det
 
         found, strangers = det_curve(searches), len(searches.strangers)
-        label = f"{searches.enrolled_people} people enrolled, rank 1 {result['rank_1']:.2%}"
+        label = f"{people_of(searches.enrolled_people)} enrolled, rank 1 {result['rank_1']:.2%}"
         title = f"{networks.embedder.model_id} on {people.name}"
         plot_det(found.fpir, found.fnir, title=title, label=label, strangers=strangers, path=curve)
     return result

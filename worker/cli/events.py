@@ -18,9 +18,12 @@ from worker.cli.options import (
     RedisUrl,
     StreamName,
     command_group,
+    count_of,
+    fit,
     print_json,
     quiet_logs,
     redis_settings,
+    screen_width,
     time_text,
     told_redis_errors,
 )
@@ -125,18 +128,21 @@ def _show_group(
 
 def table_header() -> str:
     """Column heads of :func:`table_row`."""
-    return f"{'captured at':<24}  {'camera':<16}  {'event':<9}  {'who':<24}  {'cosine':>6}  {'quality':>7}  sighting"
+    return fit(_columns("captured at", "camera", "event", "who", "cosine", "quality", "sighting"), screen_width())
 
 
 def table_row(event: "Event") -> str:
-    """One event as a line of a table."""
+    """One event as a line of a table, or on more lines if the screen is narrow."""
     who = event.identity_name or "(unknown)"
     cosine = "" if event.similarity is None else f"{event.similarity:.3f}"
     quality = "" if event.quality is None else f"{event.quality:.2f}"
     when = time_text(event.captured_at, "milliseconds")
-    return (
-        f"{when:<24}  {event.camera_id:<16}  {event.type:<9}  {who:<24}  {cosine:>6}  {quality:>7}  {event.sighting_id}"
-    )
+    columns = _columns(when, event.camera_id, event.type, who, cosine, quality, event.sighting_id)
+    return fit(columns, screen_width())
+
+
+def _columns(when: str, camera: str, event: str, who: str, cosine: str, quality: str, sighting: str) -> list[str]:
+    return [f"{when:<29}", f"{camera:<16}", f"{event:<9}", f"{who:<24}", f"{cosine:>6}", f"{quality:>7}", sighting]
 
 
 def forward(
@@ -185,8 +191,13 @@ def forward(
             signal.signal(number, on_signal)
         if (missed := signals.received()) is not None:
             on_signal(missed, None)
+        typer.echo(
+            f"forwarding the events of {settings.stream} to {webhook.receiver} as group {group}; Ctrl-C ends it",
+            err=True,
+        )
         forward_events(events, webhook, stop)
     webhook.close()
+    typer.echo(f"stopped: {count_of(events.counts.handled, 'event')} forwarded", err=True)
     return signals.EXIT_CODES[signal.Signals(numbers[0])] if numbers else 0
 
 
@@ -215,11 +226,11 @@ def list_dead(
             if retry:
                 put_back(client, letter)
     if not json_output:
-        typer.echo(f"{found} dead letters" + (" put back" if retry else ""))
+        typer.echo(count_of(found, "dead letter") + (" put back" if retry else ""))
 
 
 def _letter_row(letter: "DeadLetter") -> str:
     return (
         f"{letter.letter_id}  {letter.group}  {letter.fields.get('camera_id', '?')}  {letter.event_id or '?'}  "
-        f"{letter.deliveries} deliveries: {letter.reason}"
+        f"{count_of(letter.deliveries, 'delivery', 'deliveries')}: {letter.reason}"
     )

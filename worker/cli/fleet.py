@@ -16,23 +16,27 @@ from worker.cli.options import (
     NamingThreshold,
     RedisUrl,
     command_group,
+    count_of,
     print_json,
     quiet_logs,
+    screen_width,
     told_redis_errors,
 )
 from worker.errors import FacestreamError, FleetError
 from worker.redaction import redact, redact_url
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
+    from rich.text import Text
 
     from worker.config import Config
     from worker.fleet.registry import CameraRegistry, Registered
-    from worker.service.status import CameraStatus, WorkerStatus
+    from worker.service.status import WorkerStatus
 
 Look: TypeAlias = "Callable[[], tuple[list[WorkerStatus], dict[str, str]]]"
 """Answers with the workers, and with the state of each camera that none of them reads."""
+
+_WIDE = 120
+"""Columns of the table where it is not written to a screen."""
 
 CameraId = Annotated[str, typer.Argument(metavar="ID", help="Name of the camera.")]
 CameraIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Names of cameras.")]
@@ -67,25 +71,33 @@ def status(
 
     The cameras of a fleet that nobody reads come first. It shows all once with --json, or if output is not a terminal.
     """
+    from worker.service.status import condition_of
+
     look: Look = _ask_workers(worker) if worker else _ask_redis(redis, fleet)
     if json_output:
         workers, unowned = look()
         for found in workers:
-            print_json(found.document())
+            print_json(found.document() | {"state": condition_of(found)})
         for camera_id, state in unowned.items():
             print_json({"camera_id": camera_id, "state": state})
         return 0 if workers else 1
     from rich.console import Console
     from rich.live import Live
 
-    console = Console()
+    from worker.cli.status_table import status_text
+
+    console = Console(width=screen_width() or _WIDE)
+
+    def draw() -> "Text":
+        return status_text(*look(), console.width)
+
     if once or not console.is_terminal:
-        console.print(_status_table(*look()))
+        console.print(draw(), no_wrap=True, overflow="ignore", crop=False, end="")
         return 0
-    with Live(_status_table(*look()), console=console, screen=True, auto_refresh=False) as live:
+    with Live(draw(), console=console, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(interval_s)
-            live.update(_status_table(*look()), refresh=True)
+            live.update(draw(), refresh=True)
 
 
 def _ask_workers(urls: list[str]) -> "Look":
@@ -129,70 +141,6 @@ def _ask_redis(url: str | None, fleet: str | None) -> "Look":
         return workers, unowned
 
     return look
-
-
-def _status_table(workers: "list[WorkerStatus]", unowned: dict[str, str]) -> "RenderableType":
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
-
-    from worker.service.status import SILENT_AFTER_S, age_s
-
-    table = Table("camera", "worker", "state", "frames/s", "p95", "dropped/s", "last event", "reason", expand=True)
-    for camera_id, state in sorted(unowned.items()):
-        table.add_row(camera_id, "-", f"[{'yellow' if state == 'paused' else 'red'}]{state}[/]", *[""] * 5)
-    summary = Table("worker", "cameras", "load", "outbox", "gallery", "up", "reported", "reason", expand=True)
-    newest: dict[str, int] = {}
-    for camera in (camera for worker in workers for camera in worker.cameras):
-        newest[camera.camera_id] = max(camera.epoch, newest.get(camera.camera_id, 0))
-    for worker in workers:
-        silent = age_s(worker) > SILENT_AFTER_S
-        # A dead worker's last words on a camera are out of date once another one has taken it over.
-        current = [camera for camera in worker.cameras if camera.epoch == newest[camera.camera_id]]
-        for camera in sorted(current, key=_worst_first):
-            _add_status_row(table, camera, worker.worker_id, silent=silent)
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in worker.reasons.items())
-        summary.add_row(
-            worker.worker_id,
-            str(len(current)),
-            "" if worker.load is None else f"{worker.load:.0%}",
-            str(worker.outbox_events),
-            f"{worker.gallery_people} people, version {worker.gallery_version}",
-            _age(worker.uptime_s),
-            f"[red]{_age(age_s(worker))} ago[/]" if silent else "now",
-            escape(reasons),
-        )
-    if not workers:
-        summary.caption = "no worker has reported: is it running with --fleet, on this Redis and under this name?"
-    return Group(table, summary)
-
-
-def _add_status_row(table: "Table", camera: "CameraStatus", worker_id: str, *, silent: bool) -> None:
-    from rich.markup import escape
-
-    state = "worker silent" if silent else camera.state
-    colour = "green" if state in {"streaming", "ended"} else "red"
-    table.add_row(
-        camera.camera_id,
-        worker_id,
-        f"[{colour}]{state}[/]",
-        f"{camera.fps:.1f}",
-        "" if camera.latency_p95_s is None else f"{1000 * camera.latency_p95_s:.0f} ms",
-        f"{camera.dropped_per_s:.1f}",
-        "never" if camera.last_event_age_s is None else f"{_age(camera.last_event_age_s)} ago",
-        escape(camera.reason),
-    )
-
-
-def _worst_first(camera: "CameraStatus") -> tuple[bool, str]:
-    return camera.state in {"streaming", "ended"}, camera.camera_id
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def add_camera(
@@ -261,7 +209,7 @@ def list_cameras(
             f"{row['source']}"
         )
     unowned = sum(row["state"] == "unowned" for row in rows)
-    typer.echo(f"{len(rows)} cameras, {unowned} unowned")
+    typer.echo(f"{count_of(len(rows), 'camera')}, {unowned} unowned")
 
 
 def remove_cameras(

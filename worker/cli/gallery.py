@@ -12,6 +12,7 @@ from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
     DetectorName,
+    Document,
     EngineName,
     GalleryPath,
     MinFacePx,
@@ -19,15 +20,19 @@ from worker.cli.options import (
     ModelsDir,
     NamingThreshold,
     command_group,
+    count_of,
     gallery_key,
     open_crops,
     open_embedder,
     open_gallery,
+    people_of,
     photo_detector,
     print_json,
     quiet_logs,
+    time_text,
 )
 from worker.errors import ConfigError, ModelError
+from worker.wire import parse_rfc3339
 
 if TYPE_CHECKING:
     from worker.evaluation.audit import Finding, Kind
@@ -102,11 +107,12 @@ def enroll(
     from worker.faces.quality import REJECT_BELOW
     from worker.gallery import opening
     from worker.gallery.crops import CropStore
-    from worker.gallery.enrolment import enroll_photos, people_of
+    from worker.gallery.enrolment import enroll_photos
+    from worker.gallery.enrolment import people_of as people_in
 
     quiet_logs()
     for path in photos:
-        people_of(path)  # a mistyped path is found before a gallery is made
+        people_in(path)  # a mistyped path is found before a gallery is made
     redis = load_config(None, {}).redis
     crops = None if opening.is_shared(gallery) else CropStore(gallery, gallery_key())
     if keep_crops and crops is None:
@@ -134,7 +140,9 @@ def enroll(
             reason = "".join(f"{mark}{text}" for mark, text in ((": ", result.reason), (", ", result.detail)) if text)
             typer.echo(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
     if not json_output:
-        typer.echo(f"{accepted} photos taken, {rejected} not; {len(target.people())} people in {target.label}")
+        typer.echo(
+            f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}"
+        )
     return 0 if accepted else 1
 
 
@@ -148,10 +156,10 @@ def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
                 {"identity_id": person.identity_id, "identity_name": person.name, "samples": len(person.samples)}
             )
         else:
-            samples = f"{len(person.samples):>4} sample{'' if len(person.samples) == 1 else 's'}"
-            typer.echo(f"{person.name:<32}  {samples:<12}  {person.identity_id}")
+            samples = count_of(len(person.samples), "sample")
+            typer.echo(f"{person.name:<32}  {samples:>12}  {person.identity_id}")
     if not json_output:
-        typer.echo(f"{len(people)} people, model {opened.model_id}, version {opened.version}")
+        typer.echo(f"{people_of(len(people))}, model {opened.model_id}, version {opened.version}")
 
 
 def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
@@ -167,11 +175,12 @@ def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> 
     typer.echo(f"{person.name}  {person.identity_id}")
     for sample in samples:
         typer.echo(
-            f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  {sample['added_at']}  {sample['sample_id']}"
+            f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  "
+            f"{time_text(parse_rfc3339(str(sample['added_at'])))}  {sample['sample_id']}"
         )
 
 
-def remove_person(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S) -> int:
+def remove_person(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S, json_output: AsJson = False) -> int:
     """Take a person out, with all samples and kept crops, also from the gallery that a switch has put aside.
 
     For a shared gallery, it says which workers have forgotten the person, and fails if one has not.
@@ -180,14 +189,16 @@ def remove_person(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S) -> int
 
     opened = _open(gallery)
     person = opening.remove_person(opened, who)
-    typer.echo(f"removed {person.name} ({len(person.samples)} samples); version {opened.version}")
-    return _await_workers(opened, wait_s)
+    removed = {"identity_id": person.identity_id, "identity_name": person.name, "samples": len(person.samples)}
+    text = f"removed {person.name} ({count_of(len(person.samples), 'sample')}); version {opened.version}"
+    return _tell_removal(opened, removed, text, wait_s, json_output)
 
 
 def remove_sample(
     sample: Annotated[str, typer.Argument(help="Id of the sample, as 'show' and 'audit' print it.")],
     gallery: GalleryPath,
     wait_s: WaitS = WAIT_S,
+    json_output: AsJson = False,
 ) -> int:
     """Take one sample out, with its kept crop; this removes a person who has no other sample."""
     from worker.gallery.opening import prune_crops
@@ -195,16 +206,25 @@ def remove_sample(
     opened = _open(gallery)
     removed = opened.remove_sample(sample)
     prune_crops(opened)
-    typer.echo(f"removed sample {removed.photo}; version {opened.version}")
-    return _await_workers(opened, wait_s)
+    text = f"removed sample {removed.photo}; version {opened.version}"
+    return _tell_removal(opened, {"sample_id": sample, "photo": removed.photo}, text, wait_s, json_output)
 
 
-def rename_person(who: Who, name: Annotated[str, typer.Argument(help="The new name.")], gallery: GalleryPath) -> None:
+def rename_person(
+    who: Who,
+    name: Annotated[str, typer.Argument(help="The new name.")],
+    gallery: GalleryPath,
+    json_output: AsJson = False,
+) -> None:
     """Give a person another name; the id stays."""
     opened = _open(gallery)
     person = opened.person(who)
     opened.rename(person.identity_id, name)
-    typer.echo(f"renamed {person.name} to {name}; version {opened.version}")
+    if json_output:
+        renamed = {"identity_id": person.identity_id, "identity_name": name, "previous_name": person.name}
+        print_json(renamed | {"version": opened.version})
+    else:
+        typer.echo(f"renamed {person.name} to {name}; version {opened.version}")
 
 
 def export_gallery(
@@ -218,18 +238,24 @@ def export_gallery(
     typer.echo(f"wrote {npz}")
 
 
-def _await_workers(gallery: "Gallery", wait_s: float) -> int:
-    """Says which workers have taken up a removal from a shared gallery; returns the exit code."""
+def _tell_removal(gallery: "Gallery", removed: Document, text: str, wait_s: float, json_output: bool) -> int:
+    """Says what was removed, and which workers have taken it up from a shared gallery; returns the exit code."""
     from worker.gallery.shared.gallery import SharedGallery
 
+    if json_output:
+        print_json(removed | {"version": gallery.version})
+    else:
+        typer.echo(text)
     if not isinstance(gallery, SharedGallery):
         return 0
     missing = 0
     for worker, acknowledged in gallery.wait_for_workers(wait_s):
-        if acknowledged:
+        missing += not acknowledged
+        if json_output:
+            print_json({"worker_id": worker.worker_id, "acknowledged": acknowledged, "version": worker.version})
+        elif acknowledged:
             typer.echo(f"worker {worker.worker_id}: done")
         else:
-            missing += 1
             typer.echo(
                 f"worker {worker.worker_id}: NOT acknowledged (it has version {worker.version}, "
                 f"last heard of {worker.silent_s:.0f} s ago); it forgets the person when it reaches Redis again",
@@ -270,7 +296,7 @@ def audit_gallery(
             print_json(dataclasses.asdict(finding))
     else:
         _print_findings(findings, audit.counts(findings), limit)
-        typer.echo(f"{len(opened)} people, {opened.sample_count} samples, threshold {limit_from:.3f}")
+        typer.echo(f"{people_of(len(opened))}, {count_of(opened.sample_count, 'sample')}, threshold {limit_from:.3f}")
     if sheet:
         _draw_findings(opened, findings, limit_from, sheet)
         typer.echo(f"written: {sheet}", err=json_output)

@@ -11,10 +11,12 @@ from worker.cli.options import (
     EngineName,
     GalleryPath,
     ModelsDir,
+    count_of,
     gallery_key,
     open_crops,
     open_embedder,
     open_gallery,
+    people_of,
     photo_detector,
     print_json,
     progress_bar,
@@ -122,7 +124,7 @@ def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = Fals
 
 def _tell_version(gallery: str, version: int, what: str, calibrated_before: bool) -> None:
     opened = open_gallery(gallery)
-    typer.echo(f"{what}: {opened.label} is now version {version}, model {opened.model_id}, {len(opened)} people")
+    typer.echo(f"{what}: {opened.label} is now version {version}, model {opened.model_id}, {people_of(len(opened))}")
     if calibrated_before and not opened.is_calibrated:
         typer.echo("its threshold is not calibrated, but the one before was: run 'facestream calibrate'", err=True)
 
@@ -131,8 +133,8 @@ def _print_result(document: Document, output: str) -> None:
     for name in document["enroll_again"]:
         typer.echo(f"{name}: nothing to embed: must be enrolled again")
     for name, count in document["lost_samples"].items():
-        typer.echo(f"{name}: {count} samples could not be embedded; the others were")
+        typer.echo(f"{name}: {count_of(count, 'sample')} could not be embedded; the others were")
     typer.echo(
-        f"{document['samples']} samples of {document['people']} people embedded with {document['model_id']} "
-        f"in {output}; {len(document['enroll_again'])} people must be enrolled again"
+        f"{count_of(document['samples'], 'sample')} of {people_of(document['people'])} embedded with "
+        f"{document['model_id']} in {output}; {people_of(len(document['enroll_again']))} must be enrolled again"
     )

@@ -20,13 +20,17 @@ from worker.cli.options import (
     MinFacePx,
     ModelName,
     ModelsDir,
+    count_of,
+    fit,
     no_face,
     open_embedder,
     open_gallery,
     photo_detector,
     print_json,
     quiet_logs,
+    screen_width,
     time_text,
+    wrapped,
 )
 from worker.errors import ConfigError, HistoryError, SourceError
 
@@ -108,12 +112,11 @@ def search(
         if json_output:
             print_json(sighting_json(sighting) | {"similarity": round(similarity, 4), "threshold": threshold})
         else:
-            typer.echo(
-                f"{time_text(sighting.started_at)}  {sighting.camera_id:<16}  cosine {similarity:.3f}  "
-                f"{who(sighting):<24}  {sighting.sighting_id}"
-            )
+            when, camera_id = time_text(sighting.started_at), f"{sighting.camera_id:<16}"
+            columns = [when, camera_id, f"cosine {similarity:.3f}", f"{who(sighting):<24}", sighting.sighting_id]
+            typer.echo(fit(columns, screen_width()))
     if not json_output:
-        typer.echo(f"{len(found)} sightings at cosine {threshold:.3f} or more")
+        typer.echo(f"{count_of(len(found), 'sighting')} at cosine {threshold:.3f} or more")
     return 0
 
 
@@ -166,14 +169,14 @@ def explain(
         if json_output:
             print_json(sighting_json(sighting) | sighting.account.to_json() | {"text": records.explain(sighting)})
         else:
-            typer.echo(f"{time_text(sighting.started_at)}  {sighting.sighting_id}  {who(sighting)}")
-            typer.echo(f"    {records.explain(sighting)}")
+            typer.echo(fit([time_text(sighting.started_at), sighting.sighting_id, who(sighting)], screen_width()))
+            typer.echo(wrapped(records.explain(sighting), screen_width()))
     if json_output:
         for tally in tallies:
             print_json(_tally_json(tally))
     else:
         for sentence in records.explain_rest(tallies):
-            typer.echo(sentence)
+            typer.echo(wrapped(sentence, screen_width(), ""))
         if not sightings and not tallies:
             typer.echo("nothing was seen in that time")
     return 0

@@ -1,10 +1,13 @@
 """Options that several commands share, what they open, and how commands print."""
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -113,14 +116,50 @@ def complain(message: str) -> None:
     sys.stderr.write(f"facestream: error: {' '.join(redact(message).split())}\n")
 
 
-def count_of(number: int, noun: str) -> str:
-    """``1 face``, ``2 faces``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """``1 face``, ``2 faces``; ``plural`` where it is not made with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def people_of(number: int) -> str:
+    """``1 person``, ``2 people``."""
+    return count_of(number, "person", "people")
 
 
 def time_text(value: datetime, timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
-    """A time for people to read, in UTC: ``2026-03-01 08:30:00``."""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", timespec)
+    """A time for people to read, that of this machine with its offset: ``2026-03-01 09:30:00+01:00``."""
+    return value.astimezone().isoformat(" ", timespec)
+
+
+def screen_width() -> int | None:
+    """How many columns there are to write on; None where the lines may be of any length, as in a pipe."""
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns):
+        return int(columns)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def fit(parts: Sequence[str], width: int | None) -> str:
+    """The columns of a row on one line, or, if that is too long, as many after another as fit; none is cut."""
+    line = "  ".join(parts).rstrip()
+    if width is None or len(line) <= width:
+        return line
+    lines: list[str] = []
+    for part in (part.strip() for part in parts):
+        if part and lines and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        elif part:
+            lines.append(f"    {part}" if lines else part)
+    return "\n".join(lines)
+
+
+def wrapped(text: str, width: int | None, indent: str = "    ") -> str:
+    """``text`` with its lines broken between words, each after ``indent``."""
+    if width is None:
+        return indent + text
+    return textwrap.fill(
+        text, max(width, 20), initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def quiet_logs(level: Literal["info", "warning"] = "warning") -> None:

@@ -1,7 +1,6 @@
-"""``facestream run``, ``demo`` and ``config``: a worker, a demonstration of it, and its configuration."""
+"""``facestream run`` and ``demo``: a worker, and a demonstration of it."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,6 @@ from worker.cli.options import (
     NamingThreshold,
     RedisUrl,
     StreamName,
-    command_group,
     count_of,
     print_json,
     quiet_logs,
@@ -32,10 +30,6 @@ def register(app: typer.Typer) -> None:
     """Adds the commands of this chapter to ``app``."""
     app.command("demo")(demo)
     app.command("run")(run)
-    group = command_group(app, "config", "Check a configuration, or show it with everything that is set.")
-    group.command("check")(check_config)
-    group.command("show")(show_config)
-    group.command("schema")(print_schema)
 
 
 def demo(
@@ -188,7 +182,8 @@ def _nested(flags: dict[str, object]) -> Document:
 def _print_summary(summary: "Summary") -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) or "none"
     typer.echo(
-        f"{summary.frames} frames, {summary.faces} faces, {summary.tracks} tracks, {summary.events} events, "
+        f"{count_of(summary.frames, 'frame')}, {count_of(summary.faces, 'face')}, {count_of(summary.tracks, 'track')}, "
+        f"{count_of(summary.events, 'event')}, "
         f"{summary.fps} frames/s, {summary.duration_s} s, dropped: {dropped}"
     )
     if shadow := summary.shadow:
@@ -197,27 +192,3 @@ def _print_summary(summary: "Summary") -> None:
             f"{shadow['only_primary']} named by the first alone, {shadow['only_shadow']} by the shadow alone, "
             f"{shadow['different']} named differently"
         )
-
-
-def check_config(config: ConfigFile = None) -> None:
-    """Say whether the configuration is valid; the first mistake is named by its field."""
-    from worker.config import load_config
-
-    typer.echo(f"valid: {count_of(len(load_config(config).cameras), 'camera')}")
-
-
-def show_config(config: ConfigFile = None) -> None:
-    """Print the configuration as it is understood, defaults included, secrets masked."""
-    import yaml
-
-    from worker.config import load_config
-
-    settings = json.loads(load_config(config).model_dump_json())
-    typer.echo(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).rstrip())
-
-
-def print_schema() -> None:
-    """Print the JSON Schema of the configuration."""
-    from worker.config import Config
-
-    typer.echo(json.dumps(Config.model_json_schema(), indent=2))

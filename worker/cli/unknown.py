@@ -12,10 +12,14 @@ from worker.cli.options import (
     RedisUrl,
     StreamName,
     command_group,
+    count_of,
+    fit,
     open_gallery,
     print_json,
     quiet_logs,
+    screen_width,
     time_text,
+    wrapped,
 )
 from worker.errors import ConfigError, SinkError
 
@@ -47,16 +51,16 @@ def list_unknown(
                 sightings[sighting.unknown_id].append(sighting)
     people.sort(key=lambda person: person.last_seen, reverse=True)
     if not json_output:
-        typer.echo(f"{'unknown_id':<16}  {'sightings':>9}  {'first seen (UTC)':<19}  {'last seen (UTC)':<19}  cameras")
+        heads = [f"{'unknown_id':<16}", "sightings", f"{'first seen':<25}", f"{'last seen':<25}", "cameras"]
+        typer.echo(fit(heads, screen_width()))
     for person in people:
         summary = _summary(person, sightings[person.unknown_id])
         if json_output:
             print_json(summary)
         else:
-            typer.echo(
-                f"{person.unknown_id:<16}  {summary['sightings']:>9}  {time_text(person.first_seen)}  "
-                f"{time_text(person.last_seen)}  {', '.join(summary['cameras'])}"
-            )
+            columns = [f"{person.unknown_id:<16}", f"{summary['sightings']:>9}", time_text(person.first_seen)]
+            columns += [time_text(person.last_seen), ", ".join(summary["cameras"])]
+            typer.echo(fit(columns, screen_width()))
 
 
 def show_unknown(
@@ -76,10 +80,11 @@ def show_unknown(
     if json_output:
         print_json(_summary(person, sightings) | {"seen": [sighting_json(sighting) for sighting in sightings]})
         return
-    typer.echo(f"{who}: first seen {time_text(person.first_seen)}, last {time_text(person.last_seen)} UTC")
+    typer.echo(f"{who}: first seen {time_text(person.first_seen)}, last {time_text(person.last_seen)}")
     for sighting in sightings:
-        typer.echo(f"  {time_text(sighting.started_at)}  {sighting.camera_id:<16}  {sighting.sighting_id}")
-        typer.echo(f"    {explain(sighting)}")
+        columns = [f"  {time_text(sighting.started_at)}", f"{sighting.camera_id:<16}", sighting.sighting_id]
+        typer.echo(fit(columns, screen_width()))
+        typer.echo(wrapped(explain(sighting), screen_width()))
 
 
 def enroll_unknown(
@@ -114,7 +119,7 @@ def enroll_unknown(
         refused = sum(not publisher.publish(event) for event in named.corrections)
         if lost := refused + publisher.close():
             raise SinkError(
-                f"{name} is enrolled, but {lost} corrected events could not be delivered; "
+                f"{name} is enrolled, but {count_of(lost, 'corrected event')} could not be delivered; "
                 "run the same command again: nothing is done twice"
             )
         unknowns.settle(who, named, history)
@@ -128,7 +133,10 @@ def enroll_unknown(
     if json_output:
         print_json(result)
     else:
-        typer.echo(f"{who} is now {name}: {named.samples} samples, {len(named.corrections)} past sightings corrected")
+        typer.echo(
+            f"{who} is now {name}: {count_of(named.samples, 'sample')}, "
+            f"{count_of(len(named.corrections), 'past sighting')} corrected"
+        )
     return 0
 
 

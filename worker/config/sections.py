@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from worker.config.paths import PathText, UrlText, UserPath, expand_user, tidy_url
 from worker.errors import ConfigError
 
 DEFAULT_MODEL_ID: Final = "vggface2-resnet50"
@@ -88,7 +89,7 @@ class CameraConfig(_Section):
     snapshot_interval_s: float = Field(
         1.0, gt=0, le=3600, description="an http:// address of a single picture is asked for the next one this often"
     )
-    password_file: Path | None = Field(
+    password_file: UserPath | None = Field(
         None, description="file that holds the password of the user in the source's URL, such as a mounted secret"
     )
 
@@ -97,7 +98,7 @@ class CameraConfig(_Section):
     def _password_from_its_file(cls, fields: Any) -> Any:
         if not isinstance(fields, dict) or not fields.get("password_file"):
             return fields
-        source, file = str(fields.get("source", "")), Path(str(fields["password_file"]))
+        source, file = tidy_url(str(fields.get("source", ""))), expand_user(Path(str(fields["password_file"])))
         match = re.fullmatch(r"([a-z]+://)([^/@:]+)@(.+)", source)
         if match is None:
             raise ValueError("password_file needs a source with a user and no password: rtsp://user@host/...")
@@ -122,8 +123,10 @@ class CameraConfig(_Section):
 
     @field_validator("source", mode="before")
     @classmethod
-    def _device_index_is_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    def _source_is_text(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return tidy_url(value) if isinstance(value, str) else value
 
 
 class DetectionConfig(_Section):
@@ -205,10 +208,10 @@ class HistoryConfig(_Section):
 class EvidenceConfig(_Section):
     """Pictures of sightings, for people to look at. None are kept unless a store is named."""
 
-    store: str | None = Field(
+    store: PathText | None = Field(
         None, min_length=1, description="folder, or s3://BUCKET/PREFIX, for the best picture of each sighting"
     )
-    s3_endpoint: str | None = Field(None, description="URL of an S3-compatible server; default: AWS")
+    s3_endpoint: UrlText | None = Field(None, description="URL of an S3-compatible server; default: AWS")
     of: Literal["all", "known", "unknown"] = Field("all", description="whose pictures are kept")
     frames: bool = Field(True, description="keep the whole frame beside the face")
     keep_days: Days = Field(7.0, description="pictures older than this are removed")
@@ -239,13 +242,13 @@ class RedisConfig(_Section):
         description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL",
     )
     password: SecretStr | None = Field(None, description="password, if it should not stand in the URL")
-    password_file: Path | None = Field(None, description="file that holds that password; password takes precedence")
+    password_file: UserPath | None = Field(None, description="file that holds that password; password takes precedence")
     sentinel_username: str | None = Field(None, description="user at the Sentinels, which have logins of their own")
     sentinel_password: SecretStr | None = Field(None, description="password at the Sentinels")
-    sentinel_password_file: Path | None = Field(None, description="file that holds that password")
-    ca_file: Path | None = Field(None, description="certificates of the CA to trust (TLS); default: the system's")
-    cert_file: Path | None = Field(None, description="certificate to show to Redis (TLS)")
-    key_file: Path | None = Field(None, description="private key of cert_file")
+    sentinel_password_file: UserPath | None = Field(None, description="file that holds that password")
+    ca_file: UserPath | None = Field(None, description="certificates of the CA to trust (TLS); default: the system's")
+    cert_file: UserPath | None = Field(None, description="certificate to show to Redis (TLS)")
+    key_file: UserPath | None = Field(None, description="private key of cert_file")
     stream: str = Field("facestream:events", min_length=1, description="key of the event stream")
     max_events: int = Field(100_000, ge=1, description="approximate length to which the stream is trimmed")
     timeout_s: Seconds = Field(5.0, description="connect and reply timeout")
@@ -253,6 +256,11 @@ class RedisConfig(_Section):
         10_000, ge=1, description="most events that wait in memory, if the outbox has no file or cannot write it"
     )
     flush_timeout_s: Seconds = Field(10.0, description="how long a stop waits for buffered events to be delivered")
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _url_is_tidy(cls, value: Any) -> Any:
+        return tidy_url(value) if isinstance(value, str) else value
 
     @field_validator("url")
     @classmethod
@@ -324,7 +332,7 @@ class PreviewConfig(_Section):
     """What the cameras see, at ``/preview/CAMERA`` of the metrics port, for people who have the token."""
 
     token: SecretStr | None = Field(None, description="what a viewer must send; without a token there is no preview")
-    token_file: Path | None = Field(None, description="file that holds the token; token takes precedence")
+    token_file: UserPath | None = Field(None, description="file that holds the token; token takes precedence")
     max_fps: float = Field(5.0, gt=0, le=25, description="most pictures a second for each viewer")
     max_width_px: int = Field(960, ge=64, le=3840, description="wider pictures are scaled down to this")
 
@@ -352,7 +360,7 @@ class TracingConfig(_Section):
     """OpenTelemetry traces of some frames (extra ``tracing``)."""
 
     sample_ratio: Fraction = Field(0.0, description="share of the batches that are traced; 0: none")
-    endpoint: str | None = Field(
+    endpoint: UrlText | None = Field(
         None,
         description="OTLP/HTTP address, such as http://collector:4318/v1/traces; default: what OpenTelemetry takes",
     )

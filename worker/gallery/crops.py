@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.errors import ConfigError, GalleryError
-from worker.files import replace_file
+from worker.files import replace_file, why_unwritable
 from worker.gallery.contents import Sample
 from worker.types import Detections, Image
 
@@ -320,4 +320,4 @@ def _crop_files(folder: Path) -> dict[str, Path]:
 
 
 def _unwritable(folder: Path, error: OSError) -> GalleryError:
-    return GalleryError(f"crops {folder} cannot be written: {error.strerror or error}; check its permissions")
+    return GalleryError(f"crops {folder} cannot be written: {why_unwritable(error)}")

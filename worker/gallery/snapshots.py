@@ -29,7 +29,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from worker.errors import GalleryError
-from worker.files import replace_file, sync_folder, write_durably
+from worker.files import replace_file, sync_folder, why_unwritable, write_durably
 from worker.logs import get_logger
 
 KEPT_SNAPSHOTS: Final = 3
@@ -87,7 +87,7 @@ class SnapshotStore:
             lock.acquire()
         except Timeout:
             raise GalleryError(f"gallery {self.folder} is being changed by another process; try again later") from None
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:
             raise _unwritable(self.folder, error) from None
         try:
             yield
@@ -274,6 +274,5 @@ def _version(name: str) -> int:
     return int(name.split("-", 1)[0])
 
 
-def _unwritable(folder: Path, error: OSError | ValueError) -> GalleryError:
-    reason = getattr(error, "strerror", None) or error
-    return GalleryError(f"gallery {folder} cannot be written: {reason}; check its permissions and free space")
+def _unwritable(folder: Path, error: OSError | ValueError | NotImplementedError) -> GalleryError:
+    return GalleryError(f"gallery {folder} cannot be written: {why_unwritable(error)}")

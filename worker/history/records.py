@@ -69,8 +69,12 @@ class Account:
         self.continued_by += [track for track in other.continued_by if track not in self.continued_by]
 
     def conclude(self, candidate: Candidate | None, match: Match | None, threshold: float, reason: str) -> None:
-        """Notes the last verdict; ``candidate`` is what the gallery answered."""
-        self.threshold, self.reason = threshold, reason
+        """Notes the last verdict; ``candidate`` is what the gallery answered.
+
+        ``threshold`` is the one in force now. That of the verdict may be another, if the configuration has changed
+        since: it is the one that is noted, because the reason belongs to it.
+        """
+        self.threshold, self.reason = threshold if match is None else match.threshold, reason
         if candidate is not None and candidate.identity_id is not None:
             self.nearest, self.similarity = candidate.identity_name, candidate.similarity
             if candidate.runner_up_id:
@@ -155,7 +159,7 @@ def explain(sighting: PastSighting) -> str:
             runner_up = f", runner-up {account.runner_up} {account.runner_up_similarity:.2f}"
         parts.append(
             f"nearest was {account.nearest} at {account.similarity:.2f} (threshold {account.threshold:.2f}{runner_up})"
-            f": {verdict(account.reason)}"
+            f": {verdict(account.reason)}{_moment(account.similarity - account.threshold, account.reason)}"
         )
     else:
         parts.append(verdict(account.reason))
@@ -171,6 +175,15 @@ def verdict(reason: str) -> str:
     if reason in _FACES:
         return f"no face was good enough: {_FACES[reason]}"
     return _VERDICTS.get(reason, reason)
+
+
+def _moment(above: float, reason: str) -> str:
+    """Which moment a verdict is of that the two numbers, rounded as they are shown, seem to contradict."""
+    if reason == "below_threshold" and above >= 0:
+        return ", by the threshold that was in force when it was decided; the numbers are those of the end"
+    if reason == "matched" and above < 0:
+        return ", at a higher similarity before; a name is kept until it is clearly below the threshold"
+    return ""
 
 
 def explain_rest(tallies: Sequence[Tally]) -> list[str]:
@@ -193,7 +206,7 @@ def _faces(account: Account) -> str:
         if reason == "too_small":
             limit = f" (min {account.least_px:.0f} px; the largest face had {account.largest_px:.0f})"
         refused.append(f"{count} {_FACES.get(reason, reason)}{limit}")
-    seen = f"seen {account.faces} times"
+    seen = "seen once" if account.faces == 1 else f"seen {account.faces} times"
     return f"{seen}; {', '.join(refused)}" if refused else seen
 
 

@@ -4,6 +4,7 @@ This is the only module that tells a Cluster from a single server: what differs 
 """
 
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -24,9 +25,9 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from worker.config import RedisConfig
-from worker.errors import ConfigError, SinkError
+from worker.errors import ConfigError, SinkBusyError, SinkError
 from worker.redis.address import RedisAddress, parse_redis_url
-from worker.redis.errors import address, explain, is_wrong_type
+from worker.redis.errors import address, explain, is_busy, is_wrong_type, pause_s
 from worker.redis.keys import CAMERA_PLACEHOLDER
 
 
@@ -94,6 +95,7 @@ __all__ = [
     "close_async",
     "connect",
     "connect_async",
+    "connect_when_ready",
     "explain",
     "find_servers_again",
     "is_cluster",
@@ -123,6 +125,7 @@ def connect(config: RedisConfig, *, read_only: bool = False) -> Client:
 
     Raises:
         ConfigError: the URL is not a Redis URL, or a file that the configuration names cannot be read.
+        SinkBusyError: Redis is loading, at its limit of clients, or cannot serve for now for another reason.
         SinkError: no connection, wrong password, no permission, or the key holds something other than a stream.
     """
     place, options = address_and_options(config)
@@ -138,12 +141,40 @@ def connect(config: RedisConfig, *, read_only: bool = False) -> Client:
     except (RedisError, RedisClusterException, OSError) as error:
         if client is not None:
             client.close()
-        raise SinkError(explain(_as_redis_error(error), config)) from None
+        told = _as_redis_error(error)
+        raise (SinkBusyError if is_busy(told) else SinkError)(explain(told, config)) from None
     except SinkError:
         if client is not None:
             client.close()
         raise
     return client
+
+
+def connect_when_ready(
+    config: RedisConfig, tell: Callable[[str], None], wait: Callable[[float], object] = time.sleep
+) -> Client:
+    """As :func:`connect`, but a Redis that says that it cannot serve for now is waited for, however long it takes.
+
+    ``tell`` is called with the reason when it changes, and with '' at the end.
+
+    Raises:
+        ConfigError: see :func:`connect`.
+        SinkError: Redis cannot be reached, or refuses.
+    """
+    reason, tries = "", 0
+    while True:
+        try:
+            client = connect(config)
+        except SinkBusyError as error:
+            if str(error) != reason:
+                reason = str(error)
+                tell(reason)
+            tries += 1
+            wait(pause_s(tries))
+        else:
+            if reason:
+                tell("")
+            return client
 
 
 def connect_async(config: RedisConfig) -> AsyncClient:

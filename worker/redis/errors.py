@@ -7,9 +7,14 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
     NoPermissionError,
     OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.sentinel import MasterNotFoundError
 
@@ -26,6 +31,9 @@ _PASSING_CODES: Final = (
     "MISCONF",
     "NOREPLICAS",
 )
+# redis-py takes the code away where it has a class for it.
+_PASSING: Final = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
+_FULL: Final = "max number of clients reached"
 _LOGIN_CODES: Final = ("WRONGPASS", "NOAUTH")
 _PLAIN_PORT: Final = ("WRONG_VERSION_NUMBER", "wrong version number", "RECORD_LAYER_FAILURE", "record layer failure")
 
@@ -44,9 +52,15 @@ def is_final(error: BaseException) -> bool:
     """Whether waiting cannot help: the login or the command is refused, or the key is of another type."""
     if isinstance(error, AuthenticationError | AuthorizationError):
         return True
-    return isinstance(error, ResponseError) and not (
-        isinstance(error, AskError | OutOfMemoryError) or reply_of(error).startswith(_PASSING_CODES)
-    )
+    return isinstance(error, ResponseError) and not (isinstance(error, AskError | OutOfMemoryError) or is_busy(error))
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether Redis answers that it cannot serve for now: it is loading, at its limit of clients, and such."""
+    if not isinstance(error, RedisError):
+        return False
+    reply = reply_of(error)
+    return isinstance(error, _PASSING) or reply.startswith(_PASSING_CODES) or _FULL in reply
 
 
 def reply_of(error: Exception) -> str:
@@ -82,7 +96,15 @@ def explain(error: Exception, config: RedisConfig) -> str:
         return f"{where} is not a Cluster; write redis://host:port in redis.url"
     if isinstance(error, ResponseError):
         return f"{where} refuses: {reply}"
-    return f"{where} {_unreachable(reply, tls=address(config).startswith('rediss'))}"
+    return f"{where} {_busy(error, reply) or _unreachable(reply, tls=address(config).startswith('rediss'))}"
+
+
+def _busy(error: Exception, reply: str) -> str:
+    if isinstance(error, BusyLoadingError):
+        return f"is loading its data from disk ({reply}); try again when it has them"
+    if _FULL in reply:
+        return f"is at its limit of clients ({reply}); raise its maxclients, or end clients that are not needed"
+    return ""
 
 
 def _without_primary(text: str) -> str:

@@ -185,6 +185,7 @@ class Loop:
         beat = self._heartbeats.watch("pipeline", STUCK_AFTER_S)
         while not stop.is_set():
             beat()
+            self._tell_load()
             self._follow_orders()
             frames = self._cameras.next_batch(self._idle_tick_s)
             if frames is None:
@@ -196,7 +197,6 @@ class Loop:
             self._let_time_pass()
             self._end_what_is_through()
             self._keeper.keep()
-            self._tell_load()
             self._busy_s += time.monotonic() - begun_s
 
     def shut_down(
@@ -279,6 +279,9 @@ class Loop:
             self._load_told_s = now_s
             load = self._cameras.schedule.load()
             self._observer.looks(load.gaps_s, load.carried)
+            # The member of a fleet asks for the load itself, to know how many cameras this worker can take.
+            if not self._config.fleet.enabled:
+                self._observer.worker_load(self.load())
 
     def _at_switch(self, step: Callable[[], list[Event]]) -> list[Event]:
         """The events of ``step``. If the gallery was switched to another model, the pipeline goes on with that one, and

@@ -26,12 +26,13 @@ from worker.gallery.shared.gallery import SharedGallery
 from worker.history.evidence import Evidence, open_evidence
 from worker.history.recorder import Recorder, open_recorder
 from worker.history.records import EmbedderId
+from worker.logs import get_logger
 from worker.observer import Observer
 from worker.recognition.matching import People
 from worker.recognition.pipeline import FrameWatcher, Pipeline
 from worker.recognition.shadow import Shadow
 from worker.recognition.unknowns import Unknowns
-from worker.redis.client import Client, connect
+from worker.redis.client import Client, connect_when_ready
 from worker.service.health import Health
 from worker.service.loop import Loop
 from worker.service.metrics import PrometheusObserver
@@ -40,6 +41,8 @@ from worker.service.status import LagReporter, StatusBoard, StatusReporter
 from worker.types import Event
 from worker.video.addresses import parse_address
 from worker.video.cameras import Cameras
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def build(
     Raises:
         FacestreamError: the worker cannot start: Redis, a model, the gallery, the history or the store of pictures.
     """
-    client = connect(config.redis)
+    client = connect_when_ready(config.redis, partial(_tell_waiting, health))
     gallery, embedder = load_people(config, observer)
     detector = load_configured_detector(config, observer)
     recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
@@ -127,6 +130,18 @@ def build(
         reporter=_open_reporter(config, client, board, health.heartbeats),
         reloader=_open_reloader(config, origin, loop, observer, health.heartbeats),
     )
+
+
+def _tell_waiting(health: Health, reason: str) -> None:
+    health.condition("redis", reason)
+    _log_waiting(reason)
+
+
+def _log_waiting(reason: str) -> None:
+    if reason:
+        _log.warning("Redis is not ready: waiting for it", reason=reason)
+    else:
+        _log.info("Redis is ready")
 
 
 def load_configured_detector(config: Config, observer: Observer) -> FaceDetector:
@@ -228,7 +243,7 @@ def _open_member(config: Config, loop: Loop, observer: Observer, heartbeats: Hea
         return None
     # To wait for a reply that is lost must not cost the lease.
     hasty = config.redis.model_copy(update={"timeout_s": min(config.redis.timeout_s, config.fleet.lease_s / 2)})
-    return FleetMember(connect(hasty), config, loop, observer, heartbeats)
+    return FleetMember(connect_when_ready(hasty, _log_waiting), config, loop, observer, heartbeats)
 
 
 def _open_reporter(config: Config, client: Client, board: StatusBoard, heartbeats: Heartbeats) -> StatusReporter | None:

@@ -1,11 +1,14 @@
 """What a worker tells people of itself: one JSON document, made from the metrics that it has anyway."""
 
+import os
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from typing import Any, Final, Self
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
@@ -26,6 +29,8 @@ from worker.wire import now_rfc3339, parse_rfc3339
 
 SILENT_AFTER_S: Final = 6.0
 """A worker that has not reported for this long is shown as silent."""
+GONE_AFTER_S: Final = 30.0
+"""A worker that has not reported for this long is shown as gone: it was killed, or its machine is cut off."""
 
 _WINDOW_S: Final = 10.0
 _FORGET_AFTER_S: Final = 24 * 3600.0
@@ -49,7 +54,7 @@ class CameraStatus(BaseModel, frozen=True):
 
 
 class WorkerStatus(BaseModel, frozen=True):
-    """One worker, at the time ``at`` (RFC 3339 UTC)."""
+    """One worker, at the time ``at`` (RFC 3339 UTC). ``process`` tells workers of one name apart: host and number."""
 
     worker_id: str
     at: str
@@ -61,6 +66,7 @@ class WorkerStatus(BaseModel, frozen=True):
     gallery_people: int
     gallery_version: int
     load: float | None = None
+    process: str = ""
     warnings: Mapping[str, str] = {}
     cameras: list[CameraStatus] = []
 
@@ -98,8 +104,13 @@ class StatusBoard:
         self._cameras = cameras
         self._epochs = epochs
         self._begun_s = time.monotonic()
+        self._process = f"{socket.gethostname()}/{os.getpid()}"
         self._lock = threading.Lock()
         self._readings: list[tuple[float, _Reading]] = []
+
+    @property
+    def worker_id(self) -> str:
+        return self._worker_id
 
     def status(self) -> WorkerStatus:
         reading, now_s = _Reading(self._observer), time.monotonic()
@@ -122,6 +133,7 @@ class StatusBoard:
             gallery_people=int(reading.value("facestream_gallery_people")),
             gallery_version=int(reading.value("facestream_gallery_version")),
             load=reading.find("facestream_worker_load_ratio"),
+            process=self._process,
             warnings=self._health.warnings(),
             cameras=[
                 _camera(camera_id, state, reason, epochs.get(camera_id, 0), before, reading, passed_s)
@@ -145,6 +157,8 @@ class StatusReporter:
         self._client = client
         self._key = fleet_key(fleet, "status")
         self._board = board
+        # Workers of one name, such as two on one machine, must not overwrite each other's report.
+        self._field = f"{board.worker_id}:{secrets.token_hex(8)}"
         self._failing = False
         self._task = BackgroundTask("status", self._report, interval_s=interval_s, heartbeats=heartbeats)
 
@@ -155,12 +169,12 @@ class StatusReporter:
         """Takes the status back: this worker is no longer there."""
         self._task.stop(2.0)
         with suppress(RedisError, OSError):
-            self._client.hdel(self._key, self._board.status().worker_id)
+            self._client.hdel(self._key, self._field)
 
     def _report(self) -> None:
         status = self._board.status()
         try:
-            self._client.hset(self._key, status.worker_id, status.model_dump_json())
+            self._client.hset(self._key, self._field, status.model_dump_json())
         except (RedisError, OSError) as error:
             if not self._failing:
                 _log.info("the status could not be reported", reason=type(error).__name__)
@@ -208,20 +222,42 @@ class LagReporter:
 
 
 def reported(client: Client, fleet: str) -> Iterator[WorkerStatus]:
-    """What the workers of a fleet reported last, also of those that have fallen silent within a day.
+    """What the workers of a fleet reported last, also of those that have fallen silent within a day. Of a worker that
+    was started again under its name, what it reported before is left out.
 
     Raises:
         redis.RedisError: Redis cannot be asked.
     """
     key = fleet_key(fleet, "status")
     entries: dict[Any, Any] = client.hgetall(key)
+    found: list[WorkerStatus] = []
     for name, text in sorted(entries.items()):
         with suppress(ValueError):
             status = WorkerStatus.model_validate_json(text)
             if age_s(status) < _FORGET_AFTER_S:
-                yield status
+                found.append(status)
             else:
                 client.hdel(key, name)
+    for status in sorted(found, key=lambda status: (status.worker_id, status.process)):
+        if not any(_follows(other, status) for other in found):
+            yield status
+
+
+def condition_of(status: WorkerStatus) -> Literal["ready", "not ready", "silent", "gone"]:
+    """How a worker is, as far as its last report and the time since tell."""
+    silent_s = age_s(status)
+    if silent_s > GONE_AFTER_S:
+        return "gone"
+    if silent_s > SILENT_AFTER_S:
+        return "silent"
+    return "ready" if status.ready else "not ready"
+
+
+def _follows(status: WorkerStatus, before: WorkerStatus) -> bool:
+    """Whether ``status`` is of a process that was started under the same name after ``before`` had fallen silent."""
+    if status is before or status.worker_id != before.worker_id or age_s(before) <= SILENT_AFTER_S:
+        return False
+    return parse_rfc3339(status.at) - timedelta(seconds=status.uptime_s) > parse_rfc3339(before.at)
 
 
 def age_s(status: WorkerStatus) -> float:

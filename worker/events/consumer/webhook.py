@@ -28,16 +28,23 @@ TIMESTAMP_HEADER: Final = "Facestream-Timestamp"
 SIGNATURE_HEADER: Final = "Facestream-Signature"
 EVENT_ID_HEADER: Final = "Facestream-Event-Id"
 TOLERANCE_S: Final = 300.0
+UNTRUSTED_PAUSE_S: Final = 30.0
 
 _VERSION: Final = "v1"
 _SHORTEST_SECRET: Final = 16
 _PASSING_STATUS: Final = frozenset({408, 425, 429})
+_UNTRUSTED_STATUS: Final = frozenset({401, 403, 407})
+"""It is not the event that is refused, but who sends it: the secret is wrong, most of the time."""
 
 _log = get_logger(__name__)
 
 
 class RejectedError(Exception):
     """The receiver will not take this event, however often it is sent."""
+
+
+class UntrustedError(Exception):
+    """The receiver does not trust this sender: every event would be refused until somebody puts that right."""
 
 
 class AwayError(Exception):
@@ -123,6 +130,7 @@ class Webhook:
         _check(url, allow_http=allow_http)
         self._url = url
         self._secret = secret
+        self._is_away = False
         stop = stop or threading.Event()
         self._http = httpx.Client(timeout=timeout_s, follow_redirects=False, verify=_trust(ca_file))
         self._retrying = tenacity.Retrying(
@@ -133,19 +141,38 @@ class Webhook:
             reraise=True,
         )
 
+    @property
+    def receiver(self) -> str:
+        """Where events go, to be shown: without the path, which is often a secret."""
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
     def send(self, event: Event) -> None:
         """Returns when the receiver has taken the event (any status 2xx).
 
         Raises:
             AwayError: it cannot be reached, or is too busy (5xx, 429, 408, 425), for now.
+            UntrustedError: it refuses the sender (401, 403, 407).
             RejectedError: it refuses the event (any other status); redirects are refused as well.
         """
         body = json.dumps(encode(event), ensure_ascii=False).encode()
-        self._retrying(self._post, body, event.event_id)
+        self._retrying(self._try, body, event.event_id)
 
     def close(self) -> None:
         """Give up the connections."""
         self._http.close()
+
+    def _try(self, body: bytes, event_id: str) -> None:
+        try:
+            self._post(body, event_id)
+        except AwayError as error:
+            if not self._is_away:
+                _log.warning("the receiver is away: events wait", receiver=self.receiver, reason=str(error))
+            self._is_away = True
+            raise
+        if self._is_away:
+            _log.info("the receiver takes events again", receiver=self.receiver)
+        self._is_away = False
 
     def _post(self, body: bytes, event_id: str) -> None:
         # A new time for each try: the receiver refuses what is old.
@@ -165,14 +192,20 @@ class Webhook:
             return
         if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _PASSING_STATUS:
             raise AwayError(f"the receiver answers with status {status}", _asked_pause_s(response))
+        if status in _UNTRUSTED_STATUS:
+            raise UntrustedError(f"the receiver refuses the signature (status {status}); is the secret the right one?")
         what = "redirects, which is not followed" if response.is_redirect else "refuses the event"
         raise RejectedError(f"the receiver {what} (status {status})")
 
 
-def forward(consumer: Consumer, webhook: Webhook, stop: threading.Event) -> None:
+def forward(
+    consumer: Consumer, webhook: Webhook, stop: threading.Event, *, untrusted_pause_s: float = UNTRUSTED_PAUSE_S
+) -> None:
     """Sends each event of ``consumer`` to ``webhook`` until ``stop`` is set.
 
-    An event that the receiver rejects is buried; while the receiver is away, events come again.
+    An event that the receiver rejects is buried; while the receiver is away, events come again. A receiver that does
+    not trust the sender is tried again with the same event every ``untrusted_pause_s``: no event is lost meanwhile. The
+    log says when the receiver goes away, refuses the sender, and takes events again.
 
     Raises:
         SinkError: Redis refuses this consumer.
@@ -182,14 +215,39 @@ def forward(consumer: Consumer, webhook: Webhook, stop: threading.Event) -> None
         if delivery is None:
             continue
         try:
-            webhook.send(delivery.event)
+            _send_when_trusted(webhook, delivery.event, stop, untrusted_pause_s)
         except RejectedError as error:
+            _log.warning("event refused: it is a dead letter", reason=str(error), event_id=delivery.event.event_id)
             consumer.bury(delivery, str(error))
         except AwayError as error:
             if not stop.is_set():
                 consumer.failed(delivery, error)
+        except UntrustedError:
+            continue
         else:
             consumer.done(delivery)
+
+
+def _send_when_trusted(webhook: Webhook, event: Event, stop: threading.Event, pause_s: float) -> None:
+    """As :meth:`Webhook.send`; while the receiver refuses the sender, it waits and tries again.
+
+    Raises:
+        UntrustedError: ``stop`` was set meanwhile.
+    """
+    refused = False
+    while True:
+        try:
+            webhook.send(event)
+        except UntrustedError as error:
+            if not refused:
+                _log.error("forwarding pauses: no event is given up", reason=str(error), next_try_s=pause_s)
+            refused = True
+            if stop.wait(pause_s):
+                raise
+        else:
+            if refused:
+                _log.info("the receiver trusts the signature now")
+            return
 
 
 def _check(url: str, *, allow_http: bool) -> None:

@@ -1,0 +1,75 @@
+"""A configuration file in YAML, with the line on which each field stands."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from worker.errors import ConfigError
+from worker.redaction import redact
+
+FieldPath: TypeAlias = tuple[str | int, ...]
+"""Where a value lies in nested mappings and lists: ``("cameras", 0, "source")``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a file holds: nested values, and the line of each key and list item, counted from 1."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[FieldPath, int] = field(default_factory=dict)
+
+
+def read_document(path: Path) -> Document:
+    """The document in the file ``path``.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or has the same key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror or error}") from None
+    # The parser of YAML raises ValueError for a date that does not exist, and RecursionError for too many brackets.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(redact(str(error)).split())
+        raise ConfigError(f"configuration {path} is not valid YAML: {problem}") from None
+    lines: dict[FieldPath, int] = {}
+    repeated = [] if root is None else list(_walk(root, (), lines, set()))
+    if repeated:
+        raise ConfigError(f"configuration {path}: {'; '.join(repeated)}")
+    if values is None:
+        return Document()
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"configuration {path}: the top level must be a mapping of fields, not {type(values).__name__}"
+        )
+    return Document({str(key): value for key, value in values.items()}, lines)
+
+
+def _walk(node: yaml.Node, path: FieldPath, lines: dict[FieldPath, int], seen: set[int]) -> Iterator[str]:
+    """Fills ``lines``; yields a complaint for each key that stands twice in one mapping."""
+    # An alias leads to a node that was visited under its anchor, and may lead back to itself.
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[*path, index] = item.start_mark.line + 1
+            yield from _walk(item, (*path, index), lines, seen)
+    elif isinstance(node, yaml.MappingNode):
+        first_lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in first_lines:
+                yield (
+                    f"'{'.'.join(map(str, (*path, name)))}' is written twice, on line {first_lines[name]} and on line "
+                    f"{line}; one of the two would be lost: put them together"
+                )
+            first_lines.setdefault(name, line)
+            lines[*path, name] = line
+            yield from _walk(value, (*path, name), lines, seen)
