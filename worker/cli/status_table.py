@@ -99,7 +99,7 @@ def _worker_rows(workers: "Sequence[WorkerStatus]") -> list[Row]:
                     f"{people_of(worker.gallery_people)}, v{worker.gallery_version}",
                 ],
                 [f"last heard of {age(age_s(worker))} ago"] * gone
-                + [f"{name}: {reason}" for name, reason in worker.reasons.items() if not gone],
+                + [f"{name}: {reason}" for name, reason in {**worker.reasons, **worker.warnings}.items() if not gone],
             )
         )
     return rows
