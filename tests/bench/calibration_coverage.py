@@ -36,7 +36,7 @@ def measure(faces: PeopleFaces, target: float, splits: int) -> None:
             f"stated [{low:.6f}, {high:.6f}] {'inside' if low <= rate <= high else 'OUTSIDE'}"
         )
     print(  # noqa: T201
-        f"target {target:g}: {in_prediction} of {splits} inside the interval for as many other people, "
+        f"target {target:g}: {in_prediction} of {splits} inside the interval for a new group of the same size, "
         f"{in_confidence} inside the narrower confidence interval; "
         f"mean rate of the other half {np.mean(rates):.6f}, spread {np.std(rates, ddof=1):.6f}"
     )

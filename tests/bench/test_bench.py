@@ -474,6 +474,9 @@ def test_every_row_of_the_contract_is_there() -> None:
 
 def test_the_table_tells_disagreement_in_capitals() -> None:
     rows = [compared("a", [1.0], [2.0], "ms", agree=False), compared("b", [1.0], [2.0], "ms", agree=True)]
-    text = run.markdown(rows, run.machine())
+    described = run.machine()
+    text = run.markdown(rows, described)
+    assert 0 <= described["busy_ratio"] <= 1
+    assert "idle" in described["note"] or "% busy before" in described["note"]
     assert "| NO |" in text
     assert "| yes |" in text

@@ -161,7 +161,10 @@ def test_a_threshold_is_calibrated_and_written_where_asked(
     assert document["fmr_interval_95"][0] < document["fmr"] < document["fmr_interval_95"][1]
     assert "45 people not enrolled" in document["fpir_from"]
 
-    run_json(capsys, *common, "--target-fmr", "0.02", "--plot", str(tmp_path / "plot.png"))
+    assert run_command_line([*common, "--target-fmr", "0.02", "--plot", str(tmp_path / "plot.png")]) == 0
+    text = capsys.readouterr().out
+    assert "this holds for a gallery of 3 faces; calibrate again after it has grown" in text
+    assert f"up to {1 - (1 - document['fpir']) ** 2:.2g} of all strangers would match somebody" in text
     gallery = FolderGallery.open(path)
     assert gallery.threshold == document["threshold"]
     assert gallery.calibration["default"]["target_fmr"] == 0.02

@@ -91,7 +91,7 @@ def test_no_lower_threshold_would_do(values: list[int], rate: float) -> None:
 
 @pytest.mark.parametrize("target", [0.05, 0.01])
 def test_intervals_cover_what_they_promise(target: float) -> None:
-    """The confidence interval covers the population's rate, the prediction interval that of as many other people."""
+    """The confidence interval covers the population's rate, the prediction interval that of a new group."""
     generator = np.random.default_rng(7)
     population, owners = draw_faces(generator, 1500, 1)
     everybody = everybody_with_everybody(population, owners, target=0.1)

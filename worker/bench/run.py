@@ -4,6 +4,7 @@ import fnmatch
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +37,7 @@ _PACKAGES: Final = (
     "facenet-pytorch", "torch", "onnxruntime",
 )  # fmt: skip
 _INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_IDLE_BELOW: Final = 0.05
 _COLUMNS: Final = ("row", "ours", "peer", "unit", "ratio", "spread of ours", "spread of the peer", "agree", "note")
 
 
@@ -84,8 +86,13 @@ def measure(
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the versions. The document also has all fields of a row, so that every line has the same."""
+    """The machine and the versions. The document also has all fields of a row, so that every line has the same.
+
+    It takes a second: ``busy_ratio`` is the share of processor time that other work takes before the measurement begins
+    (0..1), or ``None`` where the system does not tell.
+    """
     model, flags, memory_gb = _processor()
+    busy_ratio = _busy_ratio()
     versions = {package: _version(package) for package in _PACKAGES}
     isa = [flag for flag in _INSTRUCTIONS if flag in flags]
     cores = len(os.sched_getaffinity(0))
@@ -94,11 +101,13 @@ def machine() -> dict[str, Any]:
         "cores": cores,
         "isa": isa,
         "memory_gb": memory_gb,
+        "busy_ratio": busy_ratio,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": versions,
     }
-    note = f"{cores} cores of {model} ({' '.join(isa)}), {memory_gb} GB"
+    state = "" if busy_ratio is None else ", idle" if busy_ratio < _IDLE_BELOW else f", {busy_ratio:.0%} busy before"
+    note = f"{cores} cores of {model} ({' '.join(isa)}), {memory_gb} GB{state}"
     empty = dict.fromkeys(("ours", "peer", "ratio", "spread", "agree"))
     return {"name": "machine", "unit": "", **empty, "note": note} | described
 
@@ -155,6 +164,20 @@ def _processor() -> tuple[str, set[str], int]:
             break
     kilobytes = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal:")), 0)
     return model, flags, round(kilobytes / 1e6)
+
+
+def _busy_ratio() -> float | None:
+    """The share of processor time that is in use during one second, of all processors that the system shows."""
+    before = _processor_times()
+    time.sleep(1)
+    passed = [after - earlier for earlier, after in zip(before, _processor_times(), strict=False)]
+    # man 5 proc: user, nice, system, idle, iowait, ...
+    return round(1 - sum(passed[3:5]) / sum(passed), 3) if sum(passed) else None
+
+
+def _processor_times() -> list[int]:
+    first = next(iter(_lines("/proc/stat")), "")
+    return [int(number) for number in first.split()[1:9]]
 
 
 def _lines(path: str) -> list[str]:

@@ -251,6 +251,8 @@ def _plot(path: Path, evidence: "list[CalibrationSet]", result: Document) -> Non
 
 
 def _print(result: Document, gallery: str, camera: str | None, dry_run: bool) -> None:
+    from worker.evaluation.calibration import one_to_many
+
     low, high = result["threshold_interval_95"]
     typer.echo(f"threshold {result['threshold']:.4f} (95 % confidence: {low:.4f} to {high:.4f})")
     for name, what in (
@@ -261,12 +263,16 @@ def _print(result: Document, gallery: str, camera: str | None, dry_run: bool) ->
     ):
         if result[name] is not None:
             low, high = result[f"{name}_interval_95"]
-            typer.echo(f"{what}: {result[name]:.3g} (as many other people: {low:.3g} to {high:.3g}, 95 %)")
+            typer.echo(f"{what}: {result[name]:.3g} (with a new group of the same size: {low:.3g} to {high:.3g}, 95 %)")
     typer.echo(f"strangers judged from {result['fpir_from']}; {result['visits_per_day']:g} strangers a day assumed")
+    if samples := result["enrolled_samples"]:
+        doubled = one_to_many(result["fpir"], 2)
+        typer.echo(f"this holds for a gallery of {samples:,} faces; calibrate again after it has grown")
+        typer.echo(f"with twice as many faces, up to {doubled:.2g} of all strangers would match somebody")
     for found in result["evidence"]:
         typer.echo(
-            f"evidence from {found['source']}: {found['people']} people, worth {found['effective_comparisons']} "
-            f"independent comparisons; allows {found['threshold']:.4f}"
+            f"evidence from {found['source']}: {found['people']} people, equal to {found['effective_comparisons']:,} "
+            f"independent comparisons; threshold from this evidence: {found['threshold']:.4f}"
         )
     where = f"camera {camera} in {gallery}" if camera else gallery
     typer.echo("not written (--dry-run)" if dry_run else f"written to {where}")

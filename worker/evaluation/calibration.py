@@ -258,7 +258,7 @@ def _set_fields(found: CalibrationSet) -> dict[str, Any]:
 
 
 def _rate_fields(name: str, rate: Rate | None) -> dict[str, Any]:
-    """``name_interval_95`` is for a sample of as many other people; ``name_confidence_interval_95`` is narrower."""
+    """``name_interval_95`` is for a new group of the same size; ``name_confidence_interval_95`` is narrower."""
     if rate is None:
         return {name: None, f"{name}_interval_95": None, f"{name}_confidence_interval_95": None}
     return {
