@@ -103,7 +103,7 @@ def test_a_definition_that_is_there_is_changed(command: Command) -> None:
         (("add", "door", "ftp://host/x"), "only rtsp, rtsps, http, https"),
         (("add", "a door", SOURCE), "cameras.0.id"),
         (("add", "door", SOURCE, "--transport", "pigeon"), "cameras.0.transport"),
-        (("list", "--fleet", "{x}"), "fleet.name"),
+        (("list", "--fleet-name", "{x}"), "fleet.name"),
     ],
 )
 def test_mistakes_are_told_by_their_name(command: Command, arguments: tuple[str, ...], complaint: str) -> None:
@@ -120,9 +120,9 @@ def test_those_that_are_there_are_paused_though_one_is_not(command: Command) -> 
 
 
 def test_fleets_have_names(command: Command) -> None:
-    command("add", "door", SOURCE, "--fleet", "north")
+    command("add", "door", SOURCE, "--fleet-name", "north")
     assert command.documents("list") == []
-    assert len(command.documents("list", "--fleet", "north")) == 1
+    assert len(command.documents("list", "--fleet-name", "north")) == 1
 
 
 def test_without_redis_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:

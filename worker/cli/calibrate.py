@@ -60,7 +60,8 @@ def calibrate(
         ),
     ] = None,
     camera: Annotated[
-        str | None, typer.Option("--camera", metavar="ID", help="Write the threshold for this camera only.")
+        str | None,
+        typer.Option("--camera", "--camera-id", metavar="ID", help="Write the threshold for this camera only."),
     ] = None,
     visits_per_day: Annotated[
         float, typer.Option("--visits-per-day", min=0, help="Strangers who pass a camera in a day.")

@@ -40,7 +40,7 @@ _WIDE = 120
 
 CameraId = Annotated[str, typer.Argument(metavar="ID", help="Name of the camera.")]
 CameraIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Names of cameras.")]
-FleetName = Annotated[str | None, typer.Option("--fleet", metavar="NAME", help="Name of the fleet.")]
+FleetName = Annotated[str | None, typer.Option("--fleet-name", metavar="NAME", help="Name of the fleet.")]
 
 
 def register(app: typer.Typer) -> None:

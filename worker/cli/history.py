@@ -51,7 +51,7 @@ Since = Annotated[
 Until = Annotated[
     str | None, typer.Option("--until", metavar="TIME", help="End of the time, written in the same way (default: now).")
 ]
-CameraOption = Annotated[str | None, typer.Option("--camera", help="Only this camera.")]
+CameraOption = Annotated[str | None, typer.Option("--camera", "--camera-id", metavar="ID", help="Only this camera.")]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
