@@ -1,6 +1,6 @@
 """The line from frames to events, on stand-ins for the networks: cameras come and go, rules and models change."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -266,3 +266,17 @@ def test_somebody_who_leaves_after_one_good_face_is_named_and_the_event_says_on_
     assert rig.pipeline.process([blurred]) == []
     events = rig.run(15)
     assert [(event.type, event.identity_name, event.embedded_faces) for event in events] == [("started", "Alice", 1)]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [Pipeline.close, lambda pipeline: pipeline.end("door"), lambda pipeline: pipeline.remove("door")],
+    ids=["the worker stops", "the file ends", "the camera is removed"],
+)
+def test_somebody_of_whom_the_last_frames_showed_one_good_face_is_named(
+    rig: Rig, end: Callable[[Pipeline], list[Event]]
+) -> None:
+    assert rig.run(1, ALICE) == []
+    blurred = replace(rig.films["door"].frame(), image=np.full_like(PICTURE, 90))
+    assert rig.pipeline.process([blurred]) == []
+    assert told(end(rig.pipeline)) == [("started", "Alice"), ("ended", "Alice")]

@@ -14,7 +14,7 @@ from worker.recognition.attention import TrackedFace, is_search_due
 from worker.recognition.sighting import RecognitionContext
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.tracking import Tracker
-from worker.types import Detections, Event, Frame, Tracks
+from worker.types import Detections, Frame, Tracks
 
 _MISSED_FRAMES: Final = 2.5
 """A track of a camera with few frames lives over this many of their distances, so over two that do not show it."""
@@ -108,10 +108,10 @@ class PipelineCamera:
         """For how long no frame has come yet."""
         return time.monotonic() - self._added_s if self.last_frame is None else 0.0
 
-    def end(self) -> list[Event]:
-        """Ends all sightings, also those that were to be gone on with; returns the events of that."""
+    def leave(self) -> None:
+        """Everybody is gone, also those of the state that was given to go on with."""
         self._go_on(datetime.now(UTC), 0.0)
-        return self.sightings.close()
+        self.sightings.leave()
 
     def _go_on(self, at: datetime, pts_s: float) -> None:
         """Goes on with the state that was given, if that has not happened yet; ``at`` is at ``pts_s``."""

@@ -108,12 +108,13 @@ class Pipeline:
     def remove(self, camera_id: str, *, end: bool = True) -> list[Event]:
         """Forgets the camera, and ends its sightings; returns the events of that. Without ``end`` there are none: a
         worker that has the :meth:`state` goes on with them."""
-        camera = self._cameras.pop(camera_id)
-        return camera.end() if end else []
+        events = self._end([self._cameras[camera_id]]) if end else []
+        del self._cameras[camera_id]
+        return events
 
     def end(self, camera_id: str) -> list[Event]:
         """Ends the camera's sightings, whose source has ended; returns the events of that."""
-        return self._cameras[camera_id].end()
+        return self._end([self._cameras[camera_id]])
 
     def state(self, camera_id: str) -> Mapping[str, Any]:
         """The camera's sightings as JSON values, for :meth:`add`."""
@@ -189,13 +190,20 @@ class Pipeline:
 
     def close(self) -> list[Event]:
         """Ends every sighting."""
-        return [event for camera in self._cameras.values() for event in camera.end()]
+        return self._end(list(self._cameras.values()))
+
+    def _end(self, cameras: Sequence[PipelineCamera]) -> list[Event]:
+        """Whoever was in the picture has left: the verdicts that waited for more faces are taken without them."""
+        for camera in cameras:
+            camera.leave()
+        self._take_verdicts()
+        return [event for camera in cameras for event in camera.sightings.close()]
 
     def _give_up_waiting(self, camera: PipelineCamera) -> list[Event]:
         """A camera without a first frame: nobody has come back for as long as a sighting lingers."""
         if camera.waited_s() < self._config.recognition.linger_s:
             return []
-        return camera.end()
+        return self._end([camera])
 
     def _make_camera(
         self, settings: CameraConfig, epoch: int, followed: bool, resume: Mapping[str, Any] | None = None
@@ -273,16 +281,21 @@ class Pipeline:
         self._embed_s += (0.2 if self._embed_s else 1.0) * (embed_s - self._embed_s)
 
     def _decide(self) -> None:
-        """Takes the verdict on every track that has learnt something, with one search of the gallery."""
+        """Takes the verdict on every track that has learnt something, by the gallery as it is now."""
         self._gallery.reload_if_changed()
         changed, self._gallery_version = self._gallery.version != self._gallery_version, self._gallery.version
+        if changed:
+            self._observer.gallery_size(len(self._gallery), self._gallery.sample_count, self._gallery_version)
+        self._take_verdicts(changed)
+
+    def _take_verdicts(self, changed: bool = False) -> None:
+        """One search of the gallery for all tracks whose verdict is due; for everybody's if the gallery has
+        ``changed``."""
         undecided = [
             (camera.sightings.threshold, sighting)
             for camera in self._cameras.values()
             for sighting in camera.sightings.to_match(changed)
         ]
-        if changed:
-            self._observer.gallery_size(len(self._gallery), self._gallery.sample_count, self._gallery_version)
         if not undecided:
             return
         with self._observer.stage("search"):

@@ -154,11 +154,15 @@ class CameraSightings:
         """What a further look at this camera is worth."""
         return attention(list(self._by_track.values()), self._context.config, self._context.min_detections)
 
-    def close(self) -> list[Event]:
-        """Ends every sighting: the source has ended or the worker stops."""
+    def leave(self) -> None:
+        """Everybody is gone: the source has ended or the worker stops."""
         for sighting in self._by_track.values():
             self._lose(sighting)
         self._by_track.clear()
+
+    def close(self) -> list[Event]:
+        """Ends every sighting."""
+        self.leave()
         events = [event for s in self._lingering for event in (*self._announce(s), *self._announcer.end(s))]
         self._lingering.clear()
         return events
