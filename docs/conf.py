@@ -18,6 +18,7 @@ version = release = __version__
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+smartquotes = False  # options such as --images and quotes stay as they can be typed
 html_theme = "furo"
 html_title = f"facestream {__version__}"
 html_copy_source = False
