@@ -10,10 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from skimage import data
 
 from tests.support.models import chips, own_model
-from worker.bench import chain, comparison, networks, ours, run, search
+from worker.bench import chain, comparison, live, networks, ours, run, search
 from worker.bench.comparison import Row, Setup, compared, unable
 from worker.bench.contest import Contestant, ContestantProcess, Outcome, Results, UnableError, compete
 from worker.bench.material import Material, query_vectors, stored_vectors
@@ -459,6 +461,30 @@ def test_the_command_prints_a_table_and_the_same_in_markdown(
 def test_rows_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["bench", "--rows", "detekt*"]) == 2
     assert "detect_1080p/mtcnn" in capsys.readouterr().err
+
+
+@given(carries=st.integers(0, 200))
+def test_the_capacity_is_never_too_high_and_at_most_a_quarter_too_low(carries: int) -> None:
+    tried = []
+
+    def keeps_up(cameras: int) -> bool:
+        tried.append(cameras)
+        return cameras <= carries
+
+    found = live.find_capacity(keeps_up)
+    most = min(carries, live.MOST_CAMERAS)
+    assert found <= carries
+    assert most - found <= max(0, found // 4)
+    assert len(tried) == len(set(tried)) <= 8
+
+
+def test_a_machine_that_cannot_try_cameras_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    unreadable = tmp_path / "clip.mp4"
+    unreadable.write_bytes(b"no clip")
+    assert run_command_line(["bench", "--capacity", "--video", str(unreadable)]) == 1
+    assert "clip.mp4" in capsys.readouterr().err
 
 
 def test_every_row_of_the_contract_is_there() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ _SECONDS: Final = 20.0
 _QUICK_CAMERAS: Final = (1, 4)
 _QUICK_SECONDS: Final = 8.0
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
+MOST_CAMERAS: Final = 64
 STREAM: Final = "facestream:bench"
 MAX_P95_S: Final = 0.5
 """The worker keeps up with cameras only if 95 % of the events come within this time, also in the last third."""
@@ -65,6 +66,49 @@ def measure(setup: Setup) -> Iterator[Row]:
         yield unable(NAMES[0], "cameras", str(error))
     else:
         yield row(results)
+
+
+def measure_capacity(setup: Setup, say: Callable[[str], None]) -> Row:
+    """How many cameras like the clip this machine carries; ``say`` is told what each number of cameras gave.
+
+    Raises:
+        UnableError: there is no RTSP server or no Redis, or the worker does not start.
+    """
+    material = setup.material
+    arguments = {
+        "cameras": list(range(1, MOST_CAMERAS + 1)),
+        "seconds": _QUICK_SECONDS,
+        "clip": str(material.clip),
+        "model": str(material.manifest),
+        "models_dir": str(material.manifest.parent),
+        "gallery": str(material.gallery),
+    }
+    results: list[Mapping[str, Any]] = []
+    with closing(setup.start("worker.bench.live:sweep", arguments)) as contestant:
+
+        def keeps_up(cameras: int) -> bool:
+            results.append(contestant.work(str(cameras)).answer)
+            say(f"{'kept up with' if results[-1]['kept_up'] else 'fell behind with'} {_step(results[-1])}")
+            return bool(results[-1]["kept_up"])
+
+        find_capacity(keeps_up)
+    return row(sorted(results, key=lambda result: int(result["cameras"])))
+
+
+def find_capacity(keeps_up: Callable[[int], bool]) -> int:
+    """A number of cameras with which a machine ``keeps_up``; up to :data:`MOST_CAMERAS` are tried.
+
+    The number is doubled until it is too large; then the middle is tried. From eight cameras on, a quarter more may be
+    possible: an exact answer would take minutes.
+    """
+    carried, too_many, cameras = 0, MOST_CAMERAS + 1, 2
+    while too_many - carried > max(1, carried // 4):
+        if keeps_up(cameras):
+            carried = cameras
+        else:
+            too_many = cameras
+        cameras = min(2 * carried or 1, (carried + too_many) // 2)
+    return carried
 
 
 def row(results: Sequence[Mapping[str, Any]]) -> Row:

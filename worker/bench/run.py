@@ -6,6 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,18 +72,37 @@ def measure(
     def wanted(name: str) -> bool:
         return not options.patterns or any(fnmatch.fnmatch(name, pattern) for pattern in options.patterns)
 
+    with _setup(options, say, start, wanted) as setup:
+        for names, measure_group in _GROUPS:
+            if here := [name for name in names if wanted(name)]:
+                say(f"measuring {', '.join(here)}")
+                yield from measure_group(setup)
+
+
+def measure_capacity(
+    options: Options, say: Callable[[str], None] = lambda _text: None, *, start: Starter = ContestantProcess
+) -> Row:
+    """How many cameras like ``options.clip`` this machine carries.
+
+    Raises:
+        UnableError: the clip cannot be used, or there is no RTSP server or no Redis.
+    """
+    with _setup(options, say, start) as setup:
+        return live.measure_capacity(setup, say)
+
+
+@contextmanager
+def _setup(
+    options: Options, say: Callable[[str], None], start: Starter, wanted: Callable[[str], bool] = lambda _name: True
+) -> Iterator[Setup]:
     with tempfile.TemporaryDirectory(prefix="facestream-bench-") as name:
 
         def material() -> Material:
-            say("frames, faces and weights")
+            say("making frames, faces and weights")
             return make_material(Path(name), options.clip, _FRAMES, options.models_dir, start=start)
 
         rounds = _QUICK_ROUNDS if options.quick else _ROUNDS
-        setup = Setup(material, rounds=rounds, quick=options.quick, wanted=wanted, start=start)
-        for names, measure_group in _GROUPS:
-            if here := [name for name in names if wanted(name)]:
-                say(", ".join(here))
-                yield from measure_group(setup)
+        yield Setup(material, rounds=rounds, quick=options.quick, wanted=wanted, start=start)
 
 
 def machine() -> dict[str, Any]:

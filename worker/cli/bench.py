@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.options import AsJson, Document, ModelsDir, json_line, print_json, quiet_logs
+from worker.errors import FacestreamError
 from worker.files import writing
 
 
@@ -30,6 +31,10 @@ def bench(
     rows: Annotated[
         list[str] | None, typer.Option("--rows", metavar="PATTERN", help="Only these rows, such as 'detect*'.")
     ] = None,
+    capacity: Annotated[
+        bool,
+        typer.Option("--capacity", help="Only say how many live cameras like --video this machine carries (a minute)."),
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="One round, without the gallery of a million.")] = False,
     models_dir: ModelsDir = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.")] = False,
@@ -45,7 +50,8 @@ def bench(
     from rich.console import Console
 
     from worker import config
-    from worker.bench.run import Options, machine, measure, table
+    from worker.bench.contest import UnableError
+    from worker.bench.run import Options, machine, measure, measure_capacity, table
     from worker.bench.run import markdown as in_markdown
 
     quiet_logs()
@@ -58,7 +64,20 @@ def bench(
     lines.write(described)
     done = []
     options = Options(clip, tuple(rows or ()), quick, models)
-    for row in measure(options, lambda text: say.print(f"measuring {text}", style="dim")):
+
+    def progress(text: str) -> None:
+        say.print(text, style="dim", soft_wrap=True)
+
+    if capacity:
+        try:
+            row = measure_capacity(options, progress)
+        except UnableError as error:
+            raise FacestreamError(str(error)) from None
+        lines.write(row.document())
+        if not json_output:
+            typer.echo(f"{described['note']}: keeps up with {row.ours:g} live cameras like {described['clip']}")
+        return 0
+    for row in measure(options, progress):
         lines.write(row.document())
         done.append(row)
     if markdown and not json_output:

@@ -291,7 +291,8 @@ def _shortage(scores: NonMatedScores, target: float, origin: str, of_people: flo
         rate = f"that no more than {target:.3g} of the strangers match somebody"
         have, need = f"{scores.people} strangers", f"about {people:,} strangers"
     elif scores.everybody:
-        have = f"{scores.people:,} people ({scores.pairs_of_people:,} pairs of people)"
+        pairs = "pair" if scores.pairs_of_people == 1 else "pairs"
+        have = f"{scores.people:,} people ({scores.pairs_of_people:,} {pairs} of people)"
         need = f"about {people:,} people ({people * (people - 1) // 2:,} pairs of people)"
     else:
         have = f"{len(scores.shares):,} pairs of different people"
