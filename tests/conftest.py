@@ -40,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Whoever was started in the background by a shell has SIGINT ignored, and would hand that on to every command.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert config.cache is not None
+    # Output that no terminal shows is never wrapped; processes that share the tests are told a width all the same.
+    os.environ.pop("COLUMNS", None)
     os.environ["FACESTREAM_CACHE_DIR"] = str(config.cache.mkdir("facestream"))
 
 

@@ -22,8 +22,11 @@ PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 SOURCES = sorted((REPOSITORY / "worker").rglob("*.py"))
 # Only these may read the environment; the second kind hands it on to a process of its own.
 ENVIRONMENT_OWNERS = {
-    "config/__init__.py",
+    "config/environment.py",
+    "config/loading.py",
     "bench/live.py",
+    "cli/options.py",
+    "cli/parsing.py",
     "faces/engines/keras.py",
     "faces/networks/conversion.py",
     "faces/networks/face_cnn.py",

@@ -728,7 +728,7 @@ def test_dead_letters_are_listed_and_put_back(redis_url: str, admin: redis.Redis
         rest(consumer)
     listed = facestream("events", "dead", "--redis", redis_url)
     assert "no facestream event" in listed.stdout
-    assert listed.stdout.endswith("1 dead letters\n")
+    assert listed.stdout.endswith("1 dead letter\n")
     (letter,) = facestream("events", "dead", "--redis", redis_url, "--group", "g", "--retry", "--json").documents
     assert letter["fields"] == {"hello": "world"}
     assert facestream("events", "dead", "--redis", redis_url, "--json").stdout == ""

@@ -50,12 +50,14 @@ class Worker:
 
     def __init__(self, cameras: dict[str, Attention], detector_s: float, clock: Clock) -> None:
         self.account, self.clock, self.detector_s = Account(), clock, detector_s
-        self.schedule = Schedule(DetectionConfig(motion_gate=False), self.account)
+        self.schedule = Schedule(DetectionConfig(motion_gate=False), self.account, clock=clock.monotonic)
         for camera_id, attention in cameras.items():
             self.schedule.attend(camera_id, attention)
         self.buffers = {camera_id: FrameBuffer(camera_id, "newest", observer=self.account) for camera_id in cameras}
         config = BatchingConfig(max_wait_s=1e-6)
-        self.batcher = Batcher(self.buffers.values(), config, self.account, due=self.schedule.due)
+        self.batcher = Batcher(
+            self.buffers.values(), config, self.account, due=self.schedule.due, clock=clock.monotonic
+        )
         self.looks: Counter[str] = Counter()
         self.lags_s: list[float] = []
         self.read = 0
@@ -82,10 +84,8 @@ class Worker:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("worker.video.buffers.time", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 def test_a_worker_that_is_fast_enough_sheds_nothing(clock: Clock) -> None:

@@ -3,12 +3,11 @@
 import copy
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from worker.config.document import FieldPath
 from worker.redaction import redact
@@ -96,7 +95,7 @@ def find_empty(value: Any, path: FieldPath = ()) -> Iterator[FieldPath]:
         yield path
 
 
-def _message(model: type[BaseModel], error: ErrorDetails, values: Any) -> str:
+def _message(model: type[BaseModel], error: Mapping[str, Any], values: Any) -> str:
     kind, path = error["type"], error["loc"]
     if kind == "extra_forbidden":
         meant = _meant(model, path)
@@ -107,7 +106,7 @@ def _message(model: type[BaseModel], error: ErrorDetails, values: Any) -> str:
         return "holds nothing; give its fields, or leave it out" if _at(values, path) is None else "must hold fields"
     if kind in ("tuple_type", "list_type"):
         return "must be a list: one item after each '- '"
-    message = error["msg"].removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")
     value = _at(values, path)
     if kind == "literal_error" and isinstance(value, str):
         expected = re.findall(r"'([^']+)'", message)
