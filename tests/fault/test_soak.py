@@ -42,6 +42,8 @@ def test_nothing_grows(
     files: list[float] = []
     with fleet.running():
         fleet.wait_until(fleet.all_owned, 90, "every camera owned")
+        # The first face loads what embeds it, with its threads: until then nothing is warm, however long it takes.
+        fleet.wait_until(lambda: bool(fleet.events()), 90, "a first event")
         process = psutil.Process(fleet.workers[0].process.pid)  # type: ignore[union-attr]
         deadline_s = time.monotonic() + seconds
         while time.monotonic() < deadline_s:

@@ -1,5 +1,6 @@
 """Pictures that are stored turned, mirrored or squeezed are seen upright and on square pixels."""
 
+import gc
 import itertools
 import struct
 from collections.abc import Callable, Iterator
@@ -108,6 +109,19 @@ def test_each_of_the_eight_display_matrices_is_applied(tmp_path: Path, read: Any
     assert frame.image.shape == expected.shape
     assert frame.image.flags.c_contiguous
     assert np.abs(frame.image.astype(int) - expected).mean() < 6
+
+
+def test_a_frame_is_free_once_its_picture_is_taken_without_the_garbage_collector(tmp_path: Path, read: Any) -> None:
+    """Otherwise a worker holds hundreds of pictures, and the threads that converted them."""
+    path = set_matrix(write(tmp_path / "clip.mp4", marked()), *MATRICES["mirrored"])
+    gc.collect()
+    before = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    gc.disable()
+    try:
+        assert len(read(path)) > 1
+        assert sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()) <= before + 1  # the last one
+    finally:
+        gc.enable()
 
 
 def test_the_thumbnail_for_motion_is_turned_like_the_picture(tmp_path: Path, read: Any) -> None:

@@ -16,6 +16,7 @@ import av
 import av.logging
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -407,7 +408,9 @@ def _to_rgb(frame: VideoFrame) -> Image:
 def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
     """The 9 numbers of the frame's display matrix; None without one."""
     try:
-        found: Any = frame.side_data.get("DISPLAYMATRIX")
+        # ``frame.side_data`` would refer back to its frame: only the garbage collector frees a frame that was asked for
+        # it, with its picture and the threads of its conversion.
+        found: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     except ValueError:  # PyAV does not know another kind of data that the frame carries
         return _matrix_of_rotation(frame.rotation)
     matrix = np.frombuffer(bytes(found), np.int32) if found is not None else None
