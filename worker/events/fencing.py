@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from worker.config import RedisConfig
 from worker.events.spool import Entry
-from worker.redis.client import Client, is_cluster
+from worker.redis.client import REDIS_ERRORS, Client, is_cluster
 from worker.redis.keys import beside, event_stream
 from worker.redis.script import lua
 
@@ -86,7 +86,7 @@ def deliver(client: Client, config: RedisConfig, entries: Sequence[Entry]) -> It
         fenced = any(entry.epoch > 0 for entry in group)
         try:
             results = (_append_fenced if fenced else _append)(client, stream, group, config.max_events)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             yield [Receipt(entry, error) for entry in group]
             if not isinstance(error, ResponseError) and not is_cluster(client):
                 return

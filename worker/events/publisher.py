@@ -15,7 +15,7 @@ from worker.events.outbox import Outbox
 from worker.events.spool import Entry
 from worker.logs import get_logger
 from worker.observer import Observer
-from worker.redis.client import Client, find_servers_again
+from worker.redis.client import REDIS_ERRORS, Client, find_servers_again
 from worker.redis.errors import explain, is_final, pause_s
 from worker.types import Event
 
@@ -167,7 +167,7 @@ class Publisher:
             return None
         try:
             self._write()
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             return self._failed(error)
         self._failures = 0
         self._probed_s = time.monotonic()
@@ -254,7 +254,7 @@ class Publisher:
     def _probe(self) -> None:
         try:
             self._client.ping()
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             self._set_error(explain(error, self._config))
         else:
             self._set_error("")

@@ -17,7 +17,7 @@ from worker.events.outbox import Outbox
 from worker.events.publisher import Publisher
 from worker.events.spool import DamagedError, Spool, StateTable
 from worker.logs import get_logger
-from worker.redis.client import Client
+from worker.redis.client import REDIS_ERRORS, Client
 from worker.redis.errors import explain, is_final, reply_of
 from worker.redis.keys import fleet_key
 from worker.redis.script import lua
@@ -130,7 +130,7 @@ class QueuedStates:
         """What was written last, None without it; may wait for Redis (``redis.timeout_s``)."""
         try:
             return self._states.load(camera_id)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             _log.warning("sightings begin anew", camera_id=camera_id, reason=explain(error, self._config))
             return None
 

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from redis.exceptions import RedisError
-
 from worker.background import BackgroundTask, Heartbeats
 from worker.config import CameraConfig, Config
 from worker.errors import ConfigError
@@ -21,7 +19,7 @@ from worker.fleet.leases import Beat, Change, Claim, Lease, Leases
 from worker.fleet.registry import CameraRegistry, Definition, RegistryCopy, decode_camera
 from worker.logs import get_logger
 from worker.observer import Observer
-from worker.redis.client import Client, explain
+from worker.redis.client import REDIS_ERRORS, Client, explain
 
 
 class Capacity:
@@ -172,7 +170,7 @@ class Assignment:
         self._task.stop(_STOP_S)
         try:
             self._leases.leave(self.owned)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             _log.warning("the cameras could not be handed back, and are taken over when their leases end",
                          reason=explain(error, self._config.redis))  # fmt: skip
         for camera_id in list(self._held):
@@ -188,7 +186,7 @@ class Assignment:
                 self._copy.follow(beat.incarnation, beat.change)
             else:
                 self._copy.forget()
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             return self._failed(explain(error, self._config.redis))
         if self._error:
             _log.info("Redis renews the leases again")

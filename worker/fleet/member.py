@@ -5,8 +5,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Protocol
 
-from redis.exceptions import RedisError
-
 from worker.background import Heartbeats
 from worker.config import CameraConfig, Config
 from worker.events.fencing import raise_fence
@@ -14,7 +12,7 @@ from worker.events.states import RedisStates, SightingState
 from worker.fleet.assignment import Assignment, Reason
 from worker.logs import get_logger
 from worker.observer import Observer
-from worker.redis.client import Client, explain
+from worker.redis.client import REDIS_ERRORS, Client, explain
 from worker.redis.keys import event_stream
 from worker.video.addresses import parse_address
 
@@ -96,7 +94,7 @@ class FleetMember:
         try:
             raise_fence(self._client, event_stream(self._config.redis.stream, camera.id), camera.id, epoch)
             state = self._states.load(camera.id)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             # The first event of the new epoch raises the fence as well.
             _log.warning("a camera is taken over without what was known of it", camera_id=camera.id,
                          reason=explain(error, self._config.redis))  # fmt: skip
@@ -107,7 +105,7 @@ class FleetMember:
     def _hand_on(self, camera_id: str, epoch: int, state: SightingState | None) -> None:
         try:
             self._states.keep(camera_id, epoch, state)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             _log.warning("a camera is handed on without what was known of it", camera_id=camera_id,
                          reason=explain(error, self._config.redis))  # fmt: skip
         finally:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ValidationError
-from redis.exceptions import RedisError
 
 from worker import __version__
 from worker.background import BackgroundTask, Heartbeats
@@ -168,14 +167,14 @@ class StatusReporter:
     def close(self) -> None:
         """Takes the status back: this worker is no longer there."""
         self._task.stop(2.0)
-        with suppress(RedisError, OSError):
+        with suppress(*REDIS_ERRORS):
             self._client.hdel(self._key, self._field)
 
     def _report(self) -> None:
         status = self._board.status()
         try:
             self._client.hset(self._key, self._field, status.model_dump_json())
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             if not self._failing:
                 _log.info("the status could not be reported", reason=type(error).__name__)
             self._failing = True

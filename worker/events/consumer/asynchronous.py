@@ -6,12 +6,10 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from redis.exceptions import RedisError
-
 from worker.events.consumer.base import ConsumerBase
 from worker.events.consumer.group import Delivery
 from worker.events.consumer.streams import FIND_COUNT, Call, Find, Pause, Split, Step, Steps, Transaction
-from worker.redis.client import close_async, connect_async, one_transaction_each
+from worker.redis.client import REDIS_ERRORS, close_async, connect_async, one_transaction_each
 
 _T = TypeVar("_T")
 
@@ -106,7 +104,7 @@ class AsyncConsumer(ConsumerBase):
             while True:
                 try:
                     outcome = await self._perform(step)
-                except (RedisError, OSError) as error:
+                except REDIS_ERRORS as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(outcome)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError
 
 from worker.events.consumer.asynchronous import AsyncConsumer
 from worker.events.consumer.base import ConsumerBase
 from worker.events.consumer.group import Counts, Delivery
 from worker.events.consumer.streams import FIND_COUNT, Call, Find, Pause, Split, Step, Steps, Transaction
-from worker.redis.client import connect, find_servers_again, one_transaction_each
+from worker.redis.client import REDIS_ERRORS, connect, find_servers_again, one_transaction_each
 from worker.types import Event
 
 __all__ = ["AsyncConsumer", "Consumer", "Counts", "Delivery", "Event"]
@@ -123,7 +123,7 @@ class Consumer(ConsumerBase):
             while True:
                 try:
                     outcome = self._perform(step)
-                except (RedisError, OSError) as error:
+                except REDIS_ERRORS as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(outcome)

@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
-from redis.exceptions import RedisError
-
 from worker.config import RedisConfig
 from worker.errors import SinkError
 from worker.events.consumer.streams import Call, Pause, Steps, Transaction, call, pending_entries, stream_keys
 from worker.logs import get_logger
 from worker.redaction import redact
-from worker.redis.client import Client
+from worker.redis.client import REDIS_ERRORS, Client
 from worker.redis.errors import explain, is_final, pause_s, reply_of
 from worker.redis.keys import beside, group_key
 from worker.types import Event
@@ -194,7 +192,7 @@ class GroupMemory:
                 pending = not failures or (yield self.pending(stream, entry_id, entry_id, 1))
                 if pending:
                     yield acknowledgement
-            except (RedisError, OSError) as error:
+            except REDIS_ERRORS as error:
                 if is_final(error) and not is_lost_group(error):
                     raise SinkError(explain(error, self._config)) from None
                 failures = 0 if is_lost_group(error) else failures + 1

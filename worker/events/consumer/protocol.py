@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
 from worker.config import RedisConfig
 from worker.errors import SinkError
 from worker.events.codec import decode
@@ -42,7 +40,7 @@ from worker.events.consumer.streams import (
     pending_entries,
 )
 from worker.logs import get_logger
-from worker.redis.client import longest_block_s
+from worker.redis.client import REDIS_ERRORS, longest_block_s
 from worker.redis.errors import explain, is_final, pause_s
 from worker.types import Event
 from worker.wire import as_text
@@ -89,7 +87,7 @@ class Consuming:
         until_s = time.monotonic() + wait_s
         try:
             delivery = yield from self._next(until_s)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             yield from self._recover(error)
             return None
         self._failures = 0
@@ -147,7 +145,7 @@ class Consuming:
                     yield self._hand_back(stream, fresh, retrycount=0)
                 if for_good:
                     yield from self._remove(stream)
-            except (RedisError, OSError):
+            except REDIS_ERRORS:
                 # Others take over in due time.
                 return
 

@@ -6,13 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
-from redis.exceptions import RedisError
-
 from worker.errors import SinkError
 from worker.events.codec import decode
 from worker.events.consumer.streams import stream_keys
 from worker.logs import get_logger
-from worker.redis.client import Client, one_transaction_each, socket_timeout_s
+from worker.redis.client import REDIS_ERRORS, Client, one_transaction_each, socket_timeout_s
 from worker.redis.errors import is_final, pause_s, reply_of
 from worker.redis.keys import CAMERA_PLACEHOLDER
 from worker.types import Event
@@ -62,7 +60,7 @@ def read_events(
     while not stop.is_set():
         try:
             entries = reading.read()
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             if not follow or is_final(error):
                 raise SinkError(f"stream '{stream}' cannot be read: {reply_of(error)}") from None
             if failures == 0:

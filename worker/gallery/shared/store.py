@@ -8,7 +8,6 @@ from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr, ValidationError
-from redis.exceptions import RedisError
 
 from worker.config import RedisConfig
 from worker.errors import ConfigError, GalleryUnavailableError, SinkError
@@ -26,7 +25,7 @@ from worker.gallery.shared.replica import (
     updated,
 )
 from worker.redaction import redact, redact_url
-from worker.redis.client import Client, connect, find_servers_again, longest_block_s
+from worker.redis.client import REDIS_ERRORS, Client, connect, find_servers_again, longest_block_s
 from worker.redis.keys import gallery_key
 from worker.redis.script import Script, lua
 
@@ -325,7 +324,7 @@ class SharedStore:
     def _asked(self, question: Callable[[], Any]) -> Any:
         try:
             return question()
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             find_servers_again(self._client)  # after a fail-over the primary is another one
             # redis-py may put the failed command, with its arguments, before the reply.
             reply = " ".join(redact(str(error)).rpartition("caused error: ")[2].split())[:200] or type(error).__name__
