@@ -1,6 +1,5 @@
 """The tables of ``facestream status``: columns as wide as what stands in them, and reasons on lines of their own."""
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,13 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from worker.cli.options import people_of
+from worker.cli.options import people_of, wrapped
 
 if TYPE_CHECKING:
     from worker.service.status import CameraStatus, WorkerStatus
 
 _GAP: Final = "  "
-_INDENT: Final = "    "
 _NARROW: Final = 16
 """Columns for the first column where there are few; a longer name stands on a line of its own."""
 _COLOURS: Final = {"streaming": "green", "ended": "green", "ready": "green", "paused": "yellow", "silent": "yellow"}
@@ -38,7 +36,7 @@ def status_text(workers: "Sequence[WorkerStatus]", unowned: dict[str, str], widt
     text.append("\n")
     text.append_text(_table(_WORKER_HEADS, _worker_rows(workers), width))
     for hint in _hints(workers):
-        text.append(f"\n{textwrap.fill(hint, width, break_long_words=False, break_on_hyphens=False)}\n")
+        text.append(f"\n{wrapped(hint, width, '')}\n")
     return text
 
 
@@ -145,11 +143,7 @@ def _table(heads: Sequence[str], rows: Sequence[Row], width: int) -> Text:
         text.append_text(line)
         below = [f"{heads[-1]}: {row.columns[-1]}"] if last_below and row.columns[-1] else []
         for note in below + row.notes:
-            wrapped = textwrap.fill(
-                note, max(width, 20), initial_indent=_INDENT, subsequent_indent=_INDENT, break_long_words=False,
-                break_on_hyphens=False,
-            )  # fmt: skip
-            text.append(wrapped + "\n")
+            text.append(wrapped(note, width) + "\n")
     return text
 
 
