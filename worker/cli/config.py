@@ -132,10 +132,10 @@ def _source_problem(camera: "CameraConfig") -> tuple[str, int] | None:
 
 def show_config(config: ConfigFile = None) -> None:
     """Print the configuration as it is understood, with where each value comes from; credentials are masked."""
-    from worker.config import load_config, read_layers
+    from worker.config import read_layers
 
-    settings = load_config(config)
     layers = read_layers(config)
+    settings = layers.config()
     values = settings.model_dump(mode="python")
     typer.echo("# A value without a remark is the default.")
     for line in _yaml_lines(values, (), "", layers.origin):

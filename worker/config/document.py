@@ -30,6 +30,7 @@ def read_document(path: Path) -> Document:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+        # Values are made from a tree of their own: that puts what anchors stand for into its mappings.
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except OSError as error:
@@ -49,6 +50,16 @@ def read_document(path: Path) -> Document:
             f"configuration {path}: the top level must be a mapping of fields, not {type(values).__name__}"
         )
     return Document({str(key): value for key, value in values.items()}, lines)
+
+
+def value_at(values: Any, path: FieldPath, default: Any = None) -> Any:
+    """What lies at ``path`` in nested mappings and lists; ``default`` where nothing does."""
+    for part in path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return default
+    return values
 
 
 def _walk(node: yaml.Node, path: FieldPath, lines: dict[FieldPath, int], seen: set[int]) -> Iterator[str]:

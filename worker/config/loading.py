@@ -7,13 +7,13 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import platformdirs
 from pydantic import Field, SecretStr, field_serializer, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from worker.config.document import Document, FieldPath, read_document
+from worker.config.document import Document, FieldPath, read_document, value_at
 from worker.config.environment import read_environment
 from worker.config.environment import unknown_variables as find_unknown_variables
 from worker.config.paths import PathText, UserPath, expand_user
@@ -38,6 +38,8 @@ from worker.config.sections import (
 )
 from worker.errors import ConfigError
 from worker.redaction import redact_url
+
+_NOTHING: Final = object()
 
 
 class Config(BaseSettings):
@@ -137,12 +139,7 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     Raises:
         ConfigError: the file cannot be read, or a field is unknown or wrong; the message names file and field.
     """
-    layers = read_layers(path, overrides)
-    problems, config = layers.examine()
-    if config is None or problems:
-        more = f" (and {len(problems) - 1} more: 'facestream config check' names all)" if problems[1:] else ""
-        raise ConfigError(f"configuration from {problems[0]}{more}")
-    return config
+    return read_layers(path, overrides).config()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +159,26 @@ class Layers:
         found, config = find_problems(Config, self.values, self.blame, _build, _without_contradictions)
         return wrong + sorted(found, key=lambda problem: self._line(problem.path)), config
 
+    def config(self) -> Config:
+        """The configuration.
+
+        Raises:
+            ConfigError: a field is unknown or wrong; the message names where it stands.
+        """
+        problems, config = self.examine()
+        if config is None or problems:
+            more = f" (and {len(problems) - 1} more: 'facestream config check' names all)" if problems[1:] else ""
+            raise ConfigError(f"configuration from {problems[0]}{more}")
+        return config
+
     def origin(self, path: FieldPath) -> str:
         """Where the value of a field comes from: an option, a variable, or a line of the file; '' for a default."""
-        if path and _reaches(self.overrides, path):
+        if path and value_at(self.overrides, path, _NOTHING) is not _NOTHING:
             return "command line"
         for length in range(len(path), 0, -1):
             if name := self.variables.get(path[:length]):
                 return name
-        if path and _reaches(self.document.values, path):
+        if path and value_at(self.document.values, path, _NOTHING) is not _NOTHING:
             return f"{self.path}, line {self._line(path)}" if self._line(path) else str(self.path)
         return ""
 
@@ -252,15 +261,6 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         inner = merged.get(name)
         merged[name] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _reaches(values: Any, path: FieldPath) -> bool:
-    for part in path:
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from worker.config.document import FieldPath
+from worker.config.document import FieldPath, value_at
 from worker.redaction import redact
 
 _T = TypeVar("_T")
@@ -103,11 +103,13 @@ def _message(model: type[BaseModel], error: Mapping[str, Any], values: Any) -> s
     if kind == "missing":
         return "is missing"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return "holds nothing; give its fields, or leave it out" if _at(values, path) is None else "must hold fields"
+        return (
+            "holds nothing; give its fields, or leave it out" if value_at(values, path) is None else "must hold fields"
+        )
     if kind in ("tuple_type", "list_type"):
         return "must be a list: one item after each '- '"
     message = str(error["msg"]).removeprefix("Value error, ")
-    value = _at(values, path)
+    value = value_at(values, path)
     if kind == "literal_error" and isinstance(value, str):
         expected = re.findall(r"'([^']+)'", message)
         if meant := nearest(value, expected):
@@ -148,20 +150,11 @@ def _model_of(kind: Any) -> type[BaseModel] | None:
     return None
 
 
-def _at(values: Any, path: FieldPath) -> Any:
-    for part in path:
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return values
-
-
 def _mend(values: Any, path: FieldPath) -> None:
     """Takes out what is wrong, or puts something right in its place where a value is needed."""
     if not path:
         return
-    holder, last = _at(values, path[:-1]), path[-1]
+    holder, last = value_at(values, path[:-1]), path[-1]
     in_cameras = path[0] == "cameras" and len(path) in (2, 3) and isinstance(path[1], int)
     if isinstance(holder, dict):
         if in_cameras and last in ("id", "source"):
