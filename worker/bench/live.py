@@ -22,7 +22,7 @@ import httpx
 import yaml
 
 from worker.bench.comparison import Row, Setup, unable
-from worker.bench.contest import UnableError, Work
+from worker.bench.contest import Contestant, UnableError, Work
 from worker.bench.scraping import counters, events, free_port, gauge, quantile_s, since
 from worker.errors import SourceError
 from worker.redis.embedded import embedded_redis
@@ -51,16 +51,7 @@ def measure(setup: Setup) -> Iterator[Row]:
         return
     cameras = _QUICK_CAMERAS if setup.quick else CAMERAS
     try:
-        material = setup.material
-        arguments = {
-            "cameras": cameras,
-            "seconds": _QUICK_SECONDS if setup.quick else _SECONDS,
-            "clip": str(material.clip),
-            "model": str(material.manifest),
-            "models_dir": str(material.manifest.parent),
-            "gallery": str(material.gallery),
-        }
-        with closing(setup.start("worker.bench.live:sweep", arguments)) as contestant:
+        with closing(_sweep(setup, cameras, _QUICK_SECONDS if setup.quick else _SECONDS)) as contestant:
             results = [contestant.work(str(count)).answer for count in cameras]
     except UnableError as error:
         yield unable(NAMES[0], "cameras", str(error))
@@ -74,17 +65,8 @@ def measure_capacity(setup: Setup, say: Callable[[str], None]) -> Row:
     Raises:
         UnableError: there is no RTSP server or no Redis, or the worker does not start.
     """
-    material = setup.material
-    arguments = {
-        "cameras": list(range(1, MOST_CAMERAS + 1)),
-        "seconds": _QUICK_SECONDS,
-        "clip": str(material.clip),
-        "model": str(material.manifest),
-        "models_dir": str(material.manifest.parent),
-        "gallery": str(material.gallery),
-    }
     results: list[Mapping[str, Any]] = []
-    with closing(setup.start("worker.bench.live:sweep", arguments)) as contestant:
+    with closing(_sweep(setup, range(1, MOST_CAMERAS + 1), _QUICK_SECONDS)) as contestant:
 
         def keeps_up(cameras: int) -> bool:
             results.append(contestant.work(str(cameras)).answer)
@@ -93,6 +75,21 @@ def measure_capacity(setup: Setup, say: Callable[[str], None]) -> Row:
 
         find_capacity(keeps_up)
     return row(sorted(results, key=lambda result: int(result["cameras"])))
+
+
+def _sweep(setup: Setup, cameras: Sequence[int], seconds: float) -> Contestant:
+    material = setup.material
+    return setup.start(
+        "worker.bench.live:sweep",
+        {
+            "cameras": list(cameras),
+            "seconds": seconds,
+            "clip": str(material.clip),
+            "model": str(material.manifest),
+            "models_dir": str(material.manifest.parent),
+            "gallery": str(material.gallery),
+        },
+    )
 
 
 def find_capacity(keeps_up: Callable[[int], bool]) -> int:

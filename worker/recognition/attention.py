@@ -18,8 +18,9 @@ Of a camera with the policy ``every``, and of a folder, each frame is decoded an
      ``unmoved_interval_s`` where nobody is there, and after ``schedule.UNMOVED_FACE_S`` where somebody is.
 
    *Under load* the worker decides on live frames more than ``schedule.LAG_TARGET_S`` after they came. Then batches
-   become smaller, and the intervals longer step by step: first those of settled cameras, then of empty ones, last of
-   cameras where somebody is undecided. They recover in the opposite order. Of a live camera only the newest frame
+   become smaller, and the intervals longer step by step: first those of settled cameras, then of empty ones. They
+   recover in the opposite order. The interval of a camera where somebody is undecided stays: such cameras come first,
+   for ``schedule.LOOKS_IN_A_ROW`` looks, and then the others have their turn. Of a live camera only the newest frame
    waits; what it replaces is dropped, and so is a frame that waited too long (:mod:`worker.video.buffers`). A recording
    is never under load: the same file gives the same events.
 3. **Is its whole picture searched?** (:func:`is_search_due`, :func:`has_lost_a_face`.) Every
@@ -35,7 +36,9 @@ Of a camera with the policy ``every``, and of a folder, each frame is decoded an
    - of a track that was last checked :data:`RECHECK_INTERVAL_S` ago.
 
    A face below ``recognition.min_quality`` is not embedded. Of one track, a batch embeds the
-   :data:`MOST_FACES_A_BATCH` best at most.
+   :data:`MOST_FACES_A_BATCH` best at most. Of live frames it embeds no more faces than
+   ``schedule.LAG_TARGET_S`` allows, by what a face took before: those of undecided people first, then larger and
+   sharper ones (:func:`worth_of`).
 5. **What is the camera worth from now on?** (:func:`attention`.) ``deciding``, ``settled`` or ``empty``. With this,
    question 2 is answered for the next frames.
 """

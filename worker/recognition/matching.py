@@ -47,8 +47,8 @@ class People(Protocol):
     def reload_if_changed(self) -> bool:
         """Takes up what changed meanwhile.
 
-            Raises:
-        GalleryError, ClassifierError: it was switched to another model, whose vectors do not compare.
+        Raises:
+            GalleryError, ClassifierError: it was switched to another model, whose vectors do not compare.
         """
         ...
 
