@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.support.fleet_clock import FleetClock, use_clock
+from tests.support.fleet_clock import FleetClock
 from tests.support.heartbeats import CountedHeartbeats
 from tests.support.redis_servers import RedisServer, Server, cluster, cluster_url, redis_binary, running, valkey_binary
 from tests.support.repository import REPOSITORY
@@ -62,17 +62,6 @@ class Reader:
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.observer.registry.get_sample_value(f"facestream_{name}", labels)
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def clock(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> FleetClock:
-    return use_clock(monkeypatch, client)
 
 
 @pytest.fixture

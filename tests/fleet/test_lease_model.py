@@ -1,6 +1,5 @@
 """Workers of a fleet in any order of events: Hypothesis looks for one in which two of them own a camera."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -254,12 +253,6 @@ class Fleet(RuleBasedStateMachine):
         found: Any = self.client.hgetall(fleet_key(FLEET.name, "epochs"))
         split = {camera.decode(): record.decode().partition(" ") for camera, record in found.items()}
         return {camera: (int(epoch), owner) for camera, (epoch, _, owner) in split.items()}
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as connected:
-        yield connected
 
 
 def test_whatever_happens_a_camera_has_one_owner(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,11 @@
 """The rules of leases, one by one, on a real Redis whose clock the tests move."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import redis
 
-from tests.support.fleet_clock import FleetClock, use_clock
+from tests.support.fleet_clock import FleetClock
 from worker.config import CameraConfig, FleetConfig
 from worker.fleet.leases import Beat, Lease, Leases
 from worker.fleet.registry import CameraRegistry, Definition
@@ -40,17 +40,6 @@ class Worker:
 
     def give(self, count: int) -> None:
         self.release(*list(self.held)[:count])
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def clock(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> FleetClock:
-    return use_clock(monkeypatch, client)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Definitions of cameras in Redis, and what workers remember of them."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,12 +11,6 @@ from worker.fleet.registry import CameraRegistry, Definition, RegistryCopy, deco
 from worker.redis.keys import fleet_key
 
 FLEET = FleetConfig()
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as connected:
-        yield connected
 
 
 @pytest.fixture
