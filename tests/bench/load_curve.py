@@ -12,13 +12,9 @@ import argparse
 import json
 import multiprocessing
 import os
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -28,7 +24,7 @@ import redis
 import yaml
 
 from tests.fault.cameras import Cameras, Shown
-from tests.support.command_line import RETAIL, facestream
+from tests.support.command_line import RETAIL, Running, facestream, running
 from tests.support.redis_answers import entries_of
 from worker.bench.run import machine
 from worker.events.codec import decode
@@ -66,14 +62,13 @@ def measure(cameras: Cameras, number: int, taken: float, seconds: float, gallery
         tempfile.TemporaryDirectory() as name,
         embedded_redis() as url,
         burning(taken),
-        _worker(cameras, number, Path(name), url, gallery, models) as port,
+        _worker(cameras, number, Path(name), url, gallery, models) as worker,
     ):
         time.sleep(SETTLE_S)
         begun = time.time()
         time.sleep(seconds)
         ended = time.time()
-        ready = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=20))
-        metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20).read().decode()
+        ready, metrics = json.loads(worker.get("/readyz")[1]), worker.get("/metrics")[1]
         time.sleep(2.0)
         with redis.Redis.from_url(url, decode_responses=True) as client:
             events = [decode(fields) for _, fields in entries_of(client, STREAM)]
@@ -127,11 +122,8 @@ def _judged(
 
 
 @contextmanager
-def _worker(cameras: Cameras, number: int, folder: Path, url: str, gallery: Path, models: Path) -> Iterator[int]:
-    from worker.bench.scraping import free_port
-
-    port = free_port()
-    file, log = folder / "worker.yaml", folder / "worker.log"
+def _worker(cameras: Cameras, number: int, folder: Path, url: str, gallery: Path, models: Path) -> Iterator[Running]:
+    file = folder / "worker.yaml"
     file.write_text(
         yaml.safe_dump(
             {
@@ -140,32 +132,19 @@ def _worker(cameras: Cameras, number: int, folder: Path, url: str, gallery: Path
                 "models_dir": str(models),
                 "redis": {"url": url, "stream": STREAM},
                 "recognition": {"linger_s": 1.5},
-                "metrics": {"host": "127.0.0.1", "port": port},
+                "metrics": {"host": "127.0.0.1", "port": 0},
                 "history": {"enabled": False},
                 "state_dir": str(folder / "state"),
             }
         )
     )
-    with log.open("wb") as errors:
-        process = subprocess.Popen([sys.executable, "-m", "worker", "run", "--config", str(file)], stderr=errors)
-    try:
-        deadline_s = time.monotonic() + 120
-        while time.monotonic() < deadline_s:
-            time.sleep(0.5)
-            try:
-                answer = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=10))
-            except OSError:
-                continue
-            if sum(camera["state"] == "streaming" for camera in answer.get("cameras", [])) == number:
-                break
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+
+    def streaming() -> int:
+        return sum(camera["state"] == "streaming" for camera in json.loads(worker.get("/status")[1])["cameras"])
+
+    with running("run", "--config", file) as worker:
+        worker.until(lambda: streaming() == number, 120)
+        yield worker
 
 
 @contextmanager
