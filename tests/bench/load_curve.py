@@ -140,7 +140,7 @@ def _worker(cameras: Cameras, number: int, folder: Path, url: str, gallery: Path
     )
 
     def streaming() -> int:
-        return sum(camera["state"] == "streaming" for camera in json.loads(worker.get("/status")[1])["cameras"])
+        return sum(camera["state"] == "streaming" for camera in json.loads(worker.get("/status")[1]).get("cameras", []))
 
     with running("run", "--config", file) as worker:
         worker.until(lambda: streaming() == number, 120)
