@@ -4,7 +4,7 @@ import functools
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,10 +24,9 @@ from worker.gallery.gallery import Gallery
 from worker.logs import get_logger
 from worker.names import clean_text, is_unicode, person_name
 from worker.types import Candidate, Chips, Detections, Image
-from worker.video.photos import list_photos, read_photo
+from worker.video.photos import in_batches, list_photos, read_photo
 
 BATCH_PHOTOS: Final = 16
-_BATCH_PIXELS: Final = 64_000_000
 _COMMIT_PHOTOS: Final = 64
 DOMINANT_AREA_RATIO: Final = 4.0
 """The largest face of a photo is the one to enrol if its area is this many times the area of the next."""
@@ -110,13 +109,13 @@ def enroll_photos(
     gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
     paths = [photos] if isinstance(photos, Path) else list(photos)
     named = [(photo, name) for path in paths for photo, name in people_of(path)]
-    _tell_of_similar_names({name for _, name in named}, {person.name for person in gallery.people()})
     if crops:
         crops.open_for_writing()
     enrolment = _Enrolment(gallery, detector, embedder, [photo for photo, _ in named], min_quality, crops)
+    _tell_of_similar_names({name for _, name in named}, enrolment.known_names)
     try:
-        for batch in _batches(named, enrolment):
-            enrolment.take(batch)
+        for batch in in_batches(_read_all(named, enrolment), BATCH_PHOTOS):
+            enrolment.take([photo for photo, _ in batch])
             if enrolment.waiting >= max(_COMMIT_PHOTOS, gallery.sample_count // 8):
                 yield from enrolment.commit()
         yield from enrolment.commit()
@@ -151,10 +150,10 @@ def _tell_of_encoding(folder: str, name: str) -> None:
     _log.warning("a name is no UTF-8 and was read as Windows-1252", folder=clean_text(folder), name=name)
 
 
-def _tell_of_similar_names(new: set[str], known: set[str]) -> None:
+def _tell_of_similar_names(new: set[str], known: Collection[str]) -> None:
     """Warns of names that may be one person's: they differ in capital letters, or one bears the number of a copy."""
     alike = defaultdict[str, set[str]](set)
-    for name in new | {person_name(name) for name in known}:
+    for name in new.union(known):
         alike[_COPY.sub("", name).casefold()].add(name)
     for names in alike.values():
         if len(names) > 1 and names & new:
@@ -227,6 +226,11 @@ class _Enrolment:
             self._hashes.setdefault(name, []).extend(hashed)
         self._results: list[PhotoResult] = []
         self._samples: list[NewSample] = []
+
+    @property
+    def known_names(self) -> Collection[str]:
+        """The names of the people of the gallery, in the form that :func:`worker.names.person_name` gives."""
+        return self._ids.keys()
 
     @property
     def waiting(self) -> int:
@@ -311,20 +315,11 @@ class _Enrolment:
         return nearest if nearest != name and similarity >= self._threshold else ""
 
 
-def _batches(named: Iterable[tuple[Path, str]], enrolment: _Enrolment) -> Iterator[list[_Photo]]:
-    batch: list[_Photo] = []
-    pixels = 0
+def _read_all(named: Iterable[tuple[Path, str]], enrolment: _Enrolment) -> Iterator[tuple[_Photo, Image]]:
+    """Each photo that can be read, as :func:`worker.video.photos.in_batches` takes them; the others are refused."""
     for path, name in named:
-        photo = _read(path, name, enrolment)
-        if photo is None:
-            continue
-        batch.append(photo)
-        pixels += photo.image.shape[0] * photo.image.shape[1]
-        if len(batch) >= BATCH_PHOTOS or pixels >= _BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
+        if photo := _read(path, name, enrolment):
+            yield photo, photo.image
 
 
 def _read(path: Path, name: str, enrolment: _Enrolment) -> _Photo | None:
