@@ -173,6 +173,9 @@ class Candidate:
 
     A classifier orders people by ``probability`` (0..1) instead, and names nobody below ``least_probability``; the
     similarities are still cosines. Without a classifier, ``probability`` is None.
+
+    ``denied_name`` is a person who is nearer still, at ``denied_similarity``, and of whom it is known that the probe
+    does not show them; empty if there is none.
     """
 
     identity_id: str | None
@@ -183,6 +186,8 @@ class Candidate:
     runner_up_name: str = ""
     probability: float | None = None
     least_probability: float = 0.0
+    denied_name: str = ""
+    denied_similarity: float = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +197,8 @@ class Match:
     ``identity_id`` is None for an unknown person. ``similarity`` is the cosine (-1..1) to the nearest identity, and
     ``runner_up`` the cosine to the nearest *other* one; each is -1 if there is no such identity. ``reason`` is one of
     ``matched``, ``few_faces``, ``below_threshold``, ``ambiguous``, ``improbable``, ``not_enough_evidence``,
-    ``empty_gallery``, and the reasons of the quality gate. ``probability`` comes from a classifier; it is None without
-    one.
+    ``empty_gallery``, ``denied``, and the reasons of the quality gate. ``probability`` comes from a classifier; it is
+    None without one.
     """
 
     identity_id: str | None

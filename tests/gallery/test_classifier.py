@@ -78,6 +78,20 @@ def test_people_come_by_probability_with_the_cosine_to_their_nearest_reference(t
         assert found.runner_up_name not in ("", found.identity_name)
 
 
+def test_people_who_are_passed_over_are_not_proposed(tmp_path: Path) -> None:
+    classifier = write(tmp_path / "c")
+    probe = Embeddings(faces(3, 1, seed=5)[0][:1], "stand-in")
+    (first,) = classifier.search(probe)
+    assert first.identity_id is not None
+    (second,) = classifier.search(probe, {first.identity_id})
+    assert (second.identity_id, second.similarity) == (first.runner_up_id, first.runner_up)
+    assert classifier.knows(first.identity_id)
+    everybody = [identity_id_of(name) for name in classifier.people]
+    (nobody,) = classifier.search(probe, everybody)
+    assert (nobody.identity_id, nobody.identity_name, nobody.runner_up_id) == (None, "", "")
+    assert not classifier.knows("nobody")
+
+
 def test_a_stranger_is_refused_by_distance_and_by_probability(tmp_path: Path) -> None:
     classifier = write(tmp_path / "c", least_probability=0.6)
     config = RecognitionConfig(min_embeddings=1)

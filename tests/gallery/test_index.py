@@ -53,6 +53,23 @@ def test_sees_past_any_number_of_samples_of_the_best_person(representation: Repr
     assert similarities[0, 1] == pytest.approx(-1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize("representation", ["flat", "sq8", "rabitq"])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_people_who_are_passed_over_are_as_if_they_were_not_there(representation: Representation, threads: int) -> None:
+    rng = np.random.default_rng(1)
+    owners = np.repeat(np.arange(12), 50)
+    vectors, queries = unit(rng, len(owners), 16), unit(rng, 2, 16)
+    index = PersonIndex(vectors, owners, representation, shared_rows=100)
+    nearest = index.search(queries)[0][:, 0].tolist()
+    for without in ([], nearest, list(range(11)), list(range(12))):
+        left = ~np.isin(owners, without)
+        people, similarities = index.search(queries, threads=threads, without=without)
+        for query, found, cosines in zip(queries, people, similarities, strict=True):
+            expected = by_hand(vectors[left], owners[left], query)
+            assert found.tolist() == [person for person, _ in expected]
+            assert cosines == pytest.approx([cosine for _, cosine in expected], abs=1e-5)
+
+
 def test_an_empty_index_knows_nobody() -> None:
     people, similarities = PersonIndex(np.empty((0, 4), np.float32), np.empty(0, np.int64)).search(
         np.eye(4, dtype=np.float32)[:2]

@@ -18,7 +18,7 @@ import pytest
 from tests.support.sample_events import make_event
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
-from worker.history.evidence import Evidence
+from worker.history.evidence import Evidence, stored_face
 from worker.history.evidence_store import FolderStore, S3Store, open_store
 from worker.observer import Observer
 
@@ -132,6 +132,9 @@ class Full:
     def put(self, path: str, content: bytes) -> None:
         raise SinkError("no space left")
 
+    def get(self, path: str) -> bytes | None:
+        return None
+
     def prune(self, before: float) -> int:
         return 0
 
@@ -203,6 +206,10 @@ def test_pictures_go_to_a_bucket_and_expire_there(s3: S3) -> None:
     assert str(face.relative_to(s3.folder)) == (f"site-a/{event.camera_id}/{event.started_at:%Y-%m-%d}/s1.face.jpg")
     (s3.folder / "site-a" / "notes.txt").write_text("x")
     store = open_store(config)
+    stored = stored_face(store, event)
+    assert stored is not None
+    assert round(float(stored.mean())) == 50
+    assert stored_face(store, make_event(sighting_id="s2")) is None
     assert store.prune(time.time() - 3600) == 0
     assert store.prune(time.time() + 3600) == 2
     assert [path.name for path in s3.folder.rglob("*.*")] == ["notes.txt"]

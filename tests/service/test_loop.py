@@ -330,7 +330,12 @@ def switch(rig: Rig) -> None:
 
 def test_a_gallery_that_was_switched_to_another_model_is_taken_up() -> None:
     unknowns_for: list[str] = []
-    rig = Rig(unknowns_of=lambda embedder: unknowns_for.append(embedder.model_id))
+
+    def memory_of(embedder: FaceEmbedder) -> tuple[None, None]:
+        unknowns_for.append(embedder.model_id)
+        return None, None
+
+    rig = Rig(memory_of=memory_of)
     rig.loop.start_camera(camera())
     rig.run(5)
     switch(rig)

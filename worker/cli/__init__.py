@@ -18,6 +18,7 @@ from worker.cli import (
     bench,
     calibrate,
     config,
+    corrections,
     evaluate,
     events,
     fleet,
@@ -79,6 +80,7 @@ for chapter in (
     train,
     bench,
     history,
+    corrections,
     unknown,
     fleet,
 ):

@@ -31,7 +31,7 @@ from worker.cli.options import (
     quiet_logs,
     time_text,
 )
-from worker.errors import ConfigError, ModelError
+from worker.errors import ConfigError, HistoryError, ModelError
 from worker.wire import parse_rfc3339
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ def remove_person(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S, json_o
 
     opened = _open(gallery)
     person = opening.remove_person(opened, who)
+    _forget_denials(gallery, person.identity_id)
     removed = {"identity_id": person.identity_id, "identity_name": person.name, "samples": len(person.samples)}
     text = f"removed {person.name} ({count_of(len(person.samples), 'sample')}); version {opened.version}"
     return _tell_removal(opened, removed, text, wait_s, json_output)
@@ -206,6 +207,8 @@ def remove_sample(
     opened = _open(gallery)
     removed = opened.remove_sample(sample)
     prune_crops(opened)
+    if not opened.knows(removed.identity_id):
+        _forget_denials(gallery, removed.identity_id)
     text = f"removed sample {removed.photo}; version {opened.version}"
     return _tell_removal(opened, {"sample_id": sample, "photo": removed.photo}, text, wait_s, json_output)
 
@@ -262,6 +265,28 @@ def _tell_removal(gallery: "Gallery", removed: Document, text: str, wait_s: floa
                 err=True,
             )
     return 1 if missing else 0
+
+
+def _forget_denials(path: str, identity_id: str) -> None:
+    """Forgets which past sightings do not show somebody who was removed from the gallery at ``path``, if the history is
+    beside it. A running worker does the same in its own history.
+
+    Raises:
+        HistoryError: it cannot be written.
+    """
+    from worker.config import history_folder, load_config
+    from worker.history.store import FILE, History
+
+    folder = history_folder(load_config(None, {"gallery": path}))
+    if folder is None or not (folder / FILE).exists():
+        return
+    try:
+        with History.open(folder) as history:
+            history.forget_denials_of(identity_id)
+    except HistoryError as error:
+        raise HistoryError(
+            f"the person is removed from the gallery, but corrections of past sightings still hold the name: {error}"
+        ) from None
 
 
 def _open(path: str) -> "Gallery":

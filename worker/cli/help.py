@@ -8,7 +8,7 @@ PANELS: Final[dict[str, tuple[str, ...]]] = {
     "Start here": ("demo", "run", "config"),
     "Who is known": ("enroll", "gallery", "unknown"),
     "Photos": ("detect", "identify", "verify", "report"),
-    "What was seen": ("tail", "forward", "events", "search", "explain"),
+    "What was seen": ("tail", "forward", "events", "search", "explain", "correct"),
     "Workers and cameras": ("status", "camera"),
     "Accuracy and speed": ("evaluate", "calibrate", "bench"),
     "Models": ("models", "train", "version"),
@@ -42,7 +42,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "gallery switch": ("facestream gallery switch --gallery people --to people-new",),
     "gallery roll-back": ("facestream gallery roll-back --gallery people",),
     "unknown list": ("facestream unknown list --gallery people",),
-    "unknown show": ("facestream unknown show u-3fa9c01b2d4e --gallery people",),
+    "unknown show": (
+        "facestream unknown show u-3fa9c01b2d4e --gallery people",
+        "facestream unknown show u-3fa9c01b2d4e --config worker.yaml --sheet who.png",
+    ),
     "unknown enroll": (f"facestream unknown enroll u-3fa9c01b2d4e --name Anna --gallery people {_REDIS}",),
     "unknown forget": ("facestream unknown forget u-3fa9c01b2d4e --gallery people",),
     "detect": ("facestream detect photo.jpg", "facestream detect photos/ --draw drawn --json"),
@@ -56,6 +59,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "explain": (
         "facestream explain --gallery people --camera door --since 2h",
         "facestream explain door_2026-03-01T08:30:00.123Z_7 --gallery people",
+    ),
+    "correct": (
+        f"facestream correct door_2026-03-01T08:30:00.123Z_7 --gallery people {_REDIS}",
+        f"facestream correct door_2026-03-01T08:30:00.123Z_7 --person Ben --gallery people {_REDIS}",
+        f"facestream correct door_2026-03-01T08:30:00.123Z_7 --undo --gallery people {_REDIS}",
     ),
     "status": (f"facestream status {_REDIS}", "facestream status --worker http://localhost:9464"),
     "camera add": (

@@ -254,6 +254,10 @@ def sighting_json(sighting: "PastSighting") -> Document:
         "unknown_id": sighting.unknown_id,
         "quality": None if sighting.quality is None else round(sighting.quality, 4),
         "model_id": sighting.embedder.model_id,
+        "denied": [
+            {"at": rfc3339(denial.at), "identity_id": denial.identity_id, "identity_name": denial.identity_name}
+            for denial in sighting.denials
+        ],
     }
 
 

@@ -29,7 +29,7 @@ from worker.cli.options import (
     print_json,
     quiet_logs,
 )
-from worker.errors import ConfigError, FacestreamError
+from worker.errors import ConfigError, FacestreamError, HistoryError
 from worker.files import writing
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from worker.gallery.classifier import Classifier
     from worker.gallery.gallery import Gallery
+    from worker.recognition.counter_examples import CounterExamples
     from worker.types import Detections, Image
 
 MaybeGalleryPath = Annotated[str | None, typer.Option("--gallery", metavar="PATH", help="Who is known: a gallery.")]
@@ -115,6 +116,7 @@ def identify(
     opened, model_of_it = _open_known(gallery, classifier)
     embedder = open_embedder(model or model_of_it, models_dir, engine)
     opened.require_model(embedder.model_id, embedder.preprocessing_digest)
+    denied = _counter_examples(gallery, opened)
     searcher = photo_detector(min_face_px, engine, detector, models_dir)
     limit = threshold if threshold is not None else opened.threshold
     if limit is None:
@@ -125,7 +127,7 @@ def identify(
             failed += 1
             continue
         found, embeddings = embed_faces(image, searcher, embedder)
-        matches = identify_faces(embeddings, opened, limit)
+        matches = identify_faces(embeddings, opened, limit, *([denied.search] if denied else []))
         if not json_output and not matches:
             typer.echo(f"{path}: no face found")
         for index, match in enumerate(matches):
@@ -261,6 +263,27 @@ def _open_known(gallery: str | None, classifier: str | None) -> "tuple[Gallery |
         return trained, trained.model
     opened = open_gallery(gallery or "")
     return opened, opened.model_id
+
+
+def _counter_examples(gallery: str | None, opened: "Gallery | Classifier") -> "CounterExamples | None":
+    """Whom faces were said not to show, as the history beside a gallery knows it; None without a history."""
+    from worker.config import history_folder, load_config
+    from worker.history.records import EmbedderId
+    from worker.history.store import FILE, History
+    from worker.logs import get_logger
+    from worker.recognition.counter_examples import CounterExamples
+
+    folder = None if gallery is None else history_folder(load_config(None, {"gallery": gallery}))
+    if folder is None or not (folder / FILE).exists():
+        return None
+    try:
+        history = History.open(folder)
+    except HistoryError as error:
+        get_logger(__name__).warning("corrections of past sightings do not count here", reason=str(error))
+        return None
+    found = CounterExamples(EmbedderId(opened.model_id, opened.preprocessing_digest), history)
+    found.refresh(opened)
+    return found
 
 
 def _read_all(paths: Sequence[Path]) -> "Iterator[tuple[Path, Image | FacestreamError]]":

@@ -1,9 +1,11 @@
 """``facestream unknown``: people who are not enrolled, and how they get a name."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.corrections import deliver
 from worker.cli.history import GalleryOption, StateDir, open_history, settings, sighting_json
 from worker.cli.options import (
     AsJson,
@@ -21,9 +23,10 @@ from worker.cli.options import (
     time_text,
     wrapped,
 )
-from worker.errors import ConfigError, SinkError
+from worker.errors import ConfigError, SinkError, SourceError
 
 if TYPE_CHECKING:
+    from worker.config import EvidenceConfig
     from worker.history.records import PastSighting, UnknownPerson
 
 UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as in events and in the list.")]
@@ -68,15 +71,22 @@ def show_unknown(
     gallery: GalleryOption = None,
     state_dir: StateDir = None,
     config: ConfigFile = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="FILE.png", help="Picture of the faces, where pictures of sightings are kept."),
+    ] = None,
     json_output: AsJson = False,
 ) -> None:
-    """One unknown person: every sighting, and whom they were nearest to."""
+    """One unknown person: every sighting, whom they were nearest to, and with --sheet their face."""
     from worker.history.records import explain
 
     quiet_logs()
-    with open_history(settings(config, gallery, state_dir)) as history:
+    config_ = settings(config, gallery, state_dir)
+    with open_history(config_) as history:
         person = history.unknown(who)
         sightings = history.sightings(unknown_id=who)
+    if sheet is not None:
+        _draw_sheet(who, sightings, config_.evidence, sheet)
     if json_output:
         print_json(_summary(person, sightings) | {"seen": [sighting_json(sighting) for sighting in sightings]})
         return
@@ -100,7 +110,6 @@ def enroll_unknown(
     json_output: AsJson = False,
 ) -> int:
     """Give an unknown person a name: they join the gallery, and their past sightings are published as corrected."""
-    from worker.events.publisher import Publisher
     from worker.recognition import unknowns
     from worker.redis.client import connect
 
@@ -115,9 +124,7 @@ def enroll_unknown(
         # Connects before anything is changed: without Redis, past sightings could not be corrected.
         client = connect(config_.redis)
         named = unknowns.enroll_unknown(who, name, history, open_gallery(config_.gallery, config_.redis))
-        publisher = Publisher(client, config_.redis)
-        refused = sum(not publisher.publish(event) for event in named.corrections)
-        if lost := refused + publisher.close():
+        if lost := deliver(client, config_, named.corrections):
             raise SinkError(
                 f"{name} is enrolled, but {count_of(lost, 'corrected event')} could not be delivered; "
                 "run the same command again: nothing is done twice"
@@ -149,6 +156,38 @@ def forget_unknown(
         history.unknown(who)
         history.drop_unknown(who, sightings_too=True)
     typer.echo(f"{who} is forgotten")
+
+
+def _draw_sheet(who: str, sightings: "list[PastSighting]", config: "EvidenceConfig", sheet: Path) -> None:
+    """Writes one picture of the faces of ``sightings``, as far as they are kept.
+
+    Raises:
+        SourceError: none is kept; it says what to switch on.
+        SinkError: the store cannot be read.
+        OutputError: ``sheet`` cannot be written.
+    """
+    from worker.history.evidence import stored_face
+    from worker.history.evidence_store import open_store
+    from worker.video.drawing import Tile, contact_sheet
+
+    if config.store is None:
+        raise SourceError(
+            f"no pictures of {who}: none are kept. Set evidence.store in the worker's configuration to a folder, and "
+            "restart it; pictures are kept from then on. If it is set, give that file with --config"
+        )
+    is_there = "://" in config.store or Path(config.store).is_dir()
+    store = open_store(config) if is_there else None
+    tiles = [
+        Tile(face, f"{time_text(sighting.started_at)} {sighting.camera_id}", "unknown")
+        for sighting in sightings
+        if store is not None and (face := stored_face(store, sighting)) is not None
+    ]
+    if not tiles:
+        raise SourceError(
+            f"no pictures of {who} in {config.store}: those of {count_of(len(sightings), 'sighting')} are older than "
+            f"evidence.keep_days, were made before evidence.store was set, or evidence.of is {config.of!r}"
+        )
+    contact_sheet(tiles, sheet, title=f"{who}: {len(tiles)} of {count_of(len(sightings), 'sighting')}")
 
 
 def _summary(person: "UnknownPerson", sightings: "list[PastSighting]") -> Document:

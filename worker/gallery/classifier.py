@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -280,8 +281,13 @@ class Classifier:
         """(n, people), each row with sum 1, of unit vectors (n, d)."""
         return self._live.head.probabilities(vectors)
 
-    def search(self, embeddings: Embeddings) -> list[Candidate]:
-        """The most probable person and the next one for each vector; similarities are cosines to their references.
+    def knows(self, identity_id: str) -> bool:
+        """Whether a person has this id."""
+        return identity_id in self._live.ids
+
+    def search(self, embeddings: Embeddings, without: Collection[str] = ()) -> list[Candidate]:
+        """The most probable person and the next one for each vector, the people ``without`` (ids) passed over;
+        similarities are cosines to their references.
 
         Raises:
             ClassifierError: the embeddings are another model's.
@@ -295,12 +301,18 @@ class Classifier:
             return []
         probabilities = live.head.probabilities(embeddings.vectors)
         cosines = np.maximum.reduceat(embeddings.vectors @ live.references.T, live.starts, axis=1).clip(-1, 1)
+        absent = [number for number, identity_id in enumerate(live.ids) if identity_id in without]
+        probabilities[:, absent], cosines[:, absent] = -1.0, -1.0
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
-        names, ids = live.description.people, live.ids
+        # Nobody takes the place of a person who is passed over where there is no other.
+        names, ids = list(live.description.people), list(live.ids)
+        for number in absent:
+            names[number] = ids[number] = ""
         return [
             Candidate(
-                ids[best], names[best], float(cosines[row, best]), float(cosines[row, other]), ids[other], names[other],
-                probability=float(probabilities[row, best]), least_probability=live.description.least_probability,
+                ids[best] or None, names[best], float(cosines[row, best]), float(cosines[row, other]), ids[other],
+                names[other], probability=max(0.0, float(probabilities[row, best])),
+                least_probability=live.description.least_probability,
             )
             for row, (best, other) in enumerate(order.tolist())
         ]  # fmt: skip

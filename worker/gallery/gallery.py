@@ -1,7 +1,7 @@
 """An open gallery, wherever it is kept: searched, and changed one version after the other."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -278,8 +278,13 @@ class Gallery:
         identity_id = self._resolve(contents, identity)
         return contents.vectors_of(identity_id), contents.samples_of(identity_id)
 
-    def search(self, embeddings: Embeddings) -> list[Candidate]:
-        """The nearest person and the nearest other person of each vector; similarities are exact at any size.
+    def knows(self, identity_id: str) -> bool:
+        """Whether a person has this id."""
+        return identity_id in self._live.contents.names
+
+    def search(self, embeddings: Embeddings, without: Collection[str] = ()) -> list[Candidate]:
+        """The nearest person and the nearest other person of each vector, as if the people ``without`` (ids) were not
+        there; similarities are exact at any size.
 
         Raises:
             GalleryError: the embeddings are another model's.
@@ -290,7 +295,8 @@ class Gallery:
             raise GalleryError(
                 f"gallery {self.label} was made with model {live.contents.model_id}, not {embeddings.model_id}"
             )
-        people, similarities = live.index.search(embeddings.vectors)
+        absent = [live.numbers[identity_id] for identity_id in without if identity_id in live.numbers]
+        people, similarities = live.index.search(embeddings.vectors, without=absent)
         ids, names = live.identity_ids, live.contents.names
         candidates = []
         for (best, other), (similarity, runner_up) in zip(people.tolist(), similarities.tolist(), strict=True):

@@ -109,8 +109,10 @@ class PersonIndex:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def search(self, queries: Vectors, *, threads: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The nearest person and the nearest other person of each query.
+    def search(
+        self, queries: Vectors, *, threads: int = 1, without: Sequence[int] = ()
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The nearest person and the nearest other person of each query, as if the people ``without`` were not there.
 
         Returns ``people`` int64 (q, 2) and ``similarities`` float32 (q, 2), best first. If there is no such person,
         it is ``NOBODY`` at similarity -1.
@@ -123,12 +125,16 @@ class PersonIndex:
         similarities = np.full((len(queries), 2), -1.0, np.float32)
         _use_threads(threads)
         open_rows = np.arange(len(queries))
+        selected = np.flatnonzero(~np.isin(self._owners, without)) if len(without) else None
+        if selected is not None and not len(selected):
+            return people, similarities
         neighbours = min(
             _FIRST_NEIGHBOURS if self.representation == "flat" else _SCAN[self.representation][0], len(self)
         )
         while len(open_rows) and neighbours:
-            found, rows = self._nearest(queries[open_rows], neighbours, threads)
+            found, rows = self._nearest(queries[open_rows], neighbours, threads, selected)
             owners = np.where(rows >= 0, self._owners[rows], NOBODY)
+            found = np.where(rows >= 0, found, np.float32(-1.0))
             others = (owners != owners[:, :1]) & (owners != NOBODY)
             second = others.argmax(axis=1)
             has_second = others.any(axis=1)
@@ -144,12 +150,15 @@ class PersonIndex:
             neighbours = min(neighbours * 4, len(self))
         return people, np.clip(similarities, -1.0, 1.0)
 
-    def _nearest(self, queries: Vectors, neighbours: int, threads: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Similarities float32 and rows int64, both (q, neighbours), best first; row -1 if there are fewer."""
+    def _nearest(
+        self, queries: Vectors, neighbours: int, threads: int, selected: NDArray[np.int64] | None
+    ) -> tuple[Vectors, NDArray[np.int64]]:
+        """Similarities float32 and rows int64, both (q, neighbours), best first; row -1 if there are fewer. Only rows
+        that are ``selected`` are looked at; None: all."""
         if self.representation == "flat":
-            similarities, rows = self._index.search(queries, neighbours)
+            similarities, rows = self._index.search(queries, neighbours, params=_parameters("flat", _chosen(selected)))
             return similarities, rows
-        estimates, rows = self._scan(self._rotated(queries), neighbours, threads)
+        estimates, rows = self._scan(self._rotated(queries), neighbours, threads, selected)
         similarities = np.full(rows.shape, -2.0, np.float32)
         for query, estimated, own_rows, own in zip(queries, estimates, rows, similarities, strict=True):
             count = self._compare(query, estimated, own_rows, own, threads)
@@ -157,17 +166,22 @@ class PersonIndex:
         order = np.argsort(-similarities, axis=1, kind="stable")
         return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
-    def _scan(self, rotated: Vectors, neighbours: int, threads: int) -> tuple[Vectors, NDArray[np.int64]]:
+    def _scan(
+        self, rotated: Vectors, neighbours: int, threads: int, selected: NDArray[np.int64] | None
+    ) -> tuple[Vectors, NDArray[np.int64]]:
         """Estimated similarities and rows, both (q, neighbours), best first."""
         parts = threads if len(rotated) < threads and len(self) >= self._shared_rows else 1
         if parts == 1:  # FAISS divides the queries of a batch among threads, but never the rows of one query
-            estimates, rows = self._index.search(rotated, neighbours)
+            parameters = _parameters(self.representation, _chosen(selected))
+            estimates, rows = self._index.search(rotated, neighbours, params=parameters)
             return estimates, rows
         bounds = np.linspace(0, len(self), parts + 1).astype(int).tolist()
 
         def scan(first: int, last: int) -> tuple[Vectors, NDArray[np.int64]]:
             _use_threads(1)
-            parameters = _parameters(self.representation, faiss.IDSelectorRange(first, last))
+            part = faiss.IDSelectorRange(first, last)
+            chosen = part if selected is None else faiss.IDSelectorAnd(part, _chosen(selected))
+            parameters = _parameters(self.representation, chosen)
             estimates, rows = self._index.search(rotated, neighbours, params=parameters)
             return estimates, rows
 
@@ -266,8 +280,16 @@ def _empty_index(representation: Representation, dimension: int) -> Any:
     return index
 
 
+def _chosen(rows: NDArray[np.int64] | None) -> Any:
+    """What lets FAISS look at these rows only; None: at all."""
+    return None if rows is None else faiss.IDSelectorBatch(rows)
+
+
 def _parameters(representation: Representation, selector: Any) -> Any:
+    if selector is None:
+        return None
     kinds: dict[str, tuple[Any, dict[str, int]]] = {
+        "flat": (faiss.SearchParameters, {}),
         "sq8": (faiss.SearchParameters, {}),
         "rabitq": (faiss.RaBitQSearchParameters, {"qb": _QUERY_BITS}),
     }

@@ -21,6 +21,7 @@ from worker.boxes import clip, expand, square
 from worker.config import EvidenceConfig
 from worker.errors import SinkError
 from worker.history.evidence_store import EvidenceStore, open_store
+from worker.history.records import PastSighting
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Event, Image
@@ -173,6 +174,17 @@ def open_evidence(
     return Evidence(config, open_store(config), observer, heartbeats=heartbeats)
 
 
-def _path(event: Event) -> str:
+def stored_face(store: EvidenceStore, sighting: Event | PastSighting) -> Image | None:
+    """The picture of the face in a sighting, uint8 RGB; None if none is kept.
+
+    Raises:
+        SinkError: the store cannot be read.
+    """
+    content = store.get(f"{_path(sighting)}.face.jpg")
+    decoded = None if content is None else cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    return None if decoded is None else np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _path(sighting: Event | PastSighting) -> str:
     # A sighting's id is made of a camera's id and a time; not every file system takes its colons.
-    return f"{event.camera_id}/{event.started_at:%Y-%m-%d}/{event.sighting_id.replace(':', '')}"
+    return f"{sighting.camera_id}/{sighting.started_at:%Y-%m-%d}/{sighting.sighting_id.replace(':', '')}"

@@ -26,6 +26,13 @@ class EvidenceStore(Protocol):
             SinkError: it is not written.
         """
 
+    def get(self, path: str) -> bytes | None:
+        """What was written there; None if nothing is.
+
+        Raises:
+            SinkError: it cannot be read.
+        """
+
     def prune(self, before: float) -> int:
         """Removes those last written before this Unix time, and nothing else; returns how many.
 
@@ -68,6 +75,14 @@ class FolderStore:
             replace_file(target, content, mode=0o600)
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def get(self, path: str) -> bytes | None:
+        try:
+            return (self._folder / path).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SinkError(f"evidence.store {self._folder} cannot be read: {error.strerror or error}") from None
 
     def prune(self, before: float) -> int:
         removed = 0
@@ -139,6 +154,21 @@ class S3Store:
                 content_type="image/jpeg",
             )
         except self._errors as error:
+            raise self._failed(error) from None
+
+    def get(self, path: str) -> bytes | None:
+        try:
+            # Not every server answers a get in the form in which the library reads that nothing is there.
+            self._client.stat_object(bucket_name=self._bucket, object_name=self._key(path))
+            answer = self._client.get_object(bucket_name=self._bucket, object_name=self._key(path))
+            try:
+                return bytes(answer.read())
+            finally:
+                answer.close()
+                answer.release_conn()
+        except self._errors as error:
+            if getattr(error, "code", "") == "NoSuchKey":
+                return None
             raise self._failed(error) from None
 
     def prune(self, before: float) -> int:

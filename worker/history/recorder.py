@@ -22,7 +22,7 @@ _DAY_S: Final = 86_400.0
 _log = get_logger(__name__)
 
 _Rejects = tuple[str, datetime, str, int, int]
-_Row = PastSighting | UnknownPerson | _Rejects
+_Row = PastSighting | UnknownPerson | _Rejects | str
 
 
 class Recorder:
@@ -81,6 +81,10 @@ class Recorder:
     def rejected(self, camera_id: str, at: datetime, reason: str, *, tracks: int = 0, faces: int = 0) -> None:
         """Tracks or faces seen ``at`` that belong to no sighting, for ``reason``."""
         self._put((camera_id, at, reason, tracks, faces))
+
+    def removed(self, identity_id: str) -> None:
+        """This person is known no more: nor is it which sightings do not show them."""
+        self._put(identity_id)
 
     def open_history(self) -> History | None:
         """The history that this writes, for reading; None where the disk is full or fails."""
@@ -175,6 +179,9 @@ class Recorder:
             keep_s=self._keep_s,
             remember_s=self._remember_s,
         )
+        for row in rows:
+            if isinstance(row, str):
+                history.forget_denials_of(row)
         if not history.is_in_place():
             self._history = None
             history.close()

@@ -31,6 +31,7 @@ _VERDICTS: Final = {
     "not_enough_evidence": "not enough faces to tell",
     "empty_gallery": "nobody is enrolled",
     "identity_taken": "somebody else in the picture is nearer to that person, who cannot be there twice",
+    "denied": "a face that is nearer still was said not to be that person",
 }
 
 
@@ -79,6 +80,9 @@ class Account:
             self.nearest, self.similarity = candidate.identity_name, candidate.similarity
             if candidate.runner_up_id:
                 self.runner_up, self.runner_up_similarity = candidate.runner_up_name, candidate.runner_up
+        if candidate is not None and reason == "denied":
+            self.runner_up, self.runner_up_similarity = self.nearest, self.similarity
+            self.nearest, self.similarity = candidate.denied_name, candidate.denied_similarity
         if match is not None and match.identity_id is not None and match.identity_name == self.runner_up:
             # The name was kept though somebody else has come nearer: the account is about the person named.
             self.nearest, self.runner_up = self.runner_up, self.nearest
@@ -105,9 +109,31 @@ class EmbedderId:
 
 
 @dataclass(frozen=True, slots=True)
+class Denial:
+    """Somebody said ``at`` that a past sighting does not show this person; both texts are empty if the person has been
+    removed since. ``given_id`` and ``unknown_id`` say whom it shows instead."""
+
+    at: datetime
+    identity_id: str
+    identity_name: str
+    given_id: str
+    unknown_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CounterExample:
+    """The template, float32 (d,) of unit length, of a sighting that does not show the person ``identity_id``."""
+
+    identity_id: str
+    template: Vector
+    expires_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PastSighting:
     """A sighting that has ended. ``template`` float32 (d,) of unit length, None where no face was good enough;
-    ``embedded_faces``: how many it is the mean of; ``event``: the fields of its last event."""
+    ``embedded_faces``: how many it is the mean of; ``event``: the fields of its last event; ``corrections``: how often
+    people have changed the verdict since, and ``denials``, oldest first, which names they took back."""
 
     sighting_id: str
     camera_id: str
@@ -123,6 +149,7 @@ class PastSighting:
     event: Mapping[str, str]
     account: Account
     corrections: int = 0
+    denials: tuple[Denial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +190,12 @@ def explain(sighting: PastSighting) -> str:
         )
     else:
         parts.append(verdict(account.reason))
-    if sighting.corrections:
+    parts += [
+        f"somebody said at {denial.at.astimezone().isoformat(' ', 'seconds')} that this was not "
+        f"{denial.identity_name or 'the person named then, who has been removed since'}"
+        for denial in sighting.denials
+    ]
+    if sighting.identity_name and sighting.event.get("identity_id") != sighting.identity_id:
         parts.append(f"named {sighting.identity_name} afterwards")
     elif sighting.unknown_id:
         parts.append(f"remembered as {sighting.unknown_id}")

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -19,13 +20,14 @@ import numpy as np
 
 from worker.errors import HistoryDiskError, HistoryError, HistoryValueError
 from worker.files import connect_sqlite
-from worker.history.records import Account, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
+from worker.history import denials
+from worker.history.records import Account, CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 from worker.names import clean_text
 
 FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _DISK_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _VALUE_ERRORS: Final = (
     sqlite3.ProgrammingError, sqlite3.InterfaceError, ValueError, TypeError, OverflowError, AttributeError,
 )  # fmt: skip
@@ -122,8 +124,8 @@ class History:
         keep_s: float,
         remember_s: float,
     ) -> None:
-        """Stores or replaces, all or nothing; tallies are added up. Texts are cleaned, see
-        :func:`worker.names.clean_text`.
+        """Stores or replaces, all or nothing; tallies are added up. A sighting that people have corrected stays as they
+        left it. Texts are cleaned, see :func:`worker.names.clean_text`.
 
         Raises:
             HistoryError: the file cannot be written.
@@ -132,7 +134,8 @@ class History:
         now_s = time.time()
         with self._transaction() as connection:
             connection.executemany(
-                "INSERT OR REPLACE INTO sightings VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT OR REPLACE INTO sightings SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17 "
+                "WHERE NOT EXISTS (SELECT 1 FROM sightings WHERE sighting_id = ?1 AND corrections > 0)",
                 [(*_cleaned(_sighting_row(sighting)), now_s, now_s + keep_s) for sighting in sightings],
             )
             # Somebody who was enrolled or forgotten meanwhile stays so.
@@ -168,7 +171,12 @@ class History:
     ) -> list[PastSighting]:
         """Those that were going on between ``since`` and ``until``, oldest first."""
         rows = self._select("*", since, until, camera_id, unknown_id=unknown_id, sighting_id=sighting_id)
-        return [_sighting(row) for row in rows]
+        found = [_sighting(row) for row in rows]
+        if not any(sighting.corrections for sighting in found):
+            return found
+        with _told(self.path):
+            denied = denials.by_sighting(self._connection)
+        return [replace(sighting, denials=denied.get(sighting.sighting_id, ())) for sighting in found]
 
     def similar(
         self,
@@ -265,6 +273,57 @@ class History:
                 [(identity_id, clean_text(identity_name), sighting_id) for sighting_id in sighting_ids],
             )
 
+    def deny(
+        self,
+        sighting: PastSighting,
+        *,
+        identity_id: str = "",
+        identity_name: str = "",
+        unknown_id: str = "",
+        link: bool = True,
+    ) -> None:
+        """Notes that ``sighting`` shows this person, and not the one whom it names. Without ``link`` it is forgotten
+        who that was, so that the sighting is no counter-example.
+
+        Raises:
+            HistoryError: the sighting was changed meanwhile, or the file cannot be written.
+        """
+        verdict = clean_text(identity_id), clean_text(identity_name), unknown_id
+        with self._transaction() as connection:
+            denials.revise(connection, sighting, verdict)
+            denials.add(connection, sighting, verdict, time.time(), link=link)
+
+    def take_back(self, sighting: PastSighting, identity_name: str) -> None:
+        """Undoes the last denial of ``sighting``: it shows the person whom it named before, called ``identity_name``.
+
+        Raises:
+            HistoryError: the sighting was changed meanwhile, or the file cannot be written.
+        """
+        verdict = sighting.denials[-1].identity_id, clean_text(identity_name), ""
+        with self._transaction() as connection:
+            denials.revise(connection, sighting, verdict)
+            denials.remove_last(connection, sighting.sighting_id)
+
+    def counter_examples(self, embedder: EmbedderId) -> list[CounterExample]:
+        """The templates that show somebody else than the person whom their sighting named."""
+        with _told(self.path):
+            return denials.counter_examples(self._connection, embedder)
+
+    def denials_revision(self) -> int:
+        """Another number after each change of :meth:`counter_examples`, unless they only expired."""
+        with _told(self.path):
+            return denials.revision(self._connection)
+
+    def forget_denials_of(self, identity_id: str) -> None:
+        """Forgets which sightings are known not to show this person, who has been removed.
+
+        Raises:
+            HistoryError: the file cannot be written.
+        """
+        with self._transaction() as connection:
+            denials.forget_person(connection, identity_id)
+        self._vanish()
+
     def drop_unknown(self, unknown_id: str, *, sightings_too: bool = False) -> None:
         """Forgets the template of an unknown person; a mark stays for a while, so that every worker learns of it.
 
@@ -280,6 +339,7 @@ class History:
             )
             if sightings_too:
                 connection.execute("UPDATE sightings SET template = NULL WHERE unknown_id = ?", (unknown_id,))
+                denials.changed(connection)
             connection.execute("UPDATE sightings SET unknown_id = '' WHERE unknown_id = ?", (unknown_id,))
         self._vanish()
 
@@ -299,6 +359,8 @@ class History:
                         f"DELETE FROM {table} WHERE recorded_s <= ?",  # noqa: S608
                         (now_s - age_s,),
                     ).rowcount
+            if gone:
+                denials.remove_orphans(connection)
         if gone:
             self._vanish()
         return gone
@@ -360,8 +422,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("BEGIN IMMEDIATE")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        for statement in _SCHEMA.split(";"):
+    if version < _FORMAT:
+        for statement in f"{'' if version else _SCHEMA};{denials.SCHEMA}".split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {_FORMAT}")
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")

@@ -9,7 +9,7 @@ from worker.recognition.sighting import RecognitionContext, Sighting
 from worker.recognition.unknowns import unknown_id_of
 from worker.types import Event, EventType
 
-NOT_ENROLLED = frozenset({"below_threshold", "empty_gallery"})
+NOT_ENROLLED = frozenset({"below_threshold", "empty_gallery", "denied"})
 """Outcomes that say that the person is not enrolled; any other leaves it open."""
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
@@ -40,8 +40,12 @@ class People(Protocol):
         """Cosine from which a person is named there; None where the model's own applies."""
         ...
 
-    def search(self, embeddings: Embeddings) -> list[Candidate]:
-        """The nearest person and the next one for each vector."""
+    def knows(self, identity_id: str) -> bool:
+        """Whether somebody has this id."""
+        ...
+
+    def search(self, embeddings: Embeddings, without: Collection[str] = ()) -> list[Candidate]:
+        """The nearest person and the next one for each vector, as if the people ``without`` (ids) were not there."""
         ...
 
     def reload_if_changed(self) -> bool:
@@ -161,11 +165,15 @@ def decide(
     ``threshold - config.hysteresis``. While it could stay, another person takes over only from
     ``threshold + config.margin`` on. A classifier has weighed the runner-up already: there the person must be probable
     enough, and no margin is asked for. Where ``no_more_faces`` come, fewer of them name a person too, by the reason
-    ``few_faces``, from ``threshold`` + :data:`FEW_FACES_MARGIN` on and if the runner-up is as much farther away.
+    ``few_faces``, from ``threshold`` + :data:`FEW_FACES_MARGIN` on and if the runner-up is as much farther away. Where
+    nobody is named and somebody nearer was passed over, since the face was said not to be theirs, the reason is
+    ``denied``.
     """
     reason = _reason_for_the_nearest(candidate, config, threshold, evidence)
     if reason == "not_enough_evidence" and no_more_faces and _is_beyond_doubt(candidate, threshold):
         reason = "few_faces"
+    if reason in {"below_threshold", "empty_gallery"} and candidate.denied_similarity >= threshold:
+        reason = "denied"
     named = candidate.identity_id if reason in NAMING_REASONS else None
     kept = previous.identity_id if previous is not None else None
     if kept is not None and kept != named and _stays(candidate, kept, named, config, threshold):
@@ -186,12 +194,18 @@ def decide(
     )
 
 
-def identify_faces(embeddings: Embeddings, people: People, threshold: float) -> list[Match]:
-    """The open-set answer for each face of a photo: one photo is all the evidence there is."""
+def identify_faces(
+    embeddings: Embeddings,
+    people: People,
+    threshold: float,
+    search: Callable[[Embeddings, People], list[Candidate]] = lambda embeddings, people: people.search(embeddings),
+) -> list[Match]:
+    """The open-set answer for each face of a photo: one photo is all the evidence there is. ``search`` gives the
+    candidates for the faces."""
     config = RecognitionConfig(min_embeddings=1)
     return [
         decide(candidate, config, threshold=threshold, evidence=1, gallery_version=people.version)
-        for candidate in people.search(embeddings)
+        for candidate in search(embeddings, people)
     ]
 
 

@@ -23,6 +23,7 @@ from worker.observer import Observer
 from worker.recognition import matching
 from worker.recognition.attention import FEWEST_FACES, TrackedFace, best_of_each_track, has_lost_a_face, worth_of
 from worker.recognition.camera import PipelineCamera
+from worker.recognition.counter_examples import CounterExamples
 from worker.recognition.matching import People
 from worker.recognition.sighting import RecognitionContext, Sighting
 from worker.recognition.unknowns import Unknowns
@@ -40,8 +41,8 @@ class Pipeline:
     """Turns frames into events. Owned by one thread.
 
     Knows ``config.cameras`` from the start; others come and go by :meth:`add` and :meth:`remove`. Each frame is
-    searched for faces as a whole, except those of the cameras ``followed``. ``recorder``, ``evidence`` and
-    ``unknowns`` are None where they are not configured.
+    searched for faces as a whole, except those of the cameras ``followed``. ``recorder``, ``evidence``,
+    ``unknowns`` and ``counter_examples`` are None where they are not configured.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Pipeline:
         unknowns: Unknowns | None = None,
         recorder: Recorder | None = None,
         evidence: Evidence | None = None,
+        counter_examples: CounterExamples | None = None,
         followed: Collection[str] = (),
     ) -> None:
         self._config = config
@@ -81,6 +83,7 @@ class Pipeline:
             unknowns,
         )
         self._gallery_version = gallery.version
+        self._counter_examples = counter_examples
         self._embed_s = 0.0
         self._cameras: dict[str, PipelineCamera] = {}
         for camera in config.cameras:
@@ -171,12 +174,19 @@ class Pipeline:
         """The digest of the model in use."""
         return self._context.preprocessing_digest
 
-    def adopt(self, embedder: FaceEmbedder, gallery: People, unknowns: Unknowns | None = None) -> list[Event]:
+    def adopt(
+        self,
+        embedder: FaceEmbedder,
+        gallery: People,
+        unknowns: Unknowns | None = None,
+        counter_examples: CounterExamples | None = None,
+    ) -> list[Event]:
         """Goes on with another model. Vectors of two models do not compare, so every sighting ends; a person who is
         still there is sighted anew. Returns the events of that."""
         events = self.close()
         self._gallery.close()
         self._embedder, self._gallery, self._gallery_version = embedder, gallery, gallery.version
+        self._counter_examples = counter_examples
         self._context = replace(
             self._context,
             model_id=embedder.model_id,
@@ -286,6 +296,8 @@ class Pipeline:
         changed, self._gallery_version = self._gallery.version != self._gallery_version, self._gallery.version
         if changed:
             self._observer.gallery_size(len(self._gallery), self._gallery.sample_count, self._gallery_version)
+        if self._counter_examples is not None:
+            changed |= self._counter_examples.refresh(self._gallery)
         self._take_verdicts(changed)
 
     def _take_verdicts(self, changed: bool = False) -> None:
@@ -300,7 +312,11 @@ class Pipeline:
             return
         with self._observer.stage("search"):
             vectors = np.stack([sighting.template.vector for _, sighting in undecided])
-            candidates = self._gallery.search(Embeddings(vectors, self._embedder.model_id))
+            embeddings = Embeddings(vectors, self._embedder.model_id)
+            if self._counter_examples is None:
+                candidates = self._gallery.search(embeddings)
+            else:
+                candidates = self._counter_examples.search(embeddings, self._gallery)
         with self._observer.stage("decide"):
             for (threshold, sighting), candidate in zip(undecided, candidates, strict=True):
                 sighting.candidate = candidate

@@ -200,7 +200,9 @@ def enroll_unknown(unknown_id: str, name: str, history: History, gallery: Galler
     sightings = history.sightings(unknown_id=unknown_id)
     stored = gallery.add(_samples(name, person, sightings))
     known_as = gallery.person(name)
-    corrections = [_correction(sighting, known_as.identity_id, known_as.name, gallery) for sighting in sightings]
+    corrections = [
+        correction(sighting, gallery, identity_id=known_as.identity_id, name=known_as.name) for sighting in sightings
+    ]
     added = sum(sample is not None for sample in stored)
     return Named(known_as.identity_id, known_as.name, added, tuple(sightings), tuple(corrections))
 
@@ -232,22 +234,38 @@ def _samples(name: str, person: UnknownPerson, sightings: Sequence[PastSighting]
     ]
 
 
-def _correction(sighting: PastSighting, identity_id: str, name: str, gallery: Gallery) -> Event:
+def correction(
+    sighting: PastSighting, gallery: Gallery, *, identity_id: str = "", name: str = "", unknown_id: str = ""
+) -> Event:
+    """The event which says that ``sighting`` shows this person. It has the same id each time it is made, until the
+    history has taken the correction.
+
+    Where a worker named the same person, its own cosines are told. Nobody but the owner of a camera speaks by the
+    camera's epoch: so the event has none, and is delivered though the camera has changed hands since.
+    """
     event = decode(sighting.event)
-    similarity = margin = None
-    if sighting.template is not None:
-        (candidate,) = gallery.search(Embeddings(np.array([sighting.template]), sighting.embedder.model_id))
-        if candidate.identity_id == identity_id:
-            similarity = candidate.similarity
-            margin = candidate.similarity - candidate.runner_up if candidate.runner_up_id else None
+    similarity, margin = event.similarity, event.margin
+    if identity_id and identity_id != event.identity_id:
+        similarity = margin = None
+        if sighting.template is not None and sighting.embedder == made_with(gallery):
+            (candidate,) = gallery.search(Embeddings(np.array([sighting.template]), sighting.embedder.model_id))
+            if candidate.identity_id == identity_id:
+                similarity = candidate.similarity
+                margin = candidate.similarity - candidate.runner_up if candidate.runner_up_id else None
     return replace(
         event,
         event_id=event_id(sighting.sighting_id, "corrected", sighting.corrections, identity_id),
         type="corrected",
         identity_id=identity_id,
         identity_name=name,
-        unknown_id="",
+        unknown_id=unknown_id,
         similarity=similarity,
         margin=margin,
         gallery_version=gallery.version,
+        epoch=0,
     )
+
+
+def made_with(gallery: Gallery) -> EmbedderId:
+    """What made the vectors of ``gallery``."""
+    return EmbedderId(gallery.model_id, gallery.preprocessing_digest)

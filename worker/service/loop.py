@@ -17,6 +17,7 @@ from worker.faces.embedding import FaceEmbedder
 from worker.history.evidence import Evidence
 from worker.logs import get_logger, set_level
 from worker.observer import Observer
+from worker.recognition.counter_examples import CounterExamples
 from worker.recognition.matching import People
 from worker.recognition.pipeline import Pipeline
 from worker.recognition.unknowns import Unknowns
@@ -90,7 +91,7 @@ class Loop:
     All methods except :meth:`order` and :meth:`load` belong to the thread that calls :meth:`run`. ``evidence`` is None
     where it is not configured. When somebody has switched the gallery to another model, ``load_people`` gives the
     gallery and the embedder as they are now (it raises a FacestreamError where they cannot be used), and
-    ``unknowns_of`` gives what tells unknown people apart by that embedder.
+    ``memory_of`` gives what tells unknown people apart by that embedder, and the counter-examples that it made.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Loop:
         observer: Observer,
         *,
         load_people: Callable[[], tuple[People, FaceEmbedder]],
-        unknowns_of: Callable[[FaceEmbedder], Unknowns | None] = lambda _embedder: None,
+        memory_of: Callable[[FaceEmbedder], tuple[Unknowns | None, CounterExamples | None]] = lambda _: (None, None),
         evidence: Evidence | None = None,
         on_event: Callable[[Event], None] = lambda _event: None,
         heartbeats: Heartbeats | None = None,
@@ -116,7 +117,7 @@ class Loop:
         self._states = states
         self._observer = observer
         self._load_people = load_people
-        self._unknowns_of = unknowns_of
+        self._memory_of = memory_of
         self._evidence = evidence
         self._on_event = on_event
         self._heartbeats = heartbeats or Heartbeats()
@@ -298,7 +299,7 @@ class Loop:
                 raise
             _log.warning("gallery was switched to another model", model=embedder.model_id, version=gallery.version)
             self._observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
-            return self._pipeline.adopt(embedder, gallery, self._unknowns_of(embedder))
+            return self._pipeline.adopt(embedder, gallery, *self._memory_of(embedder))
 
     def _emit(self, events: list[Event], newest: dict[str, Frame]) -> None:
         for event in events:

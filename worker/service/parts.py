@@ -28,6 +28,7 @@ from worker.history.recorder import Recorder, open_recorder
 from worker.history.records import EmbedderId
 from worker.logs import get_logger
 from worker.observer import Observer
+from worker.recognition.counter_examples import CounterExamples
 from worker.recognition.matching import People
 from worker.recognition.pipeline import FrameWatcher, Pipeline
 from worker.recognition.shadow import Shadow
@@ -80,7 +81,8 @@ def build(
     recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
     evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
     shadow = load_shadow(config, observer)
-    unknowns_of = partial(open_unknowns, config, recorder)
+    memory_of = partial(open_memory, config, recorder)
+    unknowns, counter_examples = memory_of(embedder)
     pipeline = Pipeline(
         # The loop adds the cameras, as it begins to read each.
         config.model_copy(update={"cameras": ()}),
@@ -91,7 +93,8 @@ def build(
         watcher=watcher,
         on_verdict=shadow.compare if shadow else None,
         on_faces=shadow.learn if shadow else None,
-        unknowns=unknowns_of(embedder),
+        unknowns=unknowns,
+        counter_examples=counter_examples,
         recorder=recorder,
         evidence=evidence,
     )
@@ -107,7 +110,7 @@ def build(
         _open_states(config, client, outbox, publisher),
         observer,
         load_people=partial(load_people, config, observer),
-        unknowns_of=unknowns_of,
+        memory_of=memory_of,
         evidence=evidence,
         on_event=on_event,
         heartbeats=health.heartbeats,
@@ -192,17 +195,19 @@ def load_shadow(config: Config, observer: Observer) -> Shadow | None:
     return Shadow(config, embedder, gallery, observer)
 
 
-def open_unknowns(config: Config, recorder: Recorder | None, embedder: FaceEmbedder) -> Unknowns | None:
-    """What tells unknown people apart; None where that is switched off."""
+def open_memory(
+    config: Config, recorder: Recorder | None, embedder: FaceEmbedder
+) -> tuple[Unknowns | None, CounterExamples | None]:
+    """What tells unknown people apart, None where that is switched off; and whom faces were said not to show, None
+    where the past is not remembered."""
+    made_with = EmbedderId(embedder.model_id, embedder.preprocessing_digest)
+    # Both belong to the thread of the pipeline.
+    history = recorder.open_history() if recorder else None
+    counter_examples = None if history is None else CounterExamples(made_with, history, recorder=recorder)
     if not config.unknowns.enabled:
-        return None
-    return Unknowns(
-        config.unknowns,
-        EmbedderId(embedder.model_id, embedder.preprocessing_digest),
-        embedder.dimension,
-        recorder=recorder,
-        history=recorder.open_history() if recorder else None,
-    )
+        return None, counter_examples
+    unknowns = Unknowns(config.unknowns, made_with, embedder.dimension, recorder=recorder, history=history)
+    return unknowns, counter_examples
 
 
 def _load_for(config: Config, path: str, model: str | None, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
