@@ -143,7 +143,7 @@ def test_people_are_identified(people: Path, weights: None, tmp_path: Path, caps
 
 @pytest.mark.data
 def test_a_threshold_is_calibrated_and_written_where_asked(
-    people: Path, weights: None, lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    people: Path, weights: None, shared_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     enrolled = tmp_path / "enroll"
     enrolled.mkdir()
@@ -169,6 +169,11 @@ def test_a_threshold_is_calibrated_and_written_where_asked(
     assert gallery.threshold == document["threshold"]
     assert gallery.calibration["default"]["target_fmr"] == 0.02
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+    assert any((shared_cache / "faces").iterdir())
+    anew = run_json(capsys, *common, "--target-fmr", "0.02", "--dry-run", "--no-cache")
+    assert anew["threshold"] == document["threshold"]
+    assert not any((shared_cache / "faces").iterdir())
 
     strangers = tmp_path / "strangers"
     strangers.mkdir()

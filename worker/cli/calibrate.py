@@ -73,6 +73,13 @@ def calibrate(
     engine: EngineName = "auto",
     precision: PrecisionName = "auto",
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write the curves as a PNG.")] = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache",
+            help="Embed every photo anew, keep no face for the next run, and delete those of earlier runs.",
+        ),
+    ] = False,
     show: Annotated[bool, typer.Option("--show", help="Only print the thresholds that the gallery keeps.")] = False,
     json_output: AsJson = False,
 ) -> int:
@@ -85,10 +92,14 @@ def calibrate(
         _show(open_gallery(gallery), json_output)
         return 0
     _check(target_fmr, target_fpir, pairs, images, people, strangers, camera)
+    from worker.config import cache_dir
     from worker.evaluation.calibration import Target, calibration_document
+    from worker.evaluation.face_cache import remove_cache
     from worker.wire import now_rfc3339
 
-    networks = Networks(gallery, model, models_dir, min_face_px, engine, precision)
+    if no_cache:
+        remove_cache(cache_dir())
+    networks = Networks(gallery, model, models_dir, min_face_px, engine, precision, remember_faces=not no_cache)
     samples = networks.gallery.sample_count
     target = (
         Target.of_comparisons(target_fmr, samples)
@@ -181,7 +192,7 @@ def _from_strangers(paths: list[Path], networks: Networks, target: "Target") -> 
     with progress_bar("footage of strangers") as advance:
         visits = non_mated_probes(
             paths, networks.gallery, networks.photo_detector, detector, embedder, threshold=threshold,
-            advance=lambda _done: advance(1),
+            advance=lambda _done: advance(1), cache=networks.face_cache,
         )  # fmt: skip
     _name_suspects(visits, threshold)
     return calibration_set("strangers", strangers_against_gallery(visits.similarities, visits.people), target)

@@ -10,6 +10,7 @@ from worker.errors import ConfigError
 
 if TYPE_CHECKING:
     from worker.config import DetectionConfig
+    from worker.evaluation.face_cache import FaceCache
     from worker.evaluation.probes import PeopleFaces, PhotoFaces
     from worker.faces.detection import FaceDetector
     from worker.faces.embedding import FaceEmbedder
@@ -31,6 +32,8 @@ class Networks:
         engine: str,
         precision: str,
         detector: str | None = None,
+        *,
+        remember_faces: bool = False,
     ) -> None:
         self._gallery = None if gallery is None else open_gallery(gallery)
         self._model = model
@@ -39,6 +42,7 @@ class Networks:
         self._engine = engine
         self._precision = precision
         self._detector = detector
+        self._remember_faces = remember_faces
 
     @property
     def gallery(self) -> "Gallery":
@@ -81,13 +85,26 @@ class Networks:
             return self._gallery.threshold, "the gallery's"
         return self.embedder.threshold, "the model's manifest"
 
+    @cached_property
+    def face_cache(self) -> "FaceCache | None":
+        """The faces of photos that earlier runs with the same networks have embedded, where they are to be kept."""
+        from worker.config import cache_dir, load_config
+        from worker.evaluation.face_cache import FaceCache
+
+        if not self._remember_faces:
+            return None
+        embedder, detection = self.embedder, load_config(None, {}).detection
+        embedded_by = [embedder.model_id, embedder.preprocessing_digest, embedder.engine, embedder.precision]
+        found_by = [detection.model_dump(mode="json"), self._detector, self._min_face_px, self._engine]
+        return FaceCache.open(cache_dir(), [*embedded_by, embedder.device, *found_by])
+
     def embed(self, paths: Sequence[Path | None], what: str) -> "PhotoFaces":
         """The central face of each photo, with progress; see :func:`worker.evaluation.probes.embed_photos`."""
         from worker.evaluation.probes import embed_photos
 
         detector, embedder = self.photo_detector, self.embedder
         with progress_bar(what, len(paths)) as advance:
-            return embed_photos(paths, detector, embedder, advance=advance)
+            return embed_photos(paths, detector, embedder, advance=advance, cache=self.face_cache)
 
     def embed_people(self, folder: Path, what: str) -> "PeopleFaces":
         """The faces of a folder of people, with progress; see :func:`worker.evaluation.probes.people_faces`."""

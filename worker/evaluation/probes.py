@@ -3,7 +3,8 @@
 A probe is mated if its person is enrolled. The probes of people who are not enrolled are non-mated.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from scipy.spatial.distance import pdist
 
 from worker.config import Config, load_config
 from worker.errors import SourceError
+from worker.evaluation.face_cache import FaceCache
 from worker.evaluation.recordings import replay
 from worker.faces.detection import FaceDetector, only_central
 from worker.faces.embedding import FaceEmbedder
@@ -70,21 +72,34 @@ def embed_photos(
     embedder: FaceEmbedder,
     *,
     advance: Callable[[int], None] = lambda _count: None,
+    cache: FaceCache | None = None,
 ) -> PhotoFaces:
-    """Embeds the face nearest the centre of each photo. ``advance`` is told how many photos are done.
+    """Embeds the face nearest the centre of each photo. ``advance`` is told how many photos are done. What ``cache``
+    knows is not embedded anew.
 
     A photo that cannot be read is reported in the log and counts as a photo without a face. None stands for a photo
     that does not exist, and counts the same.
     """
     vectors = np.zeros((len(paths), embedder.dimension), np.float32)
     found = np.zeros(len(paths), bool)
-    for batch in in_batches(_read(paths), BATCH_PHOTOS):
+    keys: dict[int, bytes] = {}
+    todo = list(enumerate(paths))
+    if cache is not None:
+        keys, known = _look_up(paths, cache)
+        for row, vector in known.items():
+            found[row] = vector is not None
+            vectors[row] = 0.0 if vector is None else vector
+        todo = [(row, path) for row, path in todo if row not in known]
+        advance(len(known))
+    for batch in in_batches(_read(todo), BATCH_PHOTOS):
         rows, images = [row for row, _ in batch], [image for _, image in batch]
         faces = [only_central(seen, image) for seen, image in zip(detector.detect(images), images, strict=True)]
         chips = [embedder.align(image, face) for image, face in zip(images, faces, strict=True)]
         with_face = [row for row, face in zip(rows, faces, strict=True) if len(face)]
         vectors[with_face] = embedder.embed(Chips.joined(chips)).vectors
         found[with_face] = True
+        if cache is not None:
+            cache.put([(keys[row], vectors[row] if found[row] else None) for row in rows if row in keys])
         advance(len(batch))
     return PhotoFaces(vectors, found)
 
@@ -96,8 +111,26 @@ def people_faces(named: Sequence[tuple[Path, str]], faces: PhotoFaces) -> People
     return PeopleFaces(faces.vectors[faces.found], people.astype(np.int64), tuple(names.tolist()), faces.failed)
 
 
-def _read(paths: Sequence[Path | None]) -> Iterator[tuple[int, Image]]:
+def _look_up(
+    paths: Sequence[Path | None], cache: FaceCache
+) -> tuple[dict[int, bytes], dict[int, NDArray[np.float32] | None]]:
+    """The keys of those photos that can be read, and the vectors of those that ``cache`` knows, by position; None
+    where a photo shows no face."""
+    keys: dict[int, bytes] = {}
+    known: dict[int, NDArray[np.float32] | None] = {}
     for position, path in enumerate(paths):
+        if path is None:
+            continue
+        with suppress(OSError):
+            keys[position] = cache.key(path.read_bytes())
+            is_known, vector = cache.get(keys[position])
+            if is_known:
+                known[position] = vector
+    return keys, known
+
+
+def _read(paths: Iterable[tuple[int, Path | None]]) -> Iterator[tuple[int, Image]]:
+    for position, path in paths:
         image = _EMPTY
         try:
             image = read_photo(path) if path else image
@@ -141,6 +174,7 @@ def non_mated_probes(
     *,
     threshold: float,
     advance: Callable[[str], None] = lambda _done: None,
+    cache: FaceCache | None = None,
 ) -> NonMatedProbes:
     """The probes in videos and photos of people who are not enrolled.
 
@@ -148,7 +182,7 @@ def non_mated_probes(
     nearest the centre. Probes that the model takes for one person count as one person. Look-alikes may be counted as
     one person, too, so the sample is rather counted too small than too large.
 
-    ``threshold`` is the one in use so far. ``advance`` is told what was done.
+    ``threshold`` is the one in use so far. ``advance`` is told what was done, and ``cache`` knows faces of photos.
 
     Raises:
         SourceError: a path is missing, or holds neither videos nor photos.
@@ -158,7 +192,7 @@ def non_mated_probes(
     for video in videos:
         probes += _probes_in_video(video, gallery, stream_detector, embedder, threshold)
         advance(video.name)
-    faces = embed_photos(photos, photo_detector, embedder)
+    faces = embed_photos(photos, photo_detector, embedder, cache=cache)
     vectors = faces.vectors[faces.found]
     shown = [photo for photo, found in zip(photos, faces.found.tolist(), strict=True) if found]
     for photo, vector, candidate in zip(
