@@ -105,14 +105,12 @@ def enroll(
     """Add people to a gallery (made if it does not exist); says for each photo what was taken or why not."""
     from worker.config import DEFAULT_MODEL_ID, load_config
     from worker.faces.quality import REJECT_BELOW
-    from worker.gallery import opening
+    from worker.gallery import enrolment, opening
     from worker.gallery.crops import CropStore
-    from worker.gallery.enrolment import enroll_photos
-    from worker.gallery.enrolment import people_of as people_in
 
     quiet_logs()
-    for path in photos:
-        people_in(path)  # a mistyped path is found before a gallery is made
+    # A mistyped path is found before a gallery is made.
+    named = [photo for path in photos for photo in enrolment.people_of(path)]
     redis = load_config(None, {}).redis
     crops = None if opening.is_shared(gallery) else CropStore(gallery, gallery_key())
     if keep_crops and crops is None:
@@ -130,7 +128,9 @@ def enroll(
     target.require_model(embedder.model_id, embedder.preprocessing_digest)
     accepted = rejected = 0
     limit = REJECT_BELOW if min_quality is None else min_quality
-    results = enroll_photos(photos, target, searcher, embedder, min_quality=limit, crops=crops if keep else None)
+    results = enrolment.enroll_named(
+        named, target, searcher, embedder, min_quality=limit, crops=crops if keep else None
+    )
     for result in results:
         accepted, rejected = accepted + result.accepted, rejected + (not result.accepted)
         if json_output:

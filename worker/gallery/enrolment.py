@@ -90,12 +90,32 @@ def enroll_photos(
     min_quality: float = REJECT_BELOW,
     crops: CropStore | None = None,
 ) -> Iterator[PhotoResult]:
-    """Enrols folders and single photos into ``gallery``; yields what became of each photo, once that is stored.
+    """As :func:`enroll_named`, for folders and single ``photos``; see :func:`people_of` for whom a photo shows.
 
-    See :func:`people_of` for whom a photo shows. An interrupted run keeps what it has taken so far.
+    Raises:
+        GalleryError: as :func:`enroll_named`.
+        SourceError: a path does not exist or holds no photos.
+    """
+    gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
+    paths = [photos] if isinstance(photos, Path) else list(photos)
+    named = [photo for path in paths for photo in people_of(path)]
+    return enroll_named(named, gallery, detector, embedder, min_quality=min_quality, crops=crops)
+
+
+def enroll_named(
+    named: Sequence[tuple[Path, str]],
+    gallery: Gallery,
+    detector: FaceDetector,
+    embedder: FaceEmbedder,
+    *,
+    min_quality: float = REJECT_BELOW,
+    crops: CropStore | None = None,
+) -> Iterator[PhotoResult]:
+    """Enrols photos into ``gallery``; yields what became of each photo, once that is stored. An interrupted run keeps
+    what it has taken so far.
 
     Args:
-        photos: folders and photos.
+        named: each photo with the name of the person whom it shows.
         gallery: where the people go.
         detector: the detector of the stream, perhaps set to look for smaller faces.
         embedder: the embedder that the gallery was made with.
@@ -104,11 +124,8 @@ def enroll_photos(
 
     Raises:
         GalleryError: the gallery was made with another model, or the gallery or the crops cannot be written.
-        SourceError: a path does not exist or holds no photos.
     """
     gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
-    paths = [photos] if isinstance(photos, Path) else list(photos)
-    named = [(photo, name) for path in paths for photo, name in people_of(path)]
     if crops:
         crops.open_for_writing()
     enrolment = _Enrolment(gallery, detector, embedder, [photo for photo, _ in named], min_quality, crops)
