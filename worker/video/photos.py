@@ -90,6 +90,8 @@ def _read(path: Path) -> Image:
             raise Pillow.UnidentifiedImageError
         if not kind.reader:
             raise SourceError(f"photo {path} {kind.problem}")
+        if kind.reader == "HEIF":
+            _learn_heif(path)
         file.seek(0)
         try:
             with Pillow.open(file, formats=[kind.reader]) as opened:
@@ -99,6 +101,23 @@ def _read(path: Path) -> Image:
                 raise
     _log.warning("photo lacks its end and was taken all the same", photo=str(path))
     return image
+
+
+def _learn_heif(path: Path) -> None:
+    """Lets Pillow read HEIC, by a library that is no part of the default: the format is rare but on phones, and its
+    decoder is large and written in C++.
+
+    Raises:
+        SourceError: the library is not installed.
+    """
+    try:
+        import pi_heif
+    except ImportError:
+        raise SourceError(
+            f"photo {path} is a HEIC photo, which needs the extra 'heic' (pip install 'facestream[heic]'); or convert "
+            "it to JPEG"
+        ) from None
+    pi_heif.register_heif_opener()
 
 
 def read_cut_jpeg(content: bytes) -> Image | None:

@@ -9,6 +9,7 @@ HEAD_BYTES: Final = 512
 SUFFIXES: Final = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".pgm",
     ".ppm", ".pbm", ".pnm", ".gif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".tga", ".pcx", ".qoi", ".psd", ".sgi",
+    ".heic", ".heif", ".hif",
 })  # fmt: skip
 """Files of these names are photos, also damaged ones. Other files are photos if their first bytes say so."""
 
@@ -22,7 +23,7 @@ class PictureKind:
 
 
 _TO_JPEG: Final = "cannot be decoded here: convert it to JPEG or PNG"
-_HEIC: Final = PictureKind("", f"is a HEIC photo, which {_TO_JPEG}")
+_HEIC: Final = PictureKind("HEIF")
 _RAW: Final = PictureKind("", f"is a camera's raw file, which {_TO_JPEG}")
 
 _MAGIC: Final[tuple[tuple[bytes, PictureKind], ...]] = (
