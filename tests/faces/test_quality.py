@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker.faces.quality import REJECT_BELOW, Quality, assess, measure
+from worker.faces.quality import REJECT_BELOW, Quality, assess, looks_enlarged, measure
 from worker.types import Detections, Image
 from worker.video.photos import list_photos, read_photo
 
@@ -156,3 +156,36 @@ def test_nearly_all_portraits_are_taken_and_their_spoilt_copies_are_not(test_dat
     assert portraits >= 80
     assert taken["plain"] >= 0.95 * portraits
     assert max(taken["blurred"], taken["tiny"], taken["dark"]) <= 0.05 * portraits
+
+
+def enlarged(image: Image, face_px: int, side: float = 120.0, how: int = cv2.INTER_CUBIC) -> Image:
+    """``image`` as if its face of ``side`` px had been taken with ``face_px`` px and enlarged."""
+    height, width = image.shape[:2]
+    tiny = cv2.resize(image, None, fx=face_px / side, fy=face_px / side, interpolation=cv2.INTER_AREA)
+    picture: Image = cv2.resize(tiny, (width, height), interpolation=how).astype(np.uint8)
+    return picture
+
+
+@pytest.mark.parametrize("how", [cv2.INTER_CUBIC, cv2.INTER_LANCZOS4])
+def test_a_tiny_face_that_was_enlarged_is_known_by_its_missing_detail(how: int) -> None:
+    box = face().boxes[0]
+    sharp = scene(detail_px=1.0)
+    assert not looks_enlarged(sharp, box)
+    assert not looks_enlarged(enlarged(sharp, 60, how=how), box)
+    assert looks_enlarged(enlarged(sharp, 14, how=how), box)
+
+
+def test_a_face_that_is_small_as_it_is_is_not_called_enlarged() -> None:
+    assert not looks_enlarged(enlarged(scene(1.0), 14), face(side=38).boxes[0])
+    assert not looks_enlarged(scene(), face(at=900.0).boxes[0])
+    assert not looks_enlarged(np.full((400, 400, 3), 90, np.uint8), face().boxes[0])
+
+
+@pytest.mark.data
+def test_portraits_are_not_called_enlarged_and_their_enlarged_thumbnails_are(test_data: Path) -> None:
+    photos = list_photos(test_data / "lfw_dev" / "images")[::250]
+    box = np.array([75, 70, 175, 190], np.float32)  # these photos are all centred on the face
+    pictures = [read_photo(photo) for photo in photos]
+    assert [photo.name for photo, image in zip(photos, pictures, strict=True) if looks_enlarged(image, box)] == []
+    tiny = [looks_enlarged(enlarged(image, 14, side=100.0), box) for image in pictures]
+    assert np.mean(tiny) >= 0.9

@@ -184,6 +184,16 @@ def test_each_photo_that_is_not_taken_says_why(bench: SimpleNamespace) -> None:
     assert bench.gallery.version == 1
 
 
+def test_a_tiny_photo_that_was_enlarged_is_not_taken_and_the_line_says_what_is_wrong(bench: SimpleNamespace) -> None:
+    path = save(bench.photos / "a" / "thumbnail.png", 1, person=1)
+    with Pillow.open(path) as photo:
+        large = photo.resize((22, 22), Pillow.Resampling.BOX).resize((160, 160), Pillow.Resampling.BICUBIC)
+    large.putpixel((0, 0), (10, 0, 1))
+    large.save(path)
+    (result,) = enroll(bench).values()
+    assert (result.accepted, result.reason, result.detail) == (False, "blurred", "a tiny face that was enlarged")
+
+
 def test_results_come_in_the_order_of_the_photos(bench: SimpleNamespace) -> None:
     for number in range(40):
         save(bench.photos / f"p{number:02d}.png", number, person=1, faces=number % 2)

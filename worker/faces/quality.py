@@ -16,6 +16,12 @@ REJECT_BELOW: Final = 0.2
 _CROP_PX: Final = 32  # smaller than a face that is large enough, so that no small one passes for blurred
 
 
+_SPECTRUM_PX: Final = 64
+_ENLARGED_FROM_PX: Final = 40
+_LEAST_DETAIL: Final = (((16, 24), 0.012**2), ((18, 28), 0.0082**2))
+"""Waves across a face, and the share of the power of coarse waves below which a face has been enlarged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quality:
     """``scores`` float32 (n,) 0..1, that of the face's weakest property; ``reasons``: ``""`` where the face is
@@ -106,6 +112,29 @@ def assess(image: Image, detections: Detections, reject_below: float = REJECT_BE
     return Quality(scores, reasons)
 
 
+def looks_enlarged(image: Image, box: Floats) -> bool:
+    """Whether the face in ``box`` (float32 (4,) xyxy px) of ``image`` is a tiny one that was enlarged.
+
+    Enlarging makes no detail. Beside what a tiny face shows too (3 to 6 waves across the face), finer waves are missing
+    far more than lenses, motion and compression leave them out. A face of less than 40 px is small as it is.
+    """
+    crop = _cut(image, box)
+    if min(crop.shape[:2]) < _ENLARGED_FROM_PX:
+        return False
+    scaling = cv2.INTER_AREA if min(crop.shape[:2]) > _SPECTRUM_PX else cv2.INTER_LINEAR
+    grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (_SPECTRUM_PX, _SPECTRUM_PX), interpolation=scaling)
+    window = np.hanning(_SPECTRUM_PX)
+    spectrum = np.abs(np.fft.fft2((grey - grey.mean()) * np.outer(window, window))) ** 2
+    waves = np.fft.fftfreq(_SPECTRUM_PX) * _SPECTRUM_PX
+    across = np.hypot(waves[:, None], waves[None, :])
+
+    def power(low: int, high: int) -> float:
+        return float(spectrum[(across >= low) & (across < high)].mean())
+
+    coarse = power(3, 6)
+    return coarse > 0 and any(power(*band) < least * coarse for band, least in _LEAST_DETAIL)
+
+
 def smallest_face_px(reject_below: float = REJECT_BELOW) -> float:
     """The shorter side in px below which a face is ``too_small``."""
     worst, best = _RAMPS["size_px"]
@@ -139,14 +168,11 @@ def measure(image: Image, detections: Detections) -> Measures:
 
 def _texture(image: Image, boxes: Floats) -> tuple[Floats, Floats, Floats]:
     """Sharpness, brightness and contrast of each box; a box beyond the image has none of them."""
-    height, width = image.shape[:2]
-    corners = np.rint(boxes).astype(np.int64)
-    corners[:, 0::2] = corners[:, 0::2].clip(0, width)
-    corners[:, 1::2] = corners[:, 1::2].clip(0, height)
     texture = np.zeros((len(boxes), 3), np.float32)
-    for row, (x1, y1, x2, y2) in enumerate(corners.tolist()):  # each is resized by its own factor
-        if x2 > x1 and y2 > y1:
-            crop = cv2.resize(image[y1:y2, x1:x2], (_CROP_PX, _CROP_PX), interpolation=cv2.INTER_LINEAR)
+    for row, box in enumerate(boxes):  # each is resized by its own factor
+        face = _cut(image, box)
+        if face.size:
+            crop = cv2.resize(face, (_CROP_PX, _CROP_PX), interpolation=cv2.INTER_LINEAR)
             grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
             _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
             mean, contrast = cv2.meanStdDev(grey)
@@ -154,6 +180,13 @@ def _texture(image: Image, boxes: Floats) -> tuple[Floats, Floats, Floats]:
     # Over the variance of the grey values, so that a dark or hazy face is not taken for a blurred one.
     sharpness: Floats = np.square(texture[:, 0] / np.maximum(texture[:, 2], np.float32(1.0)))
     return sharpness, texture[:, 1], texture[:, 2]
+
+
+def _cut(image: Image, box: Floats) -> Image:
+    """What ``box`` covers of ``image``; empty for a box beyond the image."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = np.rint(box).astype(int).clip(0, [width, height, width, height]).tolist()
+    return image[y1:y2, x1:x2]
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

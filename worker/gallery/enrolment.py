@@ -17,7 +17,7 @@ from worker.boxes import area
 from worker.errors import SourceError
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
-from worker.faces.quality import REJECT_BELOW, assess
+from worker.faces.quality import REJECT_BELOW, assess, looks_enlarged
 from worker.gallery.contents import NewSample, Sample, new_identity_id
 from worker.gallery.crops import Crop, CropStore, cut_crop
 from worker.gallery.gallery import Gallery
@@ -300,6 +300,9 @@ class _Enrolment:
         score = float(quality.scores[0])
         if quality.reasons[0]:
             self.refuse(photo.path, photo.name, quality.reasons[0], quality=score)
+            return None
+        if self._min_quality > 0 and looks_enlarged(photo.image, chosen.boxes[0]):
+            self.refuse(photo.path, photo.name, "blurred", "a tiny face that was enlarged", score)
             return None
         photo_hash = hash_photo(photo.image)
         for known_hash, known_photo in self._hashes.get(photo.name, ()):
