@@ -3,15 +3,16 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from worker.boxes import iou_matrix
 from worker.config import RecognitionConfig
+from worker.events.codec import sighting_id
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
 from worker.history.records import Account, EmbedderId
@@ -47,6 +48,8 @@ class RecognitionContext:
         return EmbedderId(self.model_id, self.preprocessing_digest)
 
 
+SAME_VISIT_SHARE: Final = 0.25
+"""Faces without a name continue a visit from this far on between the threshold and 1."""
 DOUBT_RATIO: Final = 0.5
 """A face this far below the threshold, as a part of it, is hardly the person that its track has shown so far. Faces of
 one visit resemble each other more than two photos of a person do, for which the threshold was fitted."""
@@ -62,6 +65,8 @@ class Sighting:
     with the person. A sighting that began before the source was opened has ``resumed_until_pts_s`` until the person is
     seen again; if they are not, it ends at this time. ``doubtful`` holds the latest faces, if none of them resembles
     the ``template``. ``leapt``: the face was last seen so far away or so long ago that it may be another one.
+    ``together``: the ids of the sightings that were seen in the same look, so that they are other people.
+    ``withdrawn``: the identity whose name was taken back in favour of one of those.
     """
 
     sighting_id: str
@@ -73,8 +78,10 @@ class Sighting:
     template: TrackTemplate = field(init=False)
     doubtful: TrackTemplate = field(init=False)
     leapt: bool = False
+    together: set[str] = field(default_factory=set)
     match: Match | None = None
     candidate: Candidate | None = None
+    withdrawn: str = ""
     detections: int = 0
     announced_identity: str | None = None
     transitions: int = 0
@@ -139,16 +146,27 @@ class Sighting:
         if not self.no_more_faces:
             self.no_more_faces = self.template_changed = True
 
+    def is_another_than(self, other: "Sighting") -> bool:
+        """Whether both were seen in one look, so that they cannot be one person."""
+        return other.sighting_id in self.together
+
     def withdraw_name(self) -> None:
         """Takes the name back: somebody else in the picture is more similar to that person."""
         if self.match is not None:
+            self.withdrawn = self.identity_id
             self.match = replace(self.match, identity_id=None, identity_name="", reason="identity_taken")
 
-    def seems_the_same(self, later: "Sighting", threshold: float) -> bool:
-        """Whether ``later`` shows this person again: by the faces, or, if no face was good enough to tell, because the
-        track is the same."""
+    def likeness(self, later: "Sighting") -> float:
+        """Cosine (-1..1) between what was learnt here and in ``later``; -1 if one of them has no embedded face."""
+        if not (self.template.count and later.template.count):
+            return -1.0
+        return self.template.similarity(later.template)
+
+    def seems_in_place(self, later: "Sighting") -> bool:
+        """Whether ``later``, of which no face was good enough to compare, shows this person again: the track is the
+        same, or the place."""
         if later.template.count:
-            return self.template.count > 0 and self.template.similarity(later.template) >= threshold
+            return False
         if self.resumed_until_pts_s is None:
             # After a longer pause somebody else may stand in the place, and the tracker cannot tell.
             return self.track_id == later.track_id and later.started_pts_s - self.seen_pts_s <= SAME_TRACK_S
@@ -157,27 +175,55 @@ class Sighting:
         return bool(iou_matrix(boxes[:1], boxes[1:])[0, 0] >= SAME_PLACE_IOU)
 
 
+def same_visit_threshold(threshold: float) -> float:
+    """Cosine from which faces without a name are those of a person who has just gone, where a person is named from
+    ``threshold`` on."""
+    return threshold + SAME_VISIT_SHARE * (1.0 - threshold)
+
+
+def note_together(seen: Iterable[Sighting]) -> None:
+    """All of ``seen`` were seen in one look, so that they are different people."""
+    seen = list(seen)
+    ids = {sighting.sighting_id for sighting in seen}
+    for sighting in seen:
+        sighting.together |= ids
+
+
 def one_face_per_person(present: Iterable[Sighting]) -> None:
-    """If several faces that are present at once were given the same name, only the most similar keeps it."""
-    best: dict[str, tuple[Sighting, float]] = {}
-    for sighting in present:
-        if not (sighting.match and sighting.match.identity_id):
-            continue
-        similarity = sighting.match.similarity
-        rival, highest = best.setdefault(sighting.match.identity_id, (sighting, similarity))
-        if rival is sighting:
-            continue
-        if highest < similarity:
-            best[sighting.match.identity_id] = sighting, similarity
-            rival.withdraw_name()
-        else:
+    """If several faces that were seen in one look were given the same name, only the most similar keeps it.
+
+    A track is ``present`` for a while after its face was last seen. That face may be the one that a later track shows,
+    as after a cut. So two that were never seen together take no name from each other.
+    """
+    named = [(sighting.match.similarity, sighting) for sighting in present if sighting.match and sighting.identity_id]
+    kept: list[Sighting] = []
+    for _similarity, sighting in sorted(named, key=lambda each: -each[0]):
+        if any(sighting.is_another_than(rival) for rival in kept if rival.identity_id == sighting.identity_id):
             sighting.withdraw_name()
+        else:
+            kept.append(sighting)
+
+
+def reconsider_withdrawn(present: Iterable[Sighting], gone: Iterable[Sighting]) -> None:
+    """Has the verdict taken again on everybody of ``present`` whose name was taken back in favour of a person who does
+    not bear it any more, also among those who are ``gone``."""
+    everybody = [*present, *gone]
+    for sighting in everybody:
+        if sighting.match and sighting.match.reason == "identity_taken":
+            rivals = (other for other in everybody if sighting.is_another_than(other))
+            sighting.template_changed |= all(other.identity_id != sighting.withdrawn for other in rivals)
 
 
 FORMAT: Final = "facestream.sightings.v1"
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Px = Annotated[int, Field(ge=0, le=65_536)]
+_Name = Annotated[str, Field(max_length=1024)]
+_Reason = Annotated[str, Field(pattern=r"^[a-z0-9_]{0,40}$")]
+"""It becomes the label of a metric."""
+# Every time zone has to be able to show it.
+_Time = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
 
 
 class _Saved(BaseModel):
@@ -196,28 +242,43 @@ class _Account(_Saved):
     faces: _Count
     largest_px: _Finite
     least_px: _Finite
-    rejected: dict[str, _Count]
+    rejected: Annotated[dict[_Reason, _Count], Field(max_length=64)]
     embedded: _Count
-    continued_by: list[int]
+    continued_by: list[_Count]
+
+
+class _Verdict(_Saved):
+    """The fields of :class:`Match` that must not be just any text."""
+
+    identity_id: _Name | None
+    identity_name: _Name
+    reason: _Reason
 
 
 class _Sighting(_Saved):
-    sighting_id: str = Field(min_length=1)
-    track_id: int
-    started_at: AwareDatetime
-    seen_at: AwareDatetime
+    sighting_id: str
+    track_id: _Count
+    started_at: _Time
+    seen_at: _Time
     box: tuple[_Finite, _Finite, _Finite, _Finite]
-    frame_size: tuple[_Count, _Count]
+    frame_size: tuple[_Px, _Px]
     detections: _Count
     transitions: _Count
-    last_event_id: str = ""
-    announced_identity: str | None
-    unknown_id: str
-    rejection: str
+    last_event_id: Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")] = ""
+    announced_identity: _Name | None
+    unknown_id: Annotated[str, Field(pattern=r"^(u-[0-9a-f]{1,64})?$")]
+    rejection: _Reason
     template: _Template
     match: Match | None
     candidate: Candidate | None
     account: _Account
+
+    @field_validator("match", mode="before")
+    @classmethod
+    def _verdict_is_plain(cls, value: Any) -> Any:
+        if value is not None:
+            _Verdict.model_validate(value)
+        return value
 
 
 class _State(_Saved):
@@ -251,14 +312,21 @@ def from_state(
     Raises:
         ValueError: ``state`` is not what :func:`to_state` gives for this camera.
     """
-    # JSON has no infinite numbers, and one that is not a number would make every later comparison false.
-    json.dumps(state, allow_nan=False, default=dict)
+    try:
+        # JSON has no infinite numbers, and one that is not a number would make every later comparison false.
+        json.dumps(state, allow_nan=False, default=dict)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     try:
         read = _State.model_validate(dict(state))
     except ValidationError as error:
         raise ValueError(first_problem(error)) from None
     if read.camera_id != camera_id:
         raise ValueError(f"it is of the camera {read.camera_id[:64]!r}")
+    for saved in read.sightings:
+        # Names of files and keys are made of it.
+        if saved.sighting_id != sighting_id(camera_id, saved.started_at, saved.track_id):
+            raise ValueError(f"{saved.sighting_id[:64]!r} is not the id of a sighting of this camera at that time")
     comparable = (
         EmbedderId(read.model_id, read.preprocessing) == context.embedder and read.dimension == context.dimension
     )
