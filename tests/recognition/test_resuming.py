@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.past import NOON
 from tests.support.scenes import ALICE, BOB, STRANGER, Scene, kinds
-from worker.recognition.sighting import FORMAT
+from worker.recognition.saved import FORMAT
 from worker.types import Event
 
 

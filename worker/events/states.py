@@ -24,7 +24,7 @@ from worker.redis.keys import fleet_key
 from worker.redis.script import lua
 
 SightingState: TypeAlias = Mapping[str, Any]
-"""The state of a camera's sightings as JSON values, see :mod:`worker.recognition.sighting`."""
+"""The state of a camera's sightings as JSON values, see :mod:`worker.recognition.saved`."""
 
 _log = get_logger(__name__)
 

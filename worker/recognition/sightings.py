@@ -17,15 +17,14 @@ from worker.logs import get_logger
 from worker.recognition.announcement import Announcer
 from worker.recognition.attention import attention, has_leapt, wants_face
 from worker.recognition.matching import TrackTemplate
+from worker.recognition.saved import from_state, to_state
 from worker.recognition.sighting import (
     RecognitionContext,
     Sighting,
-    from_state,
     note_together,
     one_face_per_person,
     reconsider_withdrawn,
     same_visit_threshold,
-    to_state,
 )
 from worker.types import Attention, Event, Frame, Tracks
 
