@@ -213,3 +213,12 @@ def test_the_series_of_a_removed_camera_go_and_its_counts_stay_in_the_summary(us
     used.camera_added("lobby")
     used.frame_read("lobby")
     assert 'camera="lobby"' in Exposition(used.registry).encode().decode()
+
+
+def test_groups_that_anybody_can_make_are_limited() -> None:
+    observer = PrometheusObserver()
+    observer.stream_lag({f"group {number} {'x' * 10_000}": number for number in range(5000)})
+    text = Exposition(observer.registry).encode().decode()
+    assert text.count("facestream_stream_lag_entries{") == 100
+    assert len(text) < 100_000
+    assert 'group="group 4999 ' in text

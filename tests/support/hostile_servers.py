@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 
 Behaviour = Callable[[socket.socket, threading.Event], None]
 
@@ -47,16 +48,22 @@ def dripping(begin: bytes, drop: bytes, every_s: float = 0.05) -> Behaviour:
 def bomb(head: bytes, encodings: int = 1) -> Behaviour:
     """A few bytes that unpack to a gigabyte, or with more ``encodings`` to as much as there is."""
 
+    packed = _packed()
+    for _ in range(encodings - 1):
+        packed = gzip.compress(packed, 9)
+    names = ", ".join(["gzip"] * encodings).encode()
+
     def answer(connection: socket.socket, over: threading.Event) -> None:
-        packed = gzip.compress(b"\0" * (2**26), 9) * 16
-        for _ in range(encodings - 1):
-            packed = gzip.compress(packed, 9)
-        names = ", ".join(["gzip"] * encodings).encode()
         connection.sendall(head + b"\r\nContent-Encoding: " + names)
         connection.sendall(b"\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
         over.wait(0.05)
 
     return answer
+
+
+@cache
+def _packed() -> bytes:
+    return gzip.compress(b"\0" * (2**26), 9) * 16
 
 
 @contextmanager

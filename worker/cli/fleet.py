@@ -70,6 +70,9 @@ def status(
         list[str] | None,
         typer.Option("--worker", metavar="URL", help="Ask this worker itself, such as http://host:9464; repeatable."),
     ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="File that holds the metrics.token of --worker.")
+    ] = None,
     interval_s: Annotated[float, typer.Option("--interval-s", min=0.2, help="Pause between two looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
     json_output: AsJson = False,
@@ -80,7 +83,7 @@ def status(
     """
     from worker.service.status import condition_of
 
-    look: Look = _ask_workers(worker) if worker else _ask_redis(redis, fleet)
+    look: Look = _ask_workers(worker, token_file) if worker else _ask_redis(redis, fleet)
     if json_output:
         workers, unowned, problems = look()
         for found in workers:
@@ -109,18 +112,22 @@ def status(
             live.update(draw(), refresh=True)
 
 
-def _ask_workers(urls: list[str]) -> "Look":
+def _ask_workers(urls: list[str], token_file: Path | None) -> "Look":
     import httpx
 
     from worker.asking import Asker
+    from worker.config import MetricsConfig
     from worker.service.status import WorkerStatus
+
+    token = MetricsConfig(token_file=token_file).read_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def look() -> "tuple[list[WorkerStatus], dict[str, str], list[str]]":
         found = []
         with closing(Asker(_STATUS_TIMEOUT_S)) as server:
             for url in urls:
                 try:
-                    answer = server.ask("GET", f"{url.rstrip('/')}/status", most_bytes=_LONGEST_STATUS)
+                    answer = server.ask("GET", f"{url.rstrip('/')}/status", headers=headers, most_bytes=_LONGEST_STATUS)
                     found.append(WorkerStatus.parse(_json_of(answer)))
                 except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as problem:
                     raise FacestreamError(
@@ -136,6 +143,8 @@ def _json_of(answer: "Answer") -> object:
     Raises:
         ValueError: the answer is an error, too long, or not JSON.
     """
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        raise ValueError("it asks for its metrics.token: give --token-file")
     if answer.status != HTTPStatus.OK or answer.body is None:
         raise ValueError(f"the answer has the status {answer.status}, or is too long")
     return json.loads(answer.body)

@@ -182,7 +182,7 @@ def note_together(seen: Iterable[Sighting]) -> None:
     seen = list(seen)
     ids = {sighting.sighting_id for sighting in seen}
     for sighting in seen:
-        sighting.together |= ids
+        sighting.together |= ids - {sighting.sighting_id}
 
 
 def one_face_per_person(present: Iterable[Sighting]) -> None:

@@ -37,6 +37,8 @@ _BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _LAST_EVENTS_S: Final = 3600.0
 """The last events of a removed camera come within this time, or leave series behind."""
+_MOST_GROUPS: Final = 100
+_LONGEST_GROUP: Final = 100
 _WITH_REASONS: Final = frozenset({"dropped frames", "dropped events", "skipped"})
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 
@@ -199,8 +201,9 @@ class PrometheusObserver(Observer):
 
     def stream_lag(self, lags: Mapping[str, int]) -> None:
         self._stream_lag.clear()
-        for group, entries in lags.items():
-            self._stream_lag.labels(group).set(entries)
+        # Whoever can write to Redis can make groups.
+        for group, entries in sorted(lags.items(), key=lambda lag: -lag[1])[:_MOST_GROUPS]:
+            self._stream_lag.labels(group[:_LONGEST_GROUP]).set(entries)
 
     def entry_refused(self, kind: str) -> None:
         self._entries_refused.labels(kind).inc()
