@@ -5,6 +5,7 @@ import os
 import sys
 
 from worker import signals
+from worker.arguments import blank_secrets
 
 
 def main() -> None:
@@ -14,6 +15,8 @@ def main() -> None:
         signals.catch()
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what no terminal can show
+        # First of all: until then every user of the machine can read the arguments.
+        blank_secrets()
         from worker.cli import run_command_line
 
         code = run_command_line(sys.argv[1:])

@@ -16,6 +16,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from worker.config import LogConfig
+from worker.names import screen_text
 from worker.redaction import redact
 
 _SECRET_NAME: Final = re.compile(r"passw|pwd$|secret|token|api_?key|credential|authorization", re.IGNORECASE)
@@ -102,7 +103,7 @@ class RepeatFilter(logging.Filter):
 
 
 def redact_fields(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    """A structlog processor that takes credentials out of every value, whatever its type."""
+    """A structlog processor that takes credentials out of every value, whatever its type, and what a terminal obeys."""
     for name, value in fields.items():
         if not name.startswith("_"):
             fields[name] = _clean(name, value)
@@ -121,16 +122,16 @@ def _clean(name: str, value: Any) -> Any:
     if _SECRET_NAME.search(name):
         return "***"
     if isinstance(value, str):
-        return redact(value)
+        return screen_text(redact(value))
     if isinstance(value, Mapping):
         return {str(key): _clean(str(key), inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(name, inner) for inner in value]
     if isinstance(value, BaseException):
-        return redact(f"{type(value).__name__}: {value}")
+        return screen_text(redact(f"{type(value).__name__}: {value}"))
     if hasattr(value, "shape"):
         return f"<{type(value).__name__} of shape {value.shape}>"
-    return redact(str(value))
+    return screen_text(redact(str(value)))
 
 
 def _renderer(stream: TextIO, *, human: bool) -> Processor:

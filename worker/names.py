@@ -1,5 +1,6 @@
 """Names and other texts from outside, made fit for screens, JSON, databases and comparison."""
 
+import re
 import unicodedata
 from typing import Final
 
@@ -7,6 +8,7 @@ _INVISIBLE: Final = frozenset("\u00ad\u061c\u180e\u200b\u200e\u200f\u2060\ufeff"
     map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 )
 """Characters without a picture that no spelling needs. Two joiners that Persian and Indian names need are not here."""
+_OBEYED: Final = re.compile(f"[\x7f-\x9f\u2028\u2029{''.join(sorted(_INVISIBLE))}]")
 
 
 def is_unicode(text: str) -> bool:
@@ -23,6 +25,27 @@ def clean_text(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(map(_clean_character, text))
+
+
+def screen_text(text: str) -> str:
+    """``text`` as a terminal may get it: nothing in it but characters with a picture, joiners, blanks and line breaks.
+
+    A terminal obeys control characters: they set its title, fill its clipboard or clear it. Marks of direction make a
+    text look like another one.
+    """
+    if text.isprintable():
+        return "".join(character for character in text if character not in _INVISIBLE)
+    return "\n".join(screen_cell(line) for line in text.split("\n"))
+
+
+def screen_json(line: str) -> str:
+    """``line``, which is JSON, with those characters escaped that JSON allows and a terminal obeys."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
+def screen_cell(value: object) -> str:
+    """``value`` as a part of one line on a terminal; see :func:`screen_text`."""
+    return "".join(character for character in clean_text(str(value)) if character not in _INVISIBLE)
 
 
 def person_name(text: str) -> str:

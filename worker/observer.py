@@ -85,6 +85,10 @@ class Observer:
     def stream_lag(self, lags: Mapping[str, int]) -> None:
         """How many entries each consumer group has not acknowledged; a group that is not named is gone or unknown."""
 
+    def entry_refused(self, kind: str) -> None:
+        """An entry of Redis is not valid, and was set aside: the definition of a ``camera``, the ``state`` of its
+        sightings, the ``fence`` of its events."""
+
     def gallery_size(self, people: int, samples: int, version: int) -> None:
         """The size and version of the gallery that is searched now."""
 
@@ -121,6 +125,9 @@ class Observer:
 
     def source_state(self, camera_id: str, state: SourceState) -> None:
         """A source changed its state."""
+
+    def camera_added(self, camera_id: str) -> None:
+        """The worker reads this camera from now on."""
 
     def camera_removed(self, camera_id: str) -> None:
         """The worker no longer reads this camera."""

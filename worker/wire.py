@@ -64,6 +64,8 @@ def parse_rfc3339(text: str) -> datetime:
     value = datetime.fromisoformat(text)
     if value.tzinfo is None:
         raise ValueError(f"a time without its zone: {text!r}")
+    if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        raise ValueError(f"a time that not every time zone can show: {text!r}")
     return value.astimezone(UTC)
 
 
@@ -108,6 +110,8 @@ def _text(**schema: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", **schema})
 
 
+_FIRST_YEAR: Final = 2
+_LAST_YEAR: Final = 9998
 _NUMBER: Final = r"-?[0-9]+(\.[0-9]{1,6})?"
 _PX: Final = r"-?[0-9]+(\.[0-9]{1,2})?"
 _TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"

@@ -10,7 +10,7 @@ import redis
 from worker.cli import run_command_line
 from worker.config import FleetConfig
 from worker.fleet.leases import Leases
-from worker.fleet.registry import CameraRegistry
+from worker.fleet.registry import CameraRegistry, Definition
 
 SOURCE = "rtsp://admin:secret@10.0.0.1/1"
 
@@ -43,7 +43,7 @@ def test_a_camera_is_added_listed_paused_resumed_and_removed(command: Command) -
     [row] = command.documents("list")
     assert row | {"revision": 0} == {
         "camera_id": "door", "state": "unowned", "owner": "", "epoch": 0, "source": "rtsp://***@10.0.0.1/1",
-        "revision": 0,
+        "reason": "", "revision": 0,
     }  # fmt: skip
     command("pause", "door")
     assert command.documents("list")[0]["state"] == "paused"
@@ -128,3 +128,17 @@ def test_fleets_have_names(command: Command) -> None:
 def test_without_redis_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["camera", "list", "--redis", "redis://127.0.0.1:1/0"]) == 1
     assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_a_definition_that_names_a_file_of_this_machine_is_listed_with_the_reason_and_the_others_as_ever(
+    command: Command, redis_url: str
+) -> None:
+    command("add", "door", SOURCE)
+    with redis.Redis.from_url(redis_url) as client:
+        document = '{"id": "gate", "source": "rtsp://me@10.0.0.9/", "password_file": "/etc/hostname"}'
+        CameraRegistry(client, FleetConfig()).seed([Definition("gate", 1, False, document)])
+    door, gate = command.documents("list")
+    assert (door["state"], door["reason"]) == ("unowned", "")
+    assert (gate["state"], gate["source"]) == ("refused", "")
+    assert "names a file of this machine (password_file)" in gate["reason"]
+    assert "password_file" in command("list")

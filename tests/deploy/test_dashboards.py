@@ -36,7 +36,7 @@ def told() -> PrometheusObserver:
     """An observer whose every method was called, so that each of its metrics has series; ``door`` streams."""
     observer = PrometheusObserver()
     for name, method in inspect.getmembers(Observer, inspect.isfunction):
-        if name.startswith("_") or name in {"stage", "source_state", "camera_removed", "lease_ended"}:
+        if name.startswith("_") or name in {"stage", "source_state", "camera_added", "camera_removed", "lease_ended"}:
             continue
         signature = inspect.signature(method)
         arguments = {p.name: _value(p) for p in list(signature.parameters.values())[1:]}

@@ -14,7 +14,8 @@ from worker.events.codec import decode, encode, sighting_id
 from worker.history.records import EmbedderId
 from worker.observer import Observer
 from worker.recognition.announcement import Announcer
-from worker.recognition.sighting import RecognitionContext, Sighting, from_state, to_state
+from worker.recognition.saved import from_state, to_state
+from worker.recognition.sighting import RecognitionContext, Sighting
 from worker.types import Event, Match
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

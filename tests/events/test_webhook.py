@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tests.support.command_line import running
+from tests.support.hostile_servers import Behaviour, bomb, dripping, endless_body, serving
 from tests.support.redis_servers import Authority
 from tests.support.sample_events import make_event
 from tests.support.waiting import eventually
@@ -326,3 +327,52 @@ def test_the_command_forwards_until_it_is_told_to_stop(redis_url: str, tmp_path:
     assert [word for word in (SECRET.decode(), "t0k3n") if word in ended.stderr] == []
     with redis.Redis.from_url(redis_url) as client:
         assert client.xpending(STREAM, "hook")["pending"] == 0
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        endless_body(b"HTTP/1.1 200 OK"),
+        dripping(b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+        bomb(b"HTTP/1.1 204 No Content"),
+        bomb(b"HTTP/1.1 200 OK", 3),
+    ],
+    ids=["endless", "dripping", "bomb", "bomb of bombs"],
+)
+def test_what_a_receiver_says_beside_its_status_does_not_matter(behaviour: Behaviour) -> None:
+    with serving(behaviour) as server, hook(server.url, timeout_s=1.0) as webhook:
+        webhook.send(make_event())
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [endless_body(b"HTTP/1.1 500 Error"), dripping(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", 0.01), dripping(b"", b"H")],
+    ids=["error without end", "head without end", "byte by byte"],
+)
+def test_a_receiver_without_an_end_keeps_no_forwarder_from_stopping(redis_url: str, behaviour: Behaviour) -> None:
+    add(redis_url, make_event())
+    stop = threading.Event()
+    with (
+        serving(behaviour) as server,
+        hook(server.url, timeout_s=1.0, stop=stop) as webhook,
+        Consumer(redis_url, group="g") as consumer,
+    ):
+        thread = threading.Thread(target=forward, args=(consumer, webhook, stop))
+        thread.start()
+        eventually(lambda: server.requests)
+        stop.set()
+        thread.join(10.0)
+        assert not thread.is_alive()
+        assert consumer.counts.handled == 0
+
+
+def test_sigterm_ends_a_forwarder_whose_receiver_answers_without_end(redis_url: str, tmp_path: Path) -> None:
+    add(redis_url, make_event())
+    (tmp_path / "secret").write_bytes(SECRET)
+    with serving(dripping(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", 0.01)) as server:
+        arguments = ("forward", "--group", "g", "--url", server.url, "--secret-file", tmp_path / "secret")
+        with running(*arguments, "--redis", redis_url, "--from", "0", "--timeout-s", "2") as command:
+            eventually(lambda: server.requests)
+            command.process.send_signal(signal.SIGTERM)
+            assert command.process.wait(15.0) == 0

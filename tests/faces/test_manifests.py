@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.hostile_servers import Behaviour, bomb, endless_body, serving
 from worker.errors import ModelError
 from worker.faces.manifests import (
     Manifest,
@@ -352,3 +353,15 @@ def test_detectors_have_files_too_and_are_no_models(tmp_path: Path) -> None:
         load_manifest("yunet")
     with pytest.raises(ModelError, match=r"take one of dlib-hog, yunet"):
         load_detector_manifest("haar")
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [endless_body(b"HTTP/1.1 200 OK"), bomb(b"HTTP/1.1 200 OK"), endless_body(b"HTTP/1.1 302 Found\r\nLocation: /")],
+    ids=["endless", "bomb", "redirects"],
+)
+def test_a_download_takes_no_more_than_the_file_may_have(behaviour: Behaviour, tmp_path: Path) -> None:
+    with serving(behaviour) as server, pytest.raises(ModelError):
+        download(f"{server.url}/x", tmp_path / "x", sha256=DIGEST, size=len(CONTENT), retry_wait_s=0)
+    left = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert left <= len(CONTENT)

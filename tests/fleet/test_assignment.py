@@ -436,3 +436,41 @@ def test_a_lasting_change_of_the_load_is_followed() -> None:
 def test_right_after_cameras_came_the_load_says_nothing() -> None:
     estimates = told(Capacity(32), *[(0.4, 4)] * 6, (0.4, 8), (0.4, 8), (0.4, 8))
     assert estimates[-3:] == [8, 8, 8]
+
+
+def test_definitions_that_are_not_valid_are_named_and_counted_and_the_others_are_read(
+    client: redis.Redis, registry: CameraRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = {
+        "a-file": '{"id": "a-file", "source": "/etc/passwd"}',
+        "a-password": '{"id": "a-password", "source": "rtsp://me@10.0.0.9/", "password_file": "/etc/hostname"}',
+        "another": '{"id": "c0", "source": "rtsp://10.0.0.9/"}',
+        "deep": "[" * 60_000,
+        "long": '{"id": "long", "source": "rtsp://10.0.0.9/", "policy": "' + "x" * 100_000 + '"}',
+        "no json": "{",
+    }
+    registry.seed(Definition(camera_id, 1, False, document) for camera_id, document in bad.items())
+    reader = Reader(client, "reader")
+    reader.beat(4)
+    assert set(reader.sources) == set(reader.assignment.owned) == {"c0", "c1"}
+    assert reader.metric("entries_refused_total", kind="camera") == len(bad)
+    assert reader.assignment.error == ""
+    named = {record.msg["camera_id"] for record in caplog.records if isinstance(record.msg, dict)}
+    assert named == set(bad)
+
+
+@pytest.mark.parametrize("rubbish", ["rubbish", "inf", "nan", "1e400", "-1e300", "", "\0"])
+def test_numbers_in_redis_that_are_none_stop_no_beat(
+    client: redis.Redis, registry: CameraRegistry, rubbish: str
+) -> None:
+    reader = Reader(client, "reader")
+    reader.beat()
+    for name in ("beat_ms", "take_over_from_ms", "joined_ms", "weight", "wanted", "change"):
+        client.hset("{facestream}:state", name, rubbish)
+    client.hset("{facestream}:revisions", "c0", rubbish)
+    client.hset("{facestream}:epochs", "c1", rubbish)
+    client.hset("{facestream}:standings", "somebody", rubbish)
+    client.zadd("{facestream}:workers", {"somebody": 1})
+    reader.beat(3)
+    assert reader.assignment.error == ""
+    assert set(reader.sources) == {"c0", "c1"}

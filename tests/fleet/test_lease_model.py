@@ -202,7 +202,10 @@ class Fleet(RuleBasedStateMachine):
     def everything_is_in_its_place(self) -> None:
         rows = {row.definition.camera_id: row for row in self.registry.cameras()}
         assert {
-            camera_id: (decode_camera(row.definition.document or "").source.get_secret_value(), row.definition.paused)
+            camera_id: (
+                decode_camera(row.definition.document or "", camera_id).source.get_secret_value(),
+                row.definition.paused,
+            )
             for camera_id, row in rows.items()
         } == self.cameras
         to_read = [camera_id for camera_id, (_, paused) in self.cameras.items() if not paused]

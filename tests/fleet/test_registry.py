@@ -1,5 +1,7 @@
 """Definitions of cameras in Redis, and what workers remember of them."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +32,7 @@ def test_a_camera_comes_back_as_it_was_defined(registry: CameraRegistry) -> None
     defined = camera(transport="udp", read_timeout_s=2.5, threshold=0.4, start_time="2026-01-01T00:00:00Z")
     assert registry.add(defined) == "added"
     [row] = registry.cameras()
-    assert decode_camera(row.definition.document or "") == defined
+    assert decode_camera(row.definition.document or "", "door") == defined
     assert (row.definition.paused, row.owner, row.epoch) == (False, "", 0)
 
 
@@ -81,7 +83,7 @@ def test_no_password_shows_in_a_representation(registry: CameraRegistry) -> None
 
 def test_a_damaged_definition_is_an_error_without_a_password() -> None:
     with pytest.raises(ConfigError) as error:
-        decode_camera(encode_camera(camera()).replace('"door"', '"not a door"'))
+        decode_camera(encode_camera(camera()).replace('"door"', '"not a door"'), "not a door")
     assert "secret" not in str(error.value)
     assert error.value.__cause__ is None
 
@@ -193,3 +195,45 @@ def test_a_copy_that_was_forgotten_is_read_again(client: redis.Redis, registry: 
     assert len(copy) == 0
     follow(copy, client)
     assert len(copy) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"password_file": "/etc/passwd", "source": "rtsp://me@10.0.0.9/"},
+        {"password_file": None},
+        {"source": "/var/lib/secret.mp4"},
+        {"source": "0"},
+        {"source": "/dev/video0"},
+        {"source": "file:///etc/passwd"},
+        {"source": "concat:/etc/passwd"},
+        {"id": "gate"},
+        {"id": "door\n"},
+        {"id": None},
+        {"source": 7.5},
+        {"threshold": "high"},
+    ],
+    ids=str,
+)
+def test_a_definition_names_its_own_camera_and_nothing_of_this_machine(changes: dict[str, Any]) -> None:
+    document = json.dumps({"id": "door", "source": "rtsp://10.0.0.1/"} | changes)
+    with pytest.raises(ConfigError, match=r"its definition in Redis|source "):
+        decode_camera(document, "door")
+
+
+@pytest.mark.parametrize("document", ["", "[]", "null", "7", "{", "[" * 100_000, '{"id":' * 5000, "\0", "\ud800"])
+def test_what_is_no_definition_is_told_in_one_line(document: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        decode_camera(document, "door")
+    assert "\n" not in str(told.value)
+
+
+def test_the_file_with_the_password_of_a_camera_is_not_told_to_the_fleet(
+    registry: CameraRegistry, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("hunter22\n")
+    registry.add(camera(source="rtsp://admin@10.0.0.1/1", password_file=tmp_path / "password"))
+    [row] = registry.cameras()
+    assert "password" not in (row.definition.document or "").replace("hunter22", "")
+    read = decode_camera(row.definition.document or "", "door")
+    assert read.source.get_secret_value() == "rtsp://admin:hunter22@10.0.0.1/1"

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.support.hostile_servers import Behaviour, bomb, endless_body, serving
 from tests.support.sample_events import make_event
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
 from worker.history.evidence import Evidence, stored_face
-from worker.history.evidence_store import FolderStore, S3Store, open_store
+from worker.history.evidence_store import FolderStore, open_store
 from worker.observer import Observer
+from worker.video.photos import read_photo
 
 BOX = np.array([100, 60, 140, 110], np.float32)
 
@@ -233,4 +236,67 @@ def test_a_server_that_is_away_is_told(s3: S3) -> None:
 def test_an_address_that_is_none_is_a_mistake(store: str, endpoint: str | None, told: str) -> None:
     pytest.importorskip("minio")
     with pytest.raises(ConfigError, match=told):
-        S3Store(store, EvidenceConfig(store=store, s3_endpoint=endpoint))
+        open_store(EvidenceConfig(store=store, s3_endpoint=endpoint))
+
+
+@pytest.mark.parametrize("sighting_id", ["../../planted", "/tmp/planted", "a/../../../planted", "..", "x\0y"])
+def test_the_id_of_a_sighting_names_no_place_outside_the_store(tmp_path: Path, sighting_id: str) -> None:
+    store = tmp_path / "deep" / "store"
+    evidence = keeper(store, frames=False)
+    evidence.face(sighting_id, picture(50), BOX, 0.5)
+    event = make_event(type="ended", sighting_id=sighting_id)
+    evidence.told(event)
+    evidence.close()
+    (written,) = tmp_path.rglob("*.jpg")
+    assert written.parent == store / event.camera_id / f"{event.started_at:%Y-%m-%d}"
+
+
+@pytest.mark.parametrize("path", ["../../x.face.jpg", "lobby/../../x.jpg", "/etc/x.jpg", "x.jpg", "a/b/c/x.jpg"])
+def test_a_store_writes_pictures_of_a_camera_and_day_and_nothing_else(tmp_path: Path, path: str) -> None:
+    store = FolderStore(tmp_path / "a" / "store")
+    with pytest.raises(SinkError, match="is not the name of a picture"):
+        store.put(path, b"x")
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
+
+
+def test_a_picture_of_a_doubtful_face_waits_until_it_is_known_whose_it_is(tmp_path: Path) -> None:
+    evidence = keeper(tmp_path, frames=False)
+    evidence.face("s1", picture(50), BOX, 0.5)
+    evidence.face("s1", picture(200), BOX, 0.9, doubtful=True)
+    evidence.told(make_event(type="started", sighting_id="s1"))
+    evidence.parted("s1", "s2")
+    for sighting_id in ("s1", "s2"):
+        evidence.told(make_event(type="ended", sighting_id=sighting_id))
+    evidence.close()
+    found = {path.name: round(float(read_photo(path).mean())) for path in tmp_path.rglob("*.jpg")}
+    assert found == {"s1.face.jpg": 50, "s2.face.jpg": 200}
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [endless_body(b"HTTP/1.1 200 OK"), endless_body(b"HTTP/1.1 403 No"), bomb(b"HTTP/1.1 500 No")],
+    ids=["endless", "endless error", "bomb"],
+)
+def test_a_store_that_answers_without_end_is_told_and_its_answer_is_not_read(
+    behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("minio")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
+    tracemalloc.start()
+    try:
+        with serving(behaviour) as server, pytest.raises(SinkError, match="s3://faces cannot be used"):
+            open_store(EvidenceConfig(store="s3://faces", s3_endpoint=server.url))
+        assert tracemalloc.get_traced_memory()[1] < 150 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("field", ["store", "s3_endpoint"])
+def test_credentials_do_not_stand_in_the_address_of_a_store(field: str) -> None:
+    pytest.importorskip("minio")
+    settings = {"store": "s3://faces", "s3_endpoint": "http://127.0.0.1:9"}
+    settings[field] = settings[field].replace("://", "://me:hunter22@")
+    with pytest.raises(ConfigError, match="without credentials") as told:
+        open_store(EvidenceConfig(**settings))
+    assert "hunter22" not in str(told.value)

@@ -236,3 +236,29 @@ def test_a_file_that_was_removed_is_noticed(tmp_path: Path) -> None:
         assert not history.is_in_place()
         with History.open(tmp_path, create=True):
             assert not history.is_in_place()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("template", b"abc"), ("template", np.full(16, np.nan, "<f4").tobytes()), ("template", "text"),
+        ("template", b""), ("account", "{"), ("account", "[]"), ("account", "[" * 100_000), ("event", "{"),
+        ("started_s", 1e300), ("ended_s", float("inf")),
+    ],
+)  # fmt: skip
+def test_a_damaged_row_is_named_and_hides_no_other(
+    past: History, column: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(past, [sighting(1), sighting(2)], [unknown("u-1"), unknown("u-2")])
+    with sqlite3.connect(past.path) as other:
+        other.execute(f"UPDATE sightings SET {column} = ? WHERE sighting_id = 'door_1'", (value,))
+        if column == "template":
+            other.execute("UPDATE unknowns SET template = ? WHERE unknown_id = 'u-1'", (value,))
+    other.close()
+    assert [row.sighting_id for row in past.sightings()] == ["door_2"]
+    assert any("door_1" in str(record.msg) for record in caplog.records)
+    assert [row.sighting_id for row, _ in past.similar(AXES[0], MODEL, 0.5)] == ["door_2"]
+    if column == "template":
+        assert [person.unknown_id for person in past.unknowns()[0]] == ["u-2"]
+        with pytest.raises(HistoryError, match="is damaged"):
+            past.unknown("u-1")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tests.support.stand_ins import (
     PICTURE,
+    PLACES,
     Film,
     StandInDetector,
     StandInEmbedder,
@@ -18,14 +20,17 @@ from tests.support.stand_ins import (
     enroll,
     gallery_of,
 )
-from worker.config import CameraConfig, Config, RecognitionConfig, UnknownsConfig
+from worker.config import CameraConfig, Config, EvidenceConfig, RecognitionConfig, UnknownsConfig
 from worker.errors import GalleryError
 from worker.gallery.folder import FolderGallery
+from worker.history.evidence import open_evidence
 from worker.history.records import EmbedderId
+from worker.observer import Observer
 from worker.recognition.attention import TrackedFace
 from worker.recognition.pipeline import Pipeline
 from worker.recognition.unknowns import Unknowns
-from worker.types import Event, Frame, Tracks
+from worker.types import Chips, Embeddings, Event, Frame, Tracks
+from worker.video.photos import read_photo
 
 ALICE, BOB, STRANGER = 1, 2, 5
 
@@ -170,11 +175,11 @@ def test_time_alone_ends_the_sighting_of_who_has_left(rig: Rig) -> None:
     assert (ended.type, ended.sighting_id, ended.ended_at) == ("ended", started.sighting_id, ended.captured_at)
 
 
-def test_a_camera_that_never_sends_a_frame_ends_what_it_was_to_go_on_with(rig: Rig) -> None:
-    (started,) = rig.run(5, ALICE)
-    state = rig.pipeline.state("door")
+def test_a_camera_that_never_sends_a_frame_ends_what_it_was_to_go_on_with() -> None:
+    rig = Rig(camera("other"))
+    (started,) = rig.run(5, ALICE, camera_id="other")
     waiting = Rig(recognition={"linger_s": 1e-6})
-    waiting.pipeline.add(camera("other"), resume={**state, "camera_id": "other"})
+    waiting.pipeline.add(camera("other"), resume=rig.pipeline.state("other"))
     (ended,) = waiting.pipeline.idle("other", 0.0)
     assert (ended.type, ended.sighting_id) == ("ended", started.sighting_id)
     assert waiting.pipeline.idle("door", 0.0) == []
@@ -280,3 +285,79 @@ def test_somebody_of_whom_the_last_frames_showed_one_good_face_is_named(
     blurred = replace(rig.films["door"].frame(), image=np.full_like(PICTURE, 90))
     assert rig.pipeline.process([blurred]) == []
     assert told(end(rig.pipeline)) == [("started", "Alice"), ("ended", "Alice")]
+
+
+class Shown(StandInEmbedder):
+    """Makes the vector of the person who is ``shown``, wherever the face is."""
+
+    shown = ALICE
+    looked_at = 0
+
+    def embed(self, chips: Chips) -> Embeddings:
+        self.looked_at += len(chips)
+        return Embeddings(np.eye(PLACES, dtype=np.float32)[[self.shown] * len(chips)], self.model_id)
+
+
+class FilmedWithPictures:
+    """A camera with pictures of its sightings, kept in a folder: Alice's are dark, other people's are bright."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.embedder = folder, Shown()
+        self.evidence = open_evidence(EvidenceConfig(store=str(folder), frames=False), Observer())
+        rules = RecognitionConfig(verdict_timeout_s=0.5, linger_s=2.0, min_quality=0.0)
+        self.pipeline = Pipeline(
+            Config(worker_id="w", cameras=(camera(),), recognition=rules),
+            detector_of(StandInDetector(ALICE)),
+            embedder_of(self.embedder),
+            gallery_of(self.embedder, Alice=ALICE, Bob=BOB),
+            evidence=self.evidence,
+        )
+        self.film = Film()
+
+    def run(self, frames: int, person: int) -> list[Event]:
+        """The events of frames in which ``person`` stands, always at the same place; told to the pictures as well."""
+        self.embedder.shown = person
+        image = PICTURE // 3 if person == ALICE else PICTURE
+        made = [
+            event for _ in range(frames) for event in self.pipeline.process([replace(self.film.frame(), image=image)])
+        ]
+        self._tell(made)
+        return made
+
+    def end(self) -> dict[str, int]:
+        """Ends it; returns the brightness of each picture by the id of its sighting, without its colons."""
+        self._tell(self.pipeline.close())
+        assert self.evidence
+        self.evidence.close()
+        return {
+            path.name.removesuffix(".face.jpg"): round(float(read_photo(path).mean()))
+            for path in self.folder.rglob("*.face.jpg")
+        }
+
+    def _tell(self, events: list[Event]) -> None:
+        assert self.evidence
+        for event in events:
+            self.evidence.told(event)
+
+
+def test_a_face_that_is_held_back_does_not_become_the_picture_of_the_sighting(tmp_path: Path) -> None:
+    scene = FilmedWithPictures(tmp_path)
+    (started,) = scene.run(10, ALICE)
+    looked_at = scene.embedder.looked_at
+    while scene.embedder.looked_at == looked_at:
+        assert scene.run(1, STRANGER) == []
+    scene.run(10, ALICE)
+    ((sighting_id, brightness),) = scene.end().items()
+    assert sighting_id == started.sighting_id.replace(":", "")
+    assert brightness < 60
+
+
+def test_the_pictures_of_another_person_in_the_track_go_to_their_own_sighting(tmp_path: Path) -> None:
+    scene = FilmedWithPictures(tmp_path)
+    events = scene.run(10, ALICE) + scene.run(60, BOB)
+    named = {event.sighting_id.replace(":", ""): event.identity_name for event in events}
+    pictures = scene.end()
+    assert {named[sighting_id]: brightness < 60 for sighting_id, brightness in pictures.items()} == {
+        "Alice": True,
+        "Bob": False,
+    }

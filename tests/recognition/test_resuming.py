@@ -1,5 +1,6 @@
 """Sightings go on where they were left: by another worker, or after a restart."""
 
+import base64
 import json
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.past import NOON
 from tests.support.scenes import ALICE, BOB, STRANGER, Scene, kinds
-from worker.recognition.sighting import FORMAT
+from worker.recognition.saved import FORMAT
 from worker.types import Event
 
 
@@ -208,3 +209,47 @@ def test_nothing_that_is_read_stops_the_camera(noise: dict[str, Any], state: dic
         new = successor(read, left_at_s=0.0, after_s=1.0)
         events: list[Event] = new.frames(10, {1: ALICE})
         assert kinds(events) == [("started", "Alice")]
+
+
+HOSTILE: list[tuple[tuple[str, ...], Any]] = [
+    (("sighting_id",), "../../../../tmp/planted"),
+    (("sighting_id",), "door_2026-01-01T12:00:00.100Z_8"),
+    (("sighting_id",), ""),
+    (("track_id",), 10**30),
+    (("started_at",), "0001-01-01T00:00:00+14:00"),
+    (("seen_at",), "9999-12-31T23:59:59-14:00"),
+    (("unknown_id",), "../x"),
+    (("last_event_id",), "\x1b]52;c;aGk=\x07"),
+    (("rejection",), "a label\n of a metric"),
+    (("frame_size",), [10**12, 1]),
+    (("match", "reason"), "x" * 5000),
+    (("match", "identity_name"), "x" * 5000),
+    (("account", "rejected"), {f"reason {number}": 1 for number in range(3)}),
+    (("account", "faces"), -1),
+    (("template", "best"), base64.b64encode(np.full(8, 1e30, "<f4").tobytes()).decode()),
+    (("template", "count"), 10**40),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), HOSTILE, ids=lambda value: str(value)[:40])
+def test_a_state_that_somebody_else_has_written_is_counted_and_passed_over(path: tuple[str, ...], value: Any) -> None:
+    old = Scene()
+    old.frames(15, {7: ALICE})
+    state = left_by(old)
+    holder = state["sightings"][0]
+    for part in path[:-1]:
+        holder = holder[part]
+    holder[path[-1]] = value
+    new = successor(state, left_at_s=old.pts_s, after_s=1.0)
+    events = new.frames(15, {1: ALICE}) + new.sightings.close()
+    assert new.observer.refused == ["state"]
+    assert kinds(events) == [("started", "Alice"), ("ended", "Alice")]
+    assert len({event.sighting_id for event in events}) == 1
+
+
+def test_a_state_that_is_nested_too_deep_is_passed_over() -> None:
+    nested: Any = []
+    for _ in range(100_000):
+        nested = [nested]
+    new = successor({"format": FORMAT, "more": nested}, left_at_s=1.0, after_s=1.0)
+    assert new.observer.refused == ["state"]

@@ -175,3 +175,77 @@ def test_same_footage_gives_the_same_ids() -> None:
         return [event.event_id for event in (*scene.frames(10, {1: ALICE}), *scene.sightings.close())]
 
     assert visit() == visit()
+
+
+def test_after_a_cut_a_track_that_is_only_lost_takes_no_name_away() -> None:
+    scene = Scene(linger_s=5.0)
+    less_alike = (0.7 * ALICE + np.sqrt(1 - 0.7**2) * STRANGER).astype(np.float32)
+    events = scene.frames(15, {1: ALICE}) + scene.frames(5, {2: less_alike})  # the tracker gives 1 up after a second
+    assert kinds(events) == [("started", "Alice")], "a cut is no second visit"
+    events += scene.frame({2: less_alike}, ended=(1,)) + scene.frames(15, {2: less_alike}) + scene.sightings.close()
+    assert kinds(events) == [("started", "Alice"), ("ended", "Alice")]
+
+
+def test_after_a_cut_a_better_look_takes_no_name_away_either() -> None:
+    scene = Scene(linger_s=5.0)
+    less_alike = (0.7 * ALICE + np.sqrt(1 - 0.7**2) * STRANGER).astype(np.float32)
+    events = scene.frames(15, {1: less_alike}) + scene.frames(5, {2: ALICE})
+    events += scene.frame({2: ALICE}, ended=(1,)) + scene.sightings.close()
+    assert kinds(events) == [("started", "Alice"), ("ended", "Alice")]
+
+
+def test_who_was_seen_beside_the_person_stays_another_when_a_look_misses_one_of_them() -> None:
+    scene = Scene(verdict_timeout_s=0.5)
+    alike = (0.8 * ALICE + 0.6 * STRANGER).astype(np.float32)
+    events = scene.frames(15, {1: ALICE, 2: alike})
+    for _ in range(20):
+        scene.left_px += 200  # far enough for a new look at the face
+        events += scene.frame({2: alike}) + scene.frame({1: ALICE, 2: alike})
+    named = [event for event in events if event.identity_name == "Alice"]
+    assert {event.track_id for event in named} == {1}
+
+
+def test_a_name_comes_back_when_the_one_that_took_it_turns_out_to_be_somebody_else() -> None:
+    scene = Scene(verdict_timeout_s=0.5)
+    like_both = (0.9 * ALICE + np.sqrt(1 - 0.9**2) * BOB).astype(np.float32)
+    events = scene.frames(15, {1: like_both, 2: (0.8 * ALICE + 0.6 * STRANGER).astype(np.float32)})
+    assert {event.track_id for event in events if event.identity_name == "Alice"} == {1}
+    events = []
+    for moved_px in (200, 0, 200, 0):  # far enough for a new look at the face
+        scene.left_px = moved_px
+        events += scene.frame({1: BOB})
+    assert {(event.track_id, event.identity_name) for event in events} == {(1, "Bob"), (2, "Alice")}
+
+
+def turned(from_person: np.ndarray, to: int, cosine: float) -> np.ndarray:
+    """A face of that ``cosine`` to the person, turned towards the axis ``to``."""
+    face: np.ndarray = cosine * from_person + np.sqrt(1 - cosine**2) * np.eye(8)[to]
+    return face.astype(np.float32)
+
+
+def test_visits_of_strangers_who_resemble_each_other_a_little_do_not_become_one() -> None:
+    """Each is a little above the threshold to the others, as strangers of a gallery's own kind are."""
+    scene = Scene(linger_s=10.0, verdict_timeout_s=0.5)
+    people = [turned(STRANGER, axis, 0.75) for axis in (3, 4, 5)]  # 0.56 to each other, 0.5 is the threshold
+    events = []
+    for visit in range(6):
+        events += scene.frames(15, {visit + 1: people[visit % 3]}) + scene.frame({}, ended=(visit + 1,))
+        events += scene.absent(1.0)
+    events += scene.sightings.close()
+    assert [event.type for event in events].count("started") == 3, "each person's second visit continues the first"
+    visits = {event.sighting_id: event.track_id for event in events}
+    assert sorted(visits.values()) == [1, 2, 3]
+
+
+def test_a_stranger_who_returns_continues_the_visit_that_they_resemble_most() -> None:
+    scene = Scene(linger_s=10.0, verdict_timeout_s=0.5)
+    first, second = STRANGER, turned(STRANGER, 3, 0.6)
+    again = turned(STRANGER, 3, 0.9)  # 0.9 to the first, 0.89 to the second, who left later
+    events = scene.frames(15, {1: first}) + scene.frame({}, ended=(1,))
+    events += scene.frames(15, {2: second}) + scene.frame({}, ended=(2,))
+    left_at = scene.now
+    events += scene.frames(15, {3: again}) + scene.frame({}, ended=(3,)) + scene.sightings.close()
+    ended = {event.track_id: event.ended_at for event in events if event.type == "ended"}
+    assert set(ended) == {1, 2}
+    assert ended[1] is not None
+    assert ended[1] > left_at

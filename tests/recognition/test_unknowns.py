@@ -203,3 +203,16 @@ def test_a_track_that_is_no_person_is_counted() -> None:
     scene.frame({}, ended=(1,))
     assert notes.rejects == [("too_short", 1, 1)]
     assert notes.sightings == []
+
+
+def test_an_unknown_person_whose_vector_has_another_length_is_nobody(tmp_path: Path) -> None:
+    with History.open(tmp_path, create=True) as history:
+        short, whole = (
+            UnknownPerson(name, MODEL, template, 3.0, NOON, NOON)
+            for name, template in (("u-short", np.ones(3, np.float32)), ("u-1", AXES[0]))
+        )
+        year_s = 365 * 86_400.0
+        history.write((), [short, whole], keep_s=year_s, remember_s=year_s)
+        unknowns = make(history=history)
+        assert len(unknowns) == 1
+        assert identify(unknowns, 1, AXES[0]) == "u-1"

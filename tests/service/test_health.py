@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.support.waiting import eventually
 from worker.background import Heartbeats
 from worker.config import MetricsConfig
 from worker.errors import FacestreamError
@@ -174,3 +175,81 @@ def test_what_people_should_know_keeps_nobody_from_being_ready(ask: Callable[...
     assert ask("/readyz") == (200, {"ready": True, "reasons": {}, "warnings": {"load": slow[0]}})
     slow[0] = ""
     assert ask("/readyz") == (200, {"ready": True, "reasons": {}})
+
+
+TOKEN = "0123456789abcdef0123"
+
+
+def answer(server: HealthServer, path: str, **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.putrequest("GET", path, skip_host="Host" in headers)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    response = connection.getresponse()
+    body = response.read().decode()
+    connection.close()
+    return response.status, body
+
+
+def test_only_this_machine_may_ask_unless_another_address_is_configured() -> None:
+    assert MetricsConfig().host == "127.0.0.1"
+
+
+def test_who_has_no_token_learns_whether_and_not_why(health: Health) -> None:
+    health.condition("redis", "redis.example cannot be reached")
+    server = HealthServer(MetricsConfig(port=0, token=TOKEN), health, CollectorRegistry())
+    try:
+        assert answer(server, "/readyz") == (503, '{"ready": false}\n')
+        assert answer(server, "/healthz") == (200, '{"alive": true}\n')
+        for path in ("/metrics", "/status", "/anything"):
+            for given in ({}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": "Bearer \xe9"}):
+                assert answer(server, path, **given)[0] == 401
+        trusted = {"Authorization": f"Bearer {TOKEN}"}
+        assert answer(server, "/metrics", **trusted)[0] == 200
+        assert "redis.example" in answer(server, "/readyz", **trusted)[1]
+        assert answer(server, "/status", **trusted, Host="any.name.at.all")[0] == 200
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9464", 200), ("[::1]:9464", 200), ("localhost", 200), ("worker-1:9464", 200),
+        ("faces.example.org:9464", 200), ("FACES.example.org.", 200),
+        ("evil.example.com", 421), ("evil.example.com:9464", 421), ("127.0.0.1.nip.example", 421), ("", 421),
+        ("[", 421), ("user@evil.example.com", 421),
+    ],
+)  # fmt: skip
+def test_a_page_of_another_site_cannot_ask_under_its_own_name(health: Health, host: str, status: int) -> None:
+    server = HealthServer(MetricsConfig(port=0, allowed_hosts=("faces.example.org",)), health, CollectorRegistry())
+    try:
+        for path in ("/healthz", "/metrics", "/status"):
+            assert answer(server, path, Host=host)[0] == status
+    finally:
+        server.close()
+
+
+def test_many_slow_connections_keep_no_probe_out_and_make_no_threads_without_end(health: Health) -> None:
+    server = HealthServer(MetricsConfig(port=0, max_connections=8), health, CollectorRegistry())
+    before = threading.active_count()
+    slow = []
+    try:
+        for _ in range(200):
+            slow.append(socket.create_connection(("127.0.0.1", server.port), 10))
+            slow[-1].sendall(b"GET /metrics HTTP/1.0\r\nX: ")
+        for _ in range(5):
+            assert answer(server, "/healthz")[0] == 200
+        eventually(lambda: threading.active_count() - before <= 9)
+    finally:
+        for connection in slow:
+            connection.close()
+        server.close()
+
+
+def test_an_open_port_without_a_token_is_said_so(health: Health, caplog: pytest.LogCaptureFixture) -> None:
+    for host, token, said in (("0.0.0.0", None, 1), ("0.0.0.0", TOKEN, 0), ("127.0.0.1", None, 0)):
+        caplog.clear()
+        HealthServer(MetricsConfig(host=host, port=0, token=token), health, CollectorRegistry()).close()
+        assert len([record for record in caplog.records if record.levelname == "WARNING"]) == said

@@ -8,7 +8,7 @@ from prometheus_client import generate_latest
 from tests.support.repository import REPOSITORY
 from worker import __version__
 from worker.observer import SOURCE_STATES, Observer
-from worker.service.metrics import PrometheusObserver
+from worker.service.metrics import Exposition, PrometheusObserver
 
 DOCUMENT = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
 
@@ -38,6 +38,7 @@ def used() -> PrometheusObserver:
     observer.stream_lag({"crm": 4})
     observer.gallery_size(people=10, samples=30, version=4)
     observer.gallery_current()
+    observer.entry_refused("camera")
     observer.source_state("door", "streaming")
     observer.lease_gained("door", 1_700_000_000_123)
     observer.lease_lost("rebalanced")
@@ -194,3 +195,30 @@ def test_promtool_finds_nothing_to_complain_about(used: PrometheusObserver) -> N
         ["promtool", "check", "metrics"], input=generate_latest(used.registry), capture_output=True, check=False
     )
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_the_series_of_a_removed_camera_go_and_its_counts_stay_in_the_summary(used: PrometheusObserver) -> None:
+    before, cameras = used.summary(), {"lobby", "door"}
+    text = Exposition(used.registry).encode().decode()
+    assert any(f'camera="{camera}"' in text for camera in cameras)
+    for camera in cameras:
+        used.camera_removed(camera)
+    used.event_published("lobby", "ended")
+    used.event_latency("lobby", 0.1)
+    used.queue_depth("lobby", 3)
+    text = Exposition(used.registry).encode().decode()
+    assert 'camera="' not in text.replace('camera="garden"', "")
+    assert 'queue="lobby"' not in text
+    assert used.summary() == before | {"events": before["events"] + 1}
+    used.camera_added("lobby")
+    used.frame_read("lobby")
+    assert 'camera="lobby"' in Exposition(used.registry).encode().decode()
+
+
+def test_groups_that_anybody_can_make_are_limited() -> None:
+    observer = PrometheusObserver()
+    observer.stream_lag({f"group {number} {'x' * 10_000}": number for number in range(5000)})
+    text = Exposition(observer.registry).encode().decode()
+    assert text.count("facestream_stream_lag_entries{") == 100
+    assert len(text) < 100_000
+    assert 'group="group 4999 ' in text

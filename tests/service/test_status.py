@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import redis
@@ -209,3 +210,15 @@ def test_of_a_camera_that_was_taken_over_only_its_owner_is_shown(rig: Rig, redis
     shown = facestream("status", "--redis", redis_url, "--once", COLUMNS="200")
     (row,) = [line for line in shown.stdout.splitlines() if "lobby" in line]
     assert "w2" in row
+
+
+def test_a_worker_with_a_token_is_asked_with_it(rig: Rig, tmp_path: Path) -> None:
+    token = "0123456789abcdef-t0ken"
+    (tmp_path / "token").write_text(f"{token}\n")
+    rig.health.describe(lambda: rig.board.status().document())
+    with closing(HealthServer(MetricsConfig(port=0, token=token), rig.health, rig.observer.registry)) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        without = facestream("status", "--worker", url, "--once")
+        shown = facestream("status", "--worker", url, "--once", "--token-file", tmp_path / "token")
+    assert "--token-file" in without.only_error(1)
+    assert (shown.code, "lobby" in shown.stdout) == (0, True)

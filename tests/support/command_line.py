@@ -131,9 +131,9 @@ class Running:
 
 
 @contextmanager
-def running(*arguments: object, **environment: str) -> Iterator[Running]:
-    """A command that is killed at the end of the block if it still runs."""
-    process = _start(arguments, environment)
+def running(*arguments: object, standard_input: str | None = None, **environment: str) -> Iterator[Running]:
+    """A command that is killed at the end of the block if it still runs; ``standard_input`` is all that it can read."""
+    process = _start(arguments, environment, standard_input)
     command = Running(process)
     try:
         yield command
@@ -153,14 +153,21 @@ def worker_arguments(source: Path | str, redis_url: str, models: Path, *more: ob
     ]  # fmt: skip
 
 
-def _start(arguments: tuple[object, ...], environment: dict[str, str]) -> subprocess.Popen[str]:
+def _start(
+    arguments: tuple[object, ...], environment: dict[str, str], standard_input: str | None = None
+) -> subprocess.Popen[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FACESTREAM_")}
     if cache := os.environ.get("FACESTREAM_CACHE_DIR"):
         clean["FACESTREAM_CACHE_DIR"] = cache
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "worker", *map(str, arguments)],
+        stdin=None if standard_input is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=clean | environment,
     )
+    if process.stdin is not None:
+        process.stdin.write(standard_input or "")
+        process.stdin.close()
+    return process

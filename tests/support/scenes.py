@@ -23,6 +23,10 @@ THRESHOLD = 0.5
 class Outcomes(Observer):
     def __init__(self) -> None:
         self.outcomes: list[str] = []
+        self.refused: list[str] = []
+
+    def entry_refused(self, kind: str) -> None:
+        self.refused.append(kind)
 
     def track_ended(self, camera_id: str, outcome: str) -> None:
         self.outcomes.append(outcome)

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from tests.support.hostile_servers import dripping, serving
 from tests.support.rtsp import write_clip
 from worker.config import BatchingConfig, CameraConfig
 from worker.errors import ConfigError, SourceError
@@ -29,7 +30,7 @@ from worker.video import connection
 from worker.video import reader as source
 from worker.video.addresses import parse_address
 from worker.video.buffers import Batcher, FrameBuffer
-from worker.video.decoder import FOLDER_FPS, Picture, SourceSilentError
+from worker.video.decoder import FOLDER_FPS, Picture, SourceSilentError, open_video
 from worker.video.reader import CameraReader, backoff_s
 
 START = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
@@ -931,3 +932,17 @@ def test_frames_are_those_that_opencv_reads(test_data: Path, make: Make) -> None
         assert np.array_equal(frame.image, image[..., ::-1])
     assert not capture.read()[0]
     capture.release()
+
+
+@pytest.mark.parametrize(
+    ("begin", "drop"),
+    [(b"HTTP/1.1 200 OK\r\n", b"X-More: x\r\n"), (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 60_000), (b"", b"H")],
+    ids=["many lines", "one line", "byte by byte"],
+)
+@pytest.mark.parametrize("path", ["stream", "snap.jpg"])
+def test_a_camera_whose_answer_has_a_head_without_end_is_given_up_in_time(path: str, begin: bytes, drop: bytes) -> None:
+    with serving(dripping(begin, drop, 0.001)) as server:
+        url = f"{server.url}/{path}"
+        camera = CameraConfig.model_validate({"id": "a", "source": url, "open_timeout_s": 0.5, "read_timeout_s": 0.5})
+        with pytest.raises(SourceError, match=r"no answer within 0\.5 s"):
+            open_video(parse_address(url), camera, Observer())

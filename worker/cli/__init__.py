@@ -31,9 +31,10 @@ from worker.cli import (
     unknown,
 )
 from worker.cli.help import furnish
-from worker.cli.options import complain
+from worker.cli.options import complain, say
 from worker.cli.parsing import parsed_command, refuse_empty, warn_of_variables
 from worker.errors import FacestreamError
+from worker.names import screen_text
 from worker.redaction import redact
 
 app = typer.Typer(
@@ -48,7 +49,7 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -106,7 +107,7 @@ def run_command_line(arguments: list[str]) -> int:
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort: one line, and where to find more
         if debug:
-            sys.stderr.write(redact(traceback.format_exc()))
+            sys.stderr.write(screen_text(redact(traceback.format_exc())))
         if number := signals.received():
             return signals.EXIT_CODES[number]
         return _exit_code_of(error)

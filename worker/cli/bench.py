@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.options import AsJson, Document, ModelsDir, json_line, print_json, quiet_logs
+from worker.cli.options import AsJson, Document, ModelsDir, json_line, print_json, quiet_logs, say, say_lines
 from worker.errors import FacestreamError
 from worker.files import writing
+from worker.names import screen_text
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +59,7 @@ def bench(
     crowd = data / "video" / "crowd_1080p.mp4" if data else None
     clip = video or (crowd if crowd and crowd.is_file() else None)
     models = models_dir or config.models_dir() or (data / "models" if data else None)
-    say = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)
     described = machine() | {"clip": clip.name if clip else "facestream's own"}
     lines = _Lines(save, json_output)
     lines.write(described)
@@ -66,7 +67,7 @@ def bench(
     options = Options(clip, tuple(rows or ()), quick, models)
 
     def progress(text: str) -> None:
-        say.print(text, style="dim", soft_wrap=True)
+        console.print(screen_text(text), style="dim", soft_wrap=True)
 
     if capacity:
         try:
@@ -75,13 +76,13 @@ def bench(
             raise FacestreamError(str(error)) from None
         lines.write(row.document())
         if not json_output:
-            typer.echo(f"{described['note']}: keeps up with {row.ours:g} live cameras like {described['clip']}")
+            say(f"{described['note']}: keeps up with {row.ours:g} live cameras like {described['clip']}")
         return 0
     for row in measure(options, progress):
         lines.write(row.document())
         done.append(row)
     if markdown and not json_output:
-        typer.echo(in_markdown(done, described))
+        say_lines(in_markdown(done, described))
     elif not json_output:
         Console(width=None if Console().is_terminal else 200).print(table(done, described))
     return 0

@@ -20,6 +20,7 @@ from worker.cli.options import (
     print_json,
     progress_bar,
     quiet_logs,
+    say,
 )
 from worker.errors import ConfigError, GalleryError
 
@@ -202,7 +203,7 @@ def _name_suspects(visits: "NonMatedProbes", threshold: float) -> None:
     """Names the strangers who may be enrolled people: such a person spoils the calibration."""
     order = [row for row in (-visits.similarities).argsort()[:_SUSPECTS] if visits.similarities[row] >= threshold]
     for row in order:
-        typer.echo(
+        say(
             f"facestream: {visits.places[row]} looks like {visits.nearest[row]} "
             f"(cosine {visits.similarities[row]:.3f}): if that is right, leave it out",
             err=True,
@@ -235,10 +236,10 @@ def _show(gallery: "Gallery", as_json: bool) -> None:
         made = documents.get(camera, {})
         which = f"camera {camera}" if camera else "all other cameras" if gallery.camera_thresholds else "all cameras"
         if threshold is None:
-            typer.echo(f"{which}: the model's threshold; not calibrated")
+            say(f"{which}: the model's threshold; not calibrated")
         else:
             origin = f" (by {made['decided_by']}, fpir {made['fpir']:.3g}, {made['calibrated_at']})" if made else ""
-            typer.echo(f"{which}: {threshold:.4f}{origin}")
+            say(f"{which}: {threshold:.4f}{origin}")
 
 
 def _plot(path: Path, evidence: "list[CalibrationSet]", result: Document) -> None:
@@ -266,7 +267,7 @@ def _print(result: Document, gallery: str, camera: str | None, dry_run: bool) ->
     from worker.evaluation.calibration import one_to_many
 
     low, high = result["threshold_interval_95"]
-    typer.echo(f"threshold {result['threshold']:.4f} (95 % confidence: {low:.4f} to {high:.4f})")
+    say(f"threshold {result['threshold']:.4f} (95 % confidence: {low:.4f} to {high:.4f})")
     for name, what in (
         ("fmr", "false-match rate of one comparison"),
         ("fpir", "strangers who match somebody"),
@@ -275,16 +276,16 @@ def _print(result: Document, gallery: str, camera: str | None, dry_run: bool) ->
     ):
         if result[name] is not None:
             low, high = result[f"{name}_interval_95"]
-            typer.echo(f"{what}: {result[name]:.3g} (with a new group of the same size: {low:.3g} to {high:.3g}, 95 %)")
-    typer.echo(f"strangers judged from {result['fpir_from']}; {result['visits_per_day']:g} strangers a day assumed")
+            say(f"{what}: {result[name]:.3g} (with a new group of the same size: {low:.3g} to {high:.3g}, 95 %)")
+    say(f"strangers judged from {result['fpir_from']}; {result['visits_per_day']:g} strangers a day assumed")
     if samples := result["enrolled_samples"]:
         doubled = one_to_many(result["fpir"], 2)
-        typer.echo(f"this holds for a gallery of {samples:,} faces; calibrate again after it has grown")
-        typer.echo(f"with twice as many faces, up to {doubled:.2g} of all strangers would match somebody")
+        say(f"this holds for a gallery of {samples:,} faces; calibrate again after it has grown")
+        say(f"with twice as many faces, up to {doubled:.2g} of all strangers would match somebody")
     for found in result["evidence"]:
-        typer.echo(
+        say(
             f"evidence from {found['source']}: {found['people']} people, equal to {found['effective_comparisons']:,} "
             f"independent comparisons; threshold from this evidence: {found['threshold']:.4f}"
         )
     where = f"camera {camera} in {gallery}" if camera else gallery
-    typer.echo("not written (--dry-run)" if dry_run else f"written to {where}")
+    say("not written (--dry-run)" if dry_run else f"written to {where}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from worker.cli.options import ConfigFile, command_group, complain, count_of
+from worker.cli.options import ConfigFile, command_group, complain, count_of, say, say_lines
 from worker.errors import ConfigError, FacestreamError
 from worker.redaction import redact, redact_url
 
@@ -42,7 +42,7 @@ def check_config(config: ConfigFile = None) -> int:
         return 2 if mistakes else max(code for _problem, code in missing)
     warnings = unknown_variables()
     told = f"valid, with {count_of(len(warnings), 'warning')}" if warnings else "valid"
-    typer.echo(f"{told}: {count_of(len(settings.cameras), 'camera')}")
+    say(f"{told}: {count_of(len(settings.cameras), 'camera')}")
     return 0
 
 
@@ -137,12 +137,12 @@ def show_config(config: ConfigFile = None) -> None:
     layers = read_layers(config)
     settings = layers.config()
     values = settings.model_dump(mode="python")
-    typer.echo("# A value without a remark is the default.")
+    say("# A value without a remark is the default.")
     for line in _yaml_lines(values, (), "", layers.origin):
-        typer.echo(line)
-    typer.echo("")
+        say(line)
+    say("")
     for line in _thresholds(settings):
-        typer.echo(f"# {line}")
+        say(f"# {line}")
 
 
 def _yaml_lines(
@@ -224,4 +224,4 @@ def print_schema() -> None:
     """Print the JSON Schema of the configuration."""
     from worker.config import Config
 
-    typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+    say_lines(json.dumps(Config.model_json_schema(), indent=2))

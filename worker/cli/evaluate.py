@@ -22,6 +22,7 @@ from worker.cli.options import (
     print_json,
     progress_bar,
     quiet_logs,
+    say,
 )
 from worker.errors import ConfigError
 from worker.files import writing
@@ -103,7 +104,7 @@ def evaluate(
     else:
         _print(result)
         for path in filter(None, (curve, output and output / "evaluation.json")):
-            typer.echo(f"written: {path}")
+            say(f"written: {path}")
     return 0
 
 
@@ -226,7 +227,7 @@ def _print(result: Document) -> None:
     for name, value in result.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items())
-        typer.echo(f"{name.replace('_', ' '):<26} {_text(value)}")
+        say(f"{name.replace('_', ' '):<26} {_text(value)}")
 
 
 def _text(value: object) -> str:

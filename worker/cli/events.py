@@ -23,6 +23,8 @@ from worker.cli.options import (
     print_json,
     quiet_logs,
     redis_settings,
+    say,
+    say_lines,
     screen_width,
     time_text,
     told_redis_errors,
@@ -82,9 +84,9 @@ def tail(
             print_json(encode(event))
             return
         if not rows:
-            typer.echo(table_header())
+            say_lines(table_header())
         rows += 1
-        typer.echo(table_row(event))
+        say_lines(table_row(event))
 
     if group:
         _show_group(settings, group, consumer, start, follow, count, show)
@@ -191,13 +193,13 @@ def forward(
             signal.signal(number, on_signal)
         if (missed := signals.received()) is not None:
             on_signal(missed, None)
-        typer.echo(
+        say(
             f"forwarding the events of {settings.stream} to {webhook.receiver} as group {group}; Ctrl-C ends it",
             err=True,
         )
         forward_events(events, webhook, stop)
     webhook.close()
-    typer.echo(f"stopped: {count_of(events.counts.handled, 'event')} forwarded", err=True)
+    say(f"stopped: {count_of(events.counts.handled, 'event')} forwarded", err=True)
     return signals.EXIT_CODES[signal.Signals(numbers[0])] if numbers else 0
 
 
@@ -222,15 +224,14 @@ def list_dead(
             if json_output:
                 print_json(dataclasses.asdict(letter))
             else:
-                typer.echo(_letter_row(letter))
+                say_lines(_letter_row(letter))
             if retry:
                 put_back(client, letter)
     if not json_output:
-        typer.echo(count_of(found, "dead letter") + (" put back" if retry else ""))
+        say(count_of(found, "dead letter") + (" put back" if retry else ""))
 
 
 def _letter_row(letter: "DeadLetter") -> str:
-    return (
-        f"{letter.letter_id}  {letter.group}  {letter.fields.get('camera_id', '?')}  {letter.event_id or '?'}  "
-        f"{count_of(letter.deliveries, 'delivery', 'deliveries')}: {letter.reason}"
-    )
+    deliveries = count_of(letter.deliveries, "delivery", "deliveries")
+    columns = [letter.letter_id, letter.group, letter.fields.get("camera_id", "?"), letter.event_id or "?"]
+    return fit([*columns, f"{deliveries}: {letter.reason}"], None)

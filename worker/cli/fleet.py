@@ -1,9 +1,10 @@
 """``facestream status`` and ``camera``: the workers and cameras of a fleet."""
 
-import sys
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -16,25 +17,31 @@ from worker.cli.options import (
     NamingThreshold,
     RedisUrl,
     command_group,
+    complain,
     count_of,
     print_json,
     quiet_logs,
+    say,
     screen_width,
     told_redis_errors,
 )
-from worker.errors import FacestreamError, FleetError
+from worker.cli.parsing import read_source
+from worker.errors import ConfigError, FacestreamError, FleetError
 from worker.redaction import redact, redact_url
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from worker.asking import Answer
     from worker.config import Config
     from worker.fleet.registry import CameraRegistry, Registered
     from worker.service.status import WorkerStatus
 
-Look: TypeAlias = "Callable[[], tuple[list[WorkerStatus], dict[str, str]]]"
-"""Answers with the workers, and with the state of each camera that none of them reads."""
+Look: TypeAlias = "Callable[[], tuple[list[WorkerStatus], dict[str, str], list[str]]]"
+"""Answers with the workers, with the state of each camera that none of them reads, and with what cannot be read."""
 
+_STATUS_TIMEOUT_S = 5.0
+_LONGEST_STATUS = 8 * 2**20
 _WIDE = 120
 """Columns of the table where it is not written to a screen."""
 
@@ -63,6 +70,9 @@ def status(
         list[str] | None,
         typer.Option("--worker", metavar="URL", help="Ask this worker itself, such as http://host:9464; repeatable."),
     ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="File that holds the metrics.token of --worker.")
+    ] = None,
     interval_s: Annotated[float, typer.Option("--interval-s", min=0.2, help="Pause between two looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
     json_output: AsJson = False,
@@ -73,13 +83,15 @@ def status(
     """
     from worker.service.status import condition_of
 
-    look: Look = _ask_workers(worker) if worker else _ask_redis(redis, fleet)
+    look: Look = _ask_workers(worker, token_file) if worker else _ask_redis(redis, fleet)
     if json_output:
-        workers, unowned = look()
+        workers, unowned, problems = look()
         for found in workers:
             print_json(found.document() | {"state": condition_of(found)})
         for camera_id, state in unowned.items():
             print_json({"camera_id": camera_id, "state": state})
+        for problem in problems:
+            complain(problem)
         return 0 if workers else 1
     from rich.console import Console
     from rich.live import Live
@@ -100,24 +112,42 @@ def status(
             live.update(draw(), refresh=True)
 
 
-def _ask_workers(urls: list[str]) -> "Look":
+def _ask_workers(urls: list[str], token_file: Path | None) -> "Look":
     import httpx
 
+    from worker.asking import Asker
+    from worker.config import MetricsConfig
     from worker.service.status import WorkerStatus
 
-    def look() -> "tuple[list[WorkerStatus], dict[str, str]]":
+    token = MetricsConfig(token_file=token_file).read_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def look() -> "tuple[list[WorkerStatus], dict[str, str], list[str]]":
         found = []
-        for url in urls:
-            try:
-                answer = httpx.get(f"{url.rstrip('/')}/status", timeout=5.0)
-                found.append(WorkerStatus.parse(answer.raise_for_status().json()))
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
-                raise FacestreamError(
-                    f"no status from {redact(url)}: {redact(str(problem))}; is it the metrics port of a worker?"
-                ) from None
-        return found, {}
+        with closing(Asker(_STATUS_TIMEOUT_S)) as server:
+            for url in urls:
+                try:
+                    answer = server.ask("GET", f"{url.rstrip('/')}/status", headers=headers, most_bytes=_LONGEST_STATUS)
+                    found.append(WorkerStatus.parse(_json_of(answer)))
+                except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as problem:
+                    raise FacestreamError(
+                        f"no status from {redact(url)}: {redact(str(problem))}; is it the metrics port of a worker?"
+                    ) from None
+        return found, {}, []
 
     return look
+
+
+def _json_of(answer: "Answer") -> object:
+    """
+    Raises:
+        ValueError: the answer is an error, too long, or not JSON.
+    """
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        raise ValueError("it asks for its metrics.token: give --token-file")
+    if answer.status != HTTPStatus.OK or answer.body is None:
+        raise ValueError(f"the answer has the status {answer.status}, or is too long")
+    return json.loads(answer.body)
 
 
 def _ask_redis(url: str | None, fleet: str | None) -> "Look":
@@ -129,16 +159,13 @@ def _ask_redis(url: str | None, fleet: str | None) -> "Look":
     client = connect(config.redis, read_only=True)
     registry = CameraRegistry(client, config.fleet)
 
-    def look() -> "tuple[list[WorkerStatus], dict[str, str]]":
+    def look() -> "tuple[list[WorkerStatus], dict[str, str], list[str]]":
         with told_redis_errors(config.redis):
-            workers = list(reported(client, config.fleet.name))
+            problems: list[str] = []
+            workers = list(reported(client, config.fleet.name, problems.append))
             registered = registry.cameras()
-        unowned = {
-            camera.definition.camera_id: "paused" if camera.definition.paused else "nobody reads it"
-            for camera in registered
-            if not camera.owner
-        }
-        return workers, unowned
+        unowned = {camera.definition.camera_id: _why_unowned(camera) for camera in registered if not camera.owner}
+        return workers, unowned, problems
 
     return look
 
@@ -146,9 +173,12 @@ def _ask_redis(url: str | None, fleet: str | None) -> "Look":
 def add_camera(
     camera_id: CameraId,
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(metavar="SOURCE", help="rtsp(s):// or http(s):// URL; '-' reads it from standard input."),
-    ],
+    ] = None,
+    source_file: Annotated[
+        Path | None, typer.Option("--source-file", metavar="FILE", help="A file that holds the URL of the camera.")
+    ] = None,
     policy: Annotated[str | None, typer.Option("--policy", help="auto, newest or every.")] = None,
     transport: Annotated[str | None, typer.Option("--transport", help="RTSP transport: tcp or udp.")] = None,
     open_timeout_s: Annotated[
@@ -182,7 +212,10 @@ def add_camera(
         "rotate": rotate, "flip": flip, "pixel_aspect": pixel_aspect, "snapshot_interval_s": snapshot_interval_s,
         "threshold": threshold,
     }  # fmt: skip
-    fields = {"id": camera_id, "source": sys.stdin.readline().strip() if source == "-" else source}
+    where = read_source(source, source_file)
+    if where is None:
+        raise ConfigError("SOURCE is missing: write rtsp://HOST/PATH, or '-', or give --source-file")
+    fields: dict[str, object] = {"id": camera_id, "source": where}
     fields |= {name: value for name, value in options.items() if value is not None}
     camera = load_config(None, {"cameras": [fields]}).cameras[0]
     with _registry(config, redis, fleet) as registry:
@@ -202,14 +235,14 @@ def list_cameras(
             print_json(row)
         return
     if rows:
-        typer.echo(f"{'camera':<16}  {'state':<8}  {'owner':<24}  {'epoch':<13}  source")
+        say(f"{'camera':<16}  {'state':<8}  {'owner':<24}  {'epoch':<13}  source")
     for row in rows:
-        typer.echo(
+        say(
             f"{row['camera_id']:<16}  {row['state']:<8}  {row['owner'] or '-':<24}  {row['epoch'] or '-':<13}  "
-            f"{row['source']}"
+            f"{row['source'] or row['reason']}"
         )
     unowned = sum(row["state"] == "unowned" for row in rows)
-    typer.echo(f"{count_of(len(rows), 'camera')}, {unowned} unowned")
+    say(f"{count_of(len(rows), 'camera')}, {unowned} unowned")
 
 
 def remove_cameras(
@@ -280,20 +313,38 @@ def _tell_outcome(camera_id: str, outcome: str, json_output: bool) -> None:
     if json_output:
         print_json({"camera_id": camera_id, "outcome": outcome})
     else:
-        typer.echo(f"{camera_id} {outcome}")
+        say(f"{camera_id} {outcome}")
+
+
+def _why_unowned(registered: "Registered") -> str:
+    from worker.fleet.registry import decode_camera
+
+    definition = registered.definition
+    try:
+        decode_camera(definition.document or "", definition.camera_id)
+    except ConfigError:
+        return "refused"
+    return "paused" if definition.paused else "nobody reads it"
 
 
 def _camera_row(registered: "Registered") -> Document:
     from worker.fleet.registry import decode_camera
 
     definition = registered.definition
-    camera = decode_camera(definition.document) if definition.document else None
     state = "paused" if definition.paused else "owned" if registered.owner else "unowned"
+    source = reason = ""
+    try:
+        camera = decode_camera(definition.document or "", definition.camera_id)
+    except ConfigError as error:
+        state, reason = "refused", str(error)
+    else:
+        source = redact_url(camera.source.get_secret_value())
     return {
         "camera_id": definition.camera_id,
         "state": state,
         "owner": registered.worker_id,
         "epoch": registered.epoch,
-        "source": redact_url(camera.source.get_secret_value()) if camera else "",
+        "source": source,
+        "reason": reason,
         "revision": definition.revision,
     }

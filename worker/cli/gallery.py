@@ -29,6 +29,7 @@ from worker.cli.options import (
     photo_detector,
     print_json,
     quiet_logs,
+    say,
     time_text,
 )
 from worker.errors import ConfigError, HistoryError, ModelError
@@ -138,11 +139,9 @@ def enroll(
         else:
             verdict = "taken" if result.accepted else "not taken"
             reason = "".join(f"{mark}{text}" for mark, text in ((": ", result.reason), (", ", result.detail)) if text)
-            typer.echo(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
+            say(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
     if not json_output:
-        typer.echo(
-            f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}"
-        )
+        say(f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}")
     return 0 if accepted else 1
 
 
@@ -157,9 +156,9 @@ def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
             )
         else:
             samples = count_of(len(person.samples), "sample")
-            typer.echo(f"{person.name:<32}  {samples:>12}  {person.identity_id}")
+            say(f"{person.name:<32}  {samples:>12}  {person.identity_id}")
     if not json_output:
-        typer.echo(f"{people_of(len(people))}, model {opened.model_id}, version {opened.version}")
+        say(f"{people_of(len(people))}, model {opened.model_id}, version {opened.version}")
 
 
 def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
@@ -172,9 +171,9 @@ def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> 
     if json_output:
         print_json({"identity_id": person.identity_id, "identity_name": person.name, "samples": samples})
         return
-    typer.echo(f"{person.name}  {person.identity_id}")
+    say(f"{person.name}  {person.identity_id}")
     for sample in samples:
-        typer.echo(
+        say(
             f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  "
             f"{time_text(parse_rfc3339(str(sample['added_at'])))}  {sample['sample_id']}"
         )
@@ -227,7 +226,7 @@ def rename_person(
         renamed = {"identity_id": person.identity_id, "identity_name": name, "previous_name": person.name}
         print_json(renamed | {"version": opened.version})
     else:
-        typer.echo(f"renamed {person.name} to {name}; version {opened.version}")
+        say(f"renamed {person.name} to {name}; version {opened.version}")
 
 
 def export_gallery(
@@ -238,7 +237,7 @@ def export_gallery(
     opened = _open(gallery)
     crops = open_crops(opened)
     opened.export_npz(npz, crops if crops and crops.exists else None)
-    typer.echo(f"wrote {npz}")
+    say(f"wrote {npz}")
 
 
 def _tell_removal(gallery: "Gallery", removed: Document, text: str, wait_s: float, json_output: bool) -> int:
@@ -248,7 +247,7 @@ def _tell_removal(gallery: "Gallery", removed: Document, text: str, wait_s: floa
     if json_output:
         print_json(removed | {"version": gallery.version})
     else:
-        typer.echo(text)
+        say(text)
     if not isinstance(gallery, SharedGallery):
         return 0
     missing = 0
@@ -257,9 +256,9 @@ def _tell_removal(gallery: "Gallery", removed: Document, text: str, wait_s: floa
         if json_output:
             print_json({"worker_id": worker.worker_id, "acknowledged": acknowledged, "version": worker.version})
         elif acknowledged:
-            typer.echo(f"worker {worker.worker_id}: done")
+            say(f"worker {worker.worker_id}: done")
         else:
-            typer.echo(
+            say(
                 f"worker {worker.worker_id}: NOT acknowledged (it has version {worker.version}, "
                 f"last heard of {worker.silent_s:.0f} s ago); it forgets the person when it reaches Redis again",
                 err=True,
@@ -321,10 +320,10 @@ def audit_gallery(
             print_json(dataclasses.asdict(finding))
     else:
         _print_findings(findings, audit.counts(findings), limit)
-        typer.echo(f"{people_of(len(opened))}, {count_of(opened.sample_count, 'sample')}, threshold {limit_from:.3f}")
+        say(f"{people_of(len(opened))}, {count_of(opened.sample_count, 'sample')}, threshold {limit_from:.3f}")
     if sheet:
         _draw_findings(opened, findings, limit_from, sheet)
-        typer.echo(f"written: {sheet}", err=json_output)
+        say(f"written: {sheet}", err=json_output)
     return 0
 
 
@@ -347,10 +346,10 @@ def _print_findings(findings: "Sequence[Finding]", counts: "dict[Kind, int]", li
     for finding in findings:
         printed[finding.kind] = printed.get(finding.kind, 0) + 1
         if printed[finding.kind] <= limit:
-            typer.echo(_finding_line(finding))
+            say(_finding_line(finding))
     for kind, count in counts.items():
         more = f" ({count - limit} not shown: --limit {count})" if count > limit else ""
-        typer.echo(f"{count:>6}  {_HEADINGS[kind]}{more}")
+        say(f"{count:>6}  {_HEADINGS[kind]}{more}")
 
 
 def _finding_line(finding: "Finding") -> str:

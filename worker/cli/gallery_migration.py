@@ -21,6 +21,7 @@ from worker.cli.options import (
     print_json,
     progress_bar,
     quiet_logs,
+    say,
 )
 from worker.errors import GalleryError
 
@@ -124,17 +125,17 @@ def roll_back(gallery: GalleryPath, accept_differences: AcceptDifferences = Fals
 
 def _tell_version(gallery: str, version: int, what: str, calibrated_before: bool) -> None:
     opened = open_gallery(gallery)
-    typer.echo(f"{what}: {opened.label} is now version {version}, model {opened.model_id}, {people_of(len(opened))}")
+    say(f"{what}: {opened.label} is now version {version}, model {opened.model_id}, {people_of(len(opened))}")
     if calibrated_before and not opened.is_calibrated:
-        typer.echo("its threshold is not calibrated, but the one before was: run 'facestream calibrate'", err=True)
+        say("its threshold is not calibrated, but the one before was: run 'facestream calibrate'", err=True)
 
 
 def _print_result(document: Document, output: str) -> None:
     for name in document["enroll_again"]:
-        typer.echo(f"{name}: nothing to embed: must be enrolled again")
+        say(f"{name}: nothing to embed: must be enrolled again")
     for name, count in document["lost_samples"].items():
-        typer.echo(f"{name}: {count_of(count, 'sample')} could not be embedded; the others were")
-    typer.echo(
+        say(f"{name}: {count_of(count, 'sample')} could not be embedded; the others were")
+    say(
         f"{count_of(document['samples'], 'sample')} of {people_of(document['people'])} embedded with "
         f"{document['model_id']} in {output}; {people_of(len(document['enroll_again']))} must be enrolled again"
     )

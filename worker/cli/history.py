@@ -28,6 +28,8 @@ from worker.cli.options import (
     photo_detector,
     print_json,
     quiet_logs,
+    say,
+    say_lines,
     screen_width,
     time_text,
     wrapped,
@@ -114,9 +116,9 @@ def search(
         else:
             when, camera_id = time_text(sighting.started_at), f"{sighting.camera_id:<16}"
             columns = [when, camera_id, f"cosine {similarity:.3f}", f"{who(sighting):<24}", sighting.sighting_id]
-            typer.echo(fit(columns, screen_width()))
+            say_lines(fit(columns, screen_width()))
     if not json_output:
-        typer.echo(f"{count_of(len(found), 'sighting')} at cosine {threshold:.3f} or more")
+        say(f"{count_of(len(found), 'sighting')} at cosine {threshold:.3f} or more")
     return 0
 
 
@@ -169,16 +171,16 @@ def explain(
         if json_output:
             print_json(sighting_json(sighting) | sighting.account.to_json() | {"text": records.explain(sighting)})
         else:
-            typer.echo(fit([time_text(sighting.started_at), sighting.sighting_id, who(sighting)], screen_width()))
-            typer.echo(wrapped(records.explain(sighting), screen_width()))
+            say_lines(fit([time_text(sighting.started_at), sighting.sighting_id, who(sighting)], screen_width()))
+            say_lines(wrapped(records.explain(sighting), screen_width()))
     if json_output:
         for tally in tallies:
             print_json(_tally_json(tally))
     else:
         for sentence in records.explain_rest(tallies):
-            typer.echo(wrapped(sentence, screen_width(), ""))
+            say_lines(wrapped(sentence, screen_width(), ""))
         if not sightings and not tallies:
-            typer.echo("nothing was seen in that time")
+            say("nothing was seen in that time")
     return 0
 
 

@@ -28,6 +28,7 @@ from worker.cli.options import (
     photo_detector,
     print_json,
     quiet_logs,
+    say,
 )
 from worker.errors import ConfigError, FacestreamError, HistoryError
 from worker.files import writing
@@ -87,9 +88,9 @@ def detect(
                 }
             )
         else:
-            typer.echo(f"{path}: {count_of(len(found), 'face')} ({milliseconds:.0f} ms)")
+            say(f"{path}: {count_of(len(found), 'face')} ({milliseconds:.0f} ms)")
             for box, score in zip(found.boxes.round().astype(int).tolist(), found.scores.tolist(), strict=True):
-                typer.echo(f"  {box[0]},{box[1]},{box[2]},{box[3]}  score {score:.3f}")
+                say(f"  {box[0]},{box[1]},{box[2]},{box[3]}  score {score:.3f}")
         if draw:
             _draw(draw, path, image, found, [f"{score:.2f}" for score in found.scores.tolist()])
     return 1 if failed else 0
@@ -129,7 +130,7 @@ def identify(
         found, embeddings = embed_faces(image, searcher, embedder)
         matches = identify_faces(embeddings, opened, limit, *([denied.search] if denied else []))
         if not json_output and not matches:
-            typer.echo(f"{path}: no face found")
+            say(f"{path}: no face found")
         for index, match in enumerate(matches):
             face = {
                 "path": str(path),
@@ -149,7 +150,7 @@ def identify(
             else:
                 name = match.identity_name or f"(unknown: {match.reason})"
                 chance = "" if match.probability is None else f"  probability {match.probability:.3f}"
-                typer.echo(f"{path}: {name}  cosine {match.similarity:.3f}  distance {face['distance']:.3f}{chance}")
+                say(f"{path}: {name}  cosine {match.similarity:.3f}  distance {face['distance']:.3f}{chance}")
         if draw:
             _draw(draw, path, image, found, [match.identity_name or "unknown" for match in matches])
     return 1 if failed else 0
@@ -197,7 +198,7 @@ def verify(
         )
     else:
         verdict = "the same person" if same else "different people"
-        typer.echo(f"{verdict}: cosine {similarity:.3f}, threshold {limit:.3f} ({embedder.model_id})")
+        say(f"{verdict}: cosine {similarity:.3f}, threshold {limit:.3f} ({embedder.model_id})")
     if draw:
         from worker.video.drawing import pair_sheet
 
@@ -241,14 +242,14 @@ def report(
         if json_output:
             print_json(document)
         elif not finding.reason:
-            typer.echo(f"{finding.path}: {finding.caption}")
+            say(f"{finding.path}: {finding.caption}")
         elif finding.reason == "no_face":
-            typer.echo(finding.detail)
+            say(finding.detail)
     summary = writer.summarise(embedder.model_id, limit)
     with writing(output / DATA_NAME):
         (output / DATA_NAME).write_text("".join(lines), encoding="utf-8")
     if not json_output:
-        typer.echo(f"written: {summary}, {output / DATA_NAME} and a picture of each face")
+        say(f"written: {summary}, {output / DATA_NAME} and a picture of each face")
     return 1 if unreadable else 0
 
 

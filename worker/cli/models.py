@@ -13,6 +13,7 @@ from worker.cli.options import (
     photo_detector,
     print_json,
     quiet_logs,
+    say,
 )
 from worker.errors import ModelError
 
@@ -50,7 +51,7 @@ def list_models(models_dir: ModelsDir = None, json_output: AsJson = False) -> No
                 }
             )
         else:
-            typer.echo(f"{manifest.id:<36}  weights {state:<8}  {manifest.description}")
+            say(f"{manifest.id:<36}  weights {state:<8}  {manifest.description}")
 
 
 def pull_model(model: Annotated[str, typer.Argument(help="Model or detector id, or path of a manifest.")]) -> None:
@@ -63,7 +64,7 @@ def pull_model(model: Annotated[str, typer.Argument(help="Model or detector id, 
 
     quiet_logs()
     manifest = load_weight_set(model)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -75,7 +76,7 @@ def pull_model(model: Annotated[str, typer.Argument(help="Model or detector id, 
 
         files = weights.pull(manifest, _cache_dir(), progress)
     for path in files.values():
-        typer.echo(str(path))
+        say(str(path))
 
 
 def quantize_model(
@@ -94,7 +95,7 @@ def quantize_model(
     manifest = quantization.quantize_model(
         embedder, photo_detector(), paths, output, models_dir=_models_dir(models_dir), cache_dir=_cache_dir()
     )
-    typer.echo(f"{manifest}")
+    say(f"{manifest}")
 
 
 def check_models(
@@ -125,7 +126,7 @@ def check_models(
         if json_output:
             print_json(result)
         else:
-            typer.echo(f"{manifest.id}: {'weights intact' if result['ok'] else result['problem']}")
+            say(f"{manifest.id}: {'weights intact' if result['ok'] else result['problem']}")
     return 1 if failed else 0
 
 
@@ -140,7 +141,7 @@ def _check_parity(models: list[str], json_output: bool) -> int:
         if json_output:
             print_json(report.as_dict())
         else:
-            typer.echo(f"{model}: {report}")
+            say(f"{model}: {report}")
     return 1 if failed else 0
 
 

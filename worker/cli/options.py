@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from worker.errors import SinkError, SourceError
-from worker.names import is_unicode
+from worker.names import is_unicode, screen_cell, screen_json, screen_text
 from worker.redaction import redact
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def json_line(document: Document) -> str:
     JSON, and Python reads the name back as it was.
     """
     line = json.dumps(document, ensure_ascii=False)
-    return (line if is_unicode(line) else json.dumps(document)) + "\n"
+    if not is_unicode(line):
+        line = json.dumps(document)
+    return screen_json(line) + "\n"
 
 
 def print_json(document: Document) -> None:
@@ -111,9 +113,23 @@ def print_json(document: Document) -> None:
     sys.stdout.flush()
 
 
+def say(text: object, *, err: bool = False) -> None:
+    """Writes one line to standard output, or to standard error.
+
+    This and :func:`say_lines` are the only ways in which commands print for people. Names, reasons and paths come from
+    outside: what a terminal would obey is taken out, and a line break in a name does not make a line.
+    """
+    typer.echo(screen_cell(text), err=err)
+
+
+def say_lines(text: str) -> None:
+    """Writes lines that were made by :func:`fit`, :func:`wrapped` or another that keeps a value to its line."""
+    typer.echo(screen_text(text))
+
+
 def complain(message: str) -> None:
     """Writes an error to standard error: one line, without credentials."""
-    sys.stderr.write(f"facestream: error: {' '.join(redact(message).split())}\n")
+    say(f"facestream: error: {' '.join(redact(message).split())}", err=True)
 
 
 def count_of(number: int, noun: str, plural: str = "") -> str:
@@ -140,6 +156,8 @@ def screen_width() -> int | None:
 
 def fit(parts: Sequence[str], width: int | None) -> str:
     """The columns of a row on one line, or, if that is too long, as many after another as fit; none is cut."""
+    # A line break in a name must not look like another row.
+    parts = [screen_cell(part) for part in parts]
     line = "  ".join(parts).rstrip()
     if width is None or len(line) <= width:
         return line
@@ -154,6 +172,7 @@ def fit(parts: Sequence[str], width: int | None) -> str:
 
 def wrapped(text: str, width: int | None, indent: str = "    ") -> str:
     """``text`` with its lines broken between words, each after ``indent``."""
+    text = screen_cell(text)
     if width is None:
         return indent + text
     return textwrap.fill(
@@ -189,7 +208,8 @@ def terminal_progress(clock: "ProgressColumn") -> "Progress":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), clock)
+    # What is shown there may be the name of a file, and brackets in it are no markup.
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), clock)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 

@@ -75,3 +75,26 @@ def _at_home(_context: Any, parameter: Any, value: Any) -> Any:
     except ValueError as error:
         raise ConfigError(f"{parameter.opts[0]}: {error}") from None
     return expanded if isinstance(value, Path) else str(expanded)
+
+
+def read_source(text: str | None, file: Path | None) -> str | None:
+    """The source of a camera, which may hold a password: ``text`` itself, a line of standard input where it is ``-``,
+    or what ``file`` holds.
+
+    Raises:
+        ConfigError: both are given, the file cannot be read, or nothing stands there.
+    """
+    if file is None:
+        source = sys.stdin.readline().strip() if text == "-" else text
+        place = "standard input"
+    elif text is not None:
+        raise ConfigError("--source and --source-file name the same thing: give one of them")
+    else:
+        place = str(file)
+        try:
+            source = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"--source-file {file} cannot be read as text") from None
+    if source == "":
+        raise ConfigError(f"{place} holds no source: write rtsp://USER:PASSWORD@HOST/PATH into it")
+    return source

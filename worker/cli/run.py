@@ -19,7 +19,10 @@ from worker.cli.options import (
     count_of,
     print_json,
     quiet_logs,
+    say,
+    say_lines,
 )
+from worker.cli.parsing import read_source
 
 if TYPE_CHECKING:
     from worker.service.service import Summary
@@ -45,42 +48,51 @@ def demo(
     quiet_logs()
     shown: list[str] = []
 
-    def say(line: str) -> None:
-        typer.echo(line, err=json_output)
+    def tell(line: str) -> None:
+        say(line, err=json_output)
 
     def show(event: "Event") -> None:
         if json_output:
             print_json(encode(event))
             return
         if not shown:
-            say(table_header())
+            say_lines(table_header())
         shown.append(event.event_id)
-        say(table_row(event))
+        say_lines(table_row(event))
 
-    say("Making a clip of Eileen Collins and a cat; starting an embedded Redis and a worker ...")
-    result = run_demo(output, say, show)
+    tell("Making a clip of Eileen Collins and a cat; starting an embedded Redis and a worker ...")
+    result = run_demo(output, tell, show)
     summary = result.stopped.summary
     if json_output:
         print_json({"summary": dataclasses.asdict(summary)})
         return 0
-    say("")
-    say(f"frames   {summary.frames}")
-    say(f"faces    {summary.faces}")
-    say(f"tracks   {summary.tracks}")
-    say(f"events   {summary.events}")
-    say(f"fps      {summary.fps}")
-    say(f"dropped  {sum(summary.dropped.values())}")
-    say(f"model    {result.model_id}")
-    say("")
-    say(f"Annotated clip: {result.annotated_clip}")
-    say(f"Contact sheet:  {result.contact_sheet}")
+    tell("")
+    tell(f"frames   {summary.frames}")
+    tell(f"faces    {summary.faces}")
+    tell(f"tracks   {summary.tracks}")
+    tell(f"events   {summary.events}")
+    tell(f"fps      {summary.fps}")
+    tell(f"dropped  {sum(summary.dropped.values())}")
+    tell(f"model    {result.model_id}")
+    tell("")
+    tell(f"Annotated clip: {result.annotated_clip}")
+    tell(f"Contact sheet:  {result.contact_sheet}")
     return 0
 
 
 def run(
     config: ConfigFile = None,
     source: Annotated[
-        str | None, typer.Option("--source", metavar="URL_OR_FILE", help="One camera: URL, file, folder or device.")
+        str | None,
+        typer.Option(
+            "--source",
+            metavar="URL_OR_FILE",
+            envvar="FACESTREAM_SOURCE",
+            help="One camera: URL, file, folder or device; '-' reads it from standard input, so that nobody sees it.",
+        ),
+    ] = None,
+    source_file: Annotated[
+        Path | None, typer.Option("--source-file", metavar="FILE", help="A file that holds the URL of the camera.")
     ] = None,
     camera_id: Annotated[str | None, typer.Option("--camera-id", help="Name of that camera (default: camera).")] = None,
     fleet: Annotated[
@@ -136,6 +148,7 @@ def run(
             "recognition.threshold": threshold, "metrics.port": metrics_port, "log.level": log_level,
         }
     )  # fmt: skip
+    source = read_source(source, source_file)
     if source is not None:
         overrides["cameras"] = [{"id": camera_id or "camera", "source": source}]
     elif camera_id is not None:
@@ -181,13 +194,13 @@ def _nested(flags: dict[str, object]) -> Document:
 
 def _print_summary(summary: "Summary") -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) or "none"
-    typer.echo(
+    say(
         f"{count_of(summary.frames, 'frame')}, {count_of(summary.faces, 'face')}, {count_of(summary.tracks, 'track')}, "
         f"{count_of(summary.events, 'event')}, "
         f"{summary.fps} frames/s, {summary.duration_s} s, dropped: {dropped}"
     )
     if shadow := summary.shadow:
-        typer.echo(
+        say(
             f"shadow {shadow['model_id']}: {shadow['tracks']} tracks, {shadow['agree']} agree, "
             f"{shadow['only_primary']} named by the first alone, {shadow['only_shadow']} by the shadow alone, "
             f"{shadow['different']} named differently"

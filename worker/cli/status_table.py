@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from worker.cli.options import people_of, wrapped
+from worker.names import screen_cell
 
 if TYPE_CHECKING:
     from worker.service.status import CameraStatus, WorkerStatus
@@ -27,16 +28,23 @@ class Row:
     columns: list[str]
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # All of it was written to Redis, or answered, by somebody else.
+        self.columns = [screen_cell(column) for column in self.columns]
+        self.notes = [screen_cell(note) for note in self.notes]
 
-def status_text(workers: "Sequence[WorkerStatus]", unowned: dict[str, str], width: int) -> Text:
+
+def status_text(
+    workers: "Sequence[WorkerStatus]", unowned: dict[str, str], problems: Sequence[str], width: int
+) -> Text:
     """Cameras, those first that nobody reads or that do not stream, and then workers, for ``width`` columns."""
     rows = [Row([camera_id, state, *[""] * 5]) for camera_id, state in sorted(unowned.items())]
     text = Text()
     text.append_text(_table(_CAMERA_HEADS, rows + _camera_rows(workers), width))
     text.append("\n")
     text.append_text(_table(_WORKER_HEADS, _worker_rows(workers), width))
-    for hint in _hints(workers):
-        text.append(f"\n{wrapped(hint, width, '')}\n")
+    for hint in [*_hints(workers), *problems]:
+        text.append(f"\n{wrapped(screen_cell(hint), width, '')}\n")
     return text
 
 

@@ -21,6 +21,7 @@ from worker.cli.options import (
     print_json,
     progress_bar,
     quiet_logs,
+    say,
     terminal_progress,
 )
 from worker.errors import ConfigError
@@ -97,7 +98,7 @@ def svm(
         )  # fmt: skip
     _report(trained, output, json_output)
     if npz and not json_output:
-        typer.echo(f"written: {npz} (faces and embeddings of people: biometric data, protect or delete it)")
+        say(f"written: {npz} (faces and embeddings of people: biometric data, protect or delete it)")
     return 0
 
 
@@ -200,5 +201,5 @@ def _report(trained: "Trained", output: Path, json_output: bool) -> None:
         print_json(report)
         return
     for line in summary(report):
-        typer.echo(line)
-    typer.echo(f"written: {output} (report: {output / 'report.md'}); use it with --classifier {output}")
+        say(line)
+    say(f"written: {output} (report: {output / 'report.md'}); use it with --classifier {output}")

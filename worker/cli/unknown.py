@@ -19,6 +19,8 @@ from worker.cli.options import (
     open_gallery,
     print_json,
     quiet_logs,
+    say,
+    say_lines,
     screen_width,
     time_text,
     wrapped,
@@ -55,7 +57,7 @@ def list_unknown(
     people.sort(key=lambda person: person.last_seen, reverse=True)
     if not json_output:
         heads = [f"{'unknown_id':<16}", "sightings", f"{'first seen':<25}", f"{'last seen':<25}", "cameras"]
-        typer.echo(fit(heads, screen_width()))
+        say_lines(fit(heads, screen_width()))
     for person in people:
         summary = _summary(person, sightings[person.unknown_id])
         if json_output:
@@ -63,7 +65,7 @@ def list_unknown(
         else:
             columns = [f"{person.unknown_id:<16}", f"{summary['sightings']:>9}", time_text(person.first_seen)]
             columns += [time_text(person.last_seen), ", ".join(summary["cameras"])]
-            typer.echo(fit(columns, screen_width()))
+            say_lines(fit(columns, screen_width()))
 
 
 def show_unknown(
@@ -90,11 +92,11 @@ def show_unknown(
     if json_output:
         print_json(_summary(person, sightings) | {"seen": [sighting_json(sighting) for sighting in sightings]})
         return
-    typer.echo(f"{who}: first seen {time_text(person.first_seen)}, last {time_text(person.last_seen)}")
+    say(f"{who}: first seen {time_text(person.first_seen)}, last {time_text(person.last_seen)}")
     for sighting in sightings:
         columns = [f"  {time_text(sighting.started_at)}", f"{sighting.camera_id:<16}", sighting.sighting_id]
-        typer.echo(fit(columns, screen_width()))
-        typer.echo(wrapped(explain(sighting), screen_width()))
+        say_lines(fit(columns, screen_width()))
+        say_lines(wrapped(explain(sighting), screen_width()))
 
 
 def enroll_unknown(
@@ -140,7 +142,7 @@ def enroll_unknown(
     if json_output:
         print_json(result)
     else:
-        typer.echo(
+        say(
             f"{who} is now {name}: {count_of(named.samples, 'sample')}, "
             f"{count_of(len(named.corrections), 'past sighting')} corrected"
         )
@@ -155,7 +157,7 @@ def forget_unknown(
     with open_history(settings(config, gallery, state_dir)) as history:
         history.unknown(who)
         history.drop_unknown(who, sightings_too=True)
-    typer.echo(f"{who} is forgotten")
+    say(f"{who} is forgotten")
 
 
 def _draw_sheet(who: str, sightings: "list[PastSighting]", config: "EvidenceConfig", sheet: Path) -> None:

@@ -14,7 +14,7 @@ from worker.config.document import FieldPath
 
 PREFIX: Final = "FACESTREAM_"
 _BETWEEN: Final = "__"
-_OTHERS: Final = frozenset({"FACESTREAM_CACHE_DIR", "FACESTREAM_TEST_DATA", "FACESTREAM_VERSION"})
+_OTHERS: Final = frozenset({"FACESTREAM_CACHE_DIR", "FACESTREAM_SOURCE", "FACESTREAM_TEST_DATA", "FACESTREAM_VERSION"})
 """Names that other parts of this project read."""
 
 # Kubernetes and Docker name the address of a service called "facestream..." in variables of this form.

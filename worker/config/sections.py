@@ -22,7 +22,7 @@ DETECTOR_NAMES = Literal["mtcnn", "yunet", "dlib-hog"]
 _SHORTEST_TOKEN: Final = 16
 _BASE: Final = 60
 """In which YAML 1.1 reads numbers with colons."""
-_CAMERA_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_CAMERA_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[float, Field(gt=0, le=3650)]
@@ -117,7 +117,7 @@ class CameraConfig(_Section):
     @field_validator("id")
     @classmethod
     def _id_is_plain(cls, value: str) -> str:
-        if not _CAMERA_ID.match(value):
+        if not _CAMERA_ID.fullmatch(value):
             raise ValueError("use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit")
         return value
 
@@ -324,8 +324,28 @@ class MetricsConfig(_Section):
     """Where Prometheus and probes look."""
 
     enabled: bool = Field(True, description="serve /metrics, /healthz and /readyz")
-    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a worker is scraped from outside
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; 0.0.0.0 lets other machines ask, and should have a token"
+    )
     port: int = Field(9464, ge=0, le=65_535, description="port; 0 takes a free one and logs it")
+    token: SecretStr | None = Field(
+        None, description="what a client must send to see more than whether the worker is alive and ready"
+    )
+    token_file: UserPath | None = Field(None, description="file that holds the token; token takes precedence")
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="names with a dot under which clients without a token may ask; addresses and names without a dot "
+        "are always allowed",
+    )
+    max_connections: int = Field(32, ge=4, le=1000, description="most connections at once; beyond it, slow ones end")
+
+    def read_token(self) -> str | None:
+        """The token; None without one.
+
+        Raises:
+            ConfigError: its file cannot be read, or it is shorter than 16 characters.
+        """
+        return _read_token("metrics", self.token, self.token_file)
 
 
 class PreviewConfig(_Section):
@@ -342,18 +362,7 @@ class PreviewConfig(_Section):
         Raises:
             ConfigError: its file cannot be read, or it is shorter than 16 characters.
         """
-        token = self.token.get_secret_value() if self.token is not None else None
-        if token is None and self.token_file is not None:
-            try:
-                token = self.token_file.read_text(encoding="ascii").strip()
-            except (OSError, UnicodeDecodeError):
-                raise ConfigError(f"preview.token_file {self.token_file} cannot be read as a token") from None
-        if token is not None and len(token) < _SHORTEST_TOKEN:
-            raise ConfigError(
-                f"preview.token has {len(token)} characters, too few to keep anybody out; "
-                f"give {_SHORTEST_TOKEN} or more (openssl rand -hex 16)"
-            )
-        return token
+        return _read_token("preview", self.token, self.token_file)
 
 
 class TracingConfig(_Section):
@@ -369,6 +378,21 @@ class TracingConfig(_Section):
 class LogConfig(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "human", "json"] = Field("auto", description="'auto' is human on a terminal, else json")
+
+
+def _read_token(section: str, value: SecretStr | None, path: Path | None) -> str | None:
+    token = value.get_secret_value() if value is not None else None
+    if token is None and path is not None:
+        try:
+            token = path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"{section}.token_file {path} cannot be read as a token") from None
+    if token is not None and len(token) < _SHORTEST_TOKEN:
+        raise ConfigError(
+            f"{section}.token has {len(token)} characters, too few to keep anybody out; "
+            f"give {_SHORTEST_TOKEN} or more (openssl rand -hex 16)"
+        )
+    return token
 
 
 def _read_secret(field: str, value: SecretStr | None, path: Path | None) -> str | None:

@@ -5,8 +5,9 @@ local i = 2
 while i <= #ARGV do
   local camera, epoch, age_ms, size = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local raised = redis.call('HMGET', KEYS[2], camera, camera .. '@')
-  local fence = tonumber(raised[1] or '0')
-  if epoch < fence and now_ms - age_ms >= math.min(fence, tonumber(raised[2] or fence)) then
+  -- A fence that is not a number holds nobody back: the next epoch writes it anew.
+  local fence = tonumber(raised[1] or '0') or 0
+  if epoch < fence and now_ms - age_ms >= math.min(fence, tonumber(raised[2] or fence) or fence) then
     ids[#ids + 1] = ''
   else
     if epoch > fence then redis.call('HSET', KEYS[2], camera, ARGV[i + 1], camera .. '@', now_ms) end

@@ -8,7 +8,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from redis.exceptions import RedisError
 
@@ -17,19 +17,23 @@ from worker.events.outbox import Outbox
 from worker.events.publisher import Publisher
 from worker.events.spool import DamagedError, Spool, StateTable
 from worker.logs import get_logger
+from worker.observer import Observer
 from worker.redis.client import REDIS_ERRORS, Client
 from worker.redis.errors import explain, is_final, reply_of
 from worker.redis.keys import fleet_key
 from worker.redis.script import lua
 
 SightingState: TypeAlias = Mapping[str, Any]
-"""The state of a camera's sightings as JSON values, see :mod:`worker.recognition.sighting`."""
+"""The state of a camera's sightings as JSON values, see :mod:`worker.recognition.saved`."""
 
 _log = get_logger(__name__)
 
 _EXPIRES_AFTER_LINGER_S: Final = 300.0
+_LONGEST_STATE: Final = 32 * 2**20
+"""Bytes: a thousand people with the longest vectors need less."""
 
 _KEEP: Final = lua("worker.events", "keep")
+_LOAD: Final = lua("worker.events", "load")
 
 
 class SightingStates(Protocol):
@@ -78,9 +82,10 @@ def _read(camera_id: str, spool: Spool) -> dict[str, Any] | None:
 class RedisStates:
     """The states of the cameras of ``fleet``; each expires some minutes after its sightings would have ended."""
 
-    def __init__(self, client: Client, fleet: str, linger_s: float) -> None:
+    def __init__(self, client: Client, fleet: str, linger_s: float, observer: Observer | None = None) -> None:
         self._client = client
         self._fleet = fleet
+        self._observer = observer or Observer()
         self._expires_ms = int((linger_s + _EXPIRES_AFTER_LINGER_S) * 1000)
 
     def keep(self, camera_id: str, epoch: int, state: SightingState | None) -> None:
@@ -93,15 +98,26 @@ class RedisStates:
         _KEEP(self._client, [self._key(camera_id)], [epoch, text, self._expires_ms])
 
     def load(self, camera_id: str) -> dict[str, Any] | None:
-        """What was kept last; None: nothing, or nothing that can be read.
+        """What was kept last; None: nothing, or nothing that can be read, which the log and a metric say.
 
         Raises:
             RedisError: Redis cannot be asked.
         """
+        key = self._key(camera_id)
         try:
-            return _parsed(self._client.hget(self._key(camera_id), "state"))
-        except ValueError:
+            return _parsed(self._text(key))
+        except ValueError as error:
+            self._observer.entry_refused("state")
+            _log.warning(
+                "sightings begin anew: their state in Redis cannot be read", camera_id=camera_id, reason=str(error)
+            )
             return None
+
+    def _text(self, key: str) -> str | bytes | None:
+        length, text = _LOAD(self._client, [key], [_LONGEST_STATE])
+        if length > _LONGEST_STATE:
+            raise ValueError(f"it has {length} bytes, more than {_LONGEST_STATE}")
+        return cast("str | bytes", text)
 
     def _key(self, camera_id: str) -> str:
         return fleet_key(self._fleet, f"sightings:{camera_id}")
@@ -145,5 +161,14 @@ class QueuedStates:
 
 
 def _parsed(text: str | bytes | None) -> dict[str, Any] | None:
-    state = json.loads(text) if text else None
-    return state if isinstance(state, dict) else None
+    """
+    Raises:
+        ValueError: it is not a JSON object.
+    """
+    try:
+        state = json.loads(text) if text else None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if state is not None and not isinstance(state, dict):
+        raise ValueError("it is not a JSON object")
+    return state

@@ -5,6 +5,8 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from io import BufferedWriter
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Self, TypeVar
 
@@ -14,6 +16,7 @@ import tenacity
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from worker import files
+from worker.asking import Asker
 from worker.errors import ModelError
 from worker.redaction import redact
 
@@ -22,6 +25,13 @@ Progress = Callable[[str, int, int | None], None]
 
 _TRIES: Final = 5
 _TIMEOUT_S: Final = 30.0
+_LEAST_BYTES_PER_S: Final = 10_000.0
+"""A server that sends more slowly than this is given up, and tried again."""
+_MOST_BYTES: Final = 4 * 2**30
+"""Of a file whose size the manifest does not state."""
+_MOST_REDIRECTS: Final = 10
+_DIGITS: Final = 16
+_WITH_THE_FILE: Final = frozenset({httpx.codes.OK, httpx.codes.PARTIAL_CONTENT})
 _WORTH_RETRYING: Final = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -86,46 +96,63 @@ def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
     if size is not None and have == size:
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT_S) as response:
-            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                part.unlink()
-                raise _TryAgainError("the server has no more bytes than an earlier, unfinished download")
-            if response.status_code in _WORTH_RETRYING:
-                raise _TryAgainError(f"the server answers {response.status_code}")
-            if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
-                raise ModelError(f"cannot download {redact(url)}: the server answers {response.status_code}")
-            if response.status_code == httpx.codes.OK:
-                have = 0
-            _append(response, part, have, size, progress)
-    except httpx.InvalidURL as error:
-        raise ModelError(f"cannot download {redact(url)}: {redact(str(error))}") from None
-    except httpx.HTTPError as error:
-        raise _TryAgainError(redact(str(error)) or type(error).__name__) from None
+    most = (size or _MOST_BYTES) + 1
+    writing = _Writing(part, have, size, progress)
+    with closing(Asker(_TIMEOUT_S, most_redirects=_MOST_REDIRECTS, least_bytes_per_s=_LEAST_BYTES_PER_S)) as server:
+        try:
+            answer = server.ask("GET", url, headers=headers, most_bytes=most, take=writing.take)
+        except httpx.InvalidURL as error:
+            raise ModelError(f"cannot download {redact(url)}: {redact(str(error))}") from None
+        except httpx.HTTPError as error:
+            raise _TryAgainError(redact(str(error)) or type(error).__name__) from None
+        finally:
+            writing.close()
+    if answer.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        part.unlink()
+        raise _TryAgainError("the server has no more bytes than an earlier, unfinished download")
+    if answer.status in _WORTH_RETRYING:
+        raise _TryAgainError(f"the server answers {answer.status}")
+    if answer.status not in _WITH_THE_FILE:
+        raise ModelError(f"cannot download {redact(url)}: the server answers {answer.status}")
+    if answer.body is None or (size is not None and writing.have > size):
+        part.unlink()
+        raise ModelError(f"{redact(url)} holds more than the expected {size or _MOST_BYTES} bytes; it was deleted")
+    if size is not None and writing.have < size:
+        raise _TryAgainError(f"{redact(url)} holds fewer than the expected {size} bytes")
+    writing.finish()
 
 
-def _append(response: httpx.Response, part: Path, have: int, size: int | None, progress: Progress) -> None:
-    length = response.headers.get("Content-Length", "")
-    total = have + int(length) if length.isdigit() else size
-    name = part.name.removesuffix(".part")
-    with part.open("ab" if have else "wb") as file:
-        for chunk in response.iter_bytes():
-            file.write(chunk)
-            have += len(chunk)
-            if size is not None and have > size:
-                break
-            progress(name, have, total)
-    if size is not None and have != size:
-        problem = (
-            f"{redact(str(response.url))} holds {'more' if have > size else 'fewer'} than the expected {size} bytes"
-        )
-        if have > size:
-            part.unlink()
-            raise ModelError(f"{problem}; it was deleted")
-        raise _TryAgainError(problem)
+class _Writing:
+    """Writes what comes of a file to ``part``, of which ``have`` bytes are here."""
+
+    def __init__(self, part: Path, have: int, size: int | None, progress: Progress) -> None:
+        self.have = have
+        self._part, self._size, self._progress = part, size, progress
+        self._file: BufferedWriter | None = None
+        self._total: int | None = size
+
+    def take(self, head: httpx.Response, chunk: bytes) -> None:
+        if head.status_code not in _WITH_THE_FILE:
+            return
+        if self._file is None:
+            self.have = self.have if head.status_code == httpx.codes.PARTIAL_CONTENT else 0
+            length = head.headers.get("Content-Length", "")
+            self._total = self.have + int(length) if length.isdecimal() and len(length) < _DIGITS else self._size
+            self._file = self._part.open("ab" if self.have else "wb")
+        self._file.write(chunk)
+        self.have += len(chunk)
+        self._progress(self._part.name.removesuffix(".part"), self.have, self._total)
+
+    def finish(self) -> None:
+        """The file is complete, also if there was nothing in it."""
+        self._part.touch()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
-MODEL_ID: Final = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+MODEL_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SUFFIXES: Final = {
     "h5": {".h5"},
     "openvino": {".xml", ".bin"},
@@ -174,7 +201,7 @@ class WeightSet(Part):
     @field_validator("id")
     @classmethod
     def _id_is_plain(cls, value: str) -> str:
-        if not MODEL_ID.match(value):
+        if not MODEL_ID.fullmatch(value):
             raise ValueError("use small letters, digits, '.', '_' and '-', at most 64")
         return value
 

@@ -262,14 +262,18 @@ class Assignment:
         with self._lock:
             lease = Lease(claim.camera_id, claim.epoch, claim.revision)
             self._held[claim.camera_id] = _Held(lease, claim.document)
-        self._observer.lease_gained(claim.camera_id, claim.epoch)
-        _log.info("camera gained", camera_id=claim.camera_id, epoch=claim.epoch)
         try:
-            self._on_gained(decode_camera(claim.document), claim.epoch)
+            camera = decode_camera(claim.document, claim.camera_id)
         except ConfigError as error:
             # A worker of another version may be able to read it.
             _log.error("a camera cannot be read by this worker", camera_id=claim.camera_id, reason=str(error))
+            self._observer.entry_refused("camera")
             self._refuse(claim.camera_id)
+            return
+        self._observer.lease_gained(claim.camera_id, claim.epoch)
+        _log.info("camera gained", camera_id=claim.camera_id, epoch=claim.epoch)
+        try:
+            self._on_gained(camera, claim.epoch)
         except Exception:  # noqa: BLE001 - the other cameras must not suffer
             _log.exception("a camera could not be taken up", camera_id=claim.camera_id)
             self._refuse(claim.camera_id)

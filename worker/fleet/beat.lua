@@ -49,7 +49,7 @@ for i, lease in ipairs(ask.held) do
     if stored_revision < revision then
       unknown[#unknown + 1] = camera
     elseif stored_revision > revision then
-      local document = redis.call('HGET', CAMERAS, camera) or ''
+      local document = document_of(camera) or ''
       changed[#changed + 1] = {camera, stored_revision, redis.call('SISMEMBER', PAUSED, camera), document}
     end
   end
@@ -99,7 +99,7 @@ local function claim(camera, since_ms)
   redis.call('ZADD', LEASES, UNTIL_MS, camera)
   redis.call('ZREM', FREE, camera)
   claimed[#claimed + 1] =
-    {camera, epoch, int(redis.call('HGET', REVISIONS, camera)), redis.call('HGET', CAMERAS, camera)}
+    {camera, epoch, int(redis.call('HGET', REVISIONS, camera)), document_of(camera)}
 end
 
 local looked_at = ask.most_claims + #ask.refused

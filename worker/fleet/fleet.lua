@@ -1,8 +1,11 @@
 -- What all scripts of a fleet begin with. KEYS are those of worker.redis.keys.fleet_keys, in that order.
 local STATE, WORKERS, STANDINGS, EPOCHS, LEASES, FREE, CAMERAS, REVISIONS, PAUSED, CHANGES, REMOVED = unpack(KEYS)
 
+-- What cannot be read as a number counts as 0: one damaged field must not end the script for the whole fleet.
+local LARGEST = 2 ^ 53
 local function int(text)
-  return tonumber(text or 0)
+  local number = tonumber(text or 0) or 0
+  return number >= -LARGEST and number <= LARGEST and number or 0
 end
 
 -- Set back, a clock would prolong every lease by as much: then the time of the fleet goes on from where it was.
@@ -19,6 +22,20 @@ local function begin(new_incarnation, lease_ms)
   if redis.call('HSETNX', STATE, 'incarnation', new_incarnation) == 1 then
     redis.call('HSET', STATE, 'claims_from_ms', NOW_MS + lease_ms)
   end
+end
+
+-- HINCRBY would refuse a field that is not a number.
+local function add(name, by)
+  local sum = int(redis.call('HGET', STATE, name)) + by
+  redis.call('HSET', STATE, name, string.format('%.0f', sum))
+  return sum
+end
+
+-- The definition of a camera; one that is far too long is not sent, and is then refused by its reader.
+local LONGEST_DOCUMENT = 65536
+local function document_of(camera)
+  local document = redis.call('HGET', CAMERAS, camera)
+  return document and #document > LONGEST_DOCUMENT and 'too long' or document
 end
 
 local function epoch_and_owner(record)
@@ -45,14 +62,15 @@ local SUMS = {'weight', 'wanted', 'room', 'yielding'}
 local function standing(worker)
   local values = {}
   for value in string.gmatch(redis.call('HGET', STANDINGS, worker) or '0 0 0 0', '%d+') do
-    values[#values + 1] = tonumber(value)
+    values[#values + 1] = int(value)
   end
+  for i = 1, #SUMS do values[i] = values[i] or 0 end
   return values
 end
 
 local function stand(worker, before, now)
   for i, name in ipairs(SUMS) do
-    if now[i] ~= before[i] then redis.call('HINCRBY', STATE, name, now[i] - before[i]) end
+    if now[i] ~= before[i] then add(name, now[i] - before[i]) end
   end
   redis.call('HSET', STANDINGS, worker, table.concat(now, ' '))
 end

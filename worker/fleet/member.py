@@ -50,7 +50,7 @@ class FleetMember:
         self._client = client
         self._config = config
         self._loop = loop
-        self._states = RedisStates(client, config.fleet.name, config.recognition.linger_s)
+        self._states = RedisStates(client, config.fleet.name, config.recognition.linger_s, observer)
         self._desk = ThreadPoolExecutor(1, "fleet")
         self._epochs: dict[str, int] = {}
         self._assignment = Assignment(client, config, observer, loop.load, self._gained, self._lost, heartbeats)

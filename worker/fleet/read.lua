@@ -8,7 +8,7 @@ for i = 1, #changes, 2 do
   local until_ms = int(redis.call('ZSCORE', LEASES, camera))
   found[#found + 1] = {
     camera, int(changes[i + 1]), int(redis.call('HGET', REVISIONS, camera)), redis.call('SISMEMBER', PAUSED, camera),
-    redis.call('HGET', CAMERAS, camera) or '', epoch, until_ms > NOW_MS and owner or '',
+    document_of(camera) or '', epoch, until_ms > NOW_MS and owner or '',
   }
 end
 return found

@@ -6,7 +6,7 @@ begin(ask.incarnation, ask.lease_ms)
 
 local function write(camera, revision, paused, document)
   redis.call('HSET', REVISIONS, camera, revision)
-  redis.call('ZADD', CHANGES, redis.call('HINCRBY', STATE, 'change', 1), camera)
+  redis.call('ZADD', CHANGES, add('change', 1), camera)
   if document then
     redis.call('HSET', CAMERAS, camera, document)
     redis.call(paused and 'SADD' or 'SREM', PAUSED, camera)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from worker.config import CameraConfig, FleetConfig
 from worker.errors import ConfigError
 from worker.fleet.leases import new_incarnation
+from worker.redaction import first_problem
 from worker.redis.client import Client
 from worker.redis.keys import fleet_keys
 from worker.redis.script import lua
@@ -23,6 +24,9 @@ PAGE: Final = 200
 """So many cameras are read or written at once: Redis does nothing else meanwhile."""
 
 _TOMBSTONE_S: Final = 7 * 86_400.0
+_LOCAL_FIELDS: Final = frozenset({"password_file"})
+"""Fields of a camera that mean a file of one machine."""
+_AGAIN: Final = "define it again with 'facestream camera add', and find out who else writes to this Redis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,24 +182,37 @@ class RegistryCopy:
 
 
 def encode_camera(camera: CameraConfig) -> str:
-    """JSON of what differs from the defaults: the same for equal cameras, and readable for older workers."""
-    fields = camera.model_dump(mode="json", exclude_defaults=True)
+    """JSON of what differs from the defaults: the same for equal cameras, and readable for older workers.
+
+    A file with a password was read by then. Its path would mean another file on another machine, so it is left out.
+    """
+    fields = camera.model_dump(mode="json", exclude_defaults=True, exclude=set(_LOCAL_FIELDS))
     fields["source"] = camera.source.get_secret_value()
     return json.dumps(fields, sort_keys=True, ensure_ascii=False)
 
 
-def decode_camera(document: str) -> CameraConfig:
-    """The camera of :func:`encode_camera`; what a newer version has added is left out.
+def decode_camera(document: str, camera_id: str) -> CameraConfig:
+    """The camera of :func:`encode_camera` that is defined as ``camera_id``; what a newer version has added is left out.
+
+    Whoever can write to Redis can write a definition, so it may name nothing of this machine: no file, and no device.
 
     Raises:
-        ConfigError: it is not the definition of a camera.
+        ConfigError: it is not the definition of this camera, or names a file or a device.
     """
     try:
         fields = json.loads(document)
-        return CameraConfig(**{name: value for name, value in fields.items() if name in CameraConfig.model_fields})
-    except (ValueError, TypeError, AttributeError, ValidationError):
+        if local := sorted(_LOCAL_FIELDS & fields.keys()):
+            raise ConfigError(f"its definition in Redis names a file of this machine ({', '.join(local)}): {_AGAIN}")
+        camera = CameraConfig(**{name: value for name, value in fields.items() if name in CameraConfig.model_fields})
+    except ValidationError as error:
+        raise ConfigError(f"its definition in Redis is not valid ({first_problem(error)}): {_AGAIN}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
         # The texts of these errors may quote the source, and so its password.
-        raise ConfigError("the definition of a camera in Redis cannot be read; add the camera again") from None
+        raise ConfigError(f"its definition in Redis cannot be read: {_AGAIN}") from None
+    if camera.id != camera_id:
+        raise ConfigError(f"its definition in Redis is that of {camera.id!r}: {_AGAIN}")
+    require_network(camera)
+    return camera
 
 
 def require_network(camera: CameraConfig) -> None:

@@ -4,6 +4,7 @@ Events hold no pixels. The store holds two JPEGs of a sighting:
 ``CAMERA/DATE/SIGHTING_ID.face.jpg`` and ``.frame.jpg``; the date is that of the sighting's first frame, in UTC.
 """
 
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Event, Image
 
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]")
 _BETTER: Final = 0.05
 """A face must be so much better than the one that is kept: encoding costs milliseconds."""
 _AROUND: Final = 1.8
@@ -72,12 +74,25 @@ class Evidence:
         self._task = BackgroundTask("evidence", self._step, interval_s=_WAIT_S, heartbeats=heartbeats, drains=True)
         self._task.start()
 
-    def face(self, sighting_id: str, image: Image, box: NDArray[np.float32], quality: float) -> None:
-        """A face (box float32 (4,) px) that was good enough to embed, in the frame ``image``."""
-        known = self._open.get(sighting_id)
+    def face(
+        self, sighting_id: str, image: Image, box: NDArray[np.float32], quality: float, *, doubtful: bool = False
+    ) -> None:
+        """A face (box float32 (4,) px) that was good enough to embed, in the frame ``image``.
+
+        A ``doubtful`` face does not resemble the person of the sighting. Its picture waits until :meth:`parted` says
+        that it shows another one, and is given up if the next face is the person's again.
+        """
+        if not doubtful:
+            self._open.pop(_doubtful(sighting_id), None)
+        shown = _doubtful(sighting_id) if doubtful else sighting_id
+        known = self._open.get(shown)
         if known is not None and quality < known.quality + _BETTER:
             return
-        self._keep(sighting_id, Pictures(quality, self._face_of(image, box), self._jpeg(image)))
+        self._keep(shown, Pictures(quality, self._face_of(image, box), self._jpeg(image)))
+
+    def parted(self, sighting_id: str, new_id: str) -> None:
+        """The doubtful faces of a sighting were those of another person, whose sighting is ``new_id``."""
+        self.joined(new_id, _doubtful(sighting_id))
 
     def joined(self, kept_id: str, gone_id: str) -> None:
         """Two sightings turned out to be one, which goes on as ``kept_id``."""
@@ -99,6 +114,7 @@ class Evidence:
             self._task.wake()
         if event.type == "ended":
             self._open.pop(sighting_id, None)
+            self._open.pop(_doubtful(sighting_id), None)
             self._written.pop(sighting_id, None)
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -185,6 +201,11 @@ def stored_face(store: EvidenceStore, sighting: Event | PastSighting) -> Image |
     return None if decoded is None else np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 
 
+def _doubtful(sighting_id: str) -> str:
+    return f"{sighting_id} doubtful"
+
+
 def _path(sighting: Event | PastSighting) -> str:
-    # A sighting's id is made of a camera's id and a time; not every file system takes its colons.
-    return f"{sighting.camera_id}/{sighting.started_at:%Y-%m-%d}/{sighting.sighting_id.replace(':', '')}"
+    # A sighting's id is made of a camera's id and a time; not every file system takes its colons. Whatever else is in
+    # it, it names one file in the folder of its camera and day.
+    return f"{sighting.camera_id}/{sighting.started_at:%Y-%m-%d}/{_NOT_IN_NAMES.sub('', sighting.sighting_id)}"

@@ -8,13 +8,13 @@ import errno
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from worker.errors import HistoryDiskError, HistoryError, HistoryValueError
 from worker.files import connect_sqlite
 from worker.history import denials
 from worker.history.records import Account, CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
+from worker.logs import get_logger
 from worker.names import clean_text
 
 FILE: Final = "history.sqlite3"
@@ -55,6 +56,10 @@ CREATE TABLE tallies (
     faces INTEGER NOT NULL, expires_s REAL NOT NULL, PRIMARY KEY (camera_id, hour, reason)
 ) WITHOUT ROWID;
 """
+
+
+_Record = TypeVar("_Record")
+_log = get_logger(__name__)
 
 
 class History:
@@ -169,9 +174,10 @@ class History:
         unknown_id: str | None = None,
         sighting_id: str | None = None,
     ) -> list[PastSighting]:
-        """Those that were going on between ``since`` and ``until``, oldest first."""
+        """Those that were going on between ``since`` and ``until``, oldest first. A row that cannot be read is left
+        out, and the log names it."""
         rows = self._select("*", since, until, camera_id, unknown_id=unknown_id, sighting_id=sighting_id)
-        found = [_sighting(row) for row in rows]
+        found = list(_readable(rows, _sighting))
         if not any(sighting.corrections for sighting in found):
             return found
         with _told(self.path):
@@ -197,7 +203,8 @@ class History:
         found: list[tuple[float, str]] = []
         rows = self._select("sighting_id, template", since, until, camera_id, embedder=embedder)
         while chunk := list(islice(rows, chunk_rows)):
-            templates = np.frombuffer(b"".join(template for _, template in chunk), "<f4").reshape(len(chunk), -1)
+            chunk = [(name, template) for name, template in chunk if _has_length(template, len(probe))]
+            templates = np.frombuffer(b"".join(template for _, template in chunk), "<f4").reshape(-1, len(probe))
             similarities = templates @ probe
             found += [(float(similarities[row]), chunk[row][0]) for row in np.flatnonzero(similarities >= threshold)]
         found.sort(key=lambda hit: (-hit[0], hit[1]))
@@ -221,7 +228,7 @@ class History:
                 (after_revision, time.time()),
             ).fetchall()
         revision = max([after_revision, *(row[7] for row in rows)])
-        people = [_unknown(row) for row in rows]
+        people = list(_readable(rows, _unknown))
         return [person for person in people if person.template is not None or after_revision], revision
 
     def unknown(self, unknown_id: str) -> UnknownPerson:
@@ -236,7 +243,9 @@ class History:
                 f"no unknown person {unknown_id} in {self.path}: enrolled, forgotten or expired; "
                 "'facestream unknown list' shows who is there"
             )
-        return _unknown(row)
+        for person in _readable([row], _unknown):
+            return person
+        raise HistoryError(f"what {self.path} holds of {unknown_id} is damaged; 'facestream unknown forget' removes it")
 
     def tallies(
         self, *, since: datetime | None = None, until: datetime | None = None, camera_id: str | None = None
@@ -454,6 +463,19 @@ def _cleaned(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(clean_text(value) if isinstance(value, str) else value for value in row)
 
 
+def _readable(rows: Iterable[tuple[Any, ...]], read: Callable[[tuple[Any, ...]], _Record]) -> Iterator[_Record]:
+    """What ``read`` makes of each row: one that is damaged must not hide the others."""
+    for row in rows:
+        try:
+            yield read(row)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError, RecursionError) as error:
+            _log.warning("a row of the history cannot be read", row=str(row[0]), reason=type(error).__name__)
+
+
+def _has_length(template: object, dimension: int) -> bool:
+    return isinstance(template, bytes) and len(template) == 4 * dimension
+
+
 def _sighting_row(sighting: PastSighting) -> tuple[Any, ...]:
     return (
         sighting.sighting_id, sighting.camera_id, sighting.started_at.timestamp(), sighting.ended_at.timestamp(),
@@ -495,7 +517,18 @@ def _blob(template: Vector | None) -> bytes | None:
 
 
 def _vector(blob: bytes | None) -> Vector | None:
-    return None if blob is None else np.frombuffer(blob, "<f4")
+    """
+    Raises:
+        ValueError: it is not the bytes of finite numbers.
+    """
+    if blob is None:
+        return None
+    if not isinstance(blob, bytes):
+        raise TypeError("a template is bytes")
+    vector = np.frombuffer(blob, "<f4")
+    if not len(vector) or not np.isfinite(vector).all():
+        raise ValueError("a template has finite numbers")
+    return vector
 
 
 def _time(seconds: float) -> datetime:

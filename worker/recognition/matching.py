@@ -130,6 +130,8 @@ class TrackTemplate:
         template.count, template.best_quality = int(values["count"]), float(values["best_quality"])
         if template.count < 0 or not 0.0 <= template.best_quality <= 1.0:
             raise ValueError("a template has a count from 0 and a quality of 0 to 1")
+        if template.count and not 0.9 <= float(np.linalg.norm(template._best.astype(np.float64))) <= 1.1:
+            raise ValueError("the best vector of a template has the length 1")
         return template
 
     def _note_best(self, vector: NDArray[np.float32], quality: float) -> None:

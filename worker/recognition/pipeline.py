@@ -282,8 +282,9 @@ class Pipeline:
                 box = face.detection.boxes
                 sightings.learn(face.track_id, vector, face.quality, face.frame.pts_s, float(area(box)[0]))
                 evidence = self._context.evidence
-                if evidence and (sighting_id := sightings.sighting_id_of(face.track_id)):
-                    evidence.face(sighting_id, face.frame.image, box[0], face.quality)
+                if evidence and (shown := sightings.of_track(face.track_id)):
+                    doubtful = shown.doubtful.count > 0
+                    evidence.face(shown.sighting_id, face.frame.image, box[0], face.quality, doubtful=doubtful)
             if self._on_faces:
                 self._on_faces(batch)
 

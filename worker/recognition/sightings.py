@@ -17,7 +17,15 @@ from worker.logs import get_logger
 from worker.recognition.announcement import Announcer
 from worker.recognition.attention import attention, has_leapt, wants_face
 from worker.recognition.matching import TrackTemplate
-from worker.recognition.sighting import RecognitionContext, Sighting, from_state, one_face_per_person, to_state
+from worker.recognition.saved import from_state, to_state
+from worker.recognition.sighting import (
+    RecognitionContext,
+    Sighting,
+    note_together,
+    one_face_per_person,
+    reconsider_withdrawn,
+    same_visit_threshold,
+)
 from worker.types import Attention, Event, Frame, Tracks
 
 _log = get_logger(__name__)
@@ -47,6 +55,7 @@ class CameraSightings:
     def see(self, frame: Frame, tracks: Tracks) -> list[int]:
         """Notes where everybody is; returns the indices of the faces that are worth embedding."""
         wanted = []
+        seen = []
         areas = area(tracks.detections.boxes)
         for index, track_id in enumerate(tracks.track_ids.tolist()):
             sighting = self._of_track(track_id, frame)
@@ -61,8 +70,10 @@ class CameraSightings:
             sighting.frame_size = frame.size
             sighting.seen_at = frame.captured_at
             sighting.seen_pts_s = frame.pts_s
+            seen.append(sighting)
             if wants_face(sighting, self._context.config, frame.pts_s, float(areas[index])):
                 wanted.append(index)
+        note_together(seen)
         self._looked_pts_s = frame.pts_s
         self.end_tracks(tracks.ended_ids)
         return wanted
@@ -102,10 +113,9 @@ class CameraSightings:
         sighting = self._by_track.get(track_id)
         return sighting is not None and sighting.template.count < self._context.config.min_embeddings
 
-    def sighting_id_of(self, track_id: int) -> str:
-        """The sighting that a track belongs to now; empty for a track that is gone."""
-        sighting = self._by_track.get(track_id)
-        return sighting.sighting_id if sighting else ""
+    def of_track(self, track_id: int) -> Sighting | None:
+        """The sighting that a track belongs to now; None for a track that is gone."""
+        return self._by_track.get(track_id)
 
     def reject(self, track_id: int, reason: str) -> None:
         """Notes why a face was not embedded."""
@@ -130,8 +140,11 @@ class CameraSightings:
     def transitions(self, pts_s: float) -> list[Event]:
         """The events that are due at ``pts_s`` of this camera, in order."""
         one_face_per_person(self._by_track.values())
+        reconsider_withdrawn(self._by_track.values(), self._lingering)
         events: list[Event] = []
         for track_id, sighting in list(self._by_track.items()):
+            if self._by_track.get(track_id) is not sighting:
+                continue  # It goes on with the track of another one by now.
             if not sighting.announced and not self._is_due(sighting, pts_s):
                 continue
             if not sighting.announced and (gone := self._same_person_gone(sighting)):
@@ -147,6 +160,10 @@ class CameraSightings:
                 if sighting.resumed_until_pts_s is None or self._is_due(sighting, pts_s):
                     events += self._announce(sighting)
                 still_lingering.append(sighting)
+        if len(still_lingering) < len(self._lingering):
+            going_on = {sighting.sighting_id for sighting in (*self._by_track.values(), *still_lingering)}
+            for sighting in (*self._by_track.values(), *still_lingering):
+                sighting.together &= going_on
         self._lingering = still_lingering
         return events
 
@@ -185,6 +202,7 @@ class CameraSightings:
         try:
             self._lingering += from_state(state, self.camera_id, self._context, at=at, pts_s=pts_s)
         except ValueError as error:
+            self._context.observer.entry_refused("state")
             _log.warning(
                 "sightings begin anew: their state cannot be read", camera_id=self.camera_id, reason=str(error)
             )
@@ -209,6 +227,10 @@ class CameraSightings:
         new.template_changed = True
         new.detections = new.account.faces = new.template.count
         new.box, new.frame_size, new.seen_pts_s = sighting.box, sighting.frame_size, sighting.seen_pts_s
+        seen = [other for other in self._by_track.values() if other.seen_pts_s >= new.seen_pts_s]
+        note_together(seen)
+        if self._context.evidence:
+            self._context.evidence.parted(sighting.sighting_id, new.sighting_id)
         return new
 
     def _begin(self, track_id: int, at: datetime, pts_s: float) -> Sighting:
@@ -258,16 +280,25 @@ class CameraSightings:
         self._lingering.append(sighting)
 
     def _same_person_gone(self, sighting: Sighting) -> Sighting | None:
-        """The latest sighting that ended its track before this one began and shows the same person."""
-        for gone in reversed(self._lingering):
-            if gone.seen_pts_s > sighting.started_pts_s or not (gone.announced or gone.resumed_until_pts_s is not None):
-                continue
-            if sighting.identity_id:
-                if gone.identity_id == sighting.identity_id:
-                    return gone
-            elif gone.seems_the_same(sighting, self.threshold):
-                return gone
-        return None
+        """The sighting that was seen last before this one began and shows the same person: by the name, else the one
+        whose faces are most similar, if they are similar enough, else by the place."""
+        earlier = [
+            gone
+            for gone in (*self._by_track.values(), *self._lingering)
+            if gone is not sighting
+            and gone.seen_pts_s <= sighting.started_pts_s
+            and not sighting.is_another_than(gone)
+            and (gone.announced or gone.resumed_until_pts_s is not None)
+        ]
+        if sighting.identity_id:
+            same = [gone for gone in earlier if gone.identity_id == sighting.identity_id]
+        elif sighting.template.count:
+            least = same_visit_threshold(self.threshold)
+            nearest = max(earlier, key=lambda gone: gone.likeness(sighting), default=None)
+            return nearest if nearest and nearest.likeness(sighting) >= least else None
+        else:
+            same = [gone for gone in earlier if gone.seems_in_place(sighting)]
+        return max(same, key=lambda gone: gone.seen_pts_s, default=None)
 
     def _continue(self, gone: Sighting, sighting: Sighting, track_id: int) -> None:
         """Lets the sighting ``gone`` go on with the track of ``sighting``."""
@@ -280,13 +311,21 @@ class CameraSightings:
         gone.box, gone.frame_size = sighting.box, sighting.frame_size
         gone.seen_at, gone.seen_pts_s = sighting.seen_at, sighting.seen_pts_s
         gone.embedded_pts_s, gone.embedded_area_px = sighting.embedded_pts_s, sighting.embedded_area_px
-        self._lingering.remove(gone)
+        if gone in self._lingering:
+            self._lingering.remove(gone)
+        else:
+            # Its own track is lost for too short a time to be given up, as after a cut.
+            self._by_track = {key: value for key, value in self._by_track.items() if value is not gone}
         self._by_track[track_id] = gone
 
     def _join(self, gone: Sighting, sighting: Sighting) -> None:
         """Adds what was learnt in ``sighting`` to ``gone``: they are one, seen on two tracks."""
         gone.template.merge(sighting.template)
         gone.account.merge(sighting.account, sighting.track_id)
+        gone.together |= sighting.together
+        for other in (*self._by_track.values(), *self._lingering):
+            if sighting.sighting_id in other.together:
+                other.together.add(gone.sighting_id)
         if self._context.evidence:
             self._context.evidence.joined(gone.sighting_id, sighting.sighting_id)
         self._context.observer.track_ended(self.camera_id, "continued")

@@ -136,7 +136,7 @@ class Unknowns:
         for person in changed:
             if person.template is None:
                 self._drop(person.unknown_id)
-            elif person.embedder == self._embedder:
+            elif person.embedder == self._embedder and person.template.shape == self._templates.shape[1:]:
                 self._keep(person)
 
     def _keep(self, person: UnknownPerson) -> None:

@@ -1,16 +1,21 @@
 """One port for probes, Prometheus and people: ``/healthz``, ``/readyz``, ``/metrics`` and ``/status``.
 
 ``/healthz`` says whether the process should go on (its threads beat); ``/readyz`` whether it does its work.
-Both answer 200, or 503 with the reasons, as JSON. ``/status`` is what ``facestream status`` shows.
+Both answer 200, or 503 with the reasons, as JSON. ``/status`` is what ``facestream status`` shows. Where there is a
+token, a client without it learns from the probes whether, not why, and nothing else.
 """
 
+import hmac
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from socketserver import TCPServer
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -27,6 +32,8 @@ from worker.service.preview import BOUNDARY, Preview
 
 _log = get_logger(__name__)
 
+_LONGEST_S: Final = 20.0
+"""A connection is ended after this time, whatever it waits for."""
 PATHS: Final = ("/healthz", "/readyz", "/metrics", "/status", "/preview/CAMERA")
 
 Condition = Callable[[], str]
@@ -90,16 +97,19 @@ class HealthServer:
     """Serves ``health`` and ``registry`` from its own threads as soon as it is made.
 
     Raises:
+        ConfigError: the token cannot be read, or is too short.
         FacestreamError: the address is taken, or is not one of this machine.
     """
 
     def __init__(
         self, config: MetricsConfig, health: Health, registry: CollectorRegistry, preview: Preview | None = None
     ) -> None:
-        handler = type("Handler", (_Handler,), {"health": health, "metrics": Exposition(registry), "preview": preview})
+        token = config.read_token()
+        parts = {"health": health, "metrics": Exposition(registry), "preview": preview, "door": Door(config, token)}
         server = _IPv6Server if ":" in config.host else _Server
         try:
-            self._server = server((config.host, config.port), handler)
+            self._server = server((config.host, config.port), type("Handler", (_Handler,), parts))
+            self._server.most_connections = config.max_connections
         except OSError as error:
             raise FacestreamError(
                 f"metrics.port {config.port} on {config.host} cannot be opened ({error.strerror or error}); "
@@ -109,6 +119,9 @@ class HealthServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
         self._thread.start()
         _log.info("metrics and health are served", host=config.host, port=self.port)
+        if token is None and not is_loopback(config.host):
+            _log.warning("everybody who reaches this port sees metrics and status: set metrics.token_file",
+                         host=config.host, port=self.port)  # fmt: skip
 
     def close(self) -> None:
         """Stop serving and free the port."""
@@ -128,9 +141,93 @@ def open_port(
     return HealthServer(config, health, registry, preview) if config.enabled else None
 
 
+class Door:
+    """Who may ask what."""
+
+    def __init__(self, config: MetricsConfig, token: str | None) -> None:
+        self._token = None if token is None else token.encode()
+        names = {"localhost", config.host, socket.gethostname(), *config.allowed_hosts}
+        self._names = frozenset(name.lower() for name in names)
+
+    @property
+    def open(self) -> bool:
+        """Whether there is no token."""
+        return self._token is None
+
+    def has_token(self, headers: Message) -> bool:
+        """Whether the request carries the token; the answer takes the same time for every wrong one."""
+        given = str(headers.get("Authorization", "")).removeprefix("Bearer ").encode("utf-8", "replace")
+        return self._token is not None and hmac.compare_digest(given, self._token)
+
+    def knows_host(self, headers: Message) -> bool:
+        """Whether the request was sent to a name of this worker.
+
+        A page of another site can give its own name the address of this machine, and its script may then ask here.
+        Such a name has a dot. A program that sends no name is no browser.
+        """
+        hosts = headers.get_all("Host", [])
+        if not hosts:
+            return True
+        name = _host_name(str(hosts[0]))
+        return len(hosts) == 1 and (name in self._names or _is_address(name) or ("." not in name and bool(name)))
+
+
+def _host_name(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+
+
 class _Server(ThreadingHTTPServer):
+    """Each connection has its thread, and its time: slow ones must not keep probes out, nor pile up."""
+
     daemon_threads = True
     block_on_close = False
+    most_connections = 32
+    _open: dict[socket.socket, float]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._open) >= self.most_connections:
+                # The oldest that has not been waited for long enough: an honest one is done in milliseconds.
+                _cut(min(self._open, key=self._open.__getitem__))
+            self._open[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.let_go(request)
+
+    def let_go(self, request: socket.socket) -> None:
+        """The connection has no time limit any more, or is closed."""
+        with self._lock:
+            self._open.pop(request, None)
+
+    def service_actions(self) -> None:
+        due_s = time.monotonic() - _LONGEST_S
+        with self._lock:
+            for request in [request for request, begun_s in self._open.items() if begun_s < due_s]:
+                _cut(request)
+
+    def server_activate(self) -> None:
+        self._open, self._lock = {}, threading.Lock()
+        super().server_activate()
 
     def server_bind(self) -> None:
         # HTTPServer would look up the host's name, which may take seconds where DNS is slow.
@@ -141,6 +238,12 @@ class _Server(ThreadingHTTPServer):
         _log.debug("a probe's connection broke", exc_info=True)
 
 
+def _cut(connection: socket.socket) -> None:
+    """Ends it for both sides; its thread wakes up and closes it."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class _IPv6Server(_Server):
     address_family = socket.AF_INET6
 
@@ -149,22 +252,32 @@ class _Handler(BaseHTTPRequestHandler):
     health: Health
     metrics: Exposition
     preview: Preview | None
+    door: Door
+    server: _Server
     timeout = 10
     server_version = "facestream"
     sys_version = ""
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        if path == "/metrics":
-            self._send(HTTPStatus.OK, CONTENT_TYPE, self.metrics.encode())
+        trusted = self.door.has_token(self.headers)
+        if not trusted and not self.door.knows_host(self.headers):
+            self._send_json(
+                HTTPStatus.MISDIRECTED_REQUEST, {"error": "not a name of this worker; see metrics.allowed_hosts"}
+            )
         elif path == "/healthz":
-            self._send_reasons("alive", self.health.failures())
+            self._send_reasons("alive", self.health.failures(), told=trusted or self.door.open)
         elif path == "/readyz":
-            self._send_reasons("ready", self.health.obstacles(), self.health.warnings())
-        elif path == "/status":
-            self._send_json(HTTPStatus.OK, self.health.status())
+            reasons, warnings = self.health.obstacles(), self.health.warnings()
+            self._send_reasons("ready", reasons, warnings, told=trusted or self.door.open)
         elif path.startswith("/preview/"):
             self._send_preview(path.removeprefix("/preview/"))
+        elif not trusted and not self.door.open:
+            self._send_json(HTTPStatus.UNAUTHORIZED, {"error": "give the token: 'Authorization: Bearer TOKEN'"})
+        elif path == "/metrics":
+            self._send(HTTPStatus.OK, CONTENT_TYPE, self.metrics.encode())
+        elif path == "/status":
+            self._send_json(HTTPStatus.OK, self.health.status())
         else:
             self._send_json(HTTPStatus.NOT_FOUND, {"paths": PATHS})
 
@@ -197,14 +310,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        # Who has the token may look for as long as they like; Preview limits how many do.
+        self.server.let_go(self.request)
         with suppress(OSError):  # the viewer has gone
             for picture in preview.pictures(camera_id, lambda: self.health.has_camera(camera_id)):
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
                 self.wfile.write(head.encode() + picture + b"\r\n")
 
-    def _send_reasons(self, name: str, reasons: dict[str, str], warnings: dict[str, str] | None = None) -> None:
+    def _send_reasons(
+        self, name: str, reasons: dict[str, str], warnings: dict[str, str] | None = None, *, told: bool
+    ) -> None:
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        self._send_json(status, {name: not reasons, "reasons": reasons} | ({"warnings": warnings} if warnings else {}))
+        document: dict[str, Any] = {name: not reasons}
+        if told:
+            document |= {"reasons": reasons} | ({"warnings": warnings} if warnings else {})
+        self._send_json(status, document)
 
     def _send_json(self, status: HTTPStatus, document: dict[str, Any]) -> None:
         self._send(status, "application/json", json.dumps(document).encode() + b"\n")

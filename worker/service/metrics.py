@@ -3,19 +3,22 @@
 import platform
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from worker import __version__
@@ -32,6 +35,14 @@ _QUALITY_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.
 _BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+_LAST_EVENTS_S: Final = 3600.0
+"""The last events of a removed camera come within this time, or leave series behind."""
+_MOST_GROUPS: Final = 100
+_LONGEST_GROUP: Final = 100
+_WITH_REASONS: Final = frozenset({"dropped frames", "dropped events", "skipped"})
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+
+
 class PrometheusObserver(Observer):
     """Keeps what stages report as Prometheus metrics; ``docs/metrics.md`` describes each.
 
@@ -40,6 +51,11 @@ class PrometheusObserver(Observer):
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._by_camera: list[Counter | Gauge | Histogram] = []
+        self._removed: OrderedDict[str, float] = OrderedDict()
+        self._gone: dict[str, int] = {}
+        self._sweeping = threading.Lock()
+        self.registry.register(_Sweep(self._sweep))
         self._frames_read = self._counter("frames_read", "Frames that left the decoder", "camera")
         self._frames_dropped = self._counter("frames_dropped", "Frames given up unprocessed", "camera", "reason")
         self._frames_skipped = self._counter("frames_skipped", "Frames not worth searching", "camera", "reason")
@@ -83,6 +99,7 @@ class PrometheusObserver(Observer):
         self._outbox_degraded = self._gauge("outbox_degraded", "1 if they wait in memory though they should be on disk")
         self._sink_up = self._gauge("sink_up", "1 if Redis took events when last tried, else 0")
         self._stream_lag = self._gauge("stream_lag_entries", "Entries that a group has not acknowledged", "group")
+        self._entries_refused = self._counter("entries_refused", "Entries of Redis that are not valid", "kind")
         self._gallery_people = self._gauge("gallery_people", "People in the gallery that is searched")
         self._gallery_samples = self._gauge("gallery_samples", "Faces in the gallery that is searched")
         self._gallery_version = self._gauge("gallery_version", "Version of the gallery that is searched")
@@ -184,8 +201,12 @@ class PrometheusObserver(Observer):
 
     def stream_lag(self, lags: Mapping[str, int]) -> None:
         self._stream_lag.clear()
-        for group, entries in lags.items():
-            self._stream_lag.labels(group).set(entries)
+        # Whoever can write to Redis can make groups.
+        for group, entries in sorted(lags.items(), key=lambda lag: -lag[1])[:_MOST_GROUPS]:
+            self._stream_lag.labels(group[:_LONGEST_GROUP]).set(entries)
+
+    def entry_refused(self, kind: str) -> None:
+        self._entries_refused.labels(kind).inc()
 
     def gallery_size(self, people: int, samples: int, version: int) -> None:
         self._gallery_people.set(people)
@@ -241,14 +262,47 @@ class PrometheusObserver(Observer):
     def config_reloaded(self, outcome: str) -> None:
         self._config_reloads.labels(outcome).inc()
 
+    def camera_added(self, camera_id: str) -> None:
+        self._removed.pop(camera_id, None)
+
     def camera_removed(self, camera_id: str) -> None:
-        # Counters stay: what was counted was counted. A gauge that stays would claim a state that has passed.
-        for state in SOURCE_STATES:
-            self._source_state.remove(camera_id, state)
-        self._last_frame_s.remove(camera_id)
-        self._last_event_s.remove(camera_id)
-        self._queue_items.remove(camera_id)
-        self._look_gap_s.remove(camera_id)
+        # Its last events may be delivered later, and make series anew: those go before the next look.
+        self._removed[camera_id] = time.monotonic()
+        self._removed.move_to_end(camera_id)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Takes away the series of removed cameras: cameras come and go, and a worker stays for months."""
+        with self._sweeping:
+            removed = dict(self._removed)
+            if not removed:
+                return
+            self._sum(self._gone, lambda camera_id: camera_id in removed)
+            for camera_id, at_s in removed.items():
+                for metric in self._by_camera:
+                    metric.remove_by_labels({"camera": camera_id})
+                self._queue_items.remove(camera_id)
+                if time.monotonic() - at_s > _LAST_EVENTS_S:
+                    self._removed.pop(camera_id, None)
+
+    def _sum(self, sums: dict[str, int], wanted: Callable[[str], bool]) -> None:
+        for name, counter in self._counted().items():
+            for labels, value in _totals(counter):
+                if wanted(labels["camera"]):
+                    key = f"{name} {labels['reason'] if name in _WITH_REASONS else ''}"
+                    sums[key] = sums.get(key, 0) + value
+
+    def _counted(self) -> dict[str, Counter]:
+        """What the summary of a run tells, so that it outlives its cameras."""
+        return {
+            "frames": self._frames_read,
+            "faces": self._faces_detected,
+            "tracks": self._tracks_ended,
+            "events": self._events_published,
+            "dropped frames": self._frames_dropped,
+            "dropped events": self._events_dropped,
+            "skipped": self._frames_skipped,
+        }
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -264,23 +318,39 @@ class PrometheusObserver(Observer):
 
         ``dropped`` holds frames and events alike; their reasons differ.
         """
+        with self._sweeping:
+            sums = dict(self._gone)
+            self._sum(sums, lambda _camera_id: True)
+
+        def by_reason(*names: str) -> dict[str, int]:
+            found: dict[str, int] = {}
+            for key, value in sums.items():
+                name, _, reason = key.rpartition(" ")
+                if name in names:
+                    found[reason] = found.get(reason, 0) + value
+            return found
+
         return {
-            "frames": _total(self._frames_read),
-            "faces": _total(self._faces_detected),
-            "tracks": _total(self._tracks_ended),
-            "events": _total(self._events_published),
-            "dropped": _by_reason(self._frames_dropped, self._events_dropped),
-            "skipped": _by_reason(self._frames_skipped),
+            **{name: sums.get(f"{name} ", 0) for name in ("frames", "faces", "tracks", "events")},
+            "dropped": by_reason("dropped frames", "dropped events"),
+            "skipped": by_reason("skipped"),
         }
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
-        return Counter(f"facestream_{name}", description, labels, registry=self.registry)
+        counter = Counter(f"facestream_{name}", description, labels, registry=self.registry)
+        return self._note(counter, labels)
 
     def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
-        return Gauge(f"facestream_{name}", description, labels, registry=self.registry)
+        return self._note(Gauge(f"facestream_{name}", description, labels, registry=self.registry), labels)
 
     def _histogram(self, name: str, description: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"facestream_{name}", description, labels, buckets=buckets, registry=self.registry)
+        histogram = Histogram(f"facestream_{name}", description, labels, buckets=buckets, registry=self.registry)
+        return self._note(histogram, labels)
+
+    def _note(self, metric: _Metric, labels: tuple[str, ...]) -> _Metric:
+        if "camera" in labels:
+            self._by_camera.append(metric)
+        return metric
 
 
 def _totals(counter: Counter) -> list[tuple[dict[str, str], int]]:
@@ -288,15 +358,15 @@ def _totals(counter: Counter) -> list[tuple[dict[str, str], int]]:
     return [(sample.labels, int(sample.value)) for sample in samples if sample.name.endswith("_total")]
 
 
-def _by_reason(*counters: Counter) -> dict[str, int]:
-    sums: dict[str, int] = {}
-    for labels, value in (sample for counter in counters for sample in _totals(counter)):
-        sums[labels["reason"]] = sums.get(labels["reason"], 0) + value
-    return sums
+class _Sweep(Collector):
+    """Has no metrics of its own: the registry asks it first, before it collects the others."""
 
+    def __init__(self, sweep: Callable[[], None]) -> None:
+        self._sweep = sweep
 
-def _total(counter: Counter) -> int:
-    return sum(value for _, value in _totals(counter))
+    def collect(self) -> Iterable[Metric]:
+        self._sweep()
+        return ()
 
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4

@@ -107,7 +107,7 @@ def build(
         pipeline,
         cameras,
         publisher,
-        _open_states(config, client, outbox, publisher),
+        _open_states(config, client, outbox, publisher, observer),
         observer,
         load_people=partial(load_people, config, observer),
         memory_of=memory_of,
@@ -235,11 +235,13 @@ def _load(config: Config, model: str, observer: Observer) -> FaceEmbedder:
     )
 
 
-def _open_states(config: Config, client: Client, outbox: Outbox, publisher: Publisher) -> SightingStates:
+def _open_states(
+    config: Config, client: Client, outbox: Outbox, publisher: Publisher, observer: Observer
+) -> SightingStates:
     """Where the sightings of a camera are kept: beside the events, or where workers of a fleet find them."""
     if not config.fleet.enabled:
         return LocalStates(outbox)
-    shared = RedisStates(client, config.fleet.name, config.recognition.linger_s)
+    shared = RedisStates(client, config.fleet.name, config.recognition.linger_s, observer)
     return QueuedStates(shared, publisher, config.redis)
 
 

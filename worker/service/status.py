@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from worker import __version__
 from worker.background import BackgroundTask, Heartbeats
@@ -24,7 +24,7 @@ from worker.redis.keys import fleet_key
 from worker.service.health import Health
 from worker.service.metrics import PrometheusObserver
 from worker.video.cameras import Cameras
-from worker.wire import now_rfc3339, parse_rfc3339
+from worker.wire import as_text, now_rfc3339, parse_rfc3339
 
 SILENT_AFTER_S: Final = 6.0
 """A worker that has not reported for this long is shown as silent."""
@@ -37,37 +37,47 @@ _FORGET_AFTER_S: Final = 24 * 3600.0
 _log = get_logger(__name__)
 
 
+_Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+_Whole = Annotated[int, Field(ge=0, lt=2**63)]
+_Line = Annotated[str, AfterValidator(lambda text: text[:2000])]
+
+
+def _time_of(text: str) -> str:
+    parse_rfc3339(text)
+    return text
+
+
 class CameraStatus(BaseModel, frozen=True):
     """One camera of one worker. Rates are those of the last seconds; an age is None until there is something to count
     from."""
 
-    camera_id: str
-    state: str
-    reason: str
-    epoch: int = 0
-    fps: float = 0.0
-    dropped_per_s: float = 0.0
-    latency_p95_s: float | None = None
-    last_frame_age_s: float | None = None
-    last_event_age_s: float | None = None
+    camera_id: _Line
+    state: _Line
+    reason: _Line
+    epoch: _Whole = 0
+    fps: _Amount = 0.0
+    dropped_per_s: _Amount = 0.0
+    latency_p95_s: _Amount | None = None
+    last_frame_age_s: _Amount | None = None
+    last_event_age_s: _Amount | None = None
 
 
 class WorkerStatus(BaseModel, frozen=True):
     """One worker, at the time ``at`` (RFC 3339 UTC). ``process`` tells workers of one name apart: host and number."""
 
-    worker_id: str
-    at: str
-    version: str
-    uptime_s: float
+    worker_id: _Line
+    at: Annotated[str, AfterValidator(_time_of)]
+    version: _Line
+    uptime_s: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
     ready: bool
-    reasons: Mapping[str, str]
-    outbox_events: int
-    gallery_people: int
-    gallery_version: int
-    load: float | None = None
-    process: str = ""
-    warnings: Mapping[str, str] = {}
-    cameras: list[CameraStatus] = []
+    reasons: dict[_Line, _Line]
+    outbox_events: _Whole
+    gallery_people: _Whole
+    gallery_version: _Whole
+    load: _Amount | None = None
+    process: _Line = ""
+    warnings: dict[_Line, _Line] = {}
+    cameras: Annotated[list[CameraStatus], Field(max_length=10_000)] = []
 
     def document(self) -> dict[str, Any]:
         """As JSON values."""
@@ -220,9 +230,12 @@ class LagReporter:
         self._observer.stream_lag(lags)
 
 
-def reported(client: Client, fleet: str) -> Iterator[WorkerStatus]:
+def reported(
+    client: Client, fleet: str, on_problem: Callable[[str], None] = lambda _problem: None
+) -> Iterator[WorkerStatus]:
     """What the workers of a fleet reported last, also of those that have fallen silent within a day. Of a worker that
-    was started again under its name, what it reported before is left out.
+    was started again under its name, what it reported before is left out. A report that cannot be read is passed over,
+    and ``on_problem`` is told which.
 
     Raises:
         redis.RedisError: Redis cannot be asked.
@@ -231,12 +244,15 @@ def reported(client: Client, fleet: str) -> Iterator[WorkerStatus]:
     entries: dict[Any, Any] = client.hgetall(key)
     found: list[WorkerStatus] = []
     for name, text in sorted(entries.items()):
-        with suppress(ValueError):
+        try:
             status = WorkerStatus.model_validate_json(text)
-            if age_s(status) < _FORGET_AFTER_S:
-                found.append(status)
-            else:
-                client.hdel(key, name)
+        except ValidationError as error:
+            on_problem(f"the status of worker {as_text(name)} cannot be read: {first_problem(error)}")
+            continue
+        if age_s(status) < _FORGET_AFTER_S:
+            found.append(status)
+        else:
+            client.hdel(key, name)
     for status in sorted(found, key=lambda status: (status.worker_id, status.process)):
         if not any(_follows(other, status) for other in found):
             yield status

@@ -4,6 +4,7 @@ Optional (extra ``tracing``): OpenTelemetry spans, sent by OTLP over HTTP. One t
 tells the cameras, its children are the stages in the order in which they ran. A trace holds nothing of a face.
 """
 
+import io
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,15 +34,27 @@ class TracingObserver(PrometheusObserver):
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            from requests import PreparedRequest, Response, Session
         except ImportError:
             raise ConfigError(
                 "tracing.sample_ratio: traces need the extra 'tracing': pip install 'facestream[tracing]'"
             ) from None
+
+        class Headlong(Session):
+            """Reads the head of an answer only: what a collector says beside its status could be without end."""
+
+            def send(self, request: PreparedRequest, **settings: Any) -> Response:
+                answer = super().send(request, **(settings | {"stream": True}))
+                answer.close()
+                answer.raw = io.BytesIO()
+                return answer
+
         resource = Resource.create(
             {"service.name": "facestream", "service.version": __version__, "service.instance.id": worker_id}
         )
+        exporter = OTLPSpanExporter(endpoint=config.endpoint, session=Headlong())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=config.endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer: Any = self._provider.get_tracer("facestream")
         self._ratio = config.sample_ratio
         self._chance = chance

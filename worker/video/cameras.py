@@ -50,6 +50,7 @@ class Cameras:
             self.schedule.search_always(camera.id)
         self._batcher.add(buffer)
         self._readers[camera.id], self._buffers[camera.id] = reader, buffer
+        self._observer.camera_added(camera.id)
         reader.start()
 
     def stop(self, camera_id: str) -> None:

@@ -177,7 +177,7 @@ class GroupMemory:
         return Known(
             owner=holding[0].consumer if holding else "",
             deliveries=holding[0].deliveries if holding else 0,
-            epochs=frozenset(int(as_text(member).rpartition(" ")[2]) for member in members) | {int(fence or 0)},
+            epochs=frozenset(_number(as_text(member).rpartition(" ")[2]) for member in members) | {_number(fence)},
             handled=score is not None,
             claim=as_text(claim),
         )
@@ -222,11 +222,13 @@ REASON: Final = "dead_reason"
 ENTRY_ID: Final = "dead_entry_id"
 DELIVERIES: Final = "dead_deliveries"
 _PAGE: Final = 100
+_LONGEST_NUMBER: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """``fields`` are those of the event, as they stood in ``stream`` under ``entry_id``."""
+    """``fields`` are those of the event, as they stood in ``stream`` under ``entry_id``; ``deliveries`` is 0 where the
+    letter does not tell how many there were."""
 
     letter_id: str
     stream: str
@@ -279,6 +281,12 @@ def put_back(client: Client, letter: DeadLetter) -> None:
         pipeline.execute()
 
 
+def _number(text: bytes | str | None) -> int:
+    """The number that Redis holds; 0 without one, and where something else stands."""
+    digits = as_text(text or "")
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= _LONGEST_NUMBER else 0
+
+
 def _letters(client: Client, stream: str, group: str) -> Iterator[DeadLetter]:
     last = "-"
     while page := cast("list[Any]", client.xrange(group_key(stream, "dead", group), min=last, count=_PAGE)):
@@ -289,7 +297,7 @@ def _letters(client: Client, stream: str, group: str) -> Iterator[DeadLetter]:
                 stream=stream,
                 group=group,
                 entry_id=fields.pop(ENTRY_ID, ""),
-                deliveries=int(fields.pop(DELIVERIES, "0")),
+                deliveries=_number(fields.pop(DELIVERIES, "")),
                 reason=fields.pop(REASON, ""),
                 fields=fields,
             )

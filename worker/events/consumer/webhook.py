@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
+from worker.asking import Asker
 from worker.errors import ConfigError
 from worker.events.codec import encode
 from worker.events.consumer.blocking import Consumer
@@ -105,10 +106,12 @@ def read_secret(path: Path) -> bytes:
 
 
 class Webhook:
-    """Posts events to ``url`` as JSON, signed with ``secret``. Redirects are not followed.
+    """Posts events to ``url`` as JSON, signed with ``secret``. Redirects are not followed; of an answer only the head
+    counts, and little more is read.
 
     One call tries for up to ``patience_s``, with pauses that grow from ``first_pause_s`` to ``longest_pause_s``, or
-    those that the receiver asks for; a request may take ``timeout_s``. ``stop`` ends a pause.
+    those that the receiver asks for; a request may take ``timeout_s`` from its first byte to its last. ``stop`` ends a
+    pause.
 
     Raises:
         ConfigError: ``url`` is not a web address, or it goes to another machine by http without ``allow_http``.
@@ -132,7 +135,7 @@ class Webhook:
         self._secret = secret
         self._is_away = False
         stop = stop or threading.Event()
-        self._http = httpx.Client(timeout=timeout_s, follow_redirects=False, verify=_trust(ca_file))
+        self._server = Asker(timeout_s, verify=_trust(ca_file))
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(AwayError),
             wait=_wait_at_least_as_asked(tenacity.wait_random_exponential(first_pause_s, longest_pause_s)),
@@ -160,7 +163,7 @@ class Webhook:
 
     def close(self) -> None:
         """Give up the connections."""
-        self._http.close()
+        self._server.close()
 
     def _try(self, body: bytes, event_id: str) -> None:
         try:
@@ -184,17 +187,17 @@ class Webhook:
             SIGNATURE_HEADER: sign(self._secret, timestamp, body),
         }
         try:
-            response = self._http.post(self._url, content=body, headers=headers)
+            answer = self._server.ask("POST", self._url, content=body, headers=headers)
         except httpx.TransportError as error:
             raise AwayError(f"the receiver cannot be reached ({reason_of(error)})") from None
-        status = response.status_code
-        if response.is_success:
+        status = answer.status
+        if httpx.codes.is_success(status):
             return
         if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _PASSING_STATUS:
-            raise AwayError(f"the receiver answers with status {status}", _asked_pause_s(response))
+            raise AwayError(f"the receiver answers with status {status}", _asked_pause_s(answer.headers))
         if status in _UNTRUSTED_STATUS:
             raise UntrustedError(f"the receiver refuses the signature (status {status}); is the secret the right one?")
-        what = "redirects, which is not followed" if response.is_redirect else "refuses the event"
+        what = "redirects, which is not followed" if httpx.codes.is_redirect(status) else "refuses the event"
         raise RejectedError(f"the receiver {what} (status {status})")
 
 
@@ -281,13 +284,13 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
         raise ConfigError(f"--ca-file {ca_file} cannot be read as certificates: {error}") from None
 
 
-def _asked_pause_s(response: httpx.Response) -> float:
-    asked = response.headers.get("Retry-After", "").strip()
+def _asked_pause_s(headers: httpx.Headers) -> float:
+    asked = headers.get("Retry-After", "").strip()
     if asked.isascii() and asked.isdecimal():
         return float(asked)
     try:
         return max(0.0, (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 
