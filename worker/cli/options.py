@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from worker.errors import SinkError, SourceError
-from worker.names import is_unicode
 from worker.redaction import redact
 
 if TYPE_CHECKING:
@@ -98,11 +97,16 @@ def command_group(app: typer.Typer, name: str, description: str) -> typer.Typer:
 def json_line(document: Document) -> str:
     """``document`` as JSON on one line, with the line's end.
 
-    A text that is no proper Unicode, such as the name of a file whose bytes are no UTF-8, is escaped: the line is valid
-    JSON, and Python reads the name back as it was.
+    A text that is no proper Unicode, such as the name of a file whose bytes are no UTF-8, or that standard output has
+    no letters for, is escaped: the line is valid JSON, and Python reads the name back as it was.
     """
     line = json.dumps(document, ensure_ascii=False)
-    return (line if is_unicode(line) else json.dumps(document)) + "\n"
+    try:
+        line.encode()
+        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(document)
+    return line + "\n"
 
 
 def print_json(document: Document) -> None:
