@@ -21,6 +21,7 @@ from worker.cli.options import (
     NamingThreshold,
     command_group,
     count_of,
+    fit,
     gallery_key,
     open_crops,
     open_embedder,
@@ -29,7 +30,9 @@ from worker.cli.options import (
     photo_detector,
     print_json,
     quiet_logs,
+    screen_width,
     time_text,
+    wrapped,
 )
 from worker.errors import ConfigError, HistoryError, ModelError
 from worker.wire import parse_rfc3339
@@ -174,10 +177,9 @@ def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> 
         return
     typer.echo(f"{person.name}  {person.identity_id}")
     for sample in samples:
-        typer.echo(
-            f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  "
-            f"{time_text(parse_rfc3339(str(sample['added_at'])))}  {sample['sample_id']}"
-        )
+        added = time_text(parse_rfc3339(str(sample["added_at"])))
+        columns = [f"  {sample['photo']:<40}", f"quality {sample['quality']:.2f}", added, str(sample["sample_id"])]
+        typer.echo(fit(columns, screen_width()))
 
 
 def remove_person(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S, json_output: AsJson = False) -> int:
@@ -347,7 +349,7 @@ def _print_findings(findings: "Sequence[Finding]", counts: "dict[Kind, int]", li
     for finding in findings:
         printed[finding.kind] = printed.get(finding.kind, 0) + 1
         if printed[finding.kind] <= limit:
-            typer.echo(_finding_line(finding))
+            typer.echo(wrapped(_finding_line(finding), screen_width(), ""))
     for kind, count in counts.items():
         more = f" ({count - limit} not shown: --limit {count})" if count > limit else ""
         typer.echo(f"{count:>6}  {_HEADINGS[kind]}{more}")
