@@ -13,8 +13,9 @@ def main() -> None:
     _open_closed_streams()
     try:
         signals.catch()
-        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what no terminal can show
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
+            # Names may hold what no terminal can show, or what the locale C has no letters for.
+            sys.stdout.reconfigure(errors="backslashreplace")
         # First of all: until then every user of the machine can read the arguments.
         blank_secrets()
         from worker.cli import run_command_line

@@ -121,6 +121,7 @@ def test_the_right_person_gets_the_name(site: Site) -> None:
     said = site.correct("named", "--person", "Ben")
     (event,) = site.events()
     assert (event.identity_id, event.identity_name, said["identity_name"]) == ("p-ben", "Ben", "Ben")
+    assert event.similarity == pytest.approx(float(site.template @ AXES[1]), abs=1e-6), "that of Ben"
     assert "named Ben afterwards" in site.run("explain", "named")[1]
 
 

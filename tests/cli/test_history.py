@@ -192,6 +192,19 @@ def test_enrolling_a_stranger_corrects_the_past_and_names_the_future(site: Site,
     assert "Cleo" in {event["identity_name"] for event in site.stream() if event["camera_id"] == "gate"}
 
 
+def test_a_face_that_was_corrected_is_not_named_so_by_the_next_worker(site: Site, ask: Callable[..., Any]) -> None:
+    wrong = next(event for event in site.stream() if event["camera_id"] == "yard" and event["identity_id"])
+    (said,) = ask("correct", wrong["sighting_id"], "--redis", site.redis_url)
+    assert (said["previous_name"], said["counter_example"]) == (wrong["identity_name"], True)
+    site.run("shop", "2026-03-04T08:00:00Z")
+    seen = [event for event in site.stream() if event["camera_id"] == "shop" and event["type"] == "ended"]
+    assert wrong["identity_name"] not in {event["identity_name"] for event in seen}
+    assert said["unknown_id"] in {event["unknown_id"] for event in seen}
+    (text,) = [one["text"] for one in ask("explain", "--camera", "shop", *SINCE) if one.get("reason") == "denied"]
+    assert f"nearest was {wrong['identity_name']} at" in text
+    assert "a face that is nearer still was said not to be that person" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -47,7 +47,9 @@ def keep_pictures(folder: Path) -> None:
 
 def test_the_faces_of_an_unknown_person_are_drawn_on_one_sheet(show: Any, tmp_path: Path) -> None:
     keep_pictures(tmp_path / "pictures")
-    assert "u-1: first seen" in show(tmp_path / "pictures", 0)
+    told = show(tmp_path / "pictures", 0)
+    assert "u-1:  first seen" in told
+    assert f"wrote {tmp_path / 'who.png'}: 1 of 2 sightings" in told
     drawn = cv2.imread(str(tmp_path / "who.png"))
     assert drawn is not None
     green = (drawn[..., 1] > 150) & (drawn[..., 0] < 60) & (drawn[..., 2] < 60)
@@ -68,3 +70,20 @@ def test_a_store_without_their_pictures_says_why(show: Any, tmp_path: Path, ther
     told = show(store, 1)
     assert f"no pictures of u-1 in {store}: those of 2 sightings are older than evidence.keep_days" in told
     assert store.exists() == there, "to look makes no folder"
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_the_list_fits_the_screen_with_its_columns_in_place(
+    tmp_path: Path, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    with History.open(tmp_path, create=True) as history:
+        seen = [sighting(number, unknown_id="u-1", camera_id=f"camera-{number}") for number in range(1, 9)]
+        history.write(seen, [unknown("u-1"), unknown("u-2")], keep_s=WEEK_S, remember_s=WEEK_S)
+    assert run_command_line(["unknown", "list", "--state-dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    head, *rows = [line for line in lines if not line.startswith(" ")]
+    for name, value in (("first seen", "2026-"), ("last seen", "2026-")):
+        at = head.index(name)
+        assert {row[at : at + 5] for row in rows} == {value}

@@ -787,6 +787,37 @@ def test_motion_jpeg_over_http_is_live_and_reopened(serve: Any, make: Make) -> N
     assert "waiting" in rig.observer.states
 
 
+@pytest.mark.parametrize(
+    ("boundary", "part"),
+    [
+        ("; boundary=frame", "--frame|Content-Type: image/jpeg|{length}||"),
+        (";boundary=frame", "--frame|content-type:image/jpeg|{length}||"),
+        ("; boundary=--frame", "--frame|Content-Type: image/jpeg|{length}||"),
+        ('; boundary="frame"', "--frame|Content-Type: image/jpeg|{length}||"),
+        ("; boundary=frame", "--frame|Content-Type: image/jpeg||"),
+        ("; boundary=frame", "|--frame|X-Time: 1.5|Content-Type: image/jpeg|{length}||"),
+        ("; boundary=frame", "--frame|{length}|Content-Type: image/jpeg||"),
+        ("; boundary=a b; charset=utf-8", "--a b|Content-Type: image/jpeg|{length}||"),
+        ("; boundary=frame", "--frame\nContent-Type: image/jpeg\n\n"),
+    ],
+)
+def test_motion_jpeg_in_the_forms_in_which_cameras_send_it(serve: Any, make: Make, boundary: str, part: str) -> None:
+    content = picture("jpeg")
+
+    def play(handler: _Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", f"multipart/x-mixed-replace{boundary}")
+        handler.end_headers()
+        head = part.format(length=f"Content-Length: {len(content)}").replace("|", "\r\n")
+        for _ in range(20):
+            handler.wfile.write(head.encode() + content + b"\r\n")
+            time.sleep(0.005)
+
+    frames = make(serve(play).url + "/video.mjpg").take(8)
+    assert {frame.size for frame in frames} == {(64, 48)}
+    assert float(np.abs(frames[0].image.astype(int) - 220).mean()) < 20
+
+
 def test_video_file_over_http_is_read_whole_and_ends(serve: Any, make: Make, clip: Path) -> None:
     def send(handler: _Handler) -> None:
         handler.send_response(200)

@@ -111,6 +111,5 @@ def _tell(made: "Correction", json_output: bool) -> None:
     elif made.caveat:
         text = f"{sighting.sighting_id} is now {now}. It is no counter-example: {made.caveat}"
     else:
-        name = sighting.identity_name
-        text = f"{sighting.sighting_id} is now {now}. A face that is as similar to it as to {name} is not named {name}"
+        text = f"{sighting.sighting_id} is now {now}; that face is not named {sighting.identity_name} any more"
     typer.echo(wrapped(text, screen_width(), ""))

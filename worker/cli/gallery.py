@@ -21,6 +21,7 @@ from worker.cli.options import (
     NamingThreshold,
     command_group,
     count_of,
+    fit,
     gallery_key,
     open_crops,
     open_embedder,
@@ -30,7 +31,10 @@ from worker.cli.options import (
     print_json,
     quiet_logs,
     say,
+    say_lines,
+    screen_width,
     time_text,
+    wrapped,
 )
 from worker.errors import ConfigError, HistoryError, ModelError
 from worker.wire import parse_rfc3339
@@ -173,10 +177,9 @@ def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> 
         return
     say(f"{person.name}  {person.identity_id}")
     for sample in samples:
-        say(
-            f"  {sample['photo']:<40}  quality {sample['quality']:.2f}  "
-            f"{time_text(parse_rfc3339(str(sample['added_at'])))}  {sample['sample_id']}"
-        )
+        added = time_text(parse_rfc3339(str(sample["added_at"])))
+        columns = [f"  {sample['photo']:<40}", f"quality {sample['quality']:.2f}", added, str(sample["sample_id"])]
+        say_lines(fit(columns, screen_width()))
 
 
 def remove_person(who: Who, gallery: GalleryPath, wait_s: WaitS = WAIT_S, json_output: AsJson = False) -> int:
@@ -346,7 +349,7 @@ def _print_findings(findings: "Sequence[Finding]", counts: "dict[Kind, int]", li
     for finding in findings:
         printed[finding.kind] = printed.get(finding.kind, 0) + 1
         if printed[finding.kind] <= limit:
-            say(_finding_line(finding))
+            say_lines(wrapped(_finding_line(finding), screen_width(), ""))
     for kind, count in counts.items():
         more = f" ({count - limit} not shown: --limit {count})" if count > limit else ""
         say(f"{count:>6}  {_HEADINGS[kind]}{more}")

@@ -21,6 +21,7 @@ from worker.cli.options import (
     SameThreshold,
     complain,
     count_of,
+    fit,
     json_line,
     no_face,
     open_embedder,
@@ -29,6 +30,8 @@ from worker.cli.options import (
     print_json,
     quiet_logs,
     say,
+    say_lines,
+    screen_width,
 )
 from worker.errors import ConfigError, FacestreamError, HistoryError
 from worker.files import writing
@@ -149,8 +152,10 @@ def identify(
                 print_json(face)
             else:
                 name = match.identity_name or f"(unknown: {match.reason})"
-                chance = "" if match.probability is None else f"  probability {match.probability:.3f}"
-                say(f"{path}: {name}  cosine {match.similarity:.3f}  distance {face['distance']:.3f}{chance}")
+                columns = [f"{path}: {name}", f"cosine {match.similarity:.3f}", f"distance {face['distance']:.3f}"]
+                if match.probability is not None:
+                    columns.append(f"probability {match.probability:.3f}")
+                say_lines(fit(columns, screen_width()))
         if draw:
             _draw(draw, path, image, found, [match.identity_name or "unknown" for match in matches])
     return 1 if failed else 0

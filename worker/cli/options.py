@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from worker.errors import SinkError, SourceError
-from worker.names import is_unicode, screen_cell, screen_json, screen_text
+from worker.names import screen_cell, screen_json, screen_text
 from worker.redaction import redact
 
 if TYPE_CHECKING:
@@ -98,11 +98,14 @@ def command_group(app: typer.Typer, name: str, description: str) -> typer.Typer:
 def json_line(document: Document) -> str:
     """``document`` as JSON on one line, with the line's end.
 
-    A text that is no proper Unicode, such as the name of a file whose bytes are no UTF-8, is escaped: the line is valid
-    JSON, and Python reads the name back as it was.
+    A text that is no proper Unicode, such as the name of a file whose bytes are no UTF-8, or that standard output has
+    no letters for, is escaped: the line is valid JSON, and Python reads the name back as it was.
     """
     line = json.dumps(document, ensure_ascii=False)
-    if not is_unicode(line):
+    try:
+        line.encode()
+        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
         line = json.dumps(document)
     return screen_json(line) + "\n"
 

@@ -56,16 +56,14 @@ def list_unknown(
                 sightings[sighting.unknown_id].append(sighting)
     people.sort(key=lambda person: person.last_seen, reverse=True)
     if not json_output:
-        heads = [f"{'unknown_id':<16}", "sightings", f"{'first seen':<25}", f"{'last seen':<25}", "cameras"]
-        say_lines(fit(heads, screen_width()))
+        say_lines(_row(f"{'unknown_id':<16}  times  {'first seen':<25}  {'last seen':<25}", "cameras"))
     for person in people:
         summary = _summary(person, sightings[person.unknown_id])
         if json_output:
             print_json(summary)
         else:
-            columns = [f"{person.unknown_id:<16}", f"{summary['sightings']:>9}", time_text(person.first_seen)]
-            columns += [time_text(person.last_seen), ", ".join(summary["cameras"])]
-            say_lines(fit(columns, screen_width()))
+            seen = f"{summary['sightings']:>5}  {time_text(person.first_seen)}  {time_text(person.last_seen)}"
+            say_lines(_row(f"{person.unknown_id:<16}  {seen}", ", ".join(summary["cameras"])))
 
 
 def show_unknown(
@@ -87,16 +85,18 @@ def show_unknown(
     with open_history(config_) as history:
         person = history.unknown(who)
         sightings = history.sightings(unknown_id=who)
-    if sheet is not None:
-        _draw_sheet(who, sightings, config_.evidence, sheet)
+    drawn = "" if sheet is None else _draw_sheet(who, sightings, config_.evidence, sheet)
     if json_output:
         print_json(_summary(person, sightings) | {"seen": [sighting_json(sighting) for sighting in sightings]})
         return
-    say(f"{who}: first seen {time_text(person.first_seen)}, last {time_text(person.last_seen)}")
+    times = [f"first seen {time_text(person.first_seen)}", f"last seen {time_text(person.last_seen)}"]
+    say_lines(fit([f"{who}:", *times], screen_width()))
     for sighting in sightings:
         columns = [f"  {time_text(sighting.started_at)}", f"{sighting.camera_id:<16}", sighting.sighting_id]
         say_lines(fit(columns, screen_width()))
         say_lines(wrapped(explain(sighting), screen_width()))
+    if drawn:
+        say(f"wrote {sheet}: {drawn}")
 
 
 def enroll_unknown(
@@ -160,8 +160,8 @@ def forget_unknown(
     say(f"{who} is forgotten")
 
 
-def _draw_sheet(who: str, sightings: "list[PastSighting]", config: "EvidenceConfig", sheet: Path) -> None:
-    """Writes one picture of the faces of ``sightings``, as far as they are kept.
+def _draw_sheet(who: str, sightings: "list[PastSighting]", config: "EvidenceConfig", sheet: Path) -> str:
+    """Writes one picture of the faces of ``sightings``, as far as they are kept; returns of how many there is one.
 
     Raises:
         SourceError: none is kept; it says what to switch on.
@@ -189,7 +189,16 @@ def _draw_sheet(who: str, sightings: "list[PastSighting]", config: "EvidenceConf
             f"no pictures of {who} in {config.store}: those of {count_of(len(sightings), 'sighting')} are older than "
             f"evidence.keep_days, were made before evidence.store was set, or evidence.of is {config.of!r}"
         )
-    contact_sheet(tiles, sheet, title=f"{who}: {len(tiles)} of {count_of(len(sightings), 'sighting')}")
+    shown = f"{len(tiles)} of {count_of(len(sightings), 'sighting')}"
+    contact_sheet(tiles, sheet, title=f"{who}: {shown}")
+    return shown
+
+
+def _row(columns: str, cameras: str) -> str:
+    """A row of the list. The cameras, which may be many, have a line of their own where there is no room."""
+    width = screen_width()
+    line = f"{columns}  {cameras}"
+    return line if width is None or len(line) <= width else f"{columns.rstrip()}\n{wrapped(cameras, width)}"
 
 
 def _summary(person: "UnknownPerson", sightings: "list[PastSighting]") -> Document:

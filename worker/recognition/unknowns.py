@@ -249,8 +249,9 @@ def correction(
         similarity = margin = None
         if sighting.template is not None and sighting.embedder == made_with(gallery):
             (candidate,) = gallery.search(Embeddings(np.array([sighting.template]), sighting.embedder.model_id))
+            vectors, _samples = gallery.vectors(identity_id)
+            similarity = float((vectors @ sighting.template).max())
             if candidate.identity_id == identity_id:
-                similarity = candidate.similarity
                 margin = candidate.similarity - candidate.runner_up if candidate.runner_up_id else None
     return replace(
         event,

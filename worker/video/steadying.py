@@ -17,6 +17,7 @@ _FAR_S: Final = 10.0
 _FAR_AWAY_S: Final = 60.0
 _REORDERED_S: Final = 5.0
 _LOOK_AHEAD: Final = 8
+_MOST_REORDERED: Final = 16  # what H.264 and HEVC allow
 _LOOK_FAR_AHEAD: Final = 250
 _MOST_BYTES: Final = 32_000_000
 _FEW: Final = 2
@@ -65,6 +66,7 @@ class SteadyPackets:
         self._raw_lead = 0
 
     def __iter__(self) -> Iterator[Any]:
+        self._complete()
         for packet in self._coming:
             key = _key(packet)
             if key is None:
@@ -78,6 +80,18 @@ class SteadyPackets:
                 yield self._accept(packet, key, self._out + key - self._raw)
             else:
                 yield from self._settle_jump(packet, key)
+
+    def _complete(self) -> None:
+        """Gives the first packets a time of decoding. Matroska stores times of display alone: where pictures are
+        reordered, the time of decoding is known only from the first picture that comes later than it is shown."""
+        without: list[Any] = []
+        for packet in self._coming.peek(_MOST_REORDERED + 1):
+            if packet is not None and packet.dts is not None:
+                for number, earlier in enumerate(reversed(without), 1):
+                    earlier.dts = packet.dts - number * self._interval
+                return
+            if packet is not None and packet.pts is not None:
+                without.append(packet)
 
     def _begin(self, key: int) -> None:
         far = self._start is None or abs(key - self._start) > self._far
