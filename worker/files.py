@@ -2,10 +2,12 @@
 
 import errno
 import hashlib
+import io
 import mmap
 import os
 import secrets
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,13 +42,28 @@ def connect_sqlite(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """Opens an ordinary file, or a link to one, for reading. A pipe, a socket or a device is refused and never waited
+    for, also if it takes the place of a file at the last moment.
+
+    Raises:
+        OSError: it cannot be opened, or is no ordinary file.
+    """
+    # Without O_NONBLOCK, the opening of a pipe waits until somebody writes.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: it cannot be read, or is no ordinary file.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -89,6 +89,16 @@ class CameraConfig(_Section):
     snapshot_interval_s: float = Field(
         1.0, gt=0, le=3600, description="an http:// address of a single picture is asked for the next one this often"
     )
+    max_megapixels: float = Field(
+        36.0, gt=0, le=1000, description="larger pictures are refused, not decoded; 36 is more than 8K"
+    )
+    max_picture_mb: float = Field(
+        32.0,
+        gt=0,
+        le=2000,
+        description="most megabytes that an http:// or https:// source may send for one picture; a source that sends "
+        "more is opened again",
+    )
     password_file: UserPath | None = Field(
         None, description="file that holds the password of the user in the source's URL, such as a mounted secret"
     )
@@ -108,6 +118,14 @@ class CameraConfig(_Section):
             raise ValueError(f"password_file {file} cannot be read") from None
         scheme, user, rest = match.groups()
         return {**fields, "source": f"{scheme}{user}:{quote(password, safe='')}@{rest}"}
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.max_megapixels * 1_000_000)
+
+    @property
+    def max_picture_bytes(self) -> int:
+        return int(self.max_picture_mb * 1_000_000)
 
     @field_validator("rotate", mode="before")
     @classmethod
