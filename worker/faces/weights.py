@@ -108,7 +108,8 @@ def _append(response: httpx.Response, part: Path, have: int, size: int | None, p
     length = response.headers.get("Content-Length", "")
     total = have + int(length) if length.isdigit() else size
     name = part.name.removesuffix(".part")
-    with part.open("ab" if have else "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_APPEND if have else os.O_TRUNC)
+    with os.fdopen(os.open(part, flags, 0o666), "ab" if have else "wb") as file:
         for chunk in response.iter_bytes():
             file.write(chunk)
             have += len(chunk)
@@ -312,9 +313,7 @@ def _remember(record: Path, text: str) -> None:
     try:
         if not record.is_file():
             record.parent.mkdir(parents=True, exist_ok=True)
-            part = record.with_name(f"{record.name}.{os.getpid()}")
-            part.write_text(text, encoding="ascii")
-            part.replace(record)
+            files.replace_file(record, text.encode("ascii"))
     except OSError as error:
         raise ModelError(f"cannot write {record}: {error.strerror or error}") from None
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
-from worker.files import replace_file
+from worker.files import private_folder, replace_file
 from worker.redaction import redact
 
 _SUFFIXES: Final = (".face.jpg", ".frame.jpg")
@@ -53,7 +53,8 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Cameras' folders; where there is anything else, other users may need what is there.
+            private_folder(folder, ours=lambda name: (folder / name).is_dir())
         except OSError as error:
             raise self._unwritable(error) from None
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -62,10 +63,9 @@ class FolderStore:
     def put(self, path: str, content: bytes) -> None:
         target = self._folder / path
         try:
-            # Each by itself: parents that mkdir makes on its way are open to everybody.
             for folder in (target.parent.parent, target.parent):
-                folder.mkdir(exist_ok=True, mode=0o700)
-            replace_file(target, content, mode=0o600)
+                private_folder(folder)
+            replace_file(target, content)
         except OSError as error:
             raise self._unwritable(error) from None
 

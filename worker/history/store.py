@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from worker.errors import HistoryDiskError, HistoryError, HistoryValueError
-from worker.files import connect_sqlite
+from worker.files import connect_sqlite, is_of_state, private_folder
 from worker.history.records import Account, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 from worker.names import clean_text
 
@@ -79,7 +79,7 @@ class History:
                 f"no history in {folder}: 'facestream run' writes one beside its gallery, or where state_dir says"
             )
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder, is_of_state)
             with _told(path):
                 connection = connect_sqlite(path, busy_timeout_s=busy_timeout_s)
         except OSError as error:

@@ -100,10 +100,10 @@ def write_weights(arrays: Arrays, path: Path) -> None:
     """Writes ``arrays`` as an H5 weights file, which :func:`worker.faces.networks.h5.read_h5` reads.
 
     Raises:
-        ModelError: it cannot be written.
+        ModelError: it exists or cannot be written.
     """
     try:
-        with h5py.File(path, "w") as file:
+        with h5py.File(path, "x") as file:
             for layer, weights in arrays.items():
                 group = file.create_group(layer)
                 group.attrs["weight_names"] = [f"{layer}/{name}:0".encode() for name in weights]
