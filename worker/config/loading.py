@@ -28,6 +28,7 @@ from worker.config.sections import (
     HistoryConfig,
     LogConfig,
     MetricsConfig,
+    NetworkConfig,
     OutboxConfig,
     PreviewConfig,
     RecognitionConfig,
@@ -88,6 +89,7 @@ class Config(BaseSettings):
     redis: RedisConfig = RedisConfig()
     outbox: OutboxConfig = OutboxConfig()
     fleet: FleetConfig = FleetConfig()
+    network: NetworkConfig = NetworkConfig()
     metrics: MetricsConfig = MetricsConfig()
     preview: PreviewConfig = PreviewConfig()
     log: LogConfig = LogConfig()

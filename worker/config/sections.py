@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from worker.config.paths import PathText, UrlText, UserPath, expand_user, tidy_url
 from worker.errors import ConfigError
+from worker.hosts import HostPolicy, Range
 
 DEFAULT_MODEL_ID: Final = "vggface2-resnet50"
 ENGINE_NAMES = Literal["auto", "openvino", "keras", "onnx", "dlib"]
@@ -336,6 +337,23 @@ class FleetConfig(_Section):
         3.0, ge=0.3, le=300, description="a worker that is silent for this long loses its cameras to the others"
     )
     max_cameras: int = Field(32, ge=1, le=1024, description="most cameras that this worker reads")
+
+
+class NetworkConfig(_Section):
+    """Which hosts are reached on behalf of a camera: where its redirects, playlists and keys lead to."""
+
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="names, addresses and networks (10.1.0.0/16) that a camera may lead to beside its own host, and "
+        "that are reached in any case",
+    )
+    refused_ranges: tuple[Range, ...] = Field(
+        ("link-local",), description="ranges in which no camera is looked for: 'loopback', 'private', 'link-local'"
+    )
+
+    @property
+    def policy(self) -> HostPolicy:
+        return HostPolicy(self.allowed_hosts, self.refused_ranges)
 
 
 class MetricsConfig(_Section):

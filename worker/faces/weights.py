@@ -5,8 +5,10 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Final, Literal, Self, TypeVar
+from typing import Any, ClassVar, Final, Literal, Self, TypeVar
 
 import filelock
 import httpx
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 from worker import files
 from worker.errors import ModelError
+from worker.hosts import MOST_REDIRECTS, HostPolicy, HostRefusedError
 from worker.redaction import redact
 
 Progress = Callable[[str, int, int | None], None]
@@ -22,6 +25,8 @@ Progress = Callable[[str, int, int | None], None]
 
 _TRIES: Final = 5
 _TIMEOUT_S: Final = 30.0
+_MOST_BYTES: Final = 4 << 30
+_PUBLIC: Final = HostPolicy(refused=("loopback", "private", "link-local"))
 _WORTH_RETRYING: Final = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -79,15 +84,20 @@ def download(
 
 def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
     """Brings ``part`` to its full length, or raises."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _length(part)
     if size is not None and have > size:
         part.unlink()
         have = 0
     if size is not None and have == size:
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    check: dict[str, list[Callable[..., Any]]] = {"request": [partial(_refuse_detour, httpx.URL(url))]}
     try:
-        with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT_S) as response:
+        with (
+            httpx.Client(follow_redirects=True, max_redirects=MOST_REDIRECTS, timeout=_TIMEOUT_S,
+                         event_hooks=check) as client,
+            client.stream("GET", url, headers=headers) as response,
+        ):  # fmt: skip
             if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 part.unlink()
                 raise _TryAgainError("the server has no more bytes than an earlier, unfinished download")
@@ -100,8 +110,30 @@ def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
             _append(response, part, have, size, progress)
     except httpx.InvalidURL as error:
         raise ModelError(f"cannot download {redact(url)}: {redact(str(error))}") from None
+    except httpx.TooManyRedirects:
+        raise ModelError(f"{redact(url)} leads on and on, more than {MOST_REDIRECTS} times") from None
     except httpx.HTTPError as error:
         raise _TryAgainError(redact(str(error)) or type(error).__name__) from None
+
+
+def _length(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _refuse_detour(begin: httpx.URL, request: httpx.Request) -> None:
+    """A server of weights may lead to another one, but not into networks that only this machine reaches."""
+    there, problem = request.url, ""
+    if there.host == begin.host and there.scheme in (begin.scheme, "https"):
+        return
+    if begin.scheme == "https" != there.scheme:
+        problem = f"{there.scheme}://{there.host}, from https"
+    with suppress(OSError):  # behind a proxy no name need be known here
+        try:
+            _PUBLIC.addresses(there.host, there.port or 443, own=there.host)
+        except HostRefusedError as error:
+            problem = str(error)
+    if problem:
+        raise ModelError(f"cannot download {redact(str(begin))}: it leads to {problem}")
 
 
 def _append(response: httpx.Response, part: Path, have: int, size: int | None, progress: Progress) -> None:
@@ -115,6 +147,10 @@ def _append(response: httpx.Response, part: Path, have: int, size: int | None, p
             have += len(chunk)
             if size is not None and have > size:
                 break
+            if have > _MOST_BYTES:
+                raise ModelError(
+                    f"{redact(str(response.url))} sends more than {_MOST_BYTES >> 30} GiB; weights are smaller"
+                )
             progress(name, have, total)
     if size is not None and have != size:
         problem = (

@@ -115,7 +115,7 @@ class S3Store:
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
         self._errors = (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError)
         self._delete: Any = DeleteObject
-        pool = urllib3.PoolManager(timeout=_TIMEOUT_S, retries=urllib3.Retry(total=1))
+        pool = urllib3.PoolManager(timeout=_TIMEOUT_S, retries=urllib3.Retry(total=1, redirect=False))
         try:
             self._client: Any = Minio(
                 endpoint=endpoint.netloc,

@@ -9,7 +9,8 @@ from worker.config import CameraConfig
 from worker.errors import SourceError
 from worker.observer import Observer
 from worker.video.addresses import Address
-from worker.video.decoder import ImageFolder, Picture, SourceSilentError, Video
+from worker.video.decoder import ImageFolder, Picture, Video
+from worker.video.web import SourceSilentError
 
 _PICTURE_PATIENCE: Final = 6
 """Data without a picture that can be decoded is accepted for this many read timeouts: key frames may be far apart."""

@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 
 from worker.config import CameraConfig
 from worker.errors import SourceError
+from worker.hosts import HostPolicy
 from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
 from worker.video.geometry import Geometry, Straightener
 from worker.video.photos import list_photos, read_cut_jpeg, read_photo
+from worker.video.rtsp_redirects import final_url
 from worker.video.schedule import may_pass_over
 from worker.video.steadying import SteadyPackets
+from worker.video.web import SourceSilentError, Web
 
 FOLDER_FPS: Final = 25.0
 """A folder of images counts as this many a second."""
@@ -47,20 +50,18 @@ _GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "y
 _RAISE_LIMIT: Final = "scale them down, or raise the camera's max_megapixels"
 _ROUNDING_PX: Final = 63
 _MOST_ROWS: Final = 16_384
+_PLAYLISTS: Final = frozenset({"application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl"})
 _TIMEOUTS: Final = (av.error.ExitError, av.error.TimeoutError)
 _PROTOCOLS: Final = {
     "rtsp": "rtsp,rtp,udp,tcp",
     "rtsps": "rtsp,rtsps,rtp,srtp,udp,tcp,tls",
-    "http": "http,https,httpproxy,tcp,tls,crypto",
-    "https": "https,httpproxy,tcp,tls,crypto",
+    # HTTP is read by worker.video.web; the names are needed for what a playlist names.
+    "http": "http,https,crypto",
+    "https": "https,crypto",
 }
 
 # FFmpeg's own messages quote URLs with their passwords.
 av.logging.set_level(None)
-
-
-class SourceSilentError(SourceError):
-    """The source sent nothing within its timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,14 @@ class Video:
         refused: which pictures were not decoded for their size; empty if there were none.
     """
 
-    def __init__(self, container: InputContainer, address: Address, camera: CameraConfig, observer: Observer) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        address: Address,
+        camera: CameraConfig,
+        observer: Observer,
+        web: Web | None = None,
+    ) -> None:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
@@ -108,6 +116,8 @@ class Video:
         # The size may change on the way: the decoder itself refuses more, before it takes memory for it.
         stream.codec_context.options = _limit(camera)
         self._container = container
+        self._web = web
+        self._arrived = web.arrived if web is not None else lambda: None
         self._stream = stream
         self._address = address
         self._observer = observer
@@ -160,6 +170,8 @@ class Video:
 
     def close(self) -> None:
         self._container.close()
+        if self._web is not None:
+            self._web.close()
 
     def _is_whole(self, packet: av.Packet) -> bool:
         """Whether a single picture has come to its end; FFmpeg makes up what is missing in a JPEG."""
@@ -187,6 +199,7 @@ class Video:
             fruitless += 1
             try:
                 for packet in self._container.demux():
+                    self._arrived()
                     if packet.size:
                         fruitless = 0
                         yield packet
@@ -327,7 +340,9 @@ class ImageFolder:
         """Nothing stays open."""
 
 
-def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Video | ImageFolder:
+def open_video(
+    address: Address, camera: CameraConfig, observer: Observer, hosts: HostPolicy | None = None
+) -> Video | ImageFolder:
     """Open a source.
 
     Blocks for at most twice ``open_timeout_s`` (to connect, and to learn what the stream is), apart from the
@@ -350,15 +365,36 @@ def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Vi
     if address.kind == "device":
         arguments["format"] = "video4linux2,v4l2"
     begun_s = time.monotonic()
+    web, target = _way_to(address, camera, hosts or HostPolicy(), arguments)
     try:
-        container = av.open(address.target, **arguments)
-    except (av.error.FFmpegError, OSError) as error:
+        container = av.open(target, **arguments)
+    except (av.error.FFmpegError, OSError, SourceError) as error:
+        if web is not None:
+            web.close()
+        if isinstance(error, SourceError):
+            raise
         problem = _problem(error)
         # FFmpeg's RTSP client calls an interrupted handshake invalid data.
         if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
             problem = f"no answer within {camera.open_timeout_s:g} s"
         raise SourceError(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
-    return Video(container, address, camera, observer)
+    return Video(container, address, camera, observer, web)
+
+
+def _way_to(
+    address: Address, camera: CameraConfig, hosts: HostPolicy, arguments: dict[str, Any]
+) -> tuple[Web | None, Any]:
+    """What FFmpeg is to open, and by which HTTP; adds to its ``arguments``."""
+    if address.kind != "network":
+        return None, address.target
+    if address.target[:4].lower() != "http":
+        return None, final_url(address.target, address.label, camera, hosts)
+    web = Web(address.target, address.label, camera, hosts)
+    file = web.open()
+    arguments["io_open"] = web.open_further
+    if file.kind in _PLAYLISTS:
+        arguments["format"] = "hls"
+    return web, file
 
 
 def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
@@ -377,7 +413,8 @@ def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
             "allowed_media_types": "video",
             "timeout": socket_timeout_us,
         }
-    return options | {"rw_timeout": socket_timeout_us}
+    # FFmpeg's own HTTP would keep connections.
+    return options | {"http_persistent": "0", "http_multiple": "0"}
 
 
 def _problem(error: Exception) -> str:
