@@ -7,16 +7,22 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, sample
 from worker.errors import GalleryError
-from worker.events.spool import Spool, StateTable
-from worker.files import connect_sqlite
+from worker.events.spool import Spool, StateTable, lock_spool
+from worker.files import connect_sqlite, replace_file, write_durably
+from worker.gallery.crops import CropStore, cut_crop
 from worker.gallery.folder import FolderGallery
+from worker.history.evidence_store import FolderStore
+from worker.history.store import History
+from worker.types import Detections
 
 ONE_LOOK = (
     "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1])\n"
@@ -103,3 +109,111 @@ def test_what_is_opened_later_does_not_take_the_place_of_a_closed_stream(tmp_pat
         ["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True, env=environment
     )
     assert int(ended.stdout.split()[-1]) > 2
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def modes(folder: Path) -> set[tuple[str, str]]:
+    """What kinds of modes there are in ``folder`` and below."""
+    return {("folder" if path.is_dir() else "file", oct(stat.S_IMODE(path.stat().st_mode)))
+            for path in (folder, *folder.rglob("*"))}  # fmt: skip
+
+
+OWNERS_ONLY = {("folder", "0o700"), ("file", "0o600")}
+
+
+def keep_everything(folder: Path) -> None:
+    """What a worker and an enrolment keep of people."""
+    gallery = FolderGallery.create(folder / "gallery", MODEL, DIGEST, DIMENSION)
+    gallery.add([sample("Anna", number) for number in range(3)])
+    crops = CropStore(folder / "gallery")
+    crops.open_for_writing()
+    face = Detections(np.array([[4, 4, 20, 20]], np.float32), np.ones(1, np.float32), np.ones((1, 5, 2), np.float32))
+    crops.add("0" * 32, cut_crop(np.zeros((40, 40, 3), np.uint8), face))
+    FolderStore(folder / "evidence").put("door/2026-01-31/some.face.jpg", b"picture")
+    History.open(folder / "state", create=True).close()
+    Spool.open(folder / "state" / "outbox-a.sqlite3").close()
+    lock_spool(folder / "state" / "outbox-a.sqlite3").release()
+    gallery.export_npz(folder / "gallery" / "export.npz")
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o277])
+def test_what_is_kept_of_people_is_their_keepers_only(tmp_path: Path, mask: int) -> None:
+    with umask(mask):
+        keep_everything(tmp_path)
+    for name in ("gallery", "evidence", "state"):
+        assert modes(tmp_path / name) == OWNERS_ONLY, name
+
+
+def test_what_was_open_is_closed_when_it_is_opened_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_everything(tmp_path)
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for _ in range(2):
+        FolderGallery.open(tmp_path / "gallery")
+        FolderStore(tmp_path / "evidence")
+        History.open(tmp_path / "state").close()
+        Spool.open(tmp_path / "state" / "outbox-a.sqlite3").close()
+    for name in ("gallery", "evidence", "state"):
+        assert modes(tmp_path / name) == OWNERS_ONLY, name
+    told = [record.getMessage() for record in caplog.records if "open to other users" in record.getMessage()]
+    assert sorted(Path(text.split()[0]).name for text in told) == ["evidence", "gallery", "state"]
+
+
+def test_a_folder_with_other_things_stays_open_and_ours_in_it_is_closed(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    keep_everything(shared)
+    (shared / "state" / "notes.txt").write_text("of somebody else")
+    (shared / "outside").mkdir()
+    (shared / "state" / "link").symlink_to(shared / "outside")
+    for path in shared.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    History.open(shared / "state").close()
+    found = {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in (shared / "state").iterdir()}
+    assert (found["history.sqlite3"], found["notes.txt"], found["link"]) == ("0o600", "0o644", "0o755")
+    assert stat.S_IMODE((shared / "state").stat().st_mode) == 0o755
+
+
+def test_a_link_that_was_planted_is_replaced_and_its_target_left(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious")
+    gallery = FolderGallery.create(tmp_path / "gallery", MODEL, DIGEST, DIMENSION)
+    planted = ("CURRENT.draft", "CURRENT", "CURRENT.tmp", ".draft-0", "snapshots/.draft-0", "lock")
+    for name in planted:
+        link = tmp_path / "gallery" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+    with suppress(GalleryError):
+        gallery.add([sample("Anna", 1)])
+    (tmp_path / "gallery" / "lock").unlink(missing_ok=True)
+    gallery.add([sample("Berta", 2)])
+    assert target.read_text() == "precious"
+    replace_file(tmp_path / "gallery" / "CURRENT.tmp", b"new")
+    assert target.read_text() == "precious"
+    with pytest.raises(OSError, match="exists"):
+        write_durably(tmp_path / "gallery" / "CURRENT.draft", b"new")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_gallery_of_another_user_is_an_error_of_one_line(tmp_path: Path) -> None:
+    FolderGallery.create(tmp_path / "gallery", MODEL, DIGEST, DIMENSION)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o711)
+    code = (
+        "import os, sys; from worker.gallery.folder import FolderGallery; from worker.errors import GalleryError\n"
+        "os.setuid(65534)\ntry: FolderGallery.open(sys.argv[1])\nexcept GalleryError as error: print(error)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "gallery")], check=True, capture_output=True, text=True
+    )
+    assert "Permission denied; it is for the user who made it" in ended.stdout

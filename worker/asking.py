@@ -60,8 +60,11 @@ class Asker:
         headers: Mapping[str, str] | None = None,
         most_bytes: int = _MOST_BYTES,
         take: Taker | None = None,
+        detour: Callable[[httpx.URL], None] = lambda _url: None,
     ) -> Answer:
         """The answer to one request. ``take`` is given the body as it comes; without it, ``Answer.body`` is the body.
+
+        ``detour`` is told of each redirect before it is followed, and may raise to refuse it.
 
         Raises:
             httpx.HTTPError: there was no answer, or the connection broke.
@@ -69,7 +72,7 @@ class Asker:
             httpx.ReadTimeout: the head of the answer did not come in time; or ``take`` did not get all of the body.
             OSError: ``take`` raised it.
         """
-        return self._runner.run(self._ask(method, url, content, headers, most_bytes, take))
+        return self._runner.run(self._ask(method, url, content, headers, most_bytes, take, detour))
 
     def close(self) -> None:
         """Gives up the connections."""
@@ -85,6 +88,7 @@ class Asker:
         headers: Mapping[str, str] | None,
         most_bytes: int,
         take: Taker | None,
+        detour: Callable[[httpx.URL], None],
     ) -> Answer:
         request = self._client.build_request(
             method, url, content=content, headers={"Accept-Encoding": "identity", **(headers or {})}
@@ -99,6 +103,7 @@ class Asker:
                     request = head.next_request
                     await head.aclose()
                     head = None
+                    detour(request.url)
                 else:
                     head = await self._client.send(request, stream=True)
                 try:

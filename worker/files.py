@@ -1,13 +1,17 @@
-"""How files are made: never half written, and databases for their owner only."""
+"""How files are made: never half written, and for their owner only, whatever the process's umask says."""
 
 import errno
 import hashlib
+import io
+import logging
 import mmap
 import os
+import re
 import secrets
 import sqlite3
+import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +22,11 @@ DRAFT: Final = ".draft-"
 """How the names of files begin that are being written."""
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _OPENING: Final = threading.Lock()
+_FILE_MODE: Final = 0o600
+_FOLDER_MODE: Final = 0o700
+_OTHERS: Final = 0o077
+
+_log = logging.getLogger(__name__)
 
 
 def connect_sqlite(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
@@ -35,33 +44,128 @@ def connect_sqlite(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
         sqlite3.Error: it cannot be opened.
     """
     with _OPENING:
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+        except FileExistsError:
+            # By their paths: see above.
+            for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+                _tighten(name, deep=False)
+        else:
+            os.fchmod(descriptor, _FILE_MODE)
+            os.close(descriptor)
         return sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Opens an ordinary file, or a link to one, for reading. A pipe, a socket or a device is refused and never waited
+    for, also if it takes the place of a file at the last moment.
+
+    Raises:
+        OSError: it cannot be opened, or is no ordinary file.
+    """
+    # Without O_NONBLOCK, the opening of a pipe waits until somebody writes.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: it cannot be read, or is no ordinary file.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def replace_file(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: int = 0o666) -> None:
+def private_folder(folder: Path, ours: Callable[[str], bool] = lambda _name: True) -> None:
+    """Makes ``folder`` for its owner only, with the folders above it.
+
+    An existing one is closed to other users together with all that lies in it, and the log says so. Where it holds
+    something that is not ``ours`` by its name, it may be there for others: then only what is ours is closed. What
+    belongs to another user is left as it is, and so is where a link leads to.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=_FOLDER_MODE)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    else:
+        folder.chmod(_FOLDER_MODE)
+        return
+    tighten(folder, ours)
+
+
+def tighten(folder: Path, ours: Callable[[str], bool] = lambda _name: True) -> None:
+    """What :func:`private_folder` does with an existing folder."""
+    with suppress(OSError):
+        if not stat.S_IMODE(folder.stat().st_mode) & _OTHERS:
+            return  # nobody can reach what lies in it
+        entries = list(folder.iterdir())
+        mine = [entry for entry in entries if ours(entry.name)]
+        closed = [_tighten(entry, deep=True) for entry in mine]
+        if len(mine) == len(entries):
+            closed.append(_tighten(folder.resolve(), deep=False))
+        if any(closed):
+            _log.warning("%s was open to other users of this machine: it is its owner's only now", folder)
+
+
+def _tighten(path: Path, *, deep: bool) -> bool:
+    """Whether other users had rights. ``deep``: below a folder too."""
+    try:
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode) or status.st_uid != os.geteuid() or not status.st_mode & _OTHERS:
+            return False
+        if deep and stat.S_ISDIR(status.st_mode):
+            for entry in path.iterdir():
+                _tighten(entry, deep=True)
+        path.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)
+    except OSError:  # gone meanwhile, or on a file system that is mounted for reading only
+        return False
+    return True
+
+
+def is_of_state(name: str) -> bool:
+    """Whether a file of this name in a ``state_dir`` is the project's own."""
+    return re.match(r"(?:history\.|outbox-)", name) is not None
+
+
+def open_private(path: Path) -> io.BufferedWriter:
+    """Opens ``path`` for writing what only its owner may read; an existing file is emptied.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE), "wb")
+    with suppress(OSError):  # another user's file, or a device
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.fchmod(file.fileno(), _FILE_MODE)
+    return file
+
+
+def draft_beside(path: Path) -> Path:
+    """A path for what becomes ``path`` later. Nobody can foresee it, so nobody can put a link in its place."""
+    return path.with_name(f"{DRAFT}{secrets.token_hex(8)}")
+
+
+def replace_file(path: Path, content: bytes | memoryview | mmap.mmap) -> None:
     """Replaces the content of ``path`` by ``content``, durably. Readers see the old or the new, never a mixture.
 
-    A new file gets ``mode``, less the process's umask. Nobody can foresee the name of the draft, so nobody can put a
-    link in its place.
+    A link at ``path`` is replaced, not followed. The file gets the mode 0600.
 
     Raises:
         OSError: the file cannot be written.
     """
-    draft = path.with_name(f"{DRAFT}{secrets.token_hex(8)}")
+    draft = draft_beside(path)
     try:
-        write_durably(draft, content, mode=mode)
+        write_durably(draft, content)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
@@ -69,13 +173,14 @@ def replace_file(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: i
     sync_folder(path.parent)
 
 
-def write_durably(path: Path, content: bytes | memoryview | mmap.mmap, *, mode: int = 0o666) -> None:
-    """Writes a new file; it is on the disk when this returns.
+def write_durably(path: Path, content: bytes | memoryview | mmap.mmap) -> None:
+    """Writes a new file with the mode 0600; it is on the disk when this returns.
 
     Raises:
         OSError: the file exists or cannot be written.
     """
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE), "wb") as file:
+        os.fchmod(file.fileno(), _FILE_MODE)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

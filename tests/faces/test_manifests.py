@@ -178,6 +178,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.statuses: list[int] = []
         self.ignores_ranges = False
         self.ranges: list[str | None] = []
+        self.leads_to = ""
 
     @property
     def url(self) -> str:
@@ -190,6 +191,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.ranges.append(wanted)
+        if self.server.leads_to:
+            self.send_response(302)
+            self.send_header("Location", self.server.leads_to)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.server.statuses:
             self.send_error(self.server.statuses.pop(0))
             return
@@ -233,6 +240,33 @@ def test_pull_places_the_file_and_does_not_fetch_it_twice(server: Server, tmp_pa
     assert find_weights(manifest, None, tmp_path) == found
     assert pull(manifest, tmp_path) == found
     assert len(server.ranges) == 1
+
+
+def test_a_server_of_weights_leads_to_no_host_that_only_this_machine_reaches(server: Server, tmp_path: Path) -> None:
+    with Server() as inner:
+        threading.Thread(target=inner.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        server.leads_to = f"http://localhost:{inner.server_address[1]}/tiny.onnx"
+        with pytest.raises(ModelError, match=r"it leads to localhost .* refused"):
+            fetch(server, tmp_path / "x")
+        assert inner.ranges == []
+        server.leads_to = f"http://127.0.0.1:{inner.server_address[1]}/tiny.onnx"
+        fetch(server, tmp_path / "x")
+        inner.shutdown()
+
+
+def test_a_circle_of_redirects_is_left(server: Server, tmp_path: Path) -> None:
+    server.leads_to = server.url
+    with pytest.raises(ModelError, match="more than 5 times"):
+        fetch(server, tmp_path / "x")
+    assert len(server.ranges) <= 6
+
+
+def test_a_link_in_place_of_an_unfinished_download_is_not_followed(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "x.part").symlink_to(tmp_path / "precious")
+    with pytest.raises(ModelError, match="cannot write"):
+        fetch(server, tmp_path / "x", size=None, sha256=None)
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_a_broken_transfer_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Pictures of sightings: which are kept, where, and for how long."""
 
+import http.server
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -222,6 +224,28 @@ def test_a_bucket_that_is_not_there_is_told_without_secrets(s3: S3) -> None:
     with pytest.raises(SinkError, match="s3://elsewhere cannot be used") as told:
         open_store(EvidenceConfig(store="s3://elsewhere", s3_endpoint=s3.endpoint))
     assert "hunter22" not in str(told.value)
+
+
+def test_a_store_that_leads_elsewhere_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("minio")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def handle_one_request(self) -> None:
+            asked.append(self.rfile.readline().decode())
+            self.close_connection = True
+            self.wfile.write(f"HTTP/1.1 307 Elsewhere\r\nLocation: {elsewhere}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        elsewhere = f"http://localhost:{server.server_port}/elsewhere"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        with pytest.raises(SinkError, match="s3://faces cannot be used"):
+            open_store(EvidenceConfig(store="s3://faces", s3_endpoint=f"http://127.0.0.1:{server.server_port}"))
+        server.shutdown()
+    assert asked
+    assert not any("/elsewhere" in line for line in asked)
 
 
 def test_a_server_that_is_away_is_told(s3: S3) -> None:

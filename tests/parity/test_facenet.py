@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from worker.errors import ModelError
 from worker.faces.embedding import load_embedder
 from worker.faces.networks.facenet import build
+from worker.faces.networks.h5 import read_h5
 from worker.faces.networks.parity import write_random_h5, write_random_weights
-from worker.faces.networks.vggface2 import PREPROCESSING_LAYER, read_h5
+from worker.faces.networks.vggface2 import PREPROCESSING_LAYER
 from worker.types import Chips
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]

@@ -13,8 +13,9 @@ from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.faces.engines.openvino import OpenVinoNetwork
 from worker.faces.manifests import load_manifest
 from worker.faces.networks.conversion import converted_network
+from worker.faces.networks.h5 import read_h5
 from worker.faces.networks.parity import ParityReport, check_parity, run_oracle, write_random_weights
-from worker.faces.networks.vggface2 import build, read_h5
+from worker.faces.networks.vggface2 import build
 from worker.faces.weights import find_weights
 from worker.types import Chips, Detections
 

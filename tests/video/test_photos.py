@@ -1,5 +1,6 @@
 import io
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from worker.errors import SourceError
+from worker.errors import ConfigError, SourceError
 from worker.video.photos import list_photos, read_photo
 
 RED, BLUE = (200, 10, 20), (10, 20, 200)
@@ -148,8 +149,36 @@ def test_large_photos_are_read_and_bombs_refused(tmp_path: Path, monkeypatch: py
     Pillow.new("L", (7360, 4912)).save(tmp_path / "large.png")
     assert read_photo(tmp_path / "large.png").shape == (4912, 7360, 3)
     Pillow.new("1", (20_000, 12_000)).save(tmp_path / "bomb.png")
-    with pytest.raises(SourceError, match=r"bomb\.png has more than 200 megapixels"):
+    with pytest.raises(SourceError, match=r"bomb\.png has 20000x12000 px, more than 64 megapixels"):
         read_photo(tmp_path / "bomb.png")
+
+
+def test_the_limits_of_photos_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corners(1000, 1000).save(tmp_path / "photo.bmp")
+    monkeypatch.setenv("FACESTREAM_PHOTO_MAX_MEGAPIXELS", "0.9")
+    with pytest.raises(SourceError, match=r"1000x1000 px, more than 0\.9 megapixels"):
+        read_photo(tmp_path / "photo.bmp")
+    assert read_photo(tmp_path / "photo.bmp", max_pixels=1_000_000).shape == (1000, 1000, 3)
+    monkeypatch.setenv("FACESTREAM_PHOTO_MAX_MEGAPIXELS", "1")
+    assert read_photo(tmp_path / "photo.bmp").shape == (1000, 1000, 3)
+    monkeypatch.setenv("FACESTREAM_PHOTO_MAX_MB", "2.9")
+    with pytest.raises(SourceError, match=r"has 3 MB, more than 2\.9: .*FACESTREAM_PHOTO_MAX_MB"):
+        read_photo(tmp_path / "photo.bmp")
+    for wrong in ("many", "0", "-1", "1e9"):
+        monkeypatch.setenv("FACESTREAM_PHOTO_MAX_MB", wrong)
+        with pytest.raises(ConfigError, match="FACESTREAM_PHOTO_MAX_MB"):
+            read_photo(tmp_path / "photo.bmp")
+
+
+def test_nothing_but_an_ordinary_file_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "photo.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.jpg"))
+        for path in (tmp_path / "photo.jpg", tmp_path / "socket.jpg", Path("/dev/zero"), Path("/dev/null")):
+            with pytest.raises(SourceError, match="cannot be read"):
+                read_photo(path)
+        corners().save(tmp_path / "real.jpg")
+        assert list_photos(tmp_path) == [tmp_path / "real.jpg"]
 
 
 def test_what_cannot_be_read_is_one_line_with_the_file(tmp_path: Path) -> None:

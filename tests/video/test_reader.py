@@ -30,8 +30,9 @@ from worker.video import connection
 from worker.video import reader as source
 from worker.video.addresses import parse_address
 from worker.video.buffers import Batcher, FrameBuffer
-from worker.video.decoder import FOLDER_FPS, Picture, SourceSilentError, open_video
+from worker.video.decoder import FOLDER_FPS, Picture, open_video
 from worker.video.reader import CameraReader, backoff_s
+from worker.video.web import SourceSilentError
 
 START = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 

@@ -14,7 +14,11 @@ from worker.config.document import FieldPath
 
 PREFIX: Final = "FACESTREAM_"
 _BETWEEN: Final = "__"
-_OTHERS: Final = frozenset({"FACESTREAM_CACHE_DIR", "FACESTREAM_SOURCE", "FACESTREAM_TEST_DATA", "FACESTREAM_VERSION"})
+PHOTO_PREFIX: Final = "FACESTREAM_PHOTO_"
+_OTHERS: Final = frozenset({
+    "FACESTREAM_CACHE_DIR", "FACESTREAM_SOURCE", "FACESTREAM_TEST_DATA", "FACESTREAM_VERSION",
+    f"{PHOTO_PREFIX}MAX_MEGAPIXELS", f"{PHOTO_PREFIX}MAX_MB",
+})  # fmt: skip
 """Names that other parts of this project read."""
 
 # Kubernetes and Docker name the address of a service called "facestream..." in variables of this form.

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, field_serializer, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_serializer, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.config.document import Document, FieldPath, read_document, value_at
-from worker.config.environment import read_environment
+from worker.config.environment import PHOTO_PREFIX, read_environment
 from worker.config.environment import unknown_variables as find_unknown_variables
 from worker.config.paths import PathText, UserPath, expand_user
 from worker.config.problems import STAND_IN, Problem, find_problems
@@ -28,6 +28,7 @@ from worker.config.sections import (
     HistoryConfig,
     LogConfig,
     MetricsConfig,
+    NetworkConfig,
     OutboxConfig,
     PreviewConfig,
     RecognitionConfig,
@@ -88,6 +89,7 @@ class Config(BaseSettings):
     redis: RedisConfig = RedisConfig()
     outbox: OutboxConfig = OutboxConfig()
     fleet: FleetConfig = FleetConfig()
+    network: NetworkConfig = NetworkConfig()
     metrics: MetricsConfig = MetricsConfig()
     preview: PreviewConfig = PreviewConfig()
     log: LogConfig = LogConfig()
@@ -277,6 +279,37 @@ class ConfigOrigin:
             ConfigError: the file cannot be read, or a field is unknown or wrong.
         """
         return load_config(self.path, self.overrides)
+
+
+class PhotoLimits(BaseSettings):
+    """How large a photo may be: ``FACESTREAM_PHOTO_MAX_MEGAPIXELS`` and ``FACESTREAM_PHOTO_MAX_MB``."""
+
+    model_config = SettingsConfigDict(frozen=True, env_prefix=PHOTO_PREFIX)
+
+    max_megapixels: float = Field(64.0, gt=0, le=1000)
+    max_mb: float = Field(200.0, gt=0, le=10_000)
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.max_megapixels * 1_000_000)
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_mb * 1_000_000)
+
+
+def photo_limits() -> PhotoLimits:
+    """The limits of photos, for commands that run without a configuration.
+
+    Raises:
+        ConfigError: a variable holds no number, or one that is too large.
+    """
+    try:
+        return PhotoLimits()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = f"{PHOTO_PREFIX}{problem['loc'][0]}".upper()
+        raise ConfigError(f"environment variable {name}: {problem['msg'].lower()}") from None
 
 
 def models_dir() -> Path | None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from worker.config.paths import PathText, UrlText, UserPath, expand_user, tidy_url
 from worker.errors import ConfigError
+from worker.hosts import HostPolicy, Range
 
 DEFAULT_MODEL_ID: Final = "vggface2-resnet50"
 ENGINE_NAMES = Literal["auto", "openvino", "keras", "onnx", "dlib"]
@@ -89,6 +90,16 @@ class CameraConfig(_Section):
     snapshot_interval_s: float = Field(
         1.0, gt=0, le=3600, description="an http:// address of a single picture is asked for the next one this often"
     )
+    max_megapixels: float = Field(
+        36.0, gt=0, le=1000, description="larger pictures are refused, not decoded; 36 is more than 8K"
+    )
+    max_picture_mb: float = Field(
+        32.0,
+        gt=0,
+        le=2000,
+        description="most megabytes that an http:// or https:// source may send for one picture; a source that sends "
+        "more is opened again",
+    )
     password_file: UserPath | None = Field(
         None, description="file that holds the password of the user in the source's URL, such as a mounted secret"
     )
@@ -108,6 +119,14 @@ class CameraConfig(_Section):
             raise ValueError(f"password_file {file} cannot be read") from None
         scheme, user, rest = match.groups()
         return {**fields, "source": f"{scheme}{user}:{quote(password, safe='')}@{rest}"}
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.max_megapixels * 1_000_000)
+
+    @property
+    def max_picture_bytes(self) -> int:
+        return int(self.max_picture_mb * 1_000_000)
 
     @field_validator("rotate", mode="before")
     @classmethod
@@ -320,6 +339,23 @@ class FleetConfig(_Section):
         3.0, ge=0.3, le=300, description="a worker that is silent for this long loses its cameras to the others"
     )
     max_cameras: int = Field(32, ge=1, le=1024, description="most cameras that this worker reads")
+
+
+class NetworkConfig(_Section):
+    """Which hosts are reached on behalf of a camera: where its redirects, playlists and keys lead to."""
+
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="names, addresses and networks (10.1.0.0/16) that a camera may lead to beside its own host, and "
+        "that are reached in any case",
+    )
+    refused_ranges: tuple[Range, ...] = Field(
+        ("link-local",), description="ranges in which no camera is looked for: 'loopback', 'private', 'link-local'"
+    )
+
+    @property
+    def policy(self) -> HostPolicy:
+        return HostPolicy(self.allowed_hosts, self.refused_ranges)
 
 
 class MetricsConfig(_Section):

@@ -17,7 +17,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from worker.errors import SinkError
-from worker.files import connect_sqlite
+from worker.files import connect_sqlite, is_of_state, private_folder
 
 
 def _name_of_clock() -> str:
@@ -101,7 +101,7 @@ def lock_spool(path: Path) -> FileLock:
         InUseError: another process holds it.
         OSError: its file cannot be made.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent, is_of_state)
     # It is taken by the thread that starts the worker, and given back by the one that stops it.
     lock = FileLock(path.with_suffix(".lock"), blocking=False, mode=0o600, thread_local=False)
     try:
@@ -133,7 +133,7 @@ class Spool:
             DamagedError: it is damaged, or not an outbox.
             OSError, sqlite3.OperationalError: the disk is full, read-only, ...
         """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path.parent, is_of_state)
         connection = connect_sqlite(path, busy_timeout_s=_BUSY_TIMEOUT_S)
         try:
             _prepare(path, connection, check)

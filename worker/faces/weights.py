@@ -5,7 +5,8 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from io import BufferedWriter
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Self, TypeVar
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from worker import files
 from worker.asking import Asker
 from worker.errors import ModelError
+from worker.hosts import MOST_REDIRECTS, HostPolicy, HostRefusedError
 from worker.redaction import redact
 
 Progress = Callable[[str, int, int | None], None]
@@ -29,9 +31,9 @@ _LEAST_BYTES_PER_S: Final = 10_000.0
 """A server that sends more slowly than this is given up, and tried again."""
 _MOST_BYTES: Final = 4 * 2**30
 """Of a file whose size the manifest does not state."""
-_MOST_REDIRECTS: Final = 10
 _DIGITS: Final = 16
 _WITH_THE_FILE: Final = frozenset({httpx.codes.OK, httpx.codes.PARTIAL_CONTENT})
+_PUBLIC: Final = HostPolicy(refused=("loopback", "private", "link-local"))
 _WORTH_RETRYING: Final = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -89,7 +91,7 @@ def download(
 
 def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
     """Brings ``part`` to its full length, or raises."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _length(part)
     if size is not None and have > size:
         part.unlink()
         have = 0
@@ -98,9 +100,16 @@ def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     most = (size or _MOST_BYTES) + 1
     writing = _Writing(part, have, size, progress)
-    with closing(Asker(_TIMEOUT_S, most_redirects=_MOST_REDIRECTS, least_bytes_per_s=_LEAST_BYTES_PER_S)) as server:
+    with closing(Asker(_TIMEOUT_S, most_redirects=MOST_REDIRECTS, least_bytes_per_s=_LEAST_BYTES_PER_S)) as server:
         try:
-            answer = server.ask("GET", url, headers=headers, most_bytes=most, take=writing.take)
+            answer = server.ask(
+                "GET",
+                url,
+                headers=headers,
+                most_bytes=most,
+                take=writing.take,
+                detour=partial(_refuse_detour, httpx.URL(url)),
+            )
         except httpx.InvalidURL as error:
             raise ModelError(f"cannot download {redact(url)}: {redact(str(error))}") from None
         except httpx.HTTPError as error:
@@ -113,7 +122,9 @@ def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
     if answer.status in _WORTH_RETRYING:
         raise _TryAgainError(f"the server answers {answer.status}")
     if answer.status not in _WITH_THE_FILE:
-        raise ModelError(f"cannot download {redact(url)}: the server answers {answer.status}")
+        on = f"it leads on and on, more than {MOST_REDIRECTS} times"
+        problem = on if httpx.codes.is_redirect(answer.status) else f"the server answers {answer.status}"
+        raise ModelError(f"cannot download {redact(url)}: {problem}")
     if answer.body is None or (size is not None and writing.have > size):
         part.unlink()
         raise ModelError(f"{redact(url)} holds more than the expected {size or _MOST_BYTES} bytes; it was deleted")
@@ -138,7 +149,8 @@ class _Writing:
             self.have = self.have if head.status_code == httpx.codes.PARTIAL_CONTENT else 0
             length = head.headers.get("Content-Length", "")
             self._total = self.have + int(length) if length.isdecimal() and len(length) < _DIGITS else self._size
-            self._file = self._part.open("ab" if self.have else "wb")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_APPEND if self.have else os.O_TRUNC)
+            self._file = os.fdopen(os.open(self._part, flags, 0o666), "ab" if self.have else "wb")
         self._file.write(chunk)
         self.have += len(chunk)
         self._progress(self._part.name.removesuffix(".part"), self.have, self._total)
@@ -150,6 +162,26 @@ class _Writing:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _length(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _refuse_detour(begin: httpx.URL, there: httpx.URL) -> None:
+    """A server of weights may lead to another one, but not into networks that only this machine reaches."""
+    problem = ""
+    if there.host == begin.host and there.scheme in (begin.scheme, "https"):
+        return
+    if begin.scheme == "https" != there.scheme:
+        problem = f"{there.scheme}://{there.host}, from https"
+    with suppress(OSError):  # behind a proxy no name need be known here
+        try:
+            _PUBLIC.addresses(there.host, there.port or 443, own=there.host)
+        except HostRefusedError as error:
+            problem = str(error)
+    if problem:
+        raise ModelError(f"cannot download {redact(str(begin))}: it leads to {problem}")
 
 
 MODEL_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -339,9 +371,7 @@ def _remember(record: Path, text: str) -> None:
     try:
         if not record.is_file():
             record.parent.mkdir(parents=True, exist_ok=True)
-            part = record.with_name(f"{record.name}.{os.getpid()}")
-            part.write_text(text, encoding="ascii")
-            part.replace(record)
+            files.replace_file(record, text.encode("ascii"))
     except OSError as error:
         raise ModelError(f"cannot write {record}: {error.strerror or error}") from None
 

@@ -115,7 +115,7 @@ def write_classifier(
     )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / description.arrays).write_bytes(content)
+        replace_file(path / description.arrays, content)
         replace_file(path / DESCRIPTION_FILE, f"{description.model_dump_json(indent=2)}\n".encode())
         for old in path.glob("arrays-*.npz"):
             if old.name != description.arrays:

@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.errors import ConfigError, GalleryError
-from worker.files import replace_file, why_unwritable
+from worker.files import private_folder, replace_file, why_unwritable
 from worker.gallery.contents import Sample
 from worker.types import Detections, Image
 
@@ -76,7 +76,7 @@ class CropStore:
             return
         settings = {"format": FORMAT, "encrypted": self._key is not None, "key_fingerprint": _fingerprint(self._key)}
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self._folder)
             replace_file(self._folder / "settings.json", json.dumps(settings, indent=1).encode())
         except OSError as error:
             raise _unwritable(self._folder, error) from None
@@ -110,7 +110,7 @@ class CropStore:
                 "re-embed with the key of the gallery, or without crops"
             )
         try:
-            target._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(target._folder)
             for path in [*_crop_files(self._folder).values(), self._folder / "settings.json"]:
                 replace_file(target._folder / path.name, path.read_bytes())
         except OSError as error:

@@ -24,7 +24,7 @@ from worker.gallery.gallery import Gallery
 from worker.logs import get_logger
 from worker.names import clean_text, is_unicode, person_name
 from worker.types import Candidate, Chips, Detections, Image
-from worker.video.photos import in_batches, list_photos, read_photo
+from worker.video.photos import in_batches, list_photos, read_file, read_photo
 
 BATCH_PHOTOS: Final = 16
 _COMMIT_PHOTOS: Final = 64
@@ -347,7 +347,7 @@ def _read(path: Path, name: str, enrolment: _Enrolment) -> _Photo | None:
         enrolment.refuse(path, name, "no_name", "its name, or that of its folder, has no letters")
         return None
     try:
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = hashlib.sha256(read_file(path)).hexdigest()
         if known := enrolment.note(clean_text(path.name), sha256):
             enrolment.refuse(path, name, "duplicate_photo", f"the same file as {known}")
             return None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.errors import GalleryError
-from worker.files import writing
+from worker.files import open_private, writing
 from worker.gallery.contents import BLOCK_SAMPLES, Contents, NewSample, Person, Sample, enrolled
 from worker.gallery.crops import CropStore
 from worker.gallery.index import PersonIndex, Representation, require_unit
@@ -319,7 +319,7 @@ class Gallery:
         contents = self._live.contents
         ids = [sample.identity_id for sample in contents.samples]
         faces = np.empty((0, 0, 0, 3), np.uint8) if crops is None else crops.faces(contents.samples)
-        with writing(file), file.open("wb") as out:
+        with writing(file), open_private(file) as out:
             np.savez_compressed(
                 out,
                 faces=faces,

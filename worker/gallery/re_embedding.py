@@ -1,6 +1,5 @@
 """The people of a gallery are embedded again with another model, from kept crops or from their photos."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Final
 from worker.errors import SourceError
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
+from worker.files import sha256_of
 from worker.gallery.contents import NewSample, Person, Sample
 from worker.gallery.crops import Crop, CropStore, cut_crop
 from worker.gallery.enrolment import choose_face
@@ -106,7 +106,7 @@ def _photos_by_digest(folder: Path) -> dict[str, Path]:
     found = {}
     for path in list_photos(folder):
         try:
-            found[hashlib.sha256(path.read_bytes()).hexdigest()] = path
+            found[sha256_of(path)] = path
         except OSError as error:
             raise SourceError(f"photo {path}: {error.strerror or error}") from None
     return found

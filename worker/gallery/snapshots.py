@@ -29,7 +29,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from worker.errors import GalleryError
-from worker.files import replace_file, sync_folder, why_unwritable, write_durably
+from worker.files import private_folder, replace_file, sync_folder, tighten, why_unwritable, write_durably
 from worker.logs import get_logger
 
 KEPT_SNAPSHOTS: Final = 3
@@ -63,8 +63,18 @@ class SnapshotStore:
         self._verified: dict[tuple[int, ...], str] = {}
 
     def exists(self) -> bool:
-        """Whether a snapshot was ever written here."""
-        return self._current.exists() or bool(self._names())
+        """Whether a snapshot was ever written here.
+
+        Raises:
+            GalleryError: this user may not look into the folder.
+        """
+        try:
+            return self._current.exists() or bool(self._names())
+        except OSError as error:
+            raise GalleryError(
+                f"gallery {self.folder} cannot be read: {error.strerror or error}; it is for the user who made it: run "
+                "as that user, or give it to this one (chown)"
+            ) from None
 
     def stamp(self) -> tuple[int, int, int] | None:
         """A value that changes whenever another snapshot comes into use; costs one ``stat``."""
@@ -82,8 +92,8 @@ class SnapshotStore:
             GalleryError: another process holds the lock for too long, or the folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / "lock", timeout=_LOCK_TIMEOUT_S)
+            private_folder(self.folder)
+            lock = FileLock(self.folder / "lock", timeout=_LOCK_TIMEOUT_S, mode=0o600)
             lock.acquire()
         except Timeout:
             raise GalleryError(f"gallery {self.folder} is being changed by another process; try again later") from None
@@ -100,6 +110,7 @@ class SnapshotStore:
         Raises:
             GalleryError: no snapshot is intact.
         """
+        tighten(self.folder)
         while True:
             pointed_to = self._pointer()
             names = self._names()
@@ -154,7 +165,8 @@ class SnapshotStore:
         draft = self._snapshots / f".draft-{secrets.token_hex(8)}"
         try:
             self._remove_drafts()
-            draft.mkdir(parents=True)
+            private_folder(self._snapshots)
+            private_folder(draft)
             for file_name, content in {**new, MANIFEST: manifest}.items():
                 write_durably(draft / file_name, content)
             for file_name in shared:

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
-from worker.files import replace_file
+from worker.files import private_folder, replace_file
 
 _SUFFIXES: Final = (".face.jpg", ".frame.jpg")
 _LEVELS: Final = 3
@@ -61,7 +61,8 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Cameras' folders; where there is anything else, other users may need what is there.
+            private_folder(folder, ours=lambda name: (folder / name).is_dir())
         except OSError as error:
             raise self._unwritable(error) from None
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -72,10 +73,9 @@ class FolderStore:
         if ".." in target.parts or len(target.parts) != len(self._folder.parts) + _LEVELS:
             raise SinkError(f"evidence.store {self._folder}: {path!r} is not the name of a picture")
         try:
-            # Each by itself: parents that mkdir makes on its way are open to everybody.
             for folder in (target.parent.parent, target.parent):
-                folder.mkdir(exist_ok=True, mode=0o700)
-            replace_file(target, content, mode=0o600)
+                private_folder(folder)
+            replace_file(target, content)
         except OSError as error:
             raise self._unwritable(error) from None
 

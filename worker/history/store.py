@@ -19,7 +19,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 
 from worker.errors import HistoryDiskError, HistoryError, HistoryValueError
-from worker.files import connect_sqlite
+from worker.files import connect_sqlite, is_of_state, private_folder
 from worker.history import denials
 from worker.history.records import Account, CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 from worker.logs import get_logger
@@ -86,7 +86,7 @@ class History:
                 f"no history in {folder}: 'facestream run' writes one beside its gallery, or where state_dir says"
             )
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder, is_of_state)
             with _told(path):
                 connection = connect_sqlite(path, busy_timeout_s=busy_timeout_s)
         except OSError as error:

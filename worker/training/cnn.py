@@ -8,7 +8,6 @@ person may be named. In the final stage a new network learns all photos of all p
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from worker.errors import ModelError
+from worker.files import replace_file
 from worker.gallery.classifier import Head
 from worker.training.answers import Answers
 
@@ -223,15 +223,12 @@ class ResumableTraining:
 
     def _save(self, network: Network) -> None:
         control = json.dumps({"fingerprint": self._fingerprint, "progress": asdict(self._progress)}).encode()
-        draft = self._file.with_name(f"{self._file.name}.draft")
+        held = io.BytesIO()
         arrays: Arrays = {_CONTROL: np.frombuffer(control, np.uint8), **self._trial_answers, **network.state()}
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type] # its stub takes the names for its own options
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._file)
+            np.savez(held, **arrays)  # type: ignore[arg-type] # its stub takes the names for its own options
+            replace_file(self._file, held.getbuffer())
         except OSError as error:
             raise ModelError(f"checkpoint {self._file} cannot be written: {error.strerror or error}") from None
 

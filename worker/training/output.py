@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 
 from worker.errors import ClassifierError, SinkError
+from worker.files import draft_beside, open_private, replace_file
 from worker.gallery.classifier import DESCRIPTION_FILE
 from worker.training.answers import CONFIDENT
 from worker.training.cnn import CHECKPOINT_FILE, ENLARGE
@@ -171,7 +172,7 @@ def write_network(output: Path, weights: dict[str, Any], threshold: float) -> Pa
 
     try:
         output.mkdir(parents=True, exist_ok=True)
-        draft = output / "cnn-draft.h5"
+        draft = draft_beside(output / "cnn.h5")
         write_weights(weights, draft)
         digest = sha256_of(draft)
         model_id = f"cnn-{digest[:12]}"
@@ -191,7 +192,7 @@ def write_network(output: Path, weights: dict[str, Any], threshold: float) -> Pa
             "threshold_fitted_on": "people held out of the training",
         }
         path = output / f"{model_id}.yaml"
-        path.write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
+        replace_file(path, yaml.safe_dump(manifest, sort_keys=False).encode())
     except OSError as error:
         raise ClassifierError(f"classifier {output} cannot be written: {error.strerror or error}") from None
     return path
@@ -217,7 +218,7 @@ def write_npz(path: Path, trained: Embedded, tested: Embedded) -> None:
         arrays |= {f"{name}_faces": faces, f"{name}_embeddings": found.vectors, f"{name}_names": names}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        with open_private(path) as file:
             np.savez_compressed(file, **arrays)
     except OSError as error:
         raise SinkError(f"cannot write {path}: {error.strerror or error}") from None

@@ -1,10 +1,13 @@
 """The cameras that a worker reads at the moment: one decode thread and one buffer each, gathered into batches."""
 
+from functools import partial
+
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError
 from worker.observer import Observer
 from worker.types import Frame
 from worker.video.buffers import Batcher, FrameBuffer
+from worker.video.decoder import open_video
 from worker.video.reader import CameraReader
 from worker.video.schedule import Schedule, look_interval_s, reads_every_frame
 
@@ -21,6 +24,7 @@ class Cameras:
         self._config = config
         self._observer = observer
         self._lasting = lasting
+        self._opener = partial(open_video, hosts=config.network.policy)
         self._look_interval_s = look_interval_s(config.detection)
         self.schedule = Schedule(config.detection, observer, max_frames=config.batching.max_frames)
         self._batcher = Batcher([], config.batching, observer, due=self.schedule.due, turn=self.schedule.turn)
@@ -45,6 +49,7 @@ class Cameras:
             self._observer,
             wanted=self.schedule.wanted,
             look_interval_s=0.0 if whole else self._look_interval_s,
+            opener=self._opener,
         )
         if whole:
             self.schedule.search_always(camera.id)

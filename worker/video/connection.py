@@ -9,7 +9,8 @@ from worker.config import CameraConfig
 from worker.errors import SourceError
 from worker.observer import Observer
 from worker.video.addresses import Address
-from worker.video.decoder import ImageFolder, Picture, SourceSilentError, Video
+from worker.video.decoder import ImageFolder, Picture, Video
+from worker.video.web import SourceSilentError
 
 _PICTURE_PATIENCE: Final = 6
 """Data without a picture that can be decoded is accepted for this many read timeouts: key frames may be far apart."""
@@ -128,9 +129,10 @@ class Connection:
         if self._stopping.is_set():
             return
         if time.monotonic() >= self._picture_deadline_s:
-            raise SourceSilentError(f"{self._address.label}: data but no picture that can be decoded")
+            raise SourceSilentError(f"{self._address.label}: data but no picture that can be decoded{_why(video)}")
         if not self.pictures:
-            raise SourceError(f"{self._address.label}: not one picture can be decoded; is it damaged, or cut off?")
+            hint = _why(video) or "; is it damaged, or cut off?"
+            raise SourceError(f"{self._address.label}: not one picture can be decoded{hint}")
         self.still = isinstance(video, Video) and video.still and self.pictures == 1
         self.ended_well = self.recording
         self.problem = f"{self._address.label}: the stream ended"
@@ -146,3 +148,7 @@ class Connection:
         if self._address.live:
             self._deadline_s = now_s + self._camera.read_timeout_s + self._grace_s
         return not self._stopping.is_set() and now_s < self._picture_deadline_s
+
+
+def _why(video: Video | ImageFolder) -> str:
+    return f": {video.refused}; see max_megapixels" if isinstance(video, Video) and video.refused else ""

@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 
 from worker.config import CameraConfig
 from worker.errors import SourceError
+from worker.hosts import HostPolicy
 from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
 from worker.video.geometry import Geometry, Straightener
 from worker.video.photos import list_photos, read_cut_jpeg, read_photo
+from worker.video.rtsp_redirects import final_url
 from worker.video.schedule import may_pass_over
 from worker.video.steadying import SteadyPackets
+from worker.video.web import SourceSilentError, Web
 
 FOLDER_FPS: Final = 25.0
 """A folder of images counts as this many a second."""
@@ -44,20 +47,21 @@ _FIXED_POINT: Final = 1 << 16
 _MAX_FRUITLESS_READS: Final = 10
 _GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
 """Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
+_RAISE_LIMIT: Final = "scale them down, or raise the camera's max_megapixels"
+_ROUNDING_PX: Final = 63
+_MOST_ROWS: Final = 16_384
+_PLAYLISTS: Final = frozenset({"application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl"})
 _TIMEOUTS: Final = (av.error.ExitError, av.error.TimeoutError)
 _PROTOCOLS: Final = {
     "rtsp": "rtsp,rtp,udp,tcp",
     "rtsps": "rtsp,rtsps,rtp,srtp,udp,tcp,tls",
-    "http": "http,https,httpproxy,tcp,tls,crypto",
-    "https": "https,httpproxy,tcp,tls,crypto",
+    # HTTP is read by worker.video.web; the names are needed for what a playlist names.
+    "http": "http,https,crypto",
+    "https": "https,crypto",
 }
 
 # FFmpeg's own messages quote URLs with their passwords.
 av.logging.set_level(None)
-
-
-class SourceSilentError(SourceError):
-    """The source sent nothing within its timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +90,34 @@ class Video:
             are not decoded; 0 decodes every picture. Which ones depends on the video alone.
         still: it comes over HTTP and is no stream but a single picture, unless further ones follow.
         tell: is told what is odd about it, perhaps more than once.
+        refused: which pictures were not decoded for their size; empty if there were none.
     """
 
-    def __init__(self, container: InputContainer, address: Address, camera: CameraConfig, observer: Observer) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        address: Address,
+        camera: CameraConfig,
+        observer: Observer,
+        web: Web | None = None,
+    ) -> None:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
             raise SourceError(f"{address.label} holds no video that can be decoded: give a video stream or file")
+        self._max_pixels = camera.max_pixels
+        if _pixels(stream) > self._max_pixels:
+            width, height = stream.codec_context.width, stream.codec_context.height
+            container.close()
+            raise SourceError(
+                f"{address.label} has pictures of {width}x{height} px, more than {self._max_pixels / 1e6:g} "
+                f"megapixels; {_RAISE_LIMIT}"
+            )
+        # The size may change on the way: the decoder itself refuses more, before it takes memory for it.
+        stream.codec_context.options = _limit(camera)
         self._container = container
+        self._web = web
+        self._arrived = web.arrived if web is not None else lambda: None
         self._stream = stream
         self._address = address
         self._observer = observer
@@ -107,6 +131,7 @@ class Video:
         self._timed = not self.still and not (address.live and container.format.name in _UNTIMED_FORMATS)
         self.look_interval_s = 0.0
         self.tell: Callable[[str], None] = lambda _what: None
+        self.refused = ""
         self._straightener = Straightener(camera, lambda what: self.tell(what))
         said = stream.sample_aspect_ratio
         # What the container says holds throughout; what the stream itself says may change within it.
@@ -145,13 +170,15 @@ class Video:
 
     def close(self) -> None:
         self._container.close()
+        if self._web is not None:
+            self._web.close()
 
     def _is_whole(self, packet: av.Packet) -> bool:
         """Whether a single picture has come to its end; FFmpeg makes up what is missing in a JPEG."""
         data = bytes(packet)
         if not data.startswith(_BEGIN_OF_JPEG) or _END_OF_JPEG in data[-_TRAILER_BYTES:]:
             return True
-        if read_cut_jpeg(data) is None:
+        if read_cut_jpeg(data, self._max_pixels) is None:
             return False
         self.tell("the camera's pictures lack their last bytes, which only say that they end: they are taken")
         return True
@@ -172,6 +199,7 @@ class Video:
             fruitless += 1
             try:
                 for packet in self._container.demux():
+                    self._arrived()
                     if packet.size:
                         fruitless = 0
                         yield packet
@@ -197,15 +225,25 @@ class Video:
                 frames = self._stream.decode(packet)
         except av.error.EOFError:
             return
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            if isinstance(error, av.error.ArgumentError) or _pixels(self._stream) > self._max_pixels:
+                self._refuse()
             yield None
             return
         for frame in frames:
+            if frame.width * frame.height > self._max_pixels:
+                self._refuse()
+                yield None
+                continue
             yield from self._passed_over_before(frame)
             yield None if frame.is_corrupt else self._picture(frame)
         if packet is None:
             yield from map(_not_decoded, sorted(self._may_pass_over))
             self._may_pass_over.clear()
+
+    def _refuse(self) -> None:
+        self.refused = f"pictures of a senseless size, or larger than {self._max_pixels / 1e6:g} megapixels"
+        self.tell(f"{self.refused} are passed over ({_RAISE_LIMIT})")
 
     def _doubt(self, what: str) -> None:
         self.tell(f"the recording's clock is not believed: {what}")
@@ -277,6 +315,7 @@ class ImageFolder:
     def __init__(self, address: Address, camera: CameraConfig) -> None:
         self._geometry = Straightener(camera, lambda _what: None).geometry(None, None)
         self._paths = list_photos(Path(address.target))
+        self._max_pixels = camera.max_pixels
         if not self._paths:
             raise SourceError(f"{address.label} holds no images: give a folder of images, a video file or a URL")
         self.duration_s = len(self._paths) / FOLDER_FPS
@@ -287,7 +326,7 @@ class ImageFolder:
             if not keep_going():
                 return
             try:
-                image = self._geometry.apply(read_photo(path))
+                image = self._geometry.apply(read_photo(path, max_pixels=self._max_pixels))
             except SourceError:
                 yield None
             else:
@@ -301,7 +340,9 @@ class ImageFolder:
         """Nothing stays open."""
 
 
-def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Video | ImageFolder:
+def open_video(
+    address: Address, camera: CameraConfig, observer: Observer, hosts: HostPolicy | None = None
+) -> Video | ImageFolder:
     """Open a source.
 
     Blocks for at most twice ``open_timeout_s`` (to connect, and to learn what the stream is), apart from the
@@ -316,21 +357,44 @@ def open_video(address: Address, camera: CameraConfig, observer: Observer) -> Vi
         raise SourceError(f"{address.label}: no such file; check the path")
     if address.kind == "file" and not Path(address.target).stat().st_size:
         raise SourceError(f"{address.label}: the file is empty; was it copied completely?")
-    arguments: dict[str, Any] = {"options": _options(address, camera), "metadata_errors": "replace"}
+    # FFmpeg decodes a little to learn what it is: the limit holds there too.
+    options = _options(address, camera) | _limit(camera)
+    arguments: dict[str, Any] = {"options": options, "metadata_errors": "replace"}
     if address.live:
         arguments["timeout"] = (camera.open_timeout_s, camera.read_timeout_s)
     if address.kind == "device":
         arguments["format"] = "video4linux2,v4l2"
     begun_s = time.monotonic()
+    web, target = _way_to(address, camera, hosts or HostPolicy(), arguments)
     try:
-        container = av.open(address.target, **arguments)
-    except (av.error.FFmpegError, OSError) as error:
+        container = av.open(target, **arguments)
+    except (av.error.FFmpegError, OSError, SourceError) as error:
+        if web is not None:
+            web.close()
+        if isinstance(error, SourceError):
+            raise
         problem = _problem(error)
         # FFmpeg's RTSP client calls an interrupted handshake invalid data.
         if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
             problem = f"no answer within {camera.open_timeout_s:g} s"
         raise SourceError(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
-    return Video(container, address, camera, observer)
+    return Video(container, address, camera, observer, web)
+
+
+def _way_to(
+    address: Address, camera: CameraConfig, hosts: HostPolicy, arguments: dict[str, Any]
+) -> tuple[Web | None, Any]:
+    """What FFmpeg is to open, and by which HTTP; adds to its ``arguments``."""
+    if address.kind != "network":
+        return None, address.target
+    if address.target[:4].lower() != "http":
+        return None, final_url(address.target, address.label, camera, hosts)
+    web = Web(address.target, address.label, camera, hosts)
+    file = web.open()
+    arguments["io_open"] = web.open_further
+    if file.kind in _PLAYLISTS:
+        arguments["format"] = "hls"
+    return web, file
 
 
 def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
@@ -349,7 +413,8 @@ def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
             "allowed_media_types": "video",
             "timeout": socket_timeout_us,
         }
-    return options | {"rw_timeout": socket_timeout_us}
+    # FFmpeg's own HTTP would keep connections.
+    return options | {"http_persistent": "0", "http_multiple": "0"}
 
 
 def _problem(error: Exception) -> str:
@@ -371,6 +436,15 @@ def _advice(address: Address) -> str:
 def _is_of_stills(format_name: str) -> bool:
     """Whether this is one of FFmpeg's formats for pictures, such as ``image2`` or ``png_pipe``."""
     return format_name == "image2" or format_name.endswith("_pipe")
+
+
+def _limit(camera: CameraConfig) -> dict[str, str]:
+    # FFmpeg counts the width as the next multiple of 64.
+    return {"max_pixels": str(camera.max_pixels + _ROUNDING_PX * _MOST_ROWS)}
+
+
+def _pixels(stream: VideoStream) -> int:
+    return stream.codec_context.width * stream.codec_context.height
 
 
 def _not_decoded(pts_s: float | None) -> Picture:

@@ -2,24 +2,26 @@
 
 import functools
 import io
+import os
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from worker.config import photo_limits
 from worker.errors import SourceError
+from worker.files import open_regular
 from worker.logs import get_logger
 from worker.types import Image
 from worker.video.folders import files_below
 from worker.video.picture_kinds import HEAD_BYTES, is_photo, kind_of
 
-MAX_PIXELS: Final = 200_000_000
 _BATCH_PIXELS: Final = 64_000_000
 _NAMED: Final = 5
 _END_OF_JPEG: Final = b"\xff\xd9"
@@ -28,18 +30,19 @@ _LAST_ROWS: Final = 18
 _ROWS_TO_SPARE: Final = 96
 """A photo of fewer rows must be whole."""
 _FILLING: Final = 4096
+_STRIP_PIXELS: Final = 4_000_000
 
 _log = get_logger(__name__)
 
 _T = TypeVar("_T")
 
-# Pillow warns from this size on and refuses twice of it; the limit is made hard where a photo is opened.
-Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
+# Pillow's own limit is of the process, and soft: ours is asked for before anything is decoded.
+Pillow.MAX_IMAGE_PIXELS = None
 
 _DECODE_ERRORS: Final = (OSError, ValueError, SyntaxError, EOFError, OverflowError, RuntimeError, struct.error)
 
 
-def read_photo(path: Path | str) -> Image:
+def read_photo(path: Path | str, *, max_pixels: int | None = None) -> Image:
     """The photo in ``path`` as uint8 (H, W, 3) RGB, turned upright as its EXIF data say.
 
     Grey, palette, CMYK, 16-bit and floating-point pictures are converted; transparent parts become white; of an
@@ -49,17 +52,19 @@ def read_photo(path: Path | str) -> Image:
     program, as PostScript would. A JPEG that lacks its end, but no more of its picture than its lowest rows, is taken,
     and the log says so.
 
+    ``max_pixels``: more pixels are refused before they are decoded; default: as the environment says, see
+    :func:`worker.config.photo_limits`, which also limits the bytes of a file.
+
     Raises:
-        SourceError: the file cannot be read, is no picture, is cut off, or has more than ``MAX_PIXELS``.
+        SourceError: the file cannot be read, is no ordinary file, is no picture, is cut off, or is too large.
+        ConfigError: a variable of the environment holds no limit.
     """
     path = Path(path)
+    limits = photo_limits()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Pillow.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # damaged EXIF data
-            return _read(path)
-    except (Pillow.DecompressionBombWarning, Pillow.DecompressionBombError):
-        raise SourceError(f"photo {path} has more than {MAX_PIXELS // 1_000_000} megapixels: scale it down") from None
+            return _read(path, limits.max_pixels if max_pixels is None else max_pixels, limits.max_bytes)
     except Pillow.UnidentifiedImageError:
         raise SourceError(f"photo {path} is not a picture that can be decoded (JPEG, PNG, WebP, ...)") from None
     except MemoryError:
@@ -83,8 +88,29 @@ def in_batches(photos: Iterable[tuple[_T, Image]], most: int) -> Iterator[list[t
         yield batch
 
 
-def _read(path: Path) -> Image:
-    with path.open("rb") as file:
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that should be a photo.
+
+    Raises:
+        OSError: it cannot be read, or is no ordinary file.
+        SourceError: it is larger than :func:`worker.config.photo_limits` says.
+    """
+    with open_regular(path) as file:
+        _refuse_large_file(path, file, photo_limits().max_bytes)
+        return file.read()
+
+
+def _refuse_large_file(path: Path, file: BinaryIO, max_bytes: int) -> None:
+    size = os.fstat(file.fileno()).st_size
+    if size > max_bytes:
+        raise SourceError(
+            f"photo {path} has {size / 1e6:.0f} MB, more than {max_bytes / 1e6:g}: scale it down, or raise "
+            "FACESTREAM_PHOTO_MAX_MB"
+        )
+
+
+def _read(path: Path, max_pixels: int, max_bytes: int) -> Image:
+    with open_regular(path) as file:
         kind = kind_of(file.read(HEAD_BYTES), path)
         if kind is None:
             raise Pillow.UnidentifiedImageError
@@ -92,12 +118,15 @@ def _read(path: Path) -> Image:
             raise SourceError(f"photo {path} {kind.problem}")
         if kind.reader == "HEIF":
             _learn_heif(path)
+        _refuse_large_file(path, file, max_bytes)
         file.seek(0)
         try:
-            with Pillow.open(file, formats=[kind.reader]) as opened:
-                return _upright_rgb(opened)
+            return _decode(file, kind.reader, path, max_pixels)
         except OSError:
-            if kind.reader != "JPEG" or (image := read_cut_jpeg(path.read_bytes())) is None:
+            if kind.reader != "JPEG":
+                raise
+            file.seek(0)
+            if (image := read_cut_jpeg(file.read(), max_pixels)) is None:
                 raise
     _log.warning("photo lacks its end and was taken all the same", photo=str(path))
     return image
@@ -120,30 +149,51 @@ def _learn_heif(path: Path) -> None:
     pi_heif.register_heif_opener()
 
 
-def read_cut_jpeg(content: bytes) -> Image | None:
+def _decode(file: BinaryIO, reader: str, path: Path | str, max_pixels: int) -> Image:
+    with Pillow.open(file, formats=[reader]) as opened:
+        width, height = opened.size
+        if not width * height:
+            raise SourceError(f"photo {path} has no pixels")
+        if width * height > max_pixels:
+            raise SourceError(
+                f"photo {path} has {width}x{height} px, more than {max_pixels / 1e6:g} megapixels: scale it down, or "
+                "raise the limit (photos: FACESTREAM_PHOTO_MAX_MEGAPIXELS, cameras: max_megapixels)"
+            )
+        return _upright_rgb(opened)
+
+
+def read_cut_jpeg(content: bytes, max_pixels: int) -> Image | None:
     """The picture of a JPEG that lacks its end; None where more of the picture is missing than its lowest rows.
 
     The decoder invents what is missing from whatever follows. Where two endings make no difference, nothing is missing.
+
+    Raises:
+        SourceError: it has more than ``max_pixels``.
     """
     # Zeros behind the picture may be padding, or its last byte.
     for body in dict.fromkeys((content.removesuffix(b"\xff"), content.rstrip(b"\0").removesuffix(b"\xff"))):
         with suppress(*_DECODE_ERRORS):
-            if (image := _whole_jpeg(body)) is not None:
+            if (image := _whole_jpeg(body, max_pixels)) is not None:
                 return image
     return None
 
 
-def _whole_jpeg(content: bytes) -> Image | None:
-    def decoded(ending: bytes) -> tuple[Image, Image]:
+def _whole_jpeg(content: bytes, max_pixels: int) -> Image | None:
+    def decoded(ending: bytes, *, upright: bool) -> Image:
         with Pillow.open(io.BytesIO(content + ending + _END_OF_JPEG), formats=["JPEG"]) as opened:
-            return np.array(opened.convert("RGB")), _upright_rgb(opened)
+            if opened.width * opened.height > max_pixels:
+                raise SourceError(f"a JPEG has {opened.width}x{opened.height} px, more than {max_pixels / 1e6:g} "
+                                  "megapixels")  # fmt: skip
+            return _upright_rgb(opened) if upright else np.array(opened.convert("RGB"))
 
-    stored, upright = decoded(b"")
-    invented = np.zeros(len(stored), bool)
-    for filling in (b"\x00", b"\xa5"):
-        invented |= (decoded(filling * _FILLING)[0] != stored).any(axis=(1, 2))
+    stored = decoded(b"", upright=False)
     allowed = _LAST_ROWS if len(stored) >= _ROWS_TO_SPARE else 0
-    return None if invented[: len(stored) - allowed].any() else upright
+    for filling in (b"\x00", b"\xa5"):
+        other = decoded(filling * _FILLING, upright=False)
+        if any((stored[top] != other[top]).any() for top in range(len(stored) - allowed)):
+            return None
+    del stored, other
+    return decoded(b"", upright=True)
 
 
 def list_photos(path: Path | str) -> list[Path]:
@@ -188,45 +238,55 @@ def _some(paths: Sequence[Path], root: Path) -> str:
 
 
 def _upright_rgb(picture: Pillow.Image) -> Image:
+    """In strips, so that beside the decoded picture there is one more in memory, and no further ones."""
     picture.load()  # a TIFF is turned by this, and forgets its orientation
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        return _rgb_of_deep_grey(np.asarray(_upright(picture)))
-    if picture.has_transparency_data:
-        # Transparent over white: the colours stored under transparent pixels are meaningless.
-        layered = picture.convert("RGBA")
-        base = Pillow.new("RGBA", layered.size, "white")
-        rgb = Pillow.alpha_composite(base, layered).convert("RGB")
-        return np.array(_upright(rgb, picture))
-    return np.array(_upright(picture).convert("RGB"))
-
-
-def _upright(picture: Pillow.Image, tagged: Pillow.Image | None = None) -> Pillow.Image:
-    """``picture`` turned as the EXIF orientation of ``tagged`` (default: its own) says."""
+    width, height = picture.size
+    deep = picture.mode.startswith("I;16") or picture.mode in ("I", "F")
+    strips = [(0, top, width, min(top + max(1, _STRIP_PIXELS // width), height))
+              for top in range(0, height, max(1, _STRIP_PIXELS // width))]  # fmt: skip
+    scale = _scale_of_deep_grey(picture, strips) if deep else 0.0
+    rgb = np.empty((height, width, 3), np.uint8)
+    for box in strips:
+        strip = picture.crop(box)
+        rgb[box[1] : box[3]] = _rgb_of_deep_grey(np.asarray(strip), scale) if deep else _rgb(strip)
     try:
-        orientation = (tagged or picture).getexif().get(0x0112, 1)
+        turn = _TURNS.get(picture.getexif().get(0x0112, 1))
     except _DECODE_ERRORS:
-        return picture
-    turn = _TURNS.get(orientation)
-    return picture.transpose(turn) if turn is not None else picture
+        turn = None
+    picture.close()
+    return rgb if turn is None else np.ascontiguousarray(turn(rgb))
 
 
-_TURNS: Final = {
-    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
-    3: Pillow.Transpose.ROTATE_180,
-    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
-    5: Pillow.Transpose.TRANSPOSE,
-    6: Pillow.Transpose.ROTATE_270,
-    7: Pillow.Transpose.TRANSVERSE,
-    8: Pillow.Transpose.ROTATE_90,
+def _rgb(strip: Pillow.Image) -> Image:
+    if strip.has_transparency_data:
+        # Transparent over white: the colours stored under transparent pixels are meaningless.
+        layered = strip.convert("RGBA")
+        strip = Pillow.alpha_composite(Pillow.new("RGBA", layered.size, "white"), layered)
+    return np.asarray(strip.convert("RGB"))
+
+
+_TURNS: Final[dict[int, Callable[[Image], Image]]] = {
+    2: lambda rgb: rgb[:, ::-1],
+    3: lambda rgb: rgb[::-1, ::-1],
+    4: lambda rgb: rgb[::-1],
+    5: lambda rgb: rgb.transpose(1, 0, 2),
+    6: lambda rgb: rgb.transpose(1, 0, 2)[:, ::-1],
+    7: lambda rgb: rgb.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda rgb: rgb.transpose(1, 0, 2)[::-1],
 }
+"""By the EXIF orientation."""
 
 
-def _rgb_of_deep_grey(values: NDArray[np.generic]) -> Image:
+def _scale_of_deep_grey(picture: Pillow.Image, strips: Sequence[tuple[int, int, int, int]]) -> float:
     """16-bit integers fill 0..65535; floats 0..1, or 0..255 where any is larger."""
+    if picture.mode != "F":
+        return 255.0 / 65_535.0
+    # A strip of nothing but NaN has no largest value.
+    largest = max(np.nan_to_num(np.asarray(picture.crop(box)), nan=0.0).max(initial=0.0) for box in strips)
+    return 255.0 if largest <= 1.0 else 1.0
+
+
+def _rgb_of_deep_grey(values: NDArray[np.generic], scale: float) -> Image:
     grey = np.nan_to_num(values.astype(np.float32), nan=0.0)
-    if np.issubdtype(values.dtype, np.floating):
-        scale = 255.0 if grey.max(initial=0.0) <= 1.0 else 1.0
-    else:
-        scale = 255.0 / 65_535.0
     eight_bit = np.clip(np.rint(grey * scale), 0, 255).astype(np.uint8)
     return np.repeat(eight_bit[:, :, None], 3, axis=2)

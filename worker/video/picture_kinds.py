@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from worker.files import open_regular
+
 HEAD_BYTES: Final = 512
 SUFFIXES: Final = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".pgm",
@@ -84,7 +86,7 @@ def is_photo(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES | _VIDEO_SUFFIXES:
         return path.suffix.lower() in SUFFIXES
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return kind_of(file.read(HEAD_BYTES), path) is not None
     except OSError:
         return False

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,9 @@ def run_apart(module: str, *arguments: str, what: str) -> None:
         except subprocess.TimeoutExpired:
             raise ModelError(f"{what} took longer than {_TIMEOUT_S} s; try again") from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1].removeprefix("worker.errors.ModelError: ")
+        if done.returncode < 0:
+            last = f"its process was ended by {signal.Signals(-done.returncode).name}"
         raise ModelError(f"{what} failed: {last}")
 
 

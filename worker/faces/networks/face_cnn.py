@@ -26,7 +26,7 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from worker.errors import ModelError
-from worker.faces.networks.vggface2 import read_h5
+from worker.faces.networks.h5 import read_h5
 
 SIDE: Final = 200
 DIMENSION: Final = 128
@@ -97,13 +97,13 @@ def weights_of(model: keras.Model) -> Arrays:
 
 
 def write_weights(arrays: Arrays, path: Path) -> None:
-    """Writes ``arrays`` as an H5 weights file, which :func:`worker.faces.networks.vggface2.read_h5` reads.
+    """Writes ``arrays`` as an H5 weights file, which :func:`worker.faces.networks.h5.read_h5` reads.
 
     Raises:
-        ModelError: it cannot be written.
+        ModelError: it exists or cannot be written.
     """
     try:
-        with h5py.File(path, "w") as file:
+        with h5py.File(path, "x") as file:
             for layer, weights in arrays.items():
                 group = file.create_group(layer)
                 group.attrs["weight_names"] = [f"{layer}/{name}:0".encode() for name in weights]

@@ -12,16 +12,15 @@ from typing import Any, Final
 import keras
 import numpy as np
 from keras import layers, ops
-from numpy.typing import NDArray
 
 from worker.errors import ModelError
-from worker.faces.networks.vggface2 import PREPROCESSING_LAYER, read_h5
+from worker.faces.networks.h5 import Arrays, read_h5
+from worker.faces.networks.vggface2 import PREPROCESSING_LAYER
 
 _EPSILON: Final = 1e-3
 _BOTTLENECK: Final = "Bottleneck"
 _TWO_BRANCHES: Final = re.compile(r"^(Block(?:17|8)_\d+_Branch_)[1-9]\d*(_)")
 _Path = Sequence[tuple[int, int | tuple[int, int], str]]
-_Arrays = dict[str, dict[str, NDArray[np.float32]]]
 
 
 def build(
@@ -147,7 +146,7 @@ def _convolution(
     return layers.ReLU(name=f"{name}_Activation")(x)
 
 
-def _arrays(path: Path) -> _Arrays:
+def _arrays(path: Path) -> Arrays:
     """The file's arrays by our layer names.
 
     Some files count the second branch of Block17 and Block8 by the block: these have two branches only.
@@ -155,14 +154,14 @@ def _arrays(path: Path) -> _Arrays:
     return {_TWO_BRANCHES.sub(r"\g<1>1\g<2>", name): found for name, found in read_h5(path).items()}
 
 
-def _dimension(arrays: _Arrays, path: Path) -> int:
+def _dimension(arrays: Arrays, path: Path) -> int:
     kernel = arrays.get(_BOTTLENECK, {}).get("kernel")
     if kernel is None or kernel.ndim != 2:
         raise ModelError(f"{path} is not for the network facenet: it has no layer {_BOTTLENECK}")
     return int(kernel.shape[1])
 
 
-def _set(model: keras.Model, arrays: _Arrays, path: Path) -> None:
+def _set(model: keras.Model, arrays: Arrays, path: Path) -> None:
     weighted = [layer for layer in model.layers if layer.weights]
     if odd := sorted({layer.name for layer in weighted} ^ set(arrays)):
         raise ModelError(f"{path} is not for the network {model.name}: layer {odd[0]} is in one of the two only")

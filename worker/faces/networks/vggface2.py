@@ -1,4 +1,4 @@
-"""The face networks of keras-vggface, in Keras 3, and the reading of its released weights.
+"""The face networks of keras-vggface, in Keras 3.
 
 ResNet-50 and SE-ResNet-50: Cao et al., "VGGFace2: A dataset for recognising faces across pose and age" (2018);
 VGG-16: Parkhi et al., "Deep Face Recognition" (2015). Layer names are those of the released files with ``/``
@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
 import keras
 import numpy as np
 from keras import layers
-from numpy.typing import NDArray
 
 from worker.errors import ModelError
+from worker.faces.networks.h5 import read_h5
 
 PREPROCESSING_LAYER: Final = "preprocessing"
 _RESNET_STAGES: Final = ((2, 64, 3), (3, 128, 4), (4, 256, 6), (5, 512, 3))
@@ -69,45 +68,6 @@ def build(
     if weights is not None:
         _load(model, Path(weights), turned=turned)
     return model
-
-
-def read_h5(path: Path) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """The arrays of a Keras H5 weights file: by layer name (``/`` as ``_``), then ``kernel``, ``gamma``, ...
-
-    Only arrays are read; no object of the file is ever built.
-
-    Raises:
-        ModelError: not an H5 weights file.
-    """
-    try:
-        with h5py.File(path) as file:
-            root = file.get("model_weights", file)
-            found = {}
-            for layer_name in _names(root, "layer_names"):
-                group = root[layer_name]
-                arrays = {
-                    name.rpartition("/")[2].partition(":")[0]: np.asarray(group[name], np.float32)
-                    for name in _names(group, "weight_names")
-                }
-                if arrays:
-                    found[layer_name.replace("/", "_")] = arrays
-            return found
-    except (OSError, KeyError) as error:
-        raise ModelError(f"{path} is not a Keras H5 weights file: {' '.join(str(error).split())}") from None
-
-
-def _names(group: Any, attribute: str) -> list[str]:
-    """A list of names, which Keras spreads over numbered attributes where it is longer than 64 kB."""
-    if attribute in group.attrs:
-        names = list(group.attrs[attribute])
-    else:
-        numbered = sorted(
-            (key for key in group.attrs if key.startswith(attribute)), key=lambda key: int(key[len(attribute) :])
-        )
-        if not numbered:
-            raise KeyError(attribute)
-        names = [name for key in numbered for name in group.attrs[key]]
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
 def _load(model: keras.Model, path: Path, *, turned: bool) -> None:

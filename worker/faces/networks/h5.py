@@ -1,0 +1,139 @@
+"""Weights in H5 files as Keras writes them; the files may come from anywhere.
+
+HDF5 can do much more than hold arrays: it follows links to other files, gathers arrays from them, unpacks a few bytes
+to gigabytes. What is not an ordinary array of numbers in the file itself is refused before it is read.
+"""
+
+import math
+import mmap
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.errors import ModelError
+from worker.files import open_regular
+
+Arrays = dict[str, dict[str, NDArray[np.float32]]]
+"""By layer name, then by weight name such as ``kernel``."""
+
+_MOST_BYTES: Final = 1 << 30
+"""The largest network here, VGG-16 with its classifier, has 0.6 GB."""
+_MOST_UNPACKED: Final = 32
+"""Weights are hardly smaller when packed; only arrays of zeros are, and those are short."""
+_SHORT_BYTES: Final = 1 << 20
+_MOST_NAMES: Final = 10_000
+_MOST_OBJECTS: Final = 100_000
+_HEAP: Final = b"GCOL\1\0\0\0"
+_NUMBERS: Final = frozenset("fiu")
+
+
+class _RefusedError(Exception):
+    """The file holds something that is not read."""
+
+
+def read_h5(path: Path) -> Arrays:
+    """The arrays of a Keras H5 weights file: by layer name (``/`` as ``_``), then ``kernel``, ``gamma``, ...
+
+    Only arrays are read; no object of the file is ever built.
+
+    Raises:
+        ModelError: not an H5 weights file, or one with links to other files, with arrays that lie elsewhere, or with
+            more than 1 GiB of arrays.
+    """
+    try:
+        longest = _longest_text(path)
+        with h5py.File(path) as file:
+            _refuse_foreign(file)
+            return _arrays(file.get("model_weights", file), longest)
+    except _RefusedError as error:
+        raise ModelError(f"{path} is not used: {error}; take the weights from their source again") from None
+    except MemoryError:
+        raise ModelError(f"{path} does not fit into memory") from None
+    except Exception as error:  # noqa: BLE001 - damage shows in many ways, and in other ones with each HDF5
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{path} is not a Keras H5 weights file: {text}") from None
+
+
+def _refuse_foreign(file: h5py.File) -> None:
+    """Looks at every link and every array without following or reading it."""
+    seen = 0
+
+    def look_at_link(name: str, link: object) -> str | None:
+        nonlocal seen
+        seen += 1
+        if seen > _MOST_OBJECTS:
+            return f"it holds more than {_MOST_OBJECTS} objects"
+        return None if isinstance(link, h5py.HardLink | h5py.SoftLink) else f"'{name}' is a link to another file"
+
+    def look_at_object(name: str, found: object) -> str | None:
+        foreign = isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)
+        return f"the array '{name}' lies in other files" if foreign else None
+
+    if problem := file.visititems_links(look_at_link) or file.visititems(look_at_object):
+        raise _RefusedError(problem)
+
+
+def _longest_text(path: Path) -> int:
+    """The most bytes that a text of variable length can have: all of a heap of the file. Many texts may be one."""
+    longest = 0
+    with open_regular(path) as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise OSError("the file is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            place = content.find(_HEAP)
+            while place >= 0:
+                longest = max(longest, int.from_bytes(content[place + len(_HEAP) : place + len(_HEAP) + 8], "little"))
+                place = content.find(_HEAP, place + 1)
+    return longest
+
+
+def _arrays(root: h5py.Group, longest: int) -> Arrays:
+    arrays: Arrays = {}
+    total = 0
+    for layer_name in _names(root, "layer_names", longest):
+        group = root[layer_name]
+        found: dict[str, NDArray[np.float32]] = {}
+        for name in _names(group, "weight_names", longest):
+            dataset = group[name]
+            total += _checked_bytes(name, dataset)
+            if total > _MOST_BYTES:
+                raise _RefusedError(f"it holds more than {_MOST_BYTES >> 20} MiB of arrays")
+            found[name.rpartition("/")[2].partition(":")[0]] = np.asarray(dataset, np.float32)
+        if found:
+            arrays[layer_name.replace("/", "_")] = found
+    return arrays
+
+
+def _checked_bytes(name: str, dataset: Any) -> int:
+    """How much memory reading ``dataset`` takes."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind not in _NUMBERS:
+        raise _RefusedError(f"'{name}' is no array of numbers")
+    count = math.prod(dataset.shape)
+    # A chunk is unpacked as a whole, and may be larger than its array.
+    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    most = max(count * max(dataset.dtype.itemsize, 4), chunk)
+    if most > max(_SHORT_BYTES, _MOST_UNPACKED * dataset.id.get_storage_size()):
+        raise _RefusedError(f"the array '{name}' claims far more than the file holds")
+    return int(most)
+
+
+def _names(group: h5py.Group, attribute: str, longest: int) -> list[str]:
+    """A list of names, which Keras spreads over numbered attributes where it is longer than 64 kB."""
+    if attribute in group.attrs:
+        keys = [attribute]
+    else:
+        numbered = [key for key in group.attrs if key.startswith(attribute) and key[len(attribute) :].isdecimal()]
+        keys = sorted(numbered, key=lambda key: int(key[len(attribute) :]))
+    if not keys:
+        raise KeyError(attribute)
+    names: list[str] = []
+    for key in keys:
+        count = math.prod(group.attrs.get_id(key).shape)
+        if count * longest > _MOST_BYTES or len(names) + count > _MOST_NAMES:
+            raise _RefusedError(f"it has too many names, or too long ones, in '{key}'")
+        names += [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[key]]
+    return names
