@@ -77,7 +77,7 @@ def test_what_no_run_has_used_for_a_week_is_gone(tmp_path: Path, monkeypatch: py
     cache.put([(used, FACE), (unused, FACE)])
     now_s = time.time()
     monkeypatch.setattr("time.time", lambda: now_s + 4 * DAY_S)
-    assert cache.get(used)[0]
+    cache.touch([used])
     cache.close()
     monkeypatch.setattr("time.time", lambda: now_s + 8 * DAY_S)
     cache = FaceCache.open(tmp_path, [])
@@ -105,15 +105,16 @@ def test_all_of_it_can_be_removed(photos: list[Path], tmp_path: Path) -> None:
     assert embed(photos, tmp_path)[1] == len(photos)
 
 
-@pytest.mark.parametrize("content", [b"this is no database" * 500, None])
+def test_a_damaged_cache_is_begun_anew(photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "faces.sqlite3").write_bytes(b"this is no database" * 500)
+    assert embed(photos, tmp_path)[1] == len(photos)
+    assert embed(photos, tmp_path)[1] == 0
+
+
 def test_a_cache_that_cannot_be_used_costs_nothing_but_time(
-    photos: list[Path], tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+    photos: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = tmp_path / "faces"
-    if content is None:
-        folder.write_text("a file in the way")
-    else:
-        folder.mkdir()
-        (folder / "faces.sqlite3").write_bytes(content)
+    (tmp_path / "faces").write_text("a file in the way")
     assert embed(photos, tmp_path)[1] == len(photos)
     assert "faces of photos are not kept" in caplog.text

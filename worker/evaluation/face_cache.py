@@ -9,7 +9,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -57,11 +57,16 @@ class FaceCache:
         connection: sqlite3.Connection | None = None
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            connection = connect_sqlite(folder / _FILE, busy_timeout_s=_BUSY_S)
-            connection.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
+            try:
+                connection = _connect(folder)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                # Damaged: all that is lost is time.
+                remove_cache(cache_dir)
+                connection = _connect(folder)
+        except (OSError, sqlite3.Error, OutputError) as error:
             _log.warning("faces of photos are not kept for the next run", folder=str(folder), reason=str(error))
-            connection = None
         made = cls(connection, made_with, most)
         made._expire()
         return made
@@ -82,23 +87,30 @@ class FaceCache:
             return False, None
         try:
             row = self._connection.execute("SELECT vector FROM faces WHERE key = ?", (key,)).fetchone()
-            if row is None:
-                return False, None
-            self._connection.execute("UPDATE faces SET used_s = ? WHERE key = ?", (time.time(), key))
         except sqlite3.Error as error:
             self._give_up(error)
             return False, None
+        if row is None:
+            return False, None
         return True, None if row[0] is None else np.frombuffer(row[0], "<f4")
+
+    def touch(self, keys: Iterable[bytes]) -> None:
+        """Notes that this run has used the entries of ``keys``."""
+        now_s = time.time()
+        self._write("UPDATE faces SET used_s = ? WHERE key = ?", [(now_s, key) for key in keys])
 
     def put(self, faces: Sequence[tuple[bytes, Vectors | None]]) -> None:
         """Keeps the vector of each key; None: the photo shows no face."""
-        if self._connection is None:
-            return
         now_s = time.time()
         rows = [(key, None if vector is None else vector.astype("<f4").tobytes(), now_s) for key, vector in faces]
+        self._write("INSERT OR REPLACE INTO faces VALUES (?,?,?)", rows)
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        if self._connection is None:
+            return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany("INSERT OR REPLACE INTO faces VALUES (?,?,?)", rows)
+            self._connection.executemany(statement, rows)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._give_up(error)
@@ -121,6 +133,16 @@ class FaceCache:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _connect(folder: Path) -> sqlite3.Connection:
+    connection = connect_sqlite(folder / _FILE, busy_timeout_s=_BUSY_S)
+    try:
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def remove_cache(cache_dir: Path) -> None:

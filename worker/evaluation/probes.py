@@ -126,6 +126,7 @@ def _look_up(
             is_known, vector = cache.get(keys[position])
             if is_known:
                 known[position] = vector
+    cache.touch(keys[position] for position in known)
     return keys, known
 
 
