@@ -261,7 +261,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         trusted = self.door.has_token(self.headers)
-        if not trusted and not self.door.knows_host(self.headers):
+        if path.startswith("/preview/"):  # it has a token of its own
+            self._send_preview(path.removeprefix("/preview/"))
+        elif not trusted and not self.door.knows_host(self.headers):
             self._send_json(
                 HTTPStatus.MISDIRECTED_REQUEST, {"error": "not a name of this worker; see metrics.allowed_hosts"}
             )
@@ -270,8 +272,6 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/readyz":
             reasons, warnings = self.health.obstacles(), self.health.warnings()
             self._send_reasons("ready", reasons, warnings, told=trusted or self.door.open)
-        elif path.startswith("/preview/"):
-            self._send_preview(path.removeprefix("/preview/"))
         elif not trusted and not self.door.open:
             self._send_json(HTTPStatus.UNAUTHORIZED, {"error": "give the token: 'Authorization: Bearer TOKEN'"})
         elif path == "/metrics":
