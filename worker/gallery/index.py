@@ -28,6 +28,7 @@ _FLAT_BYTES: Final = 128 * 2**20
 _QUERIES: Final = 32  # that are compared with all samples at once
 _SCANNED: Final = 512  # samples that the scan of a part gives at first
 _COMPARED: Final = 64  # samples that are compared in any case
+_MOST: Final = 4096  # samples that are compared to find the nearest two people, once there are two
 _SHARED_ROWS: Final = 100_000
 
 
@@ -125,18 +126,21 @@ class PersonIndex:
         they are nearer than the second person of those; a part whose scan ended above that is scanned for more.
         """
         rows, exact = np.empty(0, np.int64), np.empty(0, np.float32)
-        limit = np.inf
+        limit, last = np.inf, False
         while True:
             estimates, candidates = (np.concatenate(column) for column in zip(*scanned, strict=True))
             if limit == np.inf:
                 first = min(_COMPARED, len(estimates)) - 1
                 limit = -float(np.partition(-estimates, first)[first])
+            elif len(estimates) > _MOST and np.isfinite(limit):  # among vectors in all directions alike, many reach it
+                limit = max(limit, -float(np.partition(-estimates, _MOST)[_MOST]))
+                last = True
             new = np.setdiff1d(candidates[(estimates >= limit) & (candidates >= 0)], rows)
             rows = np.concatenate([rows, new])
             exact = np.concatenate([exact, self._stored.similarities(new, query, threads)])
             people, similarities = _nearest_two(self._owners[rows], exact)
             needed = float(similarities[1]) - codes.margin if people[1] != NOBODY else -np.inf
-            if limit <= needed or len(rows) == len(self):
+            if limit <= needed or last or len(rows) == len(self):
                 return people, similarities
             limit = needed
             scanned = [part.completed(asked, own, limit) for part, own in zip(codes.parts, scanned, strict=True)]
