@@ -49,7 +49,7 @@ def capture_logs() -> Iterator[list[dict[str, Any]]]:
 
 def of_small_blocks(folder: Path) -> FolderGallery:
     """Blocks of three samples, searched by codes: the parts of a large gallery, in a small one."""
-    return FolderGallery(SnapshotStore(folder), block_samples=3, representation="rabitq")
+    return FolderGallery(SnapshotStore(folder), block_samples=3, representation="codes")
 
 
 @pytest.fixture
@@ -524,7 +524,7 @@ def test_a_search_finds_who_is_in_and_nobody_who_is_out(codes: bool) -> None:
         DIGEST,
         DIMENSION,
         block_samples=3 if codes else BLOCK_SAMPLES,
-        representation="rabitq" if codes else "auto",
+        representation="codes" if codes else "auto",
     )
     people = range(12)
     inside: dict[int, bool | None] = dict.fromkeys(people, False)

@@ -1,6 +1,8 @@
 """One worker: its parts as configured, started, stopped in the order that loses nothing, and watched meanwhile."""
 
 import socket
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -289,3 +291,17 @@ def test_readiness_depends_on_models_redis_outbox_and_sources(load: Callable[...
 def test_a_gallery_is_what_is_searched_and_counted(load: Callable[..., Any]) -> None:
     _, health, _ = load(gallery="people")
     assert (health.status()["gallery_people"], health.status()["ready"]) == (1, True)
+
+
+def test_a_worker_with_a_small_gallery_loads_no_library_that_it_does_without() -> None:
+    program = (
+        "import sys, numpy as np\n"
+        "import worker.service.service, worker.faces.detectors.mtcnn, worker.faces.engines.openvino\n"
+        "from worker.gallery.index import PersonIndex\n"
+        "people, _ = PersonIndex(np.eye(8, dtype=np.float32), np.arange(8)).search(np.eye(8, dtype=np.float32))\n"
+        "assert people[:, 0].tolist() == list(range(8))\n"
+        "names = 'tensorflow', 'keras', 'scipy', 'faiss', 'joblib', 'openvino.tools.ovc'\n"
+        "print([name for name in names if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

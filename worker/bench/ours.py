@@ -1,5 +1,6 @@
 """The contestants of facestream."""
 
+import importlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -127,6 +128,7 @@ def _describe_output(run: ChainOutput) -> dict[str, Any]:
 def search(folder: str, people: int, samples: int, queries: int) -> Mapping[str, Work]:
     """The index of the worker, of ``people`` with ``samples`` vectors each. It gets one query at a time."""
     blocks = stored_vectors(Path(folder), people, samples)
+    importlib.import_module("worker.gallery.codes")  # with FAISS, which the other side has loaded by now, too
     before_mb = private_mb()
     index = PersonIndex(blocks, np.repeat(np.arange(people), samples))
     asked, threads = query_vectors(people, samples, queries), len(os.sched_getaffinity(0))

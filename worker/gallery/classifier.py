@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.special import expit, softmax
 
 from worker.errors import ClassifierError
 from worker.files import replace_file
@@ -46,6 +45,8 @@ class Head:
 
     def probabilities(self, vectors: Vectors) -> Floats:
         """(n, k), each row with sum 1, of unit vectors (n, d)."""
+        from scipy.special import expit, softmax  # a worker with a gallery does without it
+
         scores = vectors.astype(np.float64) @ self.coefficients.T + self.intercepts
         if self.calibration == "softmax":
             shared: Floats = softmax(scores * self.slopes, axis=1)

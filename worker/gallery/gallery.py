@@ -13,7 +13,8 @@ from worker.errors import GalleryError
 from worker.files import open_private, writing
 from worker.gallery.contents import BLOCK_SAMPLES, Contents, NewSample, Person, Sample, enrolled
 from worker.gallery.crops import CropStore
-from worker.gallery.index import PersonIndex, Representation, require_unit
+from worker.gallery.index import PersonIndex, Representation
+from worker.gallery.stored import require_unit
 from worker.names import clean_text, person_name
 from worker.types import Candidate, Embeddings, Vectors
 

@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from worker.boxes import iou_matrix
 from worker.config import TrackingConfig
@@ -146,10 +145,23 @@ class Tracker:
         confident = detections.scores >= self._start_score
         for chosen in (np.flatnonzero(confident), np.flatnonzero(~confident)):
             free = np.setdiff1d(np.arange(len(self._table.ids)), rows)
-            which, where = linear_sum_assignment(affinity[np.ix_(chosen, free)], maximize=True)
-            possible = affinity[chosen[which], free[where]] > 0
-            rows[chosen[which[possible]]] = free[where[possible]]
+            which, where = _pairs(affinity[np.ix_(chosen, free)])
+            rows[chosen[which]] = free[where]
         return rows
+
+
+def _pairs(affinity: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns, each in one pair at most, whose affinities are above 0 and greatest in sum."""
+    possible = affinity > 0
+    if (possible.sum(axis=0) <= 1).all() and (possible.sum(axis=1) <= 1).all():
+        which, where = np.nonzero(possible)
+        return which, where
+    # Nothing else needs SciPy while a worker starts, and it is a fifth of all that a worker imports.
+    from scipy.optimize import linear_sum_assignment
+
+    which, where = linear_sum_assignment(affinity, maximize=True)
+    kept = possible[which, where]
+    return which[kept], where[kept]
 
 
 def _affinity(state: _Table, detections: Detections, iou_threshold: float) -> Floats:

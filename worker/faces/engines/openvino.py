@@ -3,15 +3,24 @@
 import functools
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from worker.errors import ModelError
+
+# ``import openvino`` tries to load what converts models, too. A worker has no use for it, and it takes half the time.
+_modules: dict[str, Any] = sys.modules
+_modules.setdefault("openvino.tools.ovc", None)
+try:
+    import openvino
+finally:
+    if _modules["openvino.tools.ovc"] is None:
+        del _modules["openvino.tools.ovc"]
 
 Precision = Literal["fp32", "bf16"]
 

@@ -11,7 +11,6 @@ import io
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +50,8 @@ def load_weights(part: Part) -> list[NDArray[np.float32]]:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ModelError(f"MTCNN's weights {path} are not the released ones: sha256 {found}, not {expected}; {_REMEDY}")
+    import joblib  # a worker with converted networks does without it
+
     return [np.asarray(array, np.float32) for array in joblib.load(io.BytesIO(content))]
 
 
