@@ -16,6 +16,7 @@ BENCH_DATA ?= $(or $(FACESTREAM_TEST_DATA),$(wildcard ../shared/data))
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= 3
+FUZZ_SECONDS ?= 120
 
 .PHONY: help
 help:  ## this list
@@ -57,6 +58,10 @@ fault-short: $(VENV)/.test system-parts  ## the same in minutes: five workers ki
 .PHONY: soak
 soak: $(VENV)/.test system-parts  ## half an hour of four cameras: nothing may grow
 	$(PY) -m pytest tests/fault/test_soak.py --soak-s 1800 $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.fuzz  ## wrong bytes of every kind for FUZZ_SECONDS a target, guided by coverage; TARGETS="photos h5"
+	$(PY) -m tests.fuzz.guided $(FUZZ_SECONDS) $(TARGETS)
 
 .PHONY: peers
 peers: $(VENV)/.bench  ## the packages that facestream is compared with, where they can be had
@@ -120,6 +125,11 @@ $(VENV)/.core: $(VENV)/.uv requirements.txt pyproject.toml
 
 $(VENV)/.test: $(VENV)/.core requirements-test.txt
 	@$(call INSTALL,--require-hashes -r requirements-test.txt)
+	@touch $@
+
+# Atheris has wheels for Linux and a few Pythons only, so it is none of the test requirements.
+$(VENV)/.fuzz: $(VENV)/.test
+	@$(call INSTALL,atheris==3.0.0)
 	@touch $@
 
 # facenet-pytorch asks for old versions of NumPy and torch, and runs with new ones. pip, not uv: pip's settings

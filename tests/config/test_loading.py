@@ -277,3 +277,22 @@ def test_an_empty_value_is_told_as_one(file: Path, field: str, value: str) -> No
 def test_a_password_that_no_variable_gave_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACESTREAM_REDIS__PASSWORD", "")
     assert load_config().redis.read_password() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cameras:\n- source: rtsp://user:hunter2hunter2@10.0.0.1/  rotate: 80\n",
+        "redis:\n  password: *hunter2hunter2\n",
+        "redis:\n  password: 'hunter2hunter2\n  url: x",
+        "redis: {password: hunter2hunter2, url: ]\n",
+        "redis:\n  password: @hunter2hunter2\n",
+        "redis:\n  password: !hunter2hunter2 x\n",
+        "redis:\n\tpassword: hunter2hunter2\n",
+    ],
+)
+def test_an_error_of_yaml_says_where_and_quotes_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"not valid YAML: .* line \d, column \d+") as caught:
+        load_config(tmp_path / "config.yaml")
+    assert "hunter2" not in str(caught.value)

@@ -177,6 +177,24 @@ def test_one_long_text_cannot_be_many_names(tmp_path: Path) -> None:
     assert ended.peak_mb < 150
 
 
+def test_a_heap_that_leads_in_a_circle_is_not_read(tmp_path: Path) -> None:
+    """HDF5 would never come back."""
+
+    def named_by_text(group: h5py.Group) -> None:
+        group.attrs["weight_names"] = ["dense/kernel:0"]
+
+    content = bytearray(weights(tmp_path / "w.h5", named_by_text).read_bytes())
+    assert read_h5(tmp_path / "w.h5")["dense"]["kernel"].shape == (2, 3)
+    heap = content.index(b"GCOL")
+    place = heap + 16
+    while content[place : place + 2] != b"\0\0":
+        place += 16 + -(-int.from_bytes(content[place + 8 : place + 16], "little") // 8) * 8
+    content[place + 8 : place + 16] = bytes(8)
+    (tmp_path / "w.h5").write_bytes(content)
+    ended = measured_python(READ, tmp_path / "w.h5", timeout_s=20)
+    assert "heap of texts is damaged" in ended.output
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "w.h5")
     with pytest.raises(ModelError, match="no ordinary file"):

@@ -1,9 +1,12 @@
 """Files that are small and would take gigabytes: each is refused with its reason, and takes little memory."""
 
+import io
+import struct
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image as Pillow
 
 from tests.support.bombs import png_bomb, resized_sps, video
 from tests.support.memory import measured, measured_python
@@ -12,6 +15,7 @@ from worker.errors import SourceError
 from worker.observer import Observer
 from worker.video.addresses import parse_address
 from worker.video.decoder import Picture, Video, open_video
+from worker.video.photos import read_photo
 
 READ_PHOTO = """
 import sys
@@ -53,6 +57,34 @@ def test_the_largest_photo_takes_less_than_a_gigabyte(tmp_path: Path, colour_typ
     ended = measured_python(READ_PHOTO, png_bomb(tmp_path / "large.png", 8_000, colour_type))
     assert ended.output == "(8000, 8000, 3)\n"
     assert ended.peak_mb < 850
+
+
+def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_refused(tmp_path: Path) -> None:
+    held = io.BytesIO()
+    Pillow.new("L", (4000, 4000)).save(held, "JPEG", progressive=True)
+    whole = held.getvalue()
+    assert read_photo(write(tmp_path / "whole.jpg", whole)).shape == (4000, 4000, 3)
+    last_scan = whole[whole.rfind(b"\xff\xda") : -2]
+    bomb = write(tmp_path / "bomb.jpg", whole[:-2] + 5000 * last_scan + whole[-2:])
+    with pytest.raises(SourceError, match=r"goes over its 4000x4000 px 50\d\d times"):
+        read_photo(bomb)
+    # What lies behind a photo, such as the film of a telephone, is no part of it.
+    film = write(tmp_path / "film.jpg", whole + 5000 * b"\xff\xda\0\x08")
+    assert read_photo(film).shape == (4000, 4000, 3)
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_a_tile_that_is_larger_than_its_picture_takes_no_memory(tmp_path: Path) -> None:
+    fields = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 200, 325: 50}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    content = b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + entries + bytes(4)
+    ended = measured_python(READ_PHOTO, write(tmp_path / "tiles.tif", content.ljust(300, b"\0")))
+    assert ended.code == 0
+    assert ended.peak_mb < LITTLE_MB
 
 
 def test_a_command_says_why_and_goes_on(tmp_path: Path) -> None:

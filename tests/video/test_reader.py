@@ -169,7 +169,8 @@ def test_what_an_address_names(text: str, kind: str, live: bool) -> None:
     [
         "", "  ", "file:///etc/passwd", "file:/etc/passwd", "concat:a.ts|b.ts", "subfile,,start,0,end,9,,:/etc/passwd",
         "ftp://host/x", "rtmp://host/x", "tcp://host:1", "udp://@239.0.0.1:1234", "pipe:0", "data:video/mp4;base64,AA",
-        "crypto:x.mp4", "async:file:x", "rtsp:/host/x", "rtsp:host", "rtsp://", "http:///x", "rtsp://host:99999/x",
+        "crypto:x.mp4", "async:file:x", "~nobody-of-this-name/x.mp4",
+        f"x:{300 * chr(120)}", "rtsp:/host/x", "rtsp:host", "rtsp://", "http:///x", "rtsp://host:99999/x",
         "rtsp://host:port/x", "rtsp://h\nost/x", "rtsp://h\x00ost", "cache:http://h/x", "tee:x", "gopher://h",
     ],
 )  # fmt: skip

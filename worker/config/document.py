@@ -1,9 +1,10 @@
 """A configuration file in YAML, with the line on which each field stands."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import yaml
 
@@ -22,6 +23,9 @@ class Document:
     lines: dict[FieldPath, int] = field(default_factory=dict)
 
 
+_QUOTED: Final = re.compile(r"'[^']{2,}'")
+
+
 def read_document(path: Path) -> Document:
     """The document in the file ``path``.
 
@@ -35,6 +39,8 @@ def read_document(path: Path) -> Document:
         values = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"configuration {path}: {error.strerror or error}") from None
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"configuration {path} is not valid YAML: {_told(error)}") from None
     # The parser of YAML raises ValueError for a date that does not exist, and RecursionError for too many brackets.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = " ".join(redact(str(error)).split())
@@ -50,6 +56,13 @@ def read_document(path: Path) -> Document:
             f"configuration {path}: the top level must be a mapping of fields, not {type(values).__name__}"
         )
     return Document({str(key): value for key, value in values.items()}, lines)
+
+
+def _told(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong and where, without the piece of the file that the error quotes: it may be the end of a password."""
+    problem = _QUOTED.sub("'...'", " ".join(f"{error.context or ''} {error.problem or ''}".split()))
+    mark = error.problem_mark or error.context_mark
+    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
 
 
 def value_at(values: Any, path: FieldPath, default: Any = None) -> Any:

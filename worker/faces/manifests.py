@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from worker.config import expand_user
 from worker.errors import ModelError
 from worker.faces.weights import MODEL_ID, DetectorManifest, Part, WeightSet
 from worker.redaction import first_problem
@@ -144,8 +145,12 @@ def load_manifest(id_or_path: str) -> Manifest:
     Raises:
         ModelError: no such model; unreadable or wrong manifest, with the name of the field.
     """
-    path = Path(id_or_path).expanduser()
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
+    try:
+        path = expand_user(Path(id_or_path))
+        is_path = path.suffix in {".yaml", ".yml"} or path.is_file()
+    except (ValueError, OSError) as error:
+        raise ModelError(f"no manifest can be at '{id_or_path}': {getattr(error, 'strerror', None) or error}") from None
+    if is_path:
         return _read_manifest(path).of_folder(path.resolve().parent)
     shipped = _shipped_folder() / f"{id_or_path}.yaml"
     if id_or_path in _detector_ids():

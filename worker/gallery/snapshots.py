@@ -71,10 +71,9 @@ class SnapshotStore:
         try:
             return self._current.exists() or bool(self._names())
         except OSError as error:
-            raise GalleryError(
-                f"gallery {self.folder} cannot be read: {error.strerror or error}; it is for the user who made it: run "
-                "as that user, or give it to this one (chown)"
-            ) from None
+            hint = "it is for the user who made it: run as that user, or give it to this one (chown)"
+            what = hint if isinstance(error, PermissionError) else "choose another path"
+            raise GalleryError(f"gallery {self.folder} cannot be read: {error.strerror or error}; {what}") from None
 
     def stamp(self) -> tuple[int, int, int] | None:
         """A value that changes whenever another snapshot comes into use; costs one ``stat``."""

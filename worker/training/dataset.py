@@ -84,7 +84,10 @@ def read_data_set(
     Raises:
         SourceError: there are no photos or fewer than two people, or two names are nearly the same.
     """
-    data, test = _layout(data, test, split=train_per_person is not None)
+    try:
+        data, test = _layout(data, test, split=train_per_person is not None)
+    except OSError as error:
+        raise SourceError(f"no folder of photos at {data}: {error.strerror or error}") from None
     photos = _named(data)
     random = np.random.default_rng(seed)
     names = sorted({photo.name for photo in photos})

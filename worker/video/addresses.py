@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from worker.config import CameraConfig
+from worker.config import CameraConfig, expand_user
 from worker.errors import ConfigError
 from worker.redaction import redact_url
 
@@ -51,8 +51,11 @@ def parse_address(text: str) -> Address:
         if not _has_host(text):
             raise ConfigError(f"source {label}: the URL has no valid host; write {scheme[0].lower()}://HOST:PORT/PATH")
         return Address("network", text, label)
-    path = Path(text).expanduser()
-    if scheme and not path.exists():
+    try:
+        path = expand_user(Path(text))
+    except ValueError as error:
+        raise ConfigError(f"source {label}: {error}") from None
+    if scheme and not _exists(path):
         raise ConfigError(f"source {label}: no such file, and only {', '.join(SCHEMES)} URLs are read")
     # Absolute, so that FFmpeg cannot take the beginning of a name for a protocol.
     target = str(path.absolute())
@@ -72,6 +75,13 @@ def is_live(camera: CameraConfig) -> bool:
         ConfigError: see :func:`parse_address`.
     """
     return parse_address(camera.source.get_secret_value()).live
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name
+        return False
 
 
 def _has_host(url: str) -> bool:

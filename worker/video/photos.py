@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import re
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,10 @@ from worker.video.picture_kinds import HEAD_BYTES, is_photo, kind_of
 _BATCH_PIXELS: Final = 64_000_000
 _NAMED: Final = 5
 _END_OF_JPEG: Final = b"\xff\xd9"
+_MARKER_OF_JPEG: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_SCANS: Final = 16
+_MOST_SCANNED_PIXELS: Final = 1_000_000_000
+"""A progressive JPEG goes over all its pixels some ten times. A small file can ask for thousands of times: minutes."""
 _LAST_ROWS: Final = 18
 """The lowest rows of a JPEG, which one row of its blocks covers; their colours reach into two rows more."""
 _ROWS_TO_SPARE: Final = 96
@@ -159,7 +164,26 @@ def _decode(file: BinaryIO, reader: str, path: Path | str, max_pixels: int) -> I
                 f"photo {path} has {width}x{height} px, more than {max_pixels / 1e6:g} megapixels: scale it down, or "
                 "raise the limit (photos: FACESTREAM_PHOTO_MAX_MEGAPIXELS, cameras: max_megapixels)"
             )
+        if reader == "JPEG":
+            file.seek(0)
+            scans = _scans(file.read())
+            file.seek(0)
+            if scans > _SCANS and scans * width * height > _MOST_SCANNED_PIXELS:
+                raise SourceError(f"photo {path} goes over its {width}x{height} px {scans} times: save it again")
         return _upright_rgb(opened)
+
+
+def _scans(content: bytes) -> int:
+    """How often the first picture of a JPEG goes over its pixels."""
+    scans, place = 0, 0
+    while found := _MARKER_OF_JPEG.search(content, place):
+        marker, place = content[found.start() + 1], found.end()
+        if marker == 0xD9:
+            break
+        scans += marker == 0xDA
+        if marker not in (0x01, 0xD8):  # the others are followed by their length
+            place += int.from_bytes(content[place : place + 2], "big")
+    return scans
 
 
 def read_cut_jpeg(content: bytes, max_pixels: int) -> Image | None:
@@ -207,10 +231,13 @@ def list_photos(path: Path | str) -> list[Path]:
         SourceError: ``path`` does not exist, cannot be listed, or holds no photos.
     """
     root = Path(path)
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise SourceError(f"no photo or folder at {root}")
+    try:
+        if root.is_file():
+            return [root]
+        if not root.is_dir():
+            raise SourceError(f"no photo or folder at {root}")
+    except OSError as error:
+        raise SourceError(f"no photo or folder at {root}: {error.strerror}") from None
     tree = files_below(root)
     photos: list[Path] = []
     others: list[Path] = []

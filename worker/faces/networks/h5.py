@@ -28,6 +28,7 @@ _SHORT_BYTES: Final = 1 << 20
 _MOST_NAMES: Final = 10_000
 _MOST_OBJECTS: Final = 100_000
 _HEAP: Final = b"GCOL\1\0\0\0"
+_PART_HEAD: Final = 16
 _NUMBERS: Final = frozenset("fiu")
 
 
@@ -86,9 +87,23 @@ def _longest_text(path: Path) -> int:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             place = content.find(_HEAP)
             while place >= 0:
-                longest = max(longest, int.from_bytes(content[place + len(_HEAP) : place + len(_HEAP) + 8], "little"))
+                longest = max(longest, _heap_size(content, place))
                 place = content.find(_HEAP, place + 1)
     return longest
+
+
+def _heap_size(content: mmap.mmap, begin: int) -> int:
+    """The size of a heap of texts. HDF5 goes round in it for ever if one of its parts has the length 0."""
+    size = int.from_bytes(content[begin + len(_HEAP) : begin + _PART_HEAD], "little")
+    place, end = begin + _PART_HEAD, begin + size
+    while end - place >= _PART_HEAD:
+        is_free = content[place : place + 2] == b"\0\0"
+        length = int.from_bytes(content[place + 8 : place + _PART_HEAD], "little")
+        step = length if is_free else _PART_HEAD + -(-length // 8) * 8
+        if step < _PART_HEAD or step > end - place:
+            raise _RefusedError("its heap of texts is damaged")
+        place += step
+    return size
 
 
 def _arrays(root: h5py.Group, longest: int) -> Arrays:

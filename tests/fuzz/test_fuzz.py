@@ -1,0 +1,67 @@
+"""The quick form: a few hundred changed inputs for each target, the same ones in each run of one version."""
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.targets import TARGETS, Target
+
+CASES = {"video": 80, "folders": 80, "states": 60, "photos": 300}
+LONGEST_S = 5.0
+
+
+def changed(target: Target, number: int, changes: list[tuple[int, float, bytes]]) -> bytes:
+    """A seed with bytes replaced (0), put in (1), cut out (2), flipped (3), or another seed behind it (4)."""
+    seeds = target.seeds()
+    data = bytearray(seeds[number % len(seeds)])
+    for how, where, new in changes:
+        place = int(where * len(data))
+        if how == 0:
+            data[place : place + len(new)] = new
+        elif how == 1:
+            data[place:place] = new
+        elif how == 2:
+            del data[place : place + 1 + len(new) ** 2]
+        elif how == 3 and data:
+            data[min(place, len(data) - 1)] ^= new[0] if new else 1
+        else:
+            data[place:] = seeds[len(new) % len(seeds)][: len(data)]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_whatever_comes_there_is_an_answer_or_one_line(name: str, tell: Callable[[str], None]) -> None:
+    target, cases = TARGETS[name], 0
+    slowest_s = 0.0
+
+    @settings(
+        max_examples=CASES.get(name, 200),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        number=st.integers(0, 99),
+        changes=st.lists(st.tuples(st.integers(0, 4), st.floats(0, 1), st.binary(max_size=8)), max_size=8),
+    )
+    def check(number: int, changes: list[tuple[int, float, bytes]]) -> None:
+        nonlocal cases, slowest_s
+        began_s = time.monotonic()
+        target.check(changed(target, number, changes))
+        cases += 1
+        slowest_s = max(slowest_s, time.monotonic() - began_s)
+
+    for seed in target.seeds():
+        target.check(seed)
+        cases += 1
+    for length in (0, 1, 7, 100):
+        target.check(random.Random(length).randbytes(length))
+        cases += 1
+    check()
+    tell(f"{cases} cases, the slowest took {slowest_s:.2f} s")
