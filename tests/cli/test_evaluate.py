@@ -138,6 +138,10 @@ def test_people_are_identified(people: Path, weights: None, tmp_path: Path, caps
     assert (document["enrolled_people"], document["probes_enrolled"], document["probes_strangers"]) == (16, 32, 32)
     assert document["rank_1"] >= 0.9
     assert document["fnir_at_fpir"]["0.1"] <= 0.1
+    assert run_command_line(["evaluate", "--people", str(people), "--model", RETAIL]) == 0
+    text = capsys.readouterr().out
+    assert "share of known people who are missed, if this share of strangers is given a name 0.1: 0." in text
+    assert "fpir" not in text.split("confidence")[0]
     assert (tmp_path / "det.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -160,10 +164,16 @@ def test_a_threshold_is_calibrated_and_written_where_asked(
     assert document["fmr"] <= 0.02
     assert document["fmr_interval_95"][0] < document["fmr"] < document["fmr_interval_95"][1]
     assert "45 people not enrolled" in document["fpir_from"]
+    assert document["false_alarms_per_camera_and_day"] is None  # nobody said how many strangers pass
+    assert (document["target_asked"], document["holds_for"]) == ("fmr", "people like those in the evidence")
+    assert len(document["deciding_pairs"]) == 10
 
     assert run_command_line([*common, "--target-fmr", "0.02", "--plot", str(tmp_path / "plot.png")]) == 0
     text = capsys.readouterr().out
     assert "this holds for a gallery of 3 faces; calibrate again after it has grown" in text
+    assert "holds for people like those in the evidence" in text
+    assert "give --visits-per-day to see false alarms a day" in text
+    assert "upper bound" not in text
     assert f"up to {1 - (1 - document['fpir']) ** 2:.2g} of all strangers would match somebody" in text
     gallery = FolderGallery.open(path)
     assert gallery.threshold == document["threshold"]
@@ -193,6 +203,56 @@ def test_a_threshold_is_calibrated_and_written_where_asked(
     assert run_command_line([*common, "--target-fmr", "0.0001"]) == 1
     assert "48 people (1,128 pairs of people) are given, about" in capsys.readouterr().err
     assert FolderGallery.open(path).version == gallery.version
+
+
+@pytest.mark.data
+def test_one_person_under_two_names_in_the_evidence_is_named_and_shown(
+    people: Path, weights: None, lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    double = people / "Abdel_Nasser_Assidi"  # whose two photos resemble each other
+    first, second = sorted(double.iterdir())
+    (people / "somebody else").mkdir()
+    second.rename(people / "somebody else" / second.name)
+    enrolled = tmp_path / "enroll"
+    enrolled.mkdir()
+    (enrolled / "first.jpg").symlink_to(first.resolve())
+    path = str(tmp_path / "gallery")
+    assert run_command_line(["enroll", "--gallery", path, "--model", RETAIL, str(enrolled)]) == 0
+    capsys.readouterr()
+    common = ["calibrate", "--gallery", path, "--people", str(people), "--target-fmr", "0.02"]
+    assert run_command_line([*common, "--sheet", str(tmp_path / "sheet.png")]) == 0
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if "as similar as one person" in line]
+    for named in (f"somebody else ({second.name})", f"{double.name} ({first.name})"):
+        assert named in line
+    assert any("without 1 such pair the people allow 0." in line for line in said)
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.data
+def test_a_target_that_strangers_show_to_be_missed_ends_with_1(
+    people: Path, weights: None, lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The only stranger in the footage is enrolled under another name: too few to decide, but they tell."""
+    enrolled, strangers = tmp_path / "enroll", tmp_path / "strangers"
+    enrolled.mkdir()
+    strangers.mkdir()
+    double = next(person for person in sorted(people.iterdir()) if len(list(person.iterdir())) == 2)
+    first, second = sorted(double.iterdir())
+    (enrolled / "first.jpg").symlink_to(first.resolve())
+    (strangers / "second.jpg").symlink_to(second.resolve())
+    path = str(tmp_path / "gallery")
+    assert run_command_line(["enroll", "--gallery", path, "--model", RETAIL, str(enrolled)]) == 0
+    capsys.readouterr()
+    common = ["calibrate", "--gallery", path, "--target-fpir", "0.05", "--visits-per-day", "100"]
+    assert run_command_line([*common, "--people", str(people), "--strangers", str(strangers), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert (document["target_status"], document["target_met"], document["reached"]) == ("missed", False, 1.0)
+    assert "strangers would do" in document["to_reach"]
+    assert run_command_line([*common, "--people", str(people), "--strangers", str(strangers)]) == 1
+    assert "TARGET MISSED: asked 0.05 of the strangers, reached 1 " in capsys.readouterr().out
+    assert run_command_line([*common, "--strangers", str(strangers)]) == 1
+    assert "cannot support" in capsys.readouterr().err
 
 
 @pytest.mark.data

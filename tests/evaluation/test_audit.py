@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from worker.cli import run_command_line
-from worker.evaluation.audit import Finding, audit, compare, counts
+from worker.evaluation.audit import Finding, audit, compare, counts, fold_look_alikes
 from worker.gallery.contents import NewSample
 from worker.gallery.folder import FolderGallery
 
@@ -84,6 +84,67 @@ def test_a_photo_of_somebody_else_is_found(people: People) -> None:
     assert finding.kind == "wrong_sample"
     assert finding.people == ("person 5", "person 9")
     assert finding.photos[0] == "80.jpg"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_misplaced_photo_is_blamed_and_not_the_one_that_it_resembles(seed: int) -> None:
+    """Of three photos, one lies under another name; the two others are nearer to it than to each other."""
+    crowd = People(seed)
+    for number in range(10):
+        crowd.enroll(f"person {number}", 3)
+    crowd.enroll("victim", 2, spread=1.1)
+    crowd.enroll("person 5", 1, shows="victim", spread=0.1)
+    blamed = [(finding.kind, finding.photos[0]) for finding in grave(crowd.audit()) if finding.kind != "look_alikes"]
+    assert blamed == [("wrong_sample", "32.jpg")]
+
+
+def test_two_photos_that_were_exchanged_are_both_named() -> None:
+    crowd = People()
+    for name in ("Ann", "Bo"):
+        crowd.enroll(name, 3)
+    crowd.enroll("Ann", 1, shows="Bo")
+    crowd.enroll("Bo", 1, shows="Ann")
+    found = [finding for finding in grave(crowd.audit()) if finding.kind != "look_alikes"]
+    assert sorted((finding.kind, finding.people, finding.photos[0]) for finding in found) == [
+        ("wrong_sample", ("Ann", "Bo"), "6.jpg"),
+        ("wrong_sample", ("Bo", "Ann"), "7.jpg"),
+    ]
+
+
+def test_where_nothing_tells_which_photo_is_right_all_of_them_are_shown(people: People) -> None:
+    for name, shows in (("Ann", "Ann"), ("Ann", "Bo"), ("Bo", "Ann"), ("Bo", "Bo")):
+        people.enroll(name, 1, shows=shows)
+    (finding,) = grave(people.audit())
+    assert (finding.kind, set(finding.people)) == ("mixed_samples", {"Ann", "Bo"})
+    assert set(finding.photos) == {"80.jpg", "81.jpg", "82.jpg", "83.jpg"}
+    assert "remove-sample" in finding.advice
+
+
+def test_somebody_who_resembles_many_is_one_line_to_look_at(
+    people: People, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = np.sum([people.photo(f"person {number}", spread=0.0) for number in range(8)], axis=0)  # 0.35 to each
+    people.samples.append(NewSample("average", (hub / np.linalg.norm(hub)).astype(np.float32), "hub.jpg", "f" * 64))
+    (group, *_) = fold_look_alikes(audit(people.gallery(), threshold=0.25, margin=MARGIN))
+    assert {finding.people[0] for finding in group} == {"average"}
+    assert len(group) == 8
+    FolderGallery.create(tmp_path / "g", "a-model", "d", DIMENSION).add(people.samples)
+    assert run_command_line(["gallery", "audit", "--gallery", str(tmp_path / "g"), "--threshold", "0.25"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("look-alikes: "))
+    assert "average resembles 8 people: " in line
+    assert " and 4 more; look at the photos of average" in line
+
+
+def test_a_threshold_with_many_look_alikes_is_called_too_low(
+    people: People, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FolderGallery.create(tmp_path / "g", "a-model", "d", DIMENSION).add(people.samples)
+    assert run_command_line(["gallery", "audit", "--gallery", str(tmp_path / "g"), "--threshold", "0.1"]) == 0
+    out = capsys.readouterr().out
+    assert "too low for this gallery. At 0." in out
+    assert sum(line.startswith("look-alikes: ") for line in out.splitlines()) <= 20
+    assert run_command_line(["gallery", "audit", "--gallery", str(tmp_path / "g"), "--threshold", "0.4"]) == 0
+    assert "too low" not in capsys.readouterr().out
 
 
 def test_a_wrong_photo_explains_why_others_seem_alike(people: People) -> None:

@@ -5,6 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.calibration_report import (
+    draw_deciding,
+    plot_curves,
+    print_result,
+    show_stored,
+    tell_deciding,
+    threshold_without_doubtful,
+)
+from worker.cli.history import StateDir, open_history
 from worker.cli.networks import Networks
 from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
@@ -25,11 +34,13 @@ from worker.cli.options import (
 from worker.errors import ConfigError, GalleryError
 
 if TYPE_CHECKING:
-    from worker.evaluation.calibration import CalibrationSet, Target
+    from worker.evaluation.calibration import Target
+    from worker.evaluation.deciding import DecidingPair
+    from worker.evaluation.past_probes import PastStrangers
     from worker.evaluation.probes import NonMatedProbes
+    from worker.evaluation.promise import CalibrationSet
     from worker.gallery.gallery import Gallery
 
-DEFAULT_VISITS_PER_DAY = 1000.0
 _SUSPECTS = 5
 
 
@@ -60,13 +71,23 @@ def calibrate(
             help="Evidence: the site's own footage, or photos, of people who are not enrolled; repeatable.",
         ),
     ] = None,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="Evidence: the people without a name whom the worker has seen on its cameras."),
+    ] = False,
+    state_dir: StateDir = None,
     camera: Annotated[
         str | None,
         typer.Option("--camera", "--camera-id", metavar="ID", help="Write the threshold for this camera only."),
     ] = None,
     visits_per_day: Annotated[
-        float, typer.Option("--visits-per-day", min=0, help="Strangers who pass a camera in a day.")
-    ] = DEFAULT_VISITS_PER_DAY,
+        float | None,
+        typer.Option("--visits-per-day", min=0, help="Strangers who pass a camera in a day, for the false alarms."),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="FILE", help="Picture of the pairs of faces that decide the threshold."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do not write to the gallery.")] = False,
     model: ModelName = None,
     models_dir: ModelsDir = None,
@@ -86,16 +107,18 @@ def calibrate(
 ) -> int:
     """Find the threshold for a target false-match rate, with its confidence interval, and write it to the gallery.
 
-    A target that the data cannot support is refused.
+    A target that the data cannot support is refused. Ends with 1 if strangers show that the target is missed.
     """
     quiet_logs()
     if show:
-        _show(open_gallery(gallery), json_output)
+        show_stored(open_gallery(gallery), json_output)
         return 0
-    _check(target_fmr, target_fpir, pairs, images, people, strangers, camera)
+    _check(target_fmr, target_fpir, pairs, images, bool(people or strangers or history), camera)
     from worker.config import cache_dir
-    from worker.evaluation.calibration import Target, calibration_document
+    from worker.evaluation.calibration import Target
     from worker.evaluation.face_cache import remove_cache
+    from worker.evaluation.past_probes import rates_by_camera, set_of_history
+    from worker.evaluation.promise import calibration_document
     from worker.wire import now_rfc3339
 
     if no_cache:
@@ -107,32 +130,38 @@ def calibrate(
         if target_fmr is not None
         else Target.of_strangers(target_fpir or 0.0, samples)
     )
-    evidence: list[CalibrationSet] = []
-    if pairs and images:
-        evidence.append(_from_pairs(pairs, images, networks, target))
-    if people:
-        evidence.append(_from_people(people, networks, target))
-    if strangers:
-        evidence.append(_from_strangers(strangers, networks, target))
-    result = calibration_document(evidence, target, visits_per_day) | {
-        "model_id": networks.embedder.model_id,
+    evidence, deciding = _photos_and_footage(pairs, images, people, strangers, networks, target)
+    past = _past_strangers(gallery, state_dir, camera, networks) if history else None
+    if past:
+        evidence.append(set_of_history(past, target, must_decide=not evidence))
+    visits = past.per_camera_and_day if past and visits_per_day is None else visits_per_day
+    result = calibration_document(evidence, target, visits, networks.gallery) | {
+        "visits_from": "the history" if past and visits_per_day is None else "--visits-per-day",
+        "deciding_pairs": [pair.document() for pair in deciding],
+        **threshold_without_doubtful(evidence, target, deciding),
+        "model_id": networks.gallery.model_id,
         "camera_id": camera or "",
         "calibrated_at": now_rfc3339(),
     }
+    result["cameras"] = rates_by_camera(past, result["threshold"])
+    tell_deciding(result)
+    if sheet:
+        draw_deciding(deciding, networks, sheet)
+        say(f"written: {sheet}", err=json_output)
     if plot:
-        _plot(plot, evidence, result)
+        plot_curves(plot, evidence, result)
     if not dry_run:
         _store(networks.gallery, result, camera)
     if json_output:
         print_json(result | {"written": not dry_run})
     else:
-        _print(result, networks.gallery.label, camera, dry_run)
-    return 0
+        print_result(result, networks.gallery.label, camera, dry_run)
+    return 1 if result["target_met"] is False else 0
 
 
 def _check(
-    target_fmr: float | None, target_fpir: float | None, pairs: Path | None, images: Path | None, people: Path | None,
-    strangers: list[Path] | None, camera: str | None,
+    target_fmr: float | None, target_fpir: float | None, pairs: Path | None, images: Path | None, others: bool,
+    camera: str | None,
 ) -> None:  # fmt: skip
     from worker.config import load_config
 
@@ -143,48 +172,74 @@ def _check(
             raise ConfigError(f"{option} is a rate above 0 and below 0.5, not {value:g}")
     if (pairs is None) != (images is None):
         raise ConfigError("--pairs and --images go together: give both")
-    if not (pairs or people or strangers):
-        raise ConfigError("no evidence: give --people DIR, --pairs FILE --images DIR, or --strangers VIDEO_OR_FOLDER")
+    if not (pairs or others):
+        raise ConfigError(
+            "no evidence: give --people DIR, --pairs FILE --images DIR, --strangers VIDEO_OR_FOLDER, or --history"
+        )
     if camera is not None:
         load_config(None, {"cameras": [{"id": camera, "source": "0"}]})
 
 
-def _from_pairs(pairs_file: Path, images: Path, networks: Networks, target: "Target") -> "CalibrationSet":
-    from worker.evaluation.calibration import calibration_set, listed_pairs
-    from worker.evaluation.verification import find_photos, pair_similarities, read_pairs
+def _photos_and_footage(
+    pairs: Path | None,
+    images: Path | None,
+    people: Path | None,
+    strangers: "list[Path] | None",
+    networks: Networks,
+    target: "Target",
+) -> "tuple[list[CalibrationSet], list[DecidingPair]]":
+    """What the evidence that was named shows, and the pairs of faces that decide."""
+    evidence: list[CalibrationSet] = []
+    deciding: list[DecidingPair] = []
+    if pairs and images:
+        evidence.append(_from_pairs(pairs, images, networks, target, deciding))
+    if people:
+        evidence += _from_people(people, networks, target, deciding)
+    if strangers:
+        evidence.append(_from_strangers(strangers, networks, target, alone=not evidence))
+    return evidence, deciding
+
+
+def _from_pairs(
+    pairs_file: Path, images: Path, networks: Networks, target: "Target", deciding: "list[DecidingPair]"
+) -> "CalibrationSet":
+    from worker.evaluation.calibration import listed_pairs
+    from worker.evaluation.deciding import deciding_listed
+    from worker.evaluation.promise import calibration_set
+    from worker.evaluation.verification import NO_FACE, find_photos, pair_similarities, read_pairs
+    from worker.gallery.resemblance import impostors_in
 
     pairs = read_pairs(pairs_file)
-    faces = networks.embed(find_photos(pairs.photos, images), "embedding faces of pairs")
+    photos = find_photos(pairs.photos, images)
+    faces = networks.embed(photos, "embedding faces of pairs")
     similarities = pair_similarities(pairs, faces.vectors, faces.found)
     people, _ = pairs.people
     same = (similarities[pairs.same], people[pairs.same])
-    return calibration_set("pairs", listed_pairs(pairs, similarities), target, same)
+    scores = listed_pairs(pairs, similarities)
+    deciding += deciding_listed(scores, pairs, similarities, photos, same)
+    impostors = impostors_in(similarities[~pairs.same & (similarities > NO_FACE)])
+    return calibration_set("pairs", scores, target, same, impostors=impostors)
 
 
-def _from_people(folder: Path, networks: Networks, target: "Target") -> "CalibrationSet":
-    import numpy as np
-
-    from worker.evaluation.calibration import calibration_set, same_person_similarities
-    from worker.evaluation.false_matches import everybody_with_everybody, strangers_against_gallery
-    from worker.types import Embeddings
+def _from_people(
+    folder: Path, networks: Networks, target: "Target", deciding: "list[DecidingPair]"
+) -> "list[CalibrationSet]":
+    """Everybody with everybody, and everybody with this gallery. Both decide if both can."""
+    from worker.evaluation.deciding import deciding_people
+    from worker.evaluation.promise import sets_of_people
 
     faces = networks.embed_people(folder, "embedding faces of people")
-    scores = everybody_with_everybody(faces.vectors, faces.people, target.fmr)
-    enrolled = {person.name for person in networks.gallery.people()}
-    apart = np.array([name not in enrolled for name in faces.names])[faces.people]
-    against = None
-    if apart.any():
-        found = networks.gallery.search(Embeddings(faces.vectors[apart], networks.embedder.model_id))
-        _, people = np.unique(faces.people[apart], return_inverse=True)
-        against = strangers_against_gallery(np.array([candidate.similarity for candidate in found]), people)
-    return calibration_set("people", scores, target, same_person_similarities(faces.vectors, faces.people), against)
+    sets = sets_of_people(faces, networks.gallery, target)
+    deciding += deciding_people(sets[0].scores, faces, sets[0].mated)
+    return sets
 
 
-def _from_strangers(paths: list[Path], networks: Networks, target: "Target") -> "CalibrationSet":
+def _from_strangers(paths: list[Path], networks: Networks, target: "Target", *, alone: bool) -> "CalibrationSet":
+    """``alone``: nothing else decides. Beside other evidence, too few strangers still show which rate is reached."""
     from worker.config import load_config
-    from worker.evaluation.calibration import calibration_set
     from worker.evaluation.false_matches import strangers_against_gallery
     from worker.evaluation.probes import non_mated_probes
+    from worker.evaluation.promise import calibration_set
 
     if not networks.gallery.sample_count:
         raise GalleryError("--strangers are compared with the gallery, and it is empty: enroll people first")
@@ -196,7 +251,21 @@ def _from_strangers(paths: list[Path], networks: Networks, target: "Target") -> 
             advance=lambda _done: advance(1), cache=networks.face_cache,
         )  # fmt: skip
     _name_suspects(visits, threshold)
-    return calibration_set("strangers", strangers_against_gallery(visits.similarities, visits.people), target)
+    scores = strangers_against_gallery(visits.similarities, visits.people)
+    who = "people not enrolled, against this gallery"
+    return calibration_set("strangers", scores, target, who=who, must_decide=alone)
+
+
+def _past_strangers(gallery: str, state_dir: Path | None, camera: str | None, networks: Networks) -> "PastStrangers":
+    """The sightings without a name in the history beside the gallery; of one camera if it is named."""
+    from worker.config import load_config
+    from worker.evaluation.past_probes import past_strangers
+
+    if not networks.gallery.sample_count:
+        raise GalleryError("--history is compared with the gallery, and it is empty: enroll people first")
+    config = load_config(None, {"gallery": gallery} | ({"state_dir": state_dir} if state_dir else {}))
+    with open_history(config) as kept:
+        return past_strangers(kept.sightings(camera_id=camera), networks.gallery)
 
 
 def _name_suspects(visits: "NonMatedProbes", threshold: float) -> None:
@@ -220,72 +289,3 @@ def _store(gallery: "Gallery", result: Document, camera: str | None) -> None:
         default = result["threshold"]
         calibration["default"] = result
     gallery.set_thresholds(default, cameras, calibration)
-
-
-def _show(gallery: "Gallery", as_json: bool) -> None:
-    kept = {
-        "threshold": gallery.threshold,
-        "camera_thresholds": gallery.camera_thresholds,
-        "calibration": gallery.calibration,
-    }
-    if as_json:
-        print_json(kept)
-        return
-    documents = {"": gallery.calibration.get("default", {})} | gallery.calibration.get("cameras", {})
-    for camera, threshold in {"": gallery.threshold, **gallery.camera_thresholds}.items():
-        made = documents.get(camera, {})
-        which = f"camera {camera}" if camera else "all other cameras" if gallery.camera_thresholds else "all cameras"
-        if threshold is None:
-            say(f"{which}: the model's threshold; not calibrated")
-        else:
-            origin = f" (by {made['decided_by']}, fpir {made['fpir']:.3g}, {made['calibrated_at']})" if made else ""
-            say(f"{which}: {threshold:.4f}{origin}")
-
-
-def _plot(path: Path, evidence: "list[CalibrationSet]", result: Document) -> None:
-    import numpy as np
-
-    from worker.evaluation.plots import plot_calibration
-
-    decisive = next(found for found in evidence if found.source == result["decided_by"])
-    scores = decisive.scores
-    curves = [("FPIR" if scores.of_strangers else "FMR", scores.similarities, scores.rates)]
-    same = np.sort(decisive.mated[0])
-    if len(same):
-        curves.append(("FNMR", same, np.arange(len(same)) / len(same)))
-    plot_calibration(
-        curves,
-        title=f"Calibration of {result['model_id']}",
-        target=decisive.threshold.target,
-        threshold=result["threshold"],
-        interval=tuple(result["threshold_interval_95"]),
-        path=path,
-    )
-
-
-def _print(result: Document, gallery: str, camera: str | None, dry_run: bool) -> None:
-    from worker.evaluation.calibration import one_to_many
-
-    low, high = result["threshold_interval_95"]
-    say(f"threshold {result['threshold']:.4f} (95 % confidence: {low:.4f} to {high:.4f})")
-    for name, what in (
-        ("fmr", "false-match rate of one comparison"),
-        ("fpir", "strangers who match somebody"),
-        ("fnmr", "photos of one person that do not match"),
-        ("false_alarms_per_camera_and_day", "false alarms per camera and day"),
-    ):
-        if result[name] is not None:
-            low, high = result[f"{name}_interval_95"]
-            say(f"{what}: {result[name]:.3g} (with a new group of the same size: {low:.3g} to {high:.3g}, 95 %)")
-    say(f"strangers judged from {result['fpir_from']}; {result['visits_per_day']:g} strangers a day assumed")
-    if samples := result["enrolled_samples"]:
-        doubled = one_to_many(result["fpir"], 2)
-        say(f"this holds for a gallery of {samples:,} faces; calibrate again after it has grown")
-        say(f"with twice as many faces, up to {doubled:.2g} of all strangers would match somebody")
-    for found in result["evidence"]:
-        say(
-            f"evidence from {found['source']}: {found['people']} people, equal to {found['effective_comparisons']:,} "
-            f"independent comparisons; threshold from this evidence: {found['threshold']:.4f}"
-        )
-    where = f"camera {camera} in {gallery}" if camera else gallery
-    say("not written (--dry-run)" if dry_run else f"written to {where}")

@@ -14,6 +14,7 @@ from worker.cli.options import (
     open_gallery,
     print_json,
     quiet_logs,
+    say_lines,
     screen_width,
     wrapped,
 )
@@ -112,4 +113,4 @@ def _tell(made: "Correction", json_output: bool) -> None:
         text = f"{sighting.sighting_id} is now {now}. It is no counter-example: {made.caveat}"
     else:
         text = f"{sighting.sighting_id} is now {now}; that face is not named {sighting.identity_name} any more"
-    typer.echo(wrapped(text, screen_width(), ""))
+    say_lines(wrapped(text, screen_width(), ""))

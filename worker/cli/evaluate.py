@@ -222,12 +222,20 @@ def _write(path: Path, result: Document) -> None:
         path.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
+_WORDS = {
+    "rank_1": "nearest is the right person",
+    "fnir_at_fpir": "share of known people who are missed, if this share of strangers is given a name",
+    "threshold_at_fpir": "threshold at which this share of strangers is given a name",
+    "tar_at_far": "share of same people accepted, if this share of different people is accepted",
+}
+
+
 def _print(result: Document) -> None:
     """Prints a line for each value; a nested document takes one line."""
     for name, value in result.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items())
-        say(f"{name.replace('_', ' '):<26} {_text(value)}")
+        say(f"{_WORDS.get(name, name.replace('_', ' ')):<26} {_text(value)}")
 
 
 def _text(value: object) -> str:

@@ -54,14 +54,17 @@ WaitS = Annotated[
 WAIT_S = 15.0
 
 _HEADINGS = {
+    "resemblance": "people who resemble each other more than the threshold allows for",
     "same_person": "probably one person under two names",
     "wrong_sample": "sample of somebody else",
+    "mixed_samples": "samples of two people mixed",
     "odd_sample": "sample unlike the person's others",
     "look_alikes": "look-alikes",
     "poor_coverage": "too little known of them",
 }
 _SHORT = {"same_person": "one person?", "wrong_sample": "wrong?", "odd_sample": "odd?", "look_alikes": "alike"}
 _MOST_TILES = 60
+_NAMED_ALIKE = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -146,7 +149,17 @@ def enroll(
             say(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
     if not json_output:
         say(f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}")
+    if accepted and (warning := _resemblance_warning(target, embedder.threshold)):
+        say(f"facestream: warning: {warning}; facestream calibrate --people, with people like these", err=True)
     return 0 if accepted else 1
+
+
+def _resemblance_warning(gallery: "Gallery", default: float) -> str:
+    """What the people of ``gallery`` say about its threshold (``default`` if it is not calibrated); may be empty."""
+    from worker.gallery.resemblance import resemblance_in
+
+    found = resemblance_in(gallery, default if gallery.threshold is None else gallery.threshold)
+    return found.warning if found else ""
 
 
 def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
@@ -323,6 +336,7 @@ def audit_gallery(
             print_json(dataclasses.asdict(finding))
     else:
         _print_findings(findings, audit.counts(findings), limit)
+        _tell_crowded(findings, len(opened), limit_from)
         say(f"{people_of(len(opened))}, {count_of(opened.sample_count, 'sample')}, threshold {limit_from:.3f}")
     if sheet:
         _draw_findings(opened, findings, limit_from, sheet)
@@ -345,17 +359,50 @@ def _threshold_in_use(gallery: "Gallery") -> float:
 
 
 def _print_findings(findings: "Sequence[Finding]", counts: "dict[Kind, int]", limit: int) -> None:
-    printed: dict[str, int] = {}
+    from worker.evaluation.audit import fold_look_alikes
+
+    lines: dict[str, list[str]] = {kind: [] for kind in counts}
     for finding in findings:
-        printed[finding.kind] = printed.get(finding.kind, 0) + 1
-        if printed[finding.kind] <= limit:
-            say_lines(wrapped(_finding_line(finding), screen_width(), ""))
+        if finding.kind != "look_alikes":
+            lines[finding.kind].append(_finding_line(finding))
+    lines["look_alikes"] = [_look_alike_line(group) for group in fold_look_alikes(findings)]
+    for of_kind in lines.values():
+        for line in of_kind[:limit]:
+            say_lines(wrapped(line, screen_width(), ""))
     for kind, count in counts.items():
-        more = f" ({count - limit} not shown: --limit {count})" if count > limit else ""
+        hidden = len(lines[kind]) - limit
+        more = f" ({hidden} lines not shown: --limit {len(lines[kind])})" if hidden > 0 else ""
         say(f"{count:>6}  {_HEADINGS[kind]}{more}")
 
 
+def _look_alike_line(group: "Sequence[Finding]") -> str:
+    """One line for all who resemble one person."""
+    if len(group) == 1:
+        return _finding_line(group[0])
+    ranked = sorted(group, key=lambda finding: -(finding.similarity or 0.0))
+    named = ", ".join(f"{finding.people[1]} {finding.similarity:.2f}" for finding in ranked[:_NAMED_ALIKE])
+    rest = f" and {len(ranked) - _NAMED_ALIKE} more" if len(ranked) > _NAMED_ALIKE else ""
+    name = ranked[0].people[0]
+    return (
+        f"{_HEADINGS['look_alikes']}: {name} resembles {people_of(len(ranked))}: {named}{rest}; "
+        f"look at the photos of {name}: one poor photo is often the cause"
+    )
+
+
+def _tell_crowded(findings: "Sequence[Finding]", people: int, threshold: float) -> None:
+    """Says so if there are so many look-alikes that the threshold is the cause."""
+    alike = sorted((found.similarity or 0.0 for found in findings if found.kind == "look_alikes"), reverse=True)
+    bearable = max(people // 50, 5)
+    if len(alike) > 2 * bearable:
+        say(
+            f"{len(alike)} pairs of {people_of(people)} look alike at the threshold {threshold:.3f}: it is too low for "
+            f"this gallery. At {alike[bearable]:.3f}, {bearable} are left: facestream calibrate"
+        )
+
+
 def _finding_line(finding: "Finding") -> str:
+    if finding.kind == "resemblance":
+        return f"{finding.detail}; {finding.advice}"
     who = " / ".join(finding.people)
     cosine = "" if finding.similarity is None else f" [{finding.similarity:.2f}]"
     photo = f" {finding.photos[0]}" if finding.kind in {"wrong_sample", "odd_sample"} else ""

@@ -2,17 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.evaluation.misplaced import Misplaced, find_misplaced
 from worker.gallery.contents import Person, Sample
 from worker.gallery.gallery import Gallery
+from worker.gallery.resemblance import resemblance_in
 
-Kind = Literal["same_person", "look_alikes", "wrong_sample", "odd_sample", "poor_coverage"]
-KINDS: Final[tuple[Kind, ...]] = ("same_person", "wrong_sample", "odd_sample", "look_alikes", "poor_coverage")
+Kind = Literal[
+    "resemblance", "same_person", "wrong_sample", "mixed_samples", "odd_sample", "look_alikes", "poor_coverage"
+]
+KINDS: Final[tuple[Kind, ...]] = (
+    "resemblance", "same_person", "wrong_sample", "mixed_samples", "odd_sample", "look_alikes", "poor_coverage",
+)  # fmt: skip
 
 _BLOCK_ROWS: Final = 1024
 _SAME_PERSON_QUANTILE: Final = 0.1
@@ -85,10 +91,22 @@ def audit(gallery: Gallery, *, threshold: float, margin: float, block_rows: int 
     order = np.array([row_of[sample.sample_id] for person in people for sample in person.samples], np.int64)
     owners = np.repeat(np.arange(len(people)), [len(person.samples) for person in people])
     numbers = compare(vectors[order], owners, near=threshold - margin, block_rows=block_rows)
-    report = _Audit(people, [samples[row] for row in order.tolist()], owners, numbers, threshold, margin)
-    findings = [*report.pairs(), *report.samples(), *report.coverage()]
+    report = _Audit(
+        people, [samples[row] for row in order.tolist()], vectors[order], owners, numbers, threshold, margin
+    )  # fmt: skip
+    findings = [*_of_everybody(gallery, threshold), *report.pairs(), *report.samples(), *report.coverage()]
     worth = {kind: rank for rank, kind in enumerate(KINDS)}
     return sorted(findings, key=lambda finding: (worth[finding.kind], -(finding.similarity or 0.0), finding.people))
+
+
+def _of_everybody(gallery: Gallery, threshold: float) -> Iterator[Finding]:
+    """That the people resemble each other more than those for whom the threshold was chosen."""
+    found = resemblance_in(gallery, threshold)
+    if found and found.is_high:
+        yield Finding(
+            "resemblance", (), (), (), (), None, found.warning,
+            "calibrate with people like these: facestream calibrate --people, or --strangers from the site",
+        )  # fmt: skip
 
 
 def compare(vectors: Vectors, owners: Rows, near: float, block_rows: int = _BLOCK_ROWS) -> Neighbours:
@@ -149,17 +167,19 @@ class _Audit:
         self,
         people: Sequence[Person],
         samples: Sequence[Sample],
+        vectors: Vectors,
         owners: Rows,
         numbers: Neighbours,
         threshold: float,
         margin: float,
     ) -> None:
         self._people, self._samples, self._owners, self._numbers = people, samples, owners, numbers
+        self._vectors = vectors
         self._threshold, self._margin = threshold, margin
         self._rows = np.split(np.arange(len(owners)), np.flatnonzero(np.diff(owners)) + 1)
         self._same_from = self._likeness_of_one_person()
         self._doubles: set[tuple[int, int]] = set()
-        self._wrong: set[int] = set()
+        self._wrong = Misplaced()
 
     def pairs(self) -> Iterator[Finding]:
         """People who are probably one, and people who look alike."""
@@ -169,6 +189,8 @@ class _Audit:
             if mean >= min(self._same_from, self._likeness_of_these(a, b)):
                 self._doubles.add((a, b))
         self._find_wrong_samples()
+        for a, b in sorted(self._wrong.mixed):
+            yield self._of_mixed(a, b)
         for (a, b), nearest, mean in rows:
             if (a, b) in self._doubles:
                 names = f"{self._people[a].name} and {self._people[b].name}"
@@ -186,23 +208,24 @@ class _Audit:
     def samples(self) -> Iterator[Finding]:
         """Samples that show another person, and samples that are unlike the other samples of the person."""
         n = self._numbers
-        for row in sorted(self._wrong):
-            rival = int(n.rival_person[row])
+        for row, rival in sorted(self._wrong.moved.items()):
             name, own = self._people[int(self._owners[row])].name, float(n.own[row])
+            like = self._wrong.like[row]
             yield self._of_sample(
-                "wrong_sample", row, (rival,), float(n.rival[row]),
+                "wrong_sample", row, (rival,), float(self._vectors[row] @ self._vectors[like]),
                 f"shows {self._people[rival].name} rather than {name} (own samples {own:.2f})",
-                "look at the photo; if it is wrong: facestream gallery remove-sample",
+                "look at the photo; if it is wrong: facestream gallery remove-sample", like=like,
             )  # fmt: skip
         for person, rows in enumerate(self._rows):
-            for row in self._odd(rows):
-                if row not in self._wrong:
-                    yield self._of_sample(
-                        "odd_sample", row, (), float(n.own[row]),
-                        f"is unlike the other {len(rows) - 1} samples of {self._people[person].name}"
-                        if len(rows) > 2 else f"and the other sample of {self._people[person].name} are unlike",
-                        "look at the photos; facestream gallery remove-sample, or enroll more",
-                    )  # fmt: skip
+            if self._is_mixed(person):
+                continue
+            for row in self._odd(person):
+                yield self._of_sample(
+                    "odd_sample", row, (), float(n.own[row]),
+                    f"is unlike the other {len(rows) - 1} samples of {self._people[person].name}"
+                    if len(rows) > 2 else f"and the other sample of {self._people[person].name} are unlike",
+                    "look at the photos; facestream gallery remove-sample, or enroll more",
+                )  # fmt: skip
 
     def coverage(self) -> Iterator[Finding]:
         """People with too few or too poor samples."""
@@ -238,44 +261,52 @@ class _Audit:
     def _likeness_of_these(self, a: int, b: int) -> float:
         """The same for two people with several samples each: about as near as each of them to themselves."""
         inner = [float(np.median(self._numbers.own_median[self._rows[person]])) for person in (a, b)]
-        if np.isnan(inner).any():
+        # People whose own samples are unlike each other have wrong samples, which say nothing about two being one.
+        if np.isnan(inner).any() or min(inner) < self._threshold:
             return float("inf")
         return max(self._threshold + self._margin, _OWN_LIKENESS * min(inner))
 
     def _find_wrong_samples(self) -> None:
-        """A sample is wrong if it is nearer to another person, by the margin, than to all others of its own person."""
+        """A sample is suspect if it is nearer to another person, by the margin, than to all others of its own."""
         n = self._numbers
-        nearer = (n.rival >= self._threshold) & (n.rival >= n.own + self._margin)
-        for row in np.flatnonzero(nearer).tolist():
-            person, rival = int(self._owners[row]), int(n.rival_person[row])
-            if (min(person, rival), max(person, rival)) in self._doubles:
-                continue
-            back = int(n.rival_row[row])
-            # If two samples are each other's rival, the one that fits its own person less well is the wrong one.
-            if n.rival_row[back] == row and n.own[back] < n.own[row] and self._disagrees(back):
-                continue
-            self._wrong.add(row)
+        suspects = np.flatnonzero((n.rival >= self._threshold) & (n.rival >= n.own + self._margin))
+        self._wrong = find_misplaced(
+            self._vectors, self._owners, suspects, threshold=self._threshold, margin=self._margin,
+            doubles=self._doubles,
+        )  # fmt: skip
 
-    def _disagrees(self, row: int) -> bool:
-        n = self._numbers
-        return bool(n.rival[row] >= n.own[row] + self._margin)
+    def _is_mixed(self, person: int) -> bool:
+        return any(person in pair for pair in self._wrong.mixed)
 
-    def _odd(self, rows: Rows) -> list[int]:
-        """Samples that are far below the threshold to all others of the person. Of two that differ, the poorer one."""
-        n = self._numbers
+    def _odd(self, person: int) -> list[int]:
+        """Samples that are far below the threshold to all others of the person. Of two that differ, the poorer one.
+
+        Misplaced samples count where they belong: they may be what the others of their person resemble.
+        """
+        moved, rows = self._wrong.moved, self._rows[person]
         if len(rows) < 2:
             return []
-        low = rows[n.own[rows] < self._threshold - self._margin]
-        if len(rows) == 2:
-            low = low[:1] if self._samples[rows[0]].quality < self._samples[rows[1]].quality else low[1:]
+        rows = rows[[row not in moved for row in rows.tolist()]]
+        others = np.concatenate([rows, [row for row, belongs in moved.items() if belongs == person]]).astype(np.int64)
+        own = self._numbers.own[rows]
+        if not np.array_equal(others, self._rows[person]):
+            if len(others) < 2 or not len(rows):
+                return []
+            cosines = self._vectors[rows] @ self._vectors[others].T
+            cosines[rows[:, None] == others[None, :]] = -1.0
+            own = cosines.max(axis=1)
+        low = rows[own < self._threshold - self._margin]
+        if len(others) == len(rows) == 2 and len(low):
+            low = rows[:1] if self._samples[rows[0]].quality < self._samples[rows[1]].quality else rows[1:]
         return [int(row) for row in low]
 
     def _explained(self, a: int, b: int) -> bool:
         """Whether two people seem alike only because of a wrong sample: one of the other person or of their double."""
-        return any(
-            row in self._wrong and self._is_or_doubles(int(self._numbers.rival_person[row]), other)
+        return (a, b) in self._wrong.mixed or any(
+            self._is_or_doubles(rival, other)
             for person, other in ((a, b), (b, a))
             for row in self._rows[person].tolist()
+            if (rival := self._wrong.moved.get(row)) is not None
         )
 
     def _is_or_doubles(self, person: int, other: int) -> bool:
@@ -289,13 +320,24 @@ class _Audit:
             tuple(s.sample_id for s in shown), tuple(s.photo for s in shown), round(similarity, 4), detail, advice,
         )  # fmt: skip
 
+    def _of_mixed(self, a: int, b: int) -> Finding:
+        first, second = self._people[a], self._people[b]
+        shown = [self._samples[row] for person in (a, b) for row in self._rows[person].tolist()]
+        return Finding(
+            "mixed_samples", (first.name, second.name), (first.identity_id, second.identity_id),
+            tuple(s.sample_id for s in shown), tuple(s.photo for s in shown), None,
+            f"samples of {first.name} and {second.name} are mixed, and nothing tells which ones are right",
+            "look at these photos; remove the wrong ones: facestream gallery remove-sample",
+        )  # fmt: skip
+
     def _of_sample(
-        self, kind: Kind, row: int, rivals: tuple[int, ...], similarity: float, detail: str, advice: str
-    ) -> Finding:
+        self, kind: Kind, row: int, rivals: tuple[int, ...], similarity: float, detail: str, advice: str,
+        *, like: int | None = None,
+    ) -> Finding:  # fmt: skip
         people = [self._people[person] for person in (int(self._owners[row]), *rivals)]
         shown = [self._samples[row]]
-        if rivals:
-            shown.append(self._samples[int(self._numbers.rival_row[row])])
+        if like is not None:
+            shown.append(self._samples[like])
         else:
             mine = [other for other in self._rows[int(self._owners[row])].tolist() if other != row]
             shown.append(self._samples[mine[0]])
@@ -311,3 +353,36 @@ def counts(findings: Sequence[Finding]) -> dict[Kind, int]:
     for finding in findings:
         numbers[finding.kind] += 1
     return {kind: numbers[kind] for kind in KINDS}
+
+
+def fold_look_alikes(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """The findings of look-alikes in groups that have a person in common: the largest groups first.
+
+    Somebody who resembles forty others is one thing to look at, not forty.
+    """
+    left = [finding for finding in findings if finding.kind == "look_alikes"]
+    of_person: dict[str, set[int]] = defaultdict(set)
+    for number, finding in enumerate(left):
+        for identity_id in finding.identity_ids:
+            of_person[identity_id].add(number)
+    groups: list[list[Finding]] = []
+    while of_person:
+        hub = max(of_person, key=lambda person: len(of_person[person]))
+        numbers = of_person.pop(hub)
+        if not numbers:
+            break
+        groups.append([_first(left[number], hub) for number in sorted(numbers)])
+        for number in numbers:
+            for identity_id in left[number].identity_ids:
+                of_person.get(identity_id, set()).discard(number)
+    return groups
+
+
+def _first(finding: Finding, identity_id: str) -> Finding:
+    """``finding`` with that person first."""
+    if finding.identity_ids[0] == identity_id:
+        return finding
+    return replace(
+        finding, people=finding.people[::-1], identity_ids=finding.identity_ids[::-1],
+        sample_ids=finding.sample_ids[::-1], photos=finding.photos[::-1],
+    )  # fmt: skip

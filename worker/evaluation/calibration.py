@@ -4,18 +4,26 @@ How often the intervals hold the true value was measured; see ``docs/calibration
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluation.false_matches import NonMatedScores, UnsupportedTargetError, effective_count, rate_interval
+from worker.evaluation.false_matches import (
+    NonMatedScores,
+    UnsupportedTargetError,
+    certain_rate,
+    effective_count,
+    rate_interval,
+    rate_limit,
+)
 from worker.evaluation.verification import Pairs
 
 RULE_OF_THREE: Final = 3.0
 """If n independent trials show no event, the rate is below 3/n with 95 % confidence (Hanley and Lippman-Hand, 1983)."""
+_STEPS: Final = 2
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -27,12 +35,18 @@ class Rate:
 
     ``confidence`` is the interval of the rate of the population from which the people were drawn. ``prediction`` is the
     interval of the rate that another sample of as many people will show. It is wider, because that sample has a
-    sampling error of its own.
+    sampling error of its own. Such a sample will show at most ``at_most`` with a probability of 95 %.
     """
 
     value: float
     confidence: tuple[float, float]
     prediction: tuple[float, float]
+    at_most: float
+
+    @classmethod
+    def of(cls, value: float, trials: float) -> "Rate":
+        """The rate ``value`` that was seen in data worth ``trials`` independent comparisons."""
+        return cls(value, rate_interval(value, trials), rate_interval(value, trials / 2), rate_limit(value, trials))
 
     def mapped(self, formula: Callable[[float], float]) -> "Rate":
         """The rate and its bounds after a rising function ``formula``."""
@@ -40,15 +54,17 @@ class Rate:
             formula(self.value),
             (formula(self.confidence[0]), formula(self.confidence[1])),
             (formula(self.prediction[0]), formula(self.prediction[1])),
+            formula(self.at_most),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The cosine from which a comparison counts as a match, for a false-match rate of ``target``.
+    """The cosine from which a comparison counts as a match, for a false-match rate of no more than ``target``.
 
-    ``interval`` is the 95 % confidence interval of the threshold at which the population has exactly that rate
-    (Woodruff, 1952). ``effective_comparisons`` is the number of independent comparisons that tell as much as the data.
+    ``rate`` is the one that the data show at ``value``. ``interval`` is the 95 % confidence interval of the threshold
+    at which the population has exactly the rate ``target`` (Woodruff, 1952). ``effective_comparisons`` is the number of
+    independent comparisons that tell as much as the data.
     """
 
     value: float
@@ -88,46 +104,40 @@ class Target:
         return f" (from a target {self.asked} of {getattr(self, self.asked):g} and {self.samples} enrolled faces)"
 
 
-@dataclass(frozen=True, slots=True)
-class CalibrationSet:
-    """Labelled data of one source, and the ``threshold`` that they allow.
-
-    ``scores`` are similarities of non-mated comparisons: of different people. ``mated`` holds similarities float64 (n,)
-    of comparisons of a person with themselves, and the person of each, int64 (n,). ``strangers`` are the similarities
-    to the gallery of those people in the data who are not enrolled.
-    """
-
-    source: Literal["pairs", "people", "strangers"]
-    scores: NonMatedScores
-    threshold: Threshold
-    mated: tuple[Floats, Indices] = field(default_factory=lambda: (np.empty(0), np.empty(0, np.int64)))
-    strangers: NonMatedScores | None = None
-
-
 def find_threshold(scores: NonMatedScores, target: float, *, origin: str = "") -> Threshold:
-    """The threshold at which ``scores`` have a false-match rate of ``target``.
+    """The lowest threshold at which another group of the same size has a rate of at most ``target``: 95 % certain.
 
-    ``origin`` says in words where that target comes from, for the message of an error.
+    If ``scores`` are too few to be that certain, it is the threshold above which three false matches are left. A rate
+    that is seen in fewer says nothing, and a single mistake in the data would decide. ``origin`` says in words where
+    the target comes from, for the message of an error.
 
     Raises:
         UnsupportedTargetError: the data are equivalent to fewer than 3 / ``target`` independent comparisons; the
             message says how many people are needed. Or the same pictures have two names.
     """
-    value = scores.threshold_at(target)
-    rate = scores.rate_at(value)
+    plain = scores.threshold_at(target)
+    rate = scores.rate_at(plain)
     if rate > target + 1e-9:
         raise UnsupportedTargetError(
             f"{rate:.2%} of the comparisons have similarity 1: the same pictures under two names; remove them"
         )
-    of_people, of_pairs = scores.spread_at(value)
+    of_people, of_pairs = scores.spread_at(plain)
     trials = min(effective_count(rate, of_people + of_pairs), float(scores.pairs_of_people))
     if not rate or trials * target < RULE_OF_THREE:
         raise UnsupportedTargetError(_shortage(scores, target, origin, of_people, of_pairs))
     confidence = rate_interval(rate, trials)
+    value, found = plain, Rate.of(rate, trials)
+    # What a threshold is worth is known only once it is there: people who resemble many others weigh more at the top.
+    for _ in range(_STEPS):
+        wanted = min(target, max(certain_rate(target, trials), RULE_OF_THREE / trials))
+        value = max(value, scores.threshold_at(wanted))
+        found, trials = _rate_and_trials(scores, value)
+        if found.at_most <= target or found.value * trials <= RULE_OF_THREE:
+            break
     return Threshold(
         value=value,
         target=target,
-        rate=Rate(rate, confidence, rate_interval(rate, trials / 2)),
+        rate=found,
         interval=(scores.threshold_at(confidence[1]), scores.threshold_at(confidence[0])),
         effective_comparisons=trials,
         people=scores.people,
@@ -137,9 +147,13 @@ def find_threshold(scores: NonMatedScores, target: float, *, origin: str = "") -
 
 def rate_of(scores: NonMatedScores, threshold: float) -> Rate:
     """The rate of ``scores`` at a given ``threshold``."""
+    return _rate_and_trials(scores, threshold)[0]
+
+
+def _rate_and_trials(scores: NonMatedScores, threshold: float) -> tuple[Rate, float]:
     rate = scores.rate_at(threshold)
     trials = min(effective_count(rate, sum(scores.spread_at(threshold))), float(scores.pairs_of_people))
-    return Rate(rate, rate_interval(rate, trials), rate_interval(rate, trials / 2))
+    return Rate.of(rate, trials), trials
 
 
 def false_non_match_rate(similarities: Floats, people: Indices, threshold: float) -> Rate | None:
@@ -149,8 +163,7 @@ def false_non_match_rate(similarities: Floats, people: Indices, threshold: float
     _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
     missed = np.bincount(person, similarities < threshold) / counts
     rate, variance = float(missed.mean()), float(missed.var()) / max(len(missed) - 1, 1)
-    trials = min(effective_count(rate, variance), float(len(counts)))
-    return Rate(rate, rate_interval(rate, trials), rate_interval(rate, trials / 2))
+    return Rate.of(rate, min(effective_count(rate, variance), float(len(counts))))
 
 
 def same_person_similarities(vectors: NDArray[np.float32], people: Indices) -> tuple[Floats, Indices]:
@@ -171,8 +184,8 @@ def same_person_similarities(vectors: NDArray[np.float32], people: Indices) -> t
 def one_to_many(rate: float, samples: int) -> float:
     """The rate at which a stranger matches at least one of ``samples`` enrolled faces, from the rate of one comparison.
 
-    It is exact for independent comparisons. Real comparisons are correlated, which lowers the rate, so that this is an
-    upper bound.
+    It is exact for independent comparisons, and for real ones an expectation over galleries of that size: a gallery of
+    people who resemble many others has a higher rate, another one a lower rate.
     """
     return -math.expm1(samples * math.log1p(-rate)) if rate < 1 else float(samples > 0)
 
@@ -180,96 +193,6 @@ def one_to_many(rate: float, samples: int) -> float:
 def one_to_one(rate: float, samples: int) -> float:
     """The inverse of :func:`one_to_many`."""
     return -math.expm1(math.log1p(-rate) / samples) if rate < 1 else 1.0
-
-
-def calibration_set(
-    source: Literal["pairs", "people", "strangers"],
-    scores: NonMatedScores,
-    target: Target,
-    mated: tuple[Floats, Indices] | None = None,
-    strangers: NonMatedScores | None = None,
-) -> CalibrationSet:
-    """The data of one ``source`` with the threshold that their ``scores`` allow for ``target``.
-
-    Raises:
-        UnsupportedTargetError: the data cannot support the target.
-    """
-    kind: Literal["fmr", "fpir"] = "fpir" if scores.of_strangers else "fmr"
-    wanted = target.fpir if scores.of_strangers else target.fmr
-    threshold = find_threshold(scores, wanted, origin=target.origin(kind))
-    return CalibrationSet(source, scores, threshold, mated or (np.empty(0), np.empty(0, np.int64)), strangers)
-
-
-def calibration_document(sets: Sequence[CalibrationSet], target: Target, visits_per_day: float) -> dict[str, Any]:
-    """The strictest threshold of all ``sets``, and the rates that follow from it, as JSON values."""
-    decisive = max(sets, key=lambda found: found.threshold.value)
-    threshold = decisive.threshold.value
-    compared = next((found.scores for found in sets if not found.scores.of_strangers), None)
-    fmr = rate_of(compared, threshold) if compared else None
-    fpir, fpir_from = _fpir(sets, threshold, fmr, target.samples)
-    missed = next((rate for found in sets if (rate := false_non_match_rate(*found.mated, threshold))), None)
-    alarms = fpir.mapped(lambda rate: rate * visits_per_day)
-    return {
-        "threshold": round(threshold, 6),
-        "threshold_interval_95": [round(bound, 6) for bound in decisive.threshold.interval],
-        "decided_by": decisive.source,
-        "target_fmr": _short(target.fmr),
-        "target_fpir": _short(target.fpir),
-        **_rate_fields("fmr", fmr),
-        **_rate_fields("fpir", fpir),
-        "fpir_from": fpir_from,
-        "enrolled_samples": target.samples,
-        **_rate_fields("fnmr", missed),
-        "visits_per_day": visits_per_day,
-        **_rate_fields("false_alarms_per_camera_and_day", alarms),
-        "evidence": [_set_fields(found) for found in sets],
-    }
-
-
-def _fpir(sets: Sequence[CalibrationSet], threshold: float, fmr: Rate | None, samples: int) -> tuple[Rate, str]:
-    """The share of strangers who match somebody, and in words where it comes from.
-
-    It is measured if the data hold strangers, first of all in the footage of the site. Otherwise it is computed from
-    the rate of one comparison.
-    """
-    if not samples:
-        return Rate(0.0, (0.0, 0.0), (0.0, 0.0)), "nobody is enrolled yet"
-    for found in sorted(sets, key=lambda found: found.source != "strangers"):
-        seen = found.scores if found.scores.of_strangers else found.strangers
-        if seen is not None:
-            return rate_of(seen, threshold), f"{seen.people} people not enrolled, against this gallery ({found.source})"
-    if fmr is None:
-        raise ValueError("a calibration set holds comparisons of people, or strangers")
-    return fmr.mapped(lambda rate: one_to_many(rate, samples)), f"fmr and {samples} enrolled faces: an upper bound"
-
-
-def _set_fields(found: CalibrationSet) -> dict[str, Any]:
-    threshold = found.threshold
-    return {
-        "source": found.source,
-        "rate": "fpir" if found.scores.of_strangers else "fmr",
-        "threshold": round(threshold.value, 6),
-        "threshold_interval_95": [round(bound, 6) for bound in threshold.interval],
-        **_rate_fields("rate_seen", threshold.rate),
-        "people": threshold.people,
-        "pairs_of_people": threshold.pairs_of_people,
-        "effective_comparisons": round(threshold.effective_comparisons),
-    }
-
-
-def _rate_fields(name: str, rate: Rate | None) -> dict[str, Any]:
-    """``name_interval_95`` is for a new group of the same size; ``name_confidence_interval_95`` is narrower."""
-    if rate is None:
-        return {name: None, f"{name}_interval_95": None, f"{name}_confidence_interval_95": None}
-    return {
-        name: _short(rate.value),
-        f"{name}_interval_95": [_short(bound) for bound in rate.prediction],
-        f"{name}_confidence_interval_95": [_short(bound) for bound in rate.confidence],
-    }
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def _shortage(scores: NonMatedScores, target: float, origin: str, of_people: float, of_pairs: float) -> str:

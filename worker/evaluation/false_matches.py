@@ -18,12 +18,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import optimize, sparse, stats
 
 from worker.errors import FacestreamError
 
 DRAWS: Final = 1000
 _BLOCK_ROWS: Final = 1024
+_CERTAINTY: Final = 0.95
 _KEPT_SHARE: Final = 30.0
 """Similarities are kept down to this many times the target rate, which is beyond the end of an interval."""
 _NOBODY: Final = -1
@@ -80,6 +81,25 @@ def rate_interval(rate: float, trials: float) -> tuple[float, float]:
     hits = rate * trials
     low, high = stats.beta.ppf([0.025, 0.975], hits + 0.5, trials - hits + 0.5)
     return (0.0 if hits == 0 else float(low)), float(high)
+
+
+def rate_limit(rate: float, trials: float) -> float:
+    """What another group of the same size will not exceed with 95 % certainty, if ``trials`` show ``rate``.
+
+    It is the one-sided form of :func:`rate_interval`, with half the trials: the other group has a sampling error too.
+    """
+    hits = rate * trials / 2
+    return float(stats.beta.ppf(_CERTAINTY, hits + 0.5, trials / 2 - hits + 0.5))
+
+
+def certain_rate(target: float, trials: float) -> float:
+    """The highest rate that, seen in ``trials`` comparisons, shows that another group of that size keeps ``target``.
+
+    It is 0 if no rate would show that.
+    """
+    if rate_limit(0.0, trials) >= target:
+        return 0.0
+    return float(optimize.brentq(lambda rate: rate_limit(rate, trials) - target, 0.0, target))
 
 
 @dataclass(frozen=True)
@@ -213,11 +233,11 @@ def everybody_with_everybody(vectors: NDArray[np.float32], people: Indices, targ
     )
 
 
-def strangers_against_gallery(similarities: Floats, people: Indices) -> NonMatedScores:
+def strangers_against_gallery(similarities: Floats, people: Indices, *, by_person: bool = False) -> NonMatedScores:
     """Non-mated probes, each with its highest similarity to a person in the gallery, float64 (n,).
 
     ``people`` int64 (n,), numbered from 0 without a gap, says which probes are of one person. All probes count the
-    same.
+    same, as visits do: who comes twice may be named twice. With ``by_person`` every person counts the same.
 
     Raises:
         UnsupportedTargetError: there is no probe.
@@ -228,6 +248,8 @@ def strangers_against_gallery(similarities: Floats, people: Indices) -> NonMated
     population = int(people.max()) + 1
     nobody = np.full(len(order), _NOBODY, np.int64)
     shares = np.full(len(order), 1 / len(order))
+    if by_person:
+        shares = 1 / (np.bincount(people)[people[order]] * population)
     return NonMatedScores(similarities[order], shares, people[order], nobody, population, population)
 
 

@@ -17,11 +17,13 @@ from scipy.spatial.distance import pdist
 from worker.config import Config, load_config
 from worker.errors import SourceError
 from worker.evaluation.face_cache import FaceCache
+from worker.evaluation.false_matches import NonMatedScores, strangers_against_gallery
 from worker.evaluation.recordings import replay
 from worker.faces.detection import FaceDetector, only_central
 from worker.faces.embedding import FaceEmbedder
 from worker.gallery.gallery import Gallery
 from worker.logs import get_logger
+from worker.names import person_name
 from worker.recognition.sighting import Sighting
 from worker.types import Chips, Embeddings, Image
 from worker.video.folders import files_below
@@ -56,14 +58,15 @@ class PhotoFaces:
 class PeopleFaces:
     """The faces of people, without the photos in which no face was found.
 
-    ``vectors`` float32 (n, d) have unit length. ``people`` int64 (n,) are indices into ``names``. ``failed`` is the
-    number of photos without a face.
+    ``vectors`` float32 (n, d) have unit length. ``people`` int64 (n,) are indices into ``names``. ``photos`` are the
+    paths (n). ``failed`` is the number of photos without a face.
     """
 
     vectors: NDArray[np.float32]
     people: NDArray[np.int64]
     names: tuple[str, ...]
     failed: int
+    photos: tuple[Path, ...] = ()
 
 
 def embed_photos(
@@ -106,9 +109,10 @@ def embed_photos(
 
 def people_faces(named: Sequence[tuple[Path, str]], faces: PhotoFaces) -> PeopleFaces:
     """The ``faces`` of photos and the people whom they show. ``named`` gives the path and the person of each photo."""
-    owners = [name for (_, name), found in zip(named, faces.found.tolist(), strict=True) if found]
-    names, people = np.unique(np.array(owners, dtype=np.str_), return_inverse=True)
-    return PeopleFaces(faces.vectors[faces.found], people.astype(np.int64), tuple(names.tolist()), faces.failed)
+    shown = [photo for photo, found in zip(named, faces.found.tolist(), strict=True) if found]
+    names, people = np.unique(np.array([name for _, name in shown], dtype=np.str_), return_inverse=True)
+    photos = tuple(path for path, _ in shown)
+    return PeopleFaces(faces.vectors[faces.found], people.astype(np.int64), tuple(names.tolist()), faces.failed, photos)
 
 
 def _look_up(
@@ -273,3 +277,27 @@ def _kinds(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         videos += found_videos
         photos += found_photos
     return videos, photos
+
+
+def probes_of_people(faces: PeopleFaces, gallery: Gallery) -> tuple[NonMatedScores, str] | None:
+    """``faces`` searched in ``gallery`` as probes of strangers, and in words who they are; None if it is empty.
+
+    They are the people who are not enrolled, by name. If there are none, everybody is searched among the others of the
+    gallery. Every person counts the same, however many photos show them.
+    """
+    if not gallery.sample_count or not len(faces.people):
+        return None
+    names = {person_name(person.name): person.identity_id for person in gallery.people()}
+    own = np.array([names.get(person_name(name), "") for name in faces.names])[faces.people]
+    apart = own == ""
+    if not apart.any() and len(gallery) < 2:
+        return None
+    chosen = apart if apart.any() else np.ones(len(own), bool)
+    found = gallery.search(Embeddings(faces.vectors[chosen], gallery.model_id))
+    similarities = [
+        candidate.similarity if candidate.identity_id != identity_id else candidate.runner_up
+        for candidate, identity_id in zip(found, own[chosen].tolist(), strict=True)
+    ]
+    _, people = np.unique(faces.people[chosen], return_inverse=True)
+    who = "people not enrolled, against this gallery" if apart.any() else "people of this gallery, against the others"
+    return strangers_against_gallery(np.array(similarities, np.float64), people, by_person=True), who

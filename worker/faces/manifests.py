@@ -7,6 +7,7 @@ package; weights never do. A file is used only if its digest is that of the mani
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -91,6 +92,26 @@ class DlibAlignment(Part):
 Alignment = Annotated[BoxAlignment | FivePointAlignment | DlibAlignment, Field(discriminator="kind")]
 
 
+class Impostors(Part):
+    """How similar faces of different people are: the mean of their cosines, the standard deviation, and two points of
+    the tail: ``one_percent`` is reached by 1 % of the pairs of people, ``threshold`` by the share ``at_threshold``."""
+
+    mean: float = Field(ge=-1, le=1)
+    sd: float = Field(gt=0, le=1)
+    one_percent: float = Field(ge=-1, le=1)
+    threshold: float = Field(ge=-1, le=1)
+    at_threshold: float = Field(gt=0, lt=1)
+
+    def rate_at(self, threshold: float) -> float:
+        """The share of pairs of different people that reach ``threshold``: on the line through both points of the
+        tail, in logarithms."""
+        apart = self.threshold - self.one_percent
+        if abs(apart) < 1e-6:
+            return min(self.at_threshold, 0.01)
+        slope = (math.log(self.at_threshold) - math.log(0.01)) / apart
+        return min(math.exp(math.log(0.01) + slope * (threshold - self.one_percent)), 1.0)
+
+
 class Manifest(WeightSet):
     """A model: its files, what goes in, what comes out."""
 
@@ -100,6 +121,7 @@ class Manifest(WeightSet):
     dimension: int = Field(ge=2, le=16_384, description="length of an embedding")
     threshold: float = Field(gt=-1, lt=1, description="cosine from which two faces count as one person")
     threshold_fitted_on: str = Field(description="the data behind the threshold")
+    impostors: Impostors | None = Field(None, description="similarities of different people in those data, if measured")
 
     @model_validator(mode="after")
     def _fits_its_format(self) -> "Manifest":

@@ -1,5 +1,6 @@
 """Every Prometheus metric, and the text in which Prometheus reads them."""
 
+import math
 import platform
 import threading
 import time
@@ -103,6 +104,15 @@ class PrometheusObserver(Observer):
         self._gallery_people = self._gauge("gallery_people", "People in the gallery that is searched")
         self._gallery_samples = self._gauge("gallery_samples", "Faces in the gallery that is searched")
         self._gallery_version = self._gauge("gallery_version", "Version of the gallery that is searched")
+        self._gallery_alike = self._gauge(
+            "gallery_alike_pairs_ratio", "Share of the gallery's pairs of people that reach the threshold"
+        )
+        self._gallery_alike_expected = self._gauge(
+            "gallery_alike_pairs_expected_ratio", "Share of pairs of people in the evidence that reach it"
+        )
+        self._gallery_resemble = self._gauge(
+            "gallery_people_resemble", "1 if the people resemble each other clearly more than those in the evidence"
+        )
         self._gallery_lag_s = self._gauge(
             "gallery_lag_seconds", "Time since the gallery was last known to be the newest that the fleet shares"
         )
@@ -212,6 +222,17 @@ class PrometheusObserver(Observer):
         self._gallery_people.set(people)
         self._gallery_samples.set(samples)
         self._gallery_version.set(version)
+
+    def watch_resemblance(self, measure: Callable[[], tuple[float, float, bool] | None]) -> None:
+        """``measure`` is asked at each scrape. It gives the share of the gallery's pairs of people that reach the
+        threshold, that of the evidence (0..1), and whether they resemble each other too much; or None."""
+
+        def value(place: int) -> Callable[[], float]:
+            return lambda: math.nan if (found := measure()) is None else float(found[place])
+
+        self._gallery_alike.set_function(value(0))
+        self._gallery_alike_expected.set_function(value(1))
+        self._gallery_resemble.set_function(value(2))
 
     def gallery_current(self) -> None:
         seen_s = time.monotonic()

@@ -38,6 +38,7 @@ from worker.service.health import Health
 from worker.service.loop import Loop
 from worker.service.metrics import PrometheusObserver
 from worker.service.reloading import Reloader
+from worker.service.resemblance import GalleryResemblance
 from worker.service.status import LagReporter, StatusBoard, StatusReporter
 from worker.types import Event
 from worker.video.addresses import parse_address
@@ -99,6 +100,7 @@ def build(
         evidence=evidence,
     )
     observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
+    observer.watch_resemblance(_resemblance_of(pipeline, embedder.threshold))
     cameras = Cameras(config, observer, lasting=config.fleet.enabled)
     outbox = open_outbox(config, observer)
     publisher = Publisher(client, config.redis, observer, outbox=outbox, heartbeats=health.heartbeats)
@@ -161,6 +163,16 @@ def load_configured_detector(config: Config, observer: Observer) -> FaceDetector
         threads=config.threads,
         observer=observer,
     )
+
+
+def _resemblance_of(pipeline: Pipeline, default: float) -> Callable[[], tuple[float, float, bool] | None]:
+    watched = GalleryResemblance(lambda: pipeline.gallery, default)
+
+    def measure() -> tuple[float, float, bool] | None:
+        found = watched.now()
+        return None if found is None else (found.share, found.expected, found.is_high)
+
+    return measure
 
 
 def load_people(config: Config, observer: Observer) -> tuple[People, FaceEmbedder]:
