@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from skimage import data
 
 from tests.support.models import chips, own_model
-from worker.bench import chain, comparison, live, networks, ours, run, search
+from worker.bench import chain, comparison, live, load, networks, ours, run, search
 from worker.bench.comparison import Row, Setup, compared, unable
 from worker.bench.contest import Contestant, ContestantProcess, Outcome, Results, UnableError, compete
 from worker.bench.material import Material, query_vectors, stored_vectors
@@ -478,6 +478,32 @@ def test_the_capacity_is_never_too_high_and_at_most_a_quarter_too_low(carries: i
     assert len(tried) == len(set(tried)) <= 8
 
 
+def cameras(number: int, named: int, *, kept_up: bool) -> dict[str, Any]:
+    frames = {"frames": 100, "read_fps": 25.0, "dropped": {}, "skipped": {}, "latency_s": {}}
+    return {"cameras": number, "named": named, "seconds": 10.0, "kept_up": kept_up} | frames
+
+
+@pytest.mark.parametrize(
+    ("named", "share", "agree"),
+    [
+        ((10, 20, 36, 48), 90.0, True),
+        ((10, 20, 35, 80), 87.5, False),
+        ((10, 20, 40, 47), 100.0, False),
+        ((10, 20, 0, 0), 0.0, False),
+    ],
+)
+def test_what_load_costs_is_told_at_twice_what_is_carried(named: tuple[int, ...], share: float, agree: bool) -> None:
+    results = [cameras(2**power, count, kept_up=power < 2) for power, count in enumerate(named)]
+    found = load.row(results)
+    assert (found.ours, found.agree) == (share, agree)
+    assert "twice the 2 that are carried" in found.note
+
+
+@pytest.mark.parametrize("results", [[cameras(1, 0, kept_up=True)], [cameras(1, 9, kept_up=True)]])
+def test_what_load_costs_is_not_told_where_it_was_not_seen(results: list[Any]) -> None:
+    assert load.row(results).ours is None
+
+
 def test_a_machine_that_cannot_try_cameras_says_what_is_missing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -492,7 +518,8 @@ def test_every_row_of_the_contract_is_there() -> None:
 
     assert {
         "detect_1080p/mtcnn", "detect_1080p/facenet_pytorch", "embed/keras_predict_b32", "embed/onnxruntime_b32",
-        "chain_1080p/tutorial", "live_1080p25/cameras", "search_1m/query", "search_1m/memory", "start/first_frame",
+        "chain_1080p/tutorial", "live_1080p25/cameras", "live_1080p25/load",
+        "search_1m/query", "search_1m/memory", "start/first_frame",
         "memory/worker",
     } <= set(NAMES)  # fmt: skip
     assert len(NAMES) == len(set(NAMES))

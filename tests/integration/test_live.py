@@ -145,7 +145,7 @@ def test_the_measurement_counts_what_a_real_worker_does(test_data: Path, shared_
 
 def result(cameras: int, read_fps: float = 25.0, p95: float = 0.2, **dropped: int) -> LiveResult:
     latency = {"p50": 0.1, "p95": p95, "p95_first": p95, "p95_last": p95}
-    return LiveResult(cameras, 20.0, 25.0, 500 * cameras, read_fps, dropped, {"interval": 250}, 60, latency)
+    return LiveResult(cameras, 20.0, 25.0, 500 * cameras, read_fps, dropped, {"interval": 250}, 60, 12, latency)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def result(cameras: int, read_fps: float = 25.0, p95: float = 0.2, **dropped: in
         (result(4, read_fps=20.0), False),
         (result(4, p95=0.6), False),
         (result(4, stale=1), False),
-        (LiveResult(4, 20.0, 25.0, 2000, 25.0, {}, {}, 0), False),
+        (LiveResult(4, 20.0, 25.0, 2000, 25.0, {}, {}, 0, 0), False),
     ],
 )
 def test_cameras_are_kept_up_with_at_full_speed_and_in_time(measured: LiveResult, kept_up: bool) -> None:

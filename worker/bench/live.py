@@ -23,6 +23,7 @@ import yaml
 
 from worker.bench.comparison import Row, Setup, unable
 from worker.bench.contest import Contestant, UnableError, Work
+from worker.bench.material import REAL_MODEL_ID
 from worker.bench.scraping import counters, events, free_port, gauge, quantile_s, since
 from worker.errors import SourceError
 from worker.redis.embedded import embedded_redis
@@ -51,7 +52,7 @@ def measure(setup: Setup) -> Iterator[Row]:
         return
     cameras = _QUICK_CAMERAS if setup.quick else CAMERAS
     try:
-        with closing(_sweep(setup, cameras, _QUICK_SECONDS if setup.quick else _SECONDS)) as contestant:
+        with closing(start_sweep(setup, cameras, _QUICK_SECONDS if setup.quick else _SECONDS)) as contestant:
             results = [contestant.work(str(count)).answer for count in cameras]
     except UnableError as error:
         yield unable(NAMES[0], "cameras", str(error))
@@ -66,29 +67,40 @@ def measure_capacity(setup: Setup, say: Callable[[str], None]) -> Row:
         UnableError: there is no RTSP server or no Redis, or the worker does not start.
     """
     results: list[Mapping[str, Any]] = []
-    with closing(_sweep(setup, range(1, MOST_CAMERAS + 1), _QUICK_SECONDS)) as contestant:
+    with closing(start_sweep(setup, range(1, MOST_CAMERAS + 1), _QUICK_SECONDS)) as contestant:
 
         def keeps_up(cameras: int) -> bool:
             results.append(contestant.work(str(cameras)).answer)
-            say(f"{'kept up with' if results[-1]['kept_up'] else 'fell behind with'} {_step(results[-1])}")
+            say(f"{'kept up with' if results[-1]['kept_up'] else 'fell behind with'} {step(results[-1])}")
             return bool(results[-1]["kept_up"])
 
         find_capacity(keeps_up)
     return row(sorted(results, key=lambda result: int(result["cameras"])))
 
 
-def _sweep(setup: Setup, cameras: Sequence[int], seconds: float) -> Contestant:
+def start_sweep(setup: Setup, cameras: Sequence[int], seconds: float, *, real: bool = False) -> Contestant:
+    """A contestant with a work for each number of ``cameras``; see :func:`sweep`.
+
+    With ``real`` it has the model that recognises people; otherwise that of the default's size, whose names mean
+    nothing.
+
+    Raises:
+        UnableError: it cannot be started.
+    """
     material = setup.material
+    model = {
+        "model": str(material.manifest),
+        "models_dir": str(material.manifest.parent),
+        "gallery": str(material.gallery),
+    }
+    if real:
+        model = {
+            "model": REAL_MODEL_ID,
+            "models_dir": str(material.models_dir or ""),
+            "gallery": str(material.real_gallery),
+        }
     return setup.start(
-        "worker.bench.live:sweep",
-        {
-            "cameras": list(cameras),
-            "seconds": seconds,
-            "clip": str(material.clip),
-            "model": str(material.manifest),
-            "models_dir": str(material.manifest.parent),
-            "gallery": str(material.gallery),
-        },
+        "worker.bench.live:sweep", {"cameras": list(cameras), "seconds": seconds, "clip": str(material.clip), **model}
     )
 
 
@@ -118,12 +130,13 @@ def row(results: Sequence[Mapping[str, Any]]) -> Row:
         if not result["kept_up"]:
             break
         kept = result["cameras"]
-    steps = "; ".join(_step(result) for result in results)
+    steps = "; ".join(step(result) for result in results)
     note = f"no peer reads live cameras; the RTSP server runs on the same processors; {steps}"
     return Row(NAMES[0], float(kept), None, "cameras", None, None, None, note)
 
 
-def _step(result: Mapping[str, Any]) -> str:
+def step(result: Mapping[str, Any]) -> str:
+    """What one number of cameras gave, in words."""
     frames = max(1, result["frames"])
     latency = result["latency_s"]
     times = f"p50/p95 {1000 * latency['p50']:.0f}/{1000 * latency['p95']:.0f} ms" if latency else "no events"
@@ -138,8 +151,9 @@ class LiveResult:
     """What a worker did with ``cameras`` live cameras for ``seconds``.
 
     ``read_fps`` is the number of frames that were decoded a second and camera. ``dropped`` and ``skipped`` count
-    frames by reason. ``latency_s`` is the time from a frame's arrival to its event in Redis: p50 and p95 of the whole
-    time, and p95 of its first and last third. ``worker_cpu`` and ``server_cpu`` are the processors in use on average.
+    frames by reason. ``named`` is how many sightings ended with a name. ``latency_s`` is the time from a frame's
+    arrival to its event in Redis: p50 and p95 of the whole time, and p95 of its first and last third. ``worker_cpu``
+    and ``server_cpu`` are the processors in use on average.
     """
 
     cameras: int
@@ -150,6 +164,7 @@ class LiveResult:
     dropped: dict[str, int]
     skipped: dict[str, int]
     events: int
+    named: int
     latency_s: dict[str, float] = field(default_factory=dict)
     worker_cpu: float = 0.0
     server_cpu: float = 0.0
@@ -308,7 +323,7 @@ def _observe(
     _wait_for_cameras(worker, url, cameras)
     time.sleep(_SETTLE_S)
     before, cpu_before, begun_s = counters(url), _cpu_s(worker, server), time.monotonic()
-    readings = [events(url)]
+    readings, named_before = [events(url)], _named(url)
     for third in (1, 2, 3):
         _wait_until(begun_s + third * seconds / 3, worker)
         readings.append(events(url))
@@ -324,6 +339,7 @@ def _observe(
         dropped=since(before, after, "frames_dropped"),
         skipped=since(before, after, "frames_skipped"),
         events=int(count),
+        named=_named(url) - named_before,
         latency_s={
             "p50": quantile_s(readings[0], readings[3], 0.5),
             "p95": quantile_s(readings[0], readings[3], 0.95),
@@ -335,6 +351,11 @@ def _observe(
         worker_cpu=round((cpu_after[0] - cpu_before[0]) / passed_s, 2),
         server_cpu=round((cpu_after[1] - cpu_before[1]) / passed_s, 2),
     )
+
+
+def _named(url: str) -> int:
+    """How many sightings have ended with a name."""
+    return int(gauge(url, "facestream_match_similarity_count", named="yes"))
 
 
 def _wait_until(deadline_s: float, worker: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from worker.bench import chain, live, networks, search
+from worker.bench import chain, live, load, networks, search
 from worker.bench.comparison import Row, Setup
 from worker.bench.contest import ContestantProcess, Starter
 from worker.bench.material import Material, make_material
@@ -25,6 +25,7 @@ _GROUPS: Final = (
     (networks.EMBEDDING_NAMES, networks.measure_embedding),
     (chain.CHAIN_NAMES, chain.measure_chain),
     (live.NAMES, live.measure),
+    (load.NAMES, load.measure),
     (search.NAMES, search.measure),
     (chain.START_NAMES, chain.measure_start),
 )
