@@ -189,10 +189,12 @@ def test_a_heap_that_leads_in_a_circle_is_not_read(tmp_path: Path) -> None:
     place = heap + 16
     while content[place : place + 2] != b"\0\0":
         place += 16 + -(-int.from_bytes(content[place + 8 : place + 16], "little") // 8) * 8
-    content[place + 8 : place + 16] = bytes(8)
-    (tmp_path / "w.h5").write_bytes(content)
-    ended = measured_python(READ, tmp_path / "w.h5", timeout_s=20)
-    assert "heap of texts is damaged" in ended.output
+    for where, value in ((place + 8, bytes(8)), (heap + 8, bytes(7) + b"\x7f")):
+        damaged = content.copy()
+        damaged[where : where + 8] = value
+        (tmp_path / "w.h5").write_bytes(damaged)
+        ended = measured_python(READ, tmp_path / "w.h5", timeout_s=20)
+        assert "heap of texts is damaged" in ended.output
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -277,6 +277,17 @@ def test_a_stream_that_drips_is_given_up_in_time() -> None:
         frames(f"http://127.0.0.1:{camera.port}/video.mjpg", open_timeout_s=0.5, read_timeout_s=0.5)
 
 
+def test_a_head_that_drips_is_given_up_in_time() -> None:
+    def answer(first: str, headers: dict[str, str], out: Any) -> None:
+        out.write(b"HTTP/1.1 200 OK\r\nX-Some: ")
+        for _ in range(200):
+            out.write(b"x")
+            time.sleep(0.05)
+
+    with serving(answer) as camera, pytest.raises(SourceError, match=r"no answer within 0\.5 s"):
+        frames(f"http://127.0.0.1:{camera.port}/video.mjpg", open_timeout_s=0.5, read_timeout_s=0.5)
+
+
 # RTSP
 
 

@@ -159,7 +159,7 @@ class Web:
             sock = reach(
                 host, port, self._policy, own=self._own, timeout_s=self.left_s, encrypted=parts.scheme == "https"
             )
-            return _answer(sock, host, port, path, headers)
+            return _answer(sock, self.left_s, host, path, headers)
         except HostRefusedError as error:
             raise _RefusedError(f"{self._label}: {error}; {ALLOW}") from None
         except TimeoutError:
@@ -180,12 +180,30 @@ class Answer:
         self.sock.close()
 
 
-def _answer(sock: socket.socket, host: str, port: int, path: str, headers: dict[str, str]) -> Answer:
-    connection = http.client.HTTPConnection(host, port)
+class _Timed(io.RawIOBase):
+    """What comes from a socket, with one clock over all of it: a head that comes byte by byte would never time out."""
+
+    def __init__(self, sock: socket.socket, left_s: Callable[[], float]) -> None:
+        self._sock, self._left_s = sock, left_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(self._left_s())
+        return self._sock.recv_into(buffer)
+
+
+def _answer(sock: socket.socket, left_s: Callable[[], float], host: str, path: str, headers: dict[str, str]) -> Answer:
+    connection = http.client.HTTPConnection(host, sock.getpeername()[1])
     connection.sock = sock
     try:
+        sock.settimeout(left_s())
         connection.request("GET", path, headers=headers)
-        return Answer(sock, connection.getresponse())
+        reader = SimpleNamespace(makefile=lambda _mode: io.BufferedReader(_Timed(sock, left_s)))
+        response = http.client.HTTPResponse(reader, method="GET")  # type: ignore[arg-type]
+        response.begin()
+        return Answer(sock, response)
     except BaseException:
         sock.close()
         raise
@@ -244,9 +262,6 @@ class WebFile:
 
     def _take(self, size: int) -> bytes:
         try:
-            # Its file has no socket any more where the end has come.
-            if not self._answer.response.isclosed():
-                self._answer.sock.settimeout(self._web.left_s())
             content = self._answer.response.read1(size)
         except TimeoutError:
             raise self._web.silent() from None

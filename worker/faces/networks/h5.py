@@ -96,6 +96,8 @@ def _heap_size(content: mmap.mmap, begin: int) -> int:
     """The size of a heap of texts. HDF5 goes round in it for ever if one of its parts has the length 0."""
     size = int.from_bytes(content[begin + len(_HEAP) : begin + _PART_HEAD], "little")
     place, end = begin + _PART_HEAD, begin + size
+    if end > len(content):
+        raise _RefusedError("its heap of texts is damaged")
     while end - place >= _PART_HEAD:
         is_free = content[place : place + 2] == b"\0\0"
         length = int.from_bytes(content[place + 8 : place + _PART_HEAD], "little")
