@@ -86,9 +86,10 @@ def main(path: str, target: str) -> int:
         with h5py.File(path) as file:
             _refuse_foreign(file)
             arrays = _arrays(file.get("model_weights", file), longest)
-        np.savez(
-            target, **{f"{layer}/{name}": array for layer, found in arrays.items() for name, array in found.items()}
-        )
+        named: dict[str, Any] = {}
+        for layer, found in arrays.items():
+            named |= {f"{layer}/{name}": array for name, array in found.items()}
+        np.savez(target, **named)
     except _RefusedError as error:
         problem = f"is not used: {error}; take the weights from their source again"
     except MemoryError:
