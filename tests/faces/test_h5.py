@@ -203,7 +203,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_h5(tmp_path / "w.h5")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_damaged_file_is_read_or_refused(tmp_path: Path, flips: list[tuple[float, int]]) -> None:
     whole = bytearray(weights(tmp_path / "whole.h5").read_bytes())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS, Target
 
-CASES = {"video": 80, "folders": 80, "states": 60, "photos": 300}
+CASES = {"h5": 20, "video": 80, "folders": 80, "states": 60, "photos": 300}
 LONGEST_S = 5.0
 
 

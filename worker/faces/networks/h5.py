@@ -7,6 +7,11 @@ to gigabytes. What is not an ordinary array of numbers in the file itself is ref
 import math
 import mmap
 import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +27,8 @@ Arrays = dict[str, dict[str, NDArray[np.float32]]]
 
 _MOST_BYTES: Final = 1 << 30
 """The largest network here, VGG-16 with its classifier, has 0.6 GB."""
+_MOST_MEMORY: Final = 4 << 30
+_TIMEOUT_S: Final = 120
 _MOST_UNPACKED: Final = 32
 """Weights are hardly smaller when packed; only arrays of zeros are, and those are short."""
 _SHORT_BYTES: Final = 1 << 20
@@ -39,24 +46,61 @@ class _RefusedError(Exception):
 def read_h5(path: Path) -> Arrays:
     """The arrays of a Keras H5 weights file: by layer name (``/`` as ``_``), then ``kernel``, ``gamma``, ...
 
-    Only arrays are read; no object of the file is ever built.
+    Only arrays are read; no object of the file is ever built. HDF5 itself goes round for ever, takes memory without end
+    or crashes over some damaged files, so it works in a process of its own with limits.
 
     Raises:
         ModelError: not an H5 weights file, or one with links to other files, with arrays that lie elsewhere, or with
             more than 1 GiB of arrays.
     """
+    with tempfile.TemporaryDirectory(prefix="facestream-h5-") as scratch:
+        taken = Path(scratch) / "arrays.npz"
+        command = [sys.executable, "-m", "worker.faces.networks.h5", str(path), str(taken)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        try:
+            done = subprocess.run(  # noqa: S603 - our own interpreter and module
+                command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(f"{path} is not used: reading it did not end within {_TIMEOUT_S} s") from None
+        if done.returncode < 0:
+            name = signal.Signals(-done.returncode).name
+            raise ModelError(f"{path} is not used: it is so damaged that reading it ended with {name}")
+        if done.returncode:
+            said = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["nothing"])[-1]
+            raise ModelError(f"{path} {said}")
+        arrays: Arrays = {}
+        with np.load(taken, allow_pickle=False) as held:
+            for name in held.files:
+                layer, _, weight = name.partition("/")
+                arrays.setdefault(layer, {})[weight] = held[name]
+        return arrays
+
+
+def main(path: str, target: str) -> int:
+    """Runs in the process of its own: writes the arrays of ``path`` to ``target``, or prints why not and returns 1."""
+    for limit, most in ((resource.RLIMIT_AS, _MOST_MEMORY), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(limit, (most, most))
     try:
-        longest = _longest_text(path)
+        longest = _longest_text(Path(path))
         with h5py.File(path) as file:
             _refuse_foreign(file)
-            return _arrays(file.get("model_weights", file), longest)
+            arrays = _arrays(file.get("model_weights", file), longest)
+        named: dict[str, Any] = {}
+        for layer, found in arrays.items():
+            named |= {f"{layer}/{name}": array for name, array in found.items()}
+        np.savez(target, **named)
     except _RefusedError as error:
-        raise ModelError(f"{path} is not used: {error}; take the weights from their source again") from None
+        problem = f"is not used: {error}; take the weights from their source again"
     except MemoryError:
-        raise ModelError(f"{path} does not fit into memory") from None
+        problem = "does not fit into memory"
     except Exception as error:  # noqa: BLE001 - damage shows in many ways, and in other ones with each HDF5
         text = " ".join(str(error).split()) or type(error).__name__
-        raise ModelError(f"{path} is not a Keras H5 weights file: {text}") from None
+        problem = f"is not a Keras H5 weights file: {text}"
+    else:
+        return 0
+    sys.stdout.write(f"{problem}\n")
+    return 1
 
 
 def _refuse_foreign(file: h5py.File) -> None:
@@ -149,8 +193,13 @@ def _names(group: h5py.Group, attribute: str, longest: int) -> list[str]:
         raise KeyError(attribute)
     names: list[str] = []
     for key in keys:
-        count = math.prod(group.attrs.get_id(key).shape)
-        if count * longest > _MOST_BYTES or len(names) + count > _MOST_NAMES:
+        kept = group.attrs.get_id(key)
+        count, length = math.prod(kept.shape), max(longest, kept.dtype.itemsize)
+        if count * length > _MOST_BYTES or len(names) + count > _MOST_NAMES:
             raise _RefusedError(f"it has too many names, or too long ones, in '{key}'")
         names += [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[key]]
     return names
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
