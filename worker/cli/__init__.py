@@ -18,6 +18,7 @@ from worker.cli import (
     bench,
     calibrate,
     config,
+    database,
     evaluate,
     events,
     fleet,
@@ -80,6 +81,7 @@ for chapter in (
     bench,
     history,
     unknown,
+    database,
     fleet,
 ):
     chapter.register(app)

@@ -9,12 +9,13 @@ PANELS: Final[dict[str, tuple[str, ...]]] = {
     "Who is known": ("enroll", "gallery", "unknown"),
     "Photos": ("detect", "identify", "verify", "report"),
     "What was seen": ("tail", "forward", "events", "search", "explain"),
-    "Workers and cameras": ("status", "camera"),
+    "Workers and cameras": ("status", "camera", "database"),
     "Accuracy and speed": ("evaluate", "calibrate", "bench"),
     "Models": ("models", "train", "version"),
 }
 
 _REDIS: Final = "--redis redis://localhost:6379/0"
+_DATABASE: Final = "--gallery postgresql://facestream@localhost/site"
 
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "demo": ("facestream demo", "facestream demo --output /tmp/demo --json"),
@@ -45,6 +46,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "unknown show": ("facestream unknown show u-3fa9c01b2d4e --gallery people",),
     "unknown enroll": (f"facestream unknown enroll u-3fa9c01b2d4e --name Anna --gallery people {_REDIS}",),
     "unknown forget": ("facestream unknown forget u-3fa9c01b2d4e --gallery people",),
+    "database check": ("facestream database check --gallery people", f"facestream database check {_DATABASE}"),
+    "database upgrade": (f"facestream database upgrade {_DATABASE}",),
+    "database backup": (f"facestream database backup {_DATABASE} --output site.backup",),
+    "database restore": (f"facestream database restore site.backup {_DATABASE} --replace",),
+    "database expire": ("facestream database expire --config worker.yaml",),
     "detect": ("facestream detect photo.jpg", "facestream detect photos/ --draw drawn --json"),
     "identify": ("facestream identify --gallery people photo.jpg", "facestream identify --classifier trained photos/"),
     "verify": ("facestream verify a.jpg b.jpg", "facestream verify a.jpg b.jpg --draw both.jpg"),

@@ -161,7 +161,7 @@ def explain(
         if sighting_id is not None:
             sightings, tallies = history.sightings(sighting_id=sighting_id), []
             if not sightings:
-                raise HistoryError(f"no sighting {sighting_id} in {history.path}: it still goes on, or has expired")
+                raise HistoryError(f"no sighting {sighting_id} in {history.label}: it still goes on, or has expired")
         else:
             sightings = history.sightings(since=first, until=last, camera_id=camera)
             tallies = history.tallies(since=first, until=last, camera_id=camera)

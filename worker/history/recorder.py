@@ -178,7 +178,7 @@ class Recorder:
         if not history.is_in_place():
             self._history = None
             history.close()
-            raise HistoryError(f"history {history.path} was removed or replaced while it was in use")
+            raise HistoryError(f"history {history.label} was removed or replaced while it was in use")
 
     def _prune(self) -> None:
         try:

@@ -1,0 +1,165 @@
+"""An open database, SQLite or PostgreSQL: transactions, and errors in one form."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from worker.database.address import DatabaseAddress
+from worker.database.errors import translated
+from worker.database.schema import SCHEMA
+from worker.errors import ConfigError
+from worker.files import connect_sqlite
+
+_APPLICATION: Final = "facestream"
+_PRAGMAS: Final = (
+    "secure_delete = ON", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = NORMAL",
+)  # fmt: skip
+# libpq's own defaults wait for minutes, or for ever, for a server that has gone without a word.
+_DEFAULTS: Final = {
+    "connect_timeout": "5", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3",
+    "tcp_user_timeout": "15000", "application_name": _APPLICATION,
+}  # fmt: skip
+_LIMITS: Final = ("SET LOCAL lock_timeout = '15s'", "SET LOCAL idle_in_transaction_session_timeout = '60s'")
+
+
+class Database:
+    """An open database called ``label`` in messages. Threads may share a PostgreSQL one; a SQLite one has a single
+    connection, for one thread at a time.
+
+    All methods raise DatabaseError, or one of its kinds.
+    """
+
+    def __init__(self, label: str, engine: sa.Engine) -> None:
+        self.label = label
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the database."""
+        with translated(self.label), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that is written as a whole, or not at all if the block raises."""
+        with translated(self.label), self.engine.connect() as connection:
+            connection = connection.execution_options(facestream_writes=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def outside(self) -> Iterator[Any]:
+        """The connection of the driver, outside of any transaction: for what none can hold."""
+        with translated(self.label), self.engine.connect() as connection:
+            yield connection.connection.driver_connection
+
+    def insert(self, table: sa.Table) -> sqlite.Insert:
+        """An INSERT that knows ON CONFLICT, which both databases write in the same way."""
+        # The two classes have the same methods; one name for them spares a branch at each use.
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)  # type: ignore[return-value]
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_sqlite(path: Path, *, busy_timeout_s: float = 5.0) -> Database:
+    """The SQLite file ``path``, made with mode 0600 if it is missing; what is deleted in it is overwritten.
+
+    Raises:
+        OSError: the file cannot be made.
+        DatabaseError: it cannot be opened, or is no SQLite file.
+    """
+
+    def connect() -> sqlite3.Connection:
+        connection = connect_sqlite(path, busy_timeout_s=busy_timeout_s)
+        try:
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    database = Database(str(path), engine)
+    try:
+        with database.reading():
+            pass
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def open_postgres(address: DatabaseAddress, *, connections: int = 4) -> Database:
+    """The PostgreSQL database at ``address``; at most ``connections`` at a time.
+
+    Raises:
+        ConfigError: the extra is not installed, or libpq does not know an option of the URL.
+    """
+    connect = connector(address)
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
+        creator=connect,
+        poolclass=QueuePool,
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,
+    ).execution_options(schema_translate_map={None: SCHEMA})
+    sa.event.listen(engine, "begin", _begin_postgres)
+    return Database(address.server, engine)
+
+
+def connector(address: DatabaseAddress) -> Any:
+    """A function that makes a new connection of psycopg; its options are passed on to ``psycopg.connect``.
+
+    Raises:
+        ConfigError: the extra is not installed, or libpq does not know an option of the URL.
+    """
+    try:
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError:
+        raise ConfigError(
+            f"{address.server}: PostgreSQL needs the extra 'postgres': pip install 'facestream[postgres]'"
+        ) from None
+    conninfo = address.conninfo.get_secret_value()
+    try:
+        given = conninfo_to_dict(conninfo)
+    except psycopg.Error:
+        raise ConfigError(
+            f"{address.server} is not a URL that libpq understands: check its options and escape special characters"
+        ) from None
+    defaults = {} if "service" in given or "PGSERVICE" in os.environ else dict(_DEFAULTS)
+    if "PGCONNECT_TIMEOUT" in os.environ:
+        defaults.pop("connect_timeout", None)
+    options = {key: value for key, value in defaults.items() if key not in given}
+
+    def connect(**more: Any) -> Any:
+        known: dict[str, Any] = options | more
+        # Prepared statements do not survive a pooler that hands connections round.
+        return psycopg.connect(conninfo, prepare_threshold=None, **known)
+
+    return connect
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("facestream_writes")
+    # A transaction that begins by reading and then writes may find that somebody else has written meanwhile.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_postgres(connection: sa.Connection) -> None:
+    if connection.get_execution_options().get("facestream_writes"):
+        for limit in _LIMITS:
+            connection.exec_driver_sql(limit)
