@@ -87,6 +87,9 @@ def test_a_wrong_password_or_user_is_named(tmp_path: Path, monkeypatch: pytest.M
         assert "pg_hba.conf" in complaint(url.replace("worker@", "somebody@"))
         with_password = url.replace("worker@", f"worker:{SECRET}@")
         assert "facestream database upgrade" in complaint(with_password)
+        (tmp_path / "password").write_text(f"{SECRET}\n")
+        assert "facestream database upgrade" in complaint(f"{url}?password_file={tmp_path / 'password'}")
+        assert "No such file" in complaint(f"{url}?password_file={tmp_path / 'nothing'}")
         # libpq's own ways.
         (tmp_path / "pgpass").write_text(f"127.0.0.1:*:site:worker:{SECRET}\n")
         (tmp_path / "pgpass").chmod(0o600)

@@ -213,7 +213,7 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
 def test_the_history_lies_beside_the_gallery_unless_told_otherwise(tmp_path: Path) -> None:
     assert history_folder(Config(gallery=str(tmp_path / "people") + "/")) == tmp_path / "people.state"
     assert history_folder(Config(gallery="people", state_dir=tmp_path)) == tmp_path
-    assert history_folder(Config(gallery="redis://host/0")) is None
+    assert history_folder(Config(gallery="postgresql://host/db")) is None
     assert history_folder(Config()) is None
 
 

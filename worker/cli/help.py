@@ -37,6 +37,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "gallery remove": ("facestream gallery remove Anna --gallery people",),
     "gallery remove-sample": ("facestream gallery remove-sample 4f1c9a02 --gallery people",),
     "gallery rename": ("facestream gallery rename Anna 'Anna Berg' --gallery people",),
+    "gallery merge": ("facestream gallery merge 'Anna Berg' Anna --gallery people",),
+    "gallery copy": ("facestream gallery copy people 'postgresql://facestream@localhost/site?gallery=people'",),
     "gallery export": ("facestream gallery export --gallery people --npz people.npz",),
     "gallery audit": ("facestream gallery audit --gallery people --sheet findings.png",),
     "gallery re-embed": ("facestream gallery re-embed --gallery people --output people-new --model dlib-resnet",),

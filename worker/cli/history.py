@@ -89,7 +89,7 @@ def search(
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
     config_ = settings(config, gallery, state_dir)
     with open_history(config_) as history:
-        opened = None if config_.gallery is None else open_gallery(config_.gallery, config_.redis)
+        opened = None if config_.gallery is None else open_gallery(config_.gallery)
         made_with = history.newest_model() if opened is None else opened.model_id
         embedder = open_embedder(model or made_with or DEFAULT_MODEL_ID, models_dir or config_.models_dir, engine)
         if opened is not None:

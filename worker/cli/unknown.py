@@ -114,7 +114,7 @@ def enroll_unknown(
         history.unknown(who)
         # Connects before anything is changed: without Redis, past sightings could not be corrected.
         client = connect(config_.redis)
-        named = unknowns.enroll_unknown(who, name, history, open_gallery(config_.gallery, config_.redis))
+        named = unknowns.enroll_unknown(who, name, history, open_gallery(config_.gallery))
         publisher = Publisher(client, config_.redis)
         refused = sum(not publisher.publish(event) for event in named.corrections)
         if lost := refused + publisher.close():

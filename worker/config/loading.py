@@ -53,8 +53,8 @@ class Config(BaseSettings):
     cameras: tuple[CameraConfig, ...] = Field((), description="the cameras to read")
     gallery: PathText | None = Field(
         None,
-        description="folder of the gallery, or redis://HOST/0?gallery=NAME of one that a fleet shares; "
-        "without one everybody is unknown",
+        description="folder of the gallery, or postgresql://user@host/database?gallery=NAME of one that a fleet "
+        "shares; without one everybody is unknown",
     )
     classifier: PathText | None = Field(
         None, description="folder of a trained classifier that says who it is, in place of a gallery"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.database.address import DatabaseAddress
-from worker.database.database import Database, open_sqlite
+from worker.database.database import Database, open_sqlite, password_of
 from worker.database.layout import layout_of, upgrade
 from worker.database.schema import LAYOUT, SCHEMA, VERSION_TABLE
 from worker.errors import DatabaseError, OutputError
@@ -116,7 +116,8 @@ def _run(address: DatabaseAddress, program: str, *arguments: str, connects: bool
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     given = conninfo_to_dict(address.conninfo.get_secret_value())
-    password = given.pop("password", None)
+    in_address = given.pop("password", None)
+    password = password_of(address) if address.password_file else in_address
     environment = dict(os.environ) | ({} if password is None else {"PGPASSWORD": str(password)})
     target = [f"--dbname={make_conninfo('', **given)}"] if connects else []
     try:

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from worker.database.address import DatabaseAddress
 from worker.database.errors import translated
 from worker.database.schema import SCHEMA
-from worker.errors import ConfigError
+from worker.errors import ConfigError, DatabaseError
 from worker.files import connect_sqlite
 
 _APPLICATION: Final = "facestream"
@@ -43,9 +43,12 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state of the database."""
-        with translated(self.label), self.engine.connect() as connection, connection.begin():
-            yield connection
+        """A transaction that sees one state of the database from its beginning to its end."""
+        with translated(self.label), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -100,24 +103,23 @@ def open_sqlite(path: Path, *, busy_timeout_s: float = 5.0) -> Database:
     return database
 
 
-def open_postgres(address: DatabaseAddress, *, connections: int = 4) -> Database:
-    """The PostgreSQL database at ``address``; at most ``connections`` at a time.
+def open_postgres(address: DatabaseAddress, *, connections: int = 0, label: str = "") -> Database:
+    """The PostgreSQL database at ``address``. Messages call it ``label``, which is ``address.server`` unless given.
+
+    Up to ``connections`` are made and kept until the close. With 0, each transaction makes one of its own and none is
+    kept: a command that runs once need not close anything.
 
     Raises:
         ConfigError: the extra is not installed, or libpq does not know an option of the URL.
     """
-    connect = connector(address)
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if connections:
+        pool = {"poolclass": QueuePool, "pool_size": connections, "max_overflow": 0, "pool_pre_ping": True}
     engine = sa.create_engine(
-        "postgresql+psycopg://",
-        creator=connect,
-        poolclass=QueuePool,
-        pool_size=connections,
-        max_overflow=0,
-        pool_pre_ping=True,
-        hide_parameters=True,
+        "postgresql+psycopg://", creator=connector(address), hide_parameters=True, use_native_hstore=False, **pool
     ).execution_options(schema_translate_map={None: SCHEMA})
     sa.event.listen(engine, "begin", _begin_postgres)
-    return Database(address.server, engine)
+    return Database(label or address.server, engine)
 
 
 def connector(address: DatabaseAddress) -> Any:
@@ -147,10 +149,27 @@ def connector(address: DatabaseAddress) -> Any:
 
     def connect(**more: Any) -> Any:
         known: dict[str, Any] = options | more
+        if (password := password_of(address)) is not None:
+            known["password"] = password
         # Prepared statements do not survive a pooler that hands connections round.
         return psycopg.connect(conninfo, prepare_threshold=None, **known)
 
     return connect
+
+
+def password_of(address: DatabaseAddress) -> str | None:
+    """What stands in the address's password file, read anew for each connection; None if there is none.
+
+    Raises:
+        DatabaseError: it cannot be read.
+    """
+    if address.password_file is None:
+        return None
+    try:
+        return address.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = getattr(error, "strerror", None) or "it is no text"
+        raise DatabaseError(f"{address.server}: password_file {address.password_file}: {problem}") from None
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.errors import DatabaseError, DatabaseFullError, DatabaseUnavailableError, DatabaseValueError
 from worker.redaction import redact
@@ -64,7 +65,7 @@ def translated(label: str) -> Iterator[None]:
     """
     try:
         yield
-    except SQLAlchemyError as error:
+    except (StatementError, PoolTimeout) as error:
         raise _meaning(label, error) from None
     except Exception as error:
         if not _is_psycopg(error):
@@ -102,6 +103,8 @@ def _of_postgres(label: str, error: Any) -> DatabaseError:
             if kind is DatabaseValueError:
                 return kind(f"{label} cannot store a value: {text}")
             return kind(f"{label}: {text}; {advice}")
+    if code and not code.startswith("08"):
+        return DatabaseError(f"{label}: {text} (SQLSTATE {code})")
     if not code and type(error).__name__ in {"DataError", "ProgrammingError"}:
         return DatabaseValueError(f"{label} cannot store a value: {text}")
     advice = next(

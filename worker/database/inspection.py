@@ -6,8 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from worker.database.database import Database
-from worker.database.layout import layout_of, missing_parts
-from worker.database.schema import LAYOUT, newest, past
+from worker.database.layout import layout_of, missing_parts, tables_of
+from worker.database.schema import LAYOUT, newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def inspect(database: Database) -> Inspection:
         problems.append(f"{database.label} has layout {found}, this version reads {LAYOUT}: upgrade facestream")
     elif missing:
         problems.append(f"{database.label} lacks {', '.join(missing)}: restore it from a backup")
-    there = [] if found == 0 else [table for table in past.sorted_tables if table.name not in missing]
+    there = [] if found == 0 else [table for table in tables_of(database) if table.name not in missing]
     with database.reading() as connection:
         server, size = _server(database, connection)
         if database.is_sqlite:

@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from worker.database.database import Database
-from worker.database.schema import LAYOUT, SCHEMA, VERSION_TABLE, layout, newest, past
+from worker.database.schema import LAYOUT, SCHEMA, VERSION_TABLE, known, layout, newest, past
 from worker.errors import DatabaseError
 
 APPLICATION_ID: Final = 0x66616365
@@ -70,6 +70,11 @@ def upgrade(database: Database) -> tuple[int, int]:
     return found, LAYOUT
 
 
+def tables_of(database: Database) -> list[sa.Table]:
+    """The tables of the newest layout."""
+    return past.sorted_tables if database.is_sqlite else [*known.sorted_tables, *past.sorted_tables]
+
+
 def missing_parts(database: Database) -> list[str]:
     """The tables and columns (``table.column``) that the newest layout has and the database has not.
 
@@ -81,7 +86,7 @@ def missing_parts(database: Database) -> list[str]:
         inspector = sa.inspect(connection)
         schema = None if database.is_sqlite else SCHEMA
         tables = set(inspector.get_table_names(schema=schema))
-        for table in past.sorted_tables:
+        for table in tables_of(database):
             if table.name not in tables:
                 missing.append(table.name)
                 continue
@@ -97,11 +102,8 @@ def _layout_in(database: Database, connection: sa.Connection) -> int:
         if owner not in (0, APPLICATION_ID) or (owner == 0 and sa.inspect(connection).get_table_names()):
             raise DatabaseError(f"{database.label} belongs to another program: name another folder")
         return int(number)
-    inspector = sa.inspect(connection)
-    if SCHEMA not in inspector.get_schema_names():
-        return 0
-    if VERSION_TABLE not in (tables := inspector.get_table_names(schema=SCHEMA)):
-        if tables:
+    if not connection.execute(sa.select(sa.func.to_regclass(f"{SCHEMA}.{VERSION_TABLE}").is_not(None))).scalar_one():
+        if sa.inspect(connection).get_table_names(schema=SCHEMA):
             raise DatabaseError(
                 f"{database.label} has a schema '{SCHEMA}' that is not of this program: use another database"
             )

@@ -6,9 +6,25 @@ keeps what was promised when the row was written.
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)  # fmt: skip
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -85,3 +101,81 @@ tallies: Final = Table(
     _seconds("expires_s"),
     sqlite_with_rowid=False,
 )
+
+known: Final = MetaData()
+"""Who is known: galleries, in PostgreSQL alone."""
+
+galleries: Final = Table(
+    "galleries",
+    known,
+    Column("gallery", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    _text("change_id"),
+    _text("model_id"),
+    _text("preprocessing"),
+    Column("dimension", Integer, nullable=False),
+    Column("threshold", Double),
+    _text("camera_thresholds"),
+    _text("calibration"),
+    _text("created_at"),
+)
+"""A change of a gallery holds the lock of this row until its end, so changes come one after the other."""
+
+
+def _gallery() -> Column[str]:
+    return Column("gallery", Text, ForeignKey("galleries.gallery", ondelete="CASCADE"), primary_key=True)
+
+
+def _changed() -> Column[int]:
+    """The version that made the row as it is."""
+    return Column("changed", BigInteger, nullable=False)
+
+
+people: Final = Table(
+    "people", known, _gallery(), Column("identity_id", Text, primary_key=True), _text("name"), _changed()
+)
+
+samples: Final = Table(
+    "samples",
+    known,
+    _gallery(),
+    Column("sample_id", Text, primary_key=True),
+    Column("number", BigInteger, Identity(), nullable=False),
+    _text("identity_id"),
+    _text("photo"),
+    _text("photo_sha256"),
+    _text("photo_hash"),
+    Column("quality", Double, nullable=False),
+    _text("added_at"),
+    Column("vector", LargeBinary, nullable=False),
+    _text("digest"),
+    _changed(),
+    ForeignKeyConstraint(["gallery", "identity_id"], ["people.gallery", "people.identity_id"]),
+)
+"""``number``: the order of the samples. ``digest``: SHA-256 of ``vector``, in hexadecimal."""
+Index("samples_by_change", samples.c.gallery, samples.c.changed)
+Index("samples_by_person", samples.c.gallery, samples.c.identity_id)
+
+removed: Final = Table("removed", known, _gallery(), Column("sample_id", Text, primary_key=True), _changed())
+"""The ids of removed samples, so that who is a few versions behind need not read everything."""
+Index("removed_by_change", removed.c.gallery, removed.c.changed)
+
+changes: Final = Table(
+    "changes",
+    known,
+    _gallery(),
+    Column("version", BigInteger, primary_key=True),
+    _text("change_id"),
+    _seconds("made_s"),
+)
+"""Which change made which version: who has another change in mind for a version has a past that is not this one's."""
+
+followers: Final = Table(
+    "followers",
+    known,
+    _gallery(),
+    Column("worker_id", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+)
+"""The workers that follow a gallery, and the version that each searches."""

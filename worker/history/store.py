@@ -291,8 +291,12 @@ class History:
         return gone
 
     def _rows(self, query: sa.Select[Any], chunk_rows: int = 1000) -> Iterator[Any]:
-        with _told(), self._database.reading() as connection:
-            yield from connection.execution_options(yield_per=chunk_rows).execute(query)
+        with (
+            _told(),
+            self._database.reading() as connection,
+            connection.execute(query.execution_options(yield_per=chunk_rows)) as rows,
+        ):
+            yield from rows
 
     def _replacing(self, table: sa.Table) -> Any:
         insert = self._database.insert(table)

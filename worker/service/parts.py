@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from worker.background import Heartbeats
-from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir
+from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir, default_state_dir
 from worker.errors import FacestreamError
 from worker.events.outbox import Outbox, open_outbox
 from worker.events.publisher import Publisher
@@ -19,10 +19,10 @@ from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.fleet.member import FleetMember
 from worker.gallery.classifier import Classifier
+from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.opening import open_gallery
-from worker.gallery.shared.gallery import SharedGallery
 from worker.history.evidence import Evidence, open_evidence
 from worker.history.recorder import Recorder, open_recorder
 from worker.history.records import EmbedderId
@@ -118,6 +118,8 @@ def build(
     health.condition("redis", lambda: publisher.error)
     health.condition("outbox", lambda: publisher.outbox_error)
     health.condition("sources", cameras.why_blind)
+    if isinstance(gallery, DatabaseGallery):
+        health.warn("gallery", lambda: gallery.away)
     health.warn("load", lambda: str(cameras.schedule.load()))
     health.describe(lambda: board.status().document())
     return Parts(
@@ -206,14 +208,14 @@ def open_unknowns(config: Config, recorder: Recorder | None, embedder: FaceEmbed
 
 
 def _load_for(config: Config, path: str, model: str | None, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
-    gallery = open_gallery(path, redis=config.redis)
+    gallery = open_gallery(path, copies=(config.state_dir or default_state_dir()) / "galleries")
     try:
         embedder = _load(config, model or gallery.model_id, observer)
         gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
     except FacestreamError:
         gallery.close()
         raise
-    if isinstance(gallery, SharedGallery):
+    if isinstance(gallery, DatabaseGallery):
         gallery.follow(config.worker_id, observer)
     return gallery, embedder
 
