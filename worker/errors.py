@@ -83,5 +83,9 @@ class HistoryValueError(HistoryError):
     """A record of the past holds a value that can never be stored. What was stored before stays as it was."""
 
 
-class HistoryDiskError(HistoryError):
+class HistoryUnavailableError(HistoryError):
+    """The database that holds the record of past sightings cannot be reached or used now; this may pass."""
+
+
+class HistoryDiskError(HistoryUnavailableError):
     """The disk that holds the record of past sightings is full or fails; this may pass."""

@@ -138,14 +138,12 @@ def expire(
 
 
 def _place(config: "Config") -> Path | str:
-    from worker.config import history_folder
+    from worker.config import history_place
 
-    if config.gallery is not None and "://" in config.gallery:
-        return config.gallery
-    folder = history_folder(config)
-    if folder is None:
+    place = history_place(config)
+    if place is None:
         raise ConfigError("which database? give --gallery PATH, --state-dir DIR or --config FILE")
-    return folder
+    return place
 
 
 @contextmanager

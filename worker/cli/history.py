@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from worker.history.records import PastSighting, Tally, Vector
     from worker.history.store import History
 
-GalleryOption = Annotated[str | None, typer.Option("--gallery", metavar="PATH", help="Folder of the gallery.")]
+GalleryOption = Annotated[
+    str | None, typer.Option("--gallery", metavar="PATH", help="Folder of the gallery, or the URL of its database.")
+]
 StateDir = Annotated[
     Path | None, typer.Option("--state-dir", help="Folder of the history (default: beside the gallery).")
 ]
@@ -210,13 +212,13 @@ def open_history(config: "Config") -> "History":
         ConfigError: neither a gallery nor a folder is named.
         HistoryError: there is no history.
     """
-    from worker.config import history_folder
+    from worker.config import history_place
     from worker.history.store import History
 
-    folder = history_folder(config)
-    if folder is None:
+    place = history_place(config)
+    if place is None:
         raise ConfigError("where is the history? give --gallery PATH, --state-dir DIR or --config FILE")
-    return History.open(folder)
+    return History.open(place)
 
 
 def parse_time(text: str | None, option: str) -> datetime | None:

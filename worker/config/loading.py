@@ -305,6 +305,14 @@ def history_folder(config: Config) -> Path | None:
     return gallery.with_name(f"{gallery.name}.state")
 
 
+def history_place(config: Config) -> Path | str | None:
+    """Where the history of a worker with ``config`` is: the URL of its gallery's database, else a folder; None if there
+    is neither."""
+    if config.gallery is not None and "://" in config.gallery:
+        return config.gallery
+    return history_folder(config)
+
+
 def default_state_dir() -> Path:
     """The folder for what must outlive a worker that has no folder beside a gallery."""
     return Path(platformdirs.user_state_dir("facestream", appauthor=False))

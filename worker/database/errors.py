@@ -90,7 +90,7 @@ def _of_sqlite(label: str, error: sqlite3.Error) -> DatabaseError:
     if isinstance(error, sqlite3.OperationalError):
         # The low byte is the kind of error, the others its details (SQLite's "Result and Error Codes").
         full = getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL_CODES
-        kind = DatabaseFullError if full else DatabaseUnavailableError
+        kind = DatabaseFullError if full else DatabaseError
         return kind(f"{label} cannot be used: {_line(error)}")
     return DatabaseError(f"{label} is damaged ({_line(error)}); move it away, and a new one is begun")
 

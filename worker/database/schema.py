@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )  # fmt: skip
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -101,6 +101,9 @@ tallies: Final = Table(
     _seconds("expires_s"),
     sqlite_with_rowid=False,
 )
+
+batches: Final = Table("batches", past, Column("batch_id", Text, primary_key=True), _seconds("expires_s"))
+"""What was written by workers that had to wait for the database: nothing of it counts twice."""
 
 known: Final = MetaData()
 """Who is known: galleries, in PostgreSQL alone."""

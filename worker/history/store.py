@@ -6,7 +6,7 @@ what was promised when the row was written. What expires from a SQLite file is o
 
 import errno
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
@@ -23,9 +23,11 @@ from worker.database.layout import require_newest, upgrade
 from worker.errors import (
     DatabaseError,
     DatabaseFullError,
+    DatabaseUnavailableError,
     DatabaseValueError,
     HistoryDiskError,
     HistoryError,
+    HistoryUnavailableError,
     HistoryValueError,
 )
 from worker.history.records import EmbedderId, PastSighting, Tally, UnknownPerson, Vector
@@ -45,7 +47,9 @@ from worker.names import clean_text
 
 FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies)
+_EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches)
+_LOCK: Final = 0x756E6B6E
+"""The number of the lock under which somebody new is looked for among the unknown people of all workers."""
 
 
 class History:
@@ -121,9 +125,10 @@ class History:
         *,
         keep_s: float,
         remember_s: float,
+        batch_id: str = "",
     ) -> None:
         """Stores or replaces, all or nothing; tallies are added up. Texts are cleaned, see
-        :func:`worker.names.clean_text`.
+        :func:`worker.names.clean_text`. What bears a ``batch_id`` that was written before is not written again.
 
         Raises:
             HistoryError: it cannot be written.
@@ -131,6 +136,8 @@ class History:
         """
         now_s = time.time()
         with _told(), self._database.writing() as connection, _values_checked(self.label):
+            if batch_id and not self._is_new(connection, batch_id, now_s + keep_s):
+                return
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
             if rows := [cleaned(sighting_row(sighting)) | times for sighting in sightings]:
                 connection.execute(self._replacing(schema.sightings), last_of_each(rows, "sighting_id"))
@@ -212,6 +219,38 @@ class History:
         revision = max([after_revision, *(row.revision for row in rows)])
         people = [unknown_of(row) for row in rows]
         return [person for person in people if person.template is not None or after_revision], revision
+
+    def claim(
+        self,
+        person: UnknownPerson,
+        after_revision: int,
+        choose: Callable[[list[UnknownPerson]], UnknownPerson | None],
+        *,
+        remember_s: float,
+    ) -> UnknownPerson:
+        """Stores ``person`` as somebody new, unless ``choose`` says who of those who changed after ``after_revision``
+        it is; returns who it is. One worker at a time does this.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        now_s = time.time()
+        with _told(), self._database.writing() as connection:
+            if not self._database.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            query = sa.select(schema.unknowns).where(
+                schema.unknowns.c.revision > after_revision,
+                schema.unknowns.c.expires_s > now_s,
+                schema.unknowns.c.template.is_not(None),
+                schema.unknowns.c.model_id == person.embedder.model_id,
+                schema.unknowns.c.preprocessing == person.embedder.preprocessing_digest,
+            )
+            same = choose([unknown_of(row) for row in connection.execute(query)])
+            if same is not None:
+                return same
+            times = {"recorded_s": now_s, "expires_s": now_s + remember_s, "revision": _next_revision(connection)}
+            connection.execute(self._meeting(), cleaned(unknown_row(person)) | times)
+        return person
 
     def unknown(self, unknown_id: str) -> UnknownPerson:
         """Raises HistoryError: no such person, or not any more."""
@@ -298,6 +337,11 @@ class History:
         ):
             yield from rows
 
+    def _is_new(self, connection: sa.Connection, batch_id: str, expires_s: float) -> bool:
+        noted = self._database.insert(schema.batches).values(batch_id=batch_id, expires_s=expires_s)
+        once = noted.on_conflict_do_nothing().returning(schema.batches.c.batch_id)
+        return connection.execute(once).first() is not None
+
     def _replacing(self, table: sa.Table) -> Any:
         insert = self._database.insert(table)
         keys = {column.name for column in table.primary_key}
@@ -345,6 +389,8 @@ def _told() -> Iterator[None]:
         yield
     except DatabaseFullError as error:
         raise HistoryDiskError(f"history {error}") from None
+    except DatabaseUnavailableError as error:
+        raise HistoryUnavailableError(f"history {error}") from None
     except DatabaseValueError as error:
         raise HistoryValueError(f"history {error}") from None
     except DatabaseError as error:

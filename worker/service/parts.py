@@ -7,10 +7,11 @@ registers its heartbeat itself.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 from worker.background import Heartbeats
-from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir, default_state_dir
+from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir, default_state_dir, history_place
 from worker.errors import FacestreamError
 from worker.events.outbox import Outbox, open_outbox
 from worker.events.publisher import Publisher
@@ -24,6 +25,7 @@ from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.opening import open_gallery
 from worker.history.evidence import Evidence, open_evidence
+from worker.history.fleet_unknowns import FleetUnknowns
 from worker.history.recorder import Recorder, open_recorder
 from worker.history.records import EmbedderId
 from worker.logs import get_logger
@@ -80,7 +82,8 @@ def build(
     recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
     evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
     shadow = load_shadow(config, observer)
-    unknowns_of = partial(open_unknowns, config, recorder)
+    fleet_unknowns = open_fleet_unknowns(config, recorder)
+    unknowns_of = partial(open_unknowns, config, recorder, fleet_unknowns)
     pipeline = Pipeline(
         # The loop adds the cameras, as it begins to read each.
         config.model_copy(update={"cameras": ()}),
@@ -194,7 +197,18 @@ def load_shadow(config: Config, observer: Observer) -> Shadow | None:
     return Shadow(config, embedder, gallery, observer)
 
 
-def open_unknowns(config: Config, recorder: Recorder | None, embedder: FaceEmbedder) -> Unknowns | None:
+def open_fleet_unknowns(config: Config, recorder: Recorder | None) -> FleetUnknowns | None:
+    """The unknown people whom all workers on a database know together; None where there is no such database."""
+    place = history_place(config)
+    if not config.unknowns.enabled or recorder is None or not isinstance(place, str):
+        return None
+    remember_s = timedelta(days=config.unknowns.remember_days).total_seconds()
+    return FleetUnknowns(place, remember_s)
+
+
+def open_unknowns(
+    config: Config, recorder: Recorder | None, fleet: FleetUnknowns | None, embedder: FaceEmbedder
+) -> Unknowns | None:
     """What tells unknown people apart; None where that is switched off."""
     if not config.unknowns.enabled:
         return None
@@ -203,7 +217,8 @@ def open_unknowns(config: Config, recorder: Recorder | None, embedder: FaceEmbed
         EmbedderId(embedder.model_id, embedder.preprocessing_digest),
         embedder.dimension,
         recorder=recorder,
-        history=recorder.open_history() if recorder else None,
+        history=recorder.open_history() if recorder and fleet is None else None,
+        fleet=fleet,
     )
 
 

@@ -62,7 +62,8 @@ class LastCopy:
                 stored = write_contents(self._store, replace(copy.contents, blocks=blocks), of_database)
         except (GalleryError, OSError) as error:
             _log.warning("the last copy of the gallery is not written", folder=str(self.folder), problem=str(error))
-            self._written_s = time.monotonic()
+            # Another worker may have written here: what it has pruned cannot be linked.
+            self._stems, self._written_s = {}, time.monotonic()
             return
         self._note(copy, stored)
 
