@@ -31,11 +31,14 @@ UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this chapter to ``app``."""
-    group = command_group(app, "unknown", "Unknown people: list, show, enroll, forget.")
+    group = command_group(app, "unknown", "Unknown people: list, show, enroll, forget; merge, split and undo.")
     group.command("list")(list_unknown)
     group.command("show")(show_unknown)
     group.command("enroll")(enroll_unknown)
     group.command("forget")(forget_unknown)
+    group.command("merge")(merge_unknown)
+    group.command("split")(split_unknown)
+    group.command("undo")(undo_unknown)
 
 
 def list_unknown(
@@ -149,6 +152,62 @@ def forget_unknown(
         history.unknown(who)
         history.drop_unknown(who, sightings_too=True)
     typer.echo(f"{who} is forgotten")
+
+
+def merge_unknown(
+    who: UnknownId,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="Another unknown_id of the same person, which goes.")],
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Two ids are one person: the first gets all sightings of the other. It can be undone."""
+    quiet_logs()
+    with open_history(settings(config, gallery, state_dir)) as history:
+        step = history.merge_unknowns(who, other)
+    if json_output:
+        print_json({"unknown_id": who, "merged": other, "step": step})
+    else:
+        typer.echo(f"{other} is now {who}; 'facestream unknown undo {step}' takes this back")
+
+
+def split_unknown(
+    who: UnknownId,
+    sightings: Annotated[list[str], typer.Argument(metavar="SIGHTING_ID...", help="The sightings of somebody else.")],
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Some sightings of an unknown person are of somebody else, who gets an id. It can be undone."""
+    quiet_logs()
+    with open_history(settings(config, gallery, state_dir)) as history:
+        new_id, step = history.split_unknown(who, sightings)
+    if json_output:
+        print_json({"unknown_id": who, "new_unknown_id": new_id, "sightings": len(set(sightings)), "step": step})
+    else:
+        typer.echo(
+            f"{count_of(len(set(sightings)), 'sighting')} of {who} went to {new_id}; "
+            f"'facestream unknown undo {step}' takes this back"
+        )
+
+
+def undo_unknown(
+    step: Annotated[str, typer.Argument(metavar="STEP", help="As 'merge' and 'split' have said.")],
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Take a merge or a split back."""
+    quiet_logs()
+    with open_history(settings(config, gallery, state_dir)) as history:
+        from_id, to_id = history.undo_regrouping(step)
+    if json_output:
+        print_json({"step": step, "from": from_id, "to": to_id})
+    else:
+        typer.echo(f"undone: the sightings went back from {from_id} to {to_id}")
 
 
 def _summary(person: "UnknownPerson", sightings: "list[PastSighting]") -> Document:

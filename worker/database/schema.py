@@ -105,6 +105,21 @@ tallies: Final = Table(
 batches: Final = Table("batches", past, Column("batch_id", Text, primary_key=True), _seconds("expires_s"))
 """What was written by workers that had to wait for the database: nothing of it counts twice."""
 
+regroupings: Final = Table(
+    "regroupings",
+    past,
+    Column("step", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    _text("from_id"),
+    _text("to_id"),
+    _text("sighting_ids"),
+    Column("whole", Integer, nullable=False),
+    Column("undone", Integer, nullable=False),
+    _seconds("expires_s"),
+)
+"""Merges and splits of unknown people, in the order of ``number``: which sightings (JSON) went from whom to whom.
+``whole``: whether ``from_id`` kept none. Ids alone, nothing that anybody is recognised by."""
+
 known: Final = MetaData()
 """Who is known: galleries, in PostgreSQL alone."""
 

@@ -5,6 +5,7 @@ what was promised when the row was written. What expires from a SQLite file is o
 """
 
 import errno
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from worker.errors import (
     HistoryUnavailableError,
     HistoryValueError,
 )
+from worker.history import regrouping
 from worker.history.records import EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.rows import (
     HOUR_S,
@@ -47,7 +49,7 @@ from worker.names import clean_text
 
 FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches)
+_EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches, schema.regroupings)
 _LOCK: Final = 0x756E6B6E
 """The number of the lock under which somebody new is looked for among the unknown people of all workers."""
 
@@ -140,6 +142,8 @@ class History:
                 return
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
             if rows := [cleaned(sighting_row(sighting)) | times for sighting in sightings]:
+                kept = regrouping.kept_ids(connection, {row["unknown_id"] for row in rows} - {""})
+                rows = [row | {"unknown_id": kept.get(row["unknown_id"], row["unknown_id"])} for row in rows]
                 connection.execute(self._replacing(schema.sightings), last_of_each(rows, "sighting_id"))
             times = {"recorded_s": now_s, "expires_s": now_s + remember_s}
             for person in unknowns:
@@ -254,12 +258,16 @@ class History:
 
     def unknown(self, unknown_id: str) -> UnknownPerson:
         """Raises HistoryError: no such person, or not any more."""
+        with _told(), self._database.reading() as connection:
+            return self._person(connection, unknown_id)
+
+    def _person(self, connection: sa.Connection, unknown_id: str) -> UnknownPerson:
         query = sa.select(schema.unknowns).where(
             schema.unknowns.c.unknown_id == clean_text(unknown_id),
             schema.unknowns.c.template.is_not(None),
             schema.unknowns.c.expires_s > time.time(),
         )
-        for row in self._rows(query):
+        if (row := connection.execute(query).one_or_none()) is not None:
             return unknown_of(row)
         raise HistoryError(
             f"no unknown person {unknown_id} in {self.label}: enrolled, forgotten or expired; "
@@ -306,10 +314,44 @@ class History:
         with _told(), self._database.writing() as connection:
             gone: dict[str, Any] = {"template": None, "revision": _next_revision(connection)}
             connection.execute(schema.unknowns.update().where(schema.unknowns.c.unknown_id == unknown_id).values(gone))
+            regrouping.forget(connection, unknown_id)
             gone = {"unknown_id": ""} | ({"template": None} if sightings_too else {})
             of_theirs = schema.sightings.c.unknown_id == unknown_id
             connection.execute(schema.sightings.update().where(of_theirs).values(gone))
         self._vanish()
+
+    def merge_unknowns(self, kept: str, other: str) -> str:
+        """Two ids are one unknown person: ``kept`` gets all sightings of ``other``, who is gone. Returns the id of this
+        step, for :meth:`undo_regrouping`.
+
+        Raises:
+            HistoryError: no such person, they cannot be merged, or it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            return regrouping.merge(
+                connection, self._person(connection, kept), self._person(connection, other), _next_revision(connection)
+            )
+
+    def split_unknown(self, unknown_id: str, sighting_ids: Sequence[str]) -> tuple[str, str]:
+        """These sightings of an unknown person are of somebody else: returns the id of that person, and of this step.
+
+        Raises:
+            HistoryError: no such person or sighting, nobody would be left, or it cannot be written.
+        """
+        new_id = f"u-{secrets.token_hex(6)}"
+        with _told(), self._database.writing() as connection:
+            person = self._person(connection, unknown_id)
+            revision = _next_revision(connection)
+            return new_id, regrouping.split(connection, person, list(sighting_ids), new_id, revision)
+
+    def undo_regrouping(self, step: str) -> tuple[str, str]:
+        """Takes a merge or a split back; returns whose sightings went back to whom: ``(from, to)``.
+
+        Raises:
+            HistoryError: there is no such step, it was undone, others came after it, or it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            return regrouping.undo(connection, step, _next_revision(connection))
 
     def prune(self, *, keep_s: float | None = None, remember_s: float | None = None) -> int:
         """Removes what has expired, or was recorded longer ago than these; returns how many rows went.
