@@ -54,13 +54,21 @@ class PostgresServer:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
+        # After a kill, processes of the server before may live for a moment, and keep a new one from starting.
+        eventually(self._begins)
+        eventually(self._answers)
+
+    def _begins(self) -> bool:
         arguments = [argument for setting in self.settings for argument in ("-c", setting)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self.data, *arguments],
                 user=self._user, cwd=self.folder, stdout=log, stderr=log,
             )  # fmt: skip
-        eventually(self._answers)
+        try:
+            return self.process.wait(0.2) == 0
+        except subprocess.TimeoutExpired:
+            return True
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: a quick, clean stop; SIGQUIT: as if the power had failed."""

@@ -264,7 +264,9 @@ class GalleryStore:
 
     def _sample_rows(self, connection: sa.Connection, *conditions: Any) -> Iterator[Any]:
         query = sa.select(_samples).where(_samples.c.gallery == self.name, *conditions).order_by(_samples.c.number)
-        with connection.execute(query.execution_options(yield_per=1000)) as rows:
+        if not conditions:
+            query = query.execution_options(yield_per=1000)  # everything: piece by piece
+        with connection.execute(query) as rows:
             yield from rows
 
     def _filled(self, contents: Contents, rows: Iterable[Any], names: dict[str, str]) -> Contents:
