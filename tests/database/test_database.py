@@ -1,5 +1,7 @@
 """What goes wrong with a database is one line, which says what to do and holds no password."""
 
+import os
+import signal
 import ssl
 from pathlib import Path
 
@@ -126,6 +128,27 @@ def test_too_many_connections_and_a_stopped_server_pass_by() -> None:
         server.start()
         require_newest(held[0])
         for database in [*held, late]:
+            database.close()
+
+
+def test_a_server_that_hangs_is_given_up() -> None:
+    with running_postgres() as server:
+        database = open_postgres(parse_database_url(server.new_database("site")), connections=1, patience_s=1.0)
+        upgrade(database)
+        (pid,) = server.pids("site")
+
+        def ask_while_it_hangs() -> None:
+            with database.reading() as connection:
+                os.kill(pid, signal.SIGSTOP)
+                connection.exec_driver_sql("SELECT 1")
+
+        try:
+            with pytest.raises(DatabaseUnavailableError, match="no answer within 1 s"):
+                ask_while_it_hangs()
+            # The next connection has a process of its own at the server.
+            require_newest(database)
+        finally:
+            os.kill(pid, signal.SIGCONT)
             database.close()
 
 

@@ -35,10 +35,11 @@ def test_a_killed_server_loses_no_acknowledged_person_and_leaves_no_half_one(
     acknowledged: set[str] = set()
     tried = 0
     rounds: int = pytestconfig.getoption("--fault-rounds")
-    for _ in range(rounds):
+    for round_ in range(rounds):
         begun = threading.Event()
+        wanted = len(acknowledged) + 1 + round_ % 5
 
-        def enrol(begun: threading.Event) -> None:
+        def enrol(begun: threading.Event, wanted: int) -> None:
             nonlocal tried
             while True:
                 name = f"person {tried}"
@@ -48,9 +49,10 @@ def test_a_killed_server_loses_no_acknowledged_person_and_leaves_no_half_one(
                 except GalleryError:
                     return
                 acknowledged.add(name)
-                begun.set()
+                if len(acknowledged) >= wanted:
+                    begun.set()
 
-        writer = threading.Thread(target=enrol, args=(begun,))
+        writer = threading.Thread(target=enrol, args=(begun, wanted))
         writer.start()
         assert begun.wait(60)
         server.stop(signal.SIGKILL)

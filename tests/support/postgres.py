@@ -97,11 +97,9 @@ class PostgresServer:
         self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', f'CREATE DATABASE "{name}"')
         return self.url(name)
 
-    def pids(self) -> list[int]:
-        """The processes of the server that serve somebody."""
-        return [
-            row[0] for row in self.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")
-        ]
+    def pids(self, database: str) -> list[int]:
+        """The processes of the server that serve somebody who is connected to this database."""
+        return [row[0] for row in self.execute(f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}'")]
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(

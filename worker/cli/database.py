@@ -157,7 +157,7 @@ def _opened(config: "Config", *, create: bool = False) -> "Iterator[tuple[Databa
     place = _place(config)
     address = parse_database_url(place) if isinstance(place, str) else None
     if address is not None:
-        database = open_postgres(address)
+        database = open_postgres(address, patience_s=None)
     else:
         file = Path(place) / FILE
         if create:

@@ -26,6 +26,7 @@ _DEFAULTS: Final = {
     "connect_timeout": "5", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3",
     "tcp_user_timeout": "15000", "application_name": _APPLICATION,
 }  # fmt: skip
+PATIENCE_S: Final = 30.0
 _LIMITS: Final = ("SET LOCAL lock_timeout = '15s'", "SET LOCAL idle_in_transaction_session_timeout = '60s'")
 
 
@@ -103,11 +104,13 @@ def open_sqlite(path: Path, *, busy_timeout_s: float = 5.0) -> Database:
     return database
 
 
-def open_postgres(address: DatabaseAddress, *, connections: int = 0, label: str = "") -> Database:
+def open_postgres(
+    address: DatabaseAddress, *, connections: int = 0, label: str = "", patience_s: float | None = PATIENCE_S
+) -> Database:
     """The PostgreSQL database at ``address``. Messages call it ``label``, which is ``address.server`` unless given.
 
     Up to ``connections`` are made and kept until the close. With 0, each transaction makes one of its own and none is
-    kept: a command that runs once need not close anything.
+    kept: a command that runs once need not close anything. ``patience_s`` as for :func:`connector`.
 
     Raises:
         ConfigError: the extra is not installed, or libpq does not know an option of the URL.
@@ -116,14 +119,21 @@ def open_postgres(address: DatabaseAddress, *, connections: int = 0, label: str 
     if connections:
         pool = {"poolclass": QueuePool, "pool_size": connections, "max_overflow": 0, "pool_pre_ping": True}
     engine = sa.create_engine(
-        "postgresql+psycopg://", creator=connector(address), hide_parameters=True, use_native_hstore=False, **pool
+        "postgresql+psycopg://",
+        creator=connector(address, patience_s=patience_s),
+        hide_parameters=True,
+        use_native_hstore=False,
+        **pool,
     ).execution_options(schema_translate_map={None: SCHEMA})
     sa.event.listen(engine, "begin", _begin_postgres)
     return Database(label or address.server, engine)
 
 
-def connector(address: DatabaseAddress) -> Any:
+def connector(address: DatabaseAddress, *, patience_s: float | None = PATIENCE_S) -> Any:
     """A function that makes a new connection of psycopg; its options are passed on to ``psycopg.connect``.
+
+    A connection whose server does not answer for ``patience_s`` is given up. Keepalives do not show that: the machine
+    of a server that hangs still answers them.
 
     Raises:
         ConfigError: the extra is not installed, or libpq does not know an option of the URL.
@@ -135,6 +145,23 @@ def connector(address: DatabaseAddress) -> Any:
         raise ConfigError(
             f"{address.server}: PostgreSQL needs the extra 'postgres': pip install 'facestream[postgres]'"
         ) from None
+
+    class Impatient(psycopg.Connection[Any]):
+        """Made here, since psycopg is loaded here."""
+
+        patience_s: float | None = None
+
+        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            if timeout is not None or self.patience_s is None:
+                return super().wait(gen, interval, timeout)
+            try:
+                return super().wait(gen, interval, self.patience_s)
+            except psycopg.OperationalError as error:
+                if "wait timeout expired" not in str(error):
+                    raise
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"no answer within {self.patience_s:g} s") from None
+
     conninfo = address.conninfo.get_secret_value()
     try:
         given = conninfo_to_dict(conninfo)
@@ -152,7 +179,9 @@ def connector(address: DatabaseAddress) -> Any:
         if (password := password_of(address)) is not None:
             known["password"] = password
         # Prepared statements do not survive a pooler that hands connections round.
-        return psycopg.connect(conninfo, prepare_threshold=None, **known)
+        connection = Impatient.connect(conninfo, prepare_threshold=None, **known)
+        connection.patience_s = patience_s
+        return connection
 
     return connect
 
