@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from worker.database.errors import translated
 from worker.database.schema import SCHEMA
 from worker.errors import ConfigError, DatabaseError
 from worker.files import connect_sqlite
+from worker.observer import Observer
 
 _APPLICATION: Final = "facestream"
 _PRAGMAS: Final = (
@@ -69,6 +71,20 @@ class Database:
         """An INSERT that knows ON CONFLICT, which both databases write in the same way."""
         # The two classes have the same methods; one name for them spares a branch at each use.
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)  # type: ignore[return-value]
+
+    def watch(self, observer: Observer) -> None:
+        """Tells ``observer`` of statements and connections from now on."""
+
+        def begun(connection: sa.Connection, *_: object) -> None:
+            connection.info["begun_s"] = time.perf_counter()
+
+        def done(connection: sa.Connection, *_: object) -> None:
+            observer.database_statement(time.perf_counter() - connection.info["begun_s"])
+
+        sa.event.listen(self.engine, "before_cursor_execute", begun)
+        sa.event.listen(self.engine, "after_cursor_execute", done)
+        sa.event.listen(self.engine, "connect", lambda *_: observer.database_connections(1))
+        sa.event.listen(self.engine, "close", lambda *_: observer.database_connections(-1))
 
     def close(self) -> None:
         self.engine.dispose()

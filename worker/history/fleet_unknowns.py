@@ -15,6 +15,7 @@ from worker.errors import HistoryError
 from worker.history.records import UnknownPerson
 from worker.history.store import History
 from worker.logs import get_logger
+from worker.observer import Observer
 
 Choice = Callable[[list[UnknownPerson]], UnknownPerson | None]
 """Who of these is the person that was met; None if none is."""
@@ -39,7 +40,9 @@ class FleetUnknowns:
         every_s: float = 1.0,
         wait_s: float = 0.3,
         pause_s: float = 5.0,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._place = place
         self._remember_s = remember_s
         self._wait_s = wait_s
@@ -94,7 +97,7 @@ class FleetUnknowns:
 
     def _ask(self, person: UnknownPerson, revision: int, choose: Choice, found: list[UnknownPerson]) -> None:
         try:
-            with History.open(self._place) as history:
+            with History.open(self._place, observer=self._observer) as history:
                 found.append(history.claim(person, revision, choose, remember_s=self._remember_s))
         except HistoryError as error:
             _log.warning("unknown people of the fleet cannot be looked up", reason=str(error))
@@ -102,7 +105,7 @@ class FleetUnknowns:
     def _look_once(self) -> None:
         try:
             if self._history is None:
-                self._history = History.open(self._place)
+                self._history = History.open(self._place, observer=self._observer)
             changed, revision = self._history.unknowns(self._revision)
         except HistoryError as error:
             if not self._problem:

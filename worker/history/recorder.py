@@ -126,7 +126,9 @@ class Recorder:
 
     def _opened(self) -> History:
         if self._history is None:
-            self._history = History.open(self._place, create=True, busy_timeout_s=self._busy_timeout_s)
+            self._history = History.open(
+                self._place, create=True, busy_timeout_s=self._busy_timeout_s, observer=self._observer
+            )
             self._history.prune(keep_s=self._keep_s, remember_s=self._remember_s)
         return self._history
 

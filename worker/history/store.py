@@ -46,6 +46,7 @@ from worker.history.rows import (
     unknown_row,
 )
 from worker.names import clean_text
+from worker.observer import Observer
 
 FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -64,11 +65,19 @@ class History:
         self._inode = None if path is None else path.stat().st_ino
 
     @classmethod
-    def open(cls, place: Path | str, *, create: bool = False, busy_timeout_s: float = 5.0) -> Self:
+    def open(
+        cls,
+        place: Path | str,
+        *,
+        create: bool = False,
+        busy_timeout_s: float = 5.0,
+        observer: Observer | None = None,
+    ) -> Self:
         """The history in the folder ``place``, in the newest layout, without what has expired; or, where ``place`` is
         the URL of a database, the one in it.
 
-        ``busy_timeout_s``: how long one waits for another process that writes to the file.
+        ``busy_timeout_s``: how long one waits for another process that writes to the file. ``observer`` is told of
+        the statements and connections of a database.
 
         Raises:
             ConfigError: a URL that is not the URL of a database.
@@ -77,6 +86,8 @@ class History:
         """
         if isinstance(place, str):
             database = open_postgres(parse_database_url(place), connections=1)
+            if observer is not None:
+                database.watch(observer)
             with _told(), _closed_on_error(database):
                 require_newest(database)
             return cls(database)

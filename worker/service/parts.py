@@ -82,7 +82,7 @@ def build(
     recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
     evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
     shadow = load_shadow(config, observer)
-    fleet_unknowns = open_fleet_unknowns(config, recorder)
+    fleet_unknowns = open_fleet_unknowns(config, recorder, observer)
     unknowns_of = partial(open_unknowns, config, recorder, fleet_unknowns)
     pipeline = Pipeline(
         # The loop adds the cameras, as it begins to read each.
@@ -197,13 +197,13 @@ def load_shadow(config: Config, observer: Observer) -> Shadow | None:
     return Shadow(config, embedder, gallery, observer)
 
 
-def open_fleet_unknowns(config: Config, recorder: Recorder | None) -> FleetUnknowns | None:
+def open_fleet_unknowns(config: Config, recorder: Recorder | None, observer: Observer) -> FleetUnknowns | None:
     """The unknown people whom all workers on a database know together; None where there is no such database."""
     place = history_place(config)
     if not config.unknowns.enabled or recorder is None or not isinstance(place, str):
         return None
     remember_s = timedelta(days=config.unknowns.remember_days).total_seconds()
-    return FleetUnknowns(place, remember_s)
+    return FleetUnknowns(place, remember_s, observer=observer)
 
 
 def open_unknowns(

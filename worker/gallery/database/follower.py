@@ -98,6 +98,7 @@ class GalleryFollower:
         """Whether the gallery was changed since the last call, or a change may have been missed; waits for a while."""
         if self._listening is None:
             self._listening = self._connect(autocommit=True)
+            self._observer.database_connections(1)
             self._listening.execute(f"LISTEN {CHANNEL}")
             return True
         wait_s = min(_LISTEN_S, max(0.0, self._beaten_s + BEAT_S - time.monotonic()))
@@ -127,6 +128,7 @@ class GalleryFollower:
 
     def _hang_up(self) -> None:
         if self._listening is not None:
+            self._observer.database_connections(-1)
             with suppress(Exception):
                 self._listening.close()
             self._listening = None

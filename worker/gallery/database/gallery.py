@@ -143,7 +143,7 @@ class DatabaseGallery(Gallery):
     def follow(self, worker_id: str, observer: Observer | None = None) -> None:
         """Keeps the gallery current from now on, by a thread that says so under the name ``worker_id``."""
         if self._follower is None:
-            self._store = GalleryStore.connect(self._address, connections=2)
+            self._store = GalleryStore.connect(self._address, connections=2, observer=observer)
             self._follower = GalleryFollower(
                 self._store, self._address, self.catch_up, lambda: self._copy, worker_id, observer or Observer()
             )

@@ -21,6 +21,7 @@ from worker.errors import DatabaseError, DatabaseUnavailableError, GalleryError,
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, changes_between
 from worker.logs import get_logger
 from worker.names import clean_text
+from worker.observer import Observer
 from worker.types import Vectors
 
 CHANNEL: Final = "facestream_gallery"
@@ -74,13 +75,17 @@ class GalleryStore:
         self._damaged: set[str] = set()
 
     @classmethod
-    def connect(cls, address: DatabaseAddress, *, connections: int = 0) -> Self:
-        """The gallery at ``address``, which need not exist; ``connections`` as for :func:`open_postgres`.
+    def connect(cls, address: DatabaseAddress, *, connections: int = 0, observer: Observer | None = None) -> Self:
+        """The gallery at ``address``, which need not exist; ``connections`` as for :func:`open_postgres`. ``observer``
+        is told of statements and connections.
 
         Raises:
             ConfigError: the address has options that libpq does not know.
         """
-        return cls(open_postgres(address, connections=connections, label=address.label), address.gallery)
+        database = open_postgres(address, connections=connections, label=address.label)
+        if observer is not None:
+            database.watch(observer)
+        return cls(database, address.gallery)
 
     def beside(self, name: str) -> "GalleryStore":
         """The gallery whose name is this one's with ``.name`` behind, over the same connections."""
