@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.redis_servers import RedisServer
 from tests.support.repository import REPOSITORY
 
@@ -99,3 +100,21 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def _shared_postgres() -> Iterator[PostgresServer]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(_shared_postgres: PostgresServer) -> PostgresServer:
+    """A real PostgreSQL that tests share: it is not to be stopped."""
+    return _shared_postgres
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """URL of a real, empty PostgreSQL database."""
+    return postgres.new_database("test")

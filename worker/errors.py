@@ -59,6 +59,22 @@ class SinkBusyError(SinkError):
     """Redis answers, and says that it cannot serve for now; this passes by itself."""
 
 
+class DatabaseError(FacestreamError):
+    """A database refuses, is damaged, or has another layout than this version of the program reads."""
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """A database cannot be reached, or cannot serve now; this may pass."""
+
+
+class DatabaseFullError(DatabaseUnavailableError):
+    """The disk of a database is full or fails; this may pass."""
+
+
+class DatabaseValueError(DatabaseError):
+    """A value can never be stored. What was stored before stays as it was."""
+
+
 class HistoryError(FacestreamError):
     """The record of past sightings is missing, damaged or cannot be reached."""
 
@@ -67,5 +83,9 @@ class HistoryValueError(HistoryError):
     """A record of the past holds a value that can never be stored. What was stored before stays as it was."""
 
 
-class HistoryDiskError(HistoryError):
+class HistoryUnavailableError(HistoryError):
+    """The database that holds the record of past sightings cannot be reached or used now; this may pass."""
+
+
+class HistoryDiskError(HistoryUnavailableError):
     """The disk that holds the record of past sightings is full or fails; this may pass."""

@@ -51,6 +51,12 @@ class Observer:
     def history_degraded(self, degraded: bool) -> None:
         """``degraded``: past sightings should be recorded, but are not at the moment."""
 
+    def database_statement(self, seconds: float) -> None:
+        """The database that a fleet shares has answered a statement after this time."""
+
+    def database_connections(self, change: int) -> None:
+        """So many more (or, below 0, fewer) connections to that database are open."""
+
     def evidence_written(self) -> None:
         """The pictures of a sighting were stored."""
 

@@ -198,6 +198,9 @@ def events() -> dict[str, Any]:
               ("sum by (reason) (increase(facestream_records_dropped_total[5m]))", "{{reason}}")),
         panel("Past sightings are not recorded", "state-timeline", ("facestream_history_degraded", "{{instance}}"),
               bad_from=1),
+        panel("One statement of the database", "timeseries",
+              (_quantile(0.95, "facestream_database_statement_seconds", "instance"), "{{instance}}"), unit="s"),
+        panel("Connections to the database", "timeseries", ("facestream_database_connections", "{{instance}}")),
     ]  # fmt: skip
     outbox = [
         panel("Events that wait", "timeseries", ("facestream_outbox_events", "{{instance}}"), width=8),

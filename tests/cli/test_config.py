@@ -101,7 +101,7 @@ def test_only_credentials_are_masked(file: Path, capsys: Output) -> None:
     shown = show(
         file,
         "cameras: [{id: door, source: 'rtsp://u:s3cret@10.0.0.5:554/main'}, {id: file, source: clip.mp4}]\n"
-        "redis: {url: 'redis://u:s3cret@h:6379/0', sentinel_password: s3cret}\ngallery: redis://u:s3cret@h/0?gallery=x\n"
+        "redis: {url: 'redis://u:s3cret@h:6379/0', sentinel_password: s3cret}\ngallery: postgresql://u:s3cret@h/db?gallery=x\n"
         "preview: {token: s3cret-and-long-enough}\nrecognition: {threshold: 0.5}\n",
         capsys,
     )
@@ -111,7 +111,7 @@ def test_only_credentials_are_masked(file: Path, capsys: Output) -> None:
     assert values["redis"]["url"] == "redis://***@h:6379/0"
     assert values["redis"]["sentinel_password"] == values["preview"]["token"] == "***"
     assert values["redis"]["password"] is None
-    assert values["gallery"] == "redis://***@h/0?gallery=x"
+    assert values["gallery"] == "postgresql://***@h/db?gallery=x"
 
 
 def test_every_value_tells_its_origin(file: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:

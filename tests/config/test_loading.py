@@ -242,14 +242,14 @@ def test_blanks_around_a_url_are_no_part_of_it(around: str) -> None:
                 {"id": "b", "source": around.format("0")},
             ],
             "redis": {"url": around.format("redis://h:6379/1")},
-            "gallery": around.format("redis://h/0?gallery=x"),
+            "gallery": around.format("postgresql://h/db?gallery=x"),
             "tracing": {"endpoint": around.format("http://h/v1/traces")},
             "evidence": {"store": around.format("s3://bucket/x")},
         },
     )
     assert [camera.source.get_secret_value() for camera in config.cameras] == ["rtsp://u:p@h/x y", "0"]
     assert config.redis.url.get_secret_value() == "redis://h:6379/1"
-    assert config.gallery == "redis://h/0?gallery=x"
+    assert config.gallery == "postgresql://h/db?gallery=x"
     assert config.tracing.endpoint == "http://h/v1/traces"
     assert config.evidence.store == "s3://bucket/x"
 

@@ -19,6 +19,7 @@ from tests.support.prometheus_server import require_prometheus
 from tests.support.repository import REPOSITORY
 from worker.cli import run_command_line
 from worker.config import load_config
+from worker.database.address import parse_database_url
 
 DEPLOY = REPOSITORY / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -190,7 +191,7 @@ def test_the_health_check_tells_a_worker_that_hangs_from_one_that_does_not(statu
 def test_the_example_fleet_is_hardened_and_pinned() -> None:
     for name, service in read(DEPLOY / "compose.yaml")["services"].items():
         image = service["image"]
-        assert image.startswith("facestream:") or re.search(r":v?\d+\.\d+\.\d+|@sha256:", image), image
+        assert image.startswith("facestream:") or re.search(r":v?\d+\.\d+(\.\d+|-\w+)|@sha256:", image), image
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -216,9 +217,9 @@ def test_commands_of_the_example_fleet_are_commands() -> None:
         shlex.join(service["command"]) if "entrypoint" not in service else service["command"][0] for service in own
     ]
     commands = [part.removeprefix("facestream ").split() for line in lines for part in line.split(" && ")]
-    assert len(commands) == 6
+    assert len(commands) == 7
     for words in commands:
-        name = words[:2] if words[0] == "camera" else words[:1]
+        name = words[:2] if words[0] in {"camera", "database"} else words[:1]
         assert run_command_line([*name, "--help"]) == 0
 
 
@@ -230,7 +231,8 @@ def test_configurations_that_are_shipped_are_accepted(path: Path) -> None:
     config = load_config(path)
     assert config.fleet.enabled
     assert config.gallery is not None
-    assert config.gallery.startswith("redis://")
+    address = parse_database_url(config.gallery)
+    assert (address.gallery, address.password_file is not None) == ("people", True)
 
 
 def test_everything_that_kustomize_is_told_of_exists() -> None:

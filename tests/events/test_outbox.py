@@ -180,7 +180,7 @@ def test_without_a_place_events_wait_in_memory(caplog: pytest.LogCaptureFixture)
 
 def test_a_fleet_keeps_events_among_the_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    config = Config.model_validate({"worker_id": "a", "gallery": "redis://h?gallery=g", "fleet": {"enabled": True}})
+    config = Config.model_validate({"worker_id": "a", "gallery": "postgresql://h/d", "fleet": {"enabled": True}})
     with closing(open_outbox(config)) as outbox:
         assert outbox.path == tmp_path / "facestream" / "outbox-a.sqlite3"
 

@@ -12,7 +12,7 @@ from tests.fault.fleet import Fleet
 from tests.support.command_line import RETAIL, facestream
 from tests.support.redis_servers import RedisServer
 from tests.support.rtsp import require_rtsp
-from worker.gallery.shared.gallery import LIVE_S, SharedGallery
+from worker.gallery.database.gallery import LIVE_S, DatabaseGallery
 from worker.types import Event
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
@@ -33,9 +33,15 @@ def few(tmp_path: Path, test_data: Path) -> Iterator[Cameras]:
 
 @pytest.mark.timeout(300)
 def test_a_fleet_names_who_is_enrolled_and_forgets_who_is_removed(
-    few: Cameras, redis_server: RedisServer, test_data: Path, tmp_path: Path, tell: Callable[[str], None]
+    few: Cameras,
+    redis_server: RedisServer,
+    postgres_url: str,
+    test_data: Path,
+    tmp_path: Path,
+    tell: Callable[[str], None],
 ) -> None:
-    url = f"{redis_server.url}?gallery=site"
+    url = f"{postgres_url}?gallery=site"
+    assert facestream("database", "upgrade", "--gallery", url).code == 0
     people = few.truth.enroll_folder
     first, second, late = sorted(path.name for path in people.iterdir())
     fleet = Fleet(tmp_path, redis_server.url, 2, gallery=url, models_dir=test_data / "models")
@@ -58,7 +64,7 @@ def test_a_fleet_names_who_is_enrolled_and_forgets_who_is_removed(
         return fleet.wait_until(on_both, timeout_s, f"{what} on both cameras")
 
     enroll(first, second)
-    gallery = SharedGallery.open(url)
+    gallery = DatabaseGallery.open(url)
     with fleet.running():
         fleet.wait_until(fleet.balanced, 90, "each worker has a camera")
         for name in (first, second):

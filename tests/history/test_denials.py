@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 from tests.support.past import AXES, MODEL, sighting, unknown
+from tests.support.repository import REPOSITORY
+from worker.database.address import parse_database_url
+from worker.database.database import open_postgres
+from worker.database.layout import upgrade
 from worker.errors import HistoryError
 from worker.history.records import EmbedderId, PastSighting, explain
 from worker.history.store import FILE, History
@@ -16,9 +20,13 @@ from worker.history.store import FILE, History
 WEEK_S = 7 * 86_400.0
 
 
-@pytest.fixture
-def past(tmp_path: Path) -> Any:
-    with History.open(tmp_path, create=True) as opened:
+@pytest.fixture(params=["sqlite", "postgres"])
+def past(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    place: Path | str = tmp_path
+    if request.param == "postgres":
+        place = str(request.getfixturevalue("postgres_url"))
+        upgrade(open_postgres(parse_database_url(place)))
+    with History.open(place, create=True) as opened:
         yield opened
 
 
@@ -95,13 +103,13 @@ def test_counter_examples_expire_with_their_sightings(past: History) -> None:
     past.deny(only(past))
     past.prune(keep_s=0.0)
     assert past.counter_examples(MODEL) == []
-    with sqlite3.connect(past.path) as raw:
-        assert raw.execute("SELECT count(*) FROM denials").fetchone() == (0,)
-    raw.close()
+    # A sighting of the same id is a new one: nothing was said of it.
+    write(past, anna(corrections=1))
+    assert only(past).denials == ()
 
 
 @pytest.mark.parametrize("how", ["person removed", "unknown person forgotten"])
-def test_nothing_of_a_counter_example_is_left_once_it_is_forgotten(past: History, how: str) -> None:
+def test_nothing_of_a_counter_example_is_left_once_it_is_forgotten(past: History, how: str, tmp_path: Path) -> None:
     template = np.random.default_rng(3).normal(size=512).astype(np.float32)
     write(past, anna(1, template))
     past.write(unknowns=[unknown("u-1", template)], keep_s=WEEK_S, remember_s=WEEK_S)
@@ -114,20 +122,17 @@ def test_nothing_of_a_counter_example_is_left_once_it_is_forgotten(past: History
         assert "this was not the person named then, who has been removed since" in explain(only(past))
     else:
         past.drop_unknown("u-1", sightings_too=True)
-        on_disk = b"".join(path.read_bytes() for path in past.path.parent.iterdir())
+        on_disk = b"".join(path.read_bytes() for path in tmp_path.iterdir())
         assert template.tobytes()[:64] not in on_disk
     assert past.counter_examples(MODEL) == []
     assert past.denials_revision() != revision, "workers must see it"
 
 
 def test_a_history_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
-    with History.open(tmp_path, create=True) as made:
-        write(made, anna())
-    with sqlite3.connect(tmp_path / FILE) as raw:
-        raw.execute("DROP TABLE denials")
-        raw.execute("ALTER TABLE newest DROP COLUMN denials")
-        raw.execute("PRAGMA user_version = 1")
+    raw = sqlite3.connect(tmp_path / FILE)
+    raw.executescript((REPOSITORY / "tests" / "history" / "layouts" / "1.sql").read_text())
     raw.close()
     with History.open(tmp_path) as past:
-        past.deny(only(past), unknown_id="u-1")
+        (named,) = past.sightings(sighting_id="door_4")
+        past.deny(named, unknown_id="u-1")
         assert len(past.counter_examples(MODEL)) == 1

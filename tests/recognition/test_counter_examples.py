@@ -23,7 +23,7 @@ from tests.support.stand_ins import (
 from worker.config import Config, RecognitionConfig
 from worker.history.recorder import Recorder
 from worker.history.records import EmbedderId
-from worker.history.store import History
+from worker.history.store import FILE, History
 from worker.recognition.counter_examples import CounterExamples
 from worker.recognition.matching import identify_faces
 from worker.recognition.pipeline import Pipeline
@@ -171,10 +171,10 @@ def test_who_is_removed_from_the_gallery_is_forgotten_in_what_was_said(running: 
         assert elsewhere.sightings()[0].denials[0].identity_name == ""
 
 
-def test_a_history_that_fails_leaves_the_worker_with_what_it_knows(running: Running) -> None:
+def test_a_history_that_fails_leaves_the_worker_with_what_it_knows(running: Running, tmp_path: Path) -> None:
     say_it_is_not(running.history, "Alice", AXES[ALICE])
     assert running.tell(4) == [("started", "")]
-    running.history.path.write_bytes(b"damaged" * 2000)
+    (tmp_path / FILE).write_bytes(b"damaged" * 2000)
     assert running.tell() == []
 
 

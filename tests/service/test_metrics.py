@@ -48,6 +48,8 @@ def used() -> PrometheusObserver:
     observer.config_reloaded("taken")
     observer.evidence_dropped("buffer_full")
     observer.history_degraded(degraded=True)
+    observer.database_statement(0.01)
+    observer.database_connections(2)
     observer.look_late("door")
     observer.looks({"door": 2.1}, 3.5)
     observer.engine_loaded("embed", "openvino", "CPU", "bf16")

@@ -19,6 +19,7 @@ from worker.cli import (
     calibrate,
     config,
     corrections,
+    database,
     evaluate,
     events,
     fleet,
@@ -83,6 +84,7 @@ for chapter in (
     history,
     corrections,
     unknown,
+    database,
     fleet,
 ):
     chapter.register(app)

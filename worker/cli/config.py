@@ -65,6 +65,7 @@ def _look_around(config: "Config", layers: "Layers") -> "Iterator[tuple[Problem,
 
 def _looks(config: "Config") -> "Iterator[tuple[str, Callable[[], object]]]":
     """The fields that name something outside of the configuration, each with what fails where that is not there."""
+    from worker.database.address import parse_database_url
     from worker.gallery.classifier import Classifier
     from worker.gallery.crops import parse_key
     from worker.gallery.opening import is_shared
@@ -72,8 +73,8 @@ def _looks(config: "Config") -> "Iterator[tuple[str, Callable[[], object]]]":
 
     for name in ("gallery", "shadow_gallery"):
         path = getattr(config, name)
-        if path is not None and not is_shared(path):
-            yield name, partial(_try_gallery, path)
+        if path is not None:
+            yield name, partial(parse_database_url if is_shared(path) else _try_gallery, path)
     if config.classifier is not None:
         yield "classifier", partial(Classifier.open, config.classifier)
     if config.models_dir is not None:
@@ -201,7 +202,7 @@ def _thresholds(config: "Config") -> Iterator[str]:
             trained = Classifier.open(config.classifier)
             calibrated, model = trained.threshold, trained.model
         elif config.gallery is not None and config.recognition.threshold is None:
-            gallery = open_gallery(config.gallery, redis=config.redis)
+            gallery = open_gallery(config.gallery)
             calibrated, of_cameras, model = gallery.threshold, gallery.camera_thresholds, gallery.model_id
             gallery.close()
         if config.recognition.threshold is not None:

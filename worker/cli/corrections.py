@@ -62,10 +62,10 @@ def correct(
         found = history.sightings(sighting_id=sighting_id)
         if not found:
             raise HistoryError(
-                f"no sighting {sighting_id} in {history.path}: it still goes on (wait for its 'ended' event), "
+                f"no sighting {sighting_id} in {history.label}: it still goes on (wait for its 'ended' event), "
                 "has expired, or was seen by a worker with another state_dir"
             )
-        opened = open_gallery(config_.gallery, config_.redis)
+        opened = open_gallery(config_.gallery)
         made = (
             corrections.undo(found[0], opened)
             if undo

@@ -73,13 +73,15 @@ def register(app: typer.Typer) -> None:
     group = command_group(
         app,
         "gallery",
-        "List, show, remove and rename the people of a gallery; audit and export it; give it another model.",
+        "The people of a gallery: list, show, remove, rename, merge; audit, copy and export it; give it another model.",
     )
     group.command("list")(list_people)
     group.command("show")(show_person)
     group.command("remove")(remove_person)
     group.command("remove-sample")(remove_sample)
     group.command("rename")(rename_person)
+    group.command("merge")(merge_people)
+    group.command("copy")(copy_gallery)
     group.command("export")(export_gallery)
     group.command("audit")(audit_gallery)
     gallery_migration.register(group)
@@ -111,7 +113,7 @@ def enroll(
     json_output: AsJson = False,
 ) -> int:
     """Add people to a gallery (made if it does not exist); says for each photo what was taken or why not."""
-    from worker.config import DEFAULT_MODEL_ID, load_config
+    from worker.config import DEFAULT_MODEL_ID
     from worker.faces.quality import REJECT_BELOW
     from worker.gallery import enrolment, opening
     from worker.gallery.crops import CropStore
@@ -119,19 +121,18 @@ def enroll(
     quiet_logs()
     # A mistyped path is found before a gallery is made.
     named = [photo for path in photos for photo in enrolment.people_of(path)]
-    redis = load_config(None, {}).redis
     crops = None if opening.is_shared(gallery) else CropStore(gallery, gallery_key())
     if keep_crops and crops is None:
         raise ConfigError("--keep-crops: a shared gallery keeps no pictures of faces; enroll without it")
     keep = crops.exists if crops and keep_crops is None else keep_crops
-    existing = opening.open_gallery(gallery, redis=redis) if opening.gallery_exists(gallery, redis=redis) else None
+    existing = opening.open_gallery(gallery) if opening.gallery_exists(gallery) else None
     default = DEFAULT_MODEL_ID if existing is None else existing.model_id
     embedder = open_embedder(model or default, models_dir, engine)
     searcher = photo_detector(min_face_px, engine, detector, models_dir)
     target = existing
     if target is None:
         target = opening.open_or_create_gallery(
-            gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
+            gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension
         )
     target.require_model(embedder.model_id, embedder.preprocessing_digest)
     accepted = rejected = 0
@@ -245,6 +246,41 @@ def rename_person(
         say(f"renamed {person.name} to {name}; version {opened.version}")
 
 
+def merge_people(
+    who: Who,
+    other: Annotated[str, typer.Argument(help="Name or id of the same person's other entry, which goes.")],
+    gallery: GalleryPath,
+    json_output: AsJson = False,
+) -> None:
+    """Two entries are one person: the first one keeps its name and id, and gets all samples of the other."""
+    opened = _open(gallery)
+    gone = opened.person(other)
+    person = opened.merge(who, gone.identity_id)
+    if json_output:
+        merged = {"identity_id": person.identity_id, "identity_name": person.name, "samples": len(person.samples)}
+        print_json(merged | {"merged": gone.identity_id, "merged_name": gone.name, "version": opened.version})
+    else:
+        typer.echo(
+            f"{gone.name} is now {person.name} ({count_of(len(person.samples), 'sample')}); version {opened.version}"
+        )
+
+
+def copy_gallery(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A gallery: a folder, or the URL of a database.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="A new gallery: a folder, or the URL of a database.")],
+    json_output: AsJson = False,
+) -> None:
+    """Make a new gallery that holds all that another one holds; each sample is read back and compared."""
+    from worker.gallery import opening
+
+    quiet_logs()
+    made = opening.copy_gallery(source, target)
+    if json_output:
+        print_json({"gallery": made.label, "people": len(made), "samples": made.sample_count, "version": made.version})
+    else:
+        typer.echo(f"{people_of(len(made))} with {count_of(made.sample_count, 'sample')} copied to {made.label}")
+
+
 def export_gallery(
     gallery: GalleryPath,
     npz: Annotated[Path, typer.Option("--npz", help="File to write: faces, embeddings and names.")],
@@ -258,13 +294,13 @@ def export_gallery(
 
 def _tell_removal(gallery: "Gallery", removed: Document, text: str, wait_s: float, json_output: bool) -> int:
     """Says what was removed, and which workers have taken it up from a shared gallery; returns the exit code."""
-    from worker.gallery.shared.gallery import SharedGallery
+    from worker.gallery.database.gallery import DatabaseGallery
 
     if json_output:
         print_json(removed | {"version": gallery.version})
     else:
         say(text)
-    if not isinstance(gallery, SharedGallery):
+    if not isinstance(gallery, DatabaseGallery):
         return 0
     missing = 0
     for worker, acknowledged in gallery.wait_for_workers(wait_s):
@@ -276,7 +312,7 @@ def _tell_removal(gallery: "Gallery", removed: Document, text: str, wait_s: floa
         else:
             say(
                 f"worker {worker.worker_id}: NOT acknowledged (it has version {worker.version}, "
-                f"last heard of {worker.silent_s:.0f} s ago); it forgets the person when it reaches Redis again",
+                f"last heard of {worker.silent_s:.0f} s ago); it forgets the person when it reaches the database again",
                 err=True,
             )
     return 1 if missing else 0

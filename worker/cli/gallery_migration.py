@@ -53,11 +53,9 @@ def re_embed(
     A run that was interrupted goes on where it stopped.
     """
     quiet_logs()
-    from worker.config import load_config
     from worker.gallery import opening, re_embedding
     from worker.gallery.crops import CropStore
 
-    redis = load_config(None, {}).redis
     old = open_gallery(gallery)
     crops = open_crops(old)
     keeps = crops is not None and crops.exists
@@ -68,10 +66,8 @@ def re_embed(
     embedder = open_embedder(model, models_dir, engine)
     new = (
         open_gallery(output)
-        if opening.gallery_exists(output, redis=redis)
-        else opening.create_gallery(
-            output, embedder.model_id, embedder.preprocessing_digest, embedder.dimension, redis=redis
-        )
+        if opening.gallery_exists(output)
+        else opening.create_gallery(output, embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
     )
     with progress_bar("embedding samples", old.sample_count) as advance:
         result = re_embedding.re_embed(

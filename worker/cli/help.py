@@ -9,12 +9,13 @@ PANELS: Final[dict[str, tuple[str, ...]]] = {
     "Who is known": ("enroll", "gallery", "unknown"),
     "Photos": ("detect", "identify", "verify", "report"),
     "What was seen": ("tail", "forward", "events", "search", "explain", "correct"),
-    "Workers and cameras": ("status", "camera"),
+    "Workers and cameras": ("status", "camera", "database"),
     "Accuracy and speed": ("evaluate", "calibrate", "bench"),
     "Models": ("models", "train", "version"),
 }
 
 _REDIS: Final = "--redis redis://localhost:6379/0"
+_DATABASE: Final = "--gallery postgresql://facestream@localhost/site"
 
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "demo": ("facestream demo", "facestream demo --output /tmp/demo --json"),
@@ -36,6 +37,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "gallery remove": ("facestream gallery remove Anna --gallery people",),
     "gallery remove-sample": ("facestream gallery remove-sample 4f1c9a02 --gallery people",),
     "gallery rename": ("facestream gallery rename Anna 'Anna Berg' --gallery people",),
+    "gallery merge": ("facestream gallery merge 'Anna Berg' Anna --gallery people",),
+    "gallery copy": ("facestream gallery copy people 'postgresql://facestream@localhost/site?gallery=people'",),
     "gallery export": ("facestream gallery export --gallery people --npz people.npz",),
     "gallery audit": ("facestream gallery audit --gallery people --sheet findings.png",),
     "gallery re-embed": ("facestream gallery re-embed --gallery people --output people-new --model dlib-resnet",),
@@ -48,6 +51,14 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "unknown enroll": (f"facestream unknown enroll u-3fa9c01b2d4e --name Anna --gallery people {_REDIS}",),
     "unknown forget": ("facestream unknown forget u-3fa9c01b2d4e --gallery people",),
+    "unknown merge": ("facestream unknown merge u-3fa9c01b2d4e u-77ab01c2d3e4 --gallery people",),
+    "unknown split": ("facestream unknown split u-3fa9c01b2d4e door_2026-03-01T08:30:00.123Z_7 --gallery people",),
+    "unknown undo": ("facestream unknown undo 5c1f09ab --gallery people",),
+    "database check": ("facestream database check --gallery people", f"facestream database check {_DATABASE}"),
+    "database upgrade": (f"facestream database upgrade {_DATABASE}",),
+    "database backup": (f"facestream database backup {_DATABASE} --output site.backup",),
+    "database restore": (f"facestream database restore site.backup {_DATABASE} --replace",),
+    "database expire": ("facestream database expire --config worker.yaml",),
     "detect": ("facestream detect photo.jpg", "facestream detect photos/ --draw drawn --json"),
     "identify": ("facestream identify --gallery people photo.jpg", "facestream identify --classifier trained photos/"),
     "verify": ("facestream verify a.jpg b.jpg", "facestream verify a.jpg b.jpg --draw both.jpg"),

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from worker.history.records import PastSighting, Tally, Vector
     from worker.history.store import History
 
-GalleryOption = Annotated[str | None, typer.Option("--gallery", metavar="PATH", help="Folder of the gallery.")]
+GalleryOption = Annotated[
+    str | None, typer.Option("--gallery", metavar="PATH", help="Folder of the gallery, or the URL of its database.")
+]
 StateDir = Annotated[
     Path | None, typer.Option("--state-dir", help="Folder of the history (default: beside the gallery).")
 ]
@@ -91,7 +93,7 @@ def search(
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
     config_ = settings(config, gallery, state_dir)
     with open_history(config_) as history:
-        opened = None if config_.gallery is None else open_gallery(config_.gallery, config_.redis)
+        opened = None if config_.gallery is None else open_gallery(config_.gallery)
         made_with = history.newest_model() if opened is None else opened.model_id
         embedder = open_embedder(model or made_with or DEFAULT_MODEL_ID, models_dir or config_.models_dir, engine)
         if opened is not None:
@@ -163,7 +165,7 @@ def explain(
         if sighting_id is not None:
             sightings, tallies = history.sightings(sighting_id=sighting_id), []
             if not sightings:
-                raise HistoryError(f"no sighting {sighting_id} in {history.path}: it still goes on, or has expired")
+                raise HistoryError(f"no sighting {sighting_id} in {history.label}: it still goes on, or has expired")
         else:
             sightings = history.sightings(since=first, until=last, camera_id=camera)
             tallies = history.tallies(since=first, until=last, camera_id=camera)
@@ -212,13 +214,13 @@ def open_history(config: "Config") -> "History":
         ConfigError: neither a gallery nor a folder is named.
         HistoryError: there is no history.
     """
-    from worker.config import history_folder
+    from worker.config import history_place
     from worker.history.store import History
 
-    folder = history_folder(config)
-    if folder is None:
+    place = history_place(config)
+    if place is None:
         raise ConfigError("where is the history? give --gallery PATH, --state-dir DIR or --config FILE")
-    return History.open(folder)
+    return History.open(place)
 
 
 def parse_time(text: str | None, option: str) -> datetime | None:

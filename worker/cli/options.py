@@ -35,7 +35,9 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="Configuration
 GalleryPath = Annotated[
     str,
     typer.Option(
-        "--gallery", metavar="PATH", help="Folder of the gallery, or redis://HOST/0?gallery=NAME of a shared one."
+        "--gallery",
+        metavar="PATH",
+        help="Folder of the gallery, or postgresql://user@host/database?gallery=NAME of one that a fleet shares.",
     ),
 ]
 ModelName = Annotated[
@@ -266,17 +268,16 @@ def open_embedder(model: str, models_dir: Path | None, engine: str = "auto", pre
     )
 
 
-def open_gallery(path: str, redis: "RedisConfig | None" = None) -> "Gallery":
-    """The gallery in a folder or in Redis. ``redis`` says how to connect; without it, the environment does.
+def open_gallery(path: str) -> "Gallery":
+    """The gallery in a folder or in a database.
 
     Raises:
         ConfigError: ``path`` is a URL, but not that of a gallery.
         GalleryError: see :func:`worker.gallery.opening.open_gallery`.
     """
-    from worker.config import load_config
     from worker.gallery import opening
 
-    return opening.open_gallery(path, redis=redis or load_config(None, {}).redis)
+    return opening.open_gallery(path)
 
 
 def open_crops(gallery: "Gallery") -> "CropStore | None":

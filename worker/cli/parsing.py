@@ -10,7 +10,20 @@ from typer.main import get_command
 from worker.errors import ConfigError
 
 _PATH_NAMES: Final = frozenset(
-    ["PATH", "DIR", "FILE", "FILE.png", "ID_OR_MANIFEST", "URL_OR_FILE", "PHOTO", "NEW", "PAIRS", "VIDEO_OR_FOLDER"]
+    [
+        "PATH",
+        "DIR",
+        "FILE",
+        "FILE.png",
+        "ID_OR_MANIFEST",
+        "URL_OR_FILE",
+        "PHOTO",
+        "NEW",
+        "PAIRS",
+        "VIDEO_OR_FOLDER",
+        "FROM",
+        "TO",
+    ]
 )
 """How help calls the value of an option whose value is a path, or may be one."""
 _NO_COMMAND: Final = frozenset({"-h", "--help", "--version", "version"})

@@ -36,11 +36,14 @@ UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this chapter to ``app``."""
-    group = command_group(app, "unknown", "Unknown people: list, show, enroll, forget.")
+    group = command_group(app, "unknown", "Unknown people: list, show, enroll, forget; merge, split and undo.")
     group.command("list")(list_unknown)
     group.command("show")(show_unknown)
     group.command("enroll")(enroll_unknown)
     group.command("forget")(forget_unknown)
+    group.command("merge")(merge_unknown)
+    group.command("split")(split_unknown)
+    group.command("undo")(undo_unknown)
 
 
 def list_unknown(
@@ -125,7 +128,7 @@ def enroll_unknown(
         history.unknown(who)
         # Connects before anything is changed: without Redis, past sightings could not be corrected.
         client = connect(config_.redis)
-        named = unknowns.enroll_unknown(who, name, history, open_gallery(config_.gallery, config_.redis))
+        named = unknowns.enroll_unknown(who, name, history, open_gallery(config_.gallery))
         if lost := deliver(client, config_, named.corrections):
             raise SinkError(
                 f"{name} is enrolled, but {count_of(lost, 'corrected event')} could not be delivered; "
@@ -199,6 +202,62 @@ def _row(columns: str, cameras: str) -> str:
     width = screen_width()
     line = f"{columns}  {cameras}"
     return line if width is None or len(line) <= width else f"{columns.rstrip()}\n{wrapped(cameras, width)}"
+
+
+def merge_unknown(
+    who: UnknownId,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="Another unknown_id of the same person, which goes.")],
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Two ids are one person: the first gets all sightings of the other. It can be undone."""
+    quiet_logs()
+    with open_history(settings(config, gallery, state_dir)) as history:
+        step = history.merge_unknowns(who, other)
+    if json_output:
+        print_json({"unknown_id": who, "merged": other, "step": step})
+    else:
+        typer.echo(f"{other} is now {who}; 'facestream unknown undo {step}' takes this back")
+
+
+def split_unknown(
+    who: UnknownId,
+    sightings: Annotated[list[str], typer.Argument(metavar="SIGHTING_ID...", help="The sightings of somebody else.")],
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Some sightings of an unknown person are of somebody else, who gets an id. It can be undone."""
+    quiet_logs()
+    with open_history(settings(config, gallery, state_dir)) as history:
+        new_id, step = history.split_unknown(who, sightings)
+    if json_output:
+        print_json({"unknown_id": who, "new_unknown_id": new_id, "sightings": len(set(sightings)), "step": step})
+    else:
+        typer.echo(
+            f"{count_of(len(set(sightings)), 'sighting')} of {who} went to {new_id}; "
+            f"'facestream unknown undo {step}' takes this back"
+        )
+
+
+def undo_unknown(
+    step: Annotated[str, typer.Argument(metavar="STEP", help="As 'merge' and 'split' have said.")],
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Take a merge or a split back."""
+    quiet_logs()
+    with open_history(settings(config, gallery, state_dir)) as history:
+        from_id, to_id = history.undo_regrouping(step)
+    if json_output:
+        print_json({"step": step, "from": from_id, "to": to_id})
+    else:
+        typer.echo(f"undone: the sightings went back from {from_id} to {to_id}")
 
 
 def _summary(person: "UnknownPerson", sightings: "list[PastSighting]") -> Document:

@@ -54,8 +54,8 @@ class Config(BaseSettings):
     cameras: tuple[CameraConfig, ...] = Field((), description="the cameras to read")
     gallery: PathText | None = Field(
         None,
-        description="folder of the gallery, or redis://HOST/0?gallery=NAME of one that a fleet shares; "
-        "without one everybody is unknown",
+        description="folder of the gallery, or postgresql://user@host/database?gallery=NAME of one that a fleet "
+        "shares; without one everybody is unknown",
     )
     classifier: PathText | None = Field(
         None, description="folder of a trained classifier that says who it is, in place of a gallery"
@@ -336,6 +336,14 @@ def history_folder(config: Config) -> Path | None:
         return None
     gallery = Path(known).resolve()
     return gallery.with_name(f"{gallery.name}.state")
+
+
+def history_place(config: Config) -> Path | str | None:
+    """Where the history of a worker with ``config`` is: the URL of its gallery's database, else a folder; None if there
+    is neither."""
+    if config.gallery is not None and "://" in config.gallery:
+        return config.gallery
+    return history_folder(config)
 
 
 def default_state_dir() -> Path:

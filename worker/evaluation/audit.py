@@ -196,7 +196,7 @@ class _Audit:
                 names = f"{self._people[a].name} and {self._people[b].name}"
                 yield self._of_pair(
                     "same_person", a, b, mean, f"{names} are as alike as one person",
-                    "if they are one, remove one and enroll those photos under the other name",
+                    "if they are one, 'facestream gallery merge' makes them one",
                 )  # fmt: skip
             elif not self._explained(a, b):
                 effect = "would be taken for each other" if nearest >= self._threshold else "are near the threshold"

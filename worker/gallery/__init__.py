@@ -1,4 +1,4 @@
-"""Who is known: people and their samples, kept in a folder or in Redis, searched and changed.
+"""Who is known: people and their samples, kept in a folder or in a database, searched and changed.
 
 What is open:
 
@@ -6,7 +6,7 @@ What is open:
 - ``opening``: opens or makes the gallery at an address, a folder or a URL; a re-embedded gallery takes the place of the
   old one, or the old one comes back.
 - ``folder``: ``FolderGallery``, a gallery in a folder or in memory, and its files.
-- ``shared``: ``SharedGallery``, a gallery in Redis that the workers of a fleet share.
+- ``database``: ``DatabaseGallery``, a gallery in PostgreSQL that the workers of a fleet share.
 - ``classifier``: a classifier trained on one's own people, which takes the place of a gallery.
 
 What is inside:

@@ -112,11 +112,27 @@ class Contents:
         return replace(self, blocks=(*self.blocks[:-1], *grown), names=names)
 
     def minus(self, sample_ids: set[str]) -> "Contents":
-        """Without these samples, and without each person who has no sample left."""
+        """Without these samples, and without each person who loses their last sample by this."""
         blocks = [_without(block, sample_ids) for block in self.blocks]
+        lost = {
+            sample.identity_id
+            for before, after in zip(self.blocks, blocks, strict=True)
+            if after is not before
+            for sample in before.samples
+            if sample.sample_id in sample_ids
+        }
         blocks = [block for block in blocks[:-1] if block.samples] + blocks[-1:]
-        left = {sample.identity_id for block in blocks for sample in block.samples}
-        return replace(self, blocks=tuple(blocks), names={key: name for key, name in self.names.items() if key in left})
+        lost -= {sample.identity_id for block in blocks for sample in block.samples} if lost else set()
+        names = {key: name for key, name in self.names.items() if key not in lost}
+        return replace(self, blocks=tuple(blocks), names=names)
+
+    def merged(self, identity_id: str, other_id: str) -> "Contents":
+        """With the samples of ``other_id`` as further samples of ``identity_id``; ``other_id`` is nobody any more."""
+        moved = self.samples_of(other_id)
+        vectors = self.vectors_of(other_id)
+        names = {key: name for key, name in self.names.items() if key != other_id}
+        left = replace(self.minus({sample.sample_id for sample in moved}), names=names)
+        return left.plus([replace(sample, identity_id=identity_id) for sample in moved], vectors, names)
 
 
 def new_identity_id() -> str:
@@ -212,17 +228,21 @@ def removed_samples(before: Contents, after: Contents) -> set[str]:
     return {sample.sample_id for sample in lost} - {sample.sample_id for sample in new}
 
 
-def added_samples(before: Contents, after: Contents) -> dict[str, tuple[Sample, Vectors]]:
-    """The samples that ``before`` did not have, in order, with their vectors float32 (d,)."""
+def changes_between(before: Contents, after: Contents) -> tuple[set[str], dict[str, tuple[Sample, Vectors]]]:
+    """The ids of the samples that ``after`` has no more or has otherwise, and the samples that are new or otherwise,
+    in order, with their vectors float32 (d,)."""
+    old, new = _apart(before, after)
+    same = set(old) & set(new)
+    gone = {sample.sample_id for sample in old if sample not in same}
     kept = {id(block) for block in before.blocks}
-    known = {sample.sample_id for sample in _apart(before, after)[0]}
-    return {
+    added = {
         sample.sample_id: (sample, block.vectors[row])
         for block in after.blocks
         if id(block) not in kept
         for row, sample in enumerate(block.samples)
-        if sample.sample_id not in known
+        if sample not in same
     }
+    return gone, added
 
 
 def _apart(before: Contents, after: Contents) -> tuple[list[Sample], list[Sample]]:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -74,7 +74,7 @@ class FolderGallery(Gallery):
     ) -> Self:
         """A new, empty gallery that is never written anywhere."""
         store = MemoryStore()
-        _write(store, empty(model_id, preprocessing_digest, dimension))
+        write_contents(store, empty(model_id, preprocessing_digest, dimension))
         return cls(store, block_samples=block_samples, representation=representation)
 
     @classmethod
@@ -90,7 +90,7 @@ class FolderGallery(Gallery):
         with store.locked():
             if store.exists():
                 raise GalleryExistsError(f"gallery {path} exists already; open it, or choose another folder")
-            _write(store, empty(model_id, preprocessing_digest, dimension))
+            write_contents(store, empty(model_id, preprocessing_digest, dimension))
         return cls(store)
 
     @classmethod
@@ -152,7 +152,7 @@ class FolderGallery(Gallery):
             after = change(before)
             if after is before:
                 return
-            stored = _write(self._store, after)
+            stored = write_contents(self._store, after)
             self._stamp = self._store.stamp()
             self._live = self._searchable(stored, self._live)
             remove_crops(self.path / CROPS, removed_samples(before, stored))
@@ -168,8 +168,12 @@ def _refuse_foreign_folder(folder: Path) -> None:
         raise GalleryError(f"{folder} is not empty and not a gallery; choose another folder")
 
 
-def _write(store: SnapshotStore | MemoryStore, contents: Contents) -> Contents:
+def write_contents(
+    store: SnapshotStore | MemoryStore, contents: Contents, of_database: Mapping[str, object] | None = None
+) -> Contents:
     """Makes ``contents`` the version in use and returns it as it is stored; call while ``store`` is locked.
+
+    ``of_database``: what :func:`read_contents` is to give back, if this is a copy of a gallery in a database.
 
     Raises:
         GalleryError: the folder cannot be written; the version in use stays as it was.
@@ -197,13 +201,23 @@ def _write(store: SnapshotStore | MemoryStore, contents: Contents) -> Contents:
         "calibration": contents.calibration,
         "created_at": contents.created_at,
         "blocks": stems,
-    }
+    } | ({} if of_database is None else {"of_database": of_database})
     version, stored = store.write(files, fields, shared)
     blocks = [
         block if block.stem else replace(block, vectors=_array(stored[f"{stem}.npy"]), stem=stem)
         for block, stem in zip(contents.blocks, stems, strict=False)
     ]
     return replace(contents, version=version, blocks=(*blocks, last))
+
+
+def read_contents(store: SnapshotStore) -> tuple[Contents, dict[str, Any]]:
+    """The version in use, and what was given as ``of_database`` when it was written.
+
+    Raises:
+        GalleryError: no version is intact, or another version of this program wrote it.
+    """
+    snapshot = store.read()
+    return _parse(snapshot, store.folder), snapshot.manifest.get("of_database", {})
 
 
 def _parse(snapshot: Snapshot, folder: Path, before: Contents | None = None) -> Contents:

@@ -121,7 +121,8 @@ class Gallery:
             identity_id = self._resolve(contents, identity)
             gone = contents.samples_of(identity_id)
             removed[:] = [Person(identity_id, contents.names[identity_id], gone)]
-            return contents.minus({sample.sample_id for sample in gone})
+            left = contents.minus({sample.sample_id for sample in gone})
+            return replace(left, names={key: name for key, name in left.names.items() if key != identity_id})
 
         self._change(change)
         return removed[0]
@@ -165,6 +166,44 @@ class Gallery:
 
         self._change(change)
         return self.person(new_name)
+
+    def merge(self, identity: str, other: str) -> Person:
+        """Gives a person (id or name) all samples of ``other``, who is the same person under another id; returns the
+        person as they are then.
+
+        Raises:
+            GalleryError: nobody is called that, both are the same already, or the gallery cannot be written.
+        """
+        into: list[str] = []
+
+        def change(contents: Contents) -> Contents:
+            identity_id, other_id = self._resolve(contents, identity), self._resolve(contents, other)
+            if identity_id == other_id:
+                raise GalleryError(
+                    f"gallery {self.label}: {clean_text(identity)!r} and {clean_text(other)!r} are one person already"
+                )
+            into[:] = [identity_id]
+            return contents.merged(identity_id, other_id)
+
+        self._change(change)
+        return self.person(into[0])
+
+    def fill(self, source: Contents) -> None:
+        """Lets the gallery, which holds nobody yet, hold the people, samples and thresholds of ``source``.
+
+        Raises:
+            GalleryError: it holds somebody, is made for another model, or cannot be written.
+        """
+        self.require_model(source.model_id, source.preprocessing_digest)
+
+        def change(contents: Contents) -> Contents:
+            if contents.names:
+                raise GalleryError(f"gallery {self.label} holds people already; name a new gallery")
+            # Files of the blocks, where there are any, are those of another folder.
+            blocks = tuple(replace(block, stem="") for block in source.blocks)
+            return replace(source, version=contents.version, created_at=contents.created_at, blocks=blocks)
+
+        self._change(change)
 
     def set_thresholds(
         self, default: float | None, per_camera: Mapping[str, float], calibration: Mapping[str, Any]

@@ -1,4 +1,5 @@
-"""Galleries by their address, a folder or ``redis://...?gallery=NAME``: opened, made, switched to another model.
+"""Galleries by their address, a folder or ``postgresql://...?gallery=NAME``: opened, made, copied, switched to another
+model.
 
 Code that has an address begins here: only this module chooses between the kinds of gallery.
 
@@ -8,18 +9,17 @@ version, which readers take up like any other version. What was there goes to th
 a gallery like any other, and comes back by :func:`roll_back`.
 """
 
-from dataclasses import replace
+import hashlib
 from pathlib import Path
 from typing import TypeGuard
 
-from worker.config import RedisConfig
+from worker.database.address import parse_database_url
 from worker.errors import GalleryError, GalleryExistsError
 from worker.gallery.contents import Contents, Difference, Person, other_people
 from worker.gallery.crops import CropStore
+from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import PREVIOUS, FolderGallery
 from worker.gallery.gallery import Gallery
-from worker.gallery.shared.gallery import SharedGallery
-from worker.gallery.shared.replica import Copy, new_id
 from worker.gallery.snapshots import Snapshot, SnapshotStore
 
 
@@ -33,18 +33,24 @@ def open_gallery(
     *,
     model_id: str | None = None,
     preprocessing_digest: str | None = None,
-    redis: RedisConfig | None = None,
+    copies: Path | None = None,
 ) -> Gallery:
     """The gallery at ``path``. A model, if given, must be the one that the gallery was made with.
 
-    ``redis`` says how to connect to the server of a shared gallery; its URL is not used.
+    ``copies``: a folder for the last copies of galleries in databases, see :meth:`DatabaseGallery.open`.
 
     Raises:
         ConfigError: a URL that is not the URL of a gallery.
-        GalleryError: there is no gallery, it is damaged or made with another model, or its Redis cannot be reached.
+        GalleryError: there is no gallery, it is damaged or made with another model, or its database cannot be used.
     """
     if is_shared(path):
-        return SharedGallery.open(path, model_id=model_id, preprocessing_digest=preprocessing_digest, redis=redis)
+        name = hashlib.sha256(parse_database_url(path).label.encode()).hexdigest()[:16]
+        return DatabaseGallery.open(
+            path,
+            model_id=model_id,
+            preprocessing_digest=preprocessing_digest,
+            copies=None if copies is None else copies / name,
+        )
     return FolderGallery.open(path, model_id=model_id, preprocessing_digest=preprocessing_digest)
 
 
@@ -53,18 +59,16 @@ def create_gallery(
     model_id: str,
     preprocessing_digest: str,
     dimension: int,
-    *,
-    redis: RedisConfig | None = None,
 ) -> Gallery:
-    """A new, empty gallery at ``path``, for the vectors of one model; ``redis`` as in :func:`open_gallery`.
+    """A new, empty gallery at ``path``, for the vectors of one model.
 
     Raises:
         ConfigError: a URL that is not the URL of a gallery.
         GalleryExistsError: a gallery is there already.
-        GalleryError: something else is there already, or its Redis cannot be reached.
+        GalleryError: something else is there already, or its database cannot be used.
     """
     if is_shared(path):
-        return SharedGallery.create(path, model_id, preprocessing_digest, dimension, redis=redis)
+        return DatabaseGallery.create(path, model_id, preprocessing_digest, dimension)
     return FolderGallery.create(path, model_id, preprocessing_digest, dimension)
 
 
@@ -73,31 +77,29 @@ def open_or_create_gallery(
     model_id: str,
     preprocessing_digest: str,
     dimension: int,
-    *,
-    redis: RedisConfig | None = None,
 ) -> Gallery:
     """The gallery at ``path``, made now if there is none. Any number of processes may do this at once.
 
     Raises:
         ConfigError: a URL that is not the URL of a gallery.
-        GalleryError: it was made with another model, something else is there, or its Redis cannot be reached.
+        GalleryError: it was made with another model, something else is there, or its database cannot be used.
     """
-    if not gallery_exists(path, redis=redis):
+    if not gallery_exists(path):
         try:
-            return create_gallery(path, model_id, preprocessing_digest, dimension, redis=redis)
+            return create_gallery(path, model_id, preprocessing_digest, dimension)
         except GalleryExistsError:
             pass  # another process was quicker
-    return open_gallery(path, model_id=model_id, preprocessing_digest=preprocessing_digest, redis=redis)
+    return open_gallery(path, model_id=model_id, preprocessing_digest=preprocessing_digest)
 
 
-def gallery_exists(path: Path | str, *, redis: RedisConfig | None = None) -> bool:
-    """Whether there is a gallery at ``path``, intact or not; ``redis`` as in :func:`open_gallery`.
+def gallery_exists(path: Path | str) -> bool:
+    """Whether there is a gallery at ``path``, intact or not.
 
     Raises:
         ConfigError: a URL that is not the URL of a gallery.
-        GalleryError: its Redis cannot be reached.
+        GalleryError: its database cannot be used.
     """
-    return SharedGallery.exists(path, redis) if is_shared(path) else FolderGallery.exists(path)
+    return DatabaseGallery.exists(path) if is_shared(path) else FolderGallery.exists(path)
 
 
 def difference(old: Gallery | Path | str, new: Gallery | Path | str) -> Difference:
@@ -117,8 +119,8 @@ def switch(path: Path | str, new_path: Path | str, *, accept: Difference | None 
             missing, is damaged or cannot be written.
     """
     gallery, new = open_gallery(path), open_gallery(new_path)
-    if isinstance(gallery, SharedGallery):
-        return _switch_shared(gallery, new, accept)
+    if isinstance(gallery, DatabaseGallery):
+        return _switch_database(gallery, new, accept)
     if new.folder is None:
         raise GalleryError(f"gallery {path} is a folder and cannot hold what is in {new.label}: re-embed into a folder")
     if Path(path).resolve() == Path(new_path).resolve():
@@ -147,8 +149,8 @@ def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
         GalleryError: as :func:`switch`; or there was no switch.
     """
     gallery, previous = open_gallery(path), previous_of(path)
-    if isinstance(gallery, SharedGallery):
-        return _switch_shared(gallery, previous, accept)
+    if isinstance(gallery, DatabaseGallery):
+        return _switch_database(gallery, previous, accept)
     _exchange(Path(path), Path(path) / PREVIOUS, accept)
     return FolderGallery.open(path).version
 
@@ -185,15 +187,16 @@ def _opened(gallery: Gallery | Path | str) -> Gallery:
 
 
 def _put_aside(gallery: Gallery) -> Gallery | None:
-    if isinstance(gallery, SharedGallery):
-        return previous_shared(gallery)
+    if isinstance(gallery, DatabaseGallery):
+        return gallery.previous()
     folder = gallery.folder
     return FolderGallery.open(folder / PREVIOUS) if folder and FolderGallery.exists(folder / PREVIOUS) else None
 
 
-def _switch_shared(gallery: SharedGallery, new: Gallery, accept: Difference | None) -> int:
+def _switch_database(gallery: DatabaseGallery, new: Gallery, accept: Difference | None) -> int:
     _check(gallery.label, new.label, difference(gallery, new), accept)
-    return switch_shared(gallery, new.contents)
+    gallery.replace_with(new.contents)
+    return gallery.version
 
 
 def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
@@ -225,24 +228,39 @@ def _own_fields(snapshot: Snapshot) -> dict[str, object]:
     return {name: value for name, value in snapshot.manifest.items() if name not in {"version", "files"}}
 
 
-def switch_shared(gallery: SharedGallery, new: Contents) -> int:
-    """Lets ``gallery`` hold what ``new`` holds, for all readers at once; returns the version.
+def copy_gallery(source: Path | str, target: Path | str) -> Gallery:
+    """Makes a new gallery at ``target`` with all that the one at ``source`` holds: people and samples with their ids,
+    thresholds and, between folders, kept crops. Everything was read back and compared when this returns.
 
     Raises:
-        GalleryError: somebody else changes the gallery at the same time, or Redis cannot be reached.
+        ConfigError: a URL that is not the URL of a gallery.
+        GalleryExistsError: there is a gallery at ``target``.
+        GalleryError: one of them cannot be read or written, or what was written is not what was read.
     """
-    before = gallery.contents
-    aside = gallery.beside(PREVIOUS)
-    theirs, _ = aside.fetch()
-    version = 1 if theirs is None else theirs.state.version + 1
-    removed = frozenset() if theirs is None else theirs.removed
-    aside.replace(theirs, Copy(replace(before, version=version), new_id(), new_id(), removed=removed))
-    gallery.replace_with(new)
-    return gallery.version
+    old = open_gallery(source)
+    made = create_gallery(target, old.model_id, old.preprocessing_digest, old.dimension)
+    made.fill(old.contents)
+    if old.folder is not None and made.folder is not None and CropStore(old.folder).exists:
+        CropStore(old.folder).copy_files(CropStore(made.folder))
+    made.close()
+    new = open_gallery(target)
+    if differences := _differences(old.contents, new.contents):
+        raise GalleryError(f"{new.label} is not what {old.label} is ({differences}): remove it, and copy again")
+    old.close()
+    return new
 
 
-def previous_shared(gallery: SharedGallery) -> SharedGallery | None:
-    """The gallery that the last switch put aside; None if there was no switch."""
-    store = gallery.beside(PREVIOUS)
-    copy, _ = store.fetch()
-    return None if copy is None else SharedGallery(store, copy)
+def _differences(old: Contents, new: Contents) -> str:
+    """What of two galleries is not the same, sample by sample; "" if all is."""
+    if old.names != new.names:
+        return "names of people"
+    if (old.threshold, old.camera_thresholds, old.calibration) != (
+        new.threshold, new.camera_thresholds, new.calibration,
+    ):  # fmt: skip
+        return "thresholds"
+    if old.samples != new.samples:
+        return "samples"
+    for sample, mine, theirs in zip(old.samples, old.vectors_of(), new.vectors_of(), strict=True):
+        if mine.tobytes() != theirs.tobytes():
+            return f"the vector of sample {sample.sample_id}"
+    return ""

@@ -53,10 +53,12 @@ class Snapshot:
 
 
 class SnapshotStore:
-    """The snapshots in one folder. Reading needs no lock; writing happens inside :meth:`locked`."""
+    """The snapshots in one folder, the newest ``kept`` of them. Reading needs no lock; writing happens inside
+    :meth:`locked`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, kept: int = KEPT_SNAPSHOTS) -> None:
         self.folder = folder
+        self._kept = kept
         self._snapshots = folder / "snapshots"
         self._current = folder / "CURRENT"
         self._digests: dict[str, str] = {}
@@ -182,7 +184,7 @@ class SnapshotStore:
             shutil.rmtree(draft, ignore_errors=True)
             raise _unwritable(self.folder, error) from None
         self._digests = digests
-        for old in [*names, name][:-KEPT_SNAPSHOTS]:
+        for old in [*names, name][: -self._kept]:
             shutil.rmtree(self._snapshots / old, ignore_errors=True)
         return version, stored
 

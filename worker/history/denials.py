@@ -5,104 +5,113 @@ sighting, expires with it, and goes if an unknown person is forgotten. What a si
 person is removed.
 """
 
-import sqlite3
 import time
-from datetime import UTC, datetime
-from typing import Final
 
 import numpy as np
+import sqlalchemy as sa
 
+from worker.database import schema
 from worker.errors import HistoryError
 from worker.history.records import CounterExample, Denial, EmbedderId, PastSighting
-
-SCHEMA: Final = """
-CREATE TABLE denials (
-    sighting_id TEXT NOT NULL, ordinal INTEGER NOT NULL, identity_id TEXT NOT NULL, identity_name TEXT NOT NULL,
-    given_id TEXT NOT NULL, unknown_id TEXT NOT NULL, denied_s REAL NOT NULL, PRIMARY KEY (sighting_id, ordinal)
-) WITHOUT ROWID;
-ALTER TABLE newest ADD COLUMN denials INTEGER NOT NULL DEFAULT 0
-"""
+from worker.history.rows import time_of
 
 Verdict = tuple[str, str, str]
 """identity_id, identity_name and unknown_id."""
 
+_denials, _sightings, _newest = schema.denials, schema.sightings, schema.newest
 
-def revise(connection: sqlite3.Connection, sighting: PastSighting, verdict: Verdict) -> None:
+
+def revise(connection: sa.Connection, sighting: PastSighting, verdict: Verdict) -> None:
     """Gives ``sighting`` another verdict.
 
     Raises:
         HistoryError: it was changed after it was read.
     """
-    changed = connection.execute(
-        "UPDATE sightings SET identity_id = ?, identity_name = ?, unknown_id = ?, corrections = corrections + 1 "
-        "WHERE sighting_id = ? AND corrections = ?",
-        (*verdict, sighting.sighting_id, sighting.corrections),
+    identity_id, identity_name, unknown_id = verdict
+    as_read = (_sightings.c.sighting_id == sighting.sighting_id) & (_sightings.c.corrections == sighting.corrections)
+    done = connection.execute(
+        _sightings.update()
+        .where(as_read)
+        .values(
+            identity_id=identity_id,
+            identity_name=identity_name,
+            unknown_id=unknown_id,
+            corrections=_sightings.c.corrections + 1,
+        )
     )
-    if not changed.rowcount:
+    if not done.rowcount:
         raise HistoryError(f"sighting {sighting.sighting_id} was changed meanwhile; look at it, and try again")
 
 
-def add(connection: sqlite3.Connection, sighting: PastSighting, verdict: Verdict, now_s: float, *, link: bool) -> None:
+def add(connection: sa.Connection, sighting: PastSighting, verdict: Verdict, now_s: float, *, link: bool) -> None:
     """Notes that ``sighting`` does not show whom it named but the person of ``verdict``. Without ``link`` the name is
     not kept."""
-    denied = (sighting.identity_id, sighting.identity_name) if link else ("", "")
+    identity_id, identity_name = (sighting.identity_id, sighting.identity_name) if link else ("", "")
     connection.execute(
-        "INSERT INTO denials VALUES (?,?,?,?,?,?,?)",
-        (sighting.sighting_id, sighting.corrections, *denied, verdict[0], verdict[2], now_s),
-    )
+        _denials.insert(),
+        {
+            "sighting_id": sighting.sighting_id, "ordinal": sighting.corrections, "identity_id": identity_id,
+            "identity_name": identity_name, "given_id": verdict[0], "unknown_id": verdict[2], "denied_s": now_s,
+        },
+    )  # fmt: skip
     changed(connection)
 
 
-def remove_last(connection: sqlite3.Connection, sighting_id: str) -> None:
+def remove_last(connection: sa.Connection, sighting_id: str) -> None:
     """Forgets what was said of a sighting last."""
-    connection.execute(
-        "DELETE FROM denials WHERE sighting_id = ?1 AND ordinal = "
-        "(SELECT max(ordinal) FROM denials WHERE sighting_id = ?1)",
-        (sighting_id,),
-    )
+    of_it = _denials.c.sighting_id == sighting_id
+    last = connection.execute(sa.select(sa.func.max(_denials.c.ordinal)).where(of_it)).scalar_one()
+    connection.execute(_denials.delete().where(of_it, _denials.c.ordinal == last))
     changed(connection)
 
 
-def forget_person(connection: sqlite3.Connection, identity_id: str) -> None:
+def forget_person(connection: sa.Connection, identity_id: str) -> None:
     """Forgets which sightings do not show this person."""
-    connection.execute("UPDATE denials SET identity_id = '', identity_name = '' WHERE identity_id = ?", (identity_id,))
+    of_them = _denials.c.identity_id == identity_id
+    connection.execute(_denials.update().where(of_them).values(identity_id="", identity_name=""))
     changed(connection)
 
 
-def remove_orphans(connection: sqlite3.Connection) -> None:
+def remove_orphans(connection: sa.Connection) -> None:
     """Forgets what was said of sightings that are gone."""
-    connection.execute("DELETE FROM denials WHERE sighting_id NOT IN (SELECT sighting_id FROM sightings)")
+    there = sa.exists().where(_sightings.c.sighting_id == _denials.c.sighting_id)
+    connection.execute(_denials.delete().where(~there))
 
 
-def changed(connection: sqlite3.Connection) -> None:
+def changed(connection: sa.Connection) -> None:
     """Lets those who follow read the counter-examples again."""
-    connection.execute("UPDATE newest SET denials = denials + 1")
+    connection.execute(_newest.update().values(denials=_newest.c.denials + 1))
 
 
-def revision(connection: sqlite3.Connection) -> int:
+def revision(connection: sa.Connection) -> int:
     """How often :func:`changed` was called."""
-    (number,) = connection.execute("SELECT denials FROM newest").fetchone()
-    return int(number)
+    return int(connection.execute(sa.select(_newest.c.denials)).scalar_one())
 
 
-def by_sighting(connection: sqlite3.Connection) -> dict[str, tuple[Denial, ...]]:
+def by_sighting(connection: sa.Connection) -> dict[str, tuple[Denial, ...]]:
     """All that was said, by sighting_id, oldest first."""
     found: dict[str, tuple[Denial, ...]] = {}
-    for sighting_id, identity_id, name, given_id, unknown_id, denied_s in connection.execute(
-        "SELECT sighting_id, identity_id, identity_name, given_id, unknown_id, denied_s FROM denials "
-        "ORDER BY sighting_id, ordinal"
-    ):
-        denial = Denial(datetime.fromtimestamp(denied_s, UTC), identity_id, name, given_id, unknown_id)
-        found[sighting_id] = (*found.get(sighting_id, ()), denial)
+    for row in connection.execute(sa.select(_denials).order_by(_denials.c.sighting_id, _denials.c.ordinal)):
+        denial = Denial(time_of(row.denied_s), row.identity_id, row.identity_name, row.given_id, row.unknown_id)
+        found[row.sighting_id] = (*found.get(row.sighting_id, ()), denial)
     return found
 
 
-def counter_examples(connection: sqlite3.Connection, embedder: EmbedderId) -> list[CounterExample]:
+def counter_examples(connection: sa.Connection, embedder: EmbedderId) -> list[CounterExample]:
     """Those that ``embedder`` made and that have not expired."""
-    rows = connection.execute(
-        "SELECT denials.identity_id, template, expires_s FROM denials JOIN sightings USING (sighting_id) "
-        "WHERE denials.identity_id != '' AND template IS NOT NULL AND model_id = ? AND preprocessing = ? "
-        "AND expires_s > ? ORDER BY sighting_id, ordinal",
-        (embedder.model_id, embedder.preprocessing_digest, time.time()),
+    query = (
+        sa.select(_denials.c.identity_id, _sightings.c.template, _sightings.c.expires_s)
+        .join(_sightings, _sightings.c.sighting_id == _denials.c.sighting_id)
+        .where(
+            _denials.c.identity_id != "",
+            _sightings.c.template.is_not(None),
+            _sightings.c.model_id == embedder.model_id,
+            _sightings.c.preprocessing == embedder.preprocessing_digest,
+            _sightings.c.expires_s > time.time(),
+        )
+        .order_by(_denials.c.sighting_id, _denials.c.ordinal)
     )
-    return [CounterExample(identity, np.frombuffer(blob, "<f4"), expires_s) for identity, blob, expires_s in rows]
+    return [
+        CounterExample(row.identity_id, np.frombuffer(row.template, "<f4"), row.expires_s)
+        for row in connection.execute(query)
+    ]

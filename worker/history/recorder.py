@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Final
+from urllib.parse import quote
 
 from worker.background import BackgroundTask, Heartbeats
-from worker.config import Config, history_folder
-from worker.errors import HistoryDiskError, HistoryError, HistoryValueError
+from worker.config import Config, default_state_dir, history_place
+from worker.errors import HistoryError, HistoryUnavailableError, HistoryValueError
 from worker.history.records import PastSighting, Tally, UnknownPerson
 from worker.history.store import History
+from worker.history.waiting import Waiting
 from worker.logs import get_logger
 from worker.observer import Observer
 
@@ -26,11 +28,12 @@ _Row = PastSighting | UnknownPerson | _Rejects | str
 
 
 class Recorder:
-    """Writes to the history in ``folder``, and removes there what has become too old.
+    """Writes to the history at ``place``, a folder or the URL of a database, and removes there what has become too old.
 
     Nothing waits for the disk: what cannot be written is tried again, then given up and counted. If the disk is full
-    or fails at the start, the file is opened as soon as there is something to write and it can be. A file that was
-    removed while it was open is made again. The thread is ``history`` in ``heartbeats``.
+    or fails at the start, or the database is away, the history is opened as soon as there is something to write and it
+    can be. A file that was removed while it was open is made again. What cannot be written to a database now is kept in
+    ``waiting``, if that is given. The thread is ``history`` in ``heartbeats``.
 
     Of what was told, at most ``queued`` rows wait; what was told within ``gather_s`` is one transaction; what could not
     be written is tried again after ``retry_s``; for another process that writes, ``busy_timeout_s`` are waited.
@@ -41,10 +44,11 @@ class Recorder:
 
     def __init__(
         self,
-        folder: Path,
+        place: Path | str,
         config: Config,
         observer: Observer | None = None,
         *,
+        waiting: Waiting | None = None,
         heartbeats: Heartbeats | None = None,
         queued: int = 10_000,
         gather_s: float = 0.5,
@@ -58,15 +62,19 @@ class Recorder:
         self._busy_timeout_s = busy_timeout_s
         self._queue: Queue[_Row] = Queue(queued)
         self._unwritten: list[_Row] = []
+        self._removals: list[str] = []
         self._failed = False
         self._pruned_s = time.monotonic()
-        self._folder = folder
+        self._place = place
+        self._waiting = waiting
+        self._tried_s = float("-inf")
         self._history: History | None = None
         try:
             self._opened()
-        except HistoryDiskError as error:
+        except HistoryUnavailableError as error:
             _log.error("past sightings cannot be written now", reason=str(error))
             self._observer.history_degraded(degraded=True)
+            self._failed, self._tried_s = True, time.monotonic()
         self._task = BackgroundTask("history", self._step, interval_s=gather_s, heartbeats=heartbeats, drains=True)
         self._task.start()
 
@@ -89,8 +97,8 @@ class Recorder:
     def open_history(self) -> History | None:
         """The history that this writes, for reading; None where the disk is full or fails."""
         try:
-            return History.open(self._folder, create=True)
-        except HistoryDiskError as error:
+            return History.open(self._place, create=True)
+        except HistoryUnavailableError as error:
             _log.error("who was met before cannot be looked up until a restart", reason=str(error))
             return None
 
@@ -109,9 +117,11 @@ class Recorder:
     # What follows is done by the writer's thread.
 
     def _step(self) -> float | None:
-        self._observer.queue_depth("history", self._queue.qsize())
+        self._observer.queue_depth("history", self._queue.qsize() + len(self._waiting or ()))
         if not self._unwritten:
-            self._unwritten = self._waiting()
+            self._unwritten = self._told()
+        if self._waiting and not self._is_away():
+            self._catch_up(self._waiting)
         if self._unwritten and (pause_s := self._write()) is not None:
             return pause_s
         if time.monotonic() - self._pruned_s > _PRUNE_EVERY_S:
@@ -121,11 +131,28 @@ class Recorder:
 
     def _opened(self) -> History:
         if self._history is None:
-            self._history = History.open(self._folder, create=True, busy_timeout_s=self._busy_timeout_s)
+            self._history = History.open(
+                self._place, create=True, busy_timeout_s=self._busy_timeout_s, observer=self._observer
+            )
             self._history.prune(keep_s=self._keep_s, remember_s=self._remember_s)
         return self._history
 
-    def _waiting(self) -> list[_Row]:
+    def _is_away(self) -> bool:
+        """Whether the database did not answer a moment ago, so that it is not asked yet."""
+        return self._waiting is not None and time.monotonic() - self._tried_s < self._retry_s
+
+    def _catch_up(self, waiting: Waiting) -> None:
+        """Writes what waits in the file, if the database is back."""
+        waited = len(waiting)
+        try:
+            waiting.write_to(self._opened(), keep_s=self._keep_s, remember_s=self._remember_s)
+        except HistoryError as error:
+            self._note_failure(error)
+        else:
+            self._note_success()
+            _log.info("past sightings that waited for the database are written", count=waited)
+
+    def _told(self) -> list[_Row]:
         """What has come since the last step: one transaction for many rows."""
         rows = []
         while True:
@@ -136,14 +163,18 @@ class Recorder:
 
     def _write(self) -> float | None:
         """Writes what waits. Returns after how many seconds it is tried again; None: it need not be."""
-        rows = self._unwritten
+        rows, away = self._unwritten, self._is_away()
         try:
+            if away and self._waiting is not None:
+                self._set_aside(self._waiting, rows)
+                self._removals += [row for row in rows if isinstance(row, str)]
+                self._unwritten = []
+                return None
             self._write_storable(rows)
         except HistoryError as error:
-            if not self._failed:
-                _log.warning("past sightings wait to be written", reason=str(error), waiting=len(rows))
-            self._failed = True
-            self._observer.history_degraded(degraded=True)
+            self._note_failure(error)
+            if self._is_away() and not away:
+                return 0.0  # to the file
             if not self._task.stopping:
                 return self._retry_s
             if self._task.left_s > self._retry_s:
@@ -152,10 +183,29 @@ class Recorder:
             self._observer.record_dropped("unwritten", len(rows))
             _log.error("past sightings given up at the stop", count=len(rows))
         else:
-            self._observer.history_degraded(degraded=False)
-            self._failed = False
+            self._note_success()
         self._unwritten = []
         return None
+
+    def _note_failure(self, error: HistoryError) -> None:
+        if not self._failed:
+            _log.warning("past sightings wait to be written", reason=str(error), waiting=len(self._unwritten))
+        self._failed = True
+        self._observer.history_degraded(degraded=True)
+        if self._waiting is not None and isinstance(error, HistoryUnavailableError):
+            self._tried_s = time.monotonic()
+
+    def _note_success(self) -> None:
+        self._observer.history_degraded(degraded=False)
+        self._failed = False
+        self._tried_s = float("-inf")
+
+    def _set_aside(self, waiting: Waiting, rows: list[_Row]) -> None:
+        """Keeps ``rows`` in the file of what waits for the database."""
+        sightings, unknowns, rejects = _by_kind(rows)
+        lost = waiting.keep(sightings, unknowns, _tallies(rejects), keep_s=self._keep_s, remember_s=self._remember_s)
+        if lost:
+            self._observer.record_dropped("buffer_full", lost)
 
     def _write_storable(self, rows: list[_Row]) -> None:
         """Writes ``rows``. A row that can never be stored is dropped, so that it holds up neither the others nor the
@@ -172,20 +222,16 @@ class Recorder:
 
     def _write_once(self, rows: list[_Row]) -> None:
         history = self._opened()
-        history.write(
-            [row for row in rows if isinstance(row, PastSighting)],
-            [row for row in rows if isinstance(row, UnknownPerson)],
-            _tallies([row for row in rows if isinstance(row, tuple)]),
-            keep_s=self._keep_s,
-            remember_s=self._remember_s,
-        )
-        for row in rows:
-            if isinstance(row, str):
-                history.forget_denials_of(row)
+        sightings, unknowns, rejects = _by_kind(rows)
+        history.write(sightings, unknowns, _tallies(rejects), keep_s=self._keep_s, remember_s=self._remember_s)
+        self._removals += [row for row in rows if isinstance(row, str)]
+        while self._removals:
+            history.forget_denials_of(self._removals[-1])
+            self._removals.pop()
         if not history.is_in_place():
             self._history = None
             history.close()
-            raise HistoryError(f"history {history.path} was removed or replaced while it was in use")
+            raise HistoryError(f"history {history.label} was removed or replaced while it was in use")
 
     def _prune(self) -> None:
         try:
@@ -205,17 +251,29 @@ def open_recorder(
     Raises:
         HistoryError: the place that ``state_dir`` names cannot be written, or holds a damaged history.
     """
-    folder = history_folder(config)
-    if folder is None or not config.history.enabled:
+    place = history_place(config)
+    if place is None or not config.history.enabled:
         return None
+    waiting = None
+    if isinstance(place, str):
+        state_dir = config.state_dir or default_state_dir()
+        waiting = Waiting(state_dir / f"waiting-{quote(config.worker_id, safe='')}")
     try:
-        return Recorder(folder, config, observer, heartbeats=heartbeats)
+        return Recorder(place, config, observer, waiting=waiting, heartbeats=heartbeats)
     except HistoryError as error:
-        if config.state_dir is not None:
+        if config.state_dir is not None or waiting is not None:
             raise
         _log.warning("past sightings are not remembered; state_dir names another place", reason=str(error))
         (observer or Observer()).history_degraded(degraded=True)
         return None
+
+
+def _by_kind(rows: list[_Row]) -> tuple[list[PastSighting], list[UnknownPerson], list[_Rejects]]:
+    return (
+        [row for row in rows if isinstance(row, PastSighting)],
+        [row for row in rows if isinstance(row, UnknownPerson)],
+        [row for row in rows if isinstance(row, tuple)],
+    )
 
 
 def _tallies(rejects: list[_Rejects]) -> list[Tally]:

@@ -1,61 +1,61 @@
-"""What is remembered of past sightings, for a limited time: one SQLite file, templates but no pixels.
+"""What is remembered of past sightings, for a limited time: templates but no pixels.
 
-Every row carries the time at which it expires. So a process that opens the file with another configuration keeps what
-was promised when the row was written. What expires is overwritten, not merely unlinked.
+Every row carries the time at which it expires. So a process that opens the history with another configuration keeps
+what was promised when the row was written. What expires from a SQLite file is overwritten, not merely unlinked.
 """
 
 import errno
-import json
-import sqlite3
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import numpy as np
+import sqlalchemy as sa
 
-from worker.errors import HistoryDiskError, HistoryError, HistoryValueError
-from worker.files import connect_sqlite, is_of_state, private_folder
-from worker.history import denials
-from worker.history.records import Account, CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
+from worker.database import schema
+from worker.database.address import parse_database_url
+from worker.database.database import Database, open_postgres, open_sqlite
+from worker.database.layout import require_newest, upgrade
+from worker.errors import (
+    DatabaseError,
+    DatabaseFullError,
+    DatabaseUnavailableError,
+    DatabaseValueError,
+    HistoryDiskError,
+    HistoryError,
+    HistoryUnavailableError,
+    HistoryValueError,
+)
+from worker.files import is_of_state, private_folder
+from worker.history import denials, regrouping
+from worker.history.records import CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
+from worker.history.rows import (
+    HOUR_S,
+    cleaned,
+    hour_of,
+    last_of_each,
+    sighting_of,
+    sighting_row,
+    tally_row,
+    time_of,
+    unknown_of,
+    unknown_row,
+)
 from worker.logs import get_logger
 from worker.names import clean_text
+from worker.observer import Observer
 
 FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_DISK_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
-_FORMAT: Final = 2
-_VALUE_ERRORS: Final = (
-    sqlite3.ProgrammingError, sqlite3.InterfaceError, ValueError, TypeError, OverflowError, AttributeError,
-)  # fmt: skip
-_APPLICATION_ID: Final = 0x66616365
-
-_SCHEMA: Final = """
-CREATE TABLE sightings (
-    sighting_id TEXT PRIMARY KEY, camera_id TEXT NOT NULL, started_s REAL NOT NULL, ended_s REAL NOT NULL,
-    identity_id TEXT NOT NULL, identity_name TEXT NOT NULL, unknown_id TEXT NOT NULL, model_id TEXT NOT NULL,
-    preprocessing TEXT NOT NULL, template BLOB, evidence INTEGER NOT NULL, quality REAL, event TEXT NOT NULL,
-    account TEXT NOT NULL, corrections INTEGER NOT NULL DEFAULT 0, recorded_s REAL NOT NULL, expires_s REAL NOT NULL
-);
-CREATE INDEX sightings_by_time ON sightings (started_s);
-CREATE INDEX sightings_by_unknown ON sightings (unknown_id) WHERE unknown_id != '';
-CREATE TABLE unknowns (
-    unknown_id TEXT PRIMARY KEY, model_id TEXT NOT NULL, preprocessing TEXT NOT NULL, template BLOB,
-    evidence REAL NOT NULL, first_seen_s REAL NOT NULL, last_seen_s REAL NOT NULL, revision INTEGER NOT NULL,
-    recorded_s REAL NOT NULL, expires_s REAL NOT NULL
-);
-CREATE INDEX unknowns_by_revision ON unknowns (revision);
-CREATE TABLE newest (revision INTEGER NOT NULL);
-INSERT INTO newest VALUES (0);
-CREATE TABLE tallies (
-    camera_id TEXT NOT NULL, hour INTEGER NOT NULL, reason TEXT NOT NULL, tracks INTEGER NOT NULL,
-    faces INTEGER NOT NULL, expires_s REAL NOT NULL, PRIMARY KEY (camera_id, hour, reason)
-) WITHOUT ROWID;
-"""
+_EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches, schema.regroupings)
+_LOCK: Final = 0x756E6B6E
+"""The number of the lock under which somebody new is looked for among the unknown people of all workers."""
 
 
 _Record = TypeVar("_Record")
@@ -63,54 +63,71 @@ _log = get_logger(__name__)
 
 
 class History:
-    """The open file. For one thread at a time; others, and other processes, open their own."""
+    """The open history. For one thread at a time; others, and other processes, open their own."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._connection = connection
-        self._inode = path.stat().st_ino
+    def __init__(self, database: Database, path: Path | None = None) -> None:
+        self.label = database.label
+        self._database = database
+        self._path = path
+        self._inode = None if path is None else path.stat().st_ino
 
     @classmethod
-    def open(cls, folder: Path, *, create: bool = False, busy_timeout_s: float = 5.0) -> Self:
-        """The history in ``folder``; what has expired is gone once it is open.
+    def open(
+        cls,
+        place: Path | str,
+        *,
+        create: bool = False,
+        busy_timeout_s: float = 5.0,
+        observer: Observer | None = None,
+    ) -> Self:
+        """The history in the folder ``place``, in the newest layout, without what has expired; or, where ``place`` is
+        the URL of a database, the one in it.
 
-        ``busy_timeout_s``: how long one waits for another process that writes.
+        ``busy_timeout_s``: how long one waits for another process that writes to the file. ``observer`` is told of
+        the statements and connections of a database.
 
         Raises:
-            HistoryError: it does not exist (without ``create``), is damaged, of a newer version, or not accessible.
+            ConfigError: a URL that is not the URL of a database.
+            HistoryError: it does not exist (without ``create``), is damaged, of another layout, or not accessible.
             HistoryDiskError: the disk is full or fails.
         """
-        path = folder / FILE
+        if isinstance(place, str):
+            database = open_postgres(parse_database_url(place), connections=1)
+            if observer is not None:
+                database.watch(observer)
+            with _told(), _closed_on_error(database):
+                require_newest(database)
+            return cls(database)
+        path = place / FILE
         if not create and not path.exists():
             raise HistoryError(
-                f"no history in {folder}: 'facestream run' writes one beside its gallery, or where state_dir says"
+                f"no history in {place}: 'facestream run' writes one beside its gallery, or where state_dir says"
             )
         try:
-            private_folder(folder, is_of_state)
-            with _told(path):
-                connection = connect_sqlite(path, busy_timeout_s=busy_timeout_s)
+            private_folder(place, is_of_state)
+            with _told():
+                database = open_sqlite(path, busy_timeout_s=busy_timeout_s)
         except OSError as error:
             kind = HistoryDiskError if error.errno in _DISK_ERRNOS else HistoryError
             raise kind(f"history {path} cannot be opened: {error.strerror or error}") from None
-        with _told(path):
-            try:
-                _prepare(path, connection)
-                history = cls(path, connection)
-                history.prune()
-            except BaseException:
-                connection.close()
-                raise
+        with _closed_on_error(database):
+            with _told():
+                upgrade(database)
+            history = cls(database, path)
+            history.prune()
         return history
 
     def close(self) -> None:
-        self._connection.close()
+        self._database.close()
 
     def is_in_place(self) -> bool:
-        """Whether the open file and its log are still those that others find; rows written to a removed file are lost
+        """Whether an open file and its log are still those that others find; rows written to a removed file are lost
         in silence."""
+        if self._path is None:
+            return True
         try:
             # SQLite's log exists from the first statement to the last close.
-            return self.path.stat().st_ino == self._inode and Path(f"{self.path}-wal").exists()
+            return self._path.stat().st_ino == self._inode and Path(f"{self._path}-wal").exists()
         except OSError:
             return False
 
@@ -128,42 +145,31 @@ class History:
         *,
         keep_s: float,
         remember_s: float,
+        batch_id: str = "",
     ) -> None:
         """Stores or replaces, all or nothing; tallies are added up. A sighting that people have corrected stays as they
-        left it. Texts are cleaned, see :func:`worker.names.clean_text`.
+        left it. Texts are cleaned, see :func:`worker.names.clean_text`. What bears a ``batch_id`` that was written
+        before is not written again.
 
         Raises:
-            HistoryError: the file cannot be written.
+            HistoryError: it cannot be written.
             HistoryValueError: a value can never be stored.
         """
         now_s = time.time()
-        with self._transaction() as connection:
-            connection.executemany(
-                "INSERT OR REPLACE INTO sightings SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17 "
-                "WHERE NOT EXISTS (SELECT 1 FROM sightings WHERE sighting_id = ?1 AND corrections > 0)",
-                [(*_cleaned(_sighting_row(sighting)), now_s, now_s + keep_s) for sighting in sightings],
-            )
-            # Somebody who was enrolled or forgotten meanwhile stays so.
-            connection.executemany(
-                "INSERT INTO unknowns VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (unknown_id) DO UPDATE SET "
-                "template = excluded.template, evidence = excluded.evidence, "
-                "first_seen_s = min(first_seen_s, excluded.first_seen_s), "
-                "last_seen_s = max(last_seen_s, excluded.last_seen_s), revision = excluded.revision, "
-                "recorded_s = excluded.recorded_s, expires_s = excluded.expires_s WHERE template IS NOT NULL",
-                [
-                    (*_cleaned(_unknown_row(person)), _next_revision(connection), now_s, now_s + remember_s)
-                    for person in unknowns
-                ],
-            )
-            connection.executemany(
-                "INSERT INTO tallies VALUES (?,?,?,?,?,?) ON CONFLICT (camera_id, hour, reason) DO UPDATE SET "
-                "tracks = tracks + excluded.tracks, faces = faces + excluded.faces",
-                [
-                    (clean_text(tally.camera_id), int(tally.hour.timestamp() // 3600), tally.reason, tally.tracks,
-                     tally.faces, now_s + keep_s)
-                    for tally in tallies
-                ],
-            )  # fmt: skip
+        with _told(), self._database.writing() as connection, _values_checked(self.label):
+            if batch_id and not self._is_new(connection, batch_id, now_s + keep_s):
+                return
+            times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
+            if rows := [cleaned(sighting_row(sighting)) | times for sighting in sightings]:
+                kept = regrouping.kept_ids(connection, {row["unknown_id"] for row in rows} - {""})
+                rows = [row | {"unknown_id": kept.get(row["unknown_id"], row["unknown_id"])} for row in rows]
+                connection.execute(self._replacing_sighting(), last_of_each(rows, "sighting_id"))
+            times = {"recorded_s": now_s, "expires_s": now_s + remember_s}
+            for person in unknowns:
+                row = cleaned(unknown_row(person)) | times | {"revision": _next_revision(connection)}
+                connection.execute(self._meeting(), row)
+            for tally in tallies:
+                connection.execute(self._adding(), tally_row(tally) | {"expires_s": now_s + keep_s})
 
     def sightings(
         self,
@@ -176,12 +182,16 @@ class History:
     ) -> list[PastSighting]:
         """Those that were going on between ``since`` and ``until``, oldest first. A row that cannot be read is left
         out, and the log names it."""
-        rows = self._select("*", since, until, camera_id, unknown_id=unknown_id, sighting_id=sighting_id)
-        found = list(_readable(rows, _sighting))
+        query = _narrowed(sa.select(schema.sightings), since, until, camera_id)
+        if unknown_id is not None:
+            query = query.where(schema.sightings.c.unknown_id == clean_text(unknown_id))
+        if sighting_id is not None:
+            query = query.where(schema.sightings.c.sighting_id == clean_text(sighting_id))
+        found = list(_readable(self._rows(query), sighting_of))
         if not any(sighting.corrections for sighting in found):
             return found
-        with _told(self.path):
-            denied = denials.by_sighting(self._connection)
+        with _told(), self._database.reading() as connection:
+            denied = denials.by_sighting(connection)
         return [replace(sighting, denials=denied.get(sighting.sighting_id, ())) for sighting in found]
 
     def similar(
@@ -201,86 +211,127 @@ class History:
         Those that another embedder made are passed over. ``chunk_rows`` templates are compared at a time.
         """
         found: list[tuple[float, str]] = []
-        rows = self._select("sighting_id, template", since, until, camera_id, embedder=embedder)
+        query = _narrowed(
+            sa.select(schema.sightings.c.sighting_id, schema.sightings.c.template), since, until, camera_id
+        ).where(
+            schema.sightings.c.template.is_not(None),
+            schema.sightings.c.model_id == embedder.model_id,
+            schema.sightings.c.preprocessing == embedder.preprocessing_digest,
+        )
+        rows = self._rows(query, chunk_rows)
         while chunk := list(islice(rows, chunk_rows)):
-            chunk = [(name, template) for name, template in chunk if _has_length(template, len(probe))]
-            templates = np.frombuffer(b"".join(template for _, template in chunk), "<f4").reshape(-1, len(probe))
+            chunk = [row for row in chunk if _has_length(row.template, len(probe))]
+            templates = np.frombuffer(b"".join(row.template for row in chunk), "<f4").reshape(-1, len(probe))
             similarities = templates @ probe
-            found += [(float(similarities[row]), chunk[row][0]) for row in np.flatnonzero(similarities >= threshold)]
+            near = np.flatnonzero(similarities >= threshold)
+            found += [(float(similarities[row]), chunk[row].sighting_id) for row in near]
         found.sort(key=lambda hit: (-hit[0], hit[1]))
         hits = [(self.sightings(sighting_id=sighting_id), similarity) for similarity, sighting_id in found[:limit]]
-        return [(sightings[0], similarity) for sightings, similarity in hits if sightings]
+        return [(same[0], similarity) for same, similarity in hits if same]
 
     def newest_model(self) -> str | None:
         """The model of the latest sighting, None where there is none."""
-        with _told(self.path):
-            row = self._connection.execute("SELECT model_id FROM sightings ORDER BY started_s DESC LIMIT 1").fetchone()
-        return None if row is None else str(row[0])
+        query = sa.select(schema.sightings.c.model_id).order_by(schema.sightings.c.started_s.desc()).limit(1)
+        return next((str(row.model_id) for row in self._rows(query)), None)
 
     def unknowns(self, after_revision: int = 0) -> tuple[list[UnknownPerson], int]:
         """The unknown people that changed after ``after_revision``, and the newest revision.
 
         People who are gone are among them, without a template, so that every worker learns of it; with 0, they are not.
         """
-        with _told(self.path):
-            rows = self._connection.execute(
-                "SELECT * FROM unknowns WHERE revision > ? AND expires_s > ? ORDER BY first_seen_s, unknown_id",
-                (after_revision, time.time()),
-            ).fetchall()
-        revision = max([after_revision, *(row[7] for row in rows)])
-        people = list(_readable(rows, _unknown))
+        rows = list(
+            self._rows(
+                sa.select(schema.unknowns)
+                .where(schema.unknowns.c.revision > after_revision, schema.unknowns.c.expires_s > time.time())
+                .order_by(schema.unknowns.c.first_seen_s, schema.unknowns.c.unknown_id)
+            )
+        )
+        revision = max([after_revision, *(row.revision for row in rows)])
+        people = list(_readable(rows, unknown_of))
         return [person for person in people if person.template is not None or after_revision], revision
+
+    def claim(
+        self,
+        person: UnknownPerson,
+        after_revision: int,
+        choose: Callable[[list[UnknownPerson]], UnknownPerson | None],
+        *,
+        remember_s: float,
+    ) -> UnknownPerson:
+        """Stores ``person`` as somebody new, unless ``choose`` says who of those who changed after ``after_revision``
+        it is; returns who it is. One worker at a time does this.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        now_s = time.time()
+        with _told(), self._database.writing() as connection:
+            if not self._database.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            query = sa.select(schema.unknowns).where(
+                schema.unknowns.c.revision > after_revision,
+                schema.unknowns.c.expires_s > now_s,
+                schema.unknowns.c.template.is_not(None),
+                schema.unknowns.c.model_id == person.embedder.model_id,
+                schema.unknowns.c.preprocessing == person.embedder.preprocessing_digest,
+            )
+            same = choose([unknown_of(row) for row in connection.execute(query)])
+            if same is not None:
+                return same
+            times = {"recorded_s": now_s, "expires_s": now_s + remember_s, "revision": _next_revision(connection)}
+            connection.execute(self._meeting(), cleaned(unknown_row(person)) | times)
+        return person
 
     def unknown(self, unknown_id: str) -> UnknownPerson:
         """Raises HistoryError: no such person, or not any more."""
-        with _told(self.path):
-            row = self._connection.execute(
-                "SELECT * FROM unknowns WHERE unknown_id = ? AND template IS NOT NULL AND expires_s > ?",
-                (clean_text(unknown_id), time.time()),
-            ).fetchone()
-        if row is None:
+        with _told(), self._database.reading() as connection:
+            return self._person(connection, unknown_id)
+
+    def _person(self, connection: sa.Connection, unknown_id: str) -> UnknownPerson:
+        query = sa.select(schema.unknowns).where(
+            schema.unknowns.c.unknown_id == clean_text(unknown_id),
+            schema.unknowns.c.template.is_not(None),
+            schema.unknowns.c.expires_s > time.time(),
+        )
+        if (row := connection.execute(query).one_or_none()) is not None:
+            for person in _readable([row], unknown_of):
+                return person
             raise HistoryError(
-                f"no unknown person {unknown_id} in {self.path}: enrolled, forgotten or expired; "
-                "'facestream unknown list' shows who is there"
+                f"what {self.label} holds of {unknown_id} is damaged; 'facestream unknown forget' removes it"
             )
-        for person in _readable([row], _unknown):
-            return person
-        raise HistoryError(f"what {self.path} holds of {unknown_id} is damaged; 'facestream unknown forget' removes it")
+        raise HistoryError(
+            f"no unknown person {unknown_id} in {self.label}: enrolled, forgotten or expired; "
+            "'facestream unknown list' shows who is there"
+        )
 
     def tallies(
         self, *, since: datetime | None = None, until: datetime | None = None, camera_id: str | None = None
     ) -> list[Tally]:
         """Of the hours between ``since`` and ``until``, both included."""
-        with _told(self.path):
-            rows = self._connection.execute(
-                "SELECT camera_id, hour, reason, tracks, faces FROM tallies "
-                "WHERE hour >= ? AND hour <= ? AND (? IS NULL OR camera_id = ?) AND expires_s > ? "
-                "ORDER BY camera_id, hour, reason",
-                (
-                    int(since.timestamp() // 3600) if since else -(2**62),
-                    int(until.timestamp() // 3600) if until else 2**62,
-                    camera_id,
-                    camera_id,
-                    time.time(),
-                ),
-            ).fetchall()
+        query = sa.select(schema.tallies).where(schema.tallies.c.expires_s > time.time())
+        if since is not None:
+            query = query.where(schema.tallies.c.hour >= hour_of(since))
+        if until is not None:
+            query = query.where(schema.tallies.c.hour <= hour_of(until))
+        if camera_id is not None:
+            query = query.where(schema.tallies.c.camera_id == clean_text(camera_id))
+        query = query.order_by(schema.tallies.c.camera_id, schema.tallies.c.hour, schema.tallies.c.reason)
         return [
-            Tally(camera, datetime.fromtimestamp(hour * 3600, UTC), reason, tracks, faces)
-            for camera, hour, reason, tracks, faces in rows
+            Tally(row.camera_id, time_of(row.hour * HOUR_S), row.reason, row.tracks, row.faces)
+            for row in self._rows(query)
         ]
 
     def name_sightings(self, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
         """Notes who the person of these sightings was.
 
         Raises:
-            HistoryError: the file cannot be written.
+            HistoryError: it cannot be written.
         """
-        with self._transaction() as connection:
-            connection.executemany(
-                "UPDATE sightings SET identity_id = ?, identity_name = ?, unknown_id = '', "
-                "corrections = corrections + 1 WHERE sighting_id = ?",
-                [(identity_id, clean_text(identity_name), sighting_id) for sighting_id in sighting_ids],
-            )
+        named = {"identity_id": identity_id, "identity_name": clean_text(identity_name), "unknown_id": ""}
+        with _told(), self._database.writing() as connection:
+            for sighting_id in sighting_ids:
+                update = schema.sightings.update().where(schema.sightings.c.sighting_id == sighting_id)
+                connection.execute(update.values(named | {"corrections": schema.sightings.c.corrections + 1}))
 
     def deny(
         self,
@@ -295,10 +346,10 @@ class History:
         who that was, so that the sighting is no counter-example.
 
         Raises:
-            HistoryError: the sighting was changed meanwhile, or the file cannot be written.
+            HistoryError: the sighting was changed meanwhile, or it cannot be written.
         """
         verdict = clean_text(identity_id), clean_text(identity_name), unknown_id
-        with self._transaction() as connection:
+        with _told(), self._database.writing() as connection:
             denials.revise(connection, sighting, verdict)
             denials.add(connection, sighting, verdict, time.time(), link=link)
 
@@ -306,30 +357,30 @@ class History:
         """Undoes the last denial of ``sighting``: it shows the person whom it named before, called ``identity_name``.
 
         Raises:
-            HistoryError: the sighting was changed meanwhile, or the file cannot be written.
+            HistoryError: the sighting was changed meanwhile, or it cannot be written.
         """
         verdict = sighting.denials[-1].identity_id, clean_text(identity_name), ""
-        with self._transaction() as connection:
+        with _told(), self._database.writing() as connection:
             denials.revise(connection, sighting, verdict)
             denials.remove_last(connection, sighting.sighting_id)
 
     def counter_examples(self, embedder: EmbedderId) -> list[CounterExample]:
         """The templates that show somebody else than the person whom their sighting named."""
-        with _told(self.path):
-            return denials.counter_examples(self._connection, embedder)
+        with _told(), self._database.reading() as connection:
+            return denials.counter_examples(connection, embedder)
 
     def denials_revision(self) -> int:
         """Another number after each change of :meth:`counter_examples`, unless they only expired."""
-        with _told(self.path):
-            return denials.revision(self._connection)
+        with _told(), self._database.reading() as connection:
+            return denials.revision(connection)
 
     def forget_denials_of(self, identity_id: str) -> None:
         """Forgets which sightings are known not to show this person, who has been removed.
 
         Raises:
-            HistoryError: the file cannot be written.
+            HistoryError: it cannot be written.
         """
-        with self._transaction() as connection:
+        with _told(), self._database.writing() as connection:
             denials.forget_person(connection, identity_id)
         self._vanish()
 
@@ -339,131 +390,159 @@ class History:
         ``sightings_too``: also the templates of their sightings, whose times and verdicts stay.
 
         Raises:
-            HistoryError: the file cannot be written.
+            HistoryError: it cannot be written.
         """
-        with self._transaction() as connection:
-            connection.execute(
-                "UPDATE unknowns SET template = NULL, revision = ? WHERE unknown_id = ?",
-                (_next_revision(connection), unknown_id),
-            )
+        with _told(), self._database.writing() as connection:
+            gone: dict[str, Any] = {"template": None, "revision": _next_revision(connection)}
+            connection.execute(schema.unknowns.update().where(schema.unknowns.c.unknown_id == unknown_id).values(gone))
+            regrouping.forget(connection, unknown_id)
+            gone = {"unknown_id": ""} | ({"template": None} if sightings_too else {})
             if sightings_too:
-                connection.execute("UPDATE sightings SET template = NULL WHERE unknown_id = ?", (unknown_id,))
                 denials.changed(connection)
-            connection.execute("UPDATE sightings SET unknown_id = '' WHERE unknown_id = ?", (unknown_id,))
+            of_theirs = schema.sightings.c.unknown_id == unknown_id
+            connection.execute(schema.sightings.update().where(of_theirs).values(gone))
         self._vanish()
+
+    def merge_unknowns(self, kept: str, other: str) -> str:
+        """Two ids are one unknown person: ``kept`` gets all sightings of ``other``, who is gone. Returns the id of this
+        step, for :meth:`undo_regrouping`.
+
+        Raises:
+            HistoryError: no such person, they cannot be merged, or it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            return regrouping.merge(
+                connection, self._person(connection, kept), self._person(connection, other), _next_revision(connection)
+            )
+
+    def split_unknown(self, unknown_id: str, sighting_ids: Sequence[str]) -> tuple[str, str]:
+        """These sightings of an unknown person are of somebody else: returns the id of that person, and of this step.
+
+        Raises:
+            HistoryError: no such person or sighting, nobody would be left, or it cannot be written.
+        """
+        new_id = f"u-{secrets.token_hex(6)}"
+        with _told(), self._database.writing() as connection:
+            person = self._person(connection, unknown_id)
+            revision = _next_revision(connection)
+            return new_id, regrouping.split(connection, person, list(sighting_ids), new_id, revision)
+
+    def undo_regrouping(self, step: str) -> tuple[str, str]:
+        """Takes a merge or a split back; returns whose sightings went back to whom: ``(from, to)``.
+
+        Raises:
+            HistoryError: there is no such step, it was undone, others came after it, or it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            return regrouping.undo(connection, step, _next_revision(connection))
 
     def prune(self, *, keep_s: float | None = None, remember_s: float | None = None) -> int:
         """Removes what has expired, or was recorded longer ago than these; returns how many rows went.
 
         Raises:
-            HistoryError: the file cannot be written.
+            HistoryError: it cannot be written.
         """
         now_s = time.time()
         gone = 0
-        with self._transaction() as connection:
-            for table, age_s in (("sightings", keep_s), ("unknowns", remember_s), ("tallies", None)):
-                gone += connection.execute(f"DELETE FROM {table} WHERE expires_s <= ?", (now_s,)).rowcount  # noqa: S608
+        with _told(), self._database.writing() as connection:
+            for table in _EXPIRING:
+                gone += connection.execute(table.delete().where(table.c.expires_s <= now_s)).rowcount
+            for table, age_s in ((schema.sightings, keep_s), (schema.unknowns, remember_s)):
                 if age_s is not None:
-                    gone += connection.execute(
-                        f"DELETE FROM {table} WHERE recorded_s <= ?",  # noqa: S608
-                        (now_s - age_s,),
-                    ).rowcount
+                    gone += connection.execute(table.delete().where(table.c.recorded_s <= now_s - age_s)).rowcount
             if gone:
                 denials.remove_orphans(connection)
         if gone:
             self._vanish()
         return gone
 
-    def _select(
-        self,
-        columns: str,
-        since: datetime | None,
-        until: datetime | None,
-        camera_id: str | None,
-        *,
-        unknown_id: str | None = None,
-        sighting_id: str | None = None,
-        embedder: EmbedderId | None = None,
-    ) -> Iterator[tuple[Any, ...]]:
-        conditions = ["expires_s > ?"]
-        values: list[Any] = [time.time()]
-        for condition, value in (
-            ("ended_s >= ?", since.timestamp() if since else None),
-            ("started_s <= ?", until.timestamp() if until else None),
-            ("camera_id = ?", camera_id),
-            ("unknown_id = ?", unknown_id),
-            ("sighting_id = ?", sighting_id),
-            ("template IS NOT NULL AND model_id = ?", embedder.model_id if embedder else None),
-            ("preprocessing = ?", embedder.preprocessing_digest if embedder else None),
+    def _rows(self, query: sa.Select[Any], chunk_rows: int = 1000) -> Iterator[Any]:
+        with (
+            _told(),
+            self._database.reading() as connection,
+            connection.execute(query.execution_options(yield_per=chunk_rows)) as rows,
         ):
-            if value is not None:
-                conditions.append(condition)
-                values += _cleaned((value,))
-        # The columns and conditions are constants of this module; values are bound.
-        query = f"SELECT {columns} FROM sightings WHERE {' AND '.join(conditions)} ORDER BY started_s, sighting_id"  # noqa: S608
-        with _told(self.path):
-            yield from self._connection.execute(query, values)
+            yield from rows
+
+    def _is_new(self, connection: sa.Connection, batch_id: str, expires_s: float) -> bool:
+        noted = self._database.insert(schema.batches).values(batch_id=batch_id, expires_s=expires_s)
+        once = noted.on_conflict_do_nothing().returning(schema.batches.c.batch_id)
+        return connection.execute(once).first() is not None
+
+    def _replacing_sighting(self) -> Any:
+        insert, columns = self._database.insert(schema.sightings), schema.sightings.c
+        return insert.on_conflict_do_update(
+            index_elements=["sighting_id"],
+            set_={column.name: insert.excluded[column.name] for column in columns if column is not columns.sighting_id},
+            where=columns.corrections == 0,
+        )
+
+    def _meeting(self) -> Any:
+        """Stores an unknown person. Somebody who was enrolled or forgotten meanwhile stays so."""
+        insert = self._database.insert(schema.unknowns)
+        new, old = insert.excluded, schema.unknowns.c
+        same = ("template", "evidence", "revision", "recorded_s", "expires_s")
+        return insert.on_conflict_do_update(
+            index_elements=["unknown_id"],
+            set_={name: new[name] for name in same}
+            | {
+                "first_seen_s": sa.case(
+                    (new.first_seen_s < old.first_seen_s, new.first_seen_s), else_=old.first_seen_s
+                ),
+                "last_seen_s": sa.case((new.last_seen_s > old.last_seen_s, new.last_seen_s), else_=old.last_seen_s),
+            },
+            where=old.template.is_not(None),
+        )
+
+    def _adding(self) -> Any:
+        insert = self._database.insert(schema.tallies)
+        return insert.on_conflict_do_update(
+            index_elements=["camera_id", "hour", "reason"],
+            set_={name: schema.tallies.c[name] + insert.excluded[name] for name in ("tracks", "faces")},
+        )
 
     def _vanish(self) -> None:
-        """Takes deleted content out of the write-ahead log as well, and gives its space back."""
-        with _told(self.path):
-            self._connection.execute("PRAGMA incremental_vacuum").fetchall()
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _told(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException as error:
-                self._connection.execute("ROLLBACK")
-                if isinstance(error, _VALUE_ERRORS):
-                    raise HistoryValueError(f"history {self.path} cannot store a value: {error}") from error
-                raise
-            self._connection.execute("COMMIT")
-
-
-def _prepare(path: Path, connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA secure_delete = ON")
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("BEGIN IMMEDIATE")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version < _FORMAT:
-        for statement in f"{'' if version else _SCHEMA};{denials.SCHEMA}".split(";"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {_FORMAT}")
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    connection.execute("COMMIT")
-    if version > _FORMAT:
-        raise HistoryError(f"history {path} was written by a newer version of facestream; upgrade, or move it away")
+        """Takes deleted content out of SQLite's write-ahead log as well, and gives its space back."""
+        if self._path is None:
+            return
+        with _told(), self._database.outside() as connection:
+            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told() -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
-        # The low byte is the kind of error, the others its details (SQLite's "Result and Error Codes").
-        kind = HistoryDiskError if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES else HistoryError
-        raise kind(f"history {path} cannot be used: {error}") from None
-    except sqlite3.DatabaseError as error:
-        raise HistoryError(f"history {path} is damaged ({error}); move it away, and a new one is begun") from None
+    except DatabaseFullError as error:
+        raise HistoryDiskError(f"history {error}") from None
+    except DatabaseUnavailableError as error:
+        raise HistoryUnavailableError(f"history {error}") from None
+    except DatabaseValueError as error:
+        raise HistoryValueError(f"history {error}") from None
+    except DatabaseError as error:
+        raise HistoryError(f"history {error}") from None
 
 
-def _next_revision(connection: sqlite3.Connection) -> int:
-    connection.execute("UPDATE newest SET revision = revision + 1")
-    (revision,) = connection.execute("SELECT revision FROM newest").fetchone()
-    return int(revision)
+@contextmanager
+def _closed_on_error(database: Database) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        database.close()
+        raise
 
 
-def _cleaned(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(clean_text(value) if isinstance(value, str) else value for value in row)
+@contextmanager
+def _values_checked(label: str) -> Iterator[None]:
+    """Of a record that a caller made wrongly: it can never be stored."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise HistoryValueError(f"history {label} cannot store a value: {error}") from error
 
 
-def _readable(rows: Iterable[tuple[Any, ...]], read: Callable[[tuple[Any, ...]], _Record]) -> Iterator[_Record]:
+def _readable(rows: Iterable[Any], read: Callable[[Any], _Record]) -> Iterator[_Record]:
     """What ``read`` makes of each row: one that is damaged must not hide the others."""
     for row in rows:
         try:
@@ -476,60 +555,19 @@ def _has_length(template: object, dimension: int) -> bool:
     return isinstance(template, bytes) and len(template) == 4 * dimension
 
 
-def _sighting_row(sighting: PastSighting) -> tuple[Any, ...]:
-    return (
-        sighting.sighting_id, sighting.camera_id, sighting.started_at.timestamp(), sighting.ended_at.timestamp(),
-        sighting.identity_id, sighting.identity_name, sighting.unknown_id, sighting.embedder.model_id,
-        sighting.embedder.preprocessing_digest, _blob(sighting.template), sighting.embedded_faces, sighting.quality,
-        json.dumps({field: clean_text(value) for field, value in sighting.event.items()}),
-        json.dumps(sighting.account.to_json()), sighting.corrections,
-    )  # fmt: skip
+def _narrowed(
+    query: sa.Select[Any], since: datetime | None, until: datetime | None, camera_id: str | None
+) -> sa.Select[Any]:
+    query = query.where(schema.sightings.c.expires_s > time.time())
+    if since is not None:
+        query = query.where(schema.sightings.c.ended_s >= since.timestamp())
+    if until is not None:
+        query = query.where(schema.sightings.c.started_s <= until.timestamp())
+    if camera_id is not None:
+        query = query.where(schema.sightings.c.camera_id == clean_text(camera_id))
+    return query.order_by(schema.sightings.c.started_s, schema.sightings.c.sighting_id)
 
 
-def _sighting(row: tuple[Any, ...]) -> PastSighting:
-    (
-        sighting_id, camera_id, started_s, ended_s, identity_id, identity_name, unknown_id, model_id, digest, template,
-        embedded_faces, quality, event, account, corrections, _recorded_s, _expires_s,
-    ) = row  # fmt: skip
-    return PastSighting(
-        sighting_id, camera_id, _time(started_s), _time(ended_s), identity_id, identity_name, unknown_id,
-        EmbedderId(model_id, digest), _vector(template), embedded_faces, quality, json.loads(event),
-        Account.from_json(json.loads(account)), corrections,
-    )  # fmt: skip
-
-
-def _unknown_row(person: UnknownPerson) -> tuple[Any, ...]:
-    return (
-        person.unknown_id, person.embedder.model_id, person.embedder.preprocessing_digest, _blob(person.template),
-        person.embedded_faces, person.first_seen.timestamp(), person.last_seen.timestamp(),
-    )  # fmt: skip
-
-
-def _unknown(row: tuple[Any, ...]) -> UnknownPerson:
-    unknown_id, model_id, digest, template, embedded_faces, first_s, last_s, _revision, _recorded_s, _expires_s = row
-    return UnknownPerson(
-        unknown_id, EmbedderId(model_id, digest), _vector(template), embedded_faces, _time(first_s), _time(last_s)
-    )
-
-
-def _blob(template: Vector | None) -> bytes | None:
-    return None if template is None else np.ascontiguousarray(template, "<f4").tobytes()
-
-
-def _vector(blob: bytes | None) -> Vector | None:
-    """
-    Raises:
-        ValueError: it is not the bytes of finite numbers.
-    """
-    if blob is None:
-        return None
-    if not isinstance(blob, bytes):
-        raise TypeError("a template is bytes")
-    vector = np.frombuffer(blob, "<f4")
-    if not len(vector) or not np.isfinite(vector).all():
-        raise ValueError("a template has finite numbers")
-    return vector
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _next_revision(connection: sa.Connection) -> int:
+    connection.execute(schema.newest.update().values(revision=schema.newest.c.revision + 1))
+    return int(connection.execute(sa.select(schema.newest.c.revision)).scalar_one())

@@ -6,18 +6,28 @@ named person's own samples is not that person. Why this rule: docs/decisions/cor
 
 import time
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
 from worker.errors import HistoryError
 from worker.history.recorder import Recorder
 from worker.history.records import CounterExample, EmbedderId, Vector
-from worker.history.store import History
 from worker.logs import get_logger
 from worker.recognition.matching import People
 from worker.types import Candidate, Embeddings, Vectors
 
 _log = get_logger(__name__)
+
+
+class Said(Protocol):
+    """What people said of past sightings: of one machine, or of a fleet."""
+
+    def denials_revision(self) -> int:
+        """Another number after each change of :meth:`counter_examples`, unless they only expired."""
+
+    def counter_examples(self, embedder: EmbedderId) -> list[CounterExample]:
+        """Those that ``embedder`` made."""
 
 
 class CounterExamples:
@@ -26,7 +36,7 @@ class CounterExamples:
     ``recorder`` is told of people who are removed while this looks on; None: nobody is.
     """
 
-    def __init__(self, embedder: EmbedderId, history: History, *, recorder: Recorder | None = None) -> None:
+    def __init__(self, embedder: EmbedderId, history: Said, *, recorder: Recorder | None = None) -> None:
         self._embedder = embedder
         self._history = history
         self._recorder = recorder

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from worker.errors import GalleryError, HistoryError
 from worker.events.codec import decode, event_id
 from worker.gallery.contents import NewSample
 from worker.gallery.gallery import Gallery
+from worker.history.fleet_past import FleetPast
 from worker.history.recorder import Recorder
 from worker.history.records import EmbedderId, PastSighting, UnknownPerson, Vector
 from worker.history.store import History
@@ -48,12 +50,14 @@ class Unknowns:
         *,
         recorder: Recorder | None = None,
         history: History | None = None,
+        fleet: FleetPast | None = None,
     ) -> None:
         self._config = config
         self._embedder = embedder
         self._remember = timedelta(days=config.remember_days)
         self._recorder = recorder
         self._history = history
+        self._fleet = fleet
         self._revision = 0
         self._people: list[UnknownPerson] = []
         self._rows: dict[str, int] = {}
@@ -91,9 +95,15 @@ class Unknowns:
             nearest = int(similarities.argmax())
             if similarities[nearest] >= threshold:
                 return self._people[nearest].unknown_id
-        person = UnknownPerson(unknown_id_of(sighting_id), self._embedder, template.copy(), evidence, at, at)
+        own = UnknownPerson(unknown_id_of(sighting_id), self._embedder, template.copy(), evidence, at, at)
+        person = own
+        if self._fleet is not None:
+            # Copies: the database is asked in another thread, which may answer after this one has gone on.
+            choose = partial(_same_person, own, threshold, frozenset(taken), self._remember)
+            person = self._fleet.claim(own, choose)
         self._keep(person)
-        self._record(person)
+        if person is own:
+            self._record(own)
         return person.unknown_id
 
     def met(self, unknown_id: str, template: Vector, evidence: int, at: datetime, *, is_new: bool) -> None:
@@ -126,12 +136,15 @@ class Unknowns:
             self._recorder.unknown(person)
 
     def _refresh(self) -> None:
-        if self._history is None:
-            return
-        try:
-            changed, self._revision = self._history.unknowns(self._revision)
-        except HistoryError as error:
-            _log.warning("unknown people are remembered by this worker alone", reason=str(error))
+        if self._fleet is not None:
+            changed = self._fleet.changed()
+        elif self._history is not None:
+            try:
+                changed, self._revision = self._history.unknowns(self._revision)
+            except HistoryError as error:
+                _log.warning("unknown people are remembered by this worker alone", reason=str(error))
+                return
+        else:
             return
         for person in changed:
             if person.template is None:
@@ -168,6 +181,20 @@ class Unknowns:
             self._last_seen_s[row] = self._last_seen_s[last]
         self._people.pop()
         self._templates[last] = 0.0
+
+
+def _same_person(
+    person: UnknownPerson, threshold: float, taken: frozenset[str], remember: timedelta, others: list[UnknownPerson]
+) -> UnknownPerson | None:
+    """Who of ``others`` is ``person``, by the rules of :meth:`Unknowns.identify`."""
+    best, nearest = None, threshold
+    for other in others:
+        if other.template is None or person.template is None or other.unknown_id in taken:
+            continue
+        similarity = float(other.template @ person.template)
+        if similarity >= nearest and abs(other.last_seen - person.last_seen) <= remember:
+            best, nearest = other, similarity
+    return best
 
 
 MOST_SAMPLES: Final = 5

@@ -26,13 +26,6 @@ workers | while it is owned, while it is not |
 | ``{FLEET}:workers``, ``:standings`` | sorted set, hash: worker to end of its life, to what it can take and gives up \
 | the worker's beats | a lease's length after its last beat |
 | ``{FLEET}:state`` | hash: incarnation, times, sums over the workers | every script of the fleet | never deleted |
-| ``meta``, ``people``, ``samples``, ``vectors``, ``changes``, ``removed`` of a shared gallery | hashes, a stream, a \
-sorted set | written by the process that changes the gallery, and by the worker that gives it back to an emptied Redis \
-| until their people are removed; ``changes`` and ``removed`` are trimmed |
-| ``workers``, ``acknowledged`` of a shared gallery | sorted set, hash | written by the workers that follow it | a \
-worker goes when it stops, or is silent for a day |
-| ``restoring``, ``staged:...`` of a shared gallery | string, hashes | the process that writes the whole gallery | \
-minutes |
 
 A stream whose name holds ``{camera_id}`` is one stream for each camera: one key is one shard of a cluster, so
 this is how the events of many cameras are spread.
@@ -63,11 +56,6 @@ def beside(stream_key: str, name: str) -> str:
 def fleet_key(fleet: str, name: str) -> str:
     """The key ``name`` of the fleet called ``fleet``; all keys of one fleet lie in one slot."""
     return f"{{{fleet}}}:{name}"
-
-
-def gallery_key(gallery: str, name: str) -> str:
-    """The key ``name`` of the shared gallery called ``gallery``; all keys of one gallery lie in one slot."""
-    return f"{{facestream:gallery:{gallery}}}:{name}"
 
 
 def group_key(stream_key: str, what: str, group: str) -> str:

@@ -34,6 +34,7 @@ _SIMILARITY_BUCKETS: Final = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.
 _MARGIN_BUCKETS: Final = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
 _QUALITY_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_DATABASE_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0)
 
 
 _LAST_EVENTS_S: Final = 3600.0
@@ -76,6 +77,10 @@ class PrometheusObserver(Observer):
         self._history_degraded = self._gauge(
             "history_degraded", "1 if past sightings are not recorded though they should be"
         )
+        self._database_s = self._histogram(
+            "database_statement_seconds", "Time until the database of the fleet answered a statement", _DATABASE_BUCKETS
+        )
+        self._database_connections = self._gauge("database_connections", "Open connections to that database")
         self._evidence_written = self._counter("evidence_written", "Times pictures of a sighting were stored")
         self._evidence_dropped = self._counter("evidence_dropped", "Pictures of sightings given up", "reason")
         self._shadow_verdicts = self._counter(
@@ -174,6 +179,12 @@ class PrometheusObserver(Observer):
 
     def history_degraded(self, degraded: bool) -> None:
         self._history_degraded.set(degraded)
+
+    def database_statement(self, seconds: float) -> None:
+        self._database_s.observe(seconds)
+
+    def database_connections(self, change: int) -> None:
+        self._database_connections.inc(change)
 
     def evidence_written(self) -> None:
         self._evidence_written.inc()

@@ -7,10 +7,11 @@ registers its heartbeat itself.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 from worker.background import Heartbeats
-from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir
+from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir, default_state_dir, history_place
 from worker.errors import FacestreamError
 from worker.events.outbox import Outbox, open_outbox
 from worker.events.publisher import Publisher
@@ -19,11 +20,12 @@ from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.fleet.member import FleetMember
 from worker.gallery.classifier import Classifier
+from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.opening import open_gallery
-from worker.gallery.shared.gallery import SharedGallery
 from worker.history.evidence import Evidence, open_evidence
+from worker.history.fleet_past import FleetPast
 from worker.history.recorder import Recorder, open_recorder
 from worker.history.records import EmbedderId
 from worker.logs import get_logger
@@ -82,7 +84,8 @@ def build(
     recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
     evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
     shadow = load_shadow(config, observer)
-    memory_of = partial(open_memory, config, recorder)
+    fleet = open_fleet_past(config, recorder, observer)
+    memory_of = partial(open_memory, config, recorder, fleet)
     unknowns, counter_examples = memory_of(embedder)
     pipeline = Pipeline(
         # The loop adds the cameras, as it begins to read each.
@@ -123,6 +126,8 @@ def build(
     health.condition("redis", lambda: publisher.error)
     health.condition("outbox", lambda: publisher.outbox_error)
     health.condition("sources", cameras.why_blind)
+    if isinstance(gallery, DatabaseGallery):
+        health.warn("gallery", lambda: gallery.away)
     health.warn("load", lambda: str(cameras.schedule.load()))
     health.describe(lambda: board.status().document())
     return Parts(
@@ -207,30 +212,42 @@ def load_shadow(config: Config, observer: Observer) -> Shadow | None:
     return Shadow(config, embedder, gallery, observer)
 
 
+def open_fleet_past(config: Config, recorder: Recorder | None, observer: Observer) -> FleetPast | None:
+    """What all workers on a database remember together; None where there is no such database."""
+    place = history_place(config)
+    if recorder is None or not isinstance(place, str):
+        return None
+    remember_s = timedelta(days=config.unknowns.remember_days).total_seconds()
+    return FleetPast(place, remember_s, observer=observer)
+
+
 def open_memory(
-    config: Config, recorder: Recorder | None, embedder: FaceEmbedder
+    config: Config, recorder: Recorder | None, fleet: FleetPast | None, embedder: FaceEmbedder
 ) -> tuple[Unknowns | None, CounterExamples | None]:
     """What tells unknown people apart, None where that is switched off; and whom faces were said not to show, None
     where the past is not remembered."""
     made_with = EmbedderId(embedder.model_id, embedder.preprocessing_digest)
-    # Both belong to the thread of the pipeline.
-    history = recorder.open_history() if recorder else None
-    counter_examples = None if history is None else CounterExamples(made_with, history, recorder=recorder)
+    # All of this belongs to the thread of the pipeline.
+    history = recorder.open_history() if recorder and fleet is None else None
+    if fleet is not None:
+        fleet.start_over(made_with)
+    said = fleet or history
+    counter_examples = None if said is None else CounterExamples(made_with, said, recorder=recorder)
     if not config.unknowns.enabled:
         return None, counter_examples
-    unknowns = Unknowns(config.unknowns, made_with, embedder.dimension, recorder=recorder, history=history)
+    unknowns = Unknowns(config.unknowns, made_with, embedder.dimension, recorder=recorder, history=history, fleet=fleet)
     return unknowns, counter_examples
 
 
 def _load_for(config: Config, path: str, model: str | None, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
-    gallery = open_gallery(path, redis=config.redis)
+    gallery = open_gallery(path, copies=(config.state_dir or default_state_dir()) / "galleries")
     try:
         embedder = _load(config, model or gallery.model_id, observer)
         gallery.require_model(embedder.model_id, embedder.preprocessing_digest)
     except FacestreamError:
         gallery.close()
         raise
-    if isinstance(gallery, SharedGallery):
+    if isinstance(gallery, DatabaseGallery):
         gallery.follow(config.worker_id, observer)
     return gallery, embedder
 

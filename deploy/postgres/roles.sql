@@ -1,0 +1,31 @@
+-- Three roles with the least rights that each needs. Run it as the owner of the tables, again after each upgrade:
+--   psql -d site -f roles.sql
+-- Then let a user have one of them: GRANT facestream_worker TO alice;
+
+DO $$
+DECLARE
+  role_name text;
+BEGIN
+  FOREACH role_name IN ARRAY ARRAY['facestream_reader', 'facestream_worker', 'facestream_operator'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+      EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+    END IF;
+    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA facestream FROM %I', role_name);
+    EXECUTE format('GRANT USAGE ON SCHEMA facestream TO %I', role_name);
+    -- Reads everything: lists, searches and explains.
+    EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA facestream TO %I', role_name);
+  END LOOP;
+END
+$$;
+
+-- A worker remembers, and removes what has expired. It enrols nobody, removes nobody, and makes no tables.
+GRANT INSERT, UPDATE, DELETE
+  ON facestream.sightings, facestream.unknowns, facestream.tallies, facestream.batches, facestream.followers
+  TO facestream_worker;
+GRANT UPDATE ON facestream.newest TO facestream_worker;
+GRANT UPDATE, DELETE ON facestream.denials TO facestream_worker;
+GRANT DELETE ON facestream.regroupings TO facestream_worker;
+
+-- An operator does all that, and changes who is known: enrols, removes, renames, merges. No tables either.
+GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA facestream TO facestream_operator;
+REVOKE INSERT, UPDATE, DELETE ON facestream.facestream_layout FROM facestream_operator;

@@ -1,0 +1,89 @@
+"""The roles of ``deploy/postgres/roles.sql``: each may do what it needs, and nothing else."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.galleries import DIGEST, DIMENSION, MODEL, sample
+from tests.support.past import AXES, sighting, unknown
+from tests.support.postgres import PostgresServer
+from tests.support.repository import REPOSITORY
+from tests.support.waiting import PATIENCE_S
+from worker.database.address import parse_database_url
+from worker.database.database import open_postgres
+from worker.database.layout import upgrade
+from worker.errors import GalleryError, HistoryError
+from worker.gallery.database.gallery import DatabaseGallery
+from worker.history.store import History
+
+ROLES = (REPOSITORY / "deploy" / "postgres" / "roles.sql").read_text()
+
+
+@pytest.fixture
+def url_of(postgres: PostgresServer, postgres_url: str) -> Callable[[str], str]:
+    """The URL for a user of a role; "" for the owner."""
+    database = open_postgres(parse_database_url(postgres_url))
+    upgrade(database)
+    database.close()
+    for _ in range(2):  # it may be run again
+        postgres.execute(ROLES, database="test")
+    for role in ("reader", "worker", "operator"):
+        postgres.execute(
+            f"DROP USER IF EXISTS a_{role}", f"CREATE USER a_{role} IN ROLE facestream_{role}", database="test"
+        )
+    return lambda role: postgres_url.replace("postgres@", f"a_{role}@") if role else postgres_url
+
+
+def remember(url: str) -> None:
+    with History.open(url) as past:
+        past.write([sighting(1, unknown_id="u-1")], [unknown("u-1"), unknown("u-2", AXES[1])], keep_s=60, remember_s=60)
+
+
+def test_a_worker_remembers_and_follows_and_changes_nobody(url_of: Callable[[str], str]) -> None:
+    owner = DatabaseGallery.create(url_of(""), MODEL, DIGEST, DIMENSION)
+    owner.add([sample("a", 1)])
+    worker = DatabaseGallery.open(url_of("worker"))
+    worker.follow("worker")
+    owner.add([sample("b", 2)])
+    assert [done for _, done in owner.wait_for_workers(PATIENCE_S)] == [True]
+    worker.close()
+    remember(url_of("worker"))
+    with History.open(url_of("worker")) as past:
+        assert past.prune(keep_s=0.0) == 1
+        with pytest.raises(HistoryError, match="grant this user the role"):
+            past.merge_unknowns("u-1", "u-2")
+    alone = DatabaseGallery.open(url_of("worker"))
+    for change in (lambda: alone.add([sample("c", 3)]), lambda: alone.remove("a"), lambda: alone.rename("a", "z")):
+        with pytest.raises(GalleryError, match=r"permission denied.*facestream_operator"):
+            change()
+    assert [person.name for person in DatabaseGallery.open(url_of("")).people()] == ["a", "b"]
+
+
+def test_a_reader_only_reads(url_of: Callable[[str], str]) -> None:
+    DatabaseGallery.create(url_of(""), MODEL, DIGEST, DIMENSION).add([sample("a", 1)])
+    remember(url_of(""))
+    assert len(DatabaseGallery.open(url_of("reader"))) == 1
+    with History.open(url_of("reader")) as past:
+        assert len(past.sightings()) == 1
+        assert len(past.unknowns()[0]) == 2
+        for change in (lambda: past.drop_unknown("u-1"), past.prune):
+            with pytest.raises(HistoryError, match="permission denied"):
+                change()
+    with pytest.raises(HistoryError, match="permission denied"):
+        remember(url_of("reader"))
+
+
+def test_an_operator_changes_people_and_no_tables(url_of: Callable[[str], str]) -> None:
+    gallery = DatabaseGallery.create(url_of("operator"), MODEL, DIGEST, DIMENSION)
+    gallery.add([sample("a", 1), sample("b", 2)])
+    gallery.merge("a", "b")
+    gallery.remove("a")
+    remember(url_of("operator"))
+    with History.open(url_of("operator")) as past:
+        past.undo_regrouping(past.merge_unknowns("u-1", "u-2"))
+        past.drop_unknown("u-1", sightings_too=True)
+    database = open_postgres(parse_database_url(url_of("operator")))
+    for statement in ("DROP TABLE facestream.samples", "UPDATE facestream.facestream_layout SET version_num = '0'",
+                      "CREATE TABLE facestream.mine (a int)"):  # fmt: skip
+        with pytest.raises(Exception, match=r"permission denied|must be owner"), database.writing() as connection:
+            connection.exec_driver_sql(statement)

@@ -1,0 +1,202 @@
+"""One memory for many workers, in a real PostgreSQL: strangers have one id, and nothing is lost while it is away."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tests.support.past import AXES, MODEL, NOON, sighting, unknown
+from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.waiting import eventually
+from worker.config import Config, UnknownsConfig, history_place
+from worker.database.address import parse_database_url
+from worker.database.database import open_postgres
+from worker.database.layout import upgrade
+from worker.history.fleet_past import FleetPast
+from worker.history.recorder import Recorder, open_recorder
+from worker.history.store import History
+from worker.history.waiting import Waiting
+from worker.recognition.unknowns import Unknowns
+from worker.service.metrics import PrometheusObserver
+
+REMEMBER_S = 7 * 86_400.0
+
+
+def with_tables(url: str) -> str:
+    database = open_postgres(parse_database_url(url))
+    upgrade(database)
+    database.close()
+    return url
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    return with_tables(postgres_url)
+
+
+@pytest.fixture
+def worker(url: str) -> Iterator[Callable[..., Unknowns]]:
+    """Makes the unknown people of one more worker, as on another machine."""
+    feeds: list[FleetPast] = []
+
+    def make(place: str = url, **options: Any) -> Unknowns:
+        feeds.append(FleetPast(place, REMEMBER_S, **({"wait_s": 20.0} | options)))
+        return Unknowns(UnknownsConfig(), MODEL, 16, fleet=feeds[-1])
+
+    yield make
+    for feed in feeds:
+        feed.close()
+
+
+def identify(unknowns: Unknowns, number: int, template: np.ndarray, **more: Any) -> str:
+    return unknowns.identify(f"s{number}", template, 2, NOON, **({"threshold": 0.5} | more))
+
+
+def test_a_stranger_whom_many_workers_meet_at_once_gets_one_id(url: str, worker: Callable[..., Unknowns]) -> None:
+    workers = [worker() for _ in range(6)]
+    for person in range(3):
+        ids: list[str] = []
+        # Nobody looks before all have met the person.
+        together = threading.Barrier(len(workers))
+
+        def meet(number: int, who: Unknowns) -> None:
+            together.wait(20)  # noqa: B023
+            ids.append(identify(who, 10 * person + number, AXES[person]))  # noqa: B023
+
+        threads = [threading.Thread(target=meet, args=each) for each in enumerate(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(ids) == len(workers)
+        assert len(set(ids)) == 1
+    with History.open(url) as past:
+        assert len(past.unknowns()[0]) == 3
+
+
+def test_two_strangers_who_stand_side_by_side_are_two(worker: Callable[..., Unknowns]) -> None:
+    one, other = worker(), worker()
+    first = identify(one, 1, AXES[0])
+    assert identify(other, 2, AXES[0], taken={first}) != first
+    assert identify(worker(), 3, AXES[1]) != first
+
+
+def test_what_one_worker_learns_or_forgets_others_know(url: str, worker: Callable[..., Unknowns]) -> None:
+    one, other = worker(every_s=0.02), worker(every_s=0.02)
+    first = identify(one, 1, AXES[0])
+    eventually(lambda: identify(other, 2, AXES[0]) == first)
+    with History.open(url) as past:
+        past.drop_unknown(first)
+    eventually(lambda: identify(other, 3, AXES[0]) != first)
+
+
+def test_a_database_that_is_away_does_not_hold_up_a_camera() -> None:
+    with running_postgres() as server:
+        url = with_tables(server.new_database("site"))
+        feed = FleetPast(url, REMEMBER_S, wait_s=0.2, pause_s=0.0)
+        unknowns = Unknowns(UnknownsConfig(), MODEL, 16, fleet=feed)
+        known = identify(unknowns, 1, AXES[0])
+        server.stop()
+        assert identify(unknowns, 2, AXES[0]) == known
+        alone = identify(unknowns, 3, AXES[1])
+        assert alone != known
+        assert identify(unknowns, 4, AXES[1]) == alone
+        feed.close()
+
+
+def test_the_past_of_a_gallery_in_a_database_is_in_the_database(url: str, tmp_path: Path) -> None:
+    config = Config(gallery=f"{url}?gallery=site", state_dir=tmp_path)
+    assert history_place(config) == config.gallery
+    first, second = (
+        open_recorder(config.model_copy(update={"worker_id": name, "state_dir": tmp_path / name})) for name in "ab"
+    )
+    assert first is not None
+    assert second is not None
+    first.sighting(sighting(1))
+    second.sighting(sighting(2, camera_id="yard"))
+    for recorder in (first, second):
+        recorder.rejected("door", NOON, "too_small", tracks=1, faces=3)
+        recorder.close()
+    with History.open(url) as past:
+        assert [found.sighting_id for found in past.sightings()] == ["door_1", "door_2"]
+        assert [(tally.tracks, tally.faces) for tally in past.tallies()] == [(2, 6)]
+
+
+def test_what_could_not_be_written_waits_in_a_file_and_is_written_once(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        url = with_tables(server.new_database("site"))
+        registry = CollectorRegistry()
+        observer = PrometheusObserver(registry)
+
+        def start(place: Path) -> Recorder:
+            return Recorder(url, Config(), observer, waiting=Waiting(place), gather_s=0.01, retry_s=0.2)
+
+        recorder = start(tmp_path / "first")
+        recorder.sighting(sighting(1))
+        eventually(lambda: count_of(server, "sightings") == 1)
+        server.stop()
+        recorder.sighting(sighting(2))
+        recorder.unknown(unknown("u-1"))
+        recorder.rejected("door", NOON, "too_small", tracks=1, faces=3)
+        eventually(lambda: (tmp_path / "first" / "now").exists())
+        assert registry.get_sample_value("facestream_history_degraded") == 1
+        recorder.close()
+        # A worker that starts while the database is away goes on with the same file.
+        recorder = start(tmp_path / "first")
+        recorder.sighting(sighting(3))
+        recorder.close()
+        left = Waiting(tmp_path / "first")
+        assert len(left) == 3
+        server.start()
+        recorder = start(tmp_path / "first")
+        eventually(lambda: count_of(server, "sightings") == 3)
+        eventually(lambda: not any((tmp_path / "first").iterdir()))
+        recorder.close()
+        with History.open(url) as past:
+            assert [found.sighting_id for found in past.sightings()] == ["door_1", "door_2", "door_3"]
+            assert [person.unknown_id for person in past.unknowns()[0]] == ["u-1"]
+            assert [(tally.tracks, tally.faces) for tally in past.tallies()] == [(1, 3)]
+
+
+def count_of(server: PostgresServer, table: str) -> int:
+    ((count,),) = server.execute(f"SELECT count(*) FROM facestream.{table}", database="site")
+    return int(count)
+
+
+def test_a_batch_that_is_written_again_counts_once(url: str, tmp_path: Path) -> None:
+    from worker.history.records import Tally
+
+    with History.open(url) as past:
+        for _ in range(2):
+            past.write((), (), [Tally("door", NOON, "blurred", 1, 2)], keep_s=60, remember_s=60, batch_id="b-1")
+        assert [(tally.tracks, tally.faces) for tally in past.tallies()] == [(1, 2)]
+
+
+def test_the_file_that_waits_has_a_bound(tmp_path: Path) -> None:
+    waiting = Waiting(tmp_path, most=3)
+    kept = [waiting.keep([sighting(number)], [], [], keep_s=60, remember_s=60) for number in range(5)]
+    assert kept == [0, 0, 0, 1, 1]
+    assert len(waiting) == len(Waiting(tmp_path)) == 3
+    assert NOON + timedelta(minutes=3) == sighting(3).started_at
+
+
+def test_what_one_worker_is_told_of_a_face_others_hear(url: str) -> None:
+    feed = FleetPast(url, REMEMBER_S, every_s=0.02)
+    feed.start_over(MODEL)
+    assert feed.counter_examples(MODEL) == []
+    before = feed.denials_revision()
+    with History.open(url) as past:
+        named = sighting(1, identity_id="p-1", identity_name="Anna")
+        past.write([named], keep_s=60, remember_s=60)
+        past.deny(past.sightings()[0])
+        eventually(lambda: feed.denials_revision() != before)
+        (example,) = feed.counter_examples(MODEL)
+        assert (example.identity_id, example.template.tolist()) == ("p-1", AXES[0].tolist())
+        past.forget_denials_of("p-1")
+        eventually(lambda: feed.counter_examples(MODEL) == [])
+    feed.close()

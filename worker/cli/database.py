@@ -1,0 +1,171 @@
+"""``facestream database``: what must last, in a SQLite file or in PostgreSQL: looked at, upgraded, saved."""
+
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.history import StateDir, settings
+from worker.cli.options import (
+    AsJson,
+    ConfigFile,
+    command_group,
+    count_of,
+    print_json,
+    quiet_logs,
+)
+from worker.errors import ConfigError, DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.config import Config
+    from worker.database.address import DatabaseAddress
+    from worker.database.database import Database
+
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--gallery",
+        metavar="PATH",
+        help="postgresql://user@host/database, or the folder of a gallery whose history lies beside it.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this chapter to ``app``."""
+    group = command_group(
+        app, "database", "What must last, in a SQLite file or in PostgreSQL: check, upgrade, backup, restore, expire."
+    )
+    group.command("check")(check)
+    group.command("upgrade")(upgrade)
+    group.command("backup")(backup)
+    group.command("restore")(restore)
+    group.command("expire")(expire)
+
+
+def check(
+    gallery: Where = None, state_dir: StateDir = None, config: ConfigFile = None, json_output: AsJson = False
+) -> int:
+    """Say which layout the database has, how much is in it, and what is wrong; exit code 1 if something is."""
+    from worker.database.inspection import inspect
+
+    quiet_logs()
+    with _opened(settings(config, gallery, state_dir)) as (database, _address):
+        found = inspect(database)
+    if json_output:
+        print_json(found.document())
+    else:
+        rows = ", ".join(count_of(count, "row") + f" in {table}" for table, count in found.rows.items())
+        typer.echo(f"{found.label}: {found.server}, layout {found.layout} of {found.newest_layout}; {rows or 'empty'}")
+        for problem in found.problems:
+            typer.echo(problem, err=True)
+        if not found.problems:
+            typer.echo("no problem found")
+    return 1 if found.problems else 0
+
+
+def upgrade(
+    gallery: Where = None, state_dir: StateDir = None, config: ConfigFile = None, json_output: AsJson = False
+) -> None:
+    """Make the tables in an empty database, or bring older ones to the layout of this version; all of it or nothing."""
+    from worker.database import layout
+
+    quiet_logs()
+    with _opened(settings(config, gallery, state_dir)) as (database, _address):
+        before, after = layout.upgrade(database)
+    if json_output:
+        print_json({"database": database.label, "layout_before": before, "layout": after})
+    elif before == after:
+        typer.echo(f"{database.label} has the newest layout, {after}")
+    else:
+        typer.echo(f"{database.label}: layout {after}, before {before or 'nothing'}")
+
+
+def backup(
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="New file to write.")],
+    gallery: Where = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write everything to one file, while workers go on: by pg_dump, or for a SQLite file by SQLite itself."""
+    from worker.database.backup import back_up
+
+    quiet_logs()
+    with _opened(settings(config, gallery, state_dir)) as (database, address):
+        back_up(database, output, address)
+    typer.echo(f"wrote {output}")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that 'database backup' wrote.")],
+    gallery: Where = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace what the database holds now.")] = False,
+) -> None:
+    """Put back what a backup holds, in one transaction, in the layout of this version."""
+    from worker.database import backup as backups
+
+    quiet_logs()
+    with _opened(settings(config, gallery, state_dir), create=True) as (database, address):
+        if not replace and not backups.is_empty(database):
+            raise ConfigError(f"{database.label} is not empty: give --replace to lose what it holds now")
+        backups.restore(database, file, address)
+    typer.echo(f"{database.label} holds what was in {file}")
+
+
+def expire(
+    gallery: Where = None, state_dir: StateDir = None, config: ConfigFile = None, json_output: AsJson = False
+) -> None:
+    """Remove what has expired, also where no worker is running: for a timer or a cron job."""
+    from worker.history.store import History
+
+    quiet_logs()
+    config_ = settings(config, gallery, state_dir)
+    with History.open(_place(config_)) as history:
+        gone = history.prune(
+            keep_s=timedelta(days=config_.history.keep_days).total_seconds(),
+            remember_s=timedelta(days=config_.unknowns.remember_days).total_seconds(),
+        )
+    if json_output:
+        print_json({"database": history.label, "removed": gone})
+    else:
+        typer.echo(f"{count_of(gone, 'row')} removed from {history.label}")
+
+
+def _place(config: "Config") -> Path | str:
+    from worker.config import history_place
+
+    place = history_place(config)
+    if place is None:
+        raise ConfigError("which database? give --gallery PATH, --state-dir DIR or --config FILE")
+    return place
+
+
+@contextmanager
+def _opened(config: "Config", *, create: bool = False) -> "Iterator[tuple[Database, DatabaseAddress | None]]":
+    """The database as it is, in whatever layout; with the address of a PostgreSQL one."""
+    from worker.database.address import parse_database_url
+    from worker.database.backup import open_file
+    from worker.database.database import open_postgres
+    from worker.history.store import FILE
+
+    place = _place(config)
+    address = parse_database_url(place) if isinstance(place, str) else None
+    if address is not None:
+        database = open_postgres(address, patience_s=None)
+    else:
+        file = Path(place) / FILE
+        if create:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif not file.exists():
+            raise DatabaseError(f"no history in {place}: 'facestream run' writes one beside its gallery")
+        database = open_file(file)
+    try:
+        yield database, address
+    finally:
+        database.close()

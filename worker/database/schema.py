@@ -1,0 +1,227 @@
+"""The tables. Times are Unix times in seconds; vectors are little-endian float32, one after the other.
+
+A row that expires carries the time at which it does. So a process that opens the database with another configuration
+keeps what was promised when the row was written.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)  # fmt: skip
+
+LAYOUT: Final = 4
+"""The newest layout. Each has a step in ``migrations`` that leads to it."""
+VERSION_TABLE: Final = "facestream_layout"
+SCHEMA: Final = "facestream"
+"""The schema of all tables in PostgreSQL, so that they can lie beside those of another program."""
+
+past: Final = MetaData()
+"""What is remembered of past sightings: in SQLite and in PostgreSQL."""
+
+layout: Final = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True))
+"""The number of the layout, kept by Alembic: in PostgreSQL alone. A SQLite file has it in ``PRAGMA user_version``."""
+
+
+class _Raw(LargeBinary):
+    """Bytes as the database gives them: what a damaged SQLite file has in their place is for the reader to judge."""
+
+    cache_ok = True
+
+    def result_processor(self, *_: Any) -> None:
+        return None
+
+
+def _text(name: str, **more: Any) -> Column[str]:
+    return Column(name, Text, nullable=False, **more)
+
+
+def _seconds(name: str) -> Column[float]:
+    return Column(name, Double, nullable=False)
+
+
+sightings: Final = Table(
+    "sightings",
+    past,
+    Column("sighting_id", Text, primary_key=True),
+    _text("camera_id"),
+    _seconds("started_s"),
+    _seconds("ended_s"),
+    _text("identity_id"),
+    _text("identity_name"),
+    _text("unknown_id"),
+    _text("model_id"),
+    _text("preprocessing"),
+    Column("template", _Raw),
+    Column("evidence", Integer, nullable=False),
+    Column("quality", Double),
+    _text("event"),
+    _text("account"),
+    Column("corrections", Integer, nullable=False, server_default=text("0")),
+    _seconds("recorded_s"),
+    _seconds("expires_s"),
+)
+Index("sightings_by_time", sightings.c.started_s)
+_unknown_alone: Final = sightings.c.unknown_id != ""
+Index("sightings_by_unknown", sightings.c.unknown_id, sqlite_where=_unknown_alone, postgresql_where=_unknown_alone)
+
+unknowns: Final = Table(
+    "unknowns",
+    past,
+    Column("unknown_id", Text, primary_key=True),
+    _text("model_id"),
+    _text("preprocessing"),
+    Column("template", _Raw),
+    Column("evidence", Double, nullable=False),
+    _seconds("first_seen_s"),
+    _seconds("last_seen_s"),
+    Column("revision", BigInteger, nullable=False),
+    _seconds("recorded_s"),
+    _seconds("expires_s"),
+)
+Index("unknowns_by_revision", unknowns.c.revision)
+
+newest: Final = Table(
+    "newest",
+    past,
+    Column("revision", BigInteger, nullable=False),
+    Column("denials", Integer, nullable=False, server_default=text("0")),
+)
+"""One row: the newest revision of an unknown person, and how often denials have changed. Who raises one of these keeps
+all others waiting until the end of the transaction, so revisions become visible in their order."""
+
+denials: Final = Table(
+    "denials",
+    past,
+    Column("sighting_id", Text, primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    _text("identity_id"),
+    _text("identity_name"),
+    _text("given_id"),
+    _text("unknown_id"),
+    _seconds("denied_s"),
+    sqlite_with_rowid=False,
+)
+"""What people said of past sightings afterwards: whom they do not show."""
+
+tallies: Final = Table(
+    "tallies",
+    past,
+    Column("camera_id", Text, primary_key=True),
+    Column("hour", Integer, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("tracks", Integer, nullable=False),
+    Column("faces", Integer, nullable=False),
+    _seconds("expires_s"),
+    sqlite_with_rowid=False,
+)
+
+batches: Final = Table("batches", past, Column("batch_id", Text, primary_key=True), _seconds("expires_s"))
+"""What was written by workers that had to wait for the database: nothing of it counts twice."""
+
+regroupings: Final = Table(
+    "regroupings",
+    past,
+    Column("step", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    _text("from_id"),
+    _text("to_id"),
+    _text("sighting_ids"),
+    Column("whole", Integer, nullable=False),
+    Column("undone", Integer, nullable=False),
+    _seconds("expires_s"),
+)
+"""Merges and splits of unknown people, in the order of ``number``: which sightings (JSON) went from whom to whom.
+``whole``: whether ``from_id`` kept none. Ids alone, nothing that anybody is recognised by."""
+
+known: Final = MetaData()
+"""Who is known: galleries, in PostgreSQL alone."""
+
+galleries: Final = Table(
+    "galleries",
+    known,
+    Column("gallery", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    _text("change_id"),
+    _text("model_id"),
+    _text("preprocessing"),
+    Column("dimension", Integer, nullable=False),
+    Column("threshold", Double),
+    _text("camera_thresholds"),
+    _text("calibration"),
+    _text("created_at"),
+)
+"""A change of a gallery holds the lock of this row until its end, so changes come one after the other."""
+
+
+def _gallery() -> Column[str]:
+    return Column("gallery", Text, ForeignKey("galleries.gallery", ondelete="CASCADE"), primary_key=True)
+
+
+def _changed() -> Column[int]:
+    """The version that made the row as it is."""
+    return Column("changed", BigInteger, nullable=False)
+
+
+people: Final = Table(
+    "people", known, _gallery(), Column("identity_id", Text, primary_key=True), _text("name"), _changed()
+)
+
+samples: Final = Table(
+    "samples",
+    known,
+    _gallery(),
+    Column("sample_id", Text, primary_key=True),
+    Column("number", BigInteger, Identity(), nullable=False),
+    _text("identity_id"),
+    _text("photo"),
+    _text("photo_sha256"),
+    _text("photo_hash"),
+    Column("quality", Double, nullable=False),
+    _text("added_at"),
+    Column("vector", _Raw, nullable=False),
+    _text("digest"),
+    _changed(),
+    ForeignKeyConstraint(["gallery", "identity_id"], ["people.gallery", "people.identity_id"]),
+)
+"""``number``: the order of the samples. ``digest``: SHA-256 of ``vector``, in hexadecimal."""
+Index("samples_by_change", samples.c.gallery, samples.c.changed)
+Index("samples_by_person", samples.c.gallery, samples.c.identity_id)
+
+removed: Final = Table("removed", known, _gallery(), Column("sample_id", Text, primary_key=True), _changed())
+"""The ids of removed samples, so that who is a few versions behind need not read everything."""
+Index("removed_by_change", removed.c.gallery, removed.c.changed)
+
+changes: Final = Table(
+    "changes",
+    known,
+    _gallery(),
+    Column("version", BigInteger, primary_key=True),
+    _text("change_id"),
+    _seconds("made_s"),
+)
+"""Which change made which version: who has another change in mind for a version has a past that is not this one's."""
+
+followers: Final = Table(
+    "followers",
+    known,
+    _gallery(),
+    Column("worker_id", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+)
+"""The workers that follow a gallery, and the version that each searches."""

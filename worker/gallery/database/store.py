@@ -1,0 +1,461 @@
+"""A gallery in PostgreSQL: read, changed and replaced, each in one transaction."""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Final, Self
+
+import numpy as np
+import sqlalchemy as sa
+
+from worker.database import schema
+from worker.database.address import DatabaseAddress
+from worker.database.database import Database, open_postgres
+from worker.database.layout import require_newest
+from worker.errors import DatabaseError, DatabaseUnavailableError, GalleryError, GalleryUnavailableError
+from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, changes_between
+from worker.logs import get_logger
+from worker.names import clean_text
+from worker.observer import Observer
+from worker.types import Vectors
+
+CHANNEL: Final = "facestream_gallery"
+"""Where each change is announced, with the name of the gallery."""
+KEPT_CHANGES: Final = 10_000
+"""Who is more versions behind reads everything, except the vectors that they have."""
+_PRUNE_EVERY: Final = 100
+_AT_ONCE: Final = 5000
+_UNIT: Final = 1e-3
+_FORGET_S: Final = 24 * 3600
+
+_galleries, _people, _samples = schema.galleries, schema.people, schema.samples
+_removed, _changes, _followers = schema.removed, schema.changes, schema.followers
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The contents of a version, and the id of the change that made it."""
+
+    contents: Contents
+    change_id: str
+
+    def same_model(self, other: "Copy") -> bool:
+        """Whether the vectors of both can be compared."""
+        mine, theirs = self.contents, other.contents
+        return (mine.model_id, mine.preprocessing_digest) == (theirs.model_id, theirs.preprocessing_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """A worker that follows the gallery: the version it searches, and since when it has been silent."""
+
+    worker_id: str
+    version: int
+    silent_s: float
+
+
+class GalleryStore:
+    """The gallery called ``name`` in a database. Nothing of it is kept here.
+
+    All methods raise GalleryError, and GalleryUnavailableError where the database cannot be reached or used now.
+    """
+
+    def __init__(self, database: Database, name: str) -> None:
+        self.label = database.label
+        self.name = name
+        self._database = database
+        self._mine = {"gallery": name}
+        self._damaged: set[str] = set()
+
+    @classmethod
+    def connect(cls, address: DatabaseAddress, *, connections: int = 0, observer: Observer | None = None) -> Self:
+        """The gallery at ``address``, which need not exist; ``connections`` as for :func:`open_postgres`. ``observer``
+        is told of statements and connections.
+
+        Raises:
+            ConfigError: the address has options that libpq does not know.
+        """
+        database = open_postgres(address, connections=connections, label=address.label)
+        if observer is not None:
+            database.watch(observer)
+        return cls(database, address.gallery)
+
+    def beside(self, name: str) -> "GalleryStore":
+        """The gallery whose name is this one's with ``.name`` behind, over the same connections."""
+        return GalleryStore(self._database, f"{self.name}.{name}")
+
+    def close(self) -> None:
+        self._database.close()
+
+    def require_layout(self) -> None:
+        """Does nothing if the database has the newest layout.
+
+        Raises:
+            GalleryError: it has not; the message says what to do.
+        """
+        with self._told():
+            require_newest(self._database)
+
+    def exists(self) -> bool:
+        """Whether there is a gallery of this name."""
+        with self._told(), self._database.reading() as connection:
+            return self._row(connection) is not None
+
+    def create(self, contents: Contents) -> Copy | None:
+        """Makes the gallery, with these contents, which hold nobody; None if there is one already."""
+        copy = Copy(replace(contents, version=1), new_change_id())
+        with self._told(), self._database.writing() as connection:
+            insert = self._database.insert(_galleries).values(self._mine | _meta(copy.contents, copy.change_id))
+            made = insert.on_conflict_do_nothing().returning(_galleries.c.gallery)
+            if connection.execute(made).first() is None:
+                return None
+            self._note(connection, copy)
+        return copy
+
+    def fetch(self, known: Copy | None = None) -> Copy | None:
+        """The newest version; ``known`` itself if that is it, and None if there is no gallery.
+
+        Only what changed since ``known`` is read. Blocks that did not change are the same objects.
+        """
+        with self._told(), self._database.reading() as connection:
+            return self._newest(connection, known)
+
+    def change(self, known: Copy, change: Callable[[Contents], Contents], change_id: str) -> Copy:
+        """Makes what ``change`` returns for the newest contents the next version, and returns that version.
+
+        If ``change`` returns the contents that it got, no version is made. If a change of this id was made before,
+        which happens if the reply was lost, it is not made again. If another model's gallery has taken the place of
+        ``known``, that one is returned as it is.
+        """
+        with self._told(), self._database.writing() as connection:
+            self._lock(connection)
+            newest = self._newest(connection, known)
+            if newest is None:
+                raise GalleryError(f"gallery {self.label} is gone: restore the database, or enroll the photos again")
+            if self._is_made(connection, change_id) or not newest.same_model(known):
+                return newest
+            after = change(newest.contents)
+            if after is newest.contents:
+                return newest
+            made = Copy(replace(after, version=newest.contents.version + 1), change_id)
+            self._write(connection, newest.contents, made.contents)
+            self._note(connection, made)
+        return made
+
+    def replace(self, known: Copy, new: Contents, aside: "GalleryStore") -> Copy:
+        """Puts the rows of the gallery aside, and lets it hold what ``new`` holds.
+
+        Raises:
+            GalleryError: somebody has changed the gallery since ``known``.
+        """
+        with self._told(), self._database.writing() as connection:
+            row = self._lock(connection)
+            if row is None or row.change_id != known.change_id:
+                raise GalleryError(f"gallery {self.label} was changed by somebody else meanwhile: try again")
+            self._put_aside(connection, aside)
+            made = Copy(replace(new, version=row.version + 1), new_change_id())
+            for table in (_samples, _people, _removed, _changes):
+                connection.execute(table.delete().where(table.c.gallery == self.name))
+            nobody = replace(new, names={}, blocks=(Block((), np.empty((0, new.dimension), np.float32)),))
+            self._write(connection, nobody, made.contents)
+            self._note(connection, made)
+        return made
+
+    def followers(self) -> list[Follower]:
+        """The workers that follow the gallery, or did within a day."""
+        silent_s = sa.extract("epoch", sa.func.clock_timestamp() - _followers.c.seen_at)
+        query = (
+            sa.select(_followers.c.worker_id, _followers.c.version, silent_s.label("silent_s"))
+            .where(_followers.c.gallery == self.name, silent_s < _FORGET_S)
+            .order_by(_followers.c.worker_id)
+        )
+        with self._told(), self._database.reading() as connection:
+            return [Follower(row.worker_id, row.version, float(row.silent_s)) for row in connection.execute(query)]
+
+    def acknowledge(self, worker_id: str, version: int) -> None:
+        """The worker is alive, and searches this version."""
+        seen = {"version": version, "seen_at": sa.func.clock_timestamp()}
+        insert = self._database.insert(_followers).values(self._mine | {"worker_id": worker_id} | seen)
+        with self._told(), self._database.writing() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=["gallery", "worker_id"], set_=seen))
+
+    def leave(self, worker_id: str) -> None:
+        """The worker follows the gallery no more; who has been silent for a day is forgotten as well."""
+        long_ago = _followers.c.seen_at < sa.func.clock_timestamp() - sa.text(f"interval '{_FORGET_S} seconds'")
+        gone = sa.or_(_followers.c.worker_id == worker_id, long_ago)
+        with self._told(), self._database.writing() as connection:
+            connection.execute(_followers.delete().where(_followers.c.gallery == self.name, gone))
+
+    # What follows is done within a transaction.
+
+    def _row(self, connection: sa.Connection) -> Any:
+        return connection.execute(sa.select(_galleries).where(_galleries.c.gallery == self.name)).one_or_none()
+
+    def _lock(self, connection: sa.Connection) -> Any:
+        """Keeps every other change waiting until the end of the transaction."""
+        query = sa.select(_galleries).where(_galleries.c.gallery == self.name).with_for_update()
+        return connection.execute(query).one_or_none()
+
+    def _is_made(self, connection: sa.Connection, change_id: str) -> bool:
+        query = sa.select(_changes.c.version).where(_changes.c.gallery == self.name, _changes.c.change_id == change_id)
+        return connection.execute(query).first() is not None
+
+    def _newest(self, connection: sa.Connection, known: Copy | None) -> Copy | None:
+        row = self._row(connection)
+        if row is None:
+            return None
+        if known is not None and (row.version, row.change_id) == (known.contents.version, known.change_id):
+            return known
+        meta = _contents_of(row)
+        if known is None or not known.same_model(Copy(meta, row.change_id)):
+            return Copy(self._whole(connection, meta, {}), row.change_id)
+        if self._descends_from(connection, known):
+            return Copy(self._grown(connection, meta, known.contents), row.change_id)
+        _log.warning(
+            "the gallery has another past than this copy: it is read whole",
+            gallery=self.label, version=row.version, copy=known.contents.version,
+        )  # fmt: skip
+        return Copy(self._whole(connection, meta, _vectors_by_id(known.contents)), row.change_id)
+
+    def _descends_from(self, connection: sa.Connection, known: Copy) -> bool:
+        """Whether the gallery was at the version of ``known`` by the same change, and what came later is all known."""
+        query = sa.select(_changes.c.change_id).where(
+            _changes.c.gallery == self.name, _changes.c.version == known.contents.version
+        )
+        return connection.execute(query).scalar_one_or_none() == known.change_id
+
+    def _grown(self, connection: sa.Connection, meta: Contents, before: Contents) -> Contents:
+        gone = self._column(connection, _removed.c.sample_id, _removed.c.changed > before.version)
+        contents = before.minus(set(gone)) if gone else before
+        names = self._names(connection, _people.c.changed > before.version)
+        rows = self._sample_rows(connection, _samples.c.changed > before.version)
+        return self._filled(_with_meta(contents, meta), rows, {**contents.names, **names})
+
+    def _whole(self, connection: sa.Connection, meta: Contents, known: dict[str, Any]) -> Contents:
+        """Everything, except the vectors in ``known`` (by sample_id) whose digest is still right."""
+        names = self._names(connection)
+        if not known:
+            return self._filled(meta, self._sample_rows(connection), names)
+        digests = self._digests(connection)
+        kept = {key for key, vector in known.items() if key in digests and _digest(vector.tobytes()) == digests[key]}
+        missing = [key for key in digests if key not in kept]
+        vectors = {key: known[key].tobytes() for key in kept}
+        for ids in _batched(missing):
+            some = _samples.c.sample_id.in_(ids)
+            vectors |= {row.sample_id: row.vector for row in self._sample_rows(connection, some)}
+        columns = [column for column in _samples.c if column is not _samples.c.vector]
+        query = sa.select(*columns).where(_samples.c.gallery == self.name).order_by(_samples.c.number)
+        plain = connection.execute(query).mappings()
+        return self._filled(meta, (_Row(**row, vector=vectors[row["sample_id"]]) for row in plain), names)
+
+    def _digests(self, connection: sa.Connection) -> dict[str, str]:
+        query = sa.select(_samples.c.sample_id, _samples.c.digest).where(_samples.c.gallery == self.name)
+        return {row.sample_id: row.digest for row in connection.execute(query)}
+
+    def _names(self, connection: sa.Connection, *conditions: Any) -> dict[str, str]:
+        query = sa.select(_people.c.identity_id, _people.c.name).where(_people.c.gallery == self.name, *conditions)
+        return {row.identity_id: clean_text(row.name) for row in connection.execute(query)}
+
+    def _column(self, connection: sa.Connection, column: Any, *conditions: Any) -> Sequence[Any]:
+        query = sa.select(column).where(column.table.c.gallery == self.name, *conditions)
+        return connection.execute(query).scalars().all()
+
+    def _sample_rows(self, connection: sa.Connection, *conditions: Any) -> Iterator[Any]:
+        query = sa.select(_samples).where(_samples.c.gallery == self.name, *conditions).order_by(_samples.c.number)
+        if not conditions:
+            query = query.execution_options(yield_per=1000)  # everything: piece by piece
+        with connection.execute(query) as rows:
+            yield from rows
+
+    def _filled(self, contents: Contents, rows: Iterable[Any], names: dict[str, str]) -> Contents:
+        """With the samples in ``rows``. A damaged one is named in the log and left out; all others are used."""
+        rows = iter(rows)
+        contents = replace(contents, names=names)
+        while chunk := list(islice(rows, BLOCK_SAMPLES)):
+            sound = [row for row in chunk if self._is_sound(row, contents.dimension, names)]
+            vectors = np.frombuffer(b"".join(row.vector for row in sound), "<f4").reshape(-1, contents.dimension)
+            contents = contents.plus([_sample(row) for row in sound], vectors, names)
+        return contents
+
+    def _is_sound(self, row: Any, dimension: int, names: dict[str, str]) -> bool:
+        vector = bytes(row.vector)
+        if len(vector) != 4 * dimension:
+            problem = f"its vector has {len(vector)} bytes, not {4 * dimension}"
+        elif _digest(vector) != row.digest:
+            problem = "its vector does not match its digest"
+        elif not abs(float(np.linalg.norm(np.frombuffer(vector, "<f4"))) - 1.0) < _UNIT:
+            problem = "its vector is not finite and of unit length"
+        else:
+            return True
+        _log.warning(
+            "gallery_sample_damaged",
+            gallery=self.label, sample=row.sample_id, person=names.get(row.identity_id, row.identity_id),
+            photo=clean_text(row.photo), problem=problem,
+            advice="enroll its photo again",
+        )  # fmt: skip
+        self._damaged.add(row.sample_id)
+        return False
+
+    def _write(self, connection: sa.Connection, before: Contents, after: Contents) -> None:
+        """The rows in which ``after``, the next version, differs from ``before``."""
+        gone, added = changes_between(before, after)
+        changed = {"changed": after.version}
+        for ids in _batched(sorted(gone)):
+            connection.execute(_samples.delete().where(_samples.c.gallery == self.name, _samples.c.sample_id.in_(ids)))
+            marks = [self._mine | {"sample_id": sample_id} | changed for sample_id in ids]
+            mark = self._database.insert(_removed)
+            connection.execute(mark.on_conflict_do_update(index_elements=["gallery", "sample_id"], set_=changed), marks)
+        named = [key for key, name in after.names.items() if before.names.get(key) != name]
+        if named:
+            person = self._database.insert(_people)
+            renamed = {"name": person.excluded.name} | changed
+            connection.execute(
+                person.on_conflict_do_update(index_elements=["gallery", "identity_id"], set_=renamed),
+                [self._mine | {"identity_id": key, "name": after.names[key]} | changed for key in named],
+            )
+        self._replace_damaged(connection, {sample.photo_sha256 for sample, _ in added.values()})
+        for some in _batched(added.values()):
+            rows = [self._mine | _sample_row(sample, vector) | changed for sample, vector in some]
+            connection.execute(_samples.insert(), rows)
+        for ids in _batched(before.names.keys() - after.names.keys()):
+            # Damaged samples, which no contents hold, go with their person.
+            for table in (_samples, _people):
+                connection.execute(table.delete().where(table.c.gallery == self.name, table.c.identity_id.in_(ids)))
+
+    def _replace_damaged(self, connection: sa.Connection, photos: set[str]) -> None:
+        """Takes out the damaged samples of these photos, which are enrolled again."""
+        for ids in _batched(self._damaged if photos else ()):
+            connection.execute(
+                _samples.delete().where(
+                    _samples.c.gallery == self.name, _samples.c.sample_id.in_(ids), _samples.c.photo_sha256.in_(photos)
+                )
+            )
+
+    def _note(self, connection: sa.Connection, made: Copy) -> None:
+        """Makes ``made`` the version of the gallery, and announces it; it is seen when the transaction ends."""
+        version = made.contents.version
+        connection.execute(
+            _galleries.update().where(_galleries.c.gallery == self.name).values(_meta(made.contents, made.change_id))
+        )
+        row = {"version": version, "change_id": made.change_id, "made_s": time.time()}
+        connection.execute(_changes.insert().values(self._mine | row))
+        if version % _PRUNE_EVERY == 0:
+            for table, column in ((_changes, _changes.c.version), (_removed, _removed.c.changed)):
+                connection.execute(table.delete().where(table.c.gallery == self.name, column <= version - KEPT_CHANGES))
+        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, self.name)))
+
+    def _put_aside(self, connection: sa.Connection, aside: "GalleryStore") -> None:
+        """Copies the rows as they are, in the database, to the gallery ``aside``, which may exist."""
+        connection.execute(_galleries.delete().where(_galleries.c.gallery == aside.name))
+        for table in (_galleries, _people, _samples):
+            columns = [column for column in table.c if column.name not in {"gallery", "number"}]
+            rows = sa.select(sa.literal(aside.name), *columns).where(table.c.gallery == self.name)
+            if table is _samples:
+                rows = rows.order_by(_samples.c.number)
+            connection.execute(table.insert().from_select(["gallery", *(column.name for column in columns)], rows))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseUnavailableError as error:
+            raise GalleryUnavailableError(f"gallery {error}") from None
+        except DatabaseError as error:
+            raise GalleryError(f"gallery {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of samples whose vector came from elsewhere."""
+
+    gallery: str
+    sample_id: str
+    number: int
+    identity_id: str
+    photo: str
+    photo_sha256: str
+    photo_hash: str
+    quality: float
+    added_at: str
+    vector: bytes
+    digest: str
+    changed: int
+
+
+def new_change_id() -> str:
+    """An id that no change has."""
+    return uuid.uuid4().hex
+
+
+def _meta(contents: Contents, change_id: str) -> dict[str, Any]:
+    return {
+        "version": contents.version,
+        "change_id": change_id,
+        "model_id": contents.model_id,
+        "preprocessing": contents.preprocessing_digest,
+        "dimension": contents.dimension,
+        "threshold": contents.threshold,
+        "camera_thresholds": json.dumps(contents.camera_thresholds),
+        "calibration": json.dumps(contents.calibration),
+        "created_at": contents.created_at,
+    }
+
+
+def _contents_of(row: Any) -> Contents:
+    """What a row of galleries says, with nobody in it."""
+    return Contents(
+        row.version, row.model_id, row.preprocessing, row.dimension, {},
+        (Block((), np.empty((0, row.dimension), np.float32)),), row.threshold, json.loads(row.camera_thresholds),
+        json.loads(row.calibration), row.created_at,
+    )  # fmt: skip
+
+
+def _with_meta(contents: Contents, meta: Contents) -> Contents:
+    return replace(meta, names=contents.names, blocks=contents.blocks)
+
+
+def _sample(row: Any) -> Sample:
+    return Sample(
+        row.sample_id, row.identity_id, clean_text(row.photo), row.photo_sha256, row.photo_hash, row.quality,
+        row.added_at,
+    )  # fmt: skip
+
+
+def _sample_row(sample: Sample, vector: Vectors) -> dict[str, Any]:
+    raw = np.ascontiguousarray(vector, "<f4").tobytes()
+    return {
+        "sample_id": sample.sample_id,
+        "identity_id": sample.identity_id,
+        "photo": sample.photo,
+        "photo_sha256": sample.photo_sha256,
+        "photo_hash": sample.photo_hash,
+        "quality": sample.quality,
+        "added_at": sample.added_at,
+        "vector": raw,
+        "digest": _digest(raw),
+    }
+
+
+def _batched(values: Iterable[Any]) -> Iterator[list[Any]]:
+    values = iter(values)
+    while batch := list(islice(values, _AT_ONCE)):
+        yield batch
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _vectors_by_id(contents: Contents) -> dict[str, Vectors]:
+    return {
+        sample.sample_id: vector
+        for block in contents.blocks
+        for sample, vector in zip(block.samples, block.vectors, strict=True)
+    }

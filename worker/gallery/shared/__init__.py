@@ -1,1 +1,0 @@
-"""A gallery that a fleet shares through Redis."""

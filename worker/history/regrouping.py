@@ -1,0 +1,175 @@
+"""Unknown people who were told apart or together wrongly: merged, split, and the last of these undone.
+
+A person is what their sightings say: after each step, templates are made anew from the sightings that a person has.
+"""
+
+import json
+import time
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from worker.database import schema
+from worker.errors import HistoryError
+from worker.history.records import PastSighting, UnknownPerson, Vector
+from worker.history.rows import sighting_of, unknown_of, unknown_row
+
+_sightings, _unknowns, _regroupings = schema.sightings, schema.unknowns, schema.regroupings
+
+
+def merge(connection: sa.Connection, kept: UnknownPerson, other: UnknownPerson, next_revision: int) -> str:
+    """Gives all sightings of ``other`` to ``kept``; returns the id of this step, by which it can be undone.
+
+    Raises:
+        HistoryError: they are the same person, or another model's.
+    """
+    if kept.unknown_id == other.unknown_id:
+        raise HistoryError(f"{kept.unknown_id} is one person already")
+    if kept.embedder != other.embedder:
+        raise HistoryError(
+            f"{kept.unknown_id} and {other.unknown_id} were seen with different models, and cannot be compared"
+        )
+    moved = [sighting.sighting_id for sighting in _sightings_of(connection, other.unknown_id)]
+    return _move(connection, other, kept, moved, next_revision)
+
+
+def split(
+    connection: sa.Connection, person: UnknownPerson, sighting_ids: list[str], new_id: str, next_revision: int
+) -> str:
+    """Gives these sightings of ``person`` to somebody new, ``new_id``; returns the id of this step.
+
+    Raises:
+        HistoryError: one is not a sighting of this person, none is left, or none shows a face well enough.
+    """
+    own = {sighting.sighting_id: sighting for sighting in _sightings_of(connection, person.unknown_id)}
+    if strange := [sighting_id for sighting_id in sighting_ids if sighting_id not in own]:
+        raise HistoryError(f"{strange[0]} is no sighting of {person.unknown_id}; 'facestream unknown show' lists them")
+    if len(set(sighting_ids)) == len(own):
+        raise HistoryError(f"these are all sightings of {person.unknown_id}: nobody would be left")
+    made = _made_of(person, new_id, [own[sighting_id] for sighting_id in sighting_ids])
+    if made is None:
+        raise HistoryError("none of these sightings has a face by which somebody can be told apart")
+    times = connection.execute(
+        sa.select(_unknowns.c.recorded_s, _unknowns.c.expires_s).where(_unknowns.c.unknown_id == person.unknown_id)
+    ).one()
+    connection.execute(
+        _unknowns.insert(),
+        unknown_row(made) | {"revision": next_revision, "recorded_s": times[0], "expires_s": times[1]},
+    )
+    return _move(connection, person, made, sorted(set(sighting_ids)), next_revision)
+
+
+def undo(connection: sa.Connection, step: str, next_revision: int) -> tuple[str, str]:
+    """Takes a step back; returns whose sightings went back to whom: ``(from, to)``.
+
+    Raises:
+        HistoryError: there is no such step, it was undone, or something came after it.
+    """
+    row = connection.execute(sa.select(_regroupings).where(_regroupings.c.step == step)).one_or_none()
+    if row is None or row.expires_s <= time.time():
+        raise HistoryError(f"no step {step}: 'unknown merge' and 'unknown split' say theirs; it may have expired")
+    if row.undone:
+        raise HistoryError(f"step {step} was undone before")
+    ids = {row.from_id, row.to_id}
+    later = sa.select(_regroupings.c.step).where(
+        _regroupings.c.undone == 0,
+        _regroupings.c.number > row.number,
+        sa.or_(_regroupings.c.from_id.in_(ids), _regroupings.c.to_id.in_(ids)),
+    )
+    if (after := connection.execute(later.order_by(_regroupings.c.number.desc())).scalars().first()) is not None:
+        raise HistoryError(f"step {after} came after {step} with the same people: undo that one first")
+    connection.execute(_regroupings.update().where(_regroupings.c.step == step).values(undone=1))
+    back = json.loads(row.sighting_ids)
+    of_step = _sightings.c.sighting_id.in_(back) & (_sightings.c.unknown_id == row.to_id)
+    connection.execute(_sightings.update().where(of_step).values(unknown_id=row.from_id))
+    for unknown_id in (row.from_id, row.to_id):
+        _make_anew(connection, unknown_id, next_revision)
+    return row.to_id, row.from_id
+
+
+def kept_ids(connection: sa.Connection, unknown_ids: set[str]) -> dict[str, str]:
+    """Of people who were merged into others: who they are now. A sighting that was going on at the merge has the old
+    id."""
+    found: dict[str, str] = {}
+    query = sa.select(_regroupings.c.from_id, _regroupings.c.to_id).where(
+        _regroupings.c.undone == 0, _regroupings.c.whole == 1
+    )
+    now = {row.from_id: row.to_id for row in connection.execute(query.order_by(_regroupings.c.number))}
+    for unknown_id in unknown_ids & now.keys():
+        kept = now[unknown_id]
+        while kept in now and kept != unknown_id:
+            kept = now[kept]
+        found[unknown_id] = kept
+    return found
+
+
+def forget(connection: sa.Connection, unknown_id: str) -> None:
+    """Nothing of this person can be undone any more."""
+    either = sa.or_(_regroupings.c.from_id == unknown_id, _regroupings.c.to_id == unknown_id)
+    connection.execute(_regroupings.delete().where(either))
+
+
+def _move(
+    connection: sa.Connection, giver: UnknownPerson, taker: UnknownPerson, sighting_ids: list[str], next_revision: int
+) -> str:
+    of_giver = _sightings.c.sighting_id.in_(sighting_ids)
+    connection.execute(_sightings.update().where(of_giver).values(unknown_id=taker.unknown_id))
+    left = connection.execute(sa.select(_sightings).where(_sightings.c.unknown_id == giver.unknown_id)).first()
+    step = uuid.uuid4().hex[:8]
+    number = connection.execute(sa.select(sa.func.coalesce(sa.func.max(_regroupings.c.number), 0))).scalar_one()
+    expires_s = connection.execute(
+        sa.select(sa.func.max(_unknowns.c.expires_s)).where(
+            _unknowns.c.unknown_id.in_([giver.unknown_id, taker.unknown_id])
+        )
+    ).scalar_one()
+    connection.execute(
+        _regroupings.insert(),
+        {
+            "step": step, "number": number + 1, "from_id": giver.unknown_id, "to_id": taker.unknown_id,
+            "sighting_ids": json.dumps(sighting_ids), "whole": int(left is None), "undone": 0, "expires_s": expires_s,
+        },
+    )  # fmt: skip
+    for unknown_id in (giver.unknown_id, taker.unknown_id):
+        _make_anew(connection, unknown_id, next_revision)
+    return step
+
+
+def _sightings_of(connection: sa.Connection, unknown_id: str) -> list[PastSighting]:
+    query = sa.select(_sightings).where(_sightings.c.unknown_id == unknown_id, _sightings.c.expires_s > time.time())
+    return [sighting_of(row) for row in connection.execute(query.order_by(_sightings.c.started_s))]
+
+
+def _make_anew(connection: sa.Connection, unknown_id: str, next_revision: int) -> None:
+    """Makes a person of the sightings that they have now; without any, they are gone."""
+    old = connection.execute(sa.select(_unknowns).where(_unknowns.c.unknown_id == unknown_id)).one_or_none()
+    if old is None:
+        return
+    seen = _sightings_of(connection, unknown_id)
+    made = _made_of(unknown_of(old), unknown_id, seen)
+    values: dict[str, Any] = {"revision": next_revision}
+    if made is not None:
+        row = unknown_row(made)
+        values |= {name: row[name] for name in ("template", "evidence", "first_seen_s", "last_seen_s")}
+    elif not seen:
+        values["template"] = None
+    connection.execute(_unknowns.update().where(_unknowns.c.unknown_id == unknown_id).values(values))
+
+
+def _made_of(like: UnknownPerson, unknown_id: str, seen: list[PastSighting]) -> UnknownPerson | None:
+    """The person whom these sightings show; None if none of them has a template."""
+    usable = [sighting for sighting in seen if sighting.template is not None and sighting.embedder == like.embedder]
+    if not usable:
+        return None
+    mean: Vector = np.sum([s.template * np.float32(s.embedded_faces) for s in usable if s.template is not None], axis=0)
+    mean = (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)
+    return replace(
+        like,
+        unknown_id=unknown_id,
+        template=mean,
+        embedded_faces=float(sum(sighting.embedded_faces for sighting in usable)),
+        first_seen=min(sighting.started_at for sighting in seen),
+        last_seen=max(sighting.ended_at for sighting in seen),
+    )

@@ -1,0 +1,114 @@
+"""Records of the past as rows of the tables, and back."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+
+from worker.history.records import Account, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
+from worker.names import clean_text
+
+HOUR_S: Final = 3600
+Row = dict[str, Any]
+
+
+def last_of_each(rows: list[Row], key: str) -> list[Row]:
+    """Of rows with the same ``key``, the last one: a statement may not store one twice."""
+    return list({row[key]: row for row in rows}.values())
+
+
+def cleaned(row: Row) -> Row:
+    """With texts as :func:`worker.names.clean_text` makes them."""
+    return {name: clean_text(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def sighting_row(sighting: PastSighting) -> Row:
+    """Without its times of storage."""
+    return {
+        "sighting_id": sighting.sighting_id,
+        "camera_id": sighting.camera_id,
+        "started_s": sighting.started_at.timestamp(),
+        "ended_s": sighting.ended_at.timestamp(),
+        "identity_id": sighting.identity_id,
+        "identity_name": sighting.identity_name,
+        "unknown_id": sighting.unknown_id,
+        "model_id": sighting.embedder.model_id,
+        "preprocessing": sighting.embedder.preprocessing_digest,
+        "template": _blob(sighting.template),
+        "evidence": sighting.embedded_faces,
+        "quality": sighting.quality,
+        "event": json.dumps({field: clean_text(value) for field, value in sighting.event.items()}),
+        "account": json.dumps(sighting.account.to_json()),
+        "corrections": sighting.corrections,
+    }
+
+
+def sighting_of(row: Any) -> PastSighting:
+    """What :func:`sighting_row` was made of."""
+    return PastSighting(
+        row.sighting_id, row.camera_id, time_of(row.started_s), time_of(row.ended_s), row.identity_id,
+        row.identity_name, row.unknown_id, EmbedderId(row.model_id, row.preprocessing), _vector(row.template),
+        row.evidence, row.quality, json.loads(row.event), Account.from_json(json.loads(row.account)), row.corrections,
+    )  # fmt: skip
+
+
+def unknown_row(person: UnknownPerson) -> Row:
+    """Without its revision and times of storage."""
+    return {
+        "unknown_id": person.unknown_id,
+        "model_id": person.embedder.model_id,
+        "preprocessing": person.embedder.preprocessing_digest,
+        "template": _blob(person.template),
+        "evidence": person.embedded_faces,
+        "first_seen_s": person.first_seen.timestamp(),
+        "last_seen_s": person.last_seen.timestamp(),
+    }
+
+
+def unknown_of(row: Any) -> UnknownPerson:
+    """What :func:`unknown_row` was made of."""
+    return UnknownPerson(
+        row.unknown_id, EmbedderId(row.model_id, row.preprocessing), _vector(row.template), row.evidence,
+        time_of(row.first_seen_s), time_of(row.last_seen_s),
+    )  # fmt: skip
+
+
+def tally_row(tally: Tally) -> Row:
+    """Without its time of storage."""
+    return {
+        "camera_id": clean_text(tally.camera_id),
+        "hour": hour_of(tally.hour),
+        "reason": tally.reason,
+        "tracks": tally.tracks,
+        "faces": tally.faces,
+    }
+
+
+def hour_of(at: datetime) -> int:
+    """Hours since 1970, UTC."""
+    return int(at.timestamp() // HOUR_S)
+
+
+def _blob(template: Vector | None) -> bytes | None:
+    return None if template is None else np.ascontiguousarray(template, "<f4").tobytes()
+
+
+def _vector(blob: bytes | None) -> Vector | None:
+    """
+    Raises:
+        ValueError: it is not the bytes of finite numbers.
+    """
+    if blob is None:
+        return None
+    if not isinstance(blob, bytes):
+        raise TypeError("a template is bytes")
+    vector = np.frombuffer(blob, "<f4")
+    if not len(vector) or not np.isfinite(vector).all():
+        raise ValueError("a template has finite numbers")
+    return vector
+
+
+def time_of(seconds: float) -> datetime:
+    """A Unix time, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)

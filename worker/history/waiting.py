@@ -1,0 +1,97 @@
+"""What a worker wants to remember while its database is away: kept in a bounded file, and written later, once."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from worker.errors import HistoryError
+from worker.history.records import PastSighting, Tally, UnknownPerson
+from worker.history.store import History
+from worker.logs import get_logger
+
+_NOW: Final = "now"
+_CHUNK: Final = 500
+_EVERYBODY: Final = -1
+
+_log = get_logger(__name__)
+
+
+class Waiting:
+    """Rows that wait in ``folder``, at most ``most`` of them. For one thread at a time.
+
+    The file that grows is called ``now``. Before it is written to the database, it gets a name that no other has, and
+    does not change any more: so a process that is killed meanwhile writes the same again, and nothing counts twice.
+    """
+
+    def __init__(self, folder: Path, most: int = 100_000) -> None:
+        self._folder = folder
+        self._most = most
+        self._count = self._counted()
+
+    def __len__(self) -> int:
+        """How many rows wait."""
+        return self._count
+
+    def keep(
+        self,
+        sightings: list[PastSighting],
+        unknowns: list[UnknownPerson],
+        tallies: list[Tally],
+        *,
+        keep_s: float,
+        remember_s: float,
+    ) -> int:
+        """Keeps these rows; returns how many of them there was no room for.
+
+        Raises:
+            HistoryError: the file cannot be written.
+        """
+        room = max(0, self._most - self._count)
+        fitting = sightings[:room]
+        with History.open(self._folder / _NOW, create=True) as history:
+            history.write(fitting, unknowns, tallies, keep_s=keep_s, remember_s=remember_s)
+        self._count += len(fitting) + len(unknowns)
+        return len(sightings) - len(fitting)
+
+    def write_to(self, history: History, *, keep_s: float, remember_s: float) -> None:
+        """Writes everything that waits to ``history``, and forgets it here.
+
+        Raises:
+            HistoryError: ``history`` cannot be written; what was not written waits on.
+        """
+        growing = self._folder / _NOW
+        if growing.exists():
+            growing.rename(self._folder / uuid.uuid4().hex)
+        for folder in self._folders():
+            try:
+                with History.open(folder) as kept:
+                    past, (people, _) = iter(kept.sightings()), kept.unknowns(_EVERYBODY)
+                    tallies = kept.tallies()
+            except HistoryError as error:
+                _log.error("what waited for the database cannot be read", folder=str(folder), problem=str(error))
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            while chunk := list(islice(past, _CHUNK)):
+                history.write(chunk, keep_s=keep_s, remember_s=remember_s)
+            # Tallies add up: the name of the file says whether they were added before.
+            history.write((), people, tallies, keep_s=keep_s, remember_s=remember_s, batch_id=folder.name)
+            shutil.rmtree(folder)
+        self._count = 0
+
+    def _folders(self) -> Iterator[Path]:
+        if self._folder.is_dir():
+            yield from sorted(path for path in self._folder.iterdir() if path.name != _NOW and path.is_dir())
+
+    def _counted(self) -> int:
+        """What a process before this one has left."""
+        count = 0
+        for folder in [*self._folders(), *filter(Path.exists, [self._folder / _NOW])]:
+            try:
+                with History.open(folder) as kept:
+                    count += len(kept.sightings()) + len(kept.unknowns(_EVERYBODY)[0])
+            except HistoryError:
+                continue
+        return count
