@@ -69,6 +69,20 @@ def test_people_who_are_passed_over_are_as_if_they_were_not_there(representation
             assert cosines == pytest.approx([cosine for _, cosine in expected], abs=1e-5)
 
 
+def test_a_change_does_not_read_again_what_was_checked_before() -> None:
+    rng = np.random.default_rng(3)
+    old, new = unit(rng, 40, 8), unit(rng, 1, 8)
+    before = PersonIndex([old], np.arange(40))
+    kept = old.copy()
+    old[:] = np.nan
+    after = PersonIndex([old, new], np.arange(41), previous=before)
+    old[:] = kept
+    assert after.search(new)[0][0, 0] == 40
+    old[:] = np.nan
+    with pytest.raises(ValueError, match="40 of 40 vectors"):
+        PersonIndex([old, new], np.arange(41))
+
+
 def test_an_empty_index_knows_nobody() -> None:
     people, similarities = PersonIndex(np.empty((0, 4), np.float32), np.empty(0, np.int64)).search(
         np.eye(4, dtype=np.float32)[:2]

@@ -44,7 +44,7 @@ class PersonIndex:
     them, so they may be memory-mapped.
     ``owners``: int64 (n,), the person of each row, a number from 0 up.
     ``representation``: how the samples are searched; by default as :func:`representation_for` chooses.
-    ``previous``: an index whose codes are taken over for the blocks that are the same objects.
+    ``previous``: an index whose checks and codes are taken over for the blocks that are the same objects.
     ``part_rows``: how many codes one thread scans at a time; 0 leaves it to the codes.
     """
 
@@ -72,8 +72,10 @@ class PersonIndex:
 
             self._codes = codes.Codes(self._stored.blocks, previous._codes if previous is not None else None, part_rows)
         else:
+            checked = {id(block) for block in previous._stored.blocks} if previous is not None else set()
             for block in self._stored.blocks:
-                require_unit(block, self._stored.dimension)
+                if id(block) not in checked:  # after a change most blocks are those of before
+                    require_unit(block, self._stored.dimension)
 
     def __len__(self) -> int:
         return len(self._stored)
