@@ -205,6 +205,29 @@ def test_who_was_seen_beside_the_person_stays_another_when_a_look_misses_one_of_
     assert {event.track_id for event in named} == {1}
 
 
+def test_a_verdict_of_the_last_moment_takes_no_name_that_somebody_beside_bears() -> None:
+    scene = Scene()
+    alike = (0.8 * ALICE + 0.6 * STRANGER).astype(np.float32)
+    events = scene.frames(15, {1: ALICE}) + scene.frame({1: ALICE, 2: alike})
+    scene.frame({1: ALICE, 2: alike}, embed=False)
+    scene.sightings.leave()
+    for sighting in scene.sightings.to_match(gallery_changed=True):
+        sighting.match = scene.match(sighting.template.vector, evidence=2)
+    events += scene.sightings.close()
+    assert {event.track_id for event in events if event.identity_name == "Alice"} == {1}
+    assert {event.track_id for event in events} == {1, 2}
+
+
+def test_a_name_is_not_free_while_the_person_beside_has_only_just_left() -> None:
+    scene = Scene(verdict_timeout_s=0.5, linger_s=5.0)
+    alike = (0.8 * ALICE + 0.6 * STRANGER).astype(np.float32)
+    events = scene.frames(15, {1: ALICE, 2: alike}) + scene.frame({2: alike}, ended=(1,))
+    for _ in range(10):
+        scene.left_px += 200  # far enough for a new look at the face
+        events += scene.frame({2: alike})
+    assert {event.track_id for event in events if event.identity_name == "Alice"} == {1}
+
+
 def test_a_name_comes_back_when_the_one_that_took_it_turns_out_to_be_somebody_else() -> None:
     scene = Scene(verdict_timeout_s=0.5)
     like_both = (0.9 * ALICE + np.sqrt(1 - 0.9**2) * BOB).astype(np.float32)

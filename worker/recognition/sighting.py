@@ -1,6 +1,6 @@
 """One visit of one person to one camera: what is known of it while it lasts and shortly after, and how it is kept."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -185,13 +185,14 @@ def note_together(seen: Iterable[Sighting]) -> None:
         sighting.together |= ids - {sighting.sighting_id}
 
 
-def one_face_per_person(present: Iterable[Sighting]) -> None:
+def one_face_per_person(everybody: Iterable[Sighting]) -> None:
     """If several faces that were seen in one look were given the same name, only the most similar keeps it.
 
-    A track is ``present`` for a while after its face was last seen. That face may be the one that a later track shows,
-    as after a cut. So two that were never seen together take no name from each other.
+    ``everybody``: the people who are there, and those who have left and whose sightings have not ended. A face of the
+    latter may be the one that a later track shows, as after a cut. So two that were never seen together take no name
+    from each other.
     """
-    named = [(sighting.match.similarity, sighting) for sighting in present if sighting.match and sighting.identity_id]
+    named = [(sighting.match.similarity, sighting) for sighting in everybody if sighting.match and sighting.identity_id]
     kept: list[Sighting] = []
     for _similarity, sighting in sorted(named, key=lambda each: -each[0]):
         if any(sighting.is_another_than(rival) for rival in kept if rival.identity_id == sighting.identity_id):
@@ -200,10 +201,8 @@ def one_face_per_person(present: Iterable[Sighting]) -> None:
             kept.append(sighting)
 
 
-def reconsider_withdrawn(present: Iterable[Sighting], gone: Iterable[Sighting]) -> None:
-    """Has the verdict taken again on everybody of ``present`` whose name was taken back in favour of a person who does
-    not bear it any more, also among those who are ``gone``."""
-    everybody = [*present, *gone]
+def reconsider_withdrawn(everybody: Sequence[Sighting]) -> None:
+    """Has the verdict taken again where a name was taken back in favour of somebody who does not bear it any more."""
     for sighting in everybody:
         if sighting.match and sighting.match.reason == "identity_taken":
             rivals = (other for other in everybody if sighting.is_another_than(other))

@@ -139,8 +139,9 @@ class CameraSightings:
 
     def transitions(self, pts_s: float) -> list[Event]:
         """The events that are due at ``pts_s`` of this camera, in order."""
-        one_face_per_person(self._by_track.values())
-        reconsider_withdrawn(self._by_track.values(), self._lingering)
+        everybody = [*self._by_track.values(), *self._lingering]
+        one_face_per_person(everybody)
+        reconsider_withdrawn(everybody)
         events: list[Event] = []
         for track_id, sighting in list(self._by_track.items()):
             if self._by_track.get(track_id) is not sighting:
@@ -180,6 +181,7 @@ class CameraSightings:
     def close(self) -> list[Event]:
         """Ends every sighting."""
         self.leave()
+        one_face_per_person(self._lingering)
         events = [event for s in self._lingering for event in (*self._announce(s), *self._announcer.end(s))]
         self._lingering.clear()
         return events
