@@ -7,10 +7,12 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import av
 import av.logging
@@ -23,13 +25,12 @@ from numpy.typing import NDArray
 
 from worker.config import CameraConfig
 from worker.errors import SourceError
-from worker.hosts import HostPolicy
+from worker.hosts import ALLOW, HostPolicy, HostRefusedError
 from worker.observer import Observer
 from worker.types import Image
 from worker.video.addresses import Address
 from worker.video.geometry import Geometry, Straightener
 from worker.video.photos import list_photos, read_cut_jpeg, read_photo
-from worker.video.rtsp_redirects import final_url
 from worker.video.schedule import may_pass_over
 from worker.video.steadying import SteadyPackets
 from worker.video.web import SourceSilentError, Web
@@ -49,6 +50,7 @@ _GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "y
 """Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
 _RAISE_LIMIT: Final = "scale them down, or raise the camera's max_megapixels"
 _ROUNDING_PX: Final = 63
+_RTSP_PORT: Final = 554
 _MOST_ROWS: Final = 16_384
 _PLAYLISTS: Final = frozenset({"application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl"})
 _TIMEOUTS: Final = (av.error.ExitError, av.error.TimeoutError)
@@ -388,13 +390,25 @@ def _way_to(
     if address.kind != "network":
         return None, address.target
     if address.target[:4].lower() != "http":
-        return None, final_url(address.target, address.label, camera, hosts)
+        _require_reachable(address, hosts)
+        return None, address.target
     web = Web(address.target, address.label, camera, hosts)
     file = web.open()
     arguments["io_open"] = web.open_further
     if file.kind in _PLAYLISTS:
         arguments["format"] = "hls"
     return web, file
+
+
+def _require_reachable(address: Address, hosts: HostPolicy) -> None:
+    """Looks at the address of an RTSP server before FFmpeg does. It is not asked itself: cameras serve few clients, and
+    some end the stream of one when another comes."""
+    parts = urlsplit(address.target)
+    with suppress(OSError, ValueError):  # FFmpeg finds the same, and says it better
+        try:
+            hosts.addresses(parts.hostname or "", parts.port or _RTSP_PORT, own=parts.hostname or "")
+        except HostRefusedError as error:
+            raise SourceError(f"{address.label}: {error}; {ALLOW}") from None
 
 
 def _options(address: Address, camera: CameraConfig) -> dict[str, str]:
