@@ -61,12 +61,9 @@ class Clock:
 @contextmanager
 def parts_timed(detector: FaceDetector, clock: Clock) -> Iterator[None]:
     """The parts of the cascade report to ``clock`` in the block."""
-    networks = {"first_look": "first look", "proposal": "proposal network",
-                "refinement": "refinement network", "output": "output network"}  # fmt: skip
+    networks = {"proposal": "proposal network", "refinement": "refinement network", "output": "output network"}
     patches = [
-        patch.object(detector, name, clock.timed(part, getattr(detector, name)))
-        for name, part in networks.items()
-        if getattr(detector, name)
+        patch.object(detector, name, clock.timed(part, getattr(detector, name))) for name, part in networks.items()
     ]
     patches += [
         patch.object(Canvas, "draw", clock.timed("pyramid", Canvas.draw)),
@@ -95,7 +92,7 @@ def cascade(frames: list[Any], rounds: int) -> None:
         for column, detector in enumerate(detectors):
             for part, ms in cascade_parts(detector, frames).items():
                 seen[part][column].append(ms)
-    table = {part: [statistics.median(values or [0.0]) for values in columns] for part, columns in seen.items()}
+    table = {part: [statistics.median(values) for values in columns] for part, columns in seen.items()}
     print_table(["part"] + [f"{px} px, {precision}" for px, precision in columns], table)
 
 

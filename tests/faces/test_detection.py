@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,24 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worker.boxes import iou_matrix
 from worker.config import DetectionConfig
 from worker.errors import ModelError
 from worker.faces.detection import FaceDetector, load_detector
-from worker.faces.detectors.mtcnn import FIRST_LOOK_SLACK, MtcnnDetector, cut_out
-from worker.faces.detectors.pyramid import (
-    BAND_STEP_PX,
-    CELL_PX,
-    STRIDE_PX,
-    STRIP_WINDOWS,
-    Canvas,
-    level_sizes,
-)
+from worker.faces.detectors.mtcnn import MtcnnDetector, cut_out
+from worker.faces.detectors.pyramid import BAND_STEP_PX, CELL_PX, Canvas, level_sizes
 from worker.faces.networks import mtcnn
 from worker.observer import Observer, Stage
-from worker.types import Detections, Image
-from worker.video.clips import open_clip
-from worker.video.photos import read_photo
+from worker.types import Image
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image:
@@ -124,76 +114,6 @@ def test_a_cell_leads_back_to_its_place_in_its_level() -> None:
         assert (own.max(axis=0) + CELL_PX <= [level.width + 1, level.height + 1]).all()
 
 
-@given(st.integers(12, 300), st.integers(12, 300), st.integers(0, 600), st.integers(0, 2**32 - 1))
-def test_windows_side_by_side_show_what_the_network_sees_at_their_cells(
-    width: int, height: int, count: int, seed: int
-) -> None:
-    canvas = Canvas(width, height, 12)
-    canvas.draw(noise(height, width))
-    bands, _, across, _ = canvas.bands.shape
-    rows_of_a_band, in_row = BAND_STEP_PX // STRIDE_PX, (across - CELL_PX) // STRIDE_PX + 1
-    cells = np.random.default_rng(seed).integers(0, bands * rows_of_a_band * in_row, count)
-    strips = canvas.side_by_side(cells)
-    assert len(strips) == -(-count // STRIP_WINDOWS)
-    for number, cell in enumerate(cells.tolist()):
-        row, column = divmod(cell, in_row)
-        band, row = divmod(row, rows_of_a_band)
-        strip, place = divmod(number, STRIP_WINDOWS)
-        seen = canvas.bands[band, STRIDE_PX * row :, STRIDE_PX * column :][:CELL_PX, :CELL_PX]
-        assert (strips[strip, :, CELL_PX * place :][:, :CELL_PX] == seen).all()
-
-
-class Brightness:
-    """A proposal network that takes bright windows for faces; ``errs`` by so much, as a logit. Counts its pixels."""
-
-    def __init__(self, errs: float = 0.0) -> None:
-        self.errs = errs
-        self.pixels = 0
-
-    def __call__(self, items: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        self.pixels += items[..., 0].size
-        windows = np.lib.stride_tricks.sliding_window_view(items[..., 0], (CELL_PX, CELL_PX), (1, 2))
-        scores = windows[:, ::STRIDE_PX, ::STRIDE_PX].mean((-2, -1)) / 10 - 20 + self.errs
-        found = np.zeros((*scores.shape, 5), np.float32)
-        found[..., 0] = scores
-        return (found,)
-
-
-def takes_all(width: int) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], ...]]:
-    def network(items: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        found = np.zeros((len(items), width), np.float32)
-        found[:, 0] = items.mean((1, 2, 3)) / 10
-        return (found,)
-
-    return network
-
-
-@pytest.mark.parametrize("errs", [-0.9 * FIRST_LOOK_SLACK, 0.0, 5.0])
-def test_a_first_look_that_errs_within_its_slack_changes_nothing(errs: float) -> None:
-    image = cv2.resize(noise(6, 8, 3), (320, 240), interpolation=cv2.INTER_CUBIC)
-    config = DetectionConfig(min_face_px=20)
-    whole, again = Brightness(), Brightness()
-    (plain,) = MtcnnDetector(whole, takes_all(5), takes_all(15), config).detect([image])
-    (found,) = MtcnnDetector(again, takes_all(5), takes_all(15), config, first_look=Brightness(errs)).detect([image])
-    assert len(plain)
-    np.testing.assert_array_equal(found.boxes, plain.boxes)
-    np.testing.assert_array_equal(found.scores, plain.scores)
-
-
-def test_only_what_the_first_look_does_not_rule_out_is_looked_at_again() -> None:
-    image = np.zeros((480, 640, 3), np.uint8)
-    image[100:180, 200:260] = 255
-    proposal = Brightness()
-    detector = MtcnnDetector(
-        proposal, takes_all(5), takes_all(15), DetectionConfig(min_face_px=20), first_look=Brightness()
-    )
-    assert len(detector.detect([image])[0])
-    assert 0 < proposal.pixels < image[..., 0].size / 4
-    before = proposal.pixels
-    assert not len(detector.detect([np.zeros_like(image)])[0])
-    assert proposal.pixels == before
-
-
 def test_a_level_is_the_average_of_the_pixels_it_covers() -> None:
     image = cv2.GaussianBlur(noise(480, 640), (0, 0), 3)
     canvas = Canvas(640, 480, 20)
@@ -268,47 +188,6 @@ def test_landmarks_are_where_their_names_say(detector: FaceDetector, photo: Imag
     assert left_eye[0] < nose[0] < right_eye[0]
     assert left_mouth[0] < right_mouth[0]
     assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
-
-
-def in_both_precisions(cache: Path, images: Sequence[Image], min_face_px: int) -> Iterator[tuple[Detections, ...]]:
-    """The faces of each image, as the whole network in fp32 finds them and as a first look in eight bits does."""
-    detectors = [
-        load_detector(
-            DetectionConfig.model_validate({"min_face_px": min_face_px, "precision": precision}),
-            cache_dir=cache,
-            engine="openvino",
-        )
-        for precision in ("fp32", "int8")
-    ]
-    for image in images:
-        yield tuple(detector.detect([image])[0] for detector in detectors)
-
-
-@pytest.mark.data
-@pytest.mark.parametrize("min_face_px", [20, 40])
-def test_a_first_look_in_eight_bits_finds_the_same_faces(test_data: Path, shared_cache: Path, min_face_px: int) -> None:
-    photos = [read_photo(path) for path in sorted((test_data / "dlib_faces").glob("*.jpg"))]
-    count = 0
-    for whole, quick in in_both_precisions(shared_cache, photos, min_face_px):
-        count += len(whole)
-        np.testing.assert_allclose(quick.boxes, whole.boxes, atol=0.1)
-        np.testing.assert_allclose(quick.scores, whole.scores, atol=1e-3)
-    assert count > 50
-
-
-@pytest.mark.slow
-@pytest.mark.data
-@pytest.mark.parametrize("min_face_px", [20, 40])
-def test_a_first_look_misses_no_face_of_a_crowd(test_data: Path, shared_cache: Path, min_face_px: int) -> None:
-    with open_clip(test_data / "video" / "crowd_1080p.mp4") as clip:
-        frames = list(clip)[::3]
-    faces = found = 0
-    for whole, quick in in_both_precisions(shared_cache, frames, min_face_px):
-        same = iou_matrix(whole.boxes, quick.boxes).max(axis=1, initial=0) >= 0.8
-        faces, found = faces + len(whole), found + int(same.sum())
-        assert same[whole.scores >= 0.95].all()
-    assert faces > 150
-    assert found >= 0.995 * faces
 
 
 @pytest.mark.data

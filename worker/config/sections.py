@@ -157,10 +157,8 @@ class DetectionConfig(_Section):
     min_face_px: int = Field(40, ge=12, le=2000, description="smallest face to look for, px of the source frame")
     score_threshold: Fraction = Field(0.9, description="faces below this detection score start no track")
     max_side_px: int = Field(2400, ge=64, description="larger pictures are scaled down to this before detection")
-    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
-        "auto",
-        description="arithmetic of MTCNN; 'int8' is a first look in 8 bits, whose finds fp32 decides on; 'auto' takes "
-        "bf16 where the processor has it, else int8",
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="arithmetic of MTCNN; 'auto' takes bf16 where the processor has it"
     )
     interval_s: float = Field(
         0.08,

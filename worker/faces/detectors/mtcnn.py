@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from worker import boxes as box
 from worker.config import DetectionConfig
-from worker.errors import ModelError
 from worker.faces.detectors.one_by_one import require_images
-from worker.faces.detectors.pyramid import CELL_PX, STRIDE_PX, Canvas
+from worker.faces.detectors.pyramid import CELL_PX, Canvas
 from worker.faces.engines import choose_engine
 from worker.faces.networks import conversion, mtcnn
 from worker.observer import Observer
@@ -38,11 +37,6 @@ _OUTPUT_PX: Final = 48
 _CANVASES_KEPT: Final = 8
 _MOVES: Final = 0.15 * np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], np.float32)
 _TRIES: Final = len(_MOVES)
-FIRST_LOOK_SLACK: Final = 1.0
-"""By so much, as a logit, the first look may underrate a window that the proposal network takes for a face."""
-FIRST_LOOK_RANGES: Final = ((0.0, 255.0), (-1.5, 6.7), (-5.3, 9.5), (-3.3, 8.8))
-"""Least and greatest input of each convolution of the proposal network in eight bits. Half of what footage and photos
-reach at most: finer steps gain more than the cut-off tails lose, see ``docs/decisions/first-look.md``."""
 _BACKGROUND: Final = (128, 128, 128)
 """What lies outside an image: zero once pixels are normalised."""
 
@@ -59,8 +53,6 @@ class MtcnnDetector:
 
     Args:
         proposal, refinement, output: the three networks, on any engine.
-        first_look: a cheaper form of the proposal network. Only the windows that it does not rule out are then given
-            to ``proposal``, whose answers count.
         config: smallest face, largest picture. ``score_threshold`` is the tracker's business: every face that the
             cascade accepts (score above 0.8) is returned.
     """
@@ -72,10 +64,8 @@ class MtcnnDetector:
         output: Network,
         config: DetectionConfig,
         *,
-        first_look: Network | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self.first_look = first_look
         self.proposal = proposal
         self.refinement = refinement
         self.output = output
@@ -137,7 +127,11 @@ class MtcnnDetector:
         if not canvas.levels:
             return np.empty((0, 4), np.float32)
         canvas.draw(image)
-        levels, corners, found = self._proposals(canvas)
+        (maps,) = self.proposal(canvas.bands)
+        maps = maps.reshape(-1, 5)
+        cells = np.flatnonzero(maps[:, 0] > logit(PROPOSAL_THRESHOLD))
+        inside, levels, corners = canvas.windows(cells)
+        found = maps[cells[inside]]
         # A cell covers pixels 2i + 1 to 2i + 12 in the reference implementation, a side of 11.
         windows = np.concatenate([corners + 1, corners + CELL_PX], axis=1)
         boxes = (windows + found[:, 1:] * (CELL_PX - 1)) / canvas.scales(levels)[:, None]
@@ -145,22 +139,6 @@ class MtcnnDetector:
         kept = box.nms(boxes, scores, _LEVEL_NMS, groups=levels)
         boxes, scores = boxes[kept], scores[kept]
         return box.square(boxes[box.nms(boxes, scores, _IMAGE_NMS)])
-
-    def _proposals(self, canvas: Canvas) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
-        """Level, corner (2) and outputs (5) of each window that the proposal network takes for a face."""
-        least = logit(PROPOSAL_THRESHOLD)
-        (maps,) = (self.first_look or self.proposal)(canvas.bands)
-        maps = maps.reshape(-1, 5)
-        cells = np.flatnonzero(maps[:, 0] > (least - FIRST_LOOK_SLACK if self.first_look else least))
-        inside, levels, corners = canvas.windows(cells)
-        if self.first_look is None:
-            return levels, corners, maps[cells[inside]]
-        if not len(inside):
-            return levels, corners, np.empty((0, 5), np.float32)
-        (maps,) = self.proposal(canvas.side_by_side(cells[inside]))
-        found = maps[:, 0, :: CELL_PX // STRIDE_PX].reshape(-1, 5)[: len(inside)]
-        passed = found[:, 0] > least
-        return levels[passed], corners[passed], found[passed]
 
     def _refine(
         self, images: Sequence[Image], owners: NDArray[np.intp], squares: NDArray[np.float32]
@@ -270,52 +248,33 @@ def load_mtcnn(
         ModelError: the engine cannot run the networks, their weights are missing or damaged, or cannot be converted.
     """
     make = _keras_networks if choose_engine("face detection", "h5", engine) == "keras" else _openvino_networks
-    networks, first_look = make(config, cache_dir, threads, observer or Observer())
-    return MtcnnDetector(*networks, config, first_look=first_look, observer=observer)
+    proposal, refinement, output = make(config, cache_dir, threads, observer or Observer())
+    return MtcnnDetector(proposal, refinement, output, config, observer=observer)
 
 
-_Networks = tuple[Network, Network, Network]
-
-
-def _openvino_networks(
-    config: DetectionConfig, cache_dir: Path, threads: int, observer: Observer
-) -> tuple[_Networks, Network | None]:
+def _openvino_networks(config: DetectionConfig, cache_dir: Path, threads: int, observer: Observer) -> list[Network]:
     from worker.faces.engines import openvino
 
     paths = conversion.converted_networks(
         MTCNN_BUILDER, [{"part": part} for part in _CHUNKS], mtcnn.DEFINITION, cache_dir
     )
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if openvino.best_precision() == "bf16" else "int8"
+    precision = openvino.best_precision() if config.precision == "auto" else config.precision
     observer.engine_loaded("detect", "openvino", openvino.OpenVinoNetwork.device, precision)
-    load = functools.partial(
-        openvino.OpenVinoNetwork,
-        precision="bf16" if precision == "bf16" else "fp32",
-        threads=threads,
-        cache_dir=cache_dir,
-    )
-    first_look = load(paths[0], chunk=1, ranges=FIRST_LOOK_RANGES) if precision == "int8" else None
-    proposal, refinement, output = (
-        load(path, chunk=chunk) for path, chunk in zip(paths, _CHUNKS.values(), strict=True)
-    )
-    return (proposal, refinement, output), first_look
+    return [
+        openvino.OpenVinoNetwork(path, precision=precision, threads=threads, cache_dir=cache_dir, chunk=chunk)
+        for path, chunk in zip(paths, _CHUNKS.values(), strict=True)
+    ]
 
 
-def _keras_networks(
-    config: DetectionConfig, _cache_dir: Path, _threads: int, observer: Observer
-) -> tuple[_Networks, None]:
+def _keras_networks(config: DetectionConfig, _cache_dir: Path, _threads: int, observer: Observer) -> list[Network]:
     from worker.faces.engines import keras
 
     precision = keras.best_precision() if config.precision == "auto" else config.precision
-    if precision == "int8":
-        raise ModelError("detection.precision 'int8' is OpenVINO's, on a processor: take 'auto', 'fp32' or 'bf16'")
     observer.engine_loaded("detect", "keras", "GPU" if keras.gpu_count() else "CPU", precision)
-    proposal, refinement, output = (
+    return [
         _in_few_sizes(keras.KerasNetwork(MTCNN_BUILDER, {"part": part}, precision=precision), chunk)
         for part, chunk in _CHUNKS.items()
-    )
-    return (proposal, refinement, output), None
+    ]
 
 
 def _in_few_sizes(network: Network, smallest: int) -> Network:

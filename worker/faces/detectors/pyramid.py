@@ -21,8 +21,6 @@ _HALO_PX: Final = CELL_PX - STRIDE_PX
 BAND_STEP_PX: Final = 128
 BAND_PX: Final = BAND_STEP_PX + _HALO_PX
 """Rows that the proposal network sees at once: few enough for its layers to stay in the processor's cache."""
-STRIP_WINDOWS: Final = 256
-"""Windows that stand side by side, to be looked at once more: one wide picture is faster than many small ones."""
 _WIDTH_STEP_PX: Final = 64
 """Canvases come in few widths, since each width is compiled once."""
 
@@ -63,11 +61,6 @@ class Canvas:
             self._pixels, (bands, BAND_PX, canvas_width, 3), (BAND_STEP_PX * step, step, *inner)
         )
         """uint8 (bands, BAND_PX, W, 3) view of the canvas; neighbours share the rows that a window needs of both."""
-        self._windows = as_strided(
-            self._pixels,
-            (bands * BAND_STEP_PX // STRIDE_PX, (canvas_width - _HALO_PX) // STRIDE_PX, CELL_PX, 3 * CELL_PX),
-            (STRIDE_PX * step, STRIDE_PX * inner[0], step, 1),
-        )
         cells = np.full((bands * BAND_STEP_PX // STRIDE_PX, (canvas_width - _HALO_PX) // STRIDE_PX), -1, np.int8)
         for number, level in enumerate(self.levels):
             top, left = level.top // STRIDE_PX, level.left // STRIDE_PX
@@ -109,18 +102,6 @@ class Canvas:
         rows, columns = np.divmod(cells[inside], self._cells_in_row)
         corners = np.stack([columns, rows], axis=1).astype(np.float32) * STRIDE_PX - self._corners[levels]
         return inside, levels, corners
-
-    def side_by_side(self, cells: NDArray[np.intp]) -> NDArray[np.uint8]:
-        """What the proposal network sees for each of the ``cells``, without what lies between them.
-
-        uint8 (k, CELL_PX, STRIP_WINDOWS * CELL_PX, 3): strips of windows, the last one filled up with black. Every
-        ``CELL_PX / STRIDE_PX``-th of the network's cells is that of a window.
-        """
-        strips = -(-len(cells) // STRIP_WINDOWS)
-        pixels = np.zeros((strips * STRIP_WINDOWS, CELL_PX, 3 * CELL_PX), np.uint8)
-        pixels[: len(cells)] = self._windows[np.divmod(cells, self._cells_in_row)]
-        in_rows = pixels.reshape(strips, STRIP_WINDOWS, CELL_PX, 3 * CELL_PX).swapaxes(1, 2)
-        return in_rows.reshape(strips, CELL_PX, STRIP_WINDOWS * CELL_PX, 3)
 
     def scales(self, levels: NDArray[np.int8]) -> NDArray[np.float32]:
         """The scale of each of ``levels``."""

@@ -26,7 +26,6 @@ Precision = Literal["fp32", "bf16"]
 
 _SHAPES_KEPT: Final = 16
 _QUANTIZATION_BATCH: Final = 8
-_LEVELS: Final = 256
 
 
 @functools.cache
@@ -50,9 +49,6 @@ class OpenVinoNetwork:
     items of each item shape that it meets: any number of items is computed in chunks, side by side on all threads,
     and an item's result does not depend on the others. Without it the whole call is one inference.
 
-    With ``ranges`` the convolutions compute in eight bits: the least and the greatest value that each of them takes in,
-    in the order in which they follow each other. What lies outside is cut off.
-
     Not safe for concurrent calls.
     """
 
@@ -66,7 +62,6 @@ class OpenVinoNetwork:
         threads: int = 0,
         cache_dir: Path | None = None,
         chunk: int | None = None,
-        ranges: Sequence[tuple[float, float]] = (),
     ) -> None:
         self._chunk = chunk
         self._options: dict[str, Any] = {
@@ -85,8 +80,6 @@ class OpenVinoNetwork:
         self._requests_for = functools.lru_cache(_SHAPES_KEPT)(self._compile_chunk)
         try:
             self._model = self._core.read_model(path)
-            if ranges:
-                _compute_in_8_bits(self._model, ranges)
             if chunk is None:
                 self._compiled = self._core.compile_model(self._model, "CPU", self._options)
                 self._request = self._compiled.create_infer_request()
@@ -124,31 +117,6 @@ class OpenVinoNetwork:
         for request in requests:
             request.wait()
         return results[: len(items)]
-
-
-def _compute_in_8_bits(model: openvino.Model, ranges: Sequence[tuple[float, float]]) -> None:
-    """Quantises what each convolution takes in to its one of ``ranges``, and its weights for each of its outputs.
-
-    OpenVINO then computes in integers (B. Jacob et al. 2018, "Quantization and Training of Neural Networks for
-    Efficient Integer-Arithmetic-Only Inference").
-    """
-    from openvino import opset13 as ops
-
-    def quantized(source: Any, least: NDArray[np.float32], greatest: NDArray[np.float32], levels: int) -> Any:
-        low, high = ops.constant(least), ops.constant(greatest)
-        return ops.fake_quantize(source, low, high, low, high, levels).output(0)
-
-    convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
-    for node, (least, greatest) in zip(convolutions, ranges, strict=True):
-        pixels, weights = node.input(0), node.input(1)
-        span = np.array([least, greatest], np.float32).reshape(2, 1, 1, 1, 1)
-        if (pool := pixels.get_source_output().get_node()).get_type_name() == "MaxPool":
-            pixels = pool.input(0)  # the largest of some values stays the largest, and bytes are read sooner
-        pixels.replace_source_output(quantized(pixels.get_source_output(), span[0], span[1], _LEVELS))
-        source = weights.get_source_output()
-        largest = np.abs(source.get_node().data).max(axis=(1, 2, 3), keepdims=True).astype(np.float32)
-        weights.replace_source_output(quantized(source, -largest, largest, _LEVELS - 1))
-    model.validate_nodes_and_infer_types()
 
 
 class ImportedNetwork:
