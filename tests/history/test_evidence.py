@@ -220,6 +220,20 @@ def test_pictures_go_to_a_bucket_and_expire_there(s3: S3) -> None:
     assert [path.name for path in s3.folder.rglob("*.*")] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("size", [b"\xea\x60\xea\x60", b"\x27\x10\x27\x10", b"\0\0\0\0"])
+def test_a_stored_picture_that_declares_a_senseless_size_is_none(tmp_path: Path, size: bytes) -> None:
+    store, event = FolderStore(tmp_path), make_event(sighting_id="s1")
+    ok, encoded = cv2.imencode(".jpg", np.zeros((32, 32, 3), np.uint8))
+    assert ok
+    content = encoded.tobytes()
+    declared = content.index(b"\xff\xc0") + 5  # height and width follow the marker, its length and the depth
+    path = f"{event.camera_id}/{event.started_at:%Y-%m-%d}/s1.face.jpg"
+    store.put(path, content)
+    assert stored_face(store, event) is not None
+    store.put(path, content[:declared] + size + content[declared + 4 :])
+    assert stored_face(store, event) is None
+
+
 def test_a_bucket_that_is_not_there_is_told_without_secrets(s3: S3) -> None:
     with pytest.raises(SinkError, match="s3://elsewhere cannot be used") as told:
         open_store(EvidenceConfig(store="s3://elsewhere", s3_endpoint=s3.endpoint))

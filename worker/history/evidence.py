@@ -4,6 +4,7 @@ Events hold no pixels. The store holds two JPEGs of a sighting:
 ``CAMERA/DATE/SIGHTING_ID.face.jpg`` and ``.frame.jpg``; the date is that of the sighting's first frame, in UTC.
 """
 
+import io
 import re
 import time
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from typing import Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from worker.background import BackgroundTask, Heartbeats
 from worker.boxes import clip, expand, square
@@ -31,6 +33,8 @@ _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]")
 _BETTER: Final = 0.05
 """A face must be so much better than the one that is kept: encoding costs milliseconds."""
 _AROUND: Final = 1.8
+_MOST_PIXELS: Final = 36_000_000
+"""Of a face: no frame of a camera is larger, unless it was allowed to be."""
 _OPEN_SIGHTINGS: Final = 500
 _QUEUED: Final = 200
 _PRUNE_EVERY_S: Final = 3600.0
@@ -191,14 +195,20 @@ def open_evidence(
 
 
 def stored_face(store: EvidenceStore, sighting: Event | PastSighting) -> Image | None:
-    """The picture of the face in a sighting, uint8 RGB; None if none is kept.
+    """The picture of the face in a sighting, uint8 RGB; None if none is kept that can be read.
 
     Raises:
         SinkError: the store cannot be read.
     """
     content = store.get(f"{_path(sighting)}.face.jpg")
-    decoded = None if content is None else cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    return None if decoded is None else np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+    if content is None:
+        return None
+    # The store is not trusted: a few bytes may declare a picture that takes all memory.
+    try:
+        with Pillow.open(io.BytesIO(content), formats=["JPEG"]) as opened:
+            return None if opened.width * opened.height > _MOST_PIXELS else np.array(opened.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
+        return None
 
 
 def _doubtful(sighting_id: str) -> str:
