@@ -33,6 +33,9 @@ Image = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
 """float32 (n, d), one vector a row; or one vector (d,)."""
 
+Rows = NDArray[np.int64]
+"""int64 (n,): places of vectors among others."""
+
 EventType = Literal["started", "updated", "ended", "corrected", "erased"]
 
 

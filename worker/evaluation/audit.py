@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worker.evaluation.misplaced import Misplaced, find_misplaced
 from worker.gallery.contents import Person, Sample
 from worker.gallery.gallery import Gallery
 from worker.gallery.resemblance import resemblance_in
+from worker.types import Rows, Vectors
 
 Kind = Literal[
     "resemblance", "same_person", "wrong_sample", "mixed_samples", "odd_sample", "look_alikes", "poor_coverage"
@@ -30,9 +30,6 @@ _ALIKE_SHARE: Final = 0.75
 """Samples whose similarity lies beyond this share of the way from the threshold to 1 were taken at one moment."""
 _LOW_QUALITY: Final = 0.4
 _MOST_PAIRS: Final = 10_000
-
-Vectors = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

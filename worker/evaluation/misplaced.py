@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
-Rows = NDArray[np.int64]
+from worker.types import Rows, Vectors
 
 _NOBODY: Final = -2.0
 _CLEAR_MARGINS: Final = 3.0

@@ -16,6 +16,7 @@ from worker.errors import ModelError
 from worker.faces.alignment import split_variant
 from worker.faces.manifests import Impostors, load_manifest
 from worker.gallery.gallery import Gallery
+from worker.types import Rows, Vectors
 
 MOST_PEOPLE: Final = 1000
 """Of a larger gallery, so many people are drawn: half a million pairs tell enough, and take some 20 ms."""
@@ -28,9 +29,6 @@ _CLEARLY: Final = 1.6
 _TIMES: Final = 2.0
 """And if at least so many times as many false matches follow from it."""
 _FEWEST_PEOPLE: Final = 10
-
-Vectors = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
