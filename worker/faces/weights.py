@@ -91,7 +91,7 @@ def download(
 
 def _fetch(url: str, part: Path, size: int | None, progress: Progress) -> None:
     """Brings ``part`` to its full length, or raises."""
-    have = _length(part)
+    have = part.stat().st_size if part.exists() else 0
     if size is not None and have > size:
         part.unlink()
         have = 0
@@ -162,10 +162,6 @@ class _Writing:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def _length(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
 
 
 def _refuse_detour(begin: httpx.URL, there: httpx.URL) -> None:

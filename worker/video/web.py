@@ -143,7 +143,7 @@ class Web:
         answer = self._ask(parts, path, headers)
         if answer.response.status == http.HTTPStatus.UNAUTHORIZED and self._login and parts.hostname == self._own:
             challenges = answer.response.headers.get_all("WWW-Authenticate") or []
-            if said := answer_to(challenges, self._login, "GET", path):
+            if said := _answer_to(challenges, self._login, path):
                 answer.close()
                 return self._ask(parts, path, {**headers, "Authorization": said})
         return answer
@@ -156,7 +156,7 @@ class Web:
         if parts.scheme not in _PORTS or not host:
             raise _RefusedError(f"{self._label} leads to {redact(parts.geturl())}, which is not followed")
         try:
-            sock = reach(
+            sock = _reach(
                 host, port, self._policy, own=self._own, timeout_s=self.left_s, encrypted=parts.scheme == "https"
             )
             return _answer(sock, self.left_s, host, path, headers)
@@ -314,7 +314,7 @@ class _RefusedError(SourceError):
     """It leads to where it must not be followed."""
 
 
-def reach(
+def _reach(
     host: str, port: int, policy: HostPolicy, *, own: str, timeout_s: Callable[[], float], encrypted: bool
 ) -> socket.socket:
     """A connection to an address of ``host`` that ``policy`` has let pass: a name that is asked for twice may be two
@@ -349,7 +349,7 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def answer_to(challenges: list[str], login: tuple[str, str], method: str, target: str) -> str:
+def _answer_to(challenges: list[str], login: tuple[str, str], target: str) -> str:
     """The value of ``Authorization`` for the ``WWW-Authenticate`` of a server; empty where it asks for neither Digest
     nor Basic."""
     user, password = login
@@ -360,7 +360,7 @@ def answer_to(challenges: list[str], login: tuple[str, str], method: str, target
         handler: Any = AbstractDigestAuthHandler(
             SimpleNamespace(add_password=None, find_user_password=lambda _realm, _url: login)  # type: ignore[arg-type]
         )
-        request = SimpleNamespace(get_method=lambda: method, selector=target, full_url=target, data=None)
+        request = SimpleNamespace(get_method=lambda: "GET", selector=target, full_url=target, data=None)
         try:
             if said := handler.get_authorization(request, parse_keqv_list(list(filter(None, parse_http_list(rest))))):
                 return f"Digest {said}"
