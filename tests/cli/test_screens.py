@@ -1,6 +1,7 @@
 """What is written by others is shown, and a terminal obeys none of it."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import redis
 
+from tests.support.repository import REPOSITORY
 from tests.support.sample_events import make_event, stream_fields
 from worker.cli import run_command_line
 from worker.cli.options import complain, json_line, say
@@ -172,3 +174,9 @@ def status(worker_id: str = "kiosk", state: str = "streaming", reason: str = "")
         "warnings": {reason: state},
         "cameras": [{"camera_id": state, "state": state, "reason": reason}],
     }  # fmt: skip
+
+
+def test_commands_have_one_way_to_write() -> None:
+    commands = (REPOSITORY / "worker" / "cli").glob("*.py")
+    direct = {path.name for path in commands if re.search(r"\btyper\.echo\(|(?<![\w.])print\(", path.read_text())}
+    assert direct == {"options.py"}

@@ -15,6 +15,7 @@ from worker.cli.options import (
     count_of,
     print_json,
     quiet_logs,
+    say,
 )
 from worker.errors import ConfigError, DatabaseError
 
@@ -60,11 +61,11 @@ def check(
         print_json(found.document())
     else:
         rows = ", ".join(count_of(count, "row") + f" in {table}" for table, count in found.rows.items())
-        typer.echo(f"{found.label}: {found.server}, layout {found.layout} of {found.newest_layout}; {rows or 'empty'}")
+        say(f"{found.label}: {found.server}, layout {found.layout} of {found.newest_layout}; {rows or 'empty'}")
         for problem in found.problems:
-            typer.echo(problem, err=True)
+            say(problem, err=True)
         if not found.problems:
-            typer.echo("no problem found")
+            say("no problem found")
     return 1 if found.problems else 0
 
 
@@ -80,9 +81,9 @@ def upgrade(
     if json_output:
         print_json({"database": database.label, "layout_before": before, "layout": after})
     elif before == after:
-        typer.echo(f"{database.label} has the newest layout, {after}")
+        say(f"{database.label} has the newest layout, {after}")
     else:
-        typer.echo(f"{database.label}: layout {after}, before {before or 'nothing'}")
+        say(f"{database.label}: layout {after}, before {before or 'nothing'}")
 
 
 def backup(
@@ -97,7 +98,7 @@ def backup(
     quiet_logs()
     with _opened(settings(config, gallery, state_dir)) as (database, address):
         back_up(database, output, address)
-    typer.echo(f"wrote {output}")
+    say(f"wrote {output}")
 
 
 def restore(
@@ -115,7 +116,7 @@ def restore(
         if not replace and not backups.is_empty(database):
             raise ConfigError(f"{database.label} is not empty: give --replace to lose what it holds now")
         backups.restore(database, file, address)
-    typer.echo(f"{database.label} holds what was in {file}")
+    say(f"{database.label} holds what was in {file}")
 
 
 def expire(
@@ -134,7 +135,7 @@ def expire(
     if json_output:
         print_json({"database": history.label, "removed": gone})
     else:
-        typer.echo(f"{count_of(gone, 'row')} removed from {history.label}")
+        say(f"{count_of(gone, 'row')} removed from {history.label}")
 
 
 def _place(config: "Config") -> Path | str:

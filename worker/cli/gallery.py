@@ -260,9 +260,7 @@ def merge_people(
         merged = {"identity_id": person.identity_id, "identity_name": person.name, "samples": len(person.samples)}
         print_json(merged | {"merged": gone.identity_id, "merged_name": gone.name, "version": opened.version})
     else:
-        typer.echo(
-            f"{gone.name} is now {person.name} ({count_of(len(person.samples), 'sample')}); version {opened.version}"
-        )
+        say(f"{gone.name} is now {person.name} ({count_of(len(person.samples), 'sample')}); version {opened.version}")
 
 
 def copy_gallery(
@@ -278,7 +276,7 @@ def copy_gallery(
     if json_output:
         print_json({"gallery": made.label, "people": len(made), "samples": made.sample_count, "version": made.version})
     else:
-        typer.echo(f"{people_of(len(made))} with {count_of(made.sample_count, 'sample')} copied to {made.label}")
+        say(f"{people_of(len(made))} with {count_of(made.sample_count, 'sample')} copied to {made.label}")
 
 
 def export_gallery(

@@ -219,7 +219,7 @@ def merge_unknown(
     if json_output:
         print_json({"unknown_id": who, "merged": other, "step": step})
     else:
-        typer.echo(f"{other} is now {who}; 'facestream unknown undo {step}' takes this back")
+        say(f"{other} is now {who}; 'facestream unknown undo {step}' takes this back")
 
 
 def split_unknown(
@@ -237,7 +237,7 @@ def split_unknown(
     if json_output:
         print_json({"unknown_id": who, "new_unknown_id": new_id, "sightings": len(set(sightings)), "step": step})
     else:
-        typer.echo(
+        say(
             f"{count_of(len(set(sightings)), 'sighting')} of {who} went to {new_id}; "
             f"'facestream unknown undo {step}' takes this back"
         )
@@ -257,7 +257,7 @@ def undo_unknown(
     if json_output:
         print_json({"step": step, "from": from_id, "to": to_id})
     else:
-        typer.echo(f"undone: the sightings went back from {from_id} to {to_id}")
+        say(f"undone: the sightings went back from {from_id} to {to_id}")
 
 
 def _summary(person: "UnknownPerson", sightings: "list[PastSighting]") -> Document:
