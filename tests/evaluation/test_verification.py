@@ -20,6 +20,7 @@ from worker.evaluation.verification import (
     pair_similarities,
     read_pairs,
     receiver_operating_characteristic,
+    substitution_accuracies,
     verify_at,
     verify_in_folds,
 )
@@ -170,6 +171,18 @@ def folded_pairs(tmp_path: Path, folds: int = 5, size: int = 20) -> tuple[Path, 
         lines += [f"P{fold}_{i} 1 Q{fold}_{i} 1" for i in range(size)]
         similarities += [*generator.normal(0.6, 0.15, size), *generator.normal(0.2, 0.15, size)]
     return write(tmp_path, *lines), np.array(similarities)
+
+
+def test_a_substitute_counts_by_its_worst_pairing_at_the_threshold_of_the_original(tmp_path: Path) -> None:
+    pairs = read_pairs(write(tmp_path, "Ann 1 2", "Ann 1 Bo 1", "Bo 1 2", "Ann 2 Bo 2"))
+    ann, bo = np.eye(4, dtype=np.float32)[:2]
+    vectors = np.stack([ann if photo.person == "Ann" else bo for photo in pairs.photos])
+    turned = vectors[:, [2, 3, 0, 1]]  # tells people apart as well as before, in a space of its own
+    found = np.ones(len(vectors), bool)
+    assert substitution_accuracies(pairs, vectors, vectors, found) == (1.0, 1.0, 1.0)
+    assert substitution_accuracies(pairs, vectors, turned, found) == (1.0, 1.0, 0.5)
+    blurred = np.full_like(vectors, 0.5)
+    assert substitution_accuracies(pairs, vectors, blurred, found) == (1.0, 0.5, 0.5)
 
 
 def test_in_folds_each_is_judged_by_a_threshold_of_the_others(tmp_path: Path) -> None:

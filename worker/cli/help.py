@@ -93,7 +93,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "bench": ("facestream bench", "facestream bench --video clip.mp4 --json"),
     "models list": ("facestream models list",),
     "models pull": ("facestream models pull vggface2-resnet50",),
-    "models quantize": ("facestream models quantize photos/ --output vggface2-int8",),
+    "models quantize": (
+        "facestream models quantize photos/ --pairs pairsDevTrain.txt --images lfw/",
+        "facestream models quantize photos/ --output vggface2-int8",
+    ),
     "models check": ("facestream models check vggface2-resnet50",),
     "train svm": ("facestream train svm --data photos/ --output trained --seed 1",),
     "train cnn": ("facestream train cnn --data photos/ --output trained --seed 1",),

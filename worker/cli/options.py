@@ -59,7 +59,7 @@ ModelsDir = Annotated[
 EngineName = Annotated[
     str, typer.Option("--engine", help="What runs the networks: auto, openvino, keras, onnx or dlib.")
 ]
-PrecisionName = Annotated[str, typer.Option("--precision", help="Arithmetic of the embedder: auto, fp32, bf16.")]
+PrecisionName = Annotated[str, typer.Option("--precision", help="Arithmetic of the embedder: auto, fp32, bf16, int8.")]
 DetectorName = Annotated[
     str | None,
     typer.Option("--detector", help="What finds faces: mtcnn, yunet or dlib-hog (default: as configured, else mtcnn)."),

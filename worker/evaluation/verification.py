@@ -214,6 +214,24 @@ def accuracy(similarities: NDArray[np.float64], same: NDArray[np.bool_], thresho
     return float(np.mean((similarities >= threshold) == same))
 
 
+def substitution_accuracies(
+    pairs: Pairs, vectors: NDArray[np.float32], others: NDArray[np.float32], found: NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    """What it costs to compute ``others`` in place of ``vectors``, both float32 (photos, d) of unit length.
+
+    Returns three shares of the pairs that are judged rightly, all at the threshold that fits ``vectors``: with
+    ``vectors``, with ``others``, and with one of each pair from either, the worse of both ways round.
+    """
+    threshold = fit_threshold(pair_similarities(pairs, vectors, found), pairs.same)
+
+    def rate(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+        cosines = np.einsum("nd,nd->n", first[pairs.first], second[pairs.second], dtype=np.float64)
+        both = found[pairs.first] & found[pairs.second]
+        return accuracy(np.where(both, cosines, NO_FACE), pairs.same, threshold)
+
+    return rate(vectors, vectors), rate(others, others), min(rate(vectors, others), rate(others, vectors))
+
+
 def verify_in_folds(pairs: Pairs, similarities: NDArray[np.float64], *, draws: int = 1000) -> Verification:
     """The protocol for a file with folds: the mean over the folds, and its standard error.
 

@@ -1,6 +1,6 @@
 """FaceEmbedder: faces to unit vectors, with any model that has a manifest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -15,6 +15,7 @@ from worker.faces.engines import choose_engine
 from worker.faces.manifests import Manifest, load_manifest
 from worker.faces.networks import BUILDERS
 from worker.faces.networks.conversion import converted_network
+from worker.faces.standin import standin
 from worker.faces.weights import find_weights, pinned
 from worker.logs import get_logger
 from worker.observer import Observer
@@ -54,7 +55,7 @@ class FaceEmbedder:
         dimension: length of a vector.
         threshold: cosine from which two faces count as one person, by the manifest.
         engine: what runs the network: ``openvino``, ``keras``, ``onnx`` or ``dlib``.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
         device: ``CPU`` or ``GPU``.
         border_px: what ``align`` shows around a chip on each side, for an averaging that moves it.
     """
@@ -158,12 +159,15 @@ def load_embedder(
         models_dir: folder in which weight files are looked for, at any depth.
         cache_dir: where pulled weights and converted networks are.
         engine: ``auto`` takes OpenVINO on a processor, and TensorFlow for Keras networks if there is a GPU.
-        precision: ``auto`` takes bf16 where the device computes in it natively; else ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16``, ``int8`` or ``auto``. ``int8`` is the model's INT8 form that was admitted on this
+            kind of processor (:mod:`worker.faces.standin`). ``auto`` takes bf16 where the device computes in it
+            natively, else int8 if there is an admitted form, else fp32.
         threads: processor threads; 0 takes all cores.
         observer: told of every run.
 
     Raises:
-        ModelError: no such model, missing or wrong weights, an engine that cannot run it or is not installed.
+        ModelError: no such model, missing or wrong weights, an engine that cannot run it or is not installed, int8
+            without an admitted form.
     """
     base, averaging = split_variant(model)
     manifest = load_manifest(base)
@@ -202,17 +206,24 @@ def _load_network(
     if engine == "keras":
         from worker.faces.engines import keras
 
-        precision = keras.best_precision() if precision == "auto" else _known(precision)
+        precision = keras.best_precision() if precision == "auto" else _known(precision, ("fp32", "bf16"))
         return keras.KerasNetwork(*_keras_builder(manifest, files), precision=precision), precision
 
     from worker.faces.engines import openvino
 
-    precision = openvino.best_precision() if precision == "auto" else _known(precision)
-    path = _openvino_network(manifest, files, cache_dir)
-    made = openvino.OpenVinoNetwork(
-        path, precision=cast(openvino.Precision, precision), threads=threads, cache_dir=cache_dir
-    )
-    return made, precision
+    wanted = openvino.best_precision() if precision == "auto" else _known(precision, ("fp32", "bf16", "int8"))
+    path = None
+    if precision in {"auto", "int8"} and wanted != "bf16":
+        path = standin(manifest, cache_dir)
+        if path is None and wanted == "int8":
+            raise ModelError(
+                f"{manifest.id} has no INT8 form that was admitted on this kind of processor: make it with 'facestream "
+                "models quantize PHOTOS --pairs FILE --images DIR', or leave --precision at auto"
+            )
+    used = "int8" if path else wanted
+    path = path or _openvino_network(manifest, files, cache_dir)
+    arithmetic: openvino.Precision = "bf16" if used == "bf16" else "fp32"
+    return openvino.OpenVinoNetwork(path, precision=arithmetic, threads=threads, cache_dir=cache_dir), used
 
 
 def _load_fp32_network(manifest: Manifest, files: dict[str, Path], engine: str, threads: int) -> Network:
@@ -276,12 +287,9 @@ def _load_aligner(manifest: Manifest, files: dict[str, Path], border: int) -> Al
     return lambda image, faces: alignment.warp(image, alignment.with_border(matrices(faces), border), side + 2 * border)
 
 
-def _known(precision: str) -> str:
-    if precision not in {"fp32", "bf16"}:
-        raise ModelError(
-            f"precision '{precision}' is not auto, fp32 or bf16; INT8 is a model of its own: "
-            "make it with 'facestream models quantize'"
-        )
+def _known(precision: str, possible: Sequence[str]) -> str:
+    if precision not in possible:
+        raise ModelError(f"precision '{precision}' is not one of {', '.join(possible)} or auto, which this engine has")
     return precision
 
 
