@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.calibration_report import (
+    ask_visits,
+    counted_visits,
     draw_deciding,
     plot_curves,
     print_result,
@@ -82,7 +84,12 @@ def calibrate(
     ] = None,
     visits_per_day: Annotated[
         float | None,
-        typer.Option("--visits-per-day", min=0, help="Strangers who pass a camera in a day, for the false alarms."),
+        typer.Option(
+            "--visits-per-day",
+            metavar="NUMBER",
+            parser=counted_visits,
+            help="Strangers who pass a camera in a day, for the false alarms (default: asked at a terminal).",
+        ),
     ] = None,
     sheet: Annotated[
         Path | None,
@@ -130,6 +137,9 @@ def calibrate(
         if target_fmr is not None
         else Target.of_strangers(target_fpir or 0.0, samples)
     )
+    if visits_per_day is None and not history and not json_output:
+        # Asked first, so that nobody must come back after the photos have been embedded.
+        visits_per_day = ask_visits(camera)
     evidence, deciding = _photos_and_footage(pairs, images, people, strangers, networks, target)
     past = _past_strangers(gallery, state_dir, camera, networks) if history else None
     if past:

@@ -1,11 +1,15 @@
-"""What ``facestream calibrate`` says about a threshold: in words, as a plot, and in pictures of the deciding pairs."""
+"""What ``facestream calibrate`` asks, and what it says about a threshold: in words, as a plot, and in pictures of the
+deciding pairs."""
 
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.cli.networks import Networks
 from worker.cli.options import Document, count_of, print_json, say
+from worker.errors import ConfigError
 
 if TYPE_CHECKING:
     from worker.evaluation.calibration import Target
@@ -15,6 +19,42 @@ if TYPE_CHECKING:
 
 _MANY_MISSED = 0.1
 _TOLD_PAIRS = 3
+
+
+def ask_visits(camera: str | None) -> float | None:
+    """How many strangers pass a camera in a day, from the person at the terminal; None if they do not know.
+
+    Nobody is asked unless both standard input and standard error are a terminal: a script must not wait for ever.
+    """
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
+        return None
+    which = f"camera {camera}" if camera else "a camera"
+    say(f"How many strangers pass {which} in a day? From it follow the false alarms a day.", err=True)
+    while True:
+        sys.stderr.write("Strangers a day (Enter: not known): ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline().strip()
+        if not answer:
+            return None
+        try:
+            return counted_visits(answer)
+        except ConfigError as error:
+            say(error, err=True)
+
+
+def counted_visits(text: str) -> float:
+    """The number of strangers a day that ``text`` gives.
+
+    Raises:
+        ConfigError: it is not a number, below 0, or without end.
+    """
+    try:
+        visits = float(text)
+    except ValueError:
+        visits = math.nan
+    if not 0 <= visits < math.inf:
+        raise ConfigError(f"--visits-per-day: {text!r} is not a number from 0 up; write it like 400 or 12.5")
+    return visits
 
 
 def show_stored(gallery: "Gallery", as_json: bool) -> None:
