@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -801,6 +802,18 @@ def test_motion_jpeg_over_http_is_live_and_reopened(serve: Any, make: Make) -> N
         ("; boundary=frame", "--frame|{length}|Content-Type: image/jpeg||"),
         ("; boundary=a b; charset=utf-8", "--a b|Content-Type: image/jpeg|{length}||"),
         ("; boundary=frame", "--frame\nContent-Type: image/jpeg\n\n"),
+        ("; boundary=frame", "--frame|Content-Type: image/jpg|{length}||"),
+        ("; boundary=frame", "--frame|{length}||"),
+        ("; boundary=frame", "--frame||"),
+        ("; boundary=frame", "frame|Content-Type: image/jpeg|{length}||"),
+        ("; boundary=frame", "--other|Content-Type: image/jpeg|{length}||"),
+        ("; boundary=frame", "--frame|Content-Type: image/jpeg|Content-Length: 100||"),
+        (
+            "; boundary=frame",
+            "--frame|Content-Type: text/plain||hello|--frame|Content-Type: image/jpeg||",
+        ),
+        ("", "This camera sends pictures.|--frame|Content-Type: image/jpeg|{length}||"),
+        ("; boundary=frame", ""),
     ],
 )
 def test_motion_jpeg_in_the_forms_in_which_cameras_send_it(serve: Any, make: Make, boundary: str, part: str) -> None:
@@ -818,6 +831,68 @@ def test_motion_jpeg_in_the_forms_in_which_cameras_send_it(serve: Any, make: Mak
     frames = make(serve(play).url + "/video.mjpg").take(8)
     assert {frame.size for frame in frames} == {(64, 48)}
     assert float(np.abs(frames[0].image.astype(int) - 220).mean()) < 20
+
+
+def with_thumbnail(content: bytes) -> bytes:
+    """A JPEG that holds another one in its head, as cameras write it."""
+    inner = picture("jpeg", 10, (16, 16))
+    return content[:2] + b"\xff\xe2" + (len(inner) + 2).to_bytes(2, "big") + inner + content[2:]
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "video/x-motion-jpeg", "application/octet-stream", "", "chunked", "--"])
+@pytest.mark.parametrize("path", ["/snap.jpg", "/stream"])
+def test_jpegs_one_after_another_are_a_camera_and_each_is_taken_when_it_comes(
+    serve: Any, make: Make, kind: str, path: str
+) -> None:
+    """The second picture is not sent before the first one has been taken, and so on."""
+    taken = threading.Semaphore(0)
+    pictures = [
+        picture("jpeg", 40),
+        with_thumbnail(picture("jpeg", 80)),
+        picture("jpeg", 120)[:-2],  # the end marker is missing
+        b"\r\n\0" + picture("jpeg", 160),
+        picture("jpeg", 200)[:-2] + b"\xff\xff\xff\xd9",
+        picture("jpeg", 220),
+    ]
+
+    def play(handler: _Handler) -> None:
+        handler.send_response(200)
+        if kind == "chunked":
+            handler.send_header("Transfer-Encoding", kind)
+        elif kind and kind != "--":
+            handler.send_header("Content-Type", kind)
+        handler.end_headers()
+        for number, content in enumerate(pictures):
+            whole = b"--x\r\nContent-Type: image/jpeg\r\n\r\n" + content if kind == "--" else content
+            for part in (whole[:700], whole[700:]):
+                handler.wfile.write(b"%x\r\n%b\r\n" % (len(part), part) if kind == "chunked" else part)
+                handler.wfile.flush()
+            if number != 2:  # which ends where the next one begins
+                taken.acquire(timeout=20)
+
+    server = serve(play)
+    rig = make(server.url + path, policy="every", read_timeout_s=20)
+    shades = list[float]()
+    while len(shades) < len(pictures):
+        for frame in rig.take(1):
+            shades.append(brightness(frame))
+            taken.release()
+    assert shades == pytest.approx([60, 100, 140, 180, 217, 234], abs=6)
+    assert server.requests == 1
+
+
+def test_bytes_without_a_picture_are_given_up_by_their_number(serve: Any, make: Make) -> None:
+    def play(handler: _Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        handler.end_headers()
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(b"\xff\xd8\xff\xda\0\x02" + b"x" * 65_536)
+
+    rig = make(serve(play).url + "/video.mjpg", max_picture_mb=1)
+    rig.observer.wait_for_state("waiting")
+    assert "more than 1 MB came without a whole picture" in rig.reader.reason
 
 
 def test_video_file_over_http_is_read_whole_and_ends(serve: Any, make: Make, clip: Path) -> None:

@@ -28,8 +28,10 @@ from worker.errors import SourceError
 from worker.hosts import ALLOW, HostPolicy, HostRefusedError
 from worker.observer import Observer
 from worker.types import Image
+from worker.video import jpeg_stream
 from worker.video.addresses import Address
 from worker.video.geometry import Geometry, Straightener
+from worker.video.jpeg_stream import JpegStream, jpegs_in
 from worker.video.photos import list_photos, read_cut_jpeg, read_photo
 from worker.video.schedule import may_pass_over
 from worker.video.steadying import SteadyPackets
@@ -90,7 +92,8 @@ class Video:
     Attributes:
         look_interval_s: where nobody looks more often than this, pictures in between that no other one depends on
             are not decoded; 0 decodes every picture. Which ones depends on the video alone.
-        still: it comes over HTTP and is no stream but a single picture, unless further ones follow.
+        still: it comes over HTTP and is no stream but a single picture, unless further ones follow (``alone``: a
+            JPEG outside of a multipart answer).
         tell: is told what is odd about it, perhaps more than once.
         refused: which pictures were not decoded for their size; empty if there were none.
     """
@@ -102,6 +105,8 @@ class Video:
         camera: CameraConfig,
         observer: Observer,
         web: Web | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
@@ -129,7 +134,7 @@ class Video:
         rate = stream.average_rate or stream.guessed_rate
         self.frame_interval_s = float(1 / rate) if rate else 1 / 25
         self.duration_s = container.duration / 1_000_000 if container.duration else None
-        self.still = address.kind == "network" and _is_of_stills(container.format.name)
+        self.still = address.kind == "network" and (alone or _is_of_stills(container.format.name))
         self._timed = not self.still and not (address.live and container.format.name in _UNTIMED_FORMATS)
         self.look_interval_s = 0.0
         self.tell: Callable[[str], None] = lambda _what: None
@@ -380,7 +385,8 @@ def open_video(
         if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
             problem = f"no answer within {camera.open_timeout_s:g} s"
         raise SourceError(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
-    return Video(container, address, camera, observer, web)
+    alone = isinstance(target, JpegStream) and target.alone
+    return Video(container, address, camera, observer, web, alone=alone)
 
 
 def _way_to(
@@ -397,7 +403,16 @@ def _way_to(
     arguments["io_open"] = web.open_further
     if file.kind in _PLAYLISTS:
         arguments["format"] = "hls"
-    return web, file
+        return web, file
+    try:
+        jpegs = jpegs_in(file)
+    except SourceError:
+        web.close()
+        raise
+    if jpegs is None:
+        return web, file
+    arguments["format"] = jpeg_stream.FORMAT
+    return web, jpegs
 
 
 def _require_reachable(address: Address, hosts: HostPolicy) -> None:

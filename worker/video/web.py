@@ -7,7 +7,8 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -257,16 +258,31 @@ class WebFile:
         self._place = self._at
         return content
 
+    def head(self) -> bytes:
+        """Some bytes of what comes next; waits for the first. They come again when it is read; empty at the end.
+
+        Raises:
+            SourceSilentError: nothing came in time.
+            SourceError: the connection broke.
+        """
+        with self._told():
+            return self._answer.response.peek(1)
+
     def close(self) -> None:
         self._answer.close()
 
-    def _take(self, size: int) -> bytes:
+    @contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            content = self._answer.response.read1(size)
+            yield
         except TimeoutError:
             raise self._web.silent() from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._web.failed(problem_of(error)) from None
+
+    def _take(self, size: int) -> bytes:
+        with self._told():
+            content = self._answer.response.read1(size)
         self._web.took(len(content))
         self._at += len(content)
         return content
