@@ -5,7 +5,7 @@ and never expressed as ``None``.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Final, Literal, get_args
 
@@ -42,6 +42,38 @@ EventType = Literal["started", "updated", "ended", "corrected", "erased"]
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """One picture as the decoder left it: neither converted nor turned nor stretched.
+
+    ``form`` is FFmpeg's name of the pixel format, ``width`` and ``height`` are px as stored. ``planes`` are uint8
+    (rows, bytes of a row), views whose rows may lie apart:
+
+    - ``yuv420p`` and ``yuvj420p``: Y (H, W), then U and V (ceil(H/2), ceil(W/2));
+    - ``yuv422p``, ``yuvj422p``: Y (H, W), then U and V (H, ceil(W/2)); ``yuv444p``, ``yuvj444p``: three of (H, W);
+    - ``nv12``: Y (H, W), then U and V by turns (ceil(H/2), 2 * ceil(W/2)); ``gray``: (H, W); ``rgb24``: (H, 3 * W);
+    - others as FFmpeg lays them out, with what pads their rows.
+
+    ``colour_range`` and ``matrix`` are FFmpeg's ``AVColorRange`` and ``AVColorSpace``: range 0 and matrix 2 where the
+    stream does not say, range 2 for the full range, matrix 1 for BT.709. ``turn`` and ``aspect`` tell how it is shown,
+    see :class:`worker.video.geometry.Geometry`. ``origin`` is what the planes lie in, for their owner.
+    """
+
+    form: str
+    width: int
+    height: int
+    planes: tuple[NDArray[np.uint8], ...]
+    colour_range: int = 0
+    matrix: int = 2
+    turn: tuple[int, int, int, int] = (1, 0, 0, 1)
+    aspect: float = 1.0
+    origin: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(plane.nbytes for plane in self.planes)
 
 
 @dataclass(frozen=True, slots=True)

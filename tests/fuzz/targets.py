@@ -36,6 +36,7 @@ from worker.redaction import redact
 from worker.video.addresses import parse_address
 from worker.video.decoder import open_video
 from worker.video.photos import read_photo
+from worker.video.planes import grey_of, rgb_of
 
 SECRET: Final = "hunter2hunter2"
 _MAX_PIXELS: Final = 250_000
@@ -134,11 +135,11 @@ def check_video(data: bytes) -> None:
         return
     try:
         for picture in itertools.islice(video.pictures(lambda: True), _MOST_PICTURES):
-            if picture is not None and picture.decoded:
+            if picture is not None and picture.planes is not None:
                 with suppress(SourceError):
-                    if picture.to_rgb().size > 3 * 16 * _MAX_PIXELS:  # stretched by its pixels' shape, 4 at most
+                    if rgb_of(picture.planes).size > 3 * 16 * _MAX_PIXELS:  # stretched by its pixels' shape, 4 at most
                         raise AssertionError("a picture above the limit")
-                    picture.to_grey()
+                    grey_of(picture.planes)
     except SourceError as error:
         one_line(error)
     finally:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from worker.config import BatchingConfig, CameraConfig
-from worker.errors import ConfigError, SourceError
+from worker.errors import ConfigError
 from worker.observer import Observer
-from worker.types import Frame
+from worker.types import Frame, Planes
 from worker.video.buffers import Batcher, FrameBuffer, Policy, RawFrame
+from worker.video.planes import planes_of_image
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 
@@ -221,33 +222,39 @@ def test_stale_live_frames_are_dropped_and_those_of_files_are_not(recorder: Reco
     assert recorder.dropped == {("live", "stale"): 2}
 
 
-def test_superseded_frames_are_never_converted() -> None:
-    converted: list[int] = []
+def raw(sequence: int, planes: Planes) -> RawFrame:
+    return RawFrame("a", sequence, 0.0, datetime.now(UTC), time.monotonic(), planes, IMAGE[..., 0])
 
-    def raw(sequence: int) -> RawFrame:
-        def to_rgb() -> np.ndarray:
-            converted.append(sequence)
-            return IMAGE
 
-        return RawFrame("a", sequence, 0.0, datetime.now(UTC), time.monotonic(), to_rgb, lambda: IMAGE[..., 0])
+def test_only_frames_that_are_handed_over_are_converted_and_not_by_the_consumer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    converted: list[tuple[int, int]] = []
+    convert = RawFrame.convert
 
+    def told(frame: RawFrame) -> Frame:
+        converted.append((frame.sequence, threading.get_ident()))
+        return convert(frame)
+
+    monkeypatch.setattr(RawFrame, "convert", told)
     buffer = FrameBuffer("a", "newest")
-    batcher = Batcher([buffer], config())
+    batcher = Batcher([buffer], config(), due=lambda frame: frame.sequence != 4)
     for sequence in range(4):
-        buffer.put(raw(sequence))
+        buffer.put(raw(sequence, planes_of_image(IMAGE)))
     frames = batcher.next_batch(1)
     assert ids(frames) == [("a", 3)]
     assert frames is not None
-    assert isinstance(frames[0], Frame)
-    assert converted == [3]
+    np.testing.assert_array_equal(frames[0].image, IMAGE)
+    buffer.put(raw(4, planes_of_image(IMAGE)))
+    assert batcher.next_batch(0.01) == []
+    [(sequence, thread)] = converted
+    assert sequence == 3
+    assert thread != threading.get_ident()
 
 
 def test_frame_that_cannot_be_converted_is_counted(recorder: Recorder) -> None:
-    def broken() -> np.ndarray:
-        raise SourceError("no such pixel format")
-
     buffer = FrameBuffer("a", "every", observer=recorder)
-    buffer.put(RawFrame("a", 0, 0.0, datetime.now(UTC), time.monotonic(), broken, lambda: IMAGE[..., 0]))
+    buffer.put(raw(0, Planes("a form that nobody knows", 4, 4, (IMAGE[..., 0],))))
     buffer.put(make_frame("a", 1))
     assert ids(Batcher([buffer], config(), recorder).next_batch(1)) == [("a", 1)]
     assert recorder.dropped == {("a", "undecodable"): 1}

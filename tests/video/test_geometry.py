@@ -124,14 +124,6 @@ def test_a_frame_is_free_once_its_picture_is_taken_without_the_garbage_collector
         gc.enable()
 
 
-def test_the_thumbnail_for_motion_is_turned_like_the_picture(tmp_path: Path, read: Any) -> None:
-    path = set_matrix(write(tmp_path / "clip.mp4", marked(), aspect=Fraction(2)), *MATRICES["transposed"])
-    frame = read(path, raw=True)[0]
-    grey, image = frame.to_grey(), frame.to_rgb()
-    assert grey.shape == image.shape[:2] == (2 * WIDTH, HEIGHT)
-    assert np.abs(grey.astype(int) - image[..., 1]).mean() < 16
-
-
 @pytest.mark.parametrize(
     ("matrix", "as_if"),
     [
@@ -260,4 +252,4 @@ def test_an_aspect_that_is_not_one_is_refused(aspect: Any) -> None:
 
 def test_an_upright_picture_costs_nothing(tmp_path: Path, read: Any) -> None:
     frame = read(write(tmp_path / "clip.mp4", marked()), raw=True)[0]
-    assert not frame.to_grey().flags.owndata, "the grey picture is still the decoder's own plane"
+    assert not frame.grey.flags.owndata, "the grey picture is still the decoder's own plane"

@@ -26,12 +26,13 @@ from tests.support.rtsp import write_clip
 from worker.config import BatchingConfig, CameraConfig
 from worker.errors import ConfigError, SourceError
 from worker.observer import Observer, SourceState
-from worker.types import Frame, Image
+from worker.types import Frame
 from worker.video import connection
 from worker.video import reader as source
 from worker.video.addresses import parse_address
 from worker.video.buffers import Batcher, FrameBuffer
 from worker.video.decoder import FOLDER_FPS, Picture, open_video
+from worker.video.planes import planes_of_image
 from worker.video.reader import CameraReader, backoff_s
 from worker.video.web import SourceSilentError
 
@@ -542,8 +543,7 @@ class Stage:
 
 
 def shot(pts_s: float | None) -> Picture:
-    image: Image = np.zeros((4, 4, 3), np.uint8)
-    return Picture(pts_s, lambda: image, lambda: image[..., 1])
+    return Picture(pts_s, planes_of_image(np.zeros((4, 4, 3), np.uint8)))
 
 
 def five_frames() -> Iterator[Picture | None]:

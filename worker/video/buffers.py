@@ -4,13 +4,15 @@ Producers (one decode thread per camera) put into a :class:`FrameBuffer`; one co
 :class:`Batcher`. Every frame is either handed to the consumer or reported to the observer as dropped.
 """
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +20,11 @@ from numpy.typing import NDArray
 from worker.config import BatchingConfig, CameraConfig
 from worker.errors import SourceError
 from worker.observer import Observer
-from worker.types import Frame, Image
+from worker.types import Frame, Planes
 from worker.video.addresses import is_live
+from worker.video.planes import rgb_of
+
+_MOST_CONVERTERS: Final = 4
 
 Policy = Literal["newest", "every"]
 
@@ -28,8 +33,8 @@ Policy = Literal["newest", "every"]
 class RawFrame:
     """A frame that is decoded but not yet converted; the other fields are those of :class:`Frame`.
 
-    A frame that is superseded or passed over is never converted to RGB. ``to_grey`` gives uint8 (H, W) at a fraction of
-    the cost.
+    A frame that is superseded or passed over is never converted to RGB. ``grey`` is uint8 (H, W) as
+    stored, before it is turned.
     """
 
     camera_id: str
@@ -37,8 +42,8 @@ class RawFrame:
     pts_s: float
     captured_at: datetime
     received_monotonic_s: float
-    to_rgb: Callable[[], Image]
-    to_grey: Callable[[], NDArray[np.uint8]]
+    planes: Planes
+    grey: NDArray[np.uint8]
     spacing_s: float = 0.0
 
     def convert(self) -> Frame:
@@ -48,7 +53,7 @@ class RawFrame:
             SourceError: the picture cannot be converted.
         """
         return Frame(
-            self.camera_id, self.sequence, self.pts_s, self.captured_at, self.received_monotonic_s, self.to_rgb(),
+            self.camera_id, self.sequence, self.pts_s, self.captured_at, self.received_monotonic_s, rgb_of(self.planes),
             self.spacing_s,
         )  # fmt: skip
 
@@ -178,6 +183,9 @@ class Batcher:
     Cameras take turns, so that none starves another; those with the lowest ``turn`` come first. ``due``, where given,
     decides of each frame whether it is handed over or passed over; it must count what it passes over. One consumer;
     :meth:`add` and :meth:`remove` may be called from any thread.
+
+    Only frames that are handed over are converted to RGB. That happens in threads of their own, several frames at a
+    time: the consumer's thread does no more than wait for them.
     """
 
     def __init__(
@@ -197,6 +205,7 @@ class Batcher:
         self._observer = observer or Observer()
         self._buffers: deque[FrameBuffer] = deque()  # the camera whose turn is next stands first
         self._changed = threading.Condition()
+        self._converters = ThreadPoolExecutor(min(_MOST_CONVERTERS, os.cpu_count() or 1), "convert")
         for buffer in buffers:
             self.add(buffer)
 
@@ -226,6 +235,10 @@ class Batcher:
         found.attach(None)
         found.close(discard="removed")
         self._notify()
+
+    def close(self) -> None:
+        """No further batch is asked for."""
+        self._converters.shutdown()
 
     @property
     def waiting(self) -> int:
@@ -270,15 +283,15 @@ class Batcher:
 
     def _gather(self, turns: list[FrameBuffer], most: int) -> list[Frame]:
         """The cameras whose frames are taken go to the end of the queue."""
-        frames: list[Frame] = []
+        frames: list[Future[Frame | None]] = []
         for buffer in turns:
             if len(frames) == most:
                 break
             frame = self._next_due(buffer)
             if frame is not None:
-                frames.append(frame)
+                frames.append(self._converters.submit(self._converted, frame))
                 self._to_the_end(buffer)
-        return frames
+        return [frame for future in frames if (frame := future.result()) is not None]
 
     def _to_the_end(self, buffer: FrameBuffer) -> None:
         with self._changed:
@@ -286,18 +299,21 @@ class Batcher:
                 self._buffers.remove(buffer)
                 self._buffers.append(buffer)
 
-    def _next_due(self, buffer: FrameBuffer) -> Frame | None:
-        """The camera's next frame that is fresh, due and can be converted."""
+    def _next_due(self, buffer: FrameBuffer) -> Frame | RawFrame | None:
+        """The camera's next frame that is fresh and due."""
         while (frame := buffer.take()) is not None:
             if buffer.policy == "newest" and self._clock() - frame.received_monotonic_s > self._config.stale_after_s:
                 self._observer.frame_dropped(frame.camera_id, "stale")
-                continue
-            try:
-                if self._due is None or self._due(frame):
-                    return frame.convert() if isinstance(frame, RawFrame) else frame
-            except SourceError:
-                self._observer.frame_dropped(frame.camera_id, "undecodable")
+            elif self._due is None or self._due(frame):
+                return frame
         return None
+
+    def _converted(self, frame: Frame | RawFrame) -> Frame | None:
+        try:
+            return frame.convert() if isinstance(frame, RawFrame) else frame
+        except SourceError:
+            self._observer.frame_dropped(frame.camera_id, "undecodable")
+            return None
 
     def _notify(self) -> None:
         with self._changed:

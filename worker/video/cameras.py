@@ -128,4 +128,5 @@ class Cameras:
             reader.stop()
         for reader in readers:
             reader.join(_JOIN_S)
+        self._batcher.close()
         return [reader.error for reader in self._readers.values() if reader.error]

@@ -118,13 +118,13 @@ class Connection:
             if picture is None:
                 self._observer.frame_dropped(self._camera.id, "undecodable")
                 continue
-            if picture.decoded:
+            if picture.planes is not None:
                 self._deadline_s = None
                 self.pictures += 1
             if not self._on_picture(picture):
                 self.ended_well = True
                 return
-            if picture.decoded:
+            if picture.planes is not None:
                 self._expect_picture()
         if self._stopping.is_set():
             return

@@ -1,4 +1,4 @@
-"""Pictures out of video files, network streams, devices and folders of images; the only user of FFmpeg.
+"""Pictures out of video files, network streams, devices and folders of images.
 
 PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
 """
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,12 +26,13 @@ from worker.config import CameraConfig
 from worker.errors import SourceError
 from worker.hosts import ALLOW, HostPolicy, HostRefusedError
 from worker.observer import Observer
-from worker.types import Image
+from worker.types import Planes
 from worker.video import jpeg_stream
 from worker.video.addresses import Address
-from worker.video.geometry import Geometry, Straightener
+from worker.video.geometry import Straightener
 from worker.video.jpeg_stream import JpegStream, jpegs_in
 from worker.video.photos import list_photos, read_cut_jpeg, read_photo
+from worker.video.planes import planes_of, planes_of_image
 from worker.video.schedule import may_pass_over
 from worker.video.steadying import SteadyPackets
 from worker.video.web import SourceSilentError, Web
@@ -48,8 +48,6 @@ _ADRIFT_S: Final = 60.0
 _MATRIX_NUMBERS: Final = 9
 _FIXED_POINT: Final = 1 << 16
 _MAX_FRUITLESS_READS: Final = 10
-_GREY_FIRST: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
-"""Formats whose first plane is the grey picture, a byte a pixel: it can be read without converting anything."""
 _RAISE_LIMIT: Final = "scale them down, or raise the camera's max_megapixels"
 _ROUNDING_PX: Final = 63
 _RTSP_PORT: Final = 554
@@ -72,18 +70,12 @@ av.logging.set_level(None)
 class Picture:
     """One decoded picture.
 
-    ``pts_s`` is seconds since the beginning of the source, None where the source does not say; ``to_rgb`` gives uint8
-    (H, W, 3), ``to_grey`` uint8 (H, W), both upright and on square pixels; they raise SourceError where the picture
-    cannot be converted. ``prepare`` does beforehand, in the thread that calls it, what turning and stretching cost; it
-    raises the same, and does nothing if the picture is upright already. If it is not ``decoded``, it was passed over:
-    it has a time, but nothing to convert.
+    ``pts_s`` is seconds since the beginning of the source, None where the source does not say. ``planes`` is None if it
+    was passed over: it has a time, but no picture.
     """
 
     pts_s: float | None
-    to_rgb: Callable[[], Image]
-    to_grey: Callable[[], NDArray[np.uint8]]
-    decoded: bool = True
-    prepare: Callable[[], None] = lambda: None
+    planes: Planes | None = None
 
 
 class Video:
@@ -245,7 +237,7 @@ class Video:
             yield from self._passed_over_before(frame)
             yield None if frame.is_corrupt else self._picture(frame)
         if packet is None:
-            yield from map(_not_decoded, sorted(self._may_pass_over))
+            yield from map(Picture, sorted(self._may_pass_over))
             self._may_pass_over.clear()
 
     def _refuse(self) -> None:
@@ -270,8 +262,8 @@ class Video:
             return
         # Those of a live clock that has jumped back since have no place among the times that come.
         adrift = sum(other_s > pts_s + _ADRIFT_S for other_s in self._may_pass_over)
-        yield from (_not_decoded(None) for _ in range(adrift))
-        yield from map(_not_decoded, sorted(other_s for other_s in self._may_pass_over if other_s < pts_s))
+        yield from (Picture(None) for _ in range(adrift))
+        yield from map(Picture, sorted(other_s for other_s in self._may_pass_over if other_s < pts_s))
         self._may_pass_over = [other_s for other_s in self._may_pass_over if pts_s < other_s <= pts_s + _ADRIFT_S]
 
     def _read_error(self, error: Exception) -> SourceError:
@@ -280,11 +272,9 @@ class Video:
 
     def _picture(self, frame: VideoFrame) -> Picture:
         aspect = self._container_aspect or self._stream.codec_context.sample_aspect_ratio
-        geometry = self._straightener.geometry(_display_matrix(frame), aspect)
-        if geometry.nothing_to_do:
-            return Picture(self._pts_s(frame), lambda: _to_rgb(frame), lambda: _to_grey(frame))
-        shot = _Crooked(frame, geometry)
-        return Picture(self._pts_s(frame), lambda: shot.rgb, lambda: shot.grey, prepare=shot.prepare)
+        return Picture(
+            self._pts_s(frame), planes_of(frame, self._straightener.geometry(_display_matrix(frame), aspect))
+        )
 
     def _pts_s(self, item: VideoFrame | av.Packet) -> float | None:
         # Frames that the decoder still held at the end come without their time base.
@@ -292,25 +282,6 @@ class Video:
         if not self._timed or item.pts is None or time_base is None:
             return None
         return float((item.pts - (self._stream.start_time or 0)) * time_base)
-
-
-class _Crooked:
-    """A frame that must be turned or stretched."""
-
-    def __init__(self, frame: VideoFrame, geometry: Geometry) -> None:
-        self._frame = frame
-        self._geometry = geometry
-
-    @cached_property
-    def rgb(self) -> Image:
-        return self._geometry.apply(_to_rgb(self._frame))
-
-    @cached_property
-    def grey(self) -> NDArray[np.uint8]:
-        return self._geometry.apply(_to_grey(self._frame))
-
-    def prepare(self) -> None:
-        _ = self.rgb, self.grey
 
 
 class ImageFolder:
@@ -337,11 +308,7 @@ class ImageFolder:
             except SourceError:
                 yield None
             else:
-                yield Picture(
-                    number / FOLDER_FPS,
-                    lambda image=image: image,  # type: ignore[misc]
-                    lambda image=image: np.ascontiguousarray(image[..., 1]),  # type: ignore[misc]
-                )
+                yield Picture(number / FOLDER_FPS, planes_of_image(image))
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -474,38 +441,6 @@ def _limit(camera: CameraConfig) -> dict[str, str]:
 
 def _pixels(stream: VideoStream) -> int:
     return stream.codec_context.width * stream.codec_context.height
-
-
-def _not_decoded(pts_s: float | None) -> Picture:
-    return Picture(pts_s, _nothing, _nothing, decoded=False)
-
-
-def _nothing() -> Any:
-    raise SourceError("this picture was passed over, not decoded")
-
-
-def _to_grey(frame: VideoFrame) -> NDArray[np.uint8]:
-    if frame.format.name in _GREY_FIRST:
-        plane = frame.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        return np.asarray(rows[: frame.height, : frame.width])
-    try:
-        return np.asarray(frame.to_ndarray(format="gray"), np.uint8)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise _unconvertible(frame, error) from None
-
-
-def _unconvertible(frame: VideoFrame, error: Exception) -> SourceError:
-    return SourceError(f"a picture of format {frame.format.name} cannot be converted: {type(error).__name__}")
-
-
-def _to_rgb(frame: VideoFrame) -> Image:
-    try:
-        image: Image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise _unconvertible(frame, error) from None
-    # FFmpeg pads the rows of widths that do not suit it.
-    return np.ascontiguousarray(image)
 
 
 def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:

@@ -63,11 +63,7 @@ class Geometry:
     """``aspect`` is the width of a stored pixel by its height. It holds before the picture is turned."""
 
     turn: Turn = AS_IT_IS
-    aspect: Fraction = Fraction(1)
-
-    @property
-    def nothing_to_do(self) -> bool:
-        return self.turn == AS_IT_IS and abs(float(self.aspect) - 1.0) <= _NEARLY_SQUARE
+    aspect: Fraction | float = Fraction(1)
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The picture upright and on square pixels, contiguous; the same object if there is nothing to do.

@@ -17,6 +17,7 @@ from worker.video.addresses import Address, parse_address
 from worker.video.buffers import FrameBuffer, RawFrame
 from worker.video.connection import Connection, Opener
 from worker.video.decoder import ImageFolder, Picture, Video, open_video
+from worker.video.planes import grey_of
 from worker.video.timelines import LiveTimeline, RecordingTimeline, Timeline
 
 MAX_ABANDONED: Final = 3
@@ -314,7 +315,7 @@ class CameraReader:
         sequence, self._sequence = self._sequence, self._sequence + 1
         self._observer.frame_read(self.camera_id)
         self.received_monotonic_s = received_s
-        if not picture.decoded:
+        if picture.planes is None:
             self._observer.frame_skipped(self.camera_id, "interval")
             return True
         if self._state != "streaming":
@@ -323,14 +324,15 @@ class CameraReader:
             return True
         try:
             # Here and not where it is taken: this thread is the camera's own.
-            picture.prepare()
+            grey = grey_of(picture.planes)
         except SourceError:
             self._observer.frame_dropped(self.camera_id, "undecodable")
             return True
-        pictures, spacing_s = (picture.to_rgb, picture.to_grey), self._spacing_s
         return self._buffer.put(
-            RawFrame(self.camera_id, sequence, pts_s, captured_at, received_s, *pictures, spacing_s)
-        )
+            RawFrame(
+                self.camera_id, sequence, pts_s, captured_at, received_s, picture.planes, grey, self._spacing_s
+            )
+        )  # fmt: skip
 
     def _at_its_own_speed(self, pts_s: float, received_s: float) -> float:
         """A recording of which only the newest frame counts is played like a camera. Returns the time of arrival."""

@@ -233,7 +233,7 @@ class Schedule:
 
 
 def _thumbnail(frame: Frame | RawFrame) -> NDArray[np.uint8]:
-    grey = frame.to_grey() if isinstance(frame, RawFrame) else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+    grey = frame.grey if isinstance(frame, RawFrame) else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(grey, _THUMBNAIL_PX, interpolation=cv2.INTER_AREA), np.uint8)
 
 

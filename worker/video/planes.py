@@ -1,0 +1,115 @@
+"""From a decoder's planes to the pictures that are looked at: RGB, or grey for the motion gate."""
+
+import threading
+from typing import Any, Final
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from worker.errors import SourceError
+from worker.types import Image, Planes
+from worker.video.geometry import Geometry
+
+_HALVED: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
+_BYTE_PLANES: Final = _HALVED | {"yuv444p", "yuvj444p", "gray"}
+_GREY_FIRST: Final = _BYTE_PLANES | {"nv12"}
+"""Formats whose first plane is the grey picture, a byte a pixel: it is read without converting anything."""
+
+_of_thread = threading.local()
+
+
+def planes_of(frame: VideoFrame, geometry: Geometry) -> Planes:
+    """The planes of a decoded frame, which they keep alive. Nothing is copied."""
+    form, width, height = frame.format.name, frame.width, frame.height
+    return Planes(
+        form,
+        width,
+        height,
+        tuple(_rows(plane)[:, : _row_bytes(form, index, width)] for index, plane in enumerate(frame.planes)),
+        int(frame.color_range),
+        int(frame.colorspace),
+        geometry.turn,
+        float(geometry.aspect),
+        frame,
+    )
+
+
+def planes_of_image(image: Image) -> Planes:
+    """Those of uint8 (H, W, 3) RGB that is upright already. Nothing is copied if it is contiguous."""
+    height, width = image.shape[:2]
+    return Planes("rgb24", width, height, (image.reshape(height, 3 * width),))
+
+
+def rgb_of(planes: Planes) -> Image:
+    """uint8 (H, W, 3), upright and on square pixels.
+
+    Raises:
+        SourceError: the picture cannot be converted.
+    """
+    plain = planes.planes[0].reshape(planes.height, planes.width, 3) if _is_plain(planes) else None
+    return Geometry(planes.turn, planes.aspect).apply(_converted(planes, "rgb24") if plain is None else plain)
+
+
+def grey_of(planes: Planes) -> NDArray[np.uint8]:
+    """uint8 (height, width) as stored, neither turned nor stretched: a view where the format has such a plane.
+
+    Raises:
+        SourceError: the picture cannot be converted.
+    """
+    if planes.form in _GREY_FIRST:
+        return planes.planes[0]
+    return planes.planes[0][:, 1::3] if _is_plain(planes) else _converted(planes, "gray")
+
+
+def _is_plain(planes: Planes) -> bool:
+    """Whether it is a picture of :func:`planes_of_image`."""
+    return planes.form == "rgb24" and planes.origin is None
+
+
+def _converted(planes: Planes, form: str) -> NDArray[np.uint8]:
+    try:
+        frame = planes.origin if isinstance(planes.origin, VideoFrame) else _frame_of(planes)
+        # The thread that converts is one of several already: FFmpeg would start more for each picture.
+        image = _reformatter().reformat(frame, format=form, threads=1).to_ndarray()
+    except (av.error.FFmpegError, ValueError) as error:
+        raise SourceError(f"a picture of format {planes.form} cannot be converted: {type(error).__name__}") from None
+    # FFmpeg pads the rows of widths that do not suit it.
+    return np.ascontiguousarray(image, np.uint8)
+
+
+def _reformatter() -> VideoReformatter:
+    found: VideoReformatter | None = getattr(_of_thread, "reformatter", None)
+    if found is None:
+        found = _of_thread.reformatter = VideoReformatter()
+    return found
+
+
+def _frame_of(planes: Planes) -> VideoFrame:
+    """A frame with a copy of the planes."""
+    frame = VideoFrame(planes.width, planes.height, planes.form)
+    for plane, source in zip(frame.planes, planes.planes, strict=True):
+        rows = _rows(plane)
+        width = min(rows.shape[1], source.shape[1])
+        rows[:, :width] = source[:, :width]
+    frame.color_range, frame.colorspace = planes.colour_range, planes.matrix
+    return frame
+
+
+def _rows(plane: Any) -> NDArray[np.uint8]:
+    """uint8 (rows, bytes from one row to the next) from the top, whichever way they lie in memory."""
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, abs(plane.line_size) or plane.buffer_size)
+    return rows if plane.line_size >= 0 else rows[::-1]
+
+
+def _row_bytes(form: str, index: int, width: int) -> int | None:
+    """How many bytes of a plane's row are picture; None where all may be."""
+    if form == "rgb24":
+        return 3 * width
+    if form == "nv12":
+        return 2 * (-(-width // 2)) if index else width
+    if form in _BYTE_PLANES:
+        return -(-width // 2) if index and form in _HALVED else width
+    return None
