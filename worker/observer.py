@@ -28,7 +28,7 @@ class Observer:
 
     def frame_skipped(self, camera_id: str, reason: str) -> None:
         """A frame was passed over: a search in it would tell nothing new, or was worth least under load
-        (``interval``, ``no_motion``, ``load``)."""
+        (``interval``, ``no_motion``, ``load``), or it had come too late (``late``)."""
 
     def faces_detected(self, camera_id: str, count: int) -> None:
         """``count`` faces were found in a frame."""

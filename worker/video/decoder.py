@@ -35,6 +35,7 @@ from worker.video.photos import list_photos, read_cut_jpeg, read_photo
 from worker.video.planes import planes_of, planes_of_image
 from worker.video.schedule import may_pass_over
 from worker.video.steadying import SteadyPackets
+from worker.video.timelines import LiveEdge
 from worker.video.web import SourceSilentError, Web
 
 FOLDER_FPS: Final = 25.0
@@ -137,6 +138,17 @@ class Video:
         self._container_aspect = said if said != stream.codec_context.sample_aspect_ratio else None
         self._cut_short = False
         self._may_pass_over: list[float] = []
+        self._edge = LiveEdge() if address.kind == "network" and self._timed and not self.recording else None
+
+    @property
+    def behind(self) -> bool:
+        """A live stream is read later than it is sent, so that some of it is passed over."""
+        return self._edge is not None and self._edge.behind
+
+    @property
+    def late_s(self) -> float:
+        """By how much longer than usual a live stream's last packet was under way; 0 if its times do not say."""
+        return 0.0 if self._edge is None else self._edge.late_s
 
     @property
     def recording(self) -> bool:
@@ -248,11 +260,19 @@ class Video:
         self.tell(f"the recording's clock is not believed: {what}")
 
     def _thin_out(self, packet: av.Packet) -> None:
-        """Lets the decoder pass over ``packet`` where no look falls due with it, if no other picture depends on it."""
+        """Lets the decoder pass over ``packet``: where no look falls due with it and no other picture depends on it, or
+        where the stream is read too late."""
         pts_s = self._pts_s(packet)
         needless = may_pass_over(pts_s, self.frame_interval_s, self.look_interval_s)
-        self._stream.codec_context.skip_frame = "NONREF" if needless else "DEFAULT"
-        if pts_s is not None and needless:
+        late = (
+            self._edge is not None
+            and pts_s is not None
+            and self._edge.passes_over(pts_s, time.monotonic(), is_key=packet.is_keyframe)
+        )
+        self._stream.codec_context.skip_frame = "ALL" if late else "NONREF" if needless else "DEFAULT"
+        if late:
+            self.tell("the worker reads the stream more slowly than it is sent: it passes over what is old")
+        if pts_s is not None and (needless or late):
             self._may_pass_over.append(pts_s)
 
     def _passed_over_before(self, frame: VideoFrame) -> Iterator[Picture]:

@@ -304,11 +304,15 @@ class CameraReader:
 
     def _take(self, picture: Picture) -> bool:
         received_s = time.monotonic()
+        late = isinstance(self._video, Video) and self._video.behind
+        late_s = self._video.late_s if isinstance(self._video, Video) else 0.0
+        if late:
+            self._timeline.interrupted()
         pts_s = self._timeline.at(picture.pts_s, received_s, self._frame_interval_s)
         self._thin_out()
         self._measure_spacing(pts_s)
         if self._began_at is None:
-            captured_at = datetime.now(UTC)
+            captured_at = datetime.now(UTC) - timedelta(seconds=late_s)
         else:
             captured_at = self._began_at + timedelta(seconds=pts_s)
             received_s = self._at_its_own_speed(pts_s, received_s)
@@ -316,7 +320,7 @@ class CameraReader:
         self._observer.frame_read(self.camera_id)
         self.received_monotonic_s = received_s
         if picture.planes is None:
-            self._observer.frame_skipped(self.camera_id, "interval")
+            self._observer.frame_skipped(self.camera_id, "late" if late else "interval")
             return True
         if self._state != "streaming":
             self._enter("streaming", "")

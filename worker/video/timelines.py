@@ -19,6 +19,18 @@ _STILL_SHARE: Final = 0.6
 _SLOWEST: Final = 0.75
 _FASTEST: Final = 1.33
 _WINDOWS_TO_BELIEVE: Final = 5
+_LATE_S: Final = 1.5
+_PATIENCE_S: Final = 1.0
+"""What a network has held back comes all at once: a reader that is fast enough has read it by then."""
+_THERE_S: Final = 0.4
+_GAIN_S: Final = 0.1
+_GLANCE_S: Final = 1.0
+_FRUITLESS_S: Final = 1.5
+_FIRST_PAUSE_S: Final = 60.0
+_LONGEST_PAUSE_S: Final = 960.0
+_OTHER_CLOCK_S: Final = 60.0
+_DRIFT: Final = 2e-4
+"""Two clocks of quartz are no further apart; a usual delay that is longer than it was is believed so slowly."""
 
 
 class Timeline(Protocol):
@@ -28,6 +40,9 @@ class Timeline(Protocol):
 
     def reopened(self) -> None:
         """The source starts anew: its clock may begin anywhere."""
+
+    def interrupted(self) -> None:
+        """The pace of what comes is the reader's own: it says nothing of the source's clock."""
 
     def at(self, pts_s: float | None, received_s: float, frame_interval_s: float) -> float:
         """The time of a frame, in seconds since the camera's first one; it says ``pts_s`` itself, and came at
@@ -46,6 +61,9 @@ class RecordingTimeline:
 
     def reopened(self) -> None:
         """Nothing to do: a recording is opened once."""
+
+    def interrupted(self) -> None:
+        """Nothing to do: a recording's times do not hang on its reader."""
 
     def at(self, pts_s: float | None, received_s: float, frame_interval_s: float) -> float:  # noqa: ARG002
         if self._last_s is None:
@@ -85,6 +103,9 @@ class LiveTimeline:
 
     def reopened(self) -> None:
         self._offset_s = None
+        self._judge.begin_anew()
+
+    def interrupted(self) -> None:
         self._judge.begin_anew()
 
     def at(self, pts_s: float | None, received_s: float, frame_interval_s: float) -> float:  # noqa: ARG002
@@ -173,3 +194,76 @@ class _Judge:
         self._good = 0 if wrong or stands else self._good + 1
         if self._good >= _WINDOWS_TO_BELIEVE:
             self.doubt = ""
+
+
+class LiveEdge:
+    """Keeps what is read of a live stream near to what is sent.
+
+    A reader that is slower than its stream gets pictures that are older and older, up to what the network holds: many
+    seconds. Nobody would notice, since a stream's times say nothing of the time of day. So if a stream has been late
+    for a while, its packets are passed over until it is there again, apart from a key picture now and then. If that
+    does not help, it is the stream's clock that is slow, or its sender: then the delay counts as usual.
+
+    Attributes:
+        late_s: by how much longer than usual the last packet was under way.
+    """
+
+    def __init__(self) -> None:
+        self._usual_s: float | None = None  # the least time from a picture's own time until it was read
+        self._heard_s = 0.0
+        self._late_since_s: float | None = None
+        self._catching_up = False
+        self.late_s = 0.0
+        self._least_s = 0.0
+        self._least_at_s = 0.0
+        self._seen_s = 0.0
+        self._not_before_s = 0.0
+        self._pause_s = _FIRST_PAUSE_S
+
+    @property
+    def behind(self) -> bool:
+        """Pictures come late, or are passed over for that: their pace is the reader's, not that of their clock."""
+        return self._late_since_s is not None
+
+    def passes_over(self, pts_s: float, arrived_s: float, *, is_key: bool) -> bool:
+        """Whether the packet of this time, read at ``arrived_s`` (monotonic), is one that need not be decoded."""
+        delay_s = arrived_s - pts_s
+        if self._usual_s is None or abs(delay_s - self._usual_s) > _OTHER_CLOCK_S:
+            self._usual_s = delay_s
+            self._late_since_s = None
+        drift_s = _DRIFT * (arrived_s - self._heard_s)
+        self._usual_s, self._heard_s = min(self._usual_s + drift_s, delay_s), arrived_s
+        self.late_s = late_s = delay_s - self._usual_s
+        if not self._catching_up:
+            self._begin(late_s, arrived_s)
+            if not self._catching_up:
+                return False
+        if late_s < self._least_s - _GAIN_S:
+            self._least_s, self._least_at_s = late_s, arrived_s
+        in_vain = arrived_s - self._least_at_s >= _FRUITLESS_S
+        if is_key and (late_s <= _THERE_S or in_vain):
+            self._end(delay_s, arrived_s, in_vain=late_s > _THERE_S)
+            return False
+        if is_key and arrived_s - self._seen_s >= _GLANCE_S:
+            self._seen_s = arrived_s
+            return False
+        return True
+
+    def _begin(self, late_s: float, arrived_s: float) -> None:
+        if late_s < _LATE_S or arrived_s < self._not_before_s:
+            self._late_since_s = None
+            return
+        if self._late_since_s is None:
+            self._late_since_s = arrived_s
+        if arrived_s - self._late_since_s >= _PATIENCE_S:
+            self._catching_up = True
+            self._seen_s = arrived_s
+            self._least_s, self._least_at_s = late_s, arrived_s
+
+    def _end(self, delay_s: float, arrived_s: float, *, in_vain: bool) -> None:
+        self._catching_up, self._late_since_s = False, None
+        if in_vain:
+            self.late_s, self._usual_s, self._not_before_s = 0.0, delay_s, arrived_s + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        else:
+            self._pause_s = _FIRST_PAUSE_S
