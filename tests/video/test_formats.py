@@ -179,6 +179,17 @@ def test_times_of_a_recording_stay_as_they_are(
     assert [frame.pts_s for frame in read(path)] == pytest.approx([ms / 1000 for ms in times_ms], abs=0.002)
 
 
+@pytest.mark.parametrize(("codec", "reordered"), [("libx264", "3"), ("mpeg4", "2"), ("libx264", "0")])
+def test_avi_which_holds_no_times_of_display_is_shown_evenly(
+    tmp_path: Path, read: Callable[[Path], list[Frame]], codec: str, reordered: str
+) -> None:
+    """Recorders export AVI with pictures that are stored in another order than they are shown."""
+    options = {"bf": reordered, "b_strategy": "0"}
+    times_ms = range(0, 1600, 40)
+    path = write(tmp_path / "clip.avi", quarters(), codec, "yuv420p", times_ms=times_ms, options=options)
+    assert [frame.pts_s for frame in read(path)] == pytest.approx([ms / 1000 for ms in times_ms], abs=0.002)
+
+
 @pytest.mark.parametrize(
     ("suffix", "offset_s"), [("ts", 2**33 / 90_000 - 0.1), ("ts", 3 * 3600.0), ("mkv", 7200.0), ("ts", -0.1)]
 )

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from PIL import Image as Pillow
 
 from worker.config import BatchingConfig, CameraConfig
@@ -50,7 +51,9 @@ def shown(image: Image, matrix: tuple[int, ...]) -> Image:
     return result
 
 
-def write(path: Path, image: Image, *, aspect: Fraction | None = None, codec: str = "libx264", **options: str) -> Path:
+def write(
+    path: Path, image: Image, *, aspect: Fraction | None = None, codec: str = "libx264", frames: int = 3, **options: str
+) -> Path:
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=25)
         stream.width, stream.height = image.shape[1], image.shape[0]
@@ -58,7 +61,7 @@ def write(path: Path, image: Image, *, aspect: Fraction | None = None, codec: st
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
         stream.options = options
-        for _ in range(3):
+        for _ in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     return path
@@ -109,6 +112,27 @@ def test_each_of_the_eight_display_matrices_is_applied(tmp_path: Path, read: Any
     assert frame.image.shape == expected.shape
     assert frame.image.flags.c_contiguous
     assert np.abs(frame.image.astype(int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", ["ts", "h264", "mp4"])
+def test_a_turn_that_stands_in_the_stream_beside_some_pictures_holds_for_those_behind_them(
+    tmp_path: Path, read: Any, suffix: str
+) -> None:
+    """Encoders write it beside the first picture, or beside key frames."""
+    plain = write(tmp_path / "plain.ts", marked(), frames=12, crf="1", g="6")
+    path = tmp_path / f"clip.{suffix}"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        mirror = BitStreamFilterContext("h264_metadata=display_orientation=insert:flip=horizontal", source.streams[0])
+        for packet in source.demux(video=0):
+            for turned in mirror.filter(packet) if packet.size else []:
+                turned.stream = stream
+                target.mux(turned)
+    frames = read(path)
+    assert len(frames) == 12
+    expected = shown(marked(), MATRICES["mirrored"])
+    for frame in frames:
+        assert np.abs(frame.image.astype(int) - expected).mean() < 6
 
 
 def test_a_frame_is_free_once_its_picture_is_taken_without_the_garbage_collector(tmp_path: Path, read: Any) -> None:

@@ -104,6 +104,16 @@ def test_pictures_are_shown_in_their_own_order_behind_a_new_start() -> None:
     assert new == [50_000 + time for time in (80, 240, 160, 120, 200, 280, 440, 360, 320, 400)]
 
 
+@pytest.mark.parametrize("parts", [("reordered", "plain"), ("plain", "reordered"), ("reordered",) * 3], ids="-".join)
+def test_a_part_that_is_shown_in_another_order_begins_an_interval_behind_the_last_one(parts: tuple[str, ...]) -> None:
+    group = [(0, 80), (40, 240), (80, 160), (120, 120), (160, 200)]
+    kinds = {"reordered": group, "plain": [(time, time) for time in even(5)]}
+    packets = [Packet(dts + begin, pts + begin) for begin in (50_000,) for dts, pts in kinds[parts[0]]]
+    packets += [Packet(dts, pts) for part in parts[1:] for dts, pts in kinds[part]]
+    shown = sorted(packet.pts or 0 for packet in SteadyPackets(iter(packets), MS, 0.04, 50_000))
+    assert [time - shown[0] for time in shown] == even(5 * len(parts))
+
+
 def test_a_time_of_display_alone_may_be_far_off() -> None:
     packets = [Packet(time, time + 80) for time in even(50)]
     packets[20] = Packet(800, 880 + HOUR)

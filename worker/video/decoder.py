@@ -6,6 +6,7 @@ PyAV rather than ``cv2.VideoCapture``: see ``docs/decisions/decoder.md``.
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ _TRAILER_BYTES: Final = 64
 _ADRIFT_S: Final = 60.0
 _MATRIX_NUMBERS: Final = 9
 _FIXED_POINT: Final = 1 << 16
+_MOST_HELD: Final = 20  # 16 by the standards, and one for each further thread
 _MAX_FRUITLESS_READS: Final = 10
 _RAISE_LIMIT: Final = "scale them down, or raise the camera's max_megapixels"
 _ROUNDING_PX: Final = 63
@@ -136,6 +138,10 @@ class Video:
         said = stream.sample_aspect_ratio
         # What the container says holds throughout; what the stream itself says may change within it.
         self._container_aspect = said if said != stream.codec_context.sample_aspect_ratio else None
+        self._matrix: NDArray[np.int32] | None = None
+        # AVI holds times of decoding alone, and FFmpeg makes up wrong times of display where pictures are reordered.
+        # The pictures, in the order of display, have the times of decoding in their order.
+        self._turns: deque[int] | None = deque(maxlen=_MOST_HELD) if container.format.name == "avi" else None
         self._cut_short = False
         self._may_pass_over: list[float] = []
         self._edge = LiveEdge() if address.kind == "network" and self._timed and not self.recording else None
@@ -201,6 +207,8 @@ class Video:
                 self._cut_short = True
                 return
             if packet is None or packet.stream.index == self._stream.index:
+                if packet is not None and self._turns is not None:
+                    packet.pts = None
                 yield packet
 
     def _packets(self) -> Iterator[Any]:
@@ -231,6 +239,8 @@ class Video:
         """The pictures that ``packet`` completes; without a packet, those that the decoder still holds."""
         if packet is not None:
             self._thin_out(packet)
+            if self._turns is not None and packet.dts is not None:
+                self._turns.append(packet.dts)
         try:
             with self._observer.stage("decode"):
                 frames = self._stream.decode(packet)
@@ -242,6 +252,8 @@ class Video:
             yield None
             return
         for frame in frames:
+            if self._turns:
+                frame.pts = self._turns.popleft()
             if frame.width * frame.height > self._max_pixels:
                 self._refuse()
                 yield None
@@ -292,9 +304,11 @@ class Video:
 
     def _picture(self, frame: VideoFrame) -> Picture:
         aspect = self._container_aspect or self._stream.codec_context.sample_aspect_ratio
-        return Picture(
-            self._pts_s(frame), planes_of(frame, self._straightener.geometry(_display_matrix(frame), aspect))
-        )
+        matrix = _display_matrix(frame)
+        if matrix is not None:
+            # What the stream itself says may stand beside key frames or the first picture alone, and holds behind them.
+            self._matrix = matrix
+        return Picture(self._pts_s(frame), planes_of(frame, self._straightener.geometry(self._matrix, aspect)))
 
     def _pts_s(self, item: VideoFrame | av.Packet) -> float | None:
         # Frames that the decoder still held at the end come without their time base.

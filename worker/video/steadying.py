@@ -64,6 +64,7 @@ class SteadyPackets:
         self._raw_pts: int | None = None
         self._lead = 0  # pts before dts
         self._raw_lead = 0
+        self._shown: int | None = None  # the latest time of display so far
 
     def __iter__(self) -> Iterator[Any]:
         self._complete()
@@ -118,6 +119,7 @@ class SteadyPackets:
             if not odd or self._accepted == 1:
                 self._lead = lead
             packet.pts = out + self._lead
+            self._shown = packet.pts if self._shown is None else max(self._shown, packet.pts)
         if packet.dts is not None:
             packet.dts = out
         return packet
@@ -167,9 +169,16 @@ class SteadyPackets:
             self._on_oddity("single pictures have times that are far off: they get times in between")
             yield from self._place(packet, jump.strays, Fraction(jump.hole, jump.strays + 1))
         elif ahead < 0 or (ahead > self._far_away and few):
-            yield self._accept(packet, key, self._out + self._interval)
+            yield self._accept(packet, key, self._behind_all(packet))
         else:
             yield self._accept(packet, key, self._out + ahead)
+
+    def _behind_all(self, packet: Any) -> int:
+        """When ``packet`` is decoded if it is shown an interval after all before it."""
+        if packet.pts is None or packet.dts is None or self._shown is None:
+            return self._out + self._interval
+        lead = packet.pts - packet.dts
+        return self._out + self._interval if abs(lead) > self._reordered else self._shown + self._interval - lead
 
     def _look_beyond(self, key: int, most: int) -> "_Jump":
         count, before = 1, key
