@@ -11,7 +11,6 @@ import pytest
 from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.redis_servers import RedisServer
 from tests.support.repository import REPOSITORY
-from worker.encryption import Keys, use
 
 MEASURED = "measured"
 
@@ -59,13 +58,6 @@ def _own_log_handlers() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     ours.setLevel(logging.NOTSET)
-
-
-@pytest.fixture(autouse=True)
-def _no_keys() -> Iterator[None]:
-    """What a test encrypts with is no key of the next one."""
-    yield
-    use(Keys())
 
 
 @pytest.fixture(scope="session")

@@ -241,3 +241,11 @@ def _undeclared(files: list[Path], declared: set[str], *, top_level_only: bool =
         if not names & declared:
             missing |= names
     return missing
+
+
+def test_nothing_that_a_run_leaves_behind_is_part_of_the_repository() -> None:
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("this is no checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    left = re.compile(r"\.(sqlite3|lock|npz|log|pyc|dat|h5)$|\.state/")
+    assert [name for name in listed.stdout.splitlines() if left.search(name)] == []

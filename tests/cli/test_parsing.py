@@ -1,5 +1,6 @@
 """What holds for the arguments of every command."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,24 @@ def test_every_command_stands_in_a_group_and_has_examples_that_can_be_typed() ->
             leaf = leaves(command)[name]
             arguments = words[1 + len(name.split()) :]
             leaf.make_context(name, arguments)
+
+
+def test_no_word_of_help_is_cut_and_no_type_of_python_shows(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    for name in ["", *leaves(parsed_command(app))]:
+        assert run_command_line([*name.split(), "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert "…" not in shown, shown
+        assert not re.search(r"<(str|int|float|path|bool|list)\b", shown), shown
+        assert max(map(len, shown.splitlines())) <= 80, shown
+
+
+def test_paragraphs_of_help_fill_their_lines(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    assert run_command_line(["run", "--help"]) == 0
+    assert "The worker takes up changes of the configuration file while it runs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", ["80", "200"])

@@ -45,6 +45,7 @@ def test_in_a_pipe_an_event_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_lines_break_between_words_only() -> None:
     assert fit(["one  ", "two", "a-long-one"], 12) == "one  two\n    a-long-one"
+    assert fit(["  one", "two", "a-long-one"], 12) == "  one  two\n      a-long-one"
     assert wrapped("nearest was Anna at 0.41", 20).splitlines() == ["    nearest was Anna", "    at 0.41"]
 
 

@@ -254,6 +254,13 @@ def test_a_server_of_weights_leads_to_no_host_that_only_this_machine_reaches(ser
         inner.shutdown()
 
 
+def test_without_a_network_the_other_ways_to_a_model_are_named(server: Server, tmp_path: Path) -> None:
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ModelError, match=r"run the command again .* --models-dir, or .* \(dlib-resnet\)"):
+        fetch(server, tmp_path / "x")
+
+
 def test_a_circle_of_redirects_is_left(server: Server, tmp_path: Path) -> None:
     server.leads_to = server.url
     with pytest.raises(ModelError, match="more than 5 times"):

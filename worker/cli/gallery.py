@@ -107,7 +107,7 @@ def enroll(
         typer.Option(
             "--keep-crops/--no-keep-crops",
             help="Keep the face of each photo beside the gallery, so that another model can embed it; encrypted if "
-            "FACESTREAM_GALLERY_KEY is set (default: as before in this gallery; no for a new one).",
+            "a gallery key is set (default: as before in this gallery; no for a new one).",
         ),
     ] = None,
     json_output: AsJson = False,

@@ -1,5 +1,6 @@
 """What ``--help`` shows beside the names and meanings of options: groups of commands, and examples of each."""
 
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -104,8 +105,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+_TYPES: Final = {str: "TEXT", Path: "PATH", int: "NUMBER", float: "NUMBER"}
+
+
 def furnish(command: Any, names: tuple[str, ...] = ()) -> None:
-    """Gives ``command``, and all that it holds, panels and examples, and shows no type for flags."""
+    """Gives ``command``, and all that it holds, panels and examples, and words in place of the types of Python."""
     if examples := EXAMPLES.get(" ".join(names)):
         # An empty line between two: a single line break would be taken for a blank.
         command.epilog = "\n\n".join(["Examples:", *(f"  {_plain(example)}" for example in examples)])
@@ -117,11 +121,22 @@ def furnish(command: Any, names: tuple[str, ...] = ()) -> None:
         for name in placed:
             command.commands[name].rich_help_panel = panel_of[name]
     context = typer.Context(command, help_option_names=["-h", "--help"])
+    if command.help:
+        # Line breaks of the source would break lines at any width.
+        command.help = "\n\n".join(" ".join(part.split()) for part in command.help.split("\n\n"))
     for parameter in command.get_params(context):
-        if getattr(parameter, "is_flag", False):
+        if parameter.param_type_name == "argument":
+            vars(parameter)["display_type"] = _nothing  # its name says what is meant
+        elif parameter.is_flag:
             parameter.metavar = ""
+        elif parameter.metavar is None:
+            parameter.metavar = _TYPES.get(parameter.type_descriptor.annotation)
     for name, inner in getattr(command, "commands", {}).items():
         furnish(inner, (*names, name))
+
+
+def _nothing(_context: Any) -> None:
+    return None
 
 
 def _plain(text: str) -> str:

@@ -193,22 +193,18 @@ def _tally_json(tally: "Tally") -> Document:
 
 
 def settings(config: Path | None, gallery: str | None, state_dir: Path | None, **redis: str | None) -> "Config":
-    """The configuration with what the command line says; ``redis``: fields of that section. Its keys are those of this
-    process from now on.
+    """The configuration with what the command line says; ``redis``: fields of that section.
 
     Raises:
         ConfigError: unreadable file, or a wrong field.
     """
     from worker.config import load_config
-    from worker.encryption import use
 
     overrides: Document = {"gallery": gallery, "state_dir": state_dir}
     given = {name: value for name, value in redis.items() if value is not None}
-    found = load_config(
+    return load_config(
         config, {name: value for name, value in overrides.items() if value is not None} | {"redis": given}
     )
-    use(found.encryption_keys())
-    return found
 
 
 def open_history(config: "Config") -> "History":

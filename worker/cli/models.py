@@ -10,12 +10,15 @@ from worker.cli.options import (
     AsJson,
     ModelsDir,
     command_group,
+    fit,
     open_embedder,
     photo_detector,
     print_json,
     progress_bar,
     quiet_logs,
     say,
+    say_lines,
+    screen_width,
 )
 from worker.errors import ConfigError, ModelError
 
@@ -39,6 +42,7 @@ def list_models(models_dir: ModelsDir = None, json_output: AsJson = False) -> No
     from worker.faces.manifests import Manifest, list_weights
 
     quiet_logs()
+    width = screen_width()
     for manifest in list_weights():
         state = _weights_state(manifest, models_dir)
         embedder = manifest if isinstance(manifest, Manifest) else None
@@ -55,7 +59,7 @@ def list_models(models_dir: ModelsDir = None, json_output: AsJson = False) -> No
                 }
             )
         else:
-            say(f"{manifest.id:<36}  weights {state:<8}  {manifest.description}")
+            say_lines(fit([f"{manifest.id:<36}", f"weights {state:<8}", manifest.description], width))
 
 
 def pull_model(model: Annotated[str, typer.Argument(help="Model or detector id, or path of a manifest.")]) -> None:

@@ -37,7 +37,7 @@ GalleryPath = Annotated[
     typer.Option(
         "--gallery",
         metavar="PATH",
-        help="Folder of the gallery, or postgresql://user@host/database?gallery=NAME of one that a fleet shares.",
+        help="Folder of the gallery, or the postgresql:// URL of one that a fleet shares.",
     ),
 ]
 ModelName = Annotated[
@@ -52,8 +52,7 @@ ModelsDir = Annotated[
     Path | None,
     typer.Option(
         "--models-dir",
-        help="Folder in which weight files are looked for, at any depth, by name and digest"
-        " (default: FACESTREAM_MODELS_DIR).",
+        help="Folder in which weight files are looked for, at any depth, by name and digest (default: as configured).",
     ),
 ]
 EngineName = Annotated[
@@ -167,11 +166,12 @@ def fit(parts: Sequence[str], width: int | None) -> str:
     if width is None or len(line) <= width:
         return line
     lines: list[str] = []
+    indent = " " * (len(line) - len(line.lstrip()))
     for part in (part.strip() for part in parts):
         if part and lines and len(lines[-1]) + 2 + len(part) <= width:
             lines[-1] += f"  {part}"
         elif part:
-            lines.append(f"    {part}" if lines else part)
+            lines.append(f"{indent}    {part}" if lines else indent + part)
     return "\n".join(lines)
 
 
@@ -298,10 +298,10 @@ def gallery_key() -> bytes | None:
         ConfigError: it is not a key, or the file cannot be read.
     """
     from worker.config import load_config
-    from worker.encryption import parse_key
+    from worker.gallery.crops import parse_key
 
     text = load_config(None, {}).read_gallery_key()
-    return None if text is None else parse_key(text, "the gallery key")
+    return None if text is None else parse_key(text)
 
 
 def redis_settings(config: Path | None, url: str | None, stream: str | None) -> "RedisConfig":

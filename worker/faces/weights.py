@@ -84,7 +84,10 @@ def download(
                 )
             part.replace(target)
     except _TryAgainError as error:
-        raise ModelError(f"cannot download {redact(url)}: {error}; run the command again to go on from there") from None
+        raise ModelError(
+            f"cannot download {redact(url)}: {error}; run the command again to go on from there, or place the file in "
+            "a folder and name that with --models-dir, or take a model that needs no download (dlib-resnet)"
+        ) from None
     except OSError as error:
         raise ModelError(f"cannot write {target}: {error.strerror or error}") from None
 
