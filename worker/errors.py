@@ -43,6 +43,10 @@ class GalleryUnavailableError(GalleryError):
     """A gallery that a fleet shares cannot be reached now. The copy in memory can still be searched."""
 
 
+class ErasureError(FacestreamError):
+    """Somebody cannot be erased everywhere, or the list of those who were erased is damaged."""
+
+
 class ClassifierError(FacestreamError):
     """A trained classifier is missing, damaged, made with another model, or cannot be written."""
 

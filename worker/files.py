@@ -134,7 +134,7 @@ def _tighten(path: Path, *, deep: bool) -> bool:
 
 def is_of_state(name: str) -> bool:
     """Whether a file of this name in a ``state_dir`` is the project's own."""
-    return re.match(r"(?:history\.|outbox-)", name) is not None
+    return re.match(r"(?:history\.|outbox-|erased\.|workers$)", name) is not None
 
 
 def open_private(path: Path) -> io.BufferedWriter:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,9 @@ class Full:
 
     def get(self, path: str) -> bytes | None:
         return None
+
+    def remove(self, paths: Sequence[str]) -> int:
+        return 0
 
     def prune(self, before: float) -> int:
         return 0

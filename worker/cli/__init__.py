@@ -23,6 +23,7 @@ from worker.cli import (
     evaluate,
     events,
     fleet,
+    forget,
     gallery,
     history,
     identify,
@@ -84,6 +85,7 @@ for chapter in (
     history,
     corrections,
     unknown,
+    forget,
     database,
     fleet,
 ):

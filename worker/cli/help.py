@@ -7,7 +7,7 @@ import typer
 
 PANELS: Final[dict[str, tuple[str, ...]]] = {
     "Start here": ("demo", "run", "config"),
-    "Who is known": ("enroll", "gallery", "unknown"),
+    "Who is known": ("enroll", "gallery", "unknown", "forget"),
     "Photos": ("detect", "identify", "verify", "report"),
     "What was seen": ("tail", "forward", "events", "search", "explain", "correct"),
     "Workers and cameras": ("status", "camera", "database"),
@@ -55,6 +55,12 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "unknown merge": ("facestream unknown merge u-3fa9c01b2d4e u-77ab01c2d3e4 --gallery people",),
     "unknown split": ("facestream unknown split u-3fa9c01b2d4e door_2026-03-01T08:30:00.123Z_7 --gallery people",),
     "unknown undo": ("facestream unknown undo 5c1f09ab --gallery people",),
+    "forget": (
+        f"facestream forget Anna --gallery people {_REDIS}",
+        f"facestream forget u-3fa9c01b2d4e --gallery people {_REDIS}",
+        "facestream forget anna.jpg --config worker.yaml --delete-entries --receipt anna.json",
+        "facestream forget --verify anna.json --gallery people",
+    ),
     "database check": ("facestream database check --gallery people", f"facestream database check {_DATABASE}"),
     "database upgrade": (f"facestream database upgrade {_DATABASE}",),
     "database backup": (f"facestream database backup {_DATABASE} --output site.backup",),

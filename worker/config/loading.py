@@ -37,6 +37,7 @@ from worker.config.sections import (
     TrackingConfig,
     UnknownsConfig,
 )
+from worker.erased import state_beside
 from worker.errors import ConfigError
 from worker.redaction import redact_url
 
@@ -334,8 +335,7 @@ def history_folder(config: Config) -> Path | None:
     known = config.gallery or config.classifier
     if known is None or "://" in known:
         return None
-    gallery = Path(known).resolve()
-    return gallery.with_name(f"{gallery.name}.state")
+    return state_beside(Path(known).resolve())
 
 
 def history_place(config: Config) -> Path | str | None:

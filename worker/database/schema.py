@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )  # fmt: skip
 
-LAYOUT: Final = 4
+LAYOUT: Final = 5
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -147,6 +147,11 @@ regroupings: Final = Table(
 )
 """Merges and splits of unknown people, in the order of ``number``: which sightings (JSON) went from whom to whom.
 ``whole``: whether ``from_id`` kept none. Ids alone, nothing that anybody is recognised by."""
+
+erasures: Final = Table(
+    "erasures", past, Column("erasure_id", Text, primary_key=True), _text("made_at"), _text("digests")
+)
+"""Who was erased from this database: digests (JSON) of their ids. A database that was restored lacks the latest."""
 
 known: Final = MetaData()
 """Who is known: galleries, in PostgreSQL alone."""

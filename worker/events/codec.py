@@ -21,6 +21,9 @@ from worker.wire import Form, as_text, rfc3339
 
 SCHEMA: Final = "facestream.sighting.v1"
 
+ERASED_BY: Final = ("identity_id", "unknown_id", "sighting_id")
+"""The fields by which an event belongs to somebody who is erased."""
+
 Fields = Mapping[str, str] | Mapping[bytes, bytes]
 _MODEL: Final = TypeAdapter(Event)
 _NEEDED: Final = [field.name for field in fields(Event) if field.default is MISSING]

@@ -1,11 +1,13 @@
 """Where events wait until Redis has confirmed them: on disk, or in memory where the disk fails or no file is named."""
 
+import json
 import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -13,10 +15,11 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from worker.config import Config, OutboxConfig, default_state_dir, history_folder
+from worker.erased import Erased
 from worker.errors import SinkError
-from worker.events.codec import encode
+from worker.events.codec import ERASED_BY, encode
 from worker.events.queues import DiskQueue, Gone, MemoryQueue
-from worker.events.spool import DamagedError, Entry, InUseError, Moment, Spool, lock_spool, set_aside
+from worker.events.spool import DamagedError, Entry, InUseError, Moment, Spool, StateTable, lock_spool, set_aside
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Event
@@ -175,6 +178,33 @@ class Outbox:
                 self._try(lambda: done.append(action(disk.spool)))
         return done[0] if done else None
 
+    def erase(self, erased: Erased, filtered: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> int:
+        """Removes the events that bear an id of ``erased``, and lets ``filtered`` say what stays of each kept state of
+        sightings (None: nothing). Returns how many such events are being sent at this moment: call it again then.
+
+        Raises:
+            SinkError: the file cannot be changed.
+        """
+        with self._lock:
+            if self._closed:
+                return 0
+            found = self._memory.matching(partial(_bears, erased))
+            self._memory.remove(entry.seq for entry in found if entry.seq not in self._sending)
+            if (disk := self._disk) is not None:
+                on_disk: list[Entry] = []
+                done = self._try(lambda: on_disk.extend(disk.matching(partial(_bears, erased))))
+                done = done and self._try(
+                    lambda: disk.remove([entry for entry in on_disk if entry.seq not in self._sending])
+                )
+                if not (done and self._try(lambda: _filter_states(disk.spool, filtered))):
+                    raise SinkError(self._failure)
+                found += on_disk
+            sending = sum(entry.seq in self._sending for entry in found)
+        if disk is not None:
+            with suppress(sqlite3.Error):  # a later call, or the next one of tend, does it
+                disk.spool.write_back(vanish=True)
+        return sending
+
     def close(self) -> tuple[list[Entry], int]:
         """Returns the events that are lost, since they are not on disk, and how many wait there for the next start."""
         with self._lock:
@@ -319,6 +349,23 @@ class Outbox:
             # Where the disk fails, the next event says so.
             with suppress(sqlite3.Error):
                 disk.spool.write_back(vanish=vanish)
+
+
+def _bears(erased: Erased, entry: Entry) -> bool:
+    fields = entry.fields
+    return entry.type != "erased" and any(fields.get(name, "") in erased for name in ERASED_BY)
+
+
+def _filter_states(spool: Spool, filtered: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> None:
+    table = StateTable(spool)
+    for camera_id, epoch, text in table.all():
+        try:
+            state = json.loads(text)
+            left = filtered(state)
+        except (ValueError, RecursionError):
+            left = None
+        if left is None or left != state:
+            table.save(camera_id, epoch, None if left is None else json.dumps(left))
 
 
 def open_outbox(config: Config, observer: Observer | None = None) -> Outbox:

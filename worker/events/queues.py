@@ -1,6 +1,6 @@
 """Queues of entries, oldest first: in memory, and on disk."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -29,6 +29,9 @@ class MemoryQueue:
 
     def oldest(self, limit: int) -> list[Entry]:
         return list(islice(self._entries.values(), limit))
+
+    def matching(self, wanted: Callable[[Entry], bool]) -> list[Entry]:
+        return [entry for entry in self._entries.values() if wanted(entry)]
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Removes those of ``seqs`` that are here."""
@@ -94,6 +97,15 @@ class DiskQueue:
         self._events -= len(entries)
         self.size_bytes -= sum(entry.size_bytes for entry in entries)
         self.delete_removed()
+
+    def matching(self, wanted: Callable[[Entry], bool]) -> list[Entry]:
+        """Those that are ``wanted``; all events are read."""
+        found: list[Entry] = []
+        seq = -1
+        while chunk := self._table.after(seq, _CHUNK_EVENTS):
+            seq = chunk[-1].seq
+            found += [entry for entry in chunk if entry.seq not in self._undeleted and wanted(entry)]
+        return found
 
     def delete_removed(self) -> None:
         """Deletes the entries that could not be deleted when they were removed."""

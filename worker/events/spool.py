@@ -223,6 +223,13 @@ class EventTable:
     def delete(self, seqs: Iterable[int]) -> None:
         self._spool.run("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(list(seqs)),))
 
+    def after(self, seq: int, limit: int) -> list[Entry]:
+        """Up to ``limit`` events that came later than the one of this number, in order."""
+        return [
+            _entry(row)
+            for row in self._spool.run("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+        ]
+
     def drop_oldest(self, count: int, spared: Iterable[int]) -> list[tuple[int, str, int]]:
         """Deletes the oldest ``count`` that are not ``spared``; returns number, camera and bytes of each."""
         return self._spool.run(
@@ -244,6 +251,10 @@ class StateTable:
             self._spool.run("DELETE FROM states WHERE camera_id = ?", (camera_id,))
         else:
             self._spool.run("INSERT OR REPLACE INTO states VALUES (?,?,?,?)", (camera_id, epoch, state, time.time()))
+
+    def all(self) -> list[tuple[str, int, str]]:
+        """Camera, epoch and state of each."""
+        return [(str(row[0]), int(row[1]), str(row[2])) for row in self._spool.run("SELECT * FROM states")]
 
     def load(self, camera_id: str) -> str | None:
         rows = self._spool.run("SELECT state FROM states WHERE camera_id = ?", (camera_id,))

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.erased import Erased
 from worker.names import person_name
 from worker.types import Vectors
 from worker.wire import now_rfc3339
@@ -125,6 +126,19 @@ class Contents:
         lost -= {sample.identity_id for block in blocks for sample in block.samples} if lost else set()
         names = {key: name for key, name in self.names.items() if key not in lost}
         return replace(self, blocks=tuple(blocks), names=names)
+
+    def without(self, erased: Erased) -> "Contents":
+        """Without the people and samples who were erased; itself if none is here."""
+        people = {identity_id for identity_id in self.names if identity_id in erased}
+        gone = {
+            sample.sample_id
+            for sample in (self.samples if erased else ())
+            if sample.identity_id in people or sample.sample_id in erased
+        }
+        if not people and not gone:
+            return self
+        left = self.minus(gone)
+        return replace(left, names={key: name for key, name in left.names.items() if key not in people})
 
     def merged(self, identity_id: str, other_id: str) -> "Contents":
         """With the samples of ``other_id`` as further samples of ``identity_id``; ``other_id`` is nobody any more."""

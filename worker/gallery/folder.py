@@ -15,10 +15,13 @@ from typing import Any, Final, Literal, Self
 
 import numpy as np
 
-from worker.errors import GalleryError, GalleryExistsError
+from worker.erased import FILE as ERASED
+from worker.erased import LOCK as ERASED_LOCK
+from worker.erased import WORKERS, Erased, folders_of, read_erased
+from worker.errors import ErasureError, GalleryError, GalleryExistsError
 from worker.files import DRAFT
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, empty, removed_samples
-from worker.gallery.crops import CROPS, remove_crops
+from worker.gallery.crops import CROPS, CropStore, remove_crops
 from worker.gallery.gallery import Gallery, Searchable, searchable
 from worker.gallery.index import Representation
 from worker.gallery.snapshots import FileContent, MemoryStore, Snapshot, SnapshotStore
@@ -54,8 +57,9 @@ class FolderGallery(Gallery):
         self._block_samples = block_samples
         self._representation = representation
         self._changing = threading.RLock()
+        self._brought_back = False
         self._stamp = store.stamp()
-        self._live = self._searchable(_parse(store.read(), store.folder))
+        self._live = self._searchable(self._read())
 
     @staticmethod
     def exists(path: Path | str) -> bool:
@@ -105,6 +109,14 @@ class FolderGallery(Gallery):
             raise GalleryError(f"no gallery at {path}: make one with 'facestream enroll --gallery {path} PHOTOS'")
         gallery = cls(store)
         gallery.require_model(model_id or gallery.model_id, preprocessing_digest)
+        if gallery._brought_back:
+            _log.warning(
+                "people who were erased had come back in this gallery: they are removed again", gallery=str(path)
+            )
+            try:
+                gallery.purge()
+            except GalleryError as error:
+                _log.warning("who was erased is passed over, but still lies in the folder", problem=str(error))
         return gallery
 
     @property
@@ -125,7 +137,7 @@ class FolderGallery(Gallery):
         with self._changing:
             before = self._live.contents
             try:
-                contents = _parse(self._store.read(), self.path, before)
+                contents = self._read(before)
             except GalleryError as error:
                 self._stamp = stamp
                 _log.warning("gallery_not_reloaded", gallery=str(self.path), version=before.version, problem=str(error))
@@ -142,6 +154,65 @@ class FolderGallery(Gallery):
             self._live = self._searchable(contents, self._live)
             return True
 
+    def purge(self) -> None:
+        """Writes the version in use anew without those who were erased, and removes all that came before it.
+
+        Raises:
+            GalleryError: the folder cannot be written.
+        """
+        with self._changing, self._store.locked():
+            self.reload_if_changed()
+            self._write(self._live.contents.without(self._erased()))
+            self._store.forget_older()
+            self.prune_crops()
+            self._brought_back = False
+
+    def past_contents(self) -> list[Contents]:
+        """What each intact version that is still on disk holds, oldest first, also of people who were erased."""
+        if not isinstance(self._store, SnapshotStore):
+            return []
+        return [_parse(snapshot, self.path) for snapshot in SnapshotStore(self.path).all_readable()]
+
+    def previous(self) -> "FolderGallery | None":
+        """The gallery that the last switch put aside; None if there was no switch."""
+        return FolderGallery.open(self.path / PREVIOUS) if FolderGallery.exists(self.path / PREVIOUS) else None
+
+    def prune_crops(self) -> int:
+        """Removes the crops of samples that are neither here nor in the gallery put aside; returns how many.
+
+        Raises:
+            GalleryError: a crop cannot be removed.
+        """
+        galleries = [self, *filter(None, [self.previous()])]
+        live = {sample.sample_id for gallery in galleries for sample in gallery.contents.samples}
+        return CropStore(self.path).prune(live)
+
+    def _erased(self) -> Erased:
+        if not isinstance(self._store, SnapshotStore):
+            return Erased()
+        # What a switch puts aside lies inside: its list is that of the gallery.
+        owner = self.path.parent if self.path.name == PREVIOUS else self.path
+        try:
+            return read_erased(folders_of(owner))
+        except ErasureError as error:
+            raise GalleryError(str(error)) from None
+
+    def _read(self, before: Contents | None = None) -> Contents:
+        """The version in use, without those who were erased."""
+        snapshot = self._store.read()
+        contents = _parse(snapshot, self.path, before)
+        erased = self._erased()
+        if snapshot.manifest.get("erased", "") == erased.stamp:
+            return contents
+        left = contents.without(erased)
+        self._brought_back |= left is not contents
+        return left
+
+    def _write(self, contents: Contents) -> None:
+        stored = write_contents(self._store, contents, erased=self._erased().stamp)
+        self._stamp = self._store.stamp()
+        self._live = self._searchable(stored, self._live)
+
     def _searchable(self, contents: Contents, before: Searchable | None = None) -> Searchable:
         return searchable(contents, before, representation=self._representation)
 
@@ -152,16 +223,17 @@ class FolderGallery(Gallery):
             after = change(before)
             if after is before:
                 return
-            stored = write_contents(self._store, after)
-            self._stamp = self._store.stamp()
-            self._live = self._searchable(stored, self._live)
-            remove_crops(self.path / CROPS, removed_samples(before, stored))
+            self._write(after)
+            if gone := removed_samples(before, self._live.contents):
+                # A damaged byte must not lead back to a version that still has them.
+                self._store.forget_older()
+                remove_crops(self.path / CROPS, gone)
 
 
 def _refuse_foreign_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise GalleryError(f"{folder} is a file; a gallery is a folder")
-    ours = {"lock", "snapshots", "CURRENT", "CURRENT.draft", CROPS, PREVIOUS}
+    ours = {"lock", "snapshots", "CURRENT", "CURRENT.draft", CROPS, PREVIOUS, ERASED, ERASED_LOCK, WORKERS}
     if folder.is_dir() and not all(
         entry.name in ours or entry.name.startswith(DRAFT) or is_system_name(entry.name) for entry in folder.iterdir()
     ):
@@ -169,11 +241,15 @@ def _refuse_foreign_folder(folder: Path) -> None:
 
 
 def write_contents(
-    store: SnapshotStore | MemoryStore, contents: Contents, of_database: Mapping[str, object] | None = None
+    store: SnapshotStore | MemoryStore,
+    contents: Contents,
+    of_database: Mapping[str, object] | None = None,
+    erased: str = "",
 ) -> Contents:
     """Makes ``contents`` the version in use and returns it as it is stored; call while ``store`` is locked.
 
     ``of_database``: what :func:`read_contents` is to give back, if this is a copy of a gallery in a database.
+    ``erased``: the stamp of the list of erased people, none of whom is in ``contents``.
 
     Raises:
         GalleryError: the folder cannot be written; the version in use stays as it was.
@@ -201,6 +277,7 @@ def write_contents(
         "calibration": contents.calibration,
         "created_at": contents.created_at,
         "blocks": stems,
+        "erased": erased,
     } | ({} if of_database is None else {"of_database": of_database})
     version, stored = store.write(files, fields, shared)
     blocks = [

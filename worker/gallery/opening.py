@@ -175,11 +175,7 @@ def prune_crops(gallery: Gallery) -> int:
     Raises:
         GalleryError: a crop cannot be removed.
     """
-    if gallery.folder is None:
-        return 0
-    galleries = [gallery, *filter(None, [_put_aside(gallery)])]
-    live = {sample.sample_id for each in galleries for person in each.people() for sample in person.samples}
-    return CropStore(gallery.folder).prune(live)
+    return gallery.prune_crops() if isinstance(gallery, FolderGallery) else 0
 
 
 def _opened(gallery: Gallery | Path | str) -> Gallery:
@@ -187,10 +183,7 @@ def _opened(gallery: Gallery | Path | str) -> Gallery:
 
 
 def _put_aside(gallery: Gallery) -> Gallery | None:
-    if isinstance(gallery, DatabaseGallery):
-        return gallery.previous()
-    folder = gallery.folder
-    return FolderGallery.open(folder / PREVIOUS) if folder and FolderGallery.exists(folder / PREVIOUS) else None
+    return gallery.previous() if isinstance(gallery, DatabaseGallery | FolderGallery) else None
 
 
 def _switch_database(gallery: DatabaseGallery, new: Gallery, accept: Difference | None) -> int:

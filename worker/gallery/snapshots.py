@@ -188,6 +188,31 @@ class SnapshotStore:
             shutil.rmtree(self._snapshots / old, ignore_errors=True)
         return version, stored
 
+    def forget_older(self) -> None:
+        """Removes every snapshot except the one in use, so that no damage leads back to them; call inside
+        :meth:`locked`.
+
+        Raises:
+            GalleryError: one of them cannot be removed.
+        """
+        kept = self._pointer()
+        try:
+            self._remove_drafts()
+            for name in self._names():
+                if name != kept:
+                    shutil.rmtree(self._snapshots / name)
+            sync_folder(self._snapshots)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+    def all_readable(self) -> Iterator[Snapshot]:
+        """Every snapshot that is intact, oldest first."""
+        for name in self._names():
+            try:
+                yield self._load(self._snapshots / name)
+            except (OSError, ValueError):
+                continue
+
     def _tell_of(self, damaged: Mapping[str, str], instead: str) -> None:
         for name, problem in damaged.items():
             _log.warning(
@@ -270,6 +295,9 @@ class MemoryStore:
 
     def read(self) -> Snapshot:
         return self._snapshot
+
+    def forget_older(self) -> None:
+        """There are none."""
 
     def write(
         self,

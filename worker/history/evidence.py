@@ -8,11 +8,12 @@ import io
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from queue import Empty, Full, Queue
-from typing import Final
+from typing import Final, Protocol
 
 import cv2
 import numpy as np
@@ -24,7 +25,6 @@ from worker.boxes import clip, expand, square
 from worker.config import EvidenceConfig
 from worker.errors import SinkError
 from worker.history.evidence_store import EvidenceStore, open_store
-from worker.history.records import PastSighting
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Event, Image
@@ -41,6 +41,19 @@ _PRUNE_EVERY_S: Final = 3600.0
 _WAIT_S: Final = 1.0
 
 _log = get_logger(__name__)
+
+
+class Seen(Protocol):
+    """A sighting, by what names its pictures."""
+
+    @property
+    def sighting_id(self) -> str: ...
+
+    @property
+    def camera_id(self) -> str: ...
+
+    @property
+    def started_at(self) -> datetime: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,7 @@ class Evidence:
         self._observer = observer or Observer()
         self._open: OrderedDict[str, Pictures] = OrderedDict()
         self._written: dict[str, float] = {}
-        self._queue: Queue[tuple[str, Pictures]] = Queue(_QUEUED)
+        self._queue: Queue[tuple[str, Pictures | None]] = Queue(_QUEUED)
         self._failed = False
         self._pruned_s = float("-inf")
         self._task = BackgroundTask("evidence", self._step, interval_s=_WAIT_S, heartbeats=heartbeats, drains=True)
@@ -121,6 +134,19 @@ class Evidence:
             self._open.pop(_doubtful(sighting_id), None)
             self._written.pop(sighting_id, None)
 
+    def erase(self, sightings: Collection[Seen]) -> None:
+        """Gives up the pictures of these sightings, also those that are written or wait to be."""
+        for seen in sightings:
+            for shown in (seen.sighting_id, _doubtful(seen.sighting_id)):
+                self._open.pop(shown, None)
+            self._written.pop(seen.sighting_id, None)
+            # Behind what waits, so that nothing is written afterwards.
+            try:
+                self._queue.put((_path(seen), None), timeout=_WAIT_S)
+            except Full:
+                _log.error("the pictures of a sighting cannot be removed now", sighting_id=seen.sighting_id)
+        self._task.wake()
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Writes what is still to be written."""
         self._task.stop(timeout_s)
@@ -152,7 +178,9 @@ class Evidence:
             path, pictures = self._queue.get_nowait()
         except Empty:
             return None
-        if not self._attempt(partial(self._write, path, pictures)):
+        if pictures is None:
+            self._attempt(partial(self._remove, path))
+        elif not self._attempt(partial(self._write, path, pictures)):
             self._observer.evidence_dropped("unwritten")
         return 0.0
 
@@ -161,6 +189,9 @@ class Evidence:
         if self._config.frames:
             self._store.put(f"{path}.frame.jpg", pictures.frame)
         self._observer.evidence_written()
+
+    def _remove(self, path: str) -> None:
+        self._store.remove(paths_of(path))
 
     def _prune(self) -> None:
         if removed := self._store.prune(time.time() - self._config.keep_days * 86_400):
@@ -194,7 +225,7 @@ def open_evidence(
     return Evidence(config, open_store(config), observer, heartbeats=heartbeats)
 
 
-def stored_face(store: EvidenceStore, sighting: Event | PastSighting) -> Image | None:
+def stored_face(store: EvidenceStore, sighting: Seen) -> Image | None:
     """The picture of the face in a sighting, uint8 RGB; None if none is kept that can be read.
 
     Raises:
@@ -215,7 +246,17 @@ def _doubtful(sighting_id: str) -> str:
     return f"{sighting_id} doubtful"
 
 
-def _path(sighting: Event | PastSighting) -> str:
+def paths_of(path: str) -> list[str]:
+    """Both pictures of the sighting at ``path``, as :func:`picture_path` gives it."""
+    return [f"{path}.face.jpg", f"{path}.frame.jpg"]
+
+
+def picture_path(camera_id: str, started_at: datetime, sighting_id: str) -> str:
+    """Where the pictures of a sighting are, without what tells the two apart."""
+    return f"{camera_id}/{started_at:%Y-%m-%d}/{_NOT_IN_NAMES.sub('', sighting_id)}"
+
+
+def _path(sighting: Seen) -> str:
     # A sighting's id is made of a camera's id and a time; not every file system takes its colons. Whatever else is in
     # it, it names one file in the folder of its camera and day.
-    return f"{sighting.camera_id}/{sighting.started_at:%Y-%m-%d}/{_NOT_IN_NAMES.sub('', sighting.sighting_id)}"
+    return picture_path(sighting.camera_id, sighting.started_at, sighting.sighting_id)

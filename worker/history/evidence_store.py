@@ -1,6 +1,7 @@
 """Where pictures of sightings are kept: a folder, or a bucket of an S3-compatible store."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -28,6 +29,13 @@ class EvidenceStore(Protocol):
 
         Raises:
             SinkError: it cannot be read.
+        """
+
+    def remove(self, paths: Sequence[str]) -> int:
+        """Removes these; returns how many there were.
+
+        Raises:
+            SinkError: not all could be removed.
         """
 
     def prune(self, before: float) -> int:
@@ -86,6 +94,17 @@ class FolderStore:
             return None
         except OSError as error:
             raise SinkError(f"evidence.store {self._folder} cannot be read: {error.strerror or error}") from None
+
+    def remove(self, paths: Sequence[str]) -> int:
+        removed = 0
+        try:
+            for path in map(self._folder.joinpath, paths):
+                if path.is_file():
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        except OSError as error:
+            raise self._unwritable(error) from None
+        return removed
 
     def prune(self, before: float) -> int:
         removed = 0

@@ -1,7 +1,10 @@
 """Keeps the history of a worker. A thread of its own writes it, so that no disk delays a frame."""
 
+import threading
 import time
 from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -10,6 +13,7 @@ from urllib.parse import quote
 
 from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, default_state_dir, history_place
+from worker.erased import Erased
 from worker.errors import HistoryError, HistoryUnavailableError, HistoryValueError
 from worker.history.records import PastSighting, Tally, UnknownPerson
 from worker.history.store import History
@@ -20,11 +24,21 @@ from worker.observer import Observer
 _PRUNE_EVERY_S: Final = 3600.0
 _CLOSING_RETRY_S: Final = 0.1
 _DAY_S: Final = 86_400.0
+_VANISH_S: Final = 3.0
 
 _log = get_logger(__name__)
 
 _Rejects = tuple[str, datetime, str, int, int]
-_Row = PastSighting | UnknownPerson | _Rejects | str
+
+
+@dataclass(frozen=True, slots=True)
+class _Erase:
+    erased: Erased
+    names: tuple[str, ...]
+    done: threading.Event
+
+
+_Row = PastSighting | UnknownPerson | _Rejects | str | _Erase
 
 
 class Recorder:
@@ -63,6 +77,7 @@ class Recorder:
         self._queue: Queue[_Row] = Queue(queued)
         self._unwritten: list[_Row] = []
         self._removals: list[str] = []
+        self._erased = Erased()
         self._failed = False
         self._pruned_s = time.monotonic()
         self._place = place
@@ -93,6 +108,14 @@ class Recorder:
     def removed(self, identity_id: str) -> None:
         """This person is known no more: nor is it which sightings do not show them."""
         self._put(identity_id)
+
+    def erase(self, erased: Erased, names: Collection[str]) -> threading.Event:
+        """Removes all that bears an id of ``erased`` from the history, and ``names`` from what is told of others; from
+        now on, nothing of the kind is written. The event is set when that is done."""
+        request = _Erase(erased, tuple(names), threading.Event())
+        self._put(request)
+        self._task.wake()
+        return request.done
 
     def open_history(self) -> History | None:
         """The history that this writes, for reading; None where the disk is full or fails."""
@@ -169,6 +192,8 @@ class Recorder:
                 self._set_aside(self._waiting, rows)
                 self._removals += [row for row in rows if isinstance(row, str)]
                 self._unwritten = []
+                for request in [row for row in rows if isinstance(row, _Erase)]:
+                    self._put(request)
                 return None
             self._write_storable(rows)
         except HistoryError as error:
@@ -222,16 +247,31 @@ class Recorder:
 
     def _write_once(self, rows: list[_Row]) -> None:
         history = self._opened()
+        for request in [row for row in rows if isinstance(row, _Erase)]:
+            self._erased = self._erased.plus(request.erased.erasures)
+        rows = self._without_erased(rows)
         sightings, unknowns, rejects = _by_kind(rows)
         history.write(sightings, unknowns, _tallies(rejects), keep_s=self._keep_s, remember_s=self._remember_s)
         self._removals += [row for row in rows if isinstance(row, str)]
         while self._removals:
             history.forget_denials_of(self._removals[-1])
             self._removals.pop()
+        for request in [row for row in rows if isinstance(row, _Erase)]:
+            history.erase(request.erased, request.names, again=True)
+            history.vanish(_VANISH_S)
+            if self._waiting is not None:
+                self._waiting.erase(request.erased, request.names)
+            request.done.set()
         if not history.is_in_place():
             self._history = None
             history.close()
             raise HistoryError(f"history {history.label} was removed or replaced while it was in use")
+
+    def _without_erased(self, rows: list[_Row]) -> list[_Row]:
+        """Somebody who is erased while a sighting still goes on must not be written when it ends."""
+        if not self._erased:
+            return rows
+        return [row for row in rows if not _bears(row, self._erased)]
 
     def _prune(self) -> None:
         try:
@@ -274,6 +314,12 @@ def _by_kind(rows: list[_Row]) -> tuple[list[PastSighting], list[UnknownPerson],
         [row for row in rows if isinstance(row, UnknownPerson)],
         [row for row in rows if isinstance(row, tuple)],
     )
+
+
+def _bears(row: _Row, erased: Erased) -> bool:
+    if isinstance(row, PastSighting):
+        return any(an_id in erased for an_id in (row.identity_id, row.unknown_id, row.sighting_id))
+    return isinstance(row, UnknownPerson) and row.template is not None and row.unknown_id in erased
 
 
 def _tallies(rejects: list[_Rejects]) -> list[Tally]:

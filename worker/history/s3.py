@@ -7,6 +7,7 @@ import io
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -155,6 +156,16 @@ class S3Store:
             if getattr(error, "code", "") == "NoSuchKey":
                 return None
             raise self._failed(error) from None
+
+    def remove(self, paths: Sequence[str]) -> int:
+        there = [self._key(path) for path in paths if self.get(path) is not None]
+        try:
+            gone = [DeleteObject(key) for key in there]
+            for refused in self._client.remove_objects(bucket_name=self._bucket, delete_object_list=gone):
+                raise self._failed(f"{refused.object_name} cannot be removed: {refused.message}")
+        except _ERRORS as error:
+            raise self._failed(error) from None
+        return len(there)
 
     def prune(self, before: float) -> int:
         try:

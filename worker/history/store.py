@@ -7,7 +7,8 @@ what was promised when the row was written. What expires from a SQLite file is o
 import errno
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -22,18 +23,20 @@ from worker.database import schema
 from worker.database.address import parse_database_url
 from worker.database.database import Database, open_postgres, open_sqlite
 from worker.database.layout import require_newest, upgrade
+from worker.erased import Erased, folders_of, read_erased
 from worker.errors import (
     DatabaseError,
     DatabaseFullError,
     DatabaseUnavailableError,
     DatabaseValueError,
+    ErasureError,
     HistoryDiskError,
     HistoryError,
     HistoryUnavailableError,
     HistoryValueError,
 )
 from worker.files import is_of_state, private_folder
-from worker.history import denials, regrouping
+from worker.history import denials, erasing, regrouping
 from worker.history.records import CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.rows import (
     HOUR_S,
@@ -54,6 +57,7 @@ from worker.observer import Observer
 FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches, schema.regroupings)
+_POLL_S: Final = 0.05
 _LOCK: Final = 0x756E6B6E
 """The number of the lock under which somebody new is looked for among the unknown people of all workers."""
 
@@ -67,6 +71,8 @@ class History:
 
     def __init__(self, database: Database, path: Path | None = None) -> None:
         self.label = database.label
+        self.erased_at_open: Counter[str] = Counter()
+        """What was removed by the opening: rows that had come back of people who were erased."""
         self._database = database
         self._path = path
         self._inode = None if path is None else path.stat().st_ino
@@ -115,6 +121,7 @@ class History:
                 upgrade(database)
             history = cls(database, path)
             history.prune()
+            history.erased_at_open = history.erase(_erased_beside(place))
         return history
 
     def close(self) -> None:
@@ -456,6 +463,63 @@ class History:
             self._vanish()
         return gone
 
+    def traces(self, wanted: erasing.Wanted) -> tuple[list[erasing.Trace], frozenset[str], frozenset[str]]:
+        """The past sightings of somebody, their unknown ids, and the names that they had; see :class:`Wanted`."""
+        with _told(), self._database.reading() as connection:
+            return erasing.find(connection, wanted)
+
+    def templates_of(self, sighting_ids: Collection[str], unknown_ids: Collection[str]) -> list[bytes]:
+        """The templates of these sightings and unknown people, as they are stored."""
+        tables = ((schema.sightings.c.sighting_id, sighting_ids), (schema.unknowns.c.unknown_id, unknown_ids))
+        found = []
+        for key, ids in tables:
+            wanted = set(ids)
+            rows = self._rows(sa.select(key, key.table.c.template).where(key.table.c.template.is_not(None)))
+            found += [row.template for row in rows if row[0] in wanted and isinstance(row.template, bytes)]
+        return found
+
+    def beside(self, traces: Sequence[erasing.Trace]) -> list[tuple[str, str, float]]:
+        """The sightings of others at the same camera and time: id, camera, and start (Unix time)."""
+        with _told(), self._database.reading() as connection:
+            return erasing.beside(connection, traces)
+
+    def erase(self, erased: Erased, names: Collection[str] = (), *, again: bool = False) -> Counter[str]:
+        """Removes all that bears an id of ``erased``, and the ``names`` from what is told of others; returns how many
+        rows of which kind. What was erased here before is not looked for again, unless ``again``.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        if not erased:
+            return Counter()
+        with _told(), self._database.reading() as connection:
+            done = erasing.known(connection).ids
+        if not again and erased.ids <= done:
+            return Counter()
+        with _told(), self._database.writing() as connection:
+            gone = erasing.erase(connection, erased, names, _next_revision(connection))
+        self._vanish()
+        return gone
+
+    def erased(self) -> Erased:
+        """Who was erased here."""
+        with _told(), self._database.reading() as connection:
+            return erasing.known(connection)
+
+    def vanish(self, wait_s: float) -> bool:
+        """Takes deleted content out of a SQLite file and its log; returns whether nothing of it is left. For others who
+        read or write at this moment it waits up to ``wait_s``."""
+        if self._path is None:
+            return False
+        due_s = time.monotonic() + wait_s
+        while True:
+            with _told(), self._database.outside() as connection:
+                connection.execute("PRAGMA incremental_vacuum").fetchall()
+                ((busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if not busy or time.monotonic() >= due_s:
+                return not busy
+            time.sleep(_POLL_S)
+
     def _rows(self, query: sa.Select[Any], chunk_rows: int = 1000) -> Iterator[Any]:
         with (
             _told(),
@@ -503,11 +567,14 @@ class History:
 
     def _vanish(self) -> None:
         """Takes deleted content out of SQLite's write-ahead log as well, and gives its space back."""
-        if self._path is None:
-            return
-        with _told(), self._database.outside() as connection:
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.vanish(0.0)
+
+
+def _erased_beside(place: Path) -> Erased:
+    try:
+        return read_erased(folders_of(None, place))
+    except ErasureError as error:
+        raise HistoryError(str(error)) from None
 
 
 @contextmanager

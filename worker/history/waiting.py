@@ -2,11 +2,12 @@
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from worker.erased import Erased
 from worker.errors import HistoryError
 from worker.history.records import PastSighting, Tally, UnknownPerson
 from worker.history.store import History
@@ -80,6 +81,17 @@ class Waiting:
             history.write((), people, tallies, keep_s=keep_s, remember_s=remember_s, batch_id=folder.name)
             shutil.rmtree(folder)
         self._count = 0
+
+    def erase(self, erased: Erased, names: Collection[str]) -> None:
+        """Removes all that bears an id of ``erased`` from what waits, and ``names`` from what is told of others.
+
+        Raises:
+            HistoryError: it cannot be removed.
+        """
+        for folder in [*self._folders(), *filter(Path.exists, [self._folder / _NOW])]:
+            with History.open(folder) as kept:
+                kept.erase(erased, names, again=True)
+        self._count = self._counted()
 
     def _folders(self) -> Iterator[Path]:
         if self._folder.is_dir():

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from worker.config import CameraConfig, Config
 from worker.faces.quality import assess
 from worker.recognition.attention import TrackedFace, is_search_due
-from worker.recognition.sighting import RecognitionContext
+from worker.recognition.saved import without_erased
+from worker.recognition.sighting import RecognitionContext, Sighting
 from worker.recognition.sightings import CameraSightings
 from worker.recognition.tracking import Tracker
 from worker.types import Detections, Frame, Tracks
@@ -51,6 +52,17 @@ class PipelineCamera:
         self._searched_pts_s = float("-inf")
         self._added_s = time.monotonic()
         self._resume = resume
+        self._filter_resume()
+
+    def erase(self, context: RecognitionContext) -> list[Sighting]:
+        """Forgets what was seen of those who were erased; returns their sightings."""
+        self._context = context
+        self._filter_resume()
+        return self.sightings.erase(context)
+
+    def _filter_resume(self) -> None:
+        if self._resume is not None and self._context.erased:
+            self._resume = without_erased(self._resume, self._context.erased)
 
     def adjust(self, settings: CameraConfig, context: RecognitionContext, threshold: float) -> None:
         """Goes by other rules from now on; every verdict is due again."""

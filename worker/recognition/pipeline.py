@@ -15,6 +15,7 @@ import numpy as np
 
 from worker.boxes import area
 from worker.config import CameraConfig, Config, RecognitionConfig
+from worker.erased import Erased
 from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
 from worker.history.evidence import Evidence
@@ -122,6 +123,18 @@ class Pipeline:
     def state(self, camera_id: str) -> Mapping[str, Any]:
         """The camera's sightings as JSON values, for :meth:`add`."""
         return self._cameras[camera_id].state()
+
+    def erase(self, erased: Erased) -> None:
+        """Forgets what was seen of those who were erased, with the pictures of it. Those of them who are in front of a
+        camera are strangers from now on, told by new faces."""
+        self._gallery.reload_if_changed()
+        if self._context.unknowns is not None:
+            self._context.unknowns.erase(erased)
+        self._context = replace(self._context, erased=erased)
+        for camera in self._cameras.values():
+            theirs = camera.erase(self._context)
+            if self._context.evidence is not None:
+                self._context.evidence.erase(theirs)
 
     def adjust(self, recognition: RecognitionConfig, cameras: Collection[CameraConfig] = ()) -> None:
         """Goes by other rules and thresholds from now on; the verdicts on all who are there are taken anew.

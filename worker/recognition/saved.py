@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from worker.erased import Erased
 from worker.events.codec import sighting_id
 from worker.history.records import Account, EmbedderId
 from worker.recognition.matching import TrackTemplate
@@ -101,6 +102,30 @@ def to_state(camera_id: str, context: RecognitionContext, sightings: Iterable[Si
         "dimension": context.dimension,
         "sightings": [_saved(sighting) for sighting in sightings],
     }
+
+
+def without_erased(state: Mapping[str, Any], erased: Erased) -> dict[str, Any] | None:
+    """``state`` without the sightings of those who were erased; None if it has another form than :func:`to_state`
+    gives, so that nobody can tell whom it holds."""
+    sightings = state.get("sightings")
+    if not isinstance(sightings, list) or not all(isinstance(sighting, dict) for sighting in sightings):
+        return None
+    kept = [sighting for sighting in sightings if not _is_of(sighting, erased)]
+    # Of somebody else, whom they resembled: the next verdict fills it again.
+    return {**state, "sightings": [one | {"candidate": None} if _mentions(one, erased) else one for one in kept]}
+
+
+def _is_of(sighting: Mapping[str, Any], erased: Erased) -> bool:
+    ids = [sighting.get(name) for name in ("sighting_id", "unknown_id", "announced_identity")]
+    return any(an_id in erased for an_id in [*ids, *_ids_in(sighting.get("match"))])
+
+
+def _mentions(sighting: Mapping[str, Any], erased: Erased) -> bool:
+    return any(an_id in erased for an_id in _ids_in(sighting.get("candidate")))
+
+
+def _ids_in(verdict: Any) -> list[Any]:
+    return [value for name, value in verdict.items() if name.endswith("_id")] if isinstance(verdict, dict) else []
 
 
 def from_state(

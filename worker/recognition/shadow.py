@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from worker.config import Config
+from worker.erased import Erased
 from worker.faces.embedding import FaceEmbedder
 from worker.gallery.gallery import Gallery
 from worker.observer import Observer
@@ -66,6 +67,13 @@ class Shadow:
         )
         track.outcome = outcome_of(sighting.match, track.match)
         track.decided_pts_s = sighting.seen_pts_s
+
+    def erase(self, erased: Erased) -> None:
+        """Forgets what was seen of those who were erased."""
+        self._gallery.reload_if_changed()
+        theirs = [key for key, track in self._tracks.items() if track.match and track.match.identity_id in erased]
+        for key in theirs:
+            del self._tracks[key]
 
     def close(self) -> None:
         """Stops following its gallery."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from worker.boxes import iou_matrix
 from worker.config import RecognitionConfig
+from worker.erased import Erased
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
 from worker.history.records import Account, EmbedderId
@@ -37,6 +38,7 @@ class RecognitionContext:
     recorder: Recorder | None = None
     evidence: Evidence | None = None
     unknowns: Unknowns | None = None
+    erased: Erased = field(default_factory=Erased)
 
     @property
     def embedder(self) -> EmbedderId:
@@ -51,6 +53,8 @@ DOUBT_RATIO: Final = 0.5
 one visit resemble each other more than two photos of a person do, for which the threshold was fitted."""
 SAME_TRACK_S: Final = 1.5
 """A track tells for so long that it shows the same person, where no face was good enough to tell."""
+NAMED_ERASED: Final = "erased"
+"""In place of the identity that was announced, of a person who was erased: so it is told that the name is gone."""
 SAME_PLACE_IOU: Final = 0.3
 """From this overlap on, a face that is too poor to be compared may be the one that was there before a restart."""
 
@@ -100,6 +104,27 @@ class Sighting:
         self.template = TrackTemplate(self.dimension)
         self.doubtful = TrackTemplate(self.dimension)
         self.seen_at = self.started_at
+
+    def bears(self, erased: Erased) -> bool:
+        """Whether this is a sighting of somebody who was erased."""
+        ids = (self.sighting_id, self.unknown_id, self.announced_identity, self.identity_id, self.withdrawn)
+        return any(an_id in erased for an_id in ids)
+
+    def mentions(self, erased: Erased) -> bool:
+        """Whether somebody who was erased was among the nearest."""
+        found = self.candidate
+        return found is not None and (found.identity_id in erased or found.runner_up_id in erased)
+
+    def start_over(self) -> None:
+        """Forgets the faces seen so far and what was decided by them; the person who is there is told by new ones."""
+        self.template, self.doubtful = TrackTemplate(self.dimension), TrackTemplate(self.dimension)
+        self.match = self.candidate = None
+        if self.announced_identity:
+            self.announced_identity = NAMED_ERASED
+        self.unknown_id = self.withdrawn = ""
+        self.account = Account(faces=self.account.faces, largest_px=self.account.largest_px)
+        self.template_changed = False
+        self.embedded_pts_s, self.embedded_area_px = float("-inf"), 0.0
 
     @property
     def announced(self) -> bool:

@@ -91,6 +91,18 @@ class CameraSightings:
         for sighting in (*self._by_track.values(), *self._lingering):
             sighting.template_changed = True
 
+    def erase(self, context: RecognitionContext) -> list[Sighting]:
+        """Forgets what was seen of those who were erased; returns their sightings, which go on with new faces."""
+        self.adjust(context, self.threshold)
+        everybody = [*self._by_track.values(), *self._lingering]
+        theirs = [sighting for sighting in everybody if sighting.bears(context.erased)]
+        for sighting in theirs:
+            sighting.start_over()
+        for sighting in everybody:
+            if sighting.mentions(context.erased):
+                sighting.candidate = None
+        return theirs
+
     def learn(self, track_id: int, vector: NDArray[np.float32], quality: float, pts_s: float, area_px: float) -> None:
         """Adds the embedding of a face to what is known of its track.
 

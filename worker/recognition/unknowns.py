@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from worker.config import UnknownsConfig
+from worker.erased import Erased
 from worker.errors import GalleryError, HistoryError
 from worker.events.codec import decode, event_id
 from worker.gallery.contents import NewSample
@@ -130,6 +131,12 @@ class Unknowns:
             gone = replace(self._people[row], template=None)
             self._drop(unknown_id)
             self._record(gone)
+
+    def erase(self, erased: Erased) -> None:
+        """Forgets those who were erased."""
+        self._refresh()
+        for unknown_id in [person.unknown_id for person in self._people if person.unknown_id in erased]:
+            self._drop(unknown_id)
 
     def _record(self, person: UnknownPerson) -> None:
         if self._recorder is not None:

@@ -12,6 +12,7 @@ from functools import partial
 
 from worker.background import Heartbeats
 from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir, default_state_dir, history_place
+from worker.erasure.own import OwnErasure, erasure_folders
 from worker.errors import FacestreamError
 from worker.events.outbox import Outbox, open_outbox
 from worker.events.publisher import Publisher
@@ -51,8 +52,8 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that a worker starts, uses and stops; the threads of ``member``, ``reporter``, ``lag`` and
-    ``reloader`` wait to be started."""
+    """Everything that a worker starts, uses and stops; the threads of ``member``, ``reporter``, ``lag``, ``reloader``
+    and ``erasure`` wait to be started."""
 
     loop: Loop
     lag: LagReporter
@@ -62,6 +63,7 @@ class Parts:
     member: FleetMember | None = None
     reporter: StatusReporter | None = None
     reloader: Reloader | None = None
+    erasure: OwnErasure | None = None
 
 
 def build(
@@ -139,6 +141,7 @@ def build(
         member=member,
         reporter=_open_reporter(config, client, board, health.heartbeats),
         reloader=_open_reloader(config, origin, loop, observer, health.heartbeats),
+        erasure=_open_erasure(config, pipeline, outbox, loop, recorder, shadow, health.heartbeats),
     )
 
 
@@ -300,6 +303,24 @@ def _open_reloader(
         observer,
         check=_check_sources,
         heartbeats=heartbeats,
+    )
+
+
+def _open_erasure(
+    config: Config,
+    pipeline: Pipeline,
+    outbox: Outbox,
+    loop: Loop,
+    recorder: Recorder | None,
+    shadow: Shadow | None,
+    heartbeats: Heartbeats,
+) -> OwnErasure | None:
+    """What forgets people who are erased while this worker runs, or were before; None where nothing is kept."""
+    folders = erasure_folders(config)
+    if not folders:
+        return None
+    return OwnErasure(
+        folders, config.worker_id, pipeline, outbox, loop.order, recorder=recorder, shadow=shadow, heartbeats=heartbeats
     )
 
 

@@ -124,6 +124,9 @@ class Service:
         return Stopped(summary, self._interrupted, errors)
 
     def _start(self, parts: Parts) -> None:
+        if parts.erasure is not None:
+            parts.erasure.catch_up()
+            parts.erasure.start()
         for task in (parts.reloader, parts.reporter, parts.lag, parts.member):
             if task is not None:
                 task.start()
@@ -141,7 +144,7 @@ class Service:
                     part.close()
         finally:
             # Also when a second Ctrl-C cuts the stop short: nobody should see this worker in the fleet any more.
-            for task in (parts.lag, parts.reporter, parts.reloader):
+            for task in (parts.erasure, parts.lag, parts.reporter, parts.reloader):
                 if task is not None:
                     task.close()
         return outcome

@@ -1,0 +1,216 @@
+"""What the past holds of somebody, and how it is erased. Part of the history's database."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from worker.database import schema
+from worker.erased import Erased, Erasure
+from worker.history import denials
+from worker.history.records import EmbedderId, Vector
+from worker.names import person_name
+from worker.types import Vectors
+
+_sightings, _unknowns, _denials, _regroupings = schema.sightings, schema.unknowns, schema.denials, schema.regroupings
+_ROWS: Final = 4096
+_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Who is looked for: by id, and by face. ``faces``: unit vectors float32 (n, d) with the cosine from which a face
+    is theirs."""
+
+    identity_ids: frozenset[str]
+    unknown_ids: frozenset[str] = frozenset()
+    faces: Mapping[EmbedderId, tuple[Vectors, float]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One past sighting of somebody: what names its pictures. It has neither id if it was found by the face alone."""
+
+    sighting_id: str
+    camera_id: str
+    started_s: float
+    ended_s: float
+    identity_id: str
+    unknown_id: str
+
+
+def find(connection: sa.Connection, wanted: Wanted) -> tuple[list[Trace], frozenset[str], frozenset[str]]:
+    """The past sightings of somebody, their unknown ids, and the names that they had in the past."""
+    unknown_ids = set(wanted.unknown_ids)
+    for row in _with_faces(connection, _unknowns, wanted):
+        unknown_ids.add(row.unknown_id)
+    traces: dict[str, Trace] = {}
+    names: set[str] = set()
+    near = {row.sighting_id for row in _with_faces(connection, _sightings, wanted) if not row.identity_id}
+    columns = sa.select(
+        _sightings.c.sighting_id, _sightings.c.camera_id, _sightings.c.started_s, _sightings.c.ended_s,
+        _sightings.c.identity_id, _sightings.c.identity_name, _sightings.c.unknown_id,
+    )  # fmt: skip
+    for row in connection.execute(columns):
+        named = row.identity_id in wanted.identity_ids or (row.unknown_id != "" and row.unknown_id in unknown_ids)
+        if row.identity_id in wanted.identity_ids:
+            names.add(row.identity_name)
+        if named or row.sighting_id in near:
+            traces[row.sighting_id] = Trace(
+                row.sighting_id, row.camera_id, row.started_s, row.ended_s, row.identity_id, row.unknown_id
+            )
+    return list(traces.values()), frozenset(unknown_ids), frozenset(names - {""})
+
+
+def beside(connection: sa.Connection, traces: Sequence[Trace]) -> list[tuple[str, str, float]]:
+    """The sightings of others at the same camera and time, whose frames may show the person: id, camera, start."""
+    mine = {trace.sighting_id for trace in traces}
+    by_camera: dict[str, list[tuple[float, float]]] = {}
+    for trace in traces:
+        by_camera.setdefault(trace.camera_id, []).append((trace.started_s, trace.ended_s))
+    found = []
+    for camera_id, spans in by_camera.items():
+        since, until = min(start for start, _ in spans), max(end for _, end in spans)
+        query = sa.select(
+            _sightings.c.sighting_id, _sightings.c.camera_id, _sightings.c.started_s, _sightings.c.ended_s
+        ).where(_sightings.c.camera_id == camera_id, _sightings.c.started_s <= until, _sightings.c.ended_s >= since)
+        for row in connection.execute(query):
+            together = any(row.started_s <= end and row.ended_s >= start for start, end in spans)
+            found += (
+                [(row.sighting_id, row.camera_id, row.started_s)] if together and row.sighting_id not in mine else []
+            )
+    return found
+
+
+def known(connection: sa.Connection) -> Erased:
+    """Who was erased from this database."""
+    rows = connection.execute(sa.select(schema.erasures))
+    return Erased(Erasure(row.erasure_id, row.made_at, frozenset(json.loads(row.digests))) for row in rows)
+
+
+def erase(connection: sa.Connection, erased: Erased, names: Collection[str], revision: int) -> Counter[str]:
+    """Removes all that bears an id of ``erased``, and the ``names`` from what is told of others; returns how many rows
+    of which kind. Of an unknown person a mark stays until it expires, so that every worker learns of it: the id, no
+    template. ``revision``: of these marks."""
+    count: Counter[str] = Counter()
+    gone, changed = _doomed_sightings(connection, erased)
+    for ids in _batched(gone):
+        count["sightings"] += connection.execute(_sightings.delete().where(_sightings.c.sighting_id.in_(ids))).rowcount
+    for sighting_id, event in changed:
+        values = {"event": json.dumps(event)}
+        connection.execute(_sightings.update().where(_sightings.c.sighting_id == sighting_id).values(values))
+        count["events of others"] += 1
+    people = connection.execute(sa.select(_unknowns.c.unknown_id)).scalars()
+    for ids in _batched([unknown_id for unknown_id in people if unknown_id in erased]):
+        mark: dict[str, Any] = {"template": None, "evidence": 0.0, "first_seen_s": 0.0, "last_seen_s": 0.0}
+        mark["revision"] = revision
+        update = _unknowns.update().where(_unknowns.c.unknown_id.in_(ids)).values(mark)
+        count["unknown people"] += connection.execute(update).rowcount
+    count["accounts of others"] += _blank_names(connection, names)
+    count["corrections"] += _blank_denials(connection, erased)
+    count["regroupings"] += _forget_regroupings(connection, erased)
+    done = known(connection).ids
+    for erasure in erased.erasures:
+        if erasure.erasure_id not in done:
+            row = {"erasure_id": erasure.erasure_id, "made_at": erasure.at}
+            connection.execute(schema.erasures.insert(), row | {"digests": json.dumps(sorted(erasure.digests))})
+    denials.remove_orphans(connection)
+    denials.changed(connection)
+    return +count
+
+
+def _doomed_sightings(connection: sa.Connection, erased: Erased) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The ids of those that go, and those that stay but whose event names somebody who goes, with the new event."""
+    gone: list[str] = []
+    changed: list[tuple[str, dict[str, str]]] = []
+    query = sa.select(
+        _sightings.c.sighting_id, _sightings.c.identity_id, _sightings.c.unknown_id, _sightings.c.corrections,
+        sa.case((_sightings.c.corrections > 0, _sightings.c.event), else_="").label("event"),
+    )  # fmt: skip
+    seen: dict[str, bool] = {}
+    for row in connection.execute(query):
+        for an_id in (row.identity_id, row.unknown_id):
+            if an_id not in seen:
+                seen[an_id] = an_id in erased
+        if seen[row.identity_id] or seen[row.unknown_id] or row.sighting_id in erased:
+            gone.append(row.sighting_id)
+        elif row.event:
+            event = json.loads(row.event)
+            if event.get("identity_id") in erased or event.get("unknown_id") in erased:
+                changed.append((row.sighting_id, event | {"identity_id": "", "identity_name": "", "unknown_id": ""}))
+    return gone, changed
+
+
+def _blank_names(connection: sa.Connection, names: Collection[str]) -> int:
+    """Takes names out of what was told of others: whom they were nearest to."""
+    changed = 0
+    for name in names:
+        query = sa.select(_sightings.c.sighting_id, _sightings.c.account).where(
+            _sightings.c.account.contains(json.dumps(name), autoescape=True)
+        )
+        for row in connection.execute(query).all():
+            account = json.loads(row.account)
+            for field, cosine in (("nearest", "similarity"), ("runner_up", "runner_up_similarity")):
+                if person_name(account.get(field, "")) == person_name(name):
+                    account |= {field: "", cosine: None}
+            values = {"account": json.dumps(account)}
+            connection.execute(_sightings.update().where(_sightings.c.sighting_id == row.sighting_id).values(values))
+            changed += 1
+    return changed
+
+
+def _blank_denials(connection: sa.Connection, erased: Erased) -> int:
+    rows = connection.execute(sa.select(_denials)).all()
+    for row in rows:
+        blank: dict[str, Any] = {}
+        if row.identity_id in erased:
+            blank |= {"identity_id": "", "identity_name": ""}
+        blank |= {name: "" for name in ("given_id", "unknown_id") if getattr(row, name) in erased}
+        if blank:
+            of_it = (_denials.c.sighting_id == row.sighting_id) & (_denials.c.ordinal == row.ordinal)
+            connection.execute(_denials.update().where(of_it).values(blank))
+    return sum(row.identity_id in erased or row.given_id in erased or row.unknown_id in erased for row in rows)
+
+
+def _forget_regroupings(connection: sa.Connection, erased: Erased) -> int:
+    """Nothing of these people can be undone any more."""
+    gone = [
+        row.step
+        for row in connection.execute(sa.select(_regroupings))
+        if row.from_id in erased
+        or row.to_id in erased
+        or any(sighting_id in erased for sighting_id in json.loads(row.sighting_ids))
+    ]
+    if gone:
+        connection.execute(_regroupings.delete().where(_regroupings.c.step.in_(gone)))
+    return len(gone)
+
+
+def _with_faces(connection: sa.Connection, table: sa.Table, wanted: Wanted) -> Iterator[Any]:
+    """The rows of ``table`` whose template resembles one of the faces."""
+    for embedder, (faces, threshold) in (wanted.faces or {}).items():
+        if not len(faces):
+            continue
+        query = sa.select(table).where(
+            table.c.template.is_not(None),
+            table.c.model_id == embedder.model_id,
+            table.c.preprocessing == embedder.preprocessing_digest,
+        )
+        rows = connection.execute(query)
+        while chunk := rows.fetchmany(_ROWS):
+            chunk = [
+                row for row in chunk if isinstance(row.template, bytes) and len(row.template) == 4 * faces.shape[1]
+            ]
+            if chunk:
+                templates: Vector = np.frombuffer(b"".join(row.template for row in chunk), "<f4")
+                near = (templates.reshape(len(chunk), -1) @ faces.T).max(axis=1) >= threshold
+                yield from (chunk[place] for place in np.flatnonzero(near))
+
+
+def _batched(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(ids), _AT_ONCE):
+        yield ids[first : first + _AT_ONCE]
