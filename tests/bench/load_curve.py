@@ -4,7 +4,8 @@
 
 A worker of its own reads cameras of a real RTSP server, 1280x720 at 25 frames a second; five known people and five
 strangers walk past each again and again, for five to seven seconds each. ``--taken`` is the share of processor time
-that other work takes, at a higher priority. The server shares the processors with the worker.
+that other work takes, at a higher priority. The server shares the processors with the worker, at the highest priority:
+a camera is a machine of its own.
 Needs the test data, and ends by itself.
 """
 

@@ -1,10 +1,12 @@
 """Clips that tests write, and a real RTSP server to serve them or others."""
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -64,6 +66,9 @@ class _Server:
             text=True,
         )
         assert self._process.stdout is not None
+        with suppress(PermissionError):
+            # A camera is a machine of its own: it does not slow down with the one that reads it.
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, -20)
         line = self._process.stdout.readline().strip()
         if not line:
             _, problem = self._process.communicate(timeout=10)

@@ -36,14 +36,14 @@ class Read:
 
 def stream(
     seconds: float, decode_s: float, *, fps: float = 25.0, gop: int = 25, speed: float = 1.0,
-    held_back: tuple[float, float] = (0.0, 0.0), late_from: tuple[float, float] = (1e9, 0.0),
+    held_back: tuple[float, float] = (0.0, 0.0), late_from: tuple[float, float] = (1e9, 0.0), opening_s: float = 0.0,
 ) -> list[Read]:  # fmt: skip
     """What a reader makes of a stream whose clock runs at ``speed`` times the true one.
 
     ``held_back``: the network lets nothing through between these times. ``late_from``: from this time on the sender is
-    late by so many seconds.
+    late by so many seconds. ``opening_s``: the first picture can be read this long after it was sent.
     """
-    edge, now_s, reads = LiveEdge(), 0.0, []
+    edge, now_s, reads = LiveEdge(1000.0), opening_s, []
     for number in range(int(seconds * fps)):
         sent_s = number / fps
         there_s = sent_s + (late_from[1] if sent_s >= late_from[0] else 0.0)
@@ -83,6 +83,16 @@ def test_a_sender_that_is_late_for_good_is_read_as_before() -> None:
     reads = stream(300.0, 0.005, late_from=(60.0, 5.0))
     assert all(read.decoded for read in reads if read.pts_s > 70.0)
     assert sum(not read.decoded for read in reads) < 25 * 4
+
+
+@given(opening_s=st.floats(0.0, 20.0), decode_s=st.floats(0.001, 0.3), gop=st.integers(5, 60))
+def test_what_came_while_the_stream_was_opened_is_old(opening_s: float, decode_s: float, gop: int) -> None:
+    reads = stream(60.0, decode_s, gop=gop, opening_s=opening_s)
+    settled = [read for read in reads if read.at_s > opening_s + 8.0]
+    assert max(read.late_s for read in settled) < 2 * 1.5 + 1.0 + 2 * gop / 25 + 2.0
+    if decode_s < 0.02:
+        assert max(read.late_s for read in settled) < 0.1
+        assert all(read.decoded for read in settled)
 
 
 def test_pictures_between_a_key_picture_and_the_next_are_decoded_whole_or_not_at_all() -> None:

@@ -102,6 +102,7 @@ class Video:
         web: Web | None = None,
         *,
         alone: bool = False,
+        begun_s: float,
     ) -> None:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
@@ -144,7 +145,7 @@ class Video:
         self._turns: deque[int] | None = deque(maxlen=_MOST_HELD) if container.format.name == "avi" else None
         self._cut_short = False
         self._may_pass_over: list[float] = []
-        self._edge = LiveEdge() if address.kind == "network" and self._timed and not self.recording else None
+        self._edge = LiveEdge(begun_s) if address.kind == "network" and self._timed and not self.recording else None
 
     @property
     def behind(self) -> bool:
@@ -387,7 +388,7 @@ def open_video(
             problem = f"no answer within {camera.open_timeout_s:g} s"
         raise SourceError(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
     alone = isinstance(target, JpegStream) and target.alone
-    return Video(container, address, camera, observer, web, alone=alone)
+    return Video(container, address, camera, observer, web, alone=alone, begun_s=begun_s)
 
 
 def _way_to(

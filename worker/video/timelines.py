@@ -24,6 +24,7 @@ _PATIENCE_S: Final = 1.0
 """What a network has held back comes all at once: a reader that is fast enough has read it by then."""
 _THERE_S: Final = 0.4
 _GAIN_S: Final = 0.1
+_SETTLED_S: Final = 0.2
 _GLANCE_S: Final = 1.0
 _FRUITLESS_S: Final = 1.5
 _FIRST_PAUSE_S: Final = 60.0
@@ -208,12 +209,14 @@ class LiveEdge:
         late_s: by how much longer than usual the last packet was under way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begun_s: float) -> None:
+        """``begun_s``: when its opening began (monotonic). What came while it took long to open is old already."""
+        self.late_s = 0.0
+        self._begun_s = begun_s
         self._usual_s: float | None = None  # the least time from a picture's own time until it was read
         self._heard_s = 0.0
         self._late_since_s: float | None = None
         self._catching_up = False
-        self.late_s = 0.0
         self._least_s = 0.0
         self._least_at_s = 0.0
         self._seen_s = 0.0
@@ -228,37 +231,48 @@ class LiveEdge:
     def passes_over(self, pts_s: float, arrived_s: float, *, is_key: bool) -> bool:
         """Whether the packet of this time, read at ``arrived_s`` (monotonic), is one that need not be decoded."""
         delay_s = arrived_s - pts_s
-        if self._usual_s is None or abs(delay_s - self._usual_s) > _OTHER_CLOCK_S:
+        if self._usual_s is None:
             self._usual_s = delay_s
+            if arrived_s - self._begun_s >= _LATE_S:
+                self._late_since_s = arrived_s
+                self._catch_up(delay_s, arrived_s)
+        elif abs(delay_s - self._usual_s) > _OTHER_CLOCK_S:
+            self._usual_s = self._least_s = delay_s
             self._late_since_s = None
         drift_s = _DRIFT * (arrived_s - self._heard_s)
         self._usual_s, self._heard_s = min(self._usual_s + drift_s, delay_s), arrived_s
-        self.late_s = late_s = delay_s - self._usual_s
+        self.late_s = delay_s - self._usual_s
         if not self._catching_up:
-            self._begin(late_s, arrived_s)
-            if not self._catching_up:
-                return False
-        if late_s < self._least_s - _GAIN_S:
-            self._least_s, self._least_at_s = late_s, arrived_s
-        in_vain = arrived_s - self._least_at_s >= _FRUITLESS_S
-        if is_key and (late_s <= _THERE_S or in_vain):
-            self._end(delay_s, arrived_s, in_vain=late_s > _THERE_S)
-            return False
-        if is_key and arrived_s - self._seen_s >= _GLANCE_S:
-            self._seen_s = arrived_s
-            return False
-        return True
+            self._begin(delay_s, arrived_s)
+        return self._catching_up and self._is_old(delay_s, arrived_s, is_key=is_key)
 
-    def _begin(self, late_s: float, arrived_s: float) -> None:
-        if late_s < _LATE_S or arrived_s < self._not_before_s:
+    def _begin(self, delay_s: float, arrived_s: float) -> None:
+        if self.late_s < _LATE_S or arrived_s < self._not_before_s:
             self._late_since_s = None
             return
         if self._late_since_s is None:
             self._late_since_s = arrived_s
         if arrived_s - self._late_since_s >= _PATIENCE_S:
-            self._catching_up = True
+            self._catch_up(delay_s, arrived_s)
+
+    def _catch_up(self, delay_s: float, arrived_s: float) -> None:
+        self._catching_up = True
+        self._seen_s = self._least_at_s = arrived_s
+        self._least_s = delay_s
+
+    def _is_old(self, delay_s: float, arrived_s: float, *, is_key: bool) -> bool:
+        if delay_s < self._least_s - _GAIN_S:
+            self._least_s, self._least_at_s = delay_s, arrived_s
+        gained_s = arrived_s - self._least_at_s
+        # As long as the delay becomes less, there is more to be read at once.
+        there = self.late_s <= _THERE_S and gained_s >= _SETTLED_S
+        if is_key and (there or gained_s >= _FRUITLESS_S):
+            self._end(delay_s, arrived_s, in_vain=not there)
+            return False
+        if is_key and arrived_s - self._seen_s >= _GLANCE_S:
             self._seen_s = arrived_s
-            self._least_s, self._least_at_s = late_s, arrived_s
+            return False
+        return True
 
     def _end(self, delay_s: float, arrived_s: float, *, in_vain: bool) -> None:
         self._catching_up, self._late_since_s = False, None
