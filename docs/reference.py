@@ -109,8 +109,17 @@ def event_schema() -> str:
     return json.dumps(json_schema(), indent=2) + "\n"
 
 
+def openapi() -> str:
+    """The description of the console's API (OpenAPI 3.1), as ``docs/openapi.json`` holds it."""
+    from worker.api.app import described
+
+    return json.dumps(described(), indent=1, ensure_ascii=False) + "\n"
+
+
 def write_copies(repository: Path) -> None:
-    """Writes the copies that the repository keeps: the JSON Schema of an event, and the table in ``docs/events.md``."""
+    """Writes the copies that the repository keeps: the JSON Schema of an event, the table in ``docs/events.md``, and
+    the description of the API."""
+    (repository / "docs" / "openapi.json").write_text(openapi(), encoding="utf-8")
     (repository / "worker" / "schemas" / "sighting.v1.json").write_text(event_schema(), encoding="utf-8")
     page = repository / "docs" / "events.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(TABLE_BEGINS)

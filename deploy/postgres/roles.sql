@@ -29,3 +29,9 @@ GRANT DELETE ON facestream.regroupings TO facestream_worker;
 -- An operator does all that, and changes who is known: enrols, removes, renames, merges. No tables either.
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA facestream TO facestream_operator;
 REVOKE INSERT, UPDATE, DELETE ON facestream.facestream_layout FROM facestream_operator;
+
+-- Who may log in to the console, and by what, is nobody's business but the console's, which runs as an operator.
+REVOKE ALL
+  ON facestream.console_accounts, facestream.console_sessions, facestream.console_tokens,
+     facestream.console_attempts, facestream.console_replies
+  FROM facestream_reader, facestream_worker;

@@ -18,6 +18,7 @@ from worker.cli import (
     bench,
     calibrate,
     config,
+    console,
     corrections,
     database,
     evaluate,
@@ -88,6 +89,7 @@ for chapter in (
     forget,
     database,
     fleet,
+    console,
 ):
     chapter.register(app)
 

@@ -1,6 +1,5 @@
 """``facestream correct``: that was not Anna."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,10 +20,7 @@ from worker.cli.options import (
 from worker.errors import ConfigError, HistoryError, SinkError
 
 if TYPE_CHECKING:
-    from worker.config import Config
     from worker.recognition.corrections import Correction
-    from worker.redis.client import Client
-    from worker.types import Event
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +45,7 @@ def correct(
     json_output: AsJson = False,
 ) -> int:
     """Say that a past sighting does not show the person whom it names; that face is not named so again."""
+    from worker.events.publisher import publish_at_once
     from worker.recognition import corrections
     from worker.redis.client import connect
 
@@ -73,20 +70,11 @@ def correct(
         )
         # Connects before anything is changed: those who have read the wrong name must learn of it.
         client = connect(config_.redis)
-        if deliver(client, config_, [made.event]):
+        if publish_at_once(client, config_.redis, [made.event]):
             raise SinkError("the 'corrected' event could not be delivered, and nothing was changed; try again")
         corrections.settle(made, history, config_)
     _tell(made, json_output)
     return 0
-
-
-def deliver(client: "Client", config: "Config", events: "Sequence[Event]") -> int:
-    """Publishes ``events``, and waits for it; returns how many could not be delivered."""
-    from worker.events.publisher import Publisher
-
-    publisher = Publisher(client, config.redis)
-    refused = sum(not publisher.publish(event) for event in events)
-    return refused + publisher.close()
 
 
 def _tell(made: "Correction", json_output: bool) -> None:

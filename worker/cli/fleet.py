@@ -151,7 +151,7 @@ def _json_of(answer: "Answer") -> object:
 
 
 def _ask_redis(url: str | None, fleet: str | None) -> "Look":
-    from worker.fleet.registry import CameraRegistry
+    from worker.fleet.registry import CameraRegistry, why_unowned
     from worker.redis.client import connect
     from worker.service.status import reported
 
@@ -164,7 +164,7 @@ def _ask_redis(url: str | None, fleet: str | None) -> "Look":
             problems: list[str] = []
             workers = list(reported(client, config.fleet.name, problems.append))
             registered = registry.cameras()
-        unowned = {camera.definition.camera_id: _why_unowned(camera) for camera in registered if not camera.owner}
+        unowned = {camera.definition.camera_id: why_unowned(camera) for camera in registered if not camera.owner}
         return workers, unowned, problems
 
     return look
@@ -314,17 +314,6 @@ def _tell_outcome(camera_id: str, outcome: str, json_output: bool) -> None:
         print_json({"camera_id": camera_id, "outcome": outcome})
     else:
         say(f"{camera_id} {outcome}")
-
-
-def _why_unowned(registered: "Registered") -> str:
-    from worker.fleet.registry import decode_camera
-
-    definition = registered.definition
-    try:
-        decode_camera(definition.document or "", definition.camera_id)
-    except ConfigError:
-        return "refused"
-    return "paused" if definition.paused else "nobody reads it"
 
 
 def _camera_row(registered: "Registered") -> Document:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.corrections import deliver
 from worker.cli.history import GalleryOption, StateDir, settings
 from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
@@ -281,6 +280,7 @@ def _tell_consumers(
     from worker.cli.options import told_redis_errors
     from worker.erased import Erased
     from worker.events import erasing
+    from worker.events.publisher import publish_at_once
 
     stream = config.redis.stream
 
@@ -288,7 +288,7 @@ def _tell_consumers(
         at = parse_rfc3339(work.outcome.erasure.at)
         with told_redis_errors(config.redis):
             made = erasing.erased_events(client, stream, plan.seen(), plan.ids(), at, "facestream-forget")
-        if lost := deliver(client, config, made):
+        if lost := publish_at_once(client, config.redis, made):
             raise SinkError(f"{count_of(lost, 'event')} of the type 'erased' could not be delivered: run this again")
         return f"{count_of(len(made), 'event')} of the type 'erased' published"
 

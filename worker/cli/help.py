@@ -10,7 +10,7 @@ PANELS: Final[dict[str, tuple[str, ...]]] = {
     "Who is known": ("enroll", "gallery", "unknown", "forget"),
     "Photos": ("detect", "identify", "verify", "report"),
     "What was seen": ("tail", "forward", "events", "search", "explain", "correct"),
-    "Workers and cameras": ("status", "camera", "database"),
+    "Workers and cameras": ("status", "camera", "console", "database"),
     "Accuracy and speed": ("evaluate", "calibrate", "bench"),
     "Models": ("models", "train", "version"),
 }
@@ -61,6 +61,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "facestream forget anna.jpg --config worker.yaml --delete-entries --receipt anna.json",
         "facestream forget --verify anna.json --gallery people",
     ),
+    "console": ("facestream console --config worker.yaml", f"facestream console --gallery people {_REDIS}"),
     "database check": ("facestream database check --gallery people", f"facestream database check {_DATABASE}"),
     "database upgrade": (f"facestream database upgrade {_DATABASE}",),
     "database backup": (f"facestream database backup {_DATABASE} --output site.backup",),

@@ -3,7 +3,6 @@
 What :mod:`worker.cli.unknown` shares with them is here too.
 """
 
-import dataclasses
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from worker.config import Config
     from worker.faces.detection import FaceDetector
     from worker.faces.embedding import FaceEmbedder
-    from worker.history.records import PastSighting, Tally, Vector
+    from worker.history.records import PastSighting, Vector
     from worker.history.store import History
 
 GalleryOption = Annotated[
@@ -87,6 +86,7 @@ def search(
 ) -> int:
     """List the past sightings of the person in a photo, known or unknown, the most similar first."""
     from worker.config import DEFAULT_MODEL_ID
+    from worker.history.documents import sighting_document
     from worker.history.records import EmbedderId
 
     quiet_logs()
@@ -114,7 +114,7 @@ def search(
         )
     for sighting, similarity in found:
         if json_output:
-            print_json(sighting_json(sighting) | {"similarity": round(similarity, 4), "threshold": threshold})
+            print_json(sighting_document(sighting) | {"similarity": round(similarity, 4), "threshold": threshold})
         else:
             when, camera_id = time_text(sighting.started_at), f"{sighting.camera_id:<16}"
             columns = [when, camera_id, f"cosine {similarity:.3f}", f"{who(sighting):<24}", sighting.sighting_id]
@@ -158,6 +158,7 @@ def explain(
 ) -> int:
     """Say of each sighting what happened to its faces, whom they were nearest to, and why there is (no) match."""
     from worker.history import records
+    from worker.history.documents import sighting_document, tally_document
 
     quiet_logs()
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
@@ -171,25 +172,19 @@ def explain(
             tallies = history.tallies(since=first, until=last, camera_id=camera)
     for sighting in sightings:
         if json_output:
-            print_json(sighting_json(sighting) | sighting.account.to_json() | {"text": records.explain(sighting)})
+            print_json(sighting_document(sighting) | sighting.account.to_json() | {"text": records.explain(sighting)})
         else:
             say_lines(fit([time_text(sighting.started_at), sighting.sighting_id, who(sighting)], screen_width()))
             say_lines(wrapped(records.explain(sighting), screen_width()))
     if json_output:
         for tally in tallies:
-            print_json(_tally_json(tally))
+            print_json(tally_document(tally))
     else:
         for sentence in records.explain_rest(tallies):
             say_lines(wrapped(sentence, screen_width(), ""))
         if not sightings and not tallies:
             say("nothing was seen in that time")
     return 0
-
-
-def _tally_json(tally: "Tally") -> Document:
-    from worker.wire import rfc3339
-
-    return dataclasses.asdict(tally) | {"hour": rfc3339(tally.hour)}
 
 
 def settings(config: Path | None, gallery: str | None, state_dir: Path | None, **redis: str | None) -> "Config":
@@ -242,27 +237,6 @@ def parse_time(text: str | None, option: str) -> datetime | None:
         raise ConfigError(
             f"{option} {text!r} is not a time: write 30m, 24h or 7d, or a time such as 2026-03-01T08:30"
         ) from None
-
-
-def sighting_json(sighting: "PastSighting") -> Document:
-    """A past sighting, without its template."""
-    from worker.wire import rfc3339
-
-    return {
-        "sighting_id": sighting.sighting_id,
-        "camera_id": sighting.camera_id,
-        "started_at": rfc3339(sighting.started_at),
-        "ended_at": rfc3339(sighting.ended_at),
-        "identity_id": sighting.identity_id,
-        "identity_name": sighting.identity_name,
-        "unknown_id": sighting.unknown_id,
-        "quality": None if sighting.quality is None else round(sighting.quality, 4),
-        "model_id": sighting.embedder.model_id,
-        "denied": [
-            {"at": rfc3339(denial.at), "identity_id": denial.identity_id, "identity_name": denial.identity_name}
-            for denial in sighting.denials
-        ],
-    }
 
 
 def who(sighting: "PastSighting") -> str:

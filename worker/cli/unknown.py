@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.corrections import deliver
-from worker.cli.history import GalleryOption, StateDir, open_history, settings, sighting_json
+from worker.cli.history import GalleryOption, StateDir, open_history, settings
 from worker.cli.options import (
     AsJson,
     ConfigFile,
-    Document,
     RedisUrl,
     StreamName,
     command_group,
@@ -29,7 +27,7 @@ from worker.errors import ConfigError, SinkError, SourceError
 
 if TYPE_CHECKING:
     from worker.config import EvidenceConfig
-    from worker.history.records import PastSighting, UnknownPerson
+    from worker.history.records import PastSighting
 
 UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as in events and in the list.")]
 
@@ -50,23 +48,23 @@ def list_unknown(
     gallery: GalleryOption = None, state_dir: StateDir = None, config: ConfigFile = None, json_output: AsJson = False
 ) -> None:
     """Who was seen and is not enrolled, the latest first."""
+    from worker.history.documents import unknown_document
+
     quiet_logs()
     with open_history(settings(config, gallery, state_dir)) as history:
         people, _revision = history.unknowns()
-        sightings: dict[str, list[PastSighting]] = {person.unknown_id: [] for person in people}
-        for sighting in history.sightings():
-            if sighting.unknown_id in sightings:
-                sightings[sighting.unknown_id].append(sighting)
+        seen = history.seen_unknown()
     people.sort(key=lambda person: person.last_seen, reverse=True)
     if not json_output:
         say_lines(_row(f"{'unknown_id':<16}  times  {'first seen':<25}  {'last seen':<25}", "cameras"))
     for person in people:
-        summary = _summary(person, sightings[person.unknown_id])
+        cameras = seen.get(person.unknown_id, {})
+        summary = unknown_document(person, sum(cameras.values()), cameras)
         if json_output:
             print_json(summary)
         else:
-            seen = f"{summary['sightings']:>5}  {time_text(person.first_seen)}  {time_text(person.last_seen)}"
-            say_lines(_row(f"{person.unknown_id:<16}  {seen}", ", ".join(summary["cameras"])))
+            times = f"{summary['sightings']:>5}  {time_text(person.first_seen)}  {time_text(person.last_seen)}"
+            say_lines(_row(f"{person.unknown_id:<16}  {times}", ", ".join(summary["cameras"])))
 
 
 def show_unknown(
@@ -81,6 +79,7 @@ def show_unknown(
     json_output: AsJson = False,
 ) -> None:
     """One unknown person: every sighting, whom they were nearest to, and with --sheet their face."""
+    from worker.history.documents import sighting_document, unknown_document
     from worker.history.records import explain
 
     quiet_logs()
@@ -90,7 +89,9 @@ def show_unknown(
         sightings = history.sightings(unknown_id=who)
     drawn = "" if sheet is None else _draw_sheet(who, sightings, config_.evidence, sheet)
     if json_output:
-        print_json(_summary(person, sightings) | {"seen": [sighting_json(sighting) for sighting in sightings]})
+        cameras = {sighting.camera_id for sighting in sightings}
+        seen = [sighting_document(sighting) for sighting in sightings]
+        print_json(unknown_document(person, len(sightings), cameras) | {"seen": seen})
         return
     times = [f"first seen {time_text(person.first_seen)}", f"last seen {time_text(person.last_seen)}"]
     say_lines(fit([f"{who}:", *times], screen_width()))
@@ -115,6 +116,7 @@ def enroll_unknown(
     json_output: AsJson = False,
 ) -> int:
     """Give an unknown person a name: they join the gallery, and their past sightings are published as corrected."""
+    from worker.events.publisher import publish_at_once
     from worker.recognition import unknowns
     from worker.redis.client import connect
 
@@ -129,7 +131,7 @@ def enroll_unknown(
         # Connects before anything is changed: without Redis, past sightings could not be corrected.
         client = connect(config_.redis)
         named = unknowns.enroll_unknown(who, name, history, open_gallery(config_.gallery))
-        if lost := deliver(client, config_, named.corrections):
+        if lost := publish_at_once(client, config_.redis, named.corrections):
             raise SinkError(
                 f"{name} is enrolled, but {count_of(lost, 'corrected event')} could not be delivered; "
                 "run the same command again: nothing is done twice"
@@ -258,16 +260,3 @@ def undo_unknown(
         print_json({"step": step, "from": from_id, "to": to_id})
     else:
         say(f"undone: the sightings went back from {from_id} to {to_id}")
-
-
-def _summary(person: "UnknownPerson", sightings: "list[PastSighting]") -> Document:
-    from worker.wire import rfc3339
-
-    return {
-        "unknown_id": person.unknown_id,
-        "sightings": len(sightings),
-        "first_seen": rfc3339(person.first_seen),
-        "last_seen": rfc3339(person.last_seen),
-        "cameras": sorted({sighting.camera_id for sighting in sightings}),
-        "model_id": person.embedder.model_id,
-    }

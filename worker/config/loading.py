@@ -22,6 +22,7 @@ from worker.config.sections import (
     ENGINE_NAMES,
     BatchingConfig,
     CameraConfig,
+    ConsoleConfig,
     DetectionConfig,
     EvidenceConfig,
     FleetConfig,
@@ -93,6 +94,7 @@ class Config(BaseSettings):
     network: NetworkConfig = NetworkConfig()
     metrics: MetricsConfig = MetricsConfig()
     preview: PreviewConfig = PreviewConfig()
+    console: ConsoleConfig = ConsoleConfig()
     log: LogConfig = LogConfig()
     tracing: TracingConfig = TracingConfig()
 

@@ -401,6 +401,24 @@ class PreviewConfig(_Section):
         return _read_token("preview", self.token, self.token_file)
 
 
+class ConsoleConfig(_Section):
+    """``facestream console``: the pages and the API (extra ``console``). A worker has none of it."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 lets other machines reach it")
+    port: int = Field(8460, ge=0, le=65_535, description="port; 0 takes a free one and says which")
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="names under which people reach it, such as faces.example.org; localhost and the address to listen "
+        "on are always allowed",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed"
+    )
+    cert_file: UserPath | None = Field(None, description="certificate (TLS); without one, a proxy should have it")
+    key_file: UserPath | None = Field(None, description="private key of cert_file")
+    session_hours: float = Field(12.0, gt=0, le=720, description="how long somebody stays logged in, hours")
+
+
 class TracingConfig(_Section):
     """OpenTelemetry traces of some frames (extra ``tracing``)."""
 

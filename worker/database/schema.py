@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )  # fmt: skip
 
-LAYOUT: Final = 5
+LAYOUT: Final = 6
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -152,6 +152,58 @@ erasures: Final = Table(
     "erasures", past, Column("erasure_id", Text, primary_key=True), _text("made_at"), _text("digests")
 )
 """Who was erased from this database: digests (JSON) of their ids. A database that was restored lacks the latest."""
+
+accounts: Final = Table(
+    "console_accounts",
+    past,
+    Column("account", Text, primary_key=True),
+    _text("role"),
+    _text("password_hash"),
+    _seconds("created_s"),
+)
+"""Who may use the console and its API."""
+
+sessions: Final = Table(
+    "console_sessions",
+    past,
+    Column("digest", Text, primary_key=True),
+    Column("account", Text, ForeignKey("console_accounts.account", ondelete="CASCADE"), nullable=False),
+    _seconds("expires_s"),
+)
+"""``digest``: SHA-256, in hexadecimal, of what the browser sends; so it is with a token."""
+
+tokens: Final = Table(
+    "console_tokens",
+    past,
+    Column("token_id", Text, primary_key=True),
+    _text("digest"),
+    _text("name"),
+    Column("account", Text, ForeignKey("console_accounts.account", ondelete="CASCADE"), nullable=False),
+    _text("scopes"),
+    _seconds("created_s"),
+    _seconds("expires_s"),
+)
+Index("console_tokens_by_digest", tokens.c.digest, unique=True)
+
+attempts: Final = Table(
+    "console_attempts",
+    past,
+    Column("subject", Text, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    _seconds("expires_s"),
+)
+"""Log-ins that failed: of an account, or of an account from one address."""
+
+replies: Final = Table(
+    "console_replies",
+    past,
+    Column("request", Text, primary_key=True),
+    _text("digest"),
+    Column("status", Integer, nullable=False),
+    _text("body"),
+    _seconds("expires_s"),
+)
+"""What was answered to a request with an idempotency key. The status is 0 while the request is at work."""
 
 known: Final = MetaData()
 """Who is known: galleries, in PostgreSQL alone."""

@@ -259,3 +259,10 @@ class Publisher:
         else:
             self._set_error("")
         self._probed_s = time.monotonic()
+
+
+def publish_at_once(client: Client, config: RedisConfig, events: Sequence[Event]) -> int:
+    """Publishes ``events``, and waits for it; returns how many could not be delivered."""
+    publisher = Publisher(client, config)
+    refused = sum(not publisher.publish(event) for event in events)
+    return refused + publisher.close()

@@ -215,6 +215,16 @@ def decode_camera(document: str, camera_id: str) -> CameraConfig:
     return camera
 
 
+def why_unowned(registered: Registered) -> str:
+    """Why nobody reads a camera that has no owner, in a word or two."""
+    definition = registered.definition
+    try:
+        decode_camera(definition.document or "", definition.camera_id)
+    except ConfigError:
+        return "refused"
+    return "paused" if definition.paused else "nobody reads it"
+
+
 def require_network(camera: CameraConfig) -> None:
     """A fleet reads network streams only.
 

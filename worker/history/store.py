@@ -194,12 +194,43 @@ class History:
             query = query.where(schema.sightings.c.unknown_id == clean_text(unknown_id))
         if sighting_id is not None:
             query = query.where(schema.sightings.c.sighting_id == clean_text(sighting_id))
-        found = list(_readable(self._rows(query), sighting_of))
-        if not any(sighting.corrections for sighting in found):
-            return found
-        with _told(), self._database.reading() as connection:
-            denied = denials.by_sighting(connection)
-        return [replace(sighting, denials=denied.get(sighting.sighting_id, ())) for sighting in found]
+        return self._read(query)
+
+    def page(
+        self,
+        limit: int,
+        *,
+        before: tuple[float, str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        camera_id: str | None = None,
+        identity_id: str | None = None,
+        unknown_id: str | None = None,
+    ) -> list[PastSighting]:
+        """The newest ``limit`` of these sightings, newest first; of those that come after ``before``, which is the Unix
+        time at which a sighting started, and its id. A row that cannot be read is left out."""
+        columns = schema.sightings.c
+        query = _narrowed(sa.select(schema.sightings), since, until, camera_id)
+        for column, wanted in ((columns.identity_id, identity_id), (columns.unknown_id, unknown_id)):
+            if wanted is not None:
+                query = query.where(column == clean_text(wanted))
+        if before is not None:
+            query = query.where(sa.tuple_(columns.started_s, columns.sighting_id) < sa.tuple_(*before))
+        query = query.order_by(None).order_by(columns.started_s.desc(), columns.sighting_id.desc()).limit(limit)
+        return self._read(query)
+
+    def seen_unknown(self) -> dict[str, dict[str, int]]:
+        """How often each camera saw each unknown person, by ``unknown_id`` and ``camera_id``."""
+        columns = schema.sightings.c
+        query = (
+            sa.select(columns.unknown_id, columns.camera_id, sa.func.count())
+            .where(columns.unknown_id != "", columns.expires_s > time.time())
+            .group_by(columns.unknown_id, columns.camera_id)
+        )
+        seen: dict[str, dict[str, int]] = {}
+        for unknown_id, camera_id, count in self._rows(query):
+            seen.setdefault(unknown_id, {})[camera_id] = count
+        return seen
 
     def similar(
         self,
@@ -519,6 +550,15 @@ class History:
             if not busy or time.monotonic() >= due_s:
                 return not busy
             time.sleep(_POLL_S)
+
+    def _read(self, query: sa.Select[Any]) -> list[PastSighting]:
+        """The sightings, with what people said of them."""
+        found = list(_readable(self._rows(query), sighting_of))
+        if not any(sighting.corrections for sighting in found):
+            return found
+        with _told(), self._database.reading() as connection:
+            denied = denials.by_sighting(connection)
+        return [replace(sighting, denials=denied.get(sighting.sighting_id, ())) for sighting in found]
 
     def _rows(self, query: sa.Select[Any], chunk_rows: int = 1000) -> Iterator[Any]:
         with (

@@ -1,0 +1,96 @@
+"""What stands before every operation: who may do it, from which page, under which name, and how much is taken."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.console import API, Console, console_config, running_console
+from worker.api.accounts import Role
+
+NOBODY, VIEWER, OPERATOR, ADMIN = 0, 1, 2, 3
+LEAST: dict[str, int] = {
+    "set_up": NOBODY, "log_in": NOBODY,
+    "list_people": VIEWER, "show_person": VIEWER, "list_samples": VIEWER, "list_sightings": VIEWER,
+    "show_sighting": VIEWER, "explain_sighting": VIEWER, "show_face": VIEWER, "search_photo": VIEWER,
+    "list_unknowns": VIEWER, "show_unknown": VIEWER, "follow_events": VIEWER, "show_status": VIEWER,
+    "log_out": VIEWER, "show_me": VIEWER, "list_tokens": VIEWER, "create_token": VIEWER, "revoke_token": VIEWER,
+    "enroll_person": OPERATOR, "rename_person": OPERATOR, "remove_person": OPERATOR, "remove_sample": OPERATOR,
+    "correct_sighting": OPERATOR, "undo_correction": OPERATOR, "name_unknown": OPERATOR, "merge_unknowns": OPERATOR,
+    "forget_unknown": OPERATOR, "undo_step": OPERATOR,
+    "list_accounts": ADMIN, "create_account": ADMIN, "change_account": ADMIN, "remove_account": ADMIN,
+}  # fmt: skip
+"""Every operation, and the least role that may do it."""
+
+ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
+
+
+def operations(console: Console) -> dict[str, tuple[str, str]]:
+    return {
+        told["operationId"]: (method.upper(), path)
+        for path, methods in console.app.openapi()["paths"].items()
+        for method, told in methods.items()
+    }
+
+
+def asked(client: httpx.Client, method: str, path: str) -> int:
+    """What an operation answers to who asks for things that are not there."""
+    for name in ("identity_id", "sighting_id", "unknown_id", "sample_id", "token_id", "step", "name"):
+        path = path.replace(f"{{{name}}}", "none")
+    with client.stream(method, path, json={} if method in {"POST", "PATCH"} else None) as answer:
+        return answer.status_code
+
+
+def test_every_operation_is_open_to_the_roles_that_the_table_says(console: Console) -> None:
+    found = operations(console)
+    assert found.keys() == LEAST.keys()
+    clients = [console.anybody(), *(console.as_role(role) for role in ROLES)]
+    for operation, (method, path) in found.items():
+        if operation == "log_out":  # it would end the session that the others need
+            continue
+        for rank, client in enumerate(clients):
+            refused = {401} if rank == NOBODY else {403}
+            status = asked(client, method, path)
+            assert (status in refused) == (rank < LEAST[operation]), (operation, rank, status)
+
+
+def test_a_change_by_a_session_needs_the_value_that_only_our_pages_know(console: Console) -> None:
+    client = console.as_role("operator")
+    for value in ("", "guess", console.as_role("operator").headers["X-CSRF-Token"]):
+        client.headers["X-CSRF-Token"] = value
+        assert client.patch(f"{API}/people/p-bob", json={"identity_name": "Rob"}).status_code == 403
+    assert client.get(f"{API}/people/p-bob").json()["identity_name"] == "Bob"
+
+
+def test_a_page_of_another_site_cannot_give_the_console_a_name(tmp_path: Path, redis_url: str) -> None:
+    config = console_config(tmp_path, redis_url, console={"allowed_hosts": ["faces.example.org"]})
+    with running_console(config) as console:
+        client = console.as_role("viewer")
+        for host in ("localhost", "127.0.0.1:8460", "[::1]:8460", "faces.example.org", "10.1.2.3"):
+            assert client.get(f"{API}/me", headers={"Host": host}).status_code == 200, host
+        for host in ("evil.example.org", "localhost.evil.example.org", "", "a@b@c", "["):
+            assert client.get(f"{API}/me", headers={"Host": host}).status_code == 421, host
+
+
+def test_browsers_are_told_to_run_nothing_of_others(console: Console) -> None:
+    headers = console.anybody().get(f"{API}/me").headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_a_request_that_is_too_long_is_refused_however_it_is_sent(console: Console) -> None:
+    client = console.anybody()
+
+    def pieces() -> Any:
+        yield b'{"name": "'
+        for _ in range(40):
+            yield b"a" * 50_000
+        yield b'"}'
+
+    for content in (b"a" * 1_100_000, pieces()):
+        answer = client.post(f"{API}/session", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
+        assert answer.json()["title"] == "Request Entity Too Large"

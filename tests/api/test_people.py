@@ -1,0 +1,93 @@
+"""People by the API: what programs see of them, and how they change them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.console import API, Console
+from worker.gallery.opening import open_gallery
+from worker.history.store import History
+
+
+def names(console: Console) -> list[str]:
+    return [person.name for person in open_gallery(console.parts.gallery_path).people()]
+
+
+def test_people_are_listed_page_by_page_and_found_by_words_of_their_names(console: Console) -> None:
+    client = console.as_role("viewer")
+    first = client.get(f"{API}/people", params={"limit": 1}).json()
+    assert [person["identity_name"] for person in first["items"]] == ["Anna"]
+    assert first["total"] == 2
+    second = client.get(f"{API}/people", params={"limit": 1, "cursor": first["next_cursor"]}).json()
+    assert second["items"] == [{"identity_id": "p-bob", "identity_name": "Bob", "samples": 1}]
+    assert second["next_cursor"] is None
+    assert client.get(f"{API}/people", params={"q": "NN"}).json()["total"] == 1
+    refused = client.get(f"{API}/people", params={"cursor": "nonsense"})
+    assert refused.status_code == 400
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert "leave it out" in refused.json()["detail"]
+
+
+def test_a_person_is_renamed_unless_somebody_else_was_quicker(console: Console) -> None:
+    client = console.as_role("operator")
+    seen = client.get(f"{API}/people/p-anna").headers["ETag"]
+    renamed = client.patch(f"{API}/people/p-anna", json={"identity_name": "Anna Berg"}, headers={"If-Match": seen})
+    assert renamed.json()["identity_name"] == "Anna Berg"
+    late = client.patch(f"{API}/people/p-anna", json={"identity_name": "Anne"}, headers={"If-Match": seen})
+    assert late.status_code == 412
+    again = {"If-Match": renamed.headers["ETag"]}
+    assert client.patch(f"{API}/people/p-anna", json={"identity_name": "Anne"}, headers=again).status_code == 200
+    assert names(console) == ["Anne", "Bob"]
+    taken = client.patch(f"{API}/people/p-anna", json={"identity_name": "Bob"})
+    assert (taken.status_code, "choose another name" in taken.json()["detail"]) == (409, True)
+    assert client.get(f"{API}/people/p-nobody").status_code == 404
+
+
+def test_a_person_is_removed_with_what_was_said_of_past_sightings(console: Console, tmp_path: Path) -> None:
+    client = console.as_role("operator")
+    client.post(f"{API}/sightings/door_1/correction", json={})
+    assert client.delete(f"{API}/people/p-anna").json() == {
+        "identity_id": "p-anna", "identity_name": "Anna", "samples": 1,
+    }  # fmt: skip
+    assert names(console) == ["Bob"]
+    with History.open(tmp_path / "people.state") as history:
+        (denied,) = history.sightings(sighting_id="door_1")
+    assert [denial.identity_name for denial in denied.denials] == [""]
+    assert client.delete(f"{API}/people/p-anna").status_code == 404
+
+
+def test_samples_are_listed_and_all_but_the_last_one_can_be_removed(console: Console) -> None:
+    client = console.as_role("operator")
+    client.post(f"{API}/unknowns/u-1/name", json={"identity_name": "Anna"})
+    samples = client.get(f"{API}/people/p-anna/samples").json()["items"]
+    assert [sample["photo"] for sample in samples] == ["Anna.jpg", "sighting door_3", "sighting door_4"][: len(samples)]
+    for sample in samples[1:]:
+        assert client.delete(f"{API}/people/p-anna/samples/{sample['sample_id']}").status_code == 204
+    last = client.delete(f"{API}/people/p-anna/samples/{samples[0]['sample_id']}")
+    assert (last.status_code, "remove the person instead" in last.json()["detail"]) == (409, True)
+    assert client.delete(f"{API}/people/p-anna/samples/none").status_code == 404
+
+
+@pytest.mark.data
+def test_photos_are_enrolled_and_each_refusal_has_its_reason(tmp_path: Path, redis_url: str, test_data: Path) -> None:
+    from tests.support.command_line import RETAIL
+    from tests.support.console import console_config, running_console
+
+    photos = sorted((test_data / "photos" / "train" / "obama").iterdir())[:1]
+    config = console_config(
+        tmp_path, redis_url, model=RETAIL, models_dir=str(test_data / "models"), detection={"detector": "yunet"}
+    )
+    with running_console(config, filled=False) as console:
+        client = console.as_role("operator")
+        sent = [("photos", ("a.jpg", photos[0].read_bytes())), ("photos", ("b.txt", b"no picture"))]
+        sent.append(("photos", ("../a.jpg", photos[0].read_bytes())))
+        asked = {"data": {"identity_name": "Barack"}, "headers": {"Idempotency-Key": "k1"}}
+        answer = client.post(f"{API}/people", files=sent, **asked)  # type: ignore[arg-type]
+        assert answer.status_code == 200, answer.text
+        told = answer.json()["photos"]
+        assert [(photo["path"], photo["accepted"], photo["reason"]) for photo in told] == [
+            ("a.jpg", True, ""), ("b.txt", False, "unreadable"), ("a.jpg", False, "duplicate_photo"),
+        ]  # fmt: skip
+        assert str(tmp_path.parent) not in answer.text
+        assert client.post(f"{API}/people", files=sent, **asked).json() == answer.json()  # type: ignore[arg-type]
+        assert client.get(f"{API}/people").json()["items"][0]["samples"] == 1

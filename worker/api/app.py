@@ -1,0 +1,116 @@
+"""The application: the operations of ``/api/v1``, their errors and their description."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.types import Lifespan
+
+from worker.api import fleet, keys, live, people, sightings, unknowns
+from worker.api.door import Door
+from worker.api.keys import FirstCode
+from worker.api.live import Live
+from worker.api.parts import Parts
+from worker.api.problems import MEDIA_TYPE, ProblemDocument, document_of, problem_of, responses
+from worker.errors import FacestreamError
+from worker.logs import get_logger
+from worker.redaction import redact
+
+PREFIX: Final = "/api/v1"
+_VERSION: Final = "1"
+_ANYWHERE: Final = (
+    HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)  # fmt: skip
+"""What each operation may answer beside its own."""
+
+_log = get_logger(__name__)
+
+
+def make_app(parts: Parts) -> FastAPI:
+    """The API over ``parts``, which are closed with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.live = Live(parts)
+        yield
+        app.state.live.close()
+        parts.close()
+
+    app = _with_operations(lifespan)
+    app.state.parts = parts
+    app.state.first_code = FirstCode(parts.accounts)
+    app.add_exception_handler(HTTPException, tell)
+    app.add_exception_handler(RequestValidationError, tell)
+    app.add_exception_handler(FacestreamError, tell)
+    app.add_exception_handler(Exception, tell)
+    app.add_middleware(Door, hosts=(parts.config.console.host, *parts.config.console.allowed_hosts))
+    return app
+
+
+def described() -> dict[str, Any]:
+    """The description of the operations (OpenAPI 3.1)."""
+    return _with_operations().openapi()
+
+
+def _with_operations(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    app = FastAPI(
+        title="facestream console",
+        version=_VERSION,
+        description="People, sightings and unknown people of facestream.",
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    for module in (people, sightings, unknowns, live, fleet, keys):
+        app.include_router(module.router, prefix=PREFIX, responses=responses(*_ANYWHERE))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # FastAPI's own way to furnish the description
+    return app
+
+
+def problem_in(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """Status, detail and headers of what went wrong in a request."""
+    if isinstance(error, FacestreamError):
+        error = problem_of(error)
+    if isinstance(error, HTTPException):
+        return error.status_code, redact(str(error.detail)), dict(error.headers or {})
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return HTTPStatus.UNPROCESSABLE_ENTITY, f"{where}: {first['msg'].lower()}", {}
+    _log.error("a request failed", error=type(error).__name__, reason=redact(str(error)))
+    return HTTPStatus.INTERNAL_SERVER_ERROR, "this should not have happened: the log of the console says more", {}
+
+
+async def tell(_request: Request, error: Exception) -> Response:
+    """The answer of an operation that went wrong."""
+    status, detail, headers = problem_in(error)
+    return Response(json.dumps(document_of(status, detail)), status, headers, MEDIA_TYPE)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )  # fmt: skip
+        schemas = made["components"]["schemas"]
+        schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        for operations in made["paths"].values():
+            for operation in operations.values():
+                if str(int(HTTPStatus.UNPROCESSABLE_ENTITY)) in operation["responses"]:
+                    operation["responses"] |= {
+                        str(status): told
+                        for status, told in responses(HTTPStatus.UNPROCESSABLE_ENTITY).items()
+                    }  # fmt: skip
+        app.openapi_schema = made
+    return app.openapi_schema

@@ -1,0 +1,390 @@
+"""What the operations answer with, and what they are given. Times are RFC 3339 in UTC."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from worker.api.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, Account, Role, Scope, Token
+from worker.gallery.contents import Person, Sample
+from worker.wire import rfc3339
+
+MOST_PHOTOS: Final = 50
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+
+
+class Given(BaseModel):
+    """What is sent to an operation: a field that is not known is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PersonDocument(BaseModel):
+    """Somebody who is enrolled."""
+
+    identity_id: str
+    identity_name: str
+    samples: int = Field(description="how many faces of the person are enrolled")
+
+
+class SampleDocument(BaseModel):
+    """One enrolled face."""
+
+    sample_id: str
+    photo: str = Field(description="name of the file it came from, or of the sighting")
+    quality: float = Field(description="0..1")
+    added_at: str
+
+
+class PeoplePage(BaseModel):
+    """Some of the people, by name."""
+
+    items: list[PersonDocument]
+    next_cursor: str | None = Field(description="leads to the next page; null on the last one")
+    total: int = Field(description="how many there are on all pages")
+
+
+class SamplesPage(BaseModel):
+    """The faces of one person."""
+
+    items: list[SampleDocument]
+
+
+class PersonChange(Given):
+    """A new name."""
+
+    identity_name: Name
+
+
+class Removed(BaseModel):
+    """Who has been removed."""
+
+    identity_id: str
+    identity_name: str
+    samples: int
+
+
+class PhotoDocument(BaseModel):
+    """What became of one photo; ``reason`` says why it was not taken."""
+
+    path: str
+    identity_id: str
+    identity_name: str
+    accepted: bool
+    reason: str
+    detail: str
+    quality: float
+
+
+class Enrolled(BaseModel):
+    """What became of the photos."""
+
+    photos: list[PhotoDocument]
+
+
+class DenialDocument(BaseModel):
+    """Somebody said that a sighting does not show this person."""
+
+    at: str
+    identity_id: str
+    identity_name: str
+
+
+class SightingDocument(BaseModel):
+    """Somebody was seen; as ``facestream explain --json`` has it."""
+
+    sighting_id: str
+    camera_id: str
+    started_at: str
+    ended_at: str
+    identity_id: str
+    identity_name: str
+    unknown_id: str
+    quality: float | None
+    model_id: str
+    denied: list[DenialDocument]
+
+
+class SightingsPage(BaseModel):
+    """Some of the sightings, newest first."""
+
+    items: list[SightingDocument]
+    next_cursor: str | None = Field(description="leads to the next page; null on the last one")
+
+
+class Explanation(BaseModel):
+    """What happened to the faces of a sighting, and why it ended as it did."""
+
+    sighting_id: str
+    text: str = Field(description="one sentence for people")
+    faces: int
+    rejected: dict[str, int] = Field(description="how many faces were refused, by reason")
+    embedded: int
+    nearest: str
+    similarity: float | None
+    runner_up: str
+    runner_up_similarity: float | None
+    threshold: float | None
+    reason: str
+
+
+class FoundSighting(SightingDocument):
+    """A sighting that resembles a photo."""
+
+    similarity: float
+
+
+class Found(BaseModel):
+    """The sightings of the person in a photo, the most similar first."""
+
+    items: list[FoundSighting]
+    threshold: float
+
+
+class CorrectionRequest(Given):
+    """Whom a sighting shows; null: somebody unknown."""
+
+    identity_id: Id | None = None
+
+
+class CorrectionDocument(BaseModel):
+    """What a correction has changed; as ``facestream correct --json`` has it."""
+
+    sighting_id: str
+    event_id: str
+    identity_id: str
+    identity_name: str
+    unknown_id: str
+    previous_id: str
+    previous_name: str
+    counter_example: bool
+    caveat: str
+
+
+class UnknownDocument(BaseModel):
+    """Somebody who is not enrolled; as ``facestream unknown list --json`` has it."""
+
+    unknown_id: str
+    sightings: int
+    first_seen: str
+    last_seen: str
+    cameras: list[str]
+    model_id: str
+
+
+class UnknownsPage(BaseModel):
+    """Some of the unknown people, those first who were seen most often."""
+
+    items: list[UnknownDocument]
+    next_cursor: str | None
+    total: int
+
+
+class Suggestion(BaseModel):
+    """Somebody enrolled whom an unknown person resembles."""
+
+    identity_id: str
+    identity_name: str
+    similarity: float = Field(description="cosine to the nearest enrolled face")
+    stranger_rate: float | None = Field(
+        description="share of pairs of different people that reach this similarity, in the evidence of the calibration "
+        "or of the model; null where there is none"
+    )
+
+
+class Risk(BaseModel):
+    """How often naming goes wrong here."""
+
+    threshold: float = Field(description="cosine from which the stream names somebody")
+    enrolled_samples: int
+    is_calibrated: bool
+    false_match_rate: float | None = Field(description="of one comparison at the threshold; null where not known")
+    stranger_rate: float | None = Field(
+        description="share of strangers who are taken for somebody at the threshold; null where not known"
+    )
+    from_: str = Field(alias="from", description="where the rates come from, in words")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class UnknownDetail(UnknownDocument):
+    """One unknown person, whom they resemble, and what naming them risks."""
+
+    suggestions: list[Suggestion]
+    risk: Risk | None = Field(description="null where nobody is enrolled yet")
+
+
+class NameRequest(Given):
+    """Who it is; a person who is enrolled already gets further samples."""
+
+    identity_name: Name
+
+
+class NamedDocument(BaseModel):
+    """As ``facestream unknown enroll --json`` has it."""
+
+    unknown_id: str
+    identity_id: str
+    identity_name: str
+    samples: int
+    corrected: int = Field(description="how many past sightings were corrected")
+
+
+class MergeRequest(Given):
+    """Another id of the same person, which goes."""
+
+    other: Id
+
+
+class StepDocument(BaseModel):
+    """A step that can be undone."""
+
+    step: str
+    unknown_id: str
+    merged: str
+
+
+class UndoneDocument(BaseModel):
+    """Whose sightings went back to whom."""
+
+    step: str
+    from_: str = Field(alias="from")
+    to: str
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class StatusDocument(BaseModel):
+    """How everything is."""
+
+    version: str
+    workers: list[dict[str, Any]] = Field(description="as 'facestream status --json' has them")
+    unowned: dict[str, str] = Field(description="cameras of the fleet that nobody reads, and why")
+    problems: list[str] = Field(description="what is wrong now, one line each")
+    people: int | None
+    gallery_version: int | None
+
+
+class AccountDocument(BaseModel):
+    """Somebody who may use the console."""
+
+    name: str
+    role: Role
+    created_at: str
+
+    @classmethod
+    def of(cls, account: Account) -> "AccountDocument":
+        return cls(name=account.name, role=account.role, created_at=_time(account.created_s))
+
+
+class MeDocument(AccountDocument):
+    """Who asks, and what they may do; ``csrf`` is the value of the header X-CSRF-Token, empty for a token."""
+
+    scopes: list[Scope]
+    csrf: str
+
+
+class AccountsPage(BaseModel):
+    """All accounts."""
+
+    items: list[AccountDocument]
+
+
+Password = Annotated[str, StringConstraints(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD)]
+AccountName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class NewAccount(Given):
+    """An account to make."""
+
+    name: AccountName
+    password: Password
+    role: Role
+
+
+class AccountChange(Given):
+    """What is to change; what is left out stays."""
+
+    role: Role | None = None
+    password: Password | None = None
+
+
+class TokenDocument(BaseModel):
+    """A token, without its secret."""
+
+    token_id: str
+    name: str
+    account: str
+    scopes: list[Scope]
+    created_at: str
+    expires_at: str
+
+    @classmethod
+    def of(cls, token: Token) -> "TokenDocument":
+        return cls(**_token_fields(token))
+
+
+class NewTokenDocument(TokenDocument):
+    """A token that was made just now; its secret is shown this once, and null in a repeated answer."""
+
+    token: str | None
+
+    @classmethod
+    def with_secret(cls, token: Token, secret: str | None) -> "NewTokenDocument":
+        return cls(**_token_fields(token), token=secret)
+
+
+class TokensPage(BaseModel):
+    """All tokens of the caller; of everybody for who manages accounts."""
+
+    items: list[TokenDocument]
+
+
+class NewToken(Given):
+    """A token to make."""
+
+    name: AccountName
+    scopes: list[Scope] = Field(min_length=1, max_length=3)
+    days: float = Field(90, gt=0, le=3650, description="when it expires")
+
+
+class Credentials(Given):
+    """To log in."""
+
+    name: AccountName
+    password: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_PASSWORD)]
+
+
+class FirstAdmin(Given):
+    """To make the first admin; ``code`` stands on the console's standard output."""
+
+    code: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    name: AccountName
+    password: Password
+
+
+def person_document(person: Person) -> PersonDocument:
+    """Of an enrolled person."""
+    return PersonDocument(
+        identity_id=person.identity_id, identity_name=person.name, samples=len(person.samples)
+    )  # fmt: skip
+
+
+def sample_document(sample: Sample) -> SampleDocument:
+    """Of an enrolled face."""
+    return SampleDocument(
+        sample_id=sample.sample_id, photo=sample.photo, quality=round(sample.quality, 3), added_at=sample.added_at
+    )
+
+
+def _token_fields(token: Token) -> dict[str, Any]:
+    return {
+        "token_id": token.token_id, "name": token.name, "account": token.account, "scopes": list(token.scopes),
+        "created_at": _time(token.created_s), "expires_at": _time(token.expires_s),
+    }  # fmt: skip
+
+
+def _time(seconds: float) -> str:
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))

@@ -1,0 +1,208 @@
+"""Live events by server-sent events: what the stream in Redis holds, from now on or after ``Last-Event-ID``.
+
+One thread of the process reads the stream, however many listen.
+"""
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Annotated, Any, Final, cast
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from worker.api.access import Caller, Reader, SharedParts, session_of
+from worker.api.parts import Parts
+from worker.api.problems import Problem, responses
+from worker.errors import SinkError
+from worker.events.codec import encode
+from worker.events.consumer.tail import read_events
+from worker.logs import get_logger
+from worker.redis.client import REDIS_ERRORS, connect
+from worker.redis.errors import explain
+from worker.types import Event
+
+router = APIRouter(tags=["live"])
+
+Entry = tuple[str, Event]
+"""The id of an entry in the stream, and what it says."""
+
+_ENTRY_ID: Final = re.compile(r"\d{1,20}-\d{1,20}")
+_QUEUE: Final = 1000
+"""A listener who is further behind is sent away, and comes back with the id of the last event."""
+_MOST_LISTENERS: Final = 500
+_BACKLOG: Final = 10_000
+HEARTBEAT_S: Final = 10.0
+_BLOCK_S: Final = 1.0
+_RETRY_S: Final = 2.0
+
+_log = get_logger(__name__)
+
+
+class Live:
+    """Reads the stream while somebody listens. Made and used in the event loop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._listeners: set[asyncio.Queue[Entry | None]] = set()
+        self._stop = threading.Event()
+        self._reading = False
+        self.closed = False
+
+    async def listen(self) -> asyncio.Queue[Entry | None]:
+        """A queue that gets each event from now on, and None when the listener is to go.
+
+        Raises:
+            Problem: there are too many listeners.
+            SinkError: Redis cannot be reached.
+        """
+        if len(self._listeners) >= _MOST_LISTENERS:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{_MOST_LISTENERS} listen already: try again later")
+        if not self._reading:
+            start = await run_in_threadpool(_present, self._parts)
+            if not self._reading:
+                self._reading = True
+                loop = asyncio.get_running_loop()
+                threading.Thread(target=self._read, args=(start, loop), name="live", daemon=True).start()
+        queue: asyncio.Queue[Entry | None] = asyncio.Queue()
+        self._listeners.add(queue)
+        return queue
+
+    def leave(self, queue: asyncio.Queue[Entry | None]) -> None:
+        """The listener has gone."""
+        self._listeners.discard(queue)
+
+    def close(self) -> None:
+        """Sends everybody away."""
+        self.closed = True
+        self._stop.set()
+        for queue in tuple(self._listeners):
+            queue.put_nowait(None)
+
+    def _tell(self, entry: Entry) -> None:
+        for queue in tuple(self._listeners):
+            if queue.qsize() >= _QUEUE:
+                self._listeners.discard(queue)
+                queue.put_nowait(None)
+            else:
+                queue.put_nowait(entry)
+
+    def _read(self, start: str, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread of its own, until the stop. Where it left off, it goes on."""
+        stream = self._parts.config.redis.stream
+        while not self._stop.is_set():
+            try:
+                client = connect(self._parts.config.redis, read_only=True)
+                for entry in read_events(client, stream, start=start, block_s=_BLOCK_S, stop=self._stop):
+                    start = entry[0]
+                    with suppress(RuntimeError):  # the loop has ended before the thread
+                        loop.call_soon_threadsafe(self._tell, entry)
+            except SinkError as error:
+                _log.warning("live events cannot be read", reason=str(error))
+                self._stop.wait(_RETRY_S)
+
+
+def _present(parts: Parts) -> str:
+    """The id that comes before those of entries that are written from now on."""
+    client: Any = parts.redis()
+    try:
+        seconds, microseconds = client.time()
+    except REDIS_ERRORS as error:
+        raise SinkError(explain(error, parts.config.redis)) from None
+    return f"{seconds}{microseconds // 1000:03d}-0"
+
+
+def missed(parts: Parts, after: str) -> list[Entry]:
+    """What came after the entry ``after``.
+
+    Raises:
+        SinkError: Redis cannot be asked.
+    """
+    found = []
+    for entry in read_events(parts.redis(), parts.config.redis.stream, start=after, follow=False):
+        found.append(entry)
+        if len(found) >= _BACKLOG:
+            break
+    return found
+
+
+def _message(entry: Entry) -> str:
+    entry_id, event = entry
+    # JSON has no line breaks of its own: one line of data.
+    return f"id: {entry_id}\nevent: sighting\ndata: {json.dumps(encode(event))}\n\n"
+
+
+async def _messages(
+    request: Request, live: Live, parts: Parts, caller: Caller, queue: asyncio.Queue[Entry | None], backlog: list[Entry]
+) -> AsyncIterator[str]:
+    try:
+        yield "retry: 1000\n\n"
+        seen = set()
+        for entry in backlog:
+            seen.add(entry[1].event_id)
+            yield _message(entry)
+        checked_s = time.monotonic()
+        while not live.closed:
+            try:
+                heard = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
+            except TimeoutError:
+                yield ": here\n\n"
+            else:
+                if heard is None:
+                    return
+                # What came while the backlog was read is in both.
+                if heard[1].event_id not in seen:
+                    yield _message(heard)
+            if time.monotonic() - checked_s > HEARTBEAT_S:
+                checked_s = time.monotonic()
+                if not await run_in_threadpool(_is_still_allowed, request, parts, caller):
+                    return
+    finally:
+        live.leave(queue)
+
+
+def _is_still_allowed(request: Request, parts: Parts, caller: Caller) -> bool:
+    if caller.secret:
+        return session_of(parts, caller.secret) is not None
+    _, _, secret = request.headers.get("Authorization", "").partition(" ")
+    return parts.accounts.of_token(secret.strip()) is not None
+
+
+@router.get(
+    "/events",
+    operation_id="follow_events",
+    response_class=StreamingResponse,
+    responses=responses(
+        HTTPStatus.SERVICE_UNAVAILABLE, media="text/event-stream", meaning="server-sent events named 'sighting'"
+    ),
+)
+async def follow_events(
+    request: Request,
+    caller: Reader,
+    parts: SharedParts,
+    last_event_id: Annotated[str | None, Header(description="go on after this event")] = None,
+    after: Annotated[str | None, Query(description="the same, for who cannot send the header")] = None,
+) -> StreamingResponse:
+    """Events as they come; the data are the fields of ``facestream tail --json``. With the id of an event, what came
+    after it comes first: nothing is missed."""
+    live = cast(Live, request.app.state.live)
+    start = last_event_id or after
+    if start is not None and not _ENTRY_ID.fullmatch(start):
+        raise Problem(HTTPStatus.BAD_REQUEST, "Last-Event-ID is not the id of an event")
+    queue = await live.listen()
+    try:
+        backlog = [] if start is None else await run_in_threadpool(missed, parts, start)
+    except BaseException:
+        live.leave(queue)
+        raise
+    return StreamingResponse(
+        _messages(request, live, parts, caller, queue, backlog),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )

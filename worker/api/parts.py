@@ -1,0 +1,195 @@
+"""What requests share: gallery, history, Redis, pictures, networks; each is opened when it is first needed."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from worker.api.accounts import Accounts
+from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, history_place
+from worker.errors import ConfigError, GalleryError, HistoryUnavailableError
+from worker.faces.alignment import split_variant
+from worker.faces.detection import FaceDetector, load_detector
+from worker.faces.embedding import FaceEmbedder, load_embedder
+from worker.faces.manifests import load_manifest
+from worker.gallery.contents import Person
+from worker.gallery.gallery import Gallery
+from worker.gallery.opening import gallery_exists, open_gallery, open_or_create_gallery
+from worker.history.evidence_store import EvidenceStore, open_store
+from worker.history.store import History
+from worker.redis.client import Client, connect
+
+_PHOTO_MIN_FACE_PX: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What looks at photos."""
+
+    detector: FaceDetector
+    embedder: FaceEmbedder
+
+
+class Parts:
+    """Of one console. Safe to use from any thread.
+
+    Raises:
+        ConfigError: the configuration names no gallery.
+        DatabaseError: the database of the history cannot be used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        place = history_place(config)
+        if config.gallery is None or place is None:
+            raise ConfigError("the console needs to know who is known: set gallery in the configuration")
+        self.config = config
+        self.gallery_path = config.gallery
+        self._place: Path | str = place
+        self._lock = threading.RLock()
+        self._past = threading.Lock()
+        self._history: History | None = None
+        with self.history():
+            pass
+        self.accounts = Accounts.open(place)
+        self._gallery: Gallery | None = None
+        self._people: tuple[int, list[Person]] | None = None
+        self._client: Client | None = None
+        self._store: EvidenceStore | None = None
+        self._networks: Networks | None = None
+
+    def close(self) -> None:
+        self.accounts.close()
+        for part in (self._history, self._gallery, self._client):
+            if part is not None:
+                part.close()
+
+    @contextmanager
+    def history(self) -> Iterator[History]:
+        """The history, for the block alone.
+
+        Raises:
+            HistoryError: it cannot be opened.
+        """
+        with self._past:
+            if self._history is not None and not self._history.is_in_place():
+                self._history.close()
+                self._history = None
+            if self._history is None:
+                self._history = History.open(self._place, create=True)
+            try:
+                yield self._history
+            except HistoryUnavailableError:
+                self._history.close()
+                self._history = None
+                raise
+
+    def gallery(self) -> Gallery:
+        """The gallery in its newest version.
+
+        Raises:
+            GalleryError: there is none, or it cannot be read.
+        """
+        with self._lock:
+            if self._gallery is None:
+                self._gallery = open_gallery(self.gallery_path)
+            try:
+                self._gallery.reload_if_changed()
+            except GalleryError:
+                # Another model's gallery may have taken its place.
+                self._gallery.close()
+                self._gallery = None
+                raise
+            return self._gallery
+
+    def gallery_like(self, model_id: str, preprocessing_digest: str, dimension: int) -> Gallery:
+        """The gallery of these vectors, made now if there is none.
+
+        Raises:
+            GalleryError: it was made with another model, or cannot be used.
+        """
+        with self._lock:
+            if self._gallery is None:
+                self._gallery = open_or_create_gallery(self.gallery_path, model_id, preprocessing_digest, dimension)
+            return self.gallery()
+
+    def has_gallery(self) -> bool:
+        """Whether anybody was ever enrolled.
+
+        Raises:
+            GalleryError: the database cannot be used.
+        """
+        return self._gallery is not None or gallery_exists(self.gallery_path)
+
+    def people(self) -> Sequence[Person]:
+        """Everybody, by name; nobody where there is no gallery yet.
+
+        Raises:
+            GalleryError: it cannot be read.
+        """
+        if not self.has_gallery():
+            return []
+        with self._lock:
+            gallery = self.gallery()
+            if self._people is None or self._people[0] != gallery.version:
+                self._people = gallery.version, gallery.people()
+            return self._people[1]
+
+    def threshold(self, gallery: Gallery) -> float:
+        """The cosine from which a stream names somebody, unless its camera has another.
+
+        Raises:
+            ModelError: the model of the gallery is not known here.
+        """
+        for configured in (self.config.recognition.threshold, gallery.threshold):
+            if configured is not None:
+                return configured
+        return load_manifest(split_variant(gallery.model_id)[0]).threshold
+
+    def redis(self) -> Client:
+        """
+        Raises:
+            SinkError: Redis cannot be reached.
+        """
+        with self._lock:
+            if self._client is None:
+                self._client = connect(self.config.redis)
+            return self._client
+
+    def pictures(self) -> EvidenceStore | None:
+        """Where pictures of sightings are; None where none are kept.
+
+        Raises:
+            SinkError: the store cannot be used.
+        """
+        where = self.config.evidence.store
+        if where is None or ("://" not in where and not Path(where).is_dir()):
+            return None
+        with self._lock:
+            if self._store is None:
+                self._store = open_store(self.config.evidence)
+            return self._store
+
+    def networks(self) -> Networks:
+        """What looks at photos, loaded when it is first asked for.
+
+        Raises:
+            ConfigError: the configuration names no engine or detector that is there.
+            ModelError: weights are missing or damaged.
+        """
+        with self._lock:
+            if self._networks is None:
+                config = self.config
+                model = self.gallery().model_id if self.has_gallery() else config.model or DEFAULT_MODEL_ID
+                detection = config.detection.model_copy(update={"min_face_px": _PHOTO_MIN_FACE_PX})
+                self._networks = Networks(
+                    load_detector(
+                        detection, cache_dir=cache_dir(), models_dir=config.models_dir, engine=config.engine
+                    ),
+                    load_embedder(
+                        model, models_dir=config.models_dir, cache_dir=cache_dir(), engine=config.engine,
+                        precision=config.precision,
+                    ),
+                )  # fmt: skip
+            return self._networks

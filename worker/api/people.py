@@ -1,0 +1,233 @@
+"""Who is known: listed, renamed, removed, added from photos."""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Final
+
+from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
+
+from worker.api import documents
+from worker.api.access import Changer, Reader, SharedParts, once
+from worker.api.documents import Enrolled, PeoplePage, PersonChange, PersonDocument, PhotoDocument, Removed, SamplesPage
+from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
+from worker.api.parts import Parts
+from worker.api.problems import Problem, not_found, responses
+from worker.gallery.contents import Person
+from worker.gallery.enrolment import enroll_named
+from worker.gallery.opening import prune_crops, remove_person
+from worker.names import person_name
+
+router = APIRouter(tags=["people"])
+
+IfMatch = Annotated[
+    str | None, Header(description="the ETag that was seen: the change is refused if it is another one now")
+]
+IdempotencyKey = Annotated[
+    str | None, Header(description="a text of your own: the same request with it is done once within a day")
+]
+_PHOTO_NAME: Final = 150
+
+
+def find(parts: Parts, identity_id: str) -> Person:
+    """The person with this id.
+
+    Raises:
+        Problem: nobody has it.
+    """
+    if parts.has_gallery() and (gallery := parts.gallery()).knows(identity_id):
+        return gallery.person(identity_id)
+    raise not_found(f"nobody with the id {identity_id} is enrolled; the person may have been removed")
+
+
+def etag(person: Person) -> str:
+    """Another one after each change of the person."""
+    return etag_of(person.identity_id, person.name, [sample.sample_id for sample in person.samples])
+
+
+def matching(people: Sequence[Person], words: str) -> list[Person]:
+    """Those whose name holds each of the words, in capital letters or not."""
+    wanted = person_name(words).casefold().split()
+    return [person for person in people if all(word in person.name.casefold() for word in wanted)]
+
+
+def page(parts: Parts, words: str, cursor: str | None, limit: int) -> PeoplePage:
+    """Some of the people whose name holds ``words``."""
+    found = matching(parts.people(), words)
+    total = len(found)
+    if cursor is not None:
+        after = place_of(cursor, str, str)
+        found = [person for person in found if (person.name, person.identity_id) > after]
+    items = found[:limit]
+    more = cursor_of(items[-1].name, items[-1].identity_id) if len(found) > limit else None
+    return PeoplePage(items=[documents.person_document(each) for each in items], next_cursor=more, total=total)
+
+
+def rename(parts: Parts, identity_id: str, name: str, if_match: str | None = None) -> Person:
+    """Gives a person another name.
+
+    Raises:
+        Problem: nobody has the id, or they were changed meanwhile.
+        GalleryError: the name is empty or taken, or the gallery cannot be written.
+    """
+    require_match(if_match, etag(find(parts, identity_id)))
+    return parts.gallery().rename(identity_id, name)
+
+
+def remove(parts: Parts, identity_id: str, if_match: str | None = None) -> Person:
+    """Removes a person with all samples and crops, and what was said of past sightings of them.
+
+    Raises:
+        Problem: nobody has the id, or they were changed meanwhile.
+        GalleryError: the gallery cannot be written.
+        HistoryError: the person is removed, but the history cannot be written.
+    """
+    require_match(if_match, etag(find(parts, identity_id)))
+    removed = remove_person(parts.gallery(), identity_id)
+    with parts.history() as history:
+        history.forget_denials_of(identity_id)
+    return removed
+
+
+def remove_sample(parts: Parts, identity_id: str, sample_id: str, if_match: str | None = None) -> None:
+    """Removes one face of a person who has others.
+
+    Raises:
+        Problem: there is no such face of this person, or it is the last one.
+        GalleryError: the gallery cannot be written.
+    """
+    person = find(parts, identity_id)
+    require_match(if_match, etag(person))
+    if all(sample.sample_id != sample_id for sample in person.samples):
+        raise not_found(f"{person.name} has no sample {sample_id}; it may have been removed")
+    if len(person.samples) == 1:
+        raise Problem(HTTPStatus.CONFLICT, f"this is the last sample of {person.name}: remove the person instead")
+    parts.gallery().remove_sample(sample_id)
+    prune_crops(parts.gallery())
+
+
+def enroll(parts: Parts, name: str, photos: Sequence[UploadFile]) -> list[PhotoDocument]:
+    """Enrols photos of one person; says of each what became of it.
+
+    Raises:
+        Problem: there is no name, or no photo, or there are too many.
+        GalleryError: the gallery cannot be written.
+        ModelError: the networks cannot be loaded.
+    """
+    name = person_name(name)
+    if not name or len(name) > _PHOTO_NAME:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"a name has 1 to {_PHOTO_NAME} characters")
+    if not 0 < len(photos) <= documents.MOST_PHOTOS:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"send 1 to {documents.MOST_PHOTOS} photos at a time")
+    networks = parts.networks()
+    embedder = networks.embedder
+    gallery = parts.gallery_like(embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
+    with tempfile.TemporaryDirectory(prefix="facestream-photos-") as folder:
+        named = [(_keep(photo, Path(folder) / str(number)), name) for number, photo in enumerate(photos)]
+        results = enroll_named(named, gallery, networks.detector, embedder)
+        made = {result.path: dataclasses.asdict(result) | {"path": result.path.name} for result in results}
+    # A refused photo's reason may name the file, which lay in a folder of ours.
+    return [
+        PhotoDocument(**made[path] | {"detail": made[path]["detail"].replace(f"{path.parent}/", "")})
+        for path, _ in named
+        if path in made
+    ]
+
+
+def _keep(photo: UploadFile, folder: Path) -> Path:
+    """The photo as a file of its own name, in a folder of its own: two may have the same name."""
+    folder.mkdir()
+    name = Path((photo.filename or "").replace("\\", "/")).name.replace("\0", "")
+    path = folder / (name[-100:].lstrip(".") or "photo")
+    path.write_bytes(photo.file.read())
+    return path
+
+
+@router.get("/people", operation_id="list_people")
+def list_people(
+    _caller: Reader,
+    parts: SharedParts,
+    q: Annotated[str, Query(max_length=200, description="words that the name holds")] = "",
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
+) -> PeoplePage:
+    """Everybody who is enrolled, by name."""
+    return page(parts, q, cursor, limit)
+
+
+@router.post("/people", operation_id="enroll_person", response_model=Enrolled, responses=responses(HTTPStatus.CONFLICT))
+def enroll_person(
+    caller: Changer,
+    parts: SharedParts,
+    identity_name: Annotated[str, Form(min_length=1, max_length=_PHOTO_NAME)],
+    photos: Annotated[list[UploadFile], File(description="photos that show this person alone")],
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Enrol photos of one person, as ``facestream enroll`` does; who is enrolled already gets further samples."""
+    asked = f"enroll {identity_name} {[(photo.filename, photo.size) for photo in photos]}"
+
+    def make() -> tuple[HTTPStatus, str]:
+        return HTTPStatus.OK, Enrolled(photos=enroll(parts, identity_name, photos)).model_dump_json()
+
+    return once(parts, caller, idempotency_key, asked, make)
+
+
+@router.get("/people/{identity_id}", operation_id="show_person", responses=responses(HTTPStatus.NOT_FOUND))
+def show_person(_caller: Reader, parts: SharedParts, identity_id: str, response: Response) -> PersonDocument:
+    """One person."""
+    person = find(parts, identity_id)
+    response.headers["ETag"] = etag(person)
+    return documents.person_document(person)
+
+
+@router.patch(
+    "/people/{identity_id}",
+    operation_id="rename_person",
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED),
+)
+def rename_person(
+    _caller: Changer,
+    parts: SharedParts,
+    identity_id: str,
+    change: PersonChange,
+    response: Response,
+    if_match: IfMatch = None,
+) -> PersonDocument:
+    """Give a person another name; the id stays."""
+    person = rename(parts, identity_id, change.identity_name, if_match)
+    response.headers["ETag"] = etag(person)
+    return documents.person_document(person)
+
+
+@router.delete(
+    "/people/{identity_id}",
+    operation_id="remove_person",
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
+)
+def remove_one(_caller: Changer, parts: SharedParts, identity_id: str, if_match: IfMatch = None) -> Removed:
+    """Remove a person with all samples, as ``facestream gallery remove`` does."""
+    gone = remove(parts, identity_id, if_match)
+    return Removed(identity_id=gone.identity_id, identity_name=gone.name, samples=len(gone.samples))
+
+
+@router.get("/people/{identity_id}/samples", operation_id="list_samples", responses=responses(HTTPStatus.NOT_FOUND))
+def list_samples(_caller: Reader, parts: SharedParts, identity_id: str, response: Response) -> SamplesPage:
+    """Every enrolled face of a person: where it came from, and how good it is."""
+    person = find(parts, identity_id)
+    response.headers["ETag"] = etag(person)
+    return SamplesPage(items=[documents.sample_document(sample) for sample in person.samples])
+
+
+@router.delete(
+    "/people/{identity_id}/samples/{sample_id}",
+    operation_id="remove_sample",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED),
+)
+def remove_one_sample(
+    _caller: Changer, parts: SharedParts, identity_id: str, sample_id: str, if_match: IfMatch = None
+) -> None:
+    """Remove one face of a person who has others."""
+    remove_sample(parts, identity_id, sample_id, if_match)

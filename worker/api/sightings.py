@@ -1,0 +1,308 @@
+"""The past: who was seen when and where, and why; what was wrong is corrected; who is in a photo is looked for."""
+
+import io
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Final
+
+import numpy as np
+from fastapi import APIRouter, File, Query, Response, UploadFile
+from PIL import Image as Pillow
+
+from worker.api.access import Changer, Reader, SharedParts
+from worker.api.documents import (
+    CorrectionDocument,
+    CorrectionRequest,
+    Explanation,
+    Found,
+    FoundSighting,
+    SightingDocument,
+    SightingsPage,
+)
+from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
+from worker.api.parts import Parts
+from worker.api.people import IfMatch
+from worker.api.problems import Problem, not_found, responses
+from worker.errors import SinkError, SourceError
+from worker.events.publisher import publish_at_once
+from worker.gallery.enrolment import choose_face
+from worker.history.documents import sighting_document
+from worker.history.evidence import stored_face
+from worker.history.records import EmbedderId, PastSighting, Vector, explain
+from worker.recognition import corrections
+from worker.recognition.corrections import Correction
+from worker.types import Image
+from worker.video.photos import read_photo
+from worker.wire import parse_rfc3339
+
+router = APIRouter(tags=["sightings"])
+
+_THUMBNAIL_PX: Final = 240
+_LARGEST_PX: Final = 1200
+_JPEG_QUALITY: Final = 80
+
+SinceQuery = Annotated[str | None, Query(max_length=40, description="RFC 3339, such as 2026-03-01T08:30:00Z")]
+
+
+def find(parts: Parts, sighting_id: str) -> PastSighting:
+    """The sighting with this id.
+
+    Raises:
+        Problem: there is none.
+    """
+    with parts.history() as history:
+        found = history.sightings(sighting_id=sighting_id)
+    if not found:
+        raise not_found(f"there is no past sighting {sighting_id}: it still goes on, or has expired")
+    return found[0]
+
+
+def etag(sighting: PastSighting) -> str:
+    """Another one after each correction."""
+    return etag_of(sighting.sighting_id, sighting.corrections, sighting.identity_id, sighting.unknown_id)
+
+
+def page(
+    parts: Parts,
+    limit: int,
+    cursor: str | None = None,
+    *,
+    identity_id: str | None = None,
+    unknown_id: str | None = None,
+    camera_id: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> tuple[list[PastSighting], str | None]:
+    """The newest of these sightings, and what leads to further ones.
+
+    Raises:
+        Problem: the cursor is none.
+        HistoryError: the history cannot be read.
+    """
+    before = None
+    if cursor is not None:
+        started_s, sighting_id = place_of(cursor, float, str)
+        before = started_s, sighting_id
+    with parts.history() as history:
+        found = history.page(
+            limit + 1, before=before, since=since, until=until, camera_id=camera_id, identity_id=identity_id,
+            unknown_id=unknown_id,
+        )  # fmt: skip
+    more = None
+    if len(found) > limit:
+        last = found[limit - 1]
+        more = cursor_of(last.started_at.timestamp(), last.sighting_id)
+    return found[:limit], more
+
+
+def correct(
+    parts: Parts, sighting_id: str, identity_id: str | None, if_match: str | None = None, *, undo: bool = False
+) -> Correction:
+    """Says that a sighting shows somebody else: ``identity_id``, or somebody unknown; as ``facestream correct``.
+
+    Raises:
+        Problem: there is no such sighting or person, or it was corrected meanwhile.
+        HistoryError: there is nothing to correct or to undo.
+        SinkError: the event could not be delivered, and nothing was changed.
+    """
+    sighting, gallery = find(parts, sighting_id), parts.gallery()
+    require_match(if_match, etag(sighting))
+    if identity_id is not None and not gallery.knows(identity_id):
+        raise not_found(f"nobody with the id {identity_id} is enrolled")
+    client = parts.redis()
+    with parts.history() as history:
+        if undo:
+            made = corrections.undo(sighting, gallery)
+        else:
+            made = corrections.correct(sighting, identity_id, history, gallery, parts.config)
+        if publish_at_once(client, parts.config.redis, [made.event]):
+            raise SinkError("Redis does not take the correction, and nothing was changed; try again")
+        corrections.settle(made, history, parts.config)
+    return made
+
+
+def face_jpeg(parts: Parts, sighting: PastSighting, side_px: int) -> bytes | None:
+    """The best face of a sighting as a JPEG with sides of at most ``side_px``; None if no picture is kept.
+
+    Raises:
+        SinkError: the store cannot be read.
+    """
+    store = parts.pictures()
+    face = None if store is None else stored_face(store, sighting)
+    return None if face is None else _jpeg(face, side_px)
+
+
+def _jpeg(image: Image, side_px: int) -> bytes:
+    picture, out = Pillow.fromarray(np.ascontiguousarray(image)), io.BytesIO()
+    picture.thumbnail((side_px, side_px))
+    picture.save(out, "JPEG", quality=_JPEG_QUALITY)
+    return out.getvalue()
+
+
+def search(parts: Parts, photo: UploadFile, limit: int) -> tuple[list[tuple[PastSighting, float]], float]:
+    """The sightings of the person in a photo, the most similar first, and the lowest cosine that counts.
+
+    Raises:
+        SourceError: the photo cannot be read, or shows no face or several.
+        ModelError: the networks cannot be loaded.
+    """
+    networks = parts.networks()
+    embedder = networks.embedder
+    threshold = parts.threshold(parts.gallery()) if parts.has_gallery() else embedder.threshold
+    probe = _face_of(parts, photo)
+    with parts.history() as history:
+        found = history.similar(
+            probe, EmbedderId(embedder.model_id, embedder.preprocessing_digest), threshold, limit=limit
+        )
+    return found, threshold
+
+
+def _face_of(parts: Parts, photo: UploadFile) -> Vector:
+    networks = parts.networks()
+    with tempfile.NamedTemporaryFile(prefix="facestream-photo-") as file:
+        file.write(photo.file.read())
+        file.flush()
+        try:
+            image = read_photo(Path(file.name))
+        except SourceError as error:
+            raise SourceError(str(error).replace(file.name, "")) from None
+    (found,) = networks.detector.detect([image])
+    chosen, problem = choose_face(found, (image.shape[1], image.shape[0]))
+    if problem == "no_face":
+        raise SourceError("no face found: take a photo in which the face is larger, or turned to the camera")
+    if problem:
+        raise SourceError(f"{len(found)} faces of similar size: cut out the one that you mean")
+    vector: Vector = networks.embedder.embed(networks.embedder.align(image, chosen)).vectors[0]
+    return vector
+
+
+def time_of(text: str | None, name: str) -> datetime | None:
+    """A time of the query.
+
+    Raises:
+        Problem: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        return parse_rfc3339(text).astimezone(UTC)
+    except ValueError:
+        raise Problem(
+            HTTPStatus.BAD_REQUEST, f"{name} is not a time: write 2026-03-01T08:30:00Z"
+        ) from None  # fmt: skip
+
+
+def items_of(found: Sequence[PastSighting]) -> list[SightingDocument]:
+    """As the API shows them."""
+    return [SightingDocument(**sighting_document(sighting)) for sighting in found]
+
+
+@router.get("/sightings", operation_id="list_sightings", responses=responses(HTTPStatus.BAD_REQUEST))
+def list_sightings(
+    _caller: Reader,
+    parts: SharedParts,
+    identity_id: Annotated[str | None, Query(max_length=200, description="of this person alone")] = None,
+    unknown_id: Annotated[str | None, Query(max_length=200, description="of this unknown person alone")] = None,
+    camera_id: Annotated[str | None, Query(max_length=200, description="of this camera alone")] = None,
+    since: SinceQuery = None,
+    until: SinceQuery = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
+) -> SightingsPage:
+    """The sightings that went on between two times, newest first."""
+    found, more = page(
+        parts, limit, cursor, identity_id=identity_id, unknown_id=unknown_id, camera_id=camera_id,
+        since=time_of(since, "since"), until=time_of(until, "until"),
+    )  # fmt: skip
+    return SightingsPage(items=items_of(found), next_cursor=more)
+
+
+@router.get("/sightings/{sighting_id}", operation_id="show_sighting", responses=responses(HTTPStatus.NOT_FOUND))
+def show_sighting(_caller: Reader, parts: SharedParts, sighting_id: str, response: Response) -> SightingDocument:
+    """One sighting."""
+    sighting = find(parts, sighting_id)
+    response.headers["ETag"] = etag(sighting)
+    return items_of([sighting])[0]
+
+
+@router.get(
+    "/sightings/{sighting_id}/explanation", operation_id="explain_sighting", responses=responses(HTTPStatus.NOT_FOUND)
+)
+def explain_sighting(_caller: Reader, parts: SharedParts, sighting_id: str) -> Explanation:
+    """What happened to the faces of a sighting, and why it ended as it did."""
+    sighting = find(parts, sighting_id)
+    return Explanation(**{"sighting_id": sighting_id, "text": explain(sighting)} | sighting.account.to_json())
+
+
+@router.get(
+    "/sightings/{sighting_id}/face",
+    operation_id="show_face",
+    response_class=Response,
+    responses=responses(HTTPStatus.NOT_FOUND, media="image/jpeg", meaning="the picture"),
+)
+def show_face(
+    _caller: Reader,
+    parts: SharedParts,
+    sighting_id: str,
+    side_px: Annotated[int, Query(ge=16, le=_LARGEST_PX)] = _THUMBNAIL_PX,
+) -> Response:
+    """The best face of a sighting, if pictures are kept (``evidence.store``)."""
+    jpeg = face_jpeg(parts, find(parts, sighting_id), side_px)
+    if jpeg is None:
+        raise not_found("no picture of this sighting is kept")
+    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
+
+
+@router.post(
+    "/sightings/{sighting_id}/correction",
+    operation_id="correct_sighting",
+    responses=responses(
+        HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.SERVICE_UNAVAILABLE
+    ),
+)
+def correct_sighting(
+    _caller: Changer, parts: SharedParts, sighting_id: str, correction: CorrectionRequest, if_match: IfMatch = None
+) -> CorrectionDocument:
+    """Say whom a sighting shows, if not the person whom it names; that face is not named so again."""
+    return _corrected(correct(parts, sighting_id, correction.identity_id, if_match))
+
+
+@router.delete(
+    "/sightings/{sighting_id}/correction",
+    operation_id="undo_correction",
+    responses=responses(
+        HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.SERVICE_UNAVAILABLE
+    ),
+)
+def undo_correction(
+    _caller: Changer, parts: SharedParts, sighting_id: str, if_match: IfMatch = None
+) -> CorrectionDocument:
+    """Take the last correction of a sighting back."""
+    return _corrected(correct(parts, sighting_id, None, if_match, undo=True))
+
+
+@router.post("/search", operation_id="search_photo", responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY))
+def search_photo(
+    _caller: Reader,
+    parts: SharedParts,
+    photo: Annotated[UploadFile, File(description="a photo of one person")],
+    limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
+) -> Found:
+    """The past sightings of the person in a photo, as ``facestream search`` lists them. The photo is not kept."""
+    found, threshold = search(parts, photo, limit)
+    items = [
+        FoundSighting(**sighting_document(sighting), similarity=round(similarity, 4)) for sighting, similarity in found
+    ]
+    return Found(items=items, threshold=threshold)
+
+
+def _corrected(made: Correction) -> CorrectionDocument:
+    sighting, event = made.sighting, made.event
+    return CorrectionDocument(
+        sighting_id=sighting.sighting_id, event_id=event.event_id, identity_id=event.identity_id,
+        identity_name=event.identity_name, unknown_id=event.unknown_id, previous_id=sighting.identity_id,
+        previous_name=sighting.identity_name, counter_example=not made.undoes and not made.caveat, caveat=made.caveat,
+    )  # fmt: skip

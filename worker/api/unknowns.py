@@ -1,0 +1,284 @@
+"""People who are not enrolled: listed, named, merged, forgotten; and what naming them risks."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query, Response
+
+from worker.api.access import Changer, Reader, SharedParts, once
+from worker.api.documents import (
+    MergeRequest,
+    NamedDocument,
+    NameRequest,
+    Risk,
+    StepDocument,
+    Suggestion,
+    UndoneDocument,
+    UnknownDetail,
+    UnknownDocument,
+    UnknownsPage,
+)
+from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
+from worker.api.parts import Parts
+from worker.api.people import IdempotencyKey, IfMatch
+from worker.api.problems import Problem, not_found, responses
+from worker.errors import HistoryError, HistoryUnavailableError, SinkError
+from worker.events.publisher import publish_at_once
+from worker.gallery.gallery import Gallery
+from worker.gallery.resemblance import known_impostors
+from worker.history.documents import unknown_document
+from worker.history.records import UnknownPerson
+from worker.names import person_name
+from worker.recognition import unknowns
+from worker.recognition.unknowns import Named, made_with
+from worker.types import Embeddings
+
+router = APIRouter(tags=["unknowns"])
+
+
+def find(parts: Parts, unknown_id: str) -> UnknownPerson:
+    """The unknown person with this id.
+
+    Raises:
+        Problem: there is none.
+    """
+    with parts.history() as history:
+        try:
+            return history.unknown(unknown_id)
+        except HistoryUnavailableError:
+            raise
+        except HistoryError:
+            raise not_found(f"there is no unknown person {unknown_id}: named, forgotten or expired") from None
+
+
+def etag(person: UnknownPerson) -> str:
+    """Another one after each sighting and each change."""
+    return etag_of(person.unknown_id, person.embedded_faces, person.last_seen)
+
+
+def everybody(parts: Parts) -> list[UnknownDocument]:
+    """All unknown people, those first who were seen most often, then the latest."""
+    with parts.history() as history:
+        people, _revision = history.unknowns()
+        seen = history.seen_unknown()
+    found = [
+        UnknownDocument(**unknown_document(person, sum(cameras.values()), cameras))
+        for person in people
+        for cameras in [seen.get(person.unknown_id, {})]
+    ]
+    found.sort(key=_order)
+    return found
+
+
+def detail(parts: Parts, unknown_id: str) -> UnknownDetail:
+    """One unknown person, and whom they resemble.
+
+    Raises:
+        Problem: there is none.
+    """
+    person = find(parts, unknown_id)
+    with parts.history() as history:
+        cameras = history.seen_unknown().get(unknown_id, {})
+    suggestions, risk = [], None
+    if parts.has_gallery():
+        gallery = parts.gallery()
+        suggestions, risk = suggest(person, gallery), risk_of(parts, gallery)
+    document = unknown_document(person, sum(cameras.values()), cameras)
+    return UnknownDetail(**document, suggestions=suggestions, risk=risk)
+
+
+def suggest(person: UnknownPerson, gallery: Gallery) -> list[Suggestion]:
+    """The nearest enrolled people; none where another model has seen the person."""
+    if person.template is None or not len(gallery) or person.embedder != made_with(gallery):
+        return []
+    (nearest,) = gallery.search(Embeddings(np.array([person.template]), gallery.model_id))
+    impostors = known_impostors(gallery)
+    candidates = [
+        (nearest.identity_id or "", nearest.identity_name, nearest.similarity),
+        (nearest.runner_up_id, nearest.runner_up_name, nearest.runner_up),
+    ]
+    return [
+        Suggestion(
+            identity_id=identity_id,
+            identity_name=name,
+            similarity=round(similarity, 4),
+            stranger_rate=impostors.rate_at(similarity) if impostors else None,
+        )
+        for identity_id, name, similarity in candidates
+        if identity_id
+    ]
+
+
+def risk_of(parts: Parts, gallery: Gallery) -> Risk:
+    """How often the threshold in use is wrong, as far as the calibration or the model's own data say."""
+    threshold = parts.threshold(gallery)
+    made: dict[str, Any] = gallery.calibration.get("default") or {}
+    impostors = known_impostors(gallery)
+    rate, strangers, origin = None, None, "nothing: calibrate the gallery to learn it"
+    if made and gallery.threshold is not None and abs(threshold - gallery.threshold) < 1e-9:
+        rate, strangers = made.get("fmr"), made.get("fpir")
+        origin = "the calibration of this gallery"
+    elif impostors is not None:
+        rate, origin = impostors.rate_at(threshold), "pairs of people in the evidence of the model or the calibration"
+    return Risk(
+        threshold=round(threshold, 4), enrolled_samples=gallery.sample_count, is_calibrated=gallery.is_calibrated,
+        false_match_rate=rate, stranger_rate=strangers, from_=origin,
+    )  # fmt: skip
+
+
+def name(parts: Parts, unknown_id: str, given: str) -> Named:
+    """Gives an unknown person a name, as ``facestream unknown enroll``.
+
+    Raises:
+        Problem: there is no such person, or the name is empty.
+        GalleryError: the gallery cannot be written.
+        SinkError: past sightings could not be corrected; it may be tried again.
+    """
+    given = person_name(given)
+    if not given:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "a person's name must not be empty")
+    person = find(parts, unknown_id)
+    # Connects before anything is changed: without Redis, past sightings could not be corrected.
+    client = parts.redis()
+    gallery = parts.gallery_like(person.embedder.model_id, person.embedder.preprocessing_digest, _length(person))
+    with parts.history() as history:
+        named = unknowns.enroll_unknown(unknown_id, given, history, gallery)
+        if publish_at_once(client, parts.config.redis, named.corrections):
+            raise SinkError(f"{given} is enrolled, but Redis does not take the corrections: name them again")
+        unknowns.settle(unknown_id, named, history)
+    return named
+
+
+def merge(parts: Parts, unknown_id: str, other: str) -> str:
+    """``other`` is the same person, and goes; returns the step, by which it can be undone.
+
+    Raises:
+        Problem: there is no such person.
+        HistoryError: they cannot be merged.
+    """
+    for each in (unknown_id, other):
+        find(parts, each)
+    with parts.history() as history:
+        return history.merge_unknowns(unknown_id, other)
+
+
+def undo(parts: Parts, step: str) -> tuple[str, str]:
+    """Takes a merge back; returns whose sightings went back to whom.
+
+    Raises:
+        HistoryError: there is no such step, or others came after it.
+    """
+    with parts.history() as history:
+        return history.undo_regrouping(step)
+
+
+def forget(parts: Parts, unknown_id: str, if_match: str | None = None) -> None:
+    """Deletes what an unknown person is recognised by, as ``facestream unknown forget``.
+
+    Raises:
+        Problem: there is no such person.
+    """
+    require_match(if_match, etag(find(parts, unknown_id)))
+    with parts.history() as history:
+        history.drop_unknown(unknown_id, sightings_too=True)
+
+
+def _length(person: UnknownPerson) -> int:
+    return 0 if person.template is None else len(person.template)
+
+
+def _order(document: UnknownDocument) -> tuple[int, str, str]:
+    # Texts of times sort as the times do; the latest comes first.
+    return -document.sightings, "".join(chr(255 - ord(c)) for c in document.last_seen), document.unknown_id
+
+
+@router.get("/unknowns", operation_id="list_unknowns")
+def list_unknowns(
+    _caller: Reader,
+    parts: SharedParts,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
+) -> UnknownsPage:
+    """Who was seen and is not enrolled, those first who were seen most often."""
+    found = everybody(parts)
+    total = len(found)
+    if cursor is not None:
+        after = place_of(cursor, int, str, str)
+        found = [document for document in found if _order(document) > after]
+    more = cursor_of(*_order(found[limit - 1])) if len(found) > limit else None
+    return UnknownsPage(items=found[:limit], next_cursor=more, total=total)
+
+
+@router.get("/unknowns/{unknown_id}", operation_id="show_unknown", responses=responses(HTTPStatus.NOT_FOUND))
+def show_unknown(_caller: Reader, parts: SharedParts, unknown_id: str, response: Response) -> UnknownDetail:
+    """One unknown person, whom they resemble, and what naming them risks; ``/sightings?unknown_id=`` has the past."""
+    response.headers["ETag"] = etag(find(parts, unknown_id))
+    return detail(parts, unknown_id)
+
+
+@router.post(
+    "/unknowns/{unknown_id}/name",
+    operation_id="name_unknown",
+    response_model=NamedDocument,
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+def name_unknown(
+    caller: Changer,
+    parts: SharedParts,
+    unknown_id: str,
+    request: NameRequest,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Give an unknown person a name: they are enrolled, and their past sightings are published as corrected."""
+
+    def make() -> tuple[HTTPStatus, str]:
+        named = name(parts, unknown_id, request.identity_name)
+        document = NamedDocument(
+            unknown_id=unknown_id, identity_id=named.identity_id, identity_name=named.identity_name,
+            samples=named.samples, corrected=len(named.corrections),
+        )  # fmt: skip
+        return HTTPStatus.OK, document.model_dump_json()
+
+    return once(parts, caller, idempotency_key, f"name {unknown_id} {request.identity_name}", make)
+
+
+@router.post(
+    "/unknowns/{unknown_id}/merge",
+    operation_id="merge_unknowns",
+    response_model=StepDocument,
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+def merge_unknowns(
+    caller: Changer,
+    parts: SharedParts,
+    unknown_id: str,
+    request: MergeRequest,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Two ids are one person: this one gets all sightings of the other. It can be undone."""
+
+    def make() -> tuple[HTTPStatus, str]:
+        step = merge(parts, unknown_id, request.other)
+        document = StepDocument(step=step, unknown_id=unknown_id, merged=request.other)
+        return HTTPStatus.OK, document.model_dump_json()
+
+    return once(parts, caller, idempotency_key, f"merge {unknown_id} {request.other}", make)
+
+
+@router.delete(
+    "/unknowns/{unknown_id}",
+    operation_id="forget_unknown",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
+)
+def forget_unknown(_caller: Changer, parts: SharedParts, unknown_id: str, if_match: IfMatch = None) -> None:
+    """Delete what an unknown person is recognised by; the next sighting is of somebody new. It cannot be undone."""
+    forget(parts, unknown_id, if_match)
+
+
+@router.post("/steps/{step}/undo", operation_id="undo_step", responses=responses(HTTPStatus.CONFLICT))
+def undo_step(_caller: Changer, parts: SharedParts, step: str) -> UndoneDocument:
+    """Take a merge back."""
+    from_id, to_id = undo(parts, step)
+    return UndoneDocument(step=step, from_=from_id, to=to_id)

@@ -1,0 +1,53 @@
+"""``facestream console``: the API for programs, and for people who open no terminal."""
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.history import GalleryOption, StateDir, settings
+from worker.cli.options import ConfigFile, RedisUrl, StreamName, say
+from worker.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this chapter to ``app``."""
+    app.command("console")(console)
+
+
+def console(
+    config: ConfigFile = None,
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    redis: RedisUrl = None,
+    stream: StreamName = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65_535, help="Port to listen on; 0 takes a free one.")
+    ] = None,
+) -> None:
+    """Serve the API of people, sightings and unknown people, until SIGTERM or Ctrl-C.
+
+    It is a process of its own beside the workers, with the same gallery and Redis.
+    """
+    from worker.logs import configure
+
+    settings_ = settings(config, gallery, state_dir, url=redis, stream=stream)
+    if port is not None:
+        settings_ = settings_.model_copy(update={"console": settings_.console.model_copy(update={"port": port})})
+    configure(settings_.log)
+    try:
+        from worker.api.app import make_app
+        from worker.api.parts import Parts
+        from worker.api.server import serve
+    except ImportError as error:
+        raise ConfigError(
+            f"the console needs the extra 'console': pip install 'facestream[console]' ({error})"
+        ) from None
+
+    app = make_app(Parts(settings_))
+
+    def started(address: str) -> None:
+        say(f"The console is at {address}")
+        if code := app.state.first_code.code:
+            say(f"Nobody has an account yet. The code for the first admin is {code}")
+
+    serve(app, settings_.console, started)
