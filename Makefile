@@ -84,9 +84,9 @@ venv: $(VENV)/.test  ## the virtual environment for development
 
 .PHONY: lock
 lock: $(VENV)/.uv  ## resolve the pinned requirements anew
-	$(COMPILE) --extra dlib --extra postgres pyproject.toml -o requirements.txt
+	$(COMPILE) --extra dlib --extra encryption --extra postgres pyproject.toml -o requirements.txt
 	$(COMPILE) --extra test -c requirements.txt pyproject.toml -o requirements-test.txt
-	$(COMPILE) --extra gpu --extra dlib --extra postgres -c requirements.txt pyproject.toml -o requirements-gpu.txt
+	$(COMPILE) --extra gpu --extra dlib --extra encryption --extra postgres -c requirements.txt pyproject.toml -o requirements-gpu.txt
 	echo 'uv' | $(COMPILE) - -o requirements-uv.txt
 	echo 'hatchling' | $(COMPILE) -c requirements-test.txt - -o requirements-build.txt
 

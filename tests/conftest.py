@@ -11,6 +11,7 @@ import pytest
 from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.redis_servers import RedisServer
 from tests.support.repository import REPOSITORY
+from worker.encryption import Keys, use
 
 MEASURED = "measured"
 
@@ -58,6 +59,13 @@ def _own_log_handlers() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     ours.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _no_keys() -> Iterator[None]:
+    """What a test encrypts with is no key of the next one."""
+    yield
+    use(Keys())
 
 
 @pytest.fixture(scope="session")

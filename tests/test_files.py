@@ -17,11 +17,12 @@ import pytest
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, sample
 from worker.errors import GalleryError
 from worker.events.spool import Spool, StateTable, lock_spool
-from worker.files import connect_sqlite, replace_file, write_durably
+from worker.files import replace_file, write_durably
 from worker.gallery.crops import CropStore, cut_crop
 from worker.gallery.folder import FolderGallery
 from worker.history.evidence_store import FolderStore
 from worker.history.store import History
+from worker.sqlite import connect_sqlite
 from worker.types import Detections
 
 ONE_LOOK = (

@@ -51,6 +51,10 @@ class ClassifierError(FacestreamError):
     """A trained classifier is missing, damaged, made with another model, or cannot be written."""
 
 
+class EncryptionError(FacestreamError):
+    """Something is encrypted, and its key is missing or is another one. Nothing was changed."""
+
+
 class FleetError(FacestreamError):
     """A fleet has no camera or worker of that name."""
 

@@ -8,9 +8,7 @@ import mmap
 import os
 import re
 import secrets
-import sqlite3
 import stat
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,39 +19,11 @@ from worker.errors import OutputError
 DRAFT: Final = ".draft-"
 """How the names of files begin that are being written."""
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_OPENING: Final = threading.Lock()
-_FILE_MODE: Final = 0o600
+FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _OTHERS: Final = 0o077
 
 _log = logging.getLogger(__name__)
-
-
-def connect_sqlite(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
-    """A connection to the SQLite file ``path``. If the file is missing, it is made with mode 0600; SQLite gives its own
-    files beside it the same mode. The connection begins no transaction by itself, and threads may pass it on.
-
-    The file is touched only if it is missing: a process that closes any descriptor of a file loses all POSIX locks that
-    it holds on the file, including those of other connections (SQLite's "How To Corrupt An SQLite Database File", 2.2).
-    Another process then believes that it is the last one, and deletes the write-ahead log. So in this project only
-    SQLite opens the path of a database. The lock keeps a second thread from connecting between the creation of the file
-    and its close.
-
-    Raises:
-        OSError: the file cannot be made.
-        sqlite3.Error: it cannot be opened.
-    """
-    with _OPENING:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-        except FileExistsError:
-            # By their paths: see above.
-            for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-                _tighten(name, deep=False)
-        else:
-            os.fchmod(descriptor, _FILE_MODE)
-            os.close(descriptor)
-        return sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -132,6 +102,11 @@ def _tighten(path: Path, *, deep: bool) -> bool:
     return True
 
 
+def tighten_file(path: Path) -> None:
+    """Takes the rights of other users away from one file of this user; a link is left alone."""
+    _tighten(path, deep=False)
+
+
 def is_of_state(name: str) -> bool:
     """Whether a file of this name in a ``state_dir`` is the project's own."""
     return re.match(r"(?:history\.|outbox-|erased\.|workers$)", name) is not None
@@ -143,10 +118,10 @@ def open_private(path: Path) -> io.BufferedWriter:
     Raises:
         OSError: it cannot be written.
     """
-    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE), "wb")
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE), "wb")
     with suppress(OSError):  # another user's file, or a device
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            os.fchmod(file.fileno(), _FILE_MODE)
+            os.fchmod(file.fileno(), FILE_MODE)
     return file
 
 
@@ -179,11 +154,24 @@ def write_durably(path: Path, content: bytes | memoryview | mmap.mmap) -> None:
     Raises:
         OSError: the file exists or cannot be written.
     """
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE), "wb") as file:
-        os.fchmod(file.fileno(), _FILE_MODE)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE), "wb") as file:
+        os.fchmod(file.fileno(), FILE_MODE)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync_file(path: Path) -> None:
+    """Makes sure that what another library wrote to ``path`` is on the disk.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

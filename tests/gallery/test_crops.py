@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from worker.encryption import parse_key
 from worker.errors import ConfigError, GalleryError
 from worker.gallery.contents import NewSample
-from worker.gallery.crops import CONTEXT, LARGEST_PX, CropStore, cut_crop, parse_key
+from worker.gallery.crops import CONTEXT, LARGEST_PX, CropStore, cut_crop
 from worker.gallery.folder import FolderGallery
 from worker.types import Detections, Image
 

@@ -21,6 +21,7 @@ from worker.cli import (
     console,
     corrections,
     database,
+    encryption,
     evaluate,
     events,
     fleet,
@@ -36,6 +37,7 @@ from worker.cli import (
 from worker.cli.help import furnish
 from worker.cli.options import complain, say
 from worker.cli.parsing import parsed_command, refuse_empty, warn_of_variables
+from worker.encryption import Keys, use
 from worker.errors import FacestreamError
 from worker.names import screen_text
 from worker.redaction import redact
@@ -88,6 +90,7 @@ for chapter in (
     unknown,
     forget,
     database,
+    encryption,
     fleet,
     console,
 ):
@@ -99,6 +102,7 @@ def run_command_line(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        use(_keys_of_environment)
         warn_of_variables(arguments)
         refuse_empty(arguments)
         command = parsed_command(app)
@@ -119,6 +123,13 @@ def run_command_line(arguments: list[str]) -> int:
         return _exit_code_of(error)
     number = signals.received()
     return signals.EXIT_CODES[number] if number and code == 0 else code
+
+
+def _keys_of_environment() -> Keys:
+    """For commands without a configuration file; others replace them by what stands in it."""
+    from worker.config import environment_keys
+
+    return environment_keys()
 
 
 def _exit_code_of(error: Exception) -> int:

@@ -66,11 +66,16 @@ def _look_around(config: "Config", layers: "Layers") -> "Iterator[tuple[Problem,
 def _looks(config: "Config") -> "Iterator[tuple[str, Callable[[], object]]]":
     """The fields that name something outside of the configuration, each with what fails where that is not there."""
     from worker.database.address import parse_database_url
+    from worker.encryption import parse_key, use
     from worker.gallery.classifier import Classifier
-    from worker.gallery.crops import parse_key
     from worker.gallery.opening import is_shared
     from worker.redis.client import address_and_options
 
+    if config.encryption.key is not None or config.encryption.key_file is not None:
+        yield (
+            "encryption.key" if config.encryption.key else "encryption.key_file",
+            lambda: use(config.encryption_keys()),
+        )
     for name in ("gallery", "shadow_gallery"):
         path = getattr(config, name)
         if path is not None:
@@ -84,7 +89,7 @@ def _looks(config: "Config") -> "Iterator[tuple[str, Callable[[], object]]]":
     if config.gallery_key is not None or config.gallery_key_file is not None:
         yield (
             "gallery_key" if config.gallery_key else "gallery_key_file",
-            lambda: parse_key(config.read_gallery_key() or ""),
+            lambda: parse_key(config.read_gallery_key() or "", "the gallery key"),
         )
     if config.preview.token is not None or config.preview.token_file is not None:
         yield "preview.token" if config.preview.token else "preview.token_file", config.preview.read_token

@@ -188,18 +188,22 @@ def explain(
 
 
 def settings(config: Path | None, gallery: str | None, state_dir: Path | None, **redis: str | None) -> "Config":
-    """The configuration with what the command line says; ``redis``: fields of that section.
+    """The configuration with what the command line says; ``redis``: fields of that section. Its keys are those of this
+    process from now on.
 
     Raises:
         ConfigError: unreadable file, or a wrong field.
     """
     from worker.config import load_config
+    from worker.encryption import use
 
     overrides: Document = {"gallery": gallery, "state_dir": state_dir}
     given = {name: value for name, value in redis.items() if value is not None}
-    return load_config(
+    found = load_config(
         config, {name: value for name, value in overrides.items() if value is not None} | {"redis": given}
     )
+    use(found.encryption_keys())
+    return found
 
 
 def open_history(config: "Config") -> "History":

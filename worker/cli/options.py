@@ -298,10 +298,10 @@ def gallery_key() -> bytes | None:
         ConfigError: it is not a key, or the file cannot be read.
     """
     from worker.config import load_config
-    from worker.gallery.crops import parse_key
+    from worker.encryption import parse_key
 
     text = load_config(None, {}).read_gallery_key()
-    return None if text is None else parse_key(text)
+    return None if text is None else parse_key(text, "the gallery key")
 
 
 def redis_settings(config: Path | None, url: str | None, stream: str | None) -> "RedisConfig":

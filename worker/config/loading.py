@@ -24,6 +24,7 @@ from worker.config.sections import (
     CameraConfig,
     ConsoleConfig,
     DetectionConfig,
+    EncryptionConfig,
     EvidenceConfig,
     FleetConfig,
     HistoryConfig,
@@ -38,6 +39,7 @@ from worker.config.sections import (
     TrackingConfig,
     UnknownsConfig,
 )
+from worker.encryption import Keys, parse_keys
 from worker.erased import state_beside
 from worker.errors import ConfigError
 from worker.redaction import redact_url
@@ -91,6 +93,7 @@ class Config(BaseSettings):
     redis: RedisConfig = RedisConfig()
     outbox: OutboxConfig = OutboxConfig()
     fleet: FleetConfig = FleetConfig()
+    encryption: EncryptionConfig = EncryptionConfig()
     network: NetworkConfig = NetworkConfig()
     metrics: MetricsConfig = MetricsConfig()
     preview: PreviewConfig = PreviewConfig()
@@ -136,6 +139,23 @@ class Config(BaseSettings):
             return self.gallery_key_file.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError):
             raise ConfigError(f"gallery_key_file {self.gallery_key_file} cannot be read as a key") from None
+
+    def encryption_keys(self) -> Keys:
+        """The keys of what is kept on disk; none where nothing is encrypted.
+
+        Raises:
+            ConfigError: their file cannot be read, or one is not a key.
+        """
+        if self.encryption.key is not None:
+            return parse_keys(self.encryption.key.get_secret_value())
+        if (file := self.encryption.key_file) is None:
+            return Keys()
+        try:
+            text = file.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise ConfigError(f"encryption.key_file {file} cannot be read: {reason}") from None
+        return parse_keys(text)
 
 
 def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
@@ -313,6 +333,17 @@ def photo_limits() -> PhotoLimits:
         problem = error.errors()[0]
         name = f"{PHOTO_PREFIX}{problem['loc'][0]}".upper()
         raise ConfigError(f"environment variable {name}: {problem['msg'].lower()}") from None
+
+
+def environment_keys() -> Keys:
+    """The keys that the environment names, for commands that run without a configuration.
+
+    Raises:
+        ConfigError: a variable is wrong, their file cannot be read, or one is not a key.
+    """
+    if not any(name.upper().startswith("FACESTREAM_ENCRYPTION") for name in os.environ):
+        return Keys()  # a mistake in another variable is of no interest to such a command
+    return load_config(None, {}).encryption_keys()
 
 
 def models_dir() -> Path | None:

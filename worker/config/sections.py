@@ -356,6 +356,17 @@ class NetworkConfig(_Section):
         return HostPolicy(self.allowed_hosts, self.refused_ranges)
 
 
+class EncryptionConfig(_Section):
+    """Encryption of what is kept on disk. Without a key, nothing is encrypted."""
+
+    key: SecretStr | None = Field(
+        None,
+        description="32 bytes in base64 or hex with which galleries, histories, waiting events and pictures are "
+        "encrypted; older keys may follow after a blank, to read what they have encrypted",
+    )
+    key_file: UserPath | None = Field(None, description="file that holds the same; key takes precedence")
+
+
 class MetricsConfig(_Section):
     """Where Prometheus and probes look."""
 

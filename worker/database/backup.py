@@ -7,7 +7,6 @@ import os
 import re
 import sqlite3
 import subprocess
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +15,9 @@ from worker.database.database import Database, open_sqlite, password_of
 from worker.database.layout import layout_of, upgrade
 from worker.database.schema import LAYOUT, SCHEMA, VERSION_TABLE
 from worker.errors import DatabaseError, OutputError
-from worker.files import writing
+from worker.files import draft_beside, writing
 from worker.redaction import redact
+from worker.sqlite import source_for
 
 _TOOLS_MISSING: Final = "install PostgreSQL's client programs (Debian: postgresql-client), not older than the server"
 
@@ -77,17 +77,17 @@ def is_empty(database: Database) -> bool:
 
 
 def _restore_sqlite(database: Database, file: Path) -> None:
-    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as source:
+    with database.outside() as target:
         try:
-            (sound,) = source.execute("PRAGMA integrity_check").fetchone()
-            (layout,) = source.execute("PRAGMA user_version").fetchone()
+            with source_for(target, file, draft_beside(Path(database.label))) as source:
+                (sound,) = source.execute("PRAGMA integrity_check").fetchone()
+                (layout,) = source.execute("PRAGMA user_version").fetchone()
+                if sound != "ok":
+                    raise DatabaseError(f"backup {file} is damaged ({sound}): take an older one")
+                _check_layout(file, layout)
+                source.backup(target)
         except sqlite3.DatabaseError as error:
             raise DatabaseError(f"{file} is no backup of a SQLite history: {error}") from None
-        if sound != "ok":
-            raise DatabaseError(f"backup {file} is damaged ({sound}): take an older one")
-        _check_layout(file, layout)
-        with database.outside() as target:
-            source.backup(target)
 
 
 def _restore_postgres(address: DatabaseAddress, file: Path) -> None:

@@ -16,8 +16,8 @@ from worker.database.address import DatabaseAddress
 from worker.database.errors import translated
 from worker.database.schema import SCHEMA
 from worker.errors import ConfigError, DatabaseError
-from worker.files import connect_sqlite
 from worker.observer import Observer
+from worker.sqlite import connect_sqlite
 
 _APPLICATION: Final = "facestream"
 _PRAGMAS: Final = (

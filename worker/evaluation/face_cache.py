@@ -16,9 +16,9 @@ from typing import Final, Self
 import numpy as np
 
 from worker import __version__
-from worker.errors import OutputError
-from worker.files import connect_sqlite
+from worker.errors import DatabaseError, OutputError
 from worker.logs import get_logger
+from worker.sqlite import connect_sqlite, is_as_wanted
 from worker.types import Vectors
 
 FOLDER: Final = "faces"
@@ -57,15 +57,18 @@ class FaceCache:
         connection: sqlite3.Connection | None = None
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not is_as_wanted(folder / _FILE):
+                # Another key is used now, or none any more: all that is lost is time.
+                remove_cache(cache_dir)
             try:
                 connection = _connect(folder)
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:
-                # Damaged: all that is lost is time.
+                # Damaged: the same.
                 remove_cache(cache_dir)
                 connection = _connect(folder)
-        except (OSError, sqlite3.Error, OutputError) as error:
+        except (OSError, sqlite3.Error, OutputError, DatabaseError) as error:
             _log.warning("faces of photos are not kept for the next run", folder=str(folder), reason=str(error))
         made = cls(connection, made_with, most)
         made._expire()

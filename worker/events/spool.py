@@ -17,7 +17,8 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from worker.errors import SinkError
-from worker.files import connect_sqlite, is_of_state, private_folder
+from worker.files import is_of_state, private_folder
+from worker.sqlite import connect_sqlite
 
 
 def _name_of_clock() -> str:

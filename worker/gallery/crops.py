@@ -6,16 +6,15 @@ Layout below the gallery's folder::
     crops/<sample id>-<sha256>.crop       the digest of the file itself
 
 A file is a marker, and after it JSON (box, landmarks, score) and a JPEG. Both are plain, or they are encrypted with
-AES-256-GCM, which binds them to their sample.
+AES-256-GCM and the key for crops, which binds them to their sample. All of it may be sealed once more with the key of
+the whole installation, see :mod:`worker.encryption`: a worker needs that one, and no key for crops.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +24,8 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from worker.errors import ConfigError, GalleryError
+from worker.encryption import is_as_wanted, seal, unseal
+from worker.errors import GalleryError
 from worker.files import private_folder, replace_file, why_unwritable
 from worker.gallery.contents import Sample
 from worker.types import Detections, Image
@@ -39,10 +39,8 @@ CONTEXT: Final = 2.0
 LARGEST_PX: Final = 512
 _JPEG_QUALITY: Final = 95
 _EXPORTED_PX: Final = 224
-_KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _PLAIN, _SEALED = b"FSCROP1P", b"FSCROP1S"
-_URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ class CropStore:
             nonce = os.urandom(_NONCE_BYTES)
             content = _SEALED + nonce + AESGCM(self._key).encrypt(nonce, plain, sample_id.encode())
         try:
-            replace_file(self._folder / f"{sample_id}-{hashlib.sha256(content).hexdigest()}.crop", content)
+            _write(self._folder, sample_id, seal(content, _about(sample_id)))
         except OSError as error:
             raise _unwritable(self._folder, error) from None
 
@@ -167,7 +165,7 @@ class CropStore:
         if hashlib.sha256(content).hexdigest() != path.stem.split("-", 1)[1]:
             raise GalleryError(f"crop {path} does not match its digest: restore it from a backup, or remove it")
         try:
-            return self._opened(content, sample_id)
+            return self._opened(bytes(unseal(content, _about(sample_id), f"crop {path}")), sample_id)
         except (InvalidTag, ValueError) as error:
             raise GalleryError(f"crop {path} cannot be opened: {str(error) or 'not sealed with this key'}") from None
 
@@ -211,6 +209,36 @@ class CropStore:
         raise ValueError("it is not encrypted as settings.json says")
 
 
+def rewrite_crops(folder: Path) -> Iterator[str]:
+    """Writes each crop in the folder of crops ``folder`` anew, sealed as the keys of this process say, if it is not so
+    already; gives the id of each sample when this is done. No key for crops is needed.
+
+    Raises:
+        GalleryError: a crop is damaged, or cannot be written.
+        EncryptionError: one is sealed with a key that is not among those of this process.
+    """
+    for sample_id, path in _crop_files(folder).items():
+        try:
+            content = path.read_bytes()
+            if not is_as_wanted(content):
+                plain = bytes(unseal(content, _about(sample_id), f"crop {path}"))
+                _write(folder, sample_id, seal(plain, _about(sample_id)))
+                path.unlink()
+        except ValueError as error:
+            raise GalleryError(f"crop {path} cannot be opened: {error}") from None
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        yield sample_id
+
+
+def _write(folder: Path, sample_id: str, content: bytes) -> None:
+    replace_file(folder / f"{sample_id}-{hashlib.sha256(content).hexdigest()}.crop", content)
+
+
+def _about(sample_id: str) -> str:
+    return f"crop/{sample_id}"
+
+
 def _squared(crop: Crop) -> Image:
     """The middle of the crop around the face, as uint8 (224, 224, 3)."""
     x1, y1, x2, y2 = crop.detections.boxes[0].astype(float)
@@ -237,23 +265,6 @@ def remove_crops(folder: Path, sample_ids: Iterable[str]) -> int:
         except OSError as error:
             raise _unwritable(folder, error) from None
     return len(gone)
-
-
-def parse_key(text: str) -> bytes:
-    """The 32 bytes that ``text`` holds in base64 (44 characters) or hex (64 characters).
-
-    Raises:
-        ConfigError: it is not such a key. The message does not repeat the text.
-    """
-    text = text.strip()
-    for read in (bytes.fromhex, lambda value: base64.b64decode(value.translate(_URL_SAFE), validate=True)):
-        try:
-            key = read(text)
-        except (ValueError, binascii.Error):
-            continue
-        if len(key) == _KEY_BYTES:
-            return key
-    raise ConfigError("the gallery key must be 32 bytes in base64 or hex; make one with: openssl rand -base64 32")
 
 
 def cut_crop(image: Image, detections: Detections) -> Crop:

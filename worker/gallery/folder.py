@@ -18,7 +18,7 @@ import numpy as np
 from worker.erased import FILE as ERASED
 from worker.erased import LOCK as ERASED_LOCK
 from worker.erased import WORKERS, Erased, folders_of, read_erased
-from worker.errors import ErasureError, GalleryError, GalleryExistsError
+from worker.errors import EncryptionError, ErasureError, GalleryError, GalleryExistsError
 from worker.files import DRAFT
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, empty, removed_samples
 from worker.gallery.crops import CROPS, CropStore, remove_crops
@@ -138,7 +138,7 @@ class FolderGallery(Gallery):
             before = self._live.contents
             try:
                 contents = self._read(before)
-            except GalleryError as error:
+            except (GalleryError, EncryptionError) as error:
                 self._stamp = stamp
                 _log.warning("gallery_not_reloaded", gallery=str(self.path), version=before.version, problem=str(error))
                 return False
@@ -285,6 +285,22 @@ def write_contents(
         for block, stem in zip(contents.blocks, stems, strict=False)
     ]
     return replace(contents, version=version, blocks=(*blocks, last))
+
+
+def rewrite(folder: Path) -> int:
+    """Writes the version in use anew, sealed as the keys of this process say, and removes the versions before it.
+    Returns how many samples it has.
+
+    Raises:
+        GalleryError: no version is intact, or the folder cannot be written; it stays as it was.
+        EncryptionError: it is encrypted, and its key is not among those of this process.
+    """
+    store = SnapshotStore(folder, kept=1)
+    with store.locked():
+        contents, of_database = read_contents(store)
+        blocks = tuple(replace(block, stem="") for block in contents.blocks)
+        write_contents(store, replace(contents, blocks=blocks), of_database or None)
+    return len(contents.samples)
 
 
 def read_contents(store: SnapshotStore) -> tuple[Contents, dict[str, Any]]:

@@ -8,6 +8,9 @@ Layout of the folder::
         manifest.json                     the digests of the other files, and fields of the owner
         ...
 
+Where the process has a key, each file but CURRENT is sealed, see :mod:`worker.encryption`; digests are those of the
+files as they lie there.
+
 The name holds the digest of the manifest, and the manifest those of the files, so that no flipped bit goes unseen. If
 a process is killed, at any moment, either the old or the new version is in use. Large files that do not change can be
 shared: a version then holds a hard link to the file that an earlier version wrote.
@@ -28,6 +31,7 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
+from worker.encryption import is_sealed, seal, unseal
 from worker.errors import GalleryError
 from worker.files import private_folder, replace_file, sync_folder, tighten, why_unwritable, write_durably
 from worker.logs import get_logger
@@ -45,7 +49,8 @@ FileContent = bytes | mmap.mmap
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One intact version: its number, its manifest, and the content of its files. Shared files are memory-mapped."""
+    """One intact version: its number, its manifest, and the content of its files. Shared files are memory-mapped, or in
+    memory if they are encrypted."""
 
     version: int
     manifest: dict[str, Any]
@@ -63,6 +68,7 @@ class SnapshotStore:
         self._current = folder / "CURRENT"
         self._digests: dict[str, str] = {}
         self._verified: dict[tuple[int, ...], str] = {}
+        self._unsealed: dict[str, bytes] = {}
 
     def exists(self) -> bool:
         """Whether a snapshot was ever written here.
@@ -110,6 +116,7 @@ class SnapshotStore:
 
         Raises:
             GalleryError: no snapshot is intact.
+            EncryptionError: it is encrypted, and its key is not among those of this process.
         """
         tighten(self.folder)
         while True:
@@ -145,7 +152,8 @@ class SnapshotStore:
     ) -> tuple[int, dict[str, FileContent]]:
         """Makes ``files`` and ``shared`` the snapshot in use; call inside :meth:`locked`.
 
-        ``fields`` go into the manifest. A file that is memory-mapped in ``files`` will be so again when it is read.
+        ``fields`` go into the manifest. A file that is memory-mapped in ``files``, or was so in the manifest that
+        ``fields`` come from, will be so again when it is read.
         A file in ``shared`` without content is the file of that name in the snapshot that was read or written last. It
         is linked, not copied, so no other content may have its name. Old snapshots are removed, and so is what killed
         writers left behind.
@@ -157,11 +165,18 @@ class SnapshotStore:
         """
         names, shared = self._names(), shared or {}
         version = 1 + max((_version(name) for name in names), default=0)
-        new = {**files, **{name: content for name, content in shared.items() if content is not None}}
+        new: dict[str, FileContent] = {
+            file: seal(content, _about(file)) for file, content in {**files, **shared}.items() if content is not None
+        }
         digests = {name: self._digests[name] for name in shared if name not in new}
         digests |= {name: hashlib.sha256(content).hexdigest() for name, content in new.items()}
-        mapped = [*shared, *(name for name, content in files.items() if isinstance(content, mmap.mmap))]
+        was_mapped = fields.get("mapped", ())
+        mapped = [
+            *shared,
+            *(file for file, content in files.items() if isinstance(content, mmap.mmap) or file in was_mapped),
+        ]
         manifest = json.dumps({**fields, "version": version, "files": digests, "mapped": mapped}, indent=1).encode()
+        manifest = seal(manifest, _about(MANIFEST))
         name = f"{version:08d}-{hashlib.sha256(manifest).hexdigest()}"
         draft = self._snapshots / f".draft-{secrets.token_hex(8)}"
         try:
@@ -224,7 +239,7 @@ class SnapshotStore:
         raw = (folder / MANIFEST).read_bytes()
         if hashlib.sha256(raw).hexdigest() != digest_of_manifest:
             raise ValueError(f"{MANIFEST} does not match its digest")
-        manifest = json.loads(raw)
+        manifest = json.loads(bytes(unseal(raw, _about(MANIFEST), self._label())))
         digests, mapped = manifest["files"], manifest.get("mapped", [])
         files: dict[str, FileContent] = {}
         for name, digest in digests.items():
@@ -234,12 +249,14 @@ class SnapshotStore:
             content = (folder / name).read_bytes()
             if hashlib.sha256(content).hexdigest() != digest:
                 raise ValueError(f"{name} does not match its digest")
-            files[name] = content
+            files[name] = bytes(unseal(content, _about(name), self._label()))
         self._digests = digests
+        self._unsealed = {digest: self._unsealed[digest] for digest in digests.values() if digest in self._unsealed}
         return Snapshot(manifest["version"], manifest, files)
 
-    def _map(self, path: Path, digest: str) -> mmap.mmap:
-        """The file, memory-mapped. Once its digest was right, it is read again only after it has changed."""
+    def _map(self, path: Path, digest: str) -> FileContent:
+        """The file, memory-mapped. Once its digest was right, it is read again only after it has changed. What is in a
+        sealed one is decrypted to memory, once."""
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
@@ -247,7 +264,15 @@ class SnapshotStore:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     raise ValueError(f"{path.name} does not match its digest")
                 self._verified[seen] = digest
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if not is_sealed(content):
+            return content
+        if digest not in self._unsealed:
+            self._unsealed[digest] = bytes(unseal(content, _about(path.name), self._label()))
+        return self._unsealed[digest]
+
+    def _label(self) -> str:
+        return f"gallery {self.folder}"
 
     def _link(self, names: list[str], target: Path) -> None:
         """Links ``target`` to the file of its name in the newest of the snapshots ``names`` that has such a file."""
@@ -309,6 +334,10 @@ class MemoryStore:
         stored = {name: kept[name] if content is None else content for name, content in shared.items()}
         self._snapshot = Snapshot(version, dict(fields), {**files, **stored})
         return version, stored
+
+
+def _about(file: str) -> str:
+    return f"gallery/{file}"
 
 
 def _version(name: str) -> int:

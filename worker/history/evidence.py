@@ -1,7 +1,8 @@
 """Evidence: the best picture of each sighting, kept for people to look at. It is opt-in, and for a limited time.
 
 Events hold no pixels. The store holds two JPEGs of a sighting:
-``CAMERA/DATE/SIGHTING_ID.face.jpg`` and ``.frame.jpg``; the date is that of the sighting's first frame, in UTC.
+``CAMERA/DATE/SIGHTING_ID.face.jpg`` and ``.frame.jpg``; the date is that of the sighting's first frame, in UTC. They
+are sealed where the process has a key, see :mod:`worker.encryption`.
 """
 
 import io
@@ -23,8 +24,9 @@ from PIL import Image as Pillow
 from worker.background import BackgroundTask, Heartbeats
 from worker.boxes import clip, expand, square
 from worker.config import EvidenceConfig
+from worker.encryption import seal, unseal
 from worker.errors import SinkError
-from worker.history.evidence_store import EvidenceStore, open_store
+from worker.history.evidence_store import EvidenceStore, about, open_store
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Event, Image
@@ -185,9 +187,11 @@ class Evidence:
         return 0.0
 
     def _write(self, path: str, pictures: Pictures) -> None:
-        self._store.put(f"{path}.face.jpg", pictures.face)
-        if self._config.frames:
-            self._store.put(f"{path}.frame.jpg", pictures.frame)
+        written = {f"{path}.face.jpg": pictures.face} | (
+            {f"{path}.frame.jpg": pictures.frame} if self._config.frames else {}
+        )
+        for name, picture in written.items():
+            self._store.put(name, seal(picture, about(name)))
         self._observer.evidence_written()
 
     def _remove(self, path: str) -> None:
@@ -230,12 +234,15 @@ def stored_face(store: EvidenceStore, sighting: Seen) -> Image | None:
 
     Raises:
         SinkError: the store cannot be read.
+        EncryptionError: it is encrypted, and its key is not among those of this process.
     """
-    content = store.get(f"{_path(sighting)}.face.jpg")
+    path = f"{_path(sighting)}.face.jpg"
+    content = store.get(path)
     if content is None:
         return None
     # The store is not trusted: a few bytes may declare a picture that takes all memory.
     try:
+        content = bytes(unseal(content, about(path), f"picture {path}"))
         with Pillow.open(io.BytesIO(content), formats=["JPEG"]) as opened:
             return None if opened.width * opened.height > _MOST_PIXELS else np.array(opened.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):

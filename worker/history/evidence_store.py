@@ -1,11 +1,12 @@
 """Where pictures of sightings are kept: a folder, or a bucket of an S3-compatible store."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 from worker.config import EvidenceConfig
+from worker.encryption import is_as_wanted, seal, unseal
 from worker.errors import ConfigError, SinkError
 from worker.files import private_folder, replace_file
 
@@ -63,6 +64,11 @@ def open_store(config: EvidenceConfig) -> EvidenceStore:
     return S3Store(text, config, _SUFFIXES)
 
 
+def about(path: str) -> str:
+    """What a sealed picture is bound to."""
+    return f"evidence/{path}"
+
+
 class FolderStore:
     """A folder that only this user may read."""
 
@@ -105,6 +111,31 @@ class FolderStore:
         except OSError as error:
             raise self._unwritable(error) from None
         return removed
+
+    def rewrite(self) -> Iterator[Path]:
+        """Writes each picture anew, sealed as the keys of this process say, if it is not so already; gives its path
+        when this is done. It expires when it would have.
+
+        Raises:
+            SinkError: one is damaged, or cannot be written.
+            EncryptionError: one is sealed with a key that is not among those of this process.
+        """
+        for path in sorted(self._folder.glob("*/*/*.jpg")):
+            if not path.name.endswith(_SUFFIXES):
+                continue
+            try:
+                content, status = path.read_bytes(), path.stat()
+                if not is_as_wanted(content):
+                    bound_to = about(path.relative_to(self._folder).as_posix())
+                    replace_file(path, seal(bytes(unseal(content, bound_to, path)), bound_to))
+                    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            except FileNotFoundError:  # it has expired meanwhile
+                continue
+            except ValueError as error:
+                raise SinkError(f"picture {path} cannot be opened: {error}; remove it") from None
+            except OSError as error:
+                raise self._unwritable(error) from None
+            yield path
 
     def prune(self, before: float) -> int:
         removed = 0

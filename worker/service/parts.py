@@ -12,6 +12,7 @@ from functools import partial
 
 from worker.background import Heartbeats
 from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir, default_state_dir, history_place
+from worker.encryption import use
 from worker.erasure.own import OwnErasure, erasure_folders
 from worker.errors import FacestreamError
 from worker.events.outbox import Outbox, open_outbox
@@ -80,6 +81,8 @@ def build(
     Raises:
         FacestreamError: the worker cannot start: Redis, a model, the gallery, the history or the store of pictures.
     """
+    # Before the first file is opened.
+    use(config.encryption_keys())
     client = connect_when_ready(config.redis, partial(_tell_waiting, health))
     gallery, embedder = load_people(config, observer)
     detector = load_configured_detector(config, observer)
