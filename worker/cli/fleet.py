@@ -73,6 +73,10 @@ def status(
     token_file: Annotated[
         Path | None, typer.Option("--token-file", metavar="FILE", help="File that holds the metrics.token of --worker.")
     ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option("--ca-file", metavar="FILE", help="Certificate of the authority behind https:// of --worker."),
+    ] = None,
     interval_s: Annotated[float, typer.Option("--interval-s", min=0.2, help="Pause between two looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
     json_output: AsJson = False,
@@ -83,7 +87,7 @@ def status(
     """
     from worker.service.status import condition_of
 
-    look: Look = _ask_workers(worker, token_file) if worker else _ask_redis(redis, fleet)
+    look: Look = _ask_workers(worker, token_file, ca_file) if worker else _ask_redis(redis, fleet)
     if json_output:
         workers, unowned, problems = look()
         for found in workers:
@@ -112,7 +116,9 @@ def status(
             live.update(draw(), refresh=True)
 
 
-def _ask_workers(urls: list[str], token_file: Path | None) -> "Look":
+def _ask_workers(urls: list[str], token_file: Path | None, ca_file: Path | None) -> "Look":
+    import ssl
+
     import httpx
 
     from worker.asking import Asker
@@ -121,10 +127,14 @@ def _ask_workers(urls: list[str], token_file: Path | None) -> "Look":
 
     token = MetricsConfig(token_file=token_file).read_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        trusted = True if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--ca-file {ca_file} holds no certificate that can be read: {error}") from None
 
     def look() -> "tuple[list[WorkerStatus], dict[str, str], list[str]]":
         found = []
-        with closing(Asker(_STATUS_TIMEOUT_S)) as server:
+        with closing(Asker(_STATUS_TIMEOUT_S, verify=trusted)) as server:
             for url in urls:
                 try:
                     answer = server.ask("GET", f"{url.rstrip('/')}/status", headers=headers, most_bytes=_LONGEST_STATUS)

@@ -379,12 +379,22 @@ class MetricsConfig(_Section):
         None, description="what a client must send to see more than whether the worker is alive and ready"
     )
     token_file: UserPath | None = Field(None, description="file that holds the token; token takes precedence")
+    cert_file: UserPath | None = Field(
+        None, description="certificate, and what leads to its authority: the port speaks TLS"
+    )
+    key_file: UserPath | None = Field(None, description="private key of cert_file")
     allowed_hosts: tuple[str, ...] = Field(
         (),
         description="names with a dot under which clients without a token may ask; addresses and names without a dot "
         "are always allowed",
     )
     max_connections: int = Field(32, ge=4, le=1000, description="most connections at once; beyond it, slow ones end")
+
+    @model_validator(mode="after")
+    def _a_certificate_has_its_key(self) -> "MetricsConfig":
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("metrics.cert_file and metrics.key_file: give both, or neither")
+        return self
 
     def read_token(self) -> str | None:
         """The token; None without one.

@@ -27,6 +27,7 @@ from worker.config import MetricsConfig
 from worker.errors import FacestreamError
 from worker.logs import get_logger
 from worker.redaction import redact
+from worker.service.certificate import Certificate
 from worker.service.metrics import CONTENT_TYPE, Exposition
 from worker.service.preview import BOUNDARY, Preview
 
@@ -97,7 +98,7 @@ class HealthServer:
     """Serves ``health`` and ``registry`` from its own threads as soon as it is made.
 
     Raises:
-        ConfigError: the token cannot be read, or is too short.
+        ConfigError: the token or the certificate cannot be read, or the token is too short.
         FacestreamError: the address is taken, or is not one of this machine.
     """
 
@@ -105,11 +106,13 @@ class HealthServer:
         self, config: MetricsConfig, health: Health, registry: CollectorRegistry, preview: Preview | None = None
     ) -> None:
         token = config.read_token()
+        certificate = Certificate(config.cert_file, config.key_file) if config.cert_file and config.key_file else None
         parts = {"health": health, "metrics": Exposition(registry), "preview": preview, "door": Door(config, token)}
         server = _IPv6Server if ":" in config.host else _Server
         try:
             self._server = server((config.host, config.port), type("Handler", (_Handler,), parts))
             self._server.most_connections = config.max_connections
+            self._server.certificate = certificate
         except OSError as error:
             raise FacestreamError(
                 f"metrics.port {config.port} on {config.host} cannot be opened ({error.strerror or error}); "
@@ -118,7 +121,7 @@ class HealthServer:
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
         self._thread.start()
-        _log.info("metrics and health are served", host=config.host, port=self.port)
+        _log.info("metrics and health are served", host=config.host, port=self.port, tls=certificate is not None)
         if token is None and not is_loopback(config.host):
             _log.warning("everybody who reaches this port sees metrics and status: set metrics.token_file",
                          host=config.host, port=self.port)  # fmt: skip
@@ -198,7 +201,17 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     most_connections = 32
+    certificate: Certificate | None = None
     _open: dict[socket.socket, float]
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        if self.certificate is not None:
+            # The client is heard in its own thread, so that a silent one keeps nobody waiting.
+            connection = self.certificate.context().wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -241,7 +254,8 @@ class _Server(ThreadingHTTPServer):
 def _cut(connection: socket.socket) -> None:
     """Ends it for both sides; its thread wakes up and closes it."""
     with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+        # Not by TLS, whose state belongs to the thread.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 class _IPv6Server(_Server):
