@@ -224,6 +224,13 @@ def test_a_look_that_comes_late_does_not_end_the_track_it_finds_again() -> None:
     assert tracker.update(Detections.empty(), 6.3).ended_ids.tolist() == [1]
 
 
+def test_a_face_in_the_same_place_much_later_is_another_track() -> None:
+    tracker = Tracker(CONFIG)
+    tracker.update(faces((100, 100, 50)), 0.0)
+    found = tracker.update(faces((100, 100, 50)), 7.2)
+    assert (found.track_ids.tolist(), found.ended_ids.tolist()) == ([2], [1])
+
+
 def test_without_frames_a_track_ends_by_time_alone() -> None:
     tracker = Tracker(CONFIG)
     tracker.update(faces((100, 100, 50)), 0.0)

@@ -29,6 +29,9 @@ _SIZE_GAIN: Final = 0.5
 MISSED_LOOKS: Final = 1
 """A track is given up only after so many looks that did not find its face, besides the one that comes now."""
 
+LONGEST_UNSEEN_S: Final = 5.0
+"""However rare looks are: a face that is found this long after the last look may be that of the next person."""
+
 
 @dataclass(slots=True)
 class _Table:
@@ -72,8 +75,8 @@ class Tracker:
 
         Returns the faces that belong to a track, in the order of ``detections``; faces that score too low to start
         one are left out. A track ends when its face was not seen for ``max_lost_s``, and was missed by at least
-        :data:`MISSED_LOOKS` looks: where looks are rare, one that comes late must not end it. A clock that jumps back
-        by more than ``max_lost_s`` ends all tracks.
+        :data:`MISSED_LOOKS` looks: where looks are rare, one that comes late must not end it, unless it is later than
+        :data:`LONGEST_UNSEEN_S`. A clock that jumps back by more than ``max_lost_s`` ends all tracks.
         """
         if pts_s < self._now_s - self.max_lost_s:
             ended = self._drop(np.ones(len(self._table.ids), np.bool_))
@@ -81,7 +84,8 @@ class Tracker:
         else:
             self._advance(max(pts_s, self._now_s))
             lost_for_s = self._now_s - self._table.seen_s
-            ended = self._drop((lost_for_s > self.max_lost_s) & (self._table.missed >= MISSED_LOOKS))
+            missed = (lost_for_s > self.max_lost_s) & (self._table.missed >= MISSED_LOOKS)
+            ended = self._drop(missed | (lost_for_s > max(self.max_lost_s, LONGEST_UNSEEN_S)))
         rows = self._associate(detections)
         matched = np.flatnonzero(rows >= 0)
         self._table.missed += 1
