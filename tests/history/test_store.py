@@ -90,6 +90,18 @@ def test_similar_sightings_come_first_and_others_not(past: History, chunk_rows: 
     assert past.similar(AXES[0], MODEL, 0.5, since=NOON + timedelta(hours=1)) == []
 
 
+def test_what_cannot_be_compared_is_passed_over(past: History) -> None:
+    other = EmbedderId("other", "digest")
+    nowhere = np.full(16, np.nan, np.float32)
+    templates = [AXES[0], nowhere, AXES[0][:8], np.concatenate([AXES[0], AXES[0]]), None]
+    rows = [sighting(number, template) for number, template in enumerate(templates)]
+    write(past, [*rows, sighting(9, AXES[0], embedder=other), sighting(10, (AXES[0] + AXES[1]) / np.sqrt(2))])
+    for chunk_rows in (1, 2, 100):
+        found = past.similar(AXES[0], MODEL, 0.5, chunk_rows=chunk_rows)
+        assert [row.sighting_id for row, _ in found] == ["door_0", "door_10"]
+        assert [similarity for _, similarity in found] == pytest.approx([1.0, 0.5**0.5], abs=1e-7)
+
+
 def test_what_has_expired_is_gone_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template = np.random.default_rng(1).normal(size=512).astype(np.float32)
     kept = template[::-1].copy()

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,8 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": "15000", "application_name": _APPLICATION,
 }  # fmt: skip
 PATIENCE_S: Final = 30.0
+_COPY_SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0"
+_COPY_END: Final = b"\xff\xff"
 _LIMITS: Final = ("SET LOCAL lock_timeout = '15s'", "SET LOCAL idle_in_transaction_session_timeout = '60s'")
 
 
@@ -66,6 +68,16 @@ class Database:
         """The connection of the driver, outside of any transaction: for what none can hold."""
         with translated(self.label), self.engine.connect() as connection:
             yield connection.connection.driver_connection
+
+    def copied(self, connection: sa.Connection, query: sa.Select[Any]) -> Iterator[bytes]:
+        """The rows of ``query`` on a PostgreSQL ``connection``, each as COPY's binary form has it, by which a lot of
+        bytes comes several times as fast as in the results of a query."""
+        compiled = query.compile(
+            dialect=connection.dialect, schema_translate_map={None: SCHEMA}, render_schema_translate=True
+        )
+        driver: Any = connection.connection.driver_connection
+        with driver.cursor().copy(f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", compiled.params) as rows:
+            yield from _without_frame(rows)
 
     def insert(self, table: sa.Table) -> sqlite.Insert:
         """An INSERT that knows ON CONFLICT, which both databases write in the same way."""
@@ -215,6 +227,19 @@ def password_of(address: DatabaseAddress) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or "it is no text"
         raise DatabaseError(f"{address.server}: password_file {address.password_file}: {problem}") from None
+
+
+def _without_frame(messages: Iterable[Any]) -> Iterator[bytes]:
+    """The rows in the messages of a binary COPY: its head comes with the first row, its end is a message of its own."""
+    head = _COPY_SIGNATURE
+    for message in messages:
+        row = bytes(message)
+        if head:
+            # After the signature: flags, and the length of an extension.
+            row = row[len(head) + 8 + int.from_bytes(row[len(head) + 4 : len(head) + 8]) :]
+            head = b""
+        if row and row != _COPY_END:
+            yield row
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -12,11 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-import numpy as np
 import sqlalchemy as sa
 
 from worker.database import schema
@@ -37,6 +35,7 @@ from worker.errors import (
 )
 from worker.files import is_of_state, private_folder
 from worker.history import denials, erasing, regrouping
+from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.rows import (
     HOUR_S,
@@ -248,22 +247,15 @@ class History:
 
         Those that another embedder made are passed over. ``chunk_rows`` templates are compared at a time.
         """
-        found: list[tuple[float, str]] = []
-        query = _narrowed(
-            sa.select(schema.sightings.c.sighting_id, schema.sightings.c.template), since, until, camera_id
-        ).where(
-            schema.sightings.c.template.is_not(None),
-            schema.sightings.c.model_id == embedder.model_id,
-            schema.sightings.c.preprocessing == embedder.preprocessing_digest,
-        )
-        rows = self._rows(query, chunk_rows)
-        while chunk := list(islice(rows, chunk_rows)):
-            chunk = [row for row in chunk if _has_length(row.template, len(probe))]
-            templates = np.frombuffer(b"".join(row.template for row in chunk), "<f4").reshape(-1, len(probe))
-            similarities = templates @ probe
-            near = np.flatnonzero(similarities >= threshold)
-            found += [(float(similarities[row]), chunk[row].sighting_id) for row in near]
-        found.sort(key=lambda hit: (-hit[0], hit[1]))
+        columns = schema.sightings.c
+        conditions = [
+            *_within(since, until, camera_id),
+            columns.template.is_not(None),
+            columns.model_id == embedder.model_id,
+            columns.preprocessing == embedder.preprocessing_digest,
+        ]
+        with _told(), self._database.reading() as connection:
+            found = like(self._database, connection, probe, threshold, conditions, chunk_rows)
         hits = [(self.sightings(sighting_id=sighting_id), similarity) for similarity, sighting_id in found[:limit]]
         return [(same[0], similarity) for same, similarity in hits if same]
 
@@ -658,21 +650,24 @@ def _readable(rows: Iterable[Any], read: Callable[[Any], _Record]) -> Iterator[_
             _log.warning("a row of the history cannot be read", row=str(row[0]), reason=type(error).__name__)
 
 
-def _has_length(template: object, dimension: int) -> bool:
-    return isinstance(template, bytes) and len(template) == 4 * dimension
-
-
 def _narrowed(
     query: sa.Select[Any], since: datetime | None, until: datetime | None, camera_id: str | None
 ) -> sa.Select[Any]:
-    query = query.where(schema.sightings.c.expires_s > time.time())
+    ordered = schema.sightings.c.started_s, schema.sightings.c.sighting_id
+    return query.where(*_within(since, until, camera_id)).order_by(*ordered)
+
+
+def _within(since: datetime | None, until: datetime | None, camera_id: str | None) -> list[sa.ColumnElement[bool]]:
+    """Not expired, and of this time and camera."""
+    columns = schema.sightings.c
+    conditions = [columns.expires_s > time.time()]
     if since is not None:
-        query = query.where(schema.sightings.c.ended_s >= since.timestamp())
+        conditions.append(columns.ended_s >= since.timestamp())
     if until is not None:
-        query = query.where(schema.sightings.c.started_s <= until.timestamp())
+        conditions.append(columns.started_s <= until.timestamp())
     if camera_id is not None:
-        query = query.where(schema.sightings.c.camera_id == clean_text(camera_id))
-    return query.order_by(schema.sightings.c.started_s, schema.sightings.c.sighting_id)
+        conditions.append(columns.camera_id == clean_text(camera_id))
+    return conditions
 
 
 def _next_revision(connection: sa.Connection) -> int:

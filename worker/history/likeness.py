@@ -1,0 +1,88 @@
+"""Which remembered templates are like a vector: all of them are compared.
+
+SQLite gives its rows one by one. PostgreSQL sends them by COPY in binary form: as rows of a result it would write each
+byte as two digits, and both sides would spend most of their time on that.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from worker.database import schema
+from worker.database.database import Database
+from worker.history.records import Vector
+from worker.types import Vectors
+
+_ROUNDING: Final = 1e-4
+"""How far a similarity in float32 may be from the exact one, with a lot to spare."""
+
+_Templates = Iterator[tuple[Sequence[Any], bytes]]
+"""Pieces of the past: the ids of some sightings, and their templates one after the other."""
+
+
+def like(
+    database: Database,
+    connection: sa.Connection,
+    probe: Vector,
+    threshold: float,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    chunk_rows: int,
+) -> list[tuple[float, str]]:
+    """The similarities and ids of the sightings that meet ``conditions`` and whose template, float32 of the length of
+    ``probe`` (d,), has a cosine of at least ``threshold`` to it: most similar first, and then by id.
+
+    Each similarity is computed in float64 from the template alone, so it does not depend on what is compared beside it.
+    """
+    found: list[tuple[float, str]] = []
+    exact = probe.astype(np.float64)
+    read = _rows_of_sqlite if database.is_sqlite else _rows_of_postgres
+    for ids, templates in read(database, connection, conditions, len(probe), chunk_rows):
+        vectors: Vectors = np.frombuffer(templates, "<f4").reshape(-1, len(probe))
+        near = np.flatnonzero(vectors @ probe >= threshold - _ROUNDING)
+        for row in near.tolist():
+            similarity = float(vectors[row].astype(np.float64) @ exact)
+            if similarity >= threshold:
+                found.append((similarity, _text(ids[row])))
+    return sorted(found, key=lambda hit: (-hit[0], hit[1]))
+
+
+def _rows_of_sqlite(
+    _database: Database,
+    connection: sa.Connection,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    dimension: int,
+    chunk_rows: int,
+) -> _Templates:
+    columns = schema.sightings.c
+    query = sa.select(columns.sighting_id, columns.template).where(*conditions)
+    with connection.execute(query.execution_options(yield_per=chunk_rows)) as rows:
+        while chunk := list(islice(rows, chunk_rows)):
+            # A damaged file may have something else in the place of a template.
+            sound = [row for row in chunk if isinstance(row.template, bytes) and len(row.template) == 4 * dimension]
+            yield [row.sighting_id for row in sound], b"".join(row.template for row in sound)
+
+
+def _rows_of_postgres(
+    database: Database,
+    connection: sa.Connection,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    dimension: int,
+    chunk_rows: int,
+) -> _Templates:
+    columns = schema.sightings.c
+    length = 4 * dimension
+    query = sa.select(columns.template, columns.sighting_id).where(
+        *conditions, sa.func.octet_length(columns.template) == length
+    )
+    # Of a row: the number of its fields (2 bytes), then each field after its length (4 bytes).
+    begin, end = 6, 6 + length
+    rows = database.copied(connection, query)
+    while chunk := list(islice(rows, chunk_rows)):
+        yield [row[end + 4 :] for row in chunk], b"".join([row[begin:end] for row in chunk])
+
+
+def _text(sighting_id: str | bytes) -> str:
+    return sighting_id.decode() if isinstance(sighting_id, bytes) else sighting_id
