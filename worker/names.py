@@ -54,6 +54,8 @@ def person_name(text: str) -> str:
     It is cleaned, composed (NFC), without invisible characters, without blanks at its ends, and with one blank for each
     run of blanks inside. Capital letters, digits and signs stay as they are.
     """
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())  # the only thing that can be wrong with it
     visible = "".join(character for character in clean_text(text) if character not in _INVISIBLE)
     return " ".join(unicodedata.normalize("NFC", visible).split())
 

@@ -60,8 +60,9 @@ def fill(url: str, count: int, dimension: int) -> None:
 
 
 def unit(rng: np.random.Generator, count: int, dimension: int) -> Vectors:
-    vectors = rng.normal(size=(count, dimension)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors: Vectors = rng.normal(size=(count, dimension)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def measure(sightings: int, more: int, workers: int, dimension: int) -> None:

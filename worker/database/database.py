@@ -31,7 +31,7 @@ _DEFAULTS: Final = {
 PATIENCE_S: Final = 30.0
 _COPY_SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0"
 _COPY_END: Final = b"\xff\xff"
-_LIMITS: Final = ("SET LOCAL lock_timeout = '15s'", "SET LOCAL idle_in_transaction_session_timeout = '60s'")
+_LIMITS: Final = "SET LOCAL lock_timeout = '15s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 
 
 class Database:
@@ -250,5 +250,4 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 def _begin_postgres(connection: sa.Connection) -> None:
     if connection.get_execution_options().get("facestream_writes"):
-        for limit in _LIMITS:
-            connection.exec_driver_sql(limit)
+        connection.exec_driver_sql(_LIMITS)

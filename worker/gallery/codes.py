@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
 
-from worker.gallery.stored import release, require_unit
+from worker.gallery.stored import place_of, release, require_unit
 from worker.types import Vectors
 
 NOTHING: Final = -1
@@ -26,6 +26,8 @@ _FITTED_ON: Final = 100_000
 _LANES: Final = 32
 """So many codes are interleaved in the memory of FAISS, which compares a query with all of them at once."""
 _DEVIATIONS: Final = 3.5
+_PIECE_ROWS: Final = 1024
+"""A block that grows at its end keeps the codes of all its pieces except the last."""
 _ENCODED_ROWS: Final = 4096
 
 Scanned = tuple[Vectors, NDArray[np.int64]]
@@ -68,8 +70,8 @@ class _Piece:
     place: int
 
     @property
-    def key(self) -> tuple[int, int, int]:
-        return id(self.block), self.begin, self.end
+    def key(self) -> tuple[object, int, int]:
+        return place_of(self.block), self.begin, self.end
 
     def __len__(self) -> int:
         return self.end - self.begin
@@ -190,8 +192,9 @@ def _pieces(blocks: Sequence[Vectors], part_rows: int) -> Iterator[list[_Piece]]
     pieces: list[_Piece] = []
     row = place = 0
     for block in blocks:
-        for begin in range(0, len(block), part_rows):
-            piece = _Piece(block, begin, min(begin + part_rows, len(block)), row, place)
+        rows = min(part_rows, _PIECE_ROWS)
+        for begin in range(0, len(block), rows):
+            piece = _Piece(block, begin, min(begin + rows, len(block)), row, place)
             if pieces and place + piece.places > part_rows:
                 yield pieces
                 pieces, place = [], 0
@@ -203,7 +206,7 @@ def _pieces(blocks: Sequence[Vectors], part_rows: int) -> Iterator[list[_Piece]]
 
 
 def _made_part(
-    code: _Code, pieces: Sequence[_Piece], known: Mapping[tuple[int, int, int], tuple[Part, _Piece]]
+    code: _Code, pieces: Sequence[_Piece], known: Mapping[tuple[object, int, int], tuple[Part, _Piece]]
 ) -> Part:
     """The part of these pieces. Codes that are ``known`` are taken over, or the whole part if it stays as it was."""
     before, _ = known.get(pieces[0].key, (None, None))

@@ -1,5 +1,6 @@
 """What one version of a gallery holds: people, samples and thresholds; and how two versions differ."""
 
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from worker.types import Vectors
 from worker.wire import now_rfc3339
 
 BLOCK_SAMPLES: Final = 8192
+_LEAST_ROOM: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +58,52 @@ class NewSample:
     identity_id: str = ""
 
 
+class Room:
+    """Memory for the vectors of a block that grows, float32 (rows, d). Each row is written once, for one version and
+    those that grow from it, so what earlier versions show of it never changes. Safe to use from any thread."""
+
+    def __init__(self, rows: int, first: Vectors, second: Vectors) -> None:
+        self._rows = np.empty((rows, first.shape[1]), np.float32)
+        self._used = len(first) + len(second)
+        self._lock = threading.Lock()
+        self.begun = np.concatenate([first, second], out=self._rows[: self._used])
+        """The rows that it was made with."""
+
+    def after(self, used: int, vectors: Vectors) -> Vectors | None:
+        """The first ``used`` rows with ``vectors`` behind them; None if another version has grown from those, or there
+        is no more room."""
+        end = used + len(vectors)
+        with self._lock:
+            if self._used != used or end > len(self._rows):
+                return None
+            self._used = end
+        self._rows[used:end] = vectors
+        return self._rows[:end]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """Up to ``BLOCK_SAMPLES`` samples and, row by row, their vectors float32 (n, d).
 
-    ``stem`` names the two files of a block that later versions share; "" for a block without files of its own.
+    ``stem`` names the two files of a block that later versions share; "" for a block without files of its own. Where
+    two blocks have the same ``room``, the longer one begins with the samples of the shorter one.
     """
 
     samples: tuple[Sample, ...]
     vectors: Vectors
     stem: str = ""
+    room: Room | None = None
+
+    def grown(self, samples: Sequence[Sample], vectors: Vectors, most: int) -> "Block":
+        """With these samples behind its own; ``most``: how many samples a block may come to hold."""
+        own = len(self.samples)
+        room = self.room
+        together = None if room is None else room.after(own, vectors)
+        if room is None or together is None:
+            rows = max(min(most, max(2 * own, _LEAST_ROOM)), own + len(vectors))
+            room = Room(rows, self.vectors, vectors)
+            together = room.begun
+        return Block((*self.samples, *samples), together, room=room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +140,16 @@ class Contents:
         self, samples: list[Sample], vectors: Vectors, names: dict[str, str], *, block_samples: int = BLOCK_SAMPLES
     ) -> "Contents":
         """With further samples, row by row of ``vectors``, and these names; a block holds ``block_samples``."""
-        last = self.blocks[-1]
-        samples = [*last.samples, *samples]
-        vectors = np.concatenate([last.vectors, vectors])
-        starts = range(0, len(samples), block_samples)
-        grown = [
-            Block(tuple(samples[start : start + block_samples]), vectors[start : start + block_samples].copy())
-            for start in starts
-        ]
-        return replace(self, blocks=(*self.blocks[:-1], *grown), names=names)
+        blocks = list(self.blocks)
+        while samples:
+            own = len(blocks[-1].samples)
+            if own >= block_samples:
+                blocks.append(Block((), vectors[:0]))
+                continue
+            fitting = block_samples - own
+            blocks[-1] = blocks[-1].grown(samples[:fitting], vectors[:fitting], block_samples)
+            samples, vectors = samples[fitting:], vectors[fitting:]
+        return replace(self, blocks=tuple(blocks), names=names)
 
     def minus(self, sample_ids: set[str]) -> "Contents":
         """Without these samples, and without each person who loses their last sample by this."""
@@ -246,15 +285,23 @@ def changes_between(before: Contents, after: Contents) -> tuple[set[str], dict[s
     """The ids of the samples that ``after`` has no more or has otherwise, and the samples that are new or otherwise,
     in order, with their vectors float32 (d,)."""
     old, new = _apart(before, after)
-    same = set(old) & set(new)
-    gone = {sample.sample_id for sample in old if sample not in same}
+    # Most are the same objects, which are told quickly.
+    stayed = {id(sample) for sample in old} & {id(sample) for sample in new}
+    same = {sample for sample in old if id(sample) not in stayed} & {
+        sample for sample in new if id(sample) not in stayed
+    }
+
+    def differs(sample: Sample) -> bool:
+        return id(sample) not in stayed and sample not in same
+
+    gone = {sample.sample_id for sample in old if differs(sample)}
     kept = {id(block) for block in before.blocks}
     added = {
         sample.sample_id: (sample, block.vectors[row])
         for block in after.blocks
         if id(block) not in kept
         for row, sample in enumerate(block.samples)
-        if sample not in same
+        if differs(sample)
     }
     return gone, added
 

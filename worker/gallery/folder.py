@@ -281,7 +281,7 @@ def write_contents(
     } | ({} if of_database is None else {"of_database": of_database})
     version, stored = store.write(files, fields, shared)
     blocks = [
-        block if block.stem else replace(block, vectors=_array(stored[f"{stem}.npy"]), stem=stem)
+        block if block.stem else replace(block, vectors=_array(stored[f"{stem}.npy"]), stem=stem, room=None)
         for block, stem in zip(contents.blocks, stems, strict=False)
     ]
     return replace(contents, version=version, blocks=(*blocks, last))

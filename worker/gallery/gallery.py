@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from worker.errors import GalleryError
 from worker.files import open_private, writing
-from worker.gallery.contents import BLOCK_SAMPLES, Contents, NewSample, Person, Sample, enrolled
+from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, NewSample, Person, Sample, enrolled
 from worker.gallery.crops import CropStore
 from worker.gallery.index import PersonIndex, Representation
 from worker.gallery.stored import require_unit
@@ -46,13 +47,8 @@ def searchable(
     new = [identity_id for identity_id in contents.names if identity_id not in numbers]
     if new or before is None:
         numbers = {**numbers, **{identity_id: len(numbers) + place for place, identity_id in enumerate(new)}}
-    known = {} if before is None else dict(zip(map(id, before.contents.blocks), before.owners, strict=True))
-    owners = tuple(
-        known[id(block)]
-        if id(block) in known
-        else np.array([numbers[sample.identity_id] for sample in block.samples], np.int64)
-        for block in contents.blocks
-    )
+    known = {} if before is None else dict(zip(map(_key, before.contents.blocks), before.owners, strict=True))
+    owners = tuple(_owners(block, numbers, known.get(_key(block))) for block in contents.blocks)
     index = PersonIndex(
         [block.vectors for block in contents.blocks],
         np.concatenate(owners),
@@ -60,6 +56,20 @@ def searchable(
         previous=None if before is None else before.index,
     )
     return Searchable(contents, (*numbers, ""), numbers, owners, index)
+
+
+def _key(block: Block) -> int:
+    """The same for blocks of which one begins with the samples of the other."""
+    return id(block if block.room is None else block.room)
+
+
+def _owners(block: Block, numbers: Mapping[str, int], known: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The number of each sample's person; those of the first samples may be ``known``."""
+    begun = np.empty(0, np.int64) if known is None else known[: len(block.samples)]
+    if len(begun) == len(block.samples):
+        return begun
+    rest = [numbers[sample.identity_id] for sample in islice(block.samples, len(begun), None)]
+    return np.concatenate([begun, np.array(rest, np.int64)])
 
 
 class Gallery:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.gallery.stored import StoredVectors, require_unit, side_by_side
+from worker.gallery.stored import StoredVectors, place_of, require_unit, side_by_side
 from worker.types import Vectors
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class PersonIndex:
     them, so they may be memory-mapped.
     ``owners``: int64 (n,), the person of each row, a number from 0 up.
     ``representation``: how the samples are searched; by default as :func:`representation_for` chooses.
-    ``previous``: an index whose checks and codes are taken over for the blocks that are the same objects.
+    ``previous``: an index whose checks and codes are taken over for the blocks that lie at the same place in memory.
     ``part_rows``: how many codes one thread scans at a time; 0 leaves it to the codes.
     """
 
@@ -72,10 +72,11 @@ class PersonIndex:
 
             self._codes = codes.Codes(self._stored.blocks, previous._codes if previous is not None else None, part_rows)
         else:
-            checked = {id(block) for block in previous._stored.blocks} if previous is not None else set()
+            # After a change most blocks are those of before, and one has grown at its end.
+            checked = {place_of(block): len(block) for block in previous._stored.blocks} if previous is not None else {}
             for block in self._stored.blocks:
-                if id(block) not in checked:  # after a change most blocks are those of before
-                    require_unit(block, self._stored.dimension)
+                if len(new := block[checked.get(place_of(block), 0) :]):
+                    require_unit(new, self._stored.dimension)
 
     def __len__(self) -> int:
         return len(self._stored)

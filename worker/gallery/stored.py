@@ -91,6 +91,11 @@ class StoredVectors:
         return found
 
 
+def place_of(block: Vectors) -> tuple[int, tuple[int, ...]]:
+    """Where it lies in memory, and its strides: the same for two living blocks of which one begins with the other."""
+    return block.__array_interface__["data"][0], block.strides
+
+
 def side_by_side(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: int) -> list[_Result]:
     """What ``work`` makes of each item, by so many threads."""
     if threads == 1 or len(items) == 1:
