@@ -48,7 +48,7 @@ def read(url: str, worker_id: str) -> None:
         while (gallery.search(probe)[0].identity_name == name) != wanted:
             # As a worker does for each frame: it asks whether there is a new version, which costs nothing.
             while not gallery.reload_if_changed():
-                time.sleep(0.001)
+                time.sleep(0.005)
         print(time.monotonic(), flush=True)
     gallery.close()
 

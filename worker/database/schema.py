@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )  # fmt: skip
 
-LAYOUT: Final = 6
+LAYOUT: Final = 7
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -237,6 +237,7 @@ def _changed() -> Column[int]:
 people: Final = Table(
     "people", known, _gallery(), Column("identity_id", Text, primary_key=True), _text("name"), _changed()
 )
+Index("people_by_change", people.c.gallery, people.c.changed)
 
 samples: Final = Table(
     "samples",
