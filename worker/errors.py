@@ -47,6 +47,10 @@ class ErasureError(FacestreamError):
     """Somebody cannot be erased everywhere, or the list of those who were erased is damaged."""
 
 
+class AuditError(FacestreamError):
+    """The audit log cannot be read or written."""
+
+
 class ClassifierError(FacestreamError):
     """A trained classifier is missing, damaged, made with another model, or cannot be written."""
 

@@ -109,7 +109,7 @@ def tighten_file(path: Path) -> None:
 
 def is_of_state(name: str) -> bool:
     """Whether a file of this name in a ``state_dir`` is the project's own."""
-    return re.match(r"(?:history\.|outbox-|erased\.|workers$)", name) is not None
+    return re.match(r"(?:history\.|outbox-|erased\.|audit\.|workers$)", name) is not None
 
 
 def open_private(path: Path) -> io.BufferedWriter:

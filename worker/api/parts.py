@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.api.accounts import Accounts
-from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, history_place
+from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, default_state_dir, history_folder, history_place
 from worker.errors import ConfigError, GalleryError, HistoryUnavailableError
 from worker.faces.alignment import split_variant
 from worker.faces.detection import FaceDetector, load_detector
@@ -46,6 +46,7 @@ class Parts:
             raise ConfigError("the console needs to know who is known: set gallery in the configuration")
         self.config = config
         self.gallery_path = config.gallery
+        self.audit_folder = history_folder(config) or default_state_dir()
         self._place: Path | str = place
         self._lock = threading.RLock()
         self._past = threading.Lock()

@@ -26,6 +26,7 @@ from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IfMatch
 from worker.api.problems import Problem, not_found, responses
+from worker.audit_log import note
 from worker.errors import SinkError, SourceError
 from worker.events.publisher import publish_at_once
 from worker.gallery.enrolment import choose_face
@@ -91,6 +92,8 @@ def page(
             limit + 1, before=before, since=since, until=until, camera_id=camera_id, identity_id=identity_id,
             unknown_id=unknown_id,
         )  # fmt: skip
+    if identity_id or unknown_id:
+        note(parts.audit_folder, "past looked up", filter(None, (identity_id, unknown_id)), command="console")
     more = None
     if len(found) > limit:
         last = found[limit - 1]
@@ -157,6 +160,8 @@ def search(parts: Parts, photo: UploadFile, limit: int) -> tuple[list[tuple[Past
         found = history.similar(
             probe, EmbedderId(embedder.model_id, embedder.preprocessing_digest), threshold, limit=limit
         )
+    subjects = {one for sighting, _ in found for one in (sighting.identity_id, sighting.unknown_id) if one}
+    note(parts.audit_folder, "past found", subjects, command="console", sightings=len(found))
     return found, threshold
 
 

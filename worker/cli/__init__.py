@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 
 from worker import __version__, signals
 from worker.cli import (
+    audit,
     bench,
     calibrate,
     config,
@@ -89,6 +90,7 @@ for chapter in (
     corrections,
     unknown,
     forget,
+    audit,
     database,
     encryption,
     fleet,

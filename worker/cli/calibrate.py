@@ -274,7 +274,7 @@ def _past_strangers(gallery: str, state_dir: Path | None, camera: str | None, ne
     if not networks.gallery.sample_count:
         raise GalleryError("--history is compared with the gallery, and it is empty: enroll people first")
     config = load_config(None, {"gallery": gallery} | ({"state_dir": state_dir} if state_dir else {}))
-    with open_history(config) as kept:
+    with open_history(config, "calibrate") as kept:
         return past_strangers(kept.sightings(camera_id=camera), networks.gallery)
 
 

@@ -55,7 +55,7 @@ def correct(
     config_ = settings(config, gallery, state_dir, url=redis, stream=stream)
     if config_.gallery is None:
         raise ConfigError("which gallery holds the names? give --gallery PATH or --config FILE")
-    with open_history(config_) as history:
+    with open_history(config_, "correct", sighting_id) as history:
         found = history.sightings(sighting_id=sighting_id)
         if not found:
             raise HistoryError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.history import GalleryOption, StateDir, settings
+from worker.cli.history import GalleryOption, StateDir, audit_folder, settings
 from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
@@ -94,6 +94,7 @@ def forget(
         return _verify(verify, who, config_, json_output)
     if who is None:
         raise ConfigError("whom? give a name, an id or a photo; or --verify RECEIPT")
+    from worker.audit_log import AuditLog
     from worker.erasure.forgetting import Forgetting, all_galleries
     from worker.erasure.own import erasure_folders
     from worker.erasure.plan import make_plan
@@ -114,6 +115,8 @@ def forget(
     if not yes:
         typer.confirm("Erase all of this? It cannot be undone", abort=True, err=True)
     signer = Signer(folders[-1])
+    log = AuditLog(audit_folder(config_))
+    log.add("erasure asked for", [*plan.identity_ids, *plan.unknown_ids], past_sightings=len(plan.traces))
     folders += _folders_of(config_.shadow_gallery, folders)
     asked_at = now_rfc3339()
     erasure = plan.erasure(uuid.uuid4().hex, asked_at)
@@ -130,8 +133,11 @@ def forget(
         one.close()
     work.search(_searched(config_))
     _note_remains(work, plan, config_, events=events, deleted=delete_entries)
+    log.add("erased" if work.outcome.is_whole else "erased in part", erasure=erasure.erasure_id)
+    head, _ = log.verify()
     signed = signer.signed(
         {
+            "audit_log": {"line": head.number, "chain": head.chain},
             "erasure_id": erasure.erasure_id,
             "asked_at": asked_at,
             "finished_at": now_rfc3339(),

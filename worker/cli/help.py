@@ -10,7 +10,7 @@ PANELS: Final[dict[str, tuple[str, ...]]] = {
     "Who is known": ("enroll", "gallery", "unknown", "forget"),
     "Photos": ("detect", "identify", "verify", "report"),
     "What was seen": ("tail", "forward", "events", "search", "explain", "correct"),
-    "Workers and cameras": ("status", "camera", "console", "database", "encryption"),
+    "Workers and cameras": ("status", "camera", "console", "database", "audit", "encryption"),
     "Accuracy and speed": ("evaluate", "calibrate", "bench"),
     "Models": ("models", "train", "version"),
 }
@@ -62,6 +62,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "facestream forget --verify anna.json --gallery people",
     ),
     "console": ("facestream console --config worker.yaml", f"facestream console --gallery people {_REDIS}"),
+    "audit verify": ("facestream audit verify --gallery people",),
+    "audit list": ("facestream audit list --gallery people --about Anna",),
     "database check": ("facestream database check --gallery people", f"facestream database check {_DATABASE}"),
     "database upgrade": (f"facestream database upgrade {_DATABASE}",),
     "database backup": (f"facestream database backup {_DATABASE} --output site.backup",),

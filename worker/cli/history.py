@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.audit_log import note
 from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
@@ -92,7 +93,7 @@ def search(
     quiet_logs()
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
     config_ = settings(config, gallery, state_dir)
-    with open_history(config_) as history:
+    with open_history(config_, "search") as history:
         opened = None if config_.gallery is None else open_gallery(config_.gallery)
         made_with = history.newest_model() if opened is None else opened.model_id
         embedder = open_embedder(model or made_with or DEFAULT_MODEL_ID, models_dir or config_.models_dir, engine)
@@ -112,6 +113,8 @@ def search(
             camera_id=camera,
             limit=limit,
         )
+    subjects = {one for sighting, _ in found for one in (sighting.identity_id, sighting.unknown_id) if one}
+    note(audit_folder(config_), "past found", subjects, command="search", sightings=len(found))
     for sighting, similarity in found:
         if json_output:
             print_json(sighting_document(sighting) | {"similarity": round(similarity, 4), "threshold": threshold})
@@ -162,7 +165,7 @@ def explain(
 
     quiet_logs()
     first, last = parse_time(since, "--since"), parse_time(until, "--until")
-    with open_history(settings(config, gallery, state_dir)) as history:
+    with open_history(settings(config, gallery, state_dir), "explain", sighting_id) as history:
         if sighting_id is not None:
             sightings, tallies = history.sightings(sighting_id=sighting_id), []
             if not sightings:
@@ -206,8 +209,16 @@ def settings(config: Path | None, gallery: str | None, state_dir: Path | None, *
     return found
 
 
-def open_history(config: "Config") -> "History":
-    """The history of a worker with this configuration.
+def audit_folder(config: "Config") -> Path:
+    """Where the audit log of what is done with the past lies."""
+    from worker.config import default_state_dir, history_folder
+
+    return history_folder(config) or default_state_dir()
+
+
+def open_history(config: "Config", command: str, *subjects: str | None) -> "History":
+    """The history of a worker with this configuration. The audit log tells which ``command`` looked, and whose past it
+    looked up (ids).
 
     Raises:
         ConfigError: neither a gallery nor a folder is named.
@@ -219,7 +230,9 @@ def open_history(config: "Config") -> "History":
     place = history_place(config)
     if place is None:
         raise ConfigError("where is the history? give --gallery PATH, --state-dir DIR or --config FILE")
-    return History.open(place)
+    history = History.open(place)
+    note(audit_folder(config), "past looked up", filter(None, subjects), command=command)
+    return history
 
 
 def parse_time(text: str | None, option: str) -> datetime | None:

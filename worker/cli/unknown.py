@@ -51,7 +51,7 @@ def list_unknown(
     from worker.history.documents import unknown_document
 
     quiet_logs()
-    with open_history(settings(config, gallery, state_dir)) as history:
+    with open_history(settings(config, gallery, state_dir), "unknown list") as history:
         people, _revision = history.unknowns()
         seen = history.seen_unknown()
     people.sort(key=lambda person: person.last_seen, reverse=True)
@@ -84,7 +84,7 @@ def show_unknown(
 
     quiet_logs()
     config_ = settings(config, gallery, state_dir)
-    with open_history(config_) as history:
+    with open_history(config_, "unknown show", who) as history:
         person = history.unknown(who)
         sightings = history.sightings(unknown_id=who)
     drawn = "" if sheet is None else _draw_sheet(who, sightings, config_.evidence, sheet)
@@ -126,7 +126,7 @@ def enroll_unknown(
         raise ConfigError("enroll into which gallery? give --gallery PATH or --config FILE")
     if not name.strip():
         raise ConfigError("--name must not be empty")
-    with open_history(config_) as history:
+    with open_history(config_, "unknown enroll", who) as history:
         history.unknown(who)
         # Connects before anything is changed: without Redis, past sightings could not be corrected.
         client = connect(config_.redis)
@@ -159,7 +159,7 @@ def forget_unknown(
 ) -> None:
     """Delete what an unknown person is recognised by, in past sightings too; the next sighting is of somebody new."""
     quiet_logs()
-    with open_history(settings(config, gallery, state_dir)) as history:
+    with open_history(settings(config, gallery, state_dir), "unknown forget", who) as history:
         history.unknown(who)
         history.drop_unknown(who, sightings_too=True)
     say(f"{who} is forgotten")
@@ -216,7 +216,7 @@ def merge_unknown(
 ) -> None:
     """Two ids are one person: the first gets all sightings of the other. It can be undone."""
     quiet_logs()
-    with open_history(settings(config, gallery, state_dir)) as history:
+    with open_history(settings(config, gallery, state_dir), "unknown merge", who, other) as history:
         step = history.merge_unknowns(who, other)
     if json_output:
         print_json({"unknown_id": who, "merged": other, "step": step})
@@ -234,7 +234,7 @@ def split_unknown(
 ) -> None:
     """Some sightings of an unknown person are of somebody else, who gets an id. It can be undone."""
     quiet_logs()
-    with open_history(settings(config, gallery, state_dir)) as history:
+    with open_history(settings(config, gallery, state_dir), "unknown split", who) as history:
         new_id, step = history.split_unknown(who, sightings)
     if json_output:
         print_json({"unknown_id": who, "new_unknown_id": new_id, "sightings": len(set(sightings)), "step": step})
@@ -254,7 +254,7 @@ def undo_unknown(
 ) -> None:
     """Take a merge or a split back."""
     quiet_logs()
-    with open_history(settings(config, gallery, state_dir)) as history:
+    with open_history(settings(config, gallery, state_dir), "unknown undo") as history:
         from_id, to_id = history.undo_regrouping(step)
     if json_output:
         print_json({"step": step, "from": from_id, "to": to_id})

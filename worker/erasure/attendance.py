@@ -40,7 +40,8 @@ class Presence:
         self._name = f"{quote(worker_id, safe='')}-{secrets.token_hex(4)}"
         self._held: list[tuple[Path, FileLock]] = []
         problem = ""
-        for folder in folders:
+        # A folder that is not there holds nothing of anybody.
+        for folder in filter(Path.is_dir, folders):
             try:
                 private_folder(folder / WORKERS)
                 lock = FileLock(
@@ -51,7 +52,7 @@ class Presence:
                 problem = str(error)
                 continue
             self._held.append((folder / WORKERS, lock))
-        if folders and not self._held:
+        if problem and not self._held:
             _log.warning("'facestream forget' cannot see this worker", folder=str(folders[0]), problem=problem)
 
     def tell(self, done: Collection[str], problem: str = "") -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from worker.erased import FILE as ERASED
 from worker.erased import LOCK as ERASED_LOCK
-from worker.erased import WORKERS, Erased, folders_of, read_erased
+from worker.erased import WORKERS, Erased, folders_of, read_erased, state_beside
 from worker.errors import EncryptionError, ErasureError, GalleryError, GalleryExistsError
 from worker.files import DRAFT
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, empty, removed_samples
@@ -120,6 +120,15 @@ class FolderGallery(Gallery):
         return gallery
 
     @property
+    def audit_folder(self) -> Path | None:
+        return state_beside(self._owner.resolve()) if isinstance(self._store, SnapshotStore) else None
+
+    @property
+    def _owner(self) -> Path:
+        """The gallery itself: what a switch puts aside lies inside it."""
+        return self.path.parent if self.path.name == PREVIOUS else self.path
+
+    @property
     def folder(self) -> Path:
         return self.path
 
@@ -190,10 +199,8 @@ class FolderGallery(Gallery):
     def _erased(self) -> Erased:
         if not isinstance(self._store, SnapshotStore):
             return Erased()
-        # What a switch puts aside lies inside: its list is that of the gallery.
-        owner = self.path.parent if self.path.name == PREVIOUS else self.path
         try:
-            return read_erased(folders_of(owner))
+            return read_erased(folders_of(self._owner))
         except ErasureError as error:
             raise GalleryError(str(error)) from None
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.audit_log import note
 from worker.errors import GalleryError
 from worker.files import open_private, writing
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, NewSample, Person, Sample, enrolled
@@ -86,6 +87,11 @@ class Gallery:
     _live: Searchable
 
     @property
+    def audit_folder(self) -> Path | None:
+        """Where the audit log of the gallery lies; None for one that is nowhere on disk."""
+        return None
+
+    @property
     def folder(self) -> Path | None:
         """The folder of its files; None for a gallery without files."""
         return None
@@ -117,6 +123,9 @@ class Gallery:
             return changed
 
         self._change(change)
+        taken = [sample for sample in stored if sample is not None]
+        if taken:
+            note(self.audit_folder, "enrolled", {sample.identity_id for sample in taken}, samples=len(taken))
         return stored
 
     def remove(self, identity: str) -> Person:
@@ -135,6 +144,7 @@ class Gallery:
             return replace(left, names={key: name for key, name in left.names.items() if key != identity_id})
 
         self._change(change)
+        note(self.audit_folder, "removed", [removed[0].identity_id], samples=len(removed[0].samples))
         return removed[0]
 
     def remove_sample(self, sample_id: str) -> Sample:
@@ -154,6 +164,7 @@ class Gallery:
             return contents.minus({sample_id})
 
         self._change(change)
+        note(self.audit_folder, "sample removed", [removed[0].identity_id, sample_id])
         return removed[0]
 
     def rename(self, identity: str, new_name: str) -> Person:
@@ -175,7 +186,9 @@ class Gallery:
             return replace(contents, names={**contents.names, identity_id: new_name})
 
         self._change(change)
-        return self.person(new_name)
+        person = self.person(new_name)
+        note(self.audit_folder, "renamed", [person.identity_id])
+        return person
 
     def merge(self, identity: str, other: str) -> Person:
         """Gives a person (id or name) all samples of ``other``, who is the same person under another id; returns the
@@ -185,6 +198,7 @@ class Gallery:
             GalleryError: nobody is called that, both are the same already, or the gallery cannot be written.
         """
         into: list[str] = []
+        gone: list[str] = []
 
         def change(contents: Contents) -> Contents:
             identity_id, other_id = self._resolve(contents, identity), self._resolve(contents, other)
@@ -192,10 +206,11 @@ class Gallery:
                 raise GalleryError(
                     f"gallery {self.label}: {clean_text(identity)!r} and {clean_text(other)!r} are one person already"
                 )
-            into[:] = [identity_id]
+            into[:], gone[:] = [identity_id], [other_id]
             return contents.merged(identity_id, other_id)
 
         self._change(change)
+        note(self.audit_folder, "merged", [*into, *gone])
         return self.person(into[0])
 
     def fill(self, source: Contents) -> None:
@@ -214,6 +229,7 @@ class Gallery:
             return replace(source, version=contents.version, created_at=contents.created_at, blocks=blocks)
 
         self._change(change)
+        note(self.audit_folder, "filled", people=len(source.names), samples=source.sample_count)
 
     def set_thresholds(
         self, default: float | None, per_camera: Mapping[str, float], calibration: Mapping[str, Any]
@@ -232,6 +248,8 @@ class Gallery:
                 contents, threshold=default, camera_thresholds=dict(per_camera), calibration=dict(calibration)
             )
         )
+        threshold = "" if default is None else f"{default:.4f}"
+        note(self.audit_folder, "calibrated", threshold=threshold, cameras=len(per_camera))
 
     def require_model(self, model_id: str, preprocessing_digest: str | None = None) -> None:
         """Raises GalleryError unless the gallery's vectors were made by this model, and this preprocessing if given."""
@@ -377,6 +395,7 @@ class Gallery:
                 names=np.array([contents.names[key] for key in ids], dtype=np.str_),
                 identity_ids=np.array(ids, dtype=np.str_),
             )
+        note(self.audit_folder, "exported", people=len(contents.names), samples=len(ids))
         return len(ids)
 
     def _resolve(self, contents: Contents, identity: str) -> str:

@@ -13,6 +13,7 @@ import hashlib
 from pathlib import Path
 from typing import TypeGuard
 
+from worker.audit_log import note
 from worker.database.address import parse_database_url
 from worker.errors import GalleryError, GalleryExistsError
 from worker.gallery.contents import Contents, Difference, Person, other_people
@@ -126,7 +127,7 @@ def switch(path: Path | str, new_path: Path | str, *, accept: Difference | None 
     if Path(path).resolve() == Path(new_path).resolve():
         raise GalleryError(f"{new_path} is the gallery itself: name the one made by 'facestream gallery re-embed'")
     _exchange(Path(path), Path(new_path), accept)
-    return FolderGallery.open(path).version
+    return _noted(path, "switched")
 
 
 def previous_of(path: Path | str) -> Gallery:
@@ -152,7 +153,7 @@ def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
     if isinstance(gallery, DatabaseGallery):
         return _switch_database(gallery, previous, accept)
     _exchange(Path(path), Path(path) / PREVIOUS, accept)
-    return FolderGallery.open(path).version
+    return _noted(path, "rolled back")
 
 
 def remove_person(gallery: Gallery, identity: str) -> Person:
@@ -217,6 +218,12 @@ def _copy_crops(source: Path, folder: Path) -> None:
     CropStore(source).copy_files(CropStore(folder))
 
 
+def _noted(path: Path | str, action: str) -> int:
+    gallery = FolderGallery.open(path)
+    note(gallery.audit_folder, action, people=len(gallery), version=gallery.version)
+    return gallery.version
+
+
 def _own_fields(snapshot: Snapshot) -> dict[str, object]:
     return {name: value for name, value in snapshot.manifest.items() if name not in {"version", "files"}}
 
@@ -239,6 +246,7 @@ def copy_gallery(source: Path | str, target: Path | str) -> Gallery:
     new = open_gallery(target)
     if differences := _differences(old.contents, new.contents):
         raise GalleryError(f"{new.label} is not what {old.label} is ({differences}): remove it, and copy again")
+    note(old.audit_folder, "copied", people=len(old), samples=old.sample_count)
     old.close()
     return new
 

@@ -11,7 +11,15 @@ from datetime import timedelta
 from functools import partial
 
 from worker.background import Heartbeats
-from worker.config import DEFAULT_MODEL_ID, Config, ConfigOrigin, cache_dir, default_state_dir, history_place
+from worker.config import (
+    DEFAULT_MODEL_ID,
+    Config,
+    ConfigOrigin,
+    cache_dir,
+    default_state_dir,
+    history_folder,
+    history_place,
+)
 from worker.encryption import use
 from worker.erasure.own import OwnErasure, erasure_folders
 from worker.errors import FacestreamError
@@ -306,6 +314,7 @@ def _open_reloader(
         observer,
         check=_check_sources,
         heartbeats=heartbeats,
+        audit_folder=history_folder(config) or default_state_dir(),
     )
 
 

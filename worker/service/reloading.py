@@ -5,8 +5,10 @@ A file that cannot be used is refused whole, and the configuration in force stay
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
+from worker.audit_log import note
 from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, ConfigOrigin
 from worker.errors import ConfigError
@@ -36,6 +38,7 @@ class Reloader:
         check: Callable[[Config], None] = lambda _config: None,
         heartbeats: Heartbeats | None = None,
         poll_s: float = 2.0,
+        audit_folder: Path | None = None,
     ) -> None:
         self._origin = origin
         self._config = config
@@ -43,6 +46,7 @@ class Reloader:
         self._check = check
         self._observer = observer or Observer()
         self._poll_s = poll_s
+        self._audit_folder = audit_folder
         self._digest = self._read_digest()
         self._asked = False
         self._task = BackgroundTask("configuration", self._look, interval_s=poll_s, heartbeats=heartbeats)
@@ -87,5 +91,12 @@ class Reloader:
             # Only what changes live: nothing else of the file may come into force piece by piece.
             self._config = self._config.model_copy(update={name: getattr(new, name) for name in live})
             self._apply(self._config)
+        if changed:
+            note(
+                self._audit_folder,
+                "configuration changed",
+                sections=", ".join(sorted(changed)),
+                digest=self._digest[:16],
+            )
         self._observer.config_reloaded("taken" if not waiting else "restart_needed")
         _log.info("configuration read again", changed=", ".join(sorted(live)) or "nothing")

@@ -8,6 +8,8 @@ from typing import Final, Self
 
 import tenacity
 
+from worker.audit_log import note
+from worker.config import default_state_dir
 from worker.database.address import DatabaseAddress, parse_database_url
 from worker.errors import GalleryError, GalleryExistsError, GalleryUnavailableError
 from worker.gallery.contents import Contents, empty
@@ -127,6 +129,10 @@ class DatabaseGallery(Gallery):
         return gallery
 
     @property
+    def audit_folder(self) -> Path:
+        return default_state_dir()
+
+    @property
     def away(self) -> str:
         """Why the database cannot be asked now, as far as is known; "" if it can."""
         return self._away if self._follower is None else self._follower.away
@@ -228,6 +234,7 @@ class DatabaseGallery(Gallery):
             made = self._store.replace(self._copy, contents, self._store.beside(PREVIOUS))
             self._live = self._seen = searchable(made.contents)
             self._copy = made
+        note(self.audit_folder, "switched", people=len(contents.names), version=made.contents.version)
 
     def _change(self, change: Callable[[Contents], Contents]) -> None:
         """Tries again where no reply came: the same change is not made twice."""
