@@ -22,6 +22,7 @@ $$;
 GRANT INSERT, UPDATE, DELETE
   ON facestream.sightings, facestream.unknowns, facestream.tallies, facestream.batches, facestream.followers
   TO facestream_worker;
+GRANT INSERT ON facestream.erasures TO facestream_worker;
 GRANT UPDATE ON facestream.newest TO facestream_worker;
 GRANT UPDATE, DELETE ON facestream.denials TO facestream_worker;
 GRANT DELETE ON facestream.regroupings TO facestream_worker;

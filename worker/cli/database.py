@@ -112,11 +112,32 @@ def restore(
     from worker.database import backup as backups
 
     quiet_logs()
-    with _opened(settings(config, gallery, state_dir), create=True) as (database, address):
+    config_ = settings(config, gallery, state_dir)
+    with _opened(config_, create=True) as (database, address):
         if not replace and not backups.is_empty(database):
             raise ConfigError(f"{database.label} is not empty: give --replace to lose what it holds now")
         backups.restore(database, file, address)
+    _erase_again(config_)
     say(f"{database.label} holds what was in {file}")
+
+
+def _erase_again(config: "Config") -> None:
+    """Who was forgotten since the backup stays so."""
+    from worker.erased import read_erased
+    from worker.erasure.forgetting import remove_erased
+    from worker.erasure.own import erasure_folders
+    from worker.history.store import History
+
+    erased = read_erased(erasure_folders(config))
+    if not erased:
+        return
+    place = _place(config)
+    with History.open(place) as history:
+        again = history.erased_at_open + history.erase(erased)
+    if isinstance(place, str):
+        again += remove_erased(place, erased)
+    if again:
+        say(f"removed again who was forgotten since: {', '.join(f'{count} {what}' for what, count in again.items())}")
 
 
 def expire(

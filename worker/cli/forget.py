@@ -100,8 +100,6 @@ def forget(
     from worker.erasure.plan import make_plan
     from worker.erasure.receipt import Signer
 
-    if config_.gallery is not None and "://" in config_.gallery:
-        raise ConfigError("forget reaches no database; use 'facestream gallery remove' and 'unknown forget'")
     folders = erasure_folders(config_)
     if not folders:
         raise ConfigError("where is the person kept? give --gallery PATH, --state-dir DIR or --config FILE")
@@ -129,6 +127,7 @@ def forget(
     work.wait_for_workers(wait_s)
     if client is not None:
         _tell_consumers(work, plan, client, config_, events=events, delete=delete_entries)
+    work.rewrite_tables()
     for one in galleries:
         one.close()
     work.search(_searched(config_))

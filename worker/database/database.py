@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -78,6 +78,26 @@ class Database:
         driver: Any = connection.connection.driver_connection
         with driver.cursor().copy(f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", compiled.params) as rows:
             yield from _without_frame(rows)
+
+    def rewrite(self, tables: Sequence[str]) -> bool:
+        """Writes ``tables`` of PostgreSQL anew, without what was deleted, and begins another file of the write-ahead
+        log; returns whether this user may do all of it."""
+        import psycopg
+
+        done = True
+        refused: list[str] = []
+        statements = [f"VACUUM (FULL) {SCHEMA}.{table}" for table in tables]
+        with self.outside() as connection:
+            connection.set_autocommit(True)
+            # VACUUM passes over the tables of others, and only says so.
+            connection.add_notice_handler(lambda notice: refused.append(str(notice.message_primary)))
+            for statement in (*statements, "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"):
+                try:
+                    connection.execute(statement)
+                except psycopg.errors.InsufficientPrivilege:
+                    done = False
+            connection.set_autocommit(False)
+        return done and not any("permission denied" in notice or "skipping" in notice for notice in refused)
 
     def insert(self, table: sa.Table) -> sqlite.Insert:
         """An INSERT that knows ON CONFLICT, which both databases write in the same way."""

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )  # fmt: skip
 
-LAYOUT: Final = 7
+LAYOUT: Final = 8
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -281,5 +281,7 @@ followers: Final = Table(
     Column("worker_id", Text, primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("seen_at", DateTime(timezone=True), nullable=False),
+    _text("erased", server_default=""),
 )
-"""The workers that follow a gallery, and the version that each searches."""
+"""The workers that follow a gallery, and the version that each searches. ``erased``: the stamp of the list of erased
+people that each has carried out."""

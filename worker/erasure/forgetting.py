@@ -22,6 +22,7 @@ from worker.erasure.plan import Plan, counted, galleries_of, has_past
 from worker.errors import FacestreamError
 from worker.events.outbox import Outbox
 from worker.events.spool import InUseError
+from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.history.evidence import paths_of, picture_path
@@ -132,8 +133,32 @@ class Forgetting:
             self.outcome.workers.append(
                 {"worker": worker.name, "done": done, "at": at if done else None, "problem": worker.problem}
             )
+        for gallery in self._galleries:
+            if isinstance(gallery, DatabaseGallery):
+                self._wait_for_followers(gallery, max(0.0, due_s - time.monotonic()))
         for told in self.outcome.workers:
             self._tell(f"worker {told['worker']}: {'done' if told['done'] else 'NOT done ' + told['problem']}")
+
+    def _wait_for_followers(self, gallery: DatabaseGallery, wait_s: float) -> None:
+        for follower, done in gallery.wait_for_erasure(wait_s):
+            at = now_rfc3339() if done else None
+            self.outcome.workers.append({"worker": follower.worker_id, "done": done, "at": at, "problem": ""})
+
+    def rewrite_tables(self) -> None:
+        """Takes what was deleted out of the files of databases, as far as the user of the database may do that. Nobody
+        can say from here that its bytes are gone: the write-ahead log keeps them until its files are used again."""
+        for gallery in self._galleries:
+            if isinstance(gallery, DatabaseGallery):
+                whole = gallery.rewrite_tables()
+                self._tell(f"tables of {gallery.label}: {'written anew' if whole else 'NOT written anew: no right to'}")
+                self.remains(
+                    f"the write-ahead log of {gallery.label}, its archives and standbys"
+                    + ("" if whole else ", and its tables"),
+                    ("" if whole else "VACUUM FULL the tables as their owner, and CHECKPOINT; ")
+                    + "let archives expire; standbys follow",
+                    "the server uses the files of its log again",
+                )
+                return
 
     def search(self, folders: Sequence[Path], wait_s: float = 5.0) -> None:
         """Looks for the bytes in every file below the folders of the list and ``folders``, until none has them or the
@@ -190,7 +215,7 @@ class Forgetting:
             versions = len(gallery.past_contents())
             gallery.purge()
             return f"{counted(+count)}; {versions} earlier versions removed"
-        for identity_id in identity_ids:
+        for identity_id in sorted(identity_ids):
             gallery.remove(identity_id)
         return counted(+count)
 
@@ -232,6 +257,28 @@ class Forgetting:
 def all_galleries(gallery: Gallery, shadow: Gallery | None) -> list[Gallery]:
     """Those that a worker uses, each with the one that a switch of models has put aside."""
     return [*galleries_of(gallery), *(galleries_of(shadow) if shadow is not None else [])]
+
+
+def remove_erased(url: str, erased: Erased) -> Counter[str]:
+    """Removes everybody who was erased from all galleries in the database at ``url``, which was restored; returns how
+    many people and samples.
+
+    Raises:
+        GalleryError: the database cannot be used.
+    """
+    count: Counter[str] = Counter()
+    for gallery in DatabaseGallery.all_in(url):
+        left = gallery.contents.without(erased)
+        gone = gallery.contents.names.keys() - left.names.keys()
+        for identity_id in sorted(gone):
+            gallery.remove(identity_id)
+        count += Counter({"people": len(gone)})
+        kept = {sample.sample_id for sample in left.samples}
+        for sample in gallery.contents.samples:
+            if sample.sample_id not in kept:
+                gallery.remove_sample(sample.sample_id)
+                count["samples"] += 1
+    return +count
 
 
 def _shown(place: Path | str) -> str:

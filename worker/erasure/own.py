@@ -4,6 +4,7 @@ It looks at the list of erased people several times a second, and says when it i
 before it begins to serve.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Final
 
 from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, default_state_dir, history_folder, history_place
-from worker.erased import Erased, folders_of, read_erased, stamp_of
+from worker.erased import Erased, add_erasure, folders_of, read_erased, stamp_of
 from worker.erasure.attendance import Presence
-from worker.errors import FacestreamError, SinkError
+from worker.errors import FacestreamError, GalleryUnavailableError, SinkError
 from worker.events.outbox import Outbox
+from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.gallery import Gallery
 from worker.history.recorder import Recorder
 from worker.logs import get_logger
@@ -26,6 +28,7 @@ from worker.recognition.shadow import Shadow
 EVERY_S: Final = 0.25
 _WRITTEN_S: Final = 10.0
 _SENDING_S: Final = 0.1
+_FETCH_S: Final = 0.5
 
 _log = get_logger(__name__)
 
@@ -52,19 +55,19 @@ class OwnErasure:
         *,
         recorder: Recorder | None = None,
         shadow: Shadow | None = None,
-        fetch: Callable[[], Erased] = Erased,
-        acknowledge: Callable[[Erased], None] = lambda _erased: None,
+        shared: DatabaseGallery | None = None,
         heartbeats: Heartbeats | None = None,
     ) -> None:
-        """``fetch`` and ``acknowledge``: where a database has a list too."""
+        """``shared``: the gallery in a database, which has a list too."""
         self._folders = folders
         self._pipeline = pipeline
         self._outbox = outbox
         self._order = order
         self._recorder = recorder
         self._shadow = shadow
-        self._fetch = fetch
-        self._acknowledge = acknowledge
+        self._shared = shared
+        self._fetched = Erased()
+        self._fetched_s = float("-inf")
         self._names: Mapping[str, str] = {}
         self._earlier: Mapping[str, str] = {}
         self._done = Erased()
@@ -82,6 +85,7 @@ class OwnErasure:
         self._note_names()
         erased = self._read()
         if erased:
+            self._hide(erased)
             self._pipeline.erase(erased)
             self._erase_files(erased)
         self._finish(erased)
@@ -110,6 +114,7 @@ class OwnErasure:
 
         def forget() -> None:
             try:
+                self._hide(erased)
                 self._pipeline.erase(erased)
                 if self._shadow is not None:
                     self._shadow.erase(erased)
@@ -121,6 +126,26 @@ class OwnErasure:
             raise SinkError("the pipeline does not get round to it")
         self._erase_files(erased)
         self._finish(erased)
+
+    def _hide(self, erased: Erased) -> None:
+        if self._shared is not None:
+            self._shared.hide(erased)
+
+    def _fetch(self) -> Erased:
+        """The list in the database, asked for once in a while. It is noted in the folders as well: a database may be
+        restored to a time before an erasure, and may be away when the worker starts."""
+        now_s = time.monotonic()
+        if self._shared is not None and now_s - self._fetched_s >= _FETCH_S:
+            self._fetched_s = now_s
+            try:
+                self._fetched = self._shared.erased()
+            except GalleryUnavailableError:
+                return self._fetched  # the gallery says in the log that the database is away
+            known = read_erased(self._folders).ids
+            for erasure in self._fetched.erasures:
+                if erasure.erasure_id not in known:
+                    add_erasure(self._folders, erasure)
+        return self._fetched
 
     def _erase_files(self, erased: Erased) -> None:
         written = None
@@ -142,7 +167,8 @@ class OwnErasure:
             _log.info("people who were erased are forgotten here", erasures=len(erased.ids))
         self._problem = ""
         self._presence.tell(erased.ids)
-        self._acknowledge(erased)
+        if self._shared is not None:
+            self._shared.acknowledge_erased(self._fetched)
 
     def _note_problem(self, problem: str) -> None:
         if problem != self._problem:
@@ -151,7 +177,8 @@ class OwnErasure:
         self._problem = problem
 
     def _read(self) -> Erased:
-        return read_erased(self._folders).plus(self._fetch().erasures)
+        fetched = self._fetch()
+        return read_erased(self._folders).plus(fetched.erasures)
 
     def _wait(self, done: Event) -> bool:
         waited_s = 0.0

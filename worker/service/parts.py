@@ -331,8 +331,17 @@ def _open_erasure(
     folders = erasure_folders(config)
     if not folders:
         return None
+    people = pipeline.gallery
     return OwnErasure(
-        folders, config.worker_id, pipeline, outbox, loop.order, recorder=recorder, shadow=shadow, heartbeats=heartbeats
+        folders,
+        config.worker_id,
+        pipeline,
+        outbox,
+        loop.order,
+        recorder=recorder,
+        shadow=shadow,
+        shared=people if isinstance(people, DatabaseGallery) else None,
+        heartbeats=heartbeats,
     )
 
 

@@ -39,6 +39,8 @@ class GalleryFollower:
         worker_id: str,
         observer: Observer,
     ) -> None:
+        self.erased = ""
+        """The stamp of the list of erased people that the worker has carried out."""
         self.away = ""
         """Why the database cannot be asked now; "" if it can."""
         self._store = store
@@ -69,6 +71,11 @@ class GalleryFollower:
             except GalleryError as error:
                 self._note(str(error))
         self._task.start()
+
+    def tell_erased(self, stamp: str) -> None:
+        """The worker has carried out this list; the others learn of it with the next beat, which is due now."""
+        self.erased, self._beaten_s = stamp, float("-inf")
+        self._task.wake()
 
     def stop(self) -> None:
         """Ends the thread, and takes the worker off the list of those that are waited for."""
@@ -120,7 +127,7 @@ class GalleryFollower:
 
     def _beat(self) -> None:
         version = self._copy().contents.version
-        self._store.acknowledge(self._worker_id, version)
+        self._store.acknowledge(self._worker_id, version, self.erased)
         self._beaten_s, self._acknowledged = time.monotonic(), version
 
     def _away_s(self) -> float:

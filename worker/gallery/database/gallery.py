@@ -11,6 +11,7 @@ import tenacity
 from worker.audit_log import note
 from worker.config import default_state_dir
 from worker.database.address import DatabaseAddress, parse_database_url
+from worker.erased import Erased
 from worker.errors import GalleryError, GalleryExistsError, GalleryUnavailableError
 from worker.gallery.contents import Contents, empty
 from worker.gallery.database.follower import GalleryFollower
@@ -55,6 +56,7 @@ class DatabaseGallery(Gallery):
         self._changing = threading.RLock()
         self._copy = copy
         self._last_copy = last_copy
+        self._hidden = Erased()
         self._live = self._seen = searchable(copy.contents)
         self._follower: GalleryFollower | None = None
 
@@ -127,6 +129,20 @@ class DatabaseGallery(Gallery):
         gallery = cls(store, address, copy, last_copy=last_copy, away=away)
         gallery.require_model(model_id or gallery.model_id, preprocessing_digest)
         return gallery
+
+    @classmethod
+    def all_in(cls, url: str) -> "list[DatabaseGallery]":
+        """Every gallery in the database at ``url``, also those that a switch has put aside.
+
+        Raises:
+            ConfigError: the URL is not that of a database.
+            GalleryError: the database cannot be used.
+        """
+        address = parse_database_url(url)
+        store = GalleryStore.connect(address)
+        stores = [store.called(name) for name in store.names()]
+        copies = [(each, each.fetch()) for each in stores]
+        return [cls(each, address, copy) for each, copy in copies if copy is not None]
 
     @property
     def audit_folder(self) -> Path:
@@ -214,6 +230,48 @@ class DatabaseGallery(Gallery):
                 return [(follower, follower.version >= wanted) for _, follower in sorted(awaited.items())]
             time.sleep(_POLL_S)
 
+    def erased(self) -> Erased:
+        """Who was erased from the database.
+
+        Raises:
+            GalleryError: the database cannot be reached.
+        """
+        return self._store.erased()
+
+    def acknowledge_erased(self, erased: Erased) -> None:
+        """This worker has forgotten everybody in the list ``erased``, as :meth:`erased` gave it."""
+        if self._follower is not None:
+            self._follower.tell_erased(erased.stamp)
+
+    def wait_for_erasure(self, wait_s: float) -> list[tuple[Follower, bool]]:
+        """Waits, up to ``wait_s``, until every live worker has carried out the list of erased people; returns those
+        that are live, and whether each has.
+
+        Raises:
+            GalleryError: the database cannot be reached.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            wanted = self._store.erased().stamp
+            live = [follower for follower in self._store.followers() if follower.silent_s <= LIVE_S]
+            if all(follower.erased == wanted for follower in live) or time.monotonic() >= deadline:
+                return [(follower, follower.erased == wanted) for follower in live]
+            time.sleep(_POLL_S)
+
+    def rewrite_tables(self) -> bool:
+        """Takes what was deleted out of the files of the database's tables; returns whether this user may do that.
+
+        Raises:
+            GalleryError: the database cannot be reached.
+        """
+        return self._store.rewrite()
+
+    def hide(self, erased: Erased) -> None:
+        """Passes over everybody in ``erased``, also if a database that was restored has them again."""
+        with self._changing:
+            self._hidden = erased
+            self._live = searchable(self._copy.contents.without(erased), self._live)
+
     def previous(self) -> "DatabaseGallery | None":
         """The gallery that the last switch put aside; None if there was no switch.
 
@@ -260,7 +318,7 @@ class DatabaseGallery(Gallery):
                     "the gallery went back: the database was restored, or lost its last changes",
                     gallery=self.label, version=newest.contents.version, before=self.version,
                 )  # fmt: skip
-            self._live = searchable(newest.contents, self._live)
+            self._live = searchable(newest.contents.without(self._hidden), self._live)
             self._copy = newest
             self.problem = None
         elif self.problem is None:

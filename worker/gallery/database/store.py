@@ -17,6 +17,7 @@ from worker.database import schema
 from worker.database.address import DatabaseAddress
 from worker.database.database import Database, open_postgres
 from worker.database.layout import require_newest
+from worker.erased import Erased, Erasure
 from worker.errors import DatabaseError, DatabaseUnavailableError, GalleryError, GalleryUnavailableError
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, changes_between
 from worker.logs import get_logger
@@ -31,6 +32,7 @@ KEPT_CHANGES: Final = 10_000
 _PRUNE_EVERY: Final = 100
 _AT_ONCE: Final = 5000
 _UNIT: Final = 1e-3
+_WITH_PEOPLE: Final = ("people", "samples", "sightings", "unknowns", "denials")
 _FORGET_S: Final = 24 * 3600
 
 _galleries, _people, _samples = schema.galleries, schema.people, schema.samples
@@ -54,11 +56,13 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Follower:
-    """A worker that follows the gallery: the version it searches, and since when it has been silent."""
+    """A worker that follows the gallery: the version it searches, since when it has been silent, and the stamp of the
+    list of erased people that it has carried out."""
 
     worker_id: str
     version: int
     silent_s: float
+    erased: str = ""
 
 
 class GalleryStore:
@@ -89,7 +93,16 @@ class GalleryStore:
 
     def beside(self, name: str) -> "GalleryStore":
         """The gallery whose name is this one's with ``.name`` behind, over the same connections."""
-        return GalleryStore(self._database, f"{self.name}.{name}")
+        return self.called(f"{self.name}.{name}")
+
+    def called(self, name: str) -> "GalleryStore":
+        """The gallery of this name, over the same connections."""
+        return GalleryStore(self._database, name)
+
+    def names(self) -> list[str]:
+        """Of all galleries in the database."""
+        with self._told(), self._database.reading() as connection:
+            return list(connection.execute(sa.select(_galleries.c.gallery)).scalars())
 
     def close(self) -> None:
         self._database.close()
@@ -172,16 +185,31 @@ class GalleryStore:
         """The workers that follow the gallery, or did within a day."""
         silent_s = sa.extract("epoch", sa.func.clock_timestamp() - _followers.c.seen_at)
         query = (
-            sa.select(_followers.c.worker_id, _followers.c.version, silent_s.label("silent_s"))
+            sa.select(_followers.c.worker_id, _followers.c.version, _followers.c.erased, silent_s.label("silent_s"))
             .where(_followers.c.gallery == self.name, silent_s < _FORGET_S)
             .order_by(_followers.c.worker_id)
         )
         with self._told(), self._database.reading() as connection:
-            return [Follower(row.worker_id, row.version, float(row.silent_s)) for row in connection.execute(query)]
+            return [
+                Follower(row.worker_id, row.version, float(row.silent_s), row.erased)
+                for row in connection.execute(query)
+            ]
 
-    def acknowledge(self, worker_id: str, version: int) -> None:
-        """The worker is alive, and searches this version."""
-        seen = {"version": version, "seen_at": sa.func.clock_timestamp()}
+    def erased(self) -> Erased:
+        """Who was erased from the database."""
+        with self._told(), self._database.reading() as connection:
+            rows = connection.execute(sa.select(schema.erasures))
+            return Erased(Erasure(row.erasure_id, row.made_at, frozenset(json.loads(row.digests))) for row in rows)
+
+    def rewrite(self) -> bool:
+        """Writes the tables that hold vectors and names anew, without what was deleted, and begins another file of the
+        write-ahead log; returns whether this user may do all of it."""
+        with self._told():
+            return self._database.rewrite(_WITH_PEOPLE)
+
+    def acknowledge(self, worker_id: str, version: int, erased: str = "") -> None:
+        """The worker is alive, searches this version, and has carried out this list of erased people (its stamp)."""
+        seen = {"version": version, "seen_at": sa.func.clock_timestamp(), "erased": erased}
         insert = self._database.insert(_followers).values(self._mine | {"worker_id": worker_id} | seen)
         with self._told(), self._database.writing() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["gallery", "worker_id"], set_=seen))
