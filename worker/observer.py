@@ -132,6 +132,9 @@ class Observer:
     def source_state(self, camera_id: str, state: SourceState) -> None:
         """A source changed its state."""
 
+    def decoder_died(self, camera_id: str, fate: str) -> None:
+        """The process that decodes a camera ended as it should not: ``crashed``, ``killed``, ``hung``, ``memory``."""
+
     def camera_added(self, camera_id: str) -> None:
         """The worker reads this camera from now on."""
 
@@ -153,3 +156,6 @@ class Observer:
     def stage(self, stage: Stage) -> Iterator[None]:  # noqa: ARG002
         """Times the block as one run of ``stage``."""
         yield
+
+    def stage_took(self, stage: Stage, seconds: float) -> None:
+        """A run of ``stage`` in another process took so long."""

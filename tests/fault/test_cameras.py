@@ -1,18 +1,21 @@
 """One camera misbehaves in every way; the others do not notice."""
 
+import os
 import random
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.fault.cameras import Cameras
-from tests.fault.fleet import Fleet
+from tests.fault.fleet import Fleet, Worker
+from tests.support.processes import decoders_of
 from tests.support.redis_servers import RedisServer
 from tests.support.rtsp import RtspServer, write_clip
 
@@ -57,6 +60,22 @@ def damaged(clip: Path, target: Path, seed: int = 3) -> Path:
         content[place] ^= 1 << chance.randrange(8)
     target.write_bytes(bytes(content))
     return target
+
+
+def decoders(worker: Worker) -> set[int]:
+    """The processes that decode a worker's cameras."""
+    assert worker.process is not None
+    return set(decoders_of(worker.process.pid))
+
+
+def kill_decoders(worker: Worker, spared: set[int]) -> None:
+    """Each one as soon as it is there, for a while."""
+    ended = time.monotonic() + WATCHED_S
+    while time.monotonic() < ended:
+        for decoder in decoders(worker) - spared:
+            with suppress(ProcessLookupError):
+                os.kill(decoder, signal.SIGKILL)
+        time.sleep(0.2)
 
 
 @pytest.mark.timeout(400)
@@ -108,14 +127,19 @@ def test_the_others_are_read_as_fast_as_before(
         bad.mounts = {"/clip": damaged(large, tmp_path / "damaged.mp4")}
         bad.start()
 
+    def kills_its_decoder() -> None:
+        kill_decoders(fleet.workers[0], of_good)
+
     try:
         with fleet.running(), redirecting(bad.port) as elsewhere:
             fleet.wait_until(fleet.all_owned, 90, "every camera owned")
             fleet.wait_until(lambda: all(fleet.read(camera_id) > 10 for camera_id in good), 60, "every camera read")
             usual = rate()
+            of_good = decoders(fleet.workers[0])
+            assert len(of_good) == GOOD
             fleet.add_camera("bad", bad.url("/clip"))
             fleet.wait_until(lambda: fleet.read("bad") > 10, 60, "the bad camera is read while it is good")
-            for misbehave in (stalls, flaps, changes_resolution, sends_damaged_pictures):
+            for misbehave in (stalls, flaps, changes_resolution, sends_damaged_pictures, kills_its_decoder):
                 with ThreadPoolExecutor(1) as beside:
                     misbehaving = beside.submit(misbehave)
                     slowest = rate()

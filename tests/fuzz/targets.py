@@ -137,9 +137,11 @@ def check_video(data: bytes) -> None:
         for picture in itertools.islice(video.pictures(lambda: True), _MOST_PICTURES):
             if picture is not None and picture.planes is not None:
                 with suppress(SourceError):
-                    if rgb_of(picture.planes).size > 3 * 16 * _MAX_PIXELS:  # stretched by its pixels' shape, 4 at most
+                    if (
+                        rgb_of(picture.planes()).size > 3 * 16 * _MAX_PIXELS
+                    ):  # stretched by its pixels' shape, 4 at most
                         raise AssertionError("a picture above the limit")
-                    grey_of(picture.planes)
+                    grey_of(picture.planes())
     except SourceError as error:
         one_line(error)
     finally:

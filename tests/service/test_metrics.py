@@ -51,6 +51,8 @@ def used() -> PrometheusObserver:
     observer.database_statement(0.01)
     observer.database_connections(2)
     observer.look_late("door")
+    observer.decoder_died("door", "killed")
+    observer.stage_took("decode", 0.25)
     observer.looks({"door": 2.1}, 3.5)
     observer.engine_loaded("embed", "openvino", "CPU", "bf16")
     with observer.stage("embed"):
@@ -78,6 +80,8 @@ def test_what_stages_report_is_what_prometheus_reads(used: PrometheusObserver) -
     assert value(used, "records_dropped_total", reason="buffer_full") == 2
     assert value(used, "history_degraded") == 1
     assert value(used, "late_looks_total", camera="door") == 1
+    assert value(used, "decoder_deaths_total", camera="door", fate="killed") == 1
+    assert value(used, "stage_duration_seconds_sum", stage="decode") == 0.25
     assert value(used, "look_gap_seconds", camera="door") == 2.1
     assert value(used, "cameras_carried") == 3.5
     assert value(used, "batch_items_sum", stage="detect") == 4

@@ -122,9 +122,9 @@ def test_a_camera_that_becomes_too_large_on_the_way(tmp_path: Path, side: int) -
     small = video(tmp_path / "small.h264", 320, container="h264", frames=200)
     large = video(tmp_path / "large.h264", side, container="h264")
     path = resized_sps(small, large, tmp_path / "both.h264")
-    assert [picture.planes.height for picture in pictures(path)[0] if picture.planes] == [320] * 200 + [side] * 3
+    assert [picture.planes().height for picture in pictures(path)[0] if picture.planes] == [320] * 200 + [side] * 3
     kept, opened = pictures(path, max_megapixels=1)
-    assert {picture.planes.height for picture in kept if picture.planes} == {320}
+    assert {picture.planes().height for picture in kept if picture.planes} == {320}
     assert "larger than 1 megapixels" in opened.refused
 
 

@@ -31,6 +31,7 @@ from worker.video import connection
 from worker.video import reader as source
 from worker.video.addresses import parse_address
 from worker.video.buffers import Batcher, FrameBuffer
+from worker.video.child_video import DecoderDiedError, Fate
 from worker.video.decoder import FOLDER_FPS, Picture, open_video
 from worker.video.planes import planes_of_image
 from worker.video.reader import CameraReader, backoff_s
@@ -45,6 +46,7 @@ class Recorder(Observer):
     def __init__(self) -> None:
         self.read = 0
         self.dropped: Counter[str] = Counter()
+        self.deaths: Counter[str] = Counter()
         self.states: list[SourceState] = []
         self._changed = threading.Condition()
 
@@ -54,6 +56,11 @@ class Recorder(Observer):
     def frame_dropped(self, camera_id: str, reason: str, count: int = 1) -> None:
         with self._changed:
             self.dropped[reason] += count
+            self._changed.notify_all()
+
+    def decoder_died(self, camera_id: str, fate: str) -> None:
+        with self._changed:
+            self.deaths[fate] += 1
             self._changed.notify_all()
 
     def source_state(self, camera_id: str, state: SourceState) -> None:
@@ -525,6 +532,9 @@ class Script:
 
 class Stage:
     recording = False
+    still = behind = False
+    refused = ""
+    late_s = 0.0
     frame_interval_s = 0.04
     duration_s = None
 
@@ -543,7 +553,7 @@ class Stage:
 
 
 def shot(pts_s: float | None) -> Picture:
-    return Picture(pts_s, planes_of_image(np.zeros((4, 4, 3), np.uint8)))
+    return Picture(pts_s, lambda: planes_of_image(np.zeros((4, 4, 3), np.uint8)))
 
 
 def five_frames() -> Iterator[Picture | None]:
@@ -692,6 +702,46 @@ def test_thread_that_dies_is_seen(make: Make, caplog: pytest.LogCaptureFixture) 
     assert isinstance(rig.reader.error, SourceError)
     assert "ZeroDivisionError" in str(rig.reader.error)
     assert "hunter2" not in str(rig.reader.error)
+
+
+def die_of(fate: Fate) -> Callable[[], Iterator[Picture | None]]:
+    def die() -> Iterator[Picture | None]:
+        yield shot(0.0)
+        raise DecoderDiedError("rtsp://h/x: its decoder died", fate)
+
+    return die
+
+
+@pytest.mark.parametrize("fate", ["crashed", "killed", "hung", "memory"])
+def test_a_camera_whose_decoder_dies_again_and_again_is_given_up(make: Make, fate: Fate) -> None:
+    script = Script(*([die_of(fate)] * source.MOST_DEATHS), endless)
+    rig = make("rtsp://h/x", opener=script)
+    rig.observer.wait_for_state("failed")
+    assert script.opened == source.MOST_DEATHS
+    assert (
+        "given up: its decoder died 5 times within 10 minutes, at last: rtsp://h/x: its decoder died"
+        in rig.reader.reason
+    )
+    assert rig.observer.deaths == {fate: source.MOST_DEATHS}
+
+
+def test_deaths_that_lie_far_apart_are_not_counted_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "DEATHS_WITHIN_S", 0.0)
+    rig = make("rtsp://h/x", opener=Script(*([die_of("crashed")] * (source.MOST_DEATHS + 2)), endless))
+    rig.observer.wait(lambda: rig.observer.deaths["crashed"] == source.MOST_DEATHS + 2)
+    rig.take(20)
+    assert rig.reader.state == "streaming"
+
+
+def test_a_decoder_that_waits_for_the_network_is_no_fault_of_the_camera(make: Make) -> None:
+    """Such as one that looks for the host's name while the name server is away."""
+
+    def hang(address: object, camera: object, observer: object) -> Any:
+        raise DecoderDiedError("rtsp://h/x: its decoder hangs, and is killed", "hung")
+
+    rig = make("rtsp://h/x", opener=hang)
+    rig.observer.wait(lambda: rig.observer.deaths["hung"] == source.MOST_DEATHS + 2)
+    assert rig.reader.state != "failed"
 
 
 def test_backoff_starts_anew_after_a_healthy_time(make: Make) -> None:

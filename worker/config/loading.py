@@ -23,6 +23,7 @@ from worker.config.sections import (
     BatchingConfig,
     CameraConfig,
     ConsoleConfig,
+    DecodingConfig,
     DetectionConfig,
     EncryptionConfig,
     EvidenceConfig,
@@ -95,6 +96,7 @@ class Config(BaseSettings):
     fleet: FleetConfig = FleetConfig()
     encryption: EncryptionConfig = EncryptionConfig()
     network: NetworkConfig = NetworkConfig()
+    decoding: DecodingConfig = DecodingConfig()
     metrics: MetricsConfig = MetricsConfig()
     preview: PreviewConfig = PreviewConfig()
     console: ConsoleConfig = ConsoleConfig()

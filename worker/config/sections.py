@@ -367,6 +367,19 @@ class EncryptionConfig(_Section):
     key_file: UserPath | None = Field(None, description="file that holds the same; key takes precedence")
 
 
+class DecodingConfig(_Section):
+    """Where pictures are decoded."""
+
+    processes: Literal["live", "all", "off"] = Field(
+        "live",
+        description="which cameras are decoded in a process of their own, so that what they send can harm no other: "
+        "'live' are network streams and devices, 'all' are video files as well; 'off' decodes all in the worker itself",
+    )
+    memory_mb: int = Field(
+        1024, ge=64, le=65_536, description="most memory that such a process may take for decoding, MB"
+    )
+
+
 class MetricsConfig(_Section):
     """Where Prometheus and probes look."""
 

@@ -124,6 +124,9 @@ class PrometheusObserver(Observer):
         self._source_state = self._gauge(
             "source_state", "1 for the state that a source is in, else 0", "camera", "state"
         )
+        self._decoder_deaths = self._counter(
+            "decoder_deaths", "Processes of a camera's decoder that ended as they should not", "camera", "fate"
+        )
         self._last_frame_s = self._gauge("last_frame_timestamp_seconds", "Unix time of a camera's last frame", "camera")
         self._cameras_owned = self._gauge("cameras_owned", "Cameras whose lease this worker holds")
         self._camera_epoch = self._gauge("camera_epoch", "Epoch of a camera's lease", "camera")
@@ -291,6 +294,9 @@ class PrometheusObserver(Observer):
         for known in SOURCE_STATES:
             self._source_state.labels(camera_id, known).set(known == state)
 
+    def decoder_died(self, camera_id: str, fate: str) -> None:
+        self._decoder_deaths.labels(camera_id, fate).inc()
+
     def config_reloaded(self, outcome: str) -> None:
         self._config_reloads.labels(outcome).inc()
 
@@ -343,6 +349,9 @@ class PrometheusObserver(Observer):
             yield
         finally:
             self._stage_s.labels(stage).observe(time.perf_counter() - begun_s)
+
+    def stage_took(self, stage: Stage, seconds: float) -> None:
+        self._stage_s.labels(stage).observe(seconds)
 
     def summary(self) -> dict[str, Any]:
         """Totals so far: ``frames`` (read), ``faces``, ``tracks`` (ended), ``events``, ``dropped`` and ``skipped``

@@ -1,17 +1,22 @@
 """The cameras that a worker reads at the moment: one decode thread and one buffer each, gathered into batches."""
 
+import time
 from functools import partial
 
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError
 from worker.observer import Observer
 from worker.types import Frame
+from worker.video.addresses import parse_address
 from worker.video.buffers import Batcher, FrameBuffer
+from worker.video.child_video import Decoders
 from worker.video.decoder import open_video
 from worker.video.reader import CameraReader
 from worker.video.schedule import Schedule, look_interval_s, reads_every_frame
 
 _JOIN_S = 2.0
+_LEAVE_S = 0.8
+"""So long decoders may say good-bye to their cameras before they are killed."""
 
 
 class Cameras:
@@ -25,6 +30,9 @@ class Cameras:
         self._observer = observer
         self._lasting = lasting
         self._opener = partial(open_video, hosts=config.network.policy)
+        self._decoders = Decoders(config.decoding, config.network.policy, queue_frames=config.batching.queue_frames)
+        if (lasting and config.decoding.processes != "off") or any(map(self._is_apart, config.cameras)):
+            self._decoders.start()
         self._look_interval_s = look_interval_s(config.detection)
         self.schedule = Schedule(config.detection, observer, max_frames=config.batching.max_frames)
         self._batcher = Batcher([], config.batching, observer, due=self.schedule.due, turn=self.schedule.turn)
@@ -49,7 +57,7 @@ class Cameras:
             self._observer,
             wanted=self.schedule.wanted,
             look_interval_s=0.0 if whole else self._look_interval_s,
-            opener=self._opener,
+            opener=self._decoders.open if self._is_apart(camera) else self._opener,
         )
         if whole:
             self.schedule.search_always(camera.id)
@@ -85,6 +93,11 @@ class Cameras:
         for camera_id in ended:
             del self._buffers[camera_id]
         return ended
+
+    def _is_apart(self, camera: CameraConfig) -> bool:
+        """Whether a process of its own decodes the camera."""
+        where, kind = self._config.decoding.processes, parse_address(camera.source.get_secret_value()).kind
+        return where != "off" and kind in (("network", "device") if where == "live" else ("network", "device", "file"))
 
     def __contains__(self, camera_id: object) -> bool:
         return camera_id in self._readers
@@ -126,6 +139,10 @@ class Cameras:
         readers = [*self._readers.values(), *self._leaving]
         for reader in readers:
             reader.stop()
+        gone_s = time.monotonic() + _LEAVE_S
+        for reader in readers:
+            reader.join(max(0.0, gone_s - time.monotonic()))
+        self._decoders.close()
         for reader in readers:
             reader.join(_JOIN_S)
         self._batcher.close()

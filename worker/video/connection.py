@@ -9,6 +9,7 @@ from worker.config import CameraConfig
 from worker.errors import SourceError
 from worker.observer import Observer
 from worker.video.addresses import Address
+from worker.video.child_video import ChildVideo, DecoderDiedError, Fate
 from worker.video.decoder import ImageFolder, Picture, Video
 from worker.video.web import SourceSilentError
 
@@ -16,7 +17,8 @@ _PICTURE_PATIENCE: Final = 6
 """Data without a picture that can be decoded is accepted for this many read timeouts: key frames may be far apart."""
 
 
-Opener = Callable[[Address, CameraConfig, Observer], Video | ImageFolder]
+Source = Video | ImageFolder | ChildVideo
+Opener = Callable[[Address, CameraConfig, Observer], Source]
 
 
 class Connection:
@@ -27,7 +29,8 @@ class Connection:
 
     ``done`` is set at the end or by :meth:`stop`, whichever is first. After that: ``ended_well`` (a recording is
     through, or no more pictures are taken), ``still`` (it was a single picture, and that was taken), else ``problem``
-    says in one line what broke, ``silent`` whether it was a timeout of the stream, and ``unexpected`` holds any other
+    says in one line what broke, ``silent`` whether it was a timeout of the stream, ``fate`` how the process of the
+    decoder died, if it did, and ``unexpected`` holds any other
     exception.
     """
 
@@ -37,7 +40,7 @@ class Connection:
         camera: CameraConfig,
         observer: Observer,
         *,
-        on_open: Callable[[Video | ImageFolder], None],
+        on_open: Callable[[Source], None],
         on_picture: Callable[[Picture], bool],
         opener: Opener,
         grace_s: float = 1.0,
@@ -61,7 +64,9 @@ class Connection:
         self.ended_well = False
         self.silent = False
         self.problem = ""
+        self.fate: Fate | None = None
         self.unexpected: Exception | None = None
+        self._video: Source | None = None
 
     def start(self) -> None:
         if self._address.live:
@@ -72,6 +77,9 @@ class Connection:
         """Hand over nothing more and end as soon as FFmpeg returns."""
         self._stopping.set()
         self.done.set()
+        video = self._video
+        if isinstance(video, ChildVideo):
+            video.interrupt()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Whether its thread has ended, after waiting up to ``timeout_s``."""
@@ -91,6 +99,8 @@ class Connection:
         except SourceSilentError as error:
             self.problem = str(error)
             self.silent = self.phase == "read"
+        except DecoderDiedError as error:
+            self.problem, self.fate = str(error), error.fate
         except SourceError as error:
             self.problem = str(error)
         except Exception as error:  # noqa: BLE001 - handed to the watcher, which ends the camera with it
@@ -100,7 +110,7 @@ class Connection:
             self.done.set()
 
     def _read(self) -> None:
-        video = self._opener(self._address, self._camera, self._observer)
+        video = self._video = self._opener(self._address, self._camera, self._observer)
         try:
             if not self._stopping.is_set():
                 self.recording = video.recording
@@ -109,7 +119,7 @@ class Connection:
         finally:
             video.close()
 
-    def _hand_over(self, video: Video | ImageFolder) -> None:
+    def _hand_over(self, video: Source) -> None:
         self.phase = "read"
         self._expect_picture()
         for picture in video.pictures(self._keep_going):
@@ -133,7 +143,7 @@ class Connection:
         if not self.pictures:
             hint = _why(video) or "; is it damaged, or cut off?"
             raise SourceError(f"{self._address.label}: not one picture can be decoded{hint}")
-        self.still = isinstance(video, Video) and video.still and self.pictures == 1
+        self.still = not isinstance(video, ImageFolder) and video.still and self.pictures == 1
         self.ended_well = self.recording
         self.problem = f"{self._address.label}: the stream ended"
 
@@ -150,5 +160,7 @@ class Connection:
         return not self._stopping.is_set() and now_s < self._picture_deadline_s
 
 
-def _why(video: Video | ImageFolder) -> str:
-    return f": {video.refused}; see max_megapixels" if isinstance(video, Video) and video.refused else ""
+def _why(video: Source) -> str:
+    if isinstance(video, ImageFolder):
+        return ""
+    return f": {video.refused}; see max_megapixels" if video.refused else ""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -69,16 +70,21 @@ _PROTOCOLS: Final = {
 av.logging.set_level(None)
 
 
+class SourceMemoryError(SourceError):
+    """Decoding needs more memory than there is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One decoded picture.
 
-    ``pts_s`` is seconds since the beginning of the source, None where the source does not say. ``planes`` is None if it
-    was passed over: it has a time, but no picture.
+    ``pts_s`` is seconds since the beginning of the source, None where the source does not say. ``planes`` gives its
+    pixels, and may be called until the next picture is asked for; it is None if the picture was passed over, and raises
+    SourceError if they cannot be had.
     """
 
     pts_s: float | None
-    planes: Planes | None = None
+    planes: Callable[[], Planes] | None = None
 
 
 class Video:
@@ -156,6 +162,11 @@ class Video:
     def late_s(self) -> float:
         """By how much longer than usual a live stream's last packet was under way; 0 if its times do not say."""
         return 0.0 if self._edge is None else self._edge.late_s
+
+    @property
+    def pixels(self) -> int:
+        """How many a picture has, as far as is known; 0 if that is not."""
+        return _pixels(self._stream)
 
     @property
     def recording(self) -> bool:
@@ -248,8 +259,7 @@ class Video:
         except av.error.EOFError:
             return
         except av.error.FFmpegError as error:
-            if isinstance(error, av.error.ArgumentError) or _pixels(self._stream) > self._max_pixels:
-                self._refuse()
+            self._note_damage(error)
             yield None
             return
         for frame in frames:
@@ -264,6 +274,12 @@ class Video:
         if packet is None:
             yield from map(Picture, sorted(self._may_pass_over))
             self._may_pass_over.clear()
+
+    def _note_damage(self, error: av.error.FFmpegError) -> None:
+        if isinstance(error, MemoryError):
+            raise self._read_error(error) from None
+        if isinstance(error, av.error.ArgumentError) or _pixels(self._stream) > self._max_pixels:
+            self._refuse()
 
     def _refuse(self) -> None:
         self.refused = f"pictures of a senseless size, or larger than {self._max_pixels / 1e6:g} megapixels"
@@ -300,7 +316,11 @@ class Video:
         self._may_pass_over = [other_s for other_s in self._may_pass_over if pts_s < other_s <= pts_s + _ADRIFT_S]
 
     def _read_error(self, error: Exception) -> SourceError:
-        kind = SourceSilentError if isinstance(error, _TIMEOUTS) else SourceError
+        kind = (
+            SourceSilentError if isinstance(error, _TIMEOUTS)
+            else SourceMemoryError if isinstance(error, MemoryError)
+            else SourceError
+        )  # fmt: skip
         return kind(f"{self._address.label}: reading stopped: {_problem(error)}")
 
     def _picture(self, frame: VideoFrame) -> Picture:
@@ -309,7 +329,8 @@ class Video:
         if matrix is not None:
             # What the stream itself says may stand beside key frames or the first picture alone, and holds behind them.
             self._matrix = matrix
-        return Picture(self._pts_s(frame), planes_of(frame, self._straightener.geometry(self._matrix, aspect)))
+        geometry = self._straightener.geometry(self._matrix, aspect)
+        return Picture(self._pts_s(frame), partial(planes_of, frame, geometry))
 
     def _pts_s(self, item: VideoFrame | av.Packet) -> float | None:
         # Frames that the decoder still held at the end come without their time base.
@@ -343,7 +364,7 @@ class ImageFolder:
             except SourceError:
                 yield None
             else:
-                yield Picture(number / FOLDER_FPS, planes_of_image(image))
+                yield Picture(number / FOLDER_FPS, partial(planes_of_image, image))
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -386,7 +407,8 @@ def open_video(
         # FFmpeg's RTSP client calls an interrupted handshake invalid data.
         if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
             problem = f"no answer within {camera.open_timeout_s:g} s"
-        raise SourceError(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
+        kind = SourceMemoryError if isinstance(error, MemoryError) else SourceError
+        raise kind(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
     alone = isinstance(target, JpegStream) and target.alone
     return Video(container, address, camera, observer, web, alone=alone, begun_s=begun_s)
 

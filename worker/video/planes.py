@@ -13,6 +13,7 @@ from worker.errors import SourceError
 from worker.types import Image, Planes
 from worker.video.geometry import Geometry
 
+_LOW: Final = frozenset({"yuv420p", "yuvj420p", "nv12"})
 _HALVED: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
 _BYTE_PLANES: Final = _HALVED | {"yuv444p", "yuvj444p", "gray"}
 _GREY_FIRST: Final = _BYTE_PLANES | {"nv12"}
@@ -35,6 +36,53 @@ def planes_of(frame: VideoFrame, geometry: Geometry) -> Planes:
         float(geometry.aspect),
         frame,
     )
+
+
+def packed(planes: Planes) -> list[NDArray[np.uint8]]:
+    """The planes as whole rows, uint8 (rows, bytes from one row to the next), contiguous; copied if they are not."""
+    if isinstance(planes.origin, VideoFrame):
+        return [np.ascontiguousarray(_rows(plane)) for plane in planes.origin.planes]
+    return [np.ascontiguousarray(plane) for plane in planes.planes]
+
+
+def planes_in(
+    memory: NDArray[np.uint8], form: str, size: tuple[int, int], rows: list[int], strides: list[int], **fields: Any
+) -> Planes:
+    """The planes that lie one behind the other in ``memory``, uint8 (n,), as :func:`packed` gives them; not copied.
+
+    ``size``: (width, height) px. ``fields``: the other fields of :class:`Planes`.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    width, height = size
+    ends = np.cumsum(np.multiply(rows, strides)).tolist()
+    whole = [
+        memory[end - count * stride : end].reshape(count, stride)
+        for end, count, stride in zip(ends, rows, strides, strict=True)
+    ]
+    planes = tuple(plane[:, : _row_bytes(form, index, width)] for index, plane in enumerate(whole))
+    for index, plane in enumerate(planes):
+        wanted = (-(-height // 2) if index and form in _LOW else height, _row_bytes(form, index, width))
+        if wanted[1] is not None and plane.shape != wanted:
+            raise ValueError("a plane of another size")
+    origin = _frame_over(memory[: ends[-1]], form, width, height, rows, strides)
+    if origin is not None:
+        origin.color_range, origin.colorspace = fields["colour_range"], fields["matrix"]
+    return Planes(form, width, height, planes, origin=memory if origin is None else origin, **fields)
+
+
+def _frame_over(
+    memory: NDArray[np.uint8], form: str, width: int, height: int, rows: list[int], strides: list[int]
+) -> VideoFrame | None:
+    """A frame that lies in ``memory``; None where PyAV cannot make one of this layout."""
+    half = strides[0] // 2
+    halves = {"yuv420p": [half, half], "yuvj420p": [half, half], "nv12": [strides[0]]}.get(form)
+    if halves is None or width % 2 or height % 4 or strides[0] % 2 or strides[0] < width:
+        return None
+    if strides[1:] != halves or rows != [height, *(height // 2 for _ in halves)]:
+        return None
+    return VideoFrame.from_numpy_buffer(memory.reshape(-1, strides[0]), form, width)
 
 
 def planes_of_image(image: Image) -> Planes:
@@ -94,6 +142,7 @@ def _frame_of(planes: Planes) -> VideoFrame:
         rows = _rows(plane)
         width = min(rows.shape[1], source.shape[1])
         rows[:, :width] = source[:, :width]
+        rows[:, width:] = 0
     frame.color_range, frame.colorspace = planes.colour_range, planes.matrix
     return frame
 

@@ -15,13 +15,18 @@ from worker.observer import Observer, SourceState
 from worker.redaction import redact
 from worker.video.addresses import Address, parse_address
 from worker.video.buffers import FrameBuffer, RawFrame
-from worker.video.connection import Connection, Opener
-from worker.video.decoder import ImageFolder, Picture, Video, open_video
+from worker.video.child_video import DecoderDiedError, Fate
+from worker.video.connection import Connection, Opener, Source
+from worker.video.decoder import ImageFolder, Picture, open_video
 from worker.video.planes import grey_of
 from worker.video.timelines import LiveTimeline, RecordingTimeline, Timeline
 
 MAX_ABANDONED: Final = 3
 """The most threads of one camera that may hang in FFmpeg; while there are as many, no further try is made."""
+
+MOST_DEATHS: Final = 5
+DEATHS_WITHIN_S: Final = 600.0
+"""A camera whose decoder dies so often within this time is given up: what it sends will kill the next one as well."""
 
 _WIDEST_SPACING_S: Final = 10.0
 _SPACING_WEIGHT: Final = 0.1
@@ -73,7 +78,9 @@ class CameraReader:
     connection that has lived for ``healthy_s`` lets it begin anew. For ``grace_s`` see :class:`Connection`.
 
     A thread that hangs inside FFmpeg beyond its timeouts cannot be ended from Python: it is abandoned (it ends as
-    soon as FFmpeg returns) and another started, up to :data:`MAX_ABANDONED` at a time.
+    soon as FFmpeg returns) and another started, up to :data:`MAX_ABANDONED` at a time. A process that decodes is killed
+    instead. A live source whose process dies is reopened like one that breaks; after :data:`MOST_DEATHS` deaths within
+    :data:`DEATHS_WITHIN_S` it fails.
 
     Raises:
         ConfigError: the camera's source is not one that is read.
@@ -107,7 +114,7 @@ class CameraReader:
         self._timeline: Timeline = LiveTimeline(self._doubt_clock) if self.live else RecordingTimeline()
         self._began_at: datetime | None = None
         self._frame_interval_s = 0.0
-        self._video: Video | ImageFolder | None = None
+        self._video: Source | None = None
         self._spacing_s = 0.0
         self._last_pts_s: float | None = None
         self._told: set[str] = set()
@@ -119,6 +126,7 @@ class CameraReader:
         self._stopping = threading.Event()
         self._connection: Connection | None = None
         self._abandoned: list[Connection] = []
+        self._deaths: list[float] = []
         self._thread = threading.Thread(target=self._run, name=f"source-{camera.id}", daemon=True)
 
     @property
@@ -209,6 +217,8 @@ class CameraReader:
                 attempt = 0
                 self._stopping.wait(max(0.0, begun_s + self._camera.snapshot_interval_s - time.monotonic()))
                 continue
+            if connection.fate:
+                self._count_death(connection, connection.fate)
             if not self.live or connection.recording:
                 raise SourceError(f"camera {self.camera_id}: {problem}")
             if connection.pictures and time.monotonic() - begun_s >= self._healthy_s:
@@ -219,6 +229,20 @@ class CameraReader:
             self._enter("waiting", f"{problem}; next try in {pause_s:.1f} s")
             self._stopping.wait(pause_s)
             self._wait_for_abandoned()
+
+    def _count_death(self, connection: Connection, fate: Fate) -> None:
+        """Gives the camera up if its decoder dies again and again. One that hangs before the source is open waits for
+        the network, for which the camera can do nothing."""
+        self._observer.decoder_died(self.camera_id, fate)
+        if fate == "hung" and connection.phase == "open":
+            return
+        now_s = time.monotonic()
+        self._deaths = [death_s for death_s in self._deaths if now_s - death_s < DEATHS_WITHIN_S] + [now_s]
+        if len(self._deaths) >= MOST_DEATHS:
+            raise SourceError(
+                f"camera {self.camera_id} is given up: its decoder died {MOST_DEATHS} times within "
+                f"{DEATHS_WITHIN_S / 60:g} minutes, at last: {connection.problem}"
+            )
 
     def _watch(self, connection: Connection) -> str:
         """Returns what ended the connection, or why it was given up."""
@@ -235,7 +259,7 @@ class CameraReader:
                 break
         if connection.unexpected is not None:
             raise connection.unexpected
-        if connection.silent:
+        if connection.silent or connection.fate == "hung":
             self._enter("stalled", connection.problem)
         return connection.problem
 
@@ -265,11 +289,11 @@ class CameraReader:
 
     # What follows runs in the thread of the connection.
 
-    def _opened(self, video: Video | ImageFolder) -> None:
+    def _opened(self, video: Source) -> None:
         self._timeline.reopened()
         self._frame_interval_s = video.frame_interval_s
         self._video = video
-        if isinstance(video, Video):
+        if not isinstance(video, ImageFolder):
             video.tell = self._tell
             if video.still and not self._spacing_s:
                 self._spacing_s = min(self._camera.snapshot_interval_s, _WIDEST_SPACING_S)
@@ -284,7 +308,7 @@ class CameraReader:
 
     def _thin_out(self) -> None:
         """Pictures are passed over by what the stream says of their times, as long as that is believed."""
-        if isinstance(self._video, Video):
+        if self._video is not None and not isinstance(self._video, ImageFolder):
             self._video.look_interval_s = self._look_interval_s if self._timeline.believed else 0.0
 
     def _doubt_clock(self, reason: str) -> None:
@@ -304,8 +328,8 @@ class CameraReader:
 
     def _take(self, picture: Picture) -> bool:
         received_s = time.monotonic()
-        late = isinstance(self._video, Video) and self._video.behind
-        late_s = self._video.late_s if isinstance(self._video, Video) else 0.0
+        video = self._video
+        late, late_s = (False, 0.0) if video is None or isinstance(video, ImageFolder) else (video.behind, video.late_s)
         if late:
             self._timeline.interrupted()
         pts_s = self._timeline.at(picture.pts_s, received_s, self._frame_interval_s)
@@ -328,13 +352,16 @@ class CameraReader:
             return True
         try:
             # Here and not where it is taken: this thread is the camera's own.
-            grey = grey_of(picture.planes)
+            planes = picture.planes()
+            grey = grey_of(planes)
+        except DecoderDiedError:
+            raise
         except SourceError:
             self._observer.frame_dropped(self.camera_id, "undecodable")
             return True
         return self._buffer.put(
             RawFrame(
-                self.camera_id, sequence, pts_s, captured_at, received_s, picture.planes, grey, self._spacing_s
+                self.camera_id, sequence, pts_s, captured_at, received_s, planes, grey, self._spacing_s
             )
         )  # fmt: skip
 
