@@ -96,7 +96,8 @@ clean:  ## remove what the other targets made
 
 .PHONY: system-parts
 system-parts:
-	@.ci/system-parts gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad faketime
+	@.ci/system-parts gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad faketime \
+		chromium
 
 # One set of versions for all supported Pythons: what is tested is what is installed. No registry is named,
 # so that everybody's own pip settings apply.

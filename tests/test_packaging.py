@@ -71,6 +71,9 @@ def test_the_wheel_holds_the_package_its_manifests_schemas_and_licence_and_no_we
     assert scripts
     assert scripts <= names
     assert {f"worker/schemas/{path.name}" for path in (REPOSITORY / "worker/schemas").iterdir()} <= names
+    pages = [path for path in (REPOSITORY / "worker/console").rglob("*.*") if path.suffix in {".html", ".css", ".js"}]
+    assert len(pages) > 10
+    assert {path.relative_to(REPOSITORY).as_posix() for path in pages} <= names
     assert "worker/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.endswith((".h5", ".onnx", ".dat", ".bin", ".npz"))]
@@ -132,6 +135,7 @@ def test_everything_that_the_code_imports_is_declared() -> None:
     assert _undeclared(SOURCES, core | {"facestream"}, top_level_only=True) <= {
         "argon2-cffi",
         "fastapi",
+        "jinja2",
         "minio",
         "onnxruntime",
         "starlette",

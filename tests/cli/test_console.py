@@ -17,7 +17,7 @@ def test_it_says_where_it_is_gives_the_first_code_and_stops_when_told(tmp_path: 
     place = ["--gallery", tmp_path / "people", "--redis", redis_url, "--port", 0]
     with running("console", *place) as console:
         address = console.until(lambda: re.search(r"http://127\.0\.0\.1:\d+", "".join(console.stdout)))[0]
-        code = console.until(lambda: re.search(r"code for the first admin is (\S+)", "".join(console.stdout)))[1]
+        code = console.until(lambda: re.search(r"/setup#(\S+)", "".join(console.stdout)))[1]
         with httpx.Client(base_url=address) as client:
             assert client.get(f"{API}/people").status_code == 401
             made = client.post(f"{API}/setup", json={"code": code, "name": "root", "password": PASSWORD})
@@ -30,7 +30,7 @@ def test_it_says_where_it_is_gives_the_first_code_and_stops_when_told(tmp_path: 
         assert code not in ended.stderr
     with running("console", *place) as console:
         console.until(lambda: "The console is at" in "".join(console.stdout))
-        assert "code" not in console.end(signal.SIGTERM).stdout, "there is an admin now"
+        assert "/setup" not in console.end(signal.SIGTERM).stdout, "there is an admin now"
 
 
 def test_what_it_cannot_start_with_is_told_in_one_line(tmp_path: Path, redis_url: str) -> None:

@@ -18,9 +18,9 @@ from tests.support.past import AXES, MODEL, NOON, sighting, unknown
 from tests.support.sample_events import make_event
 from tests.support.waiting import eventually
 from worker.api.accounts import ROLES, Role
-from worker.api.app import make_app
 from worker.api.parts import Parts
 from worker.config import EvidenceConfig, history_place, load_config
+from worker.console.app import make_console
 from worker.database import schema
 from worker.database.address import parse_database_url
 from worker.database.database import Database, open_postgres, open_sqlite
@@ -172,7 +172,7 @@ def running_console(config: Any, *, filled: bool = True) -> Iterator[Console]:
         fill(config.gallery, place_of(config))
     parts = Parts(config)
     add_accounts(config)
-    app = make_app(parts)
+    app = make_console(parts)
     with serving(app) as address:
         console = Console(app, address, parts)
         try:

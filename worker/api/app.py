@@ -46,10 +46,10 @@ def make_app(parts: Parts) -> FastAPI:
     app = _with_operations(lifespan)
     app.state.parts = parts
     app.state.first_code = FirstCode(parts.accounts)
-    app.add_exception_handler(HTTPException, tell)
-    app.add_exception_handler(RequestValidationError, tell)
-    app.add_exception_handler(FacestreamError, tell)
-    app.add_exception_handler(Exception, tell)
+    app.add_exception_handler(HTTPException, _tell)
+    app.add_exception_handler(RequestValidationError, _tell)
+    app.add_exception_handler(FacestreamError, _tell)
+    app.add_exception_handler(Exception, _tell)
     app.add_middleware(Door, hosts=(parts.config.console.host, *parts.config.console.allowed_hosts))
     return app
 
@@ -90,10 +90,14 @@ def problem_in(error: Exception) -> tuple[int, str, dict[str, str]]:
     return HTTPStatus.INTERNAL_SERVER_ERROR, "this should not have happened: the log of the console says more", {}
 
 
-async def tell(_request: Request, error: Exception) -> Response:
+def tell(error: Exception) -> Response:
     """The answer of an operation that went wrong."""
     status, detail, headers = problem_in(error)
     return Response(json.dumps(document_of(status, detail)), status, headers, MEDIA_TYPE)
+
+
+async def _tell(_request: Request, error: Exception) -> Response:
+    return tell(error)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

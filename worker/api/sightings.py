@@ -31,7 +31,7 @@ from worker.errors import SinkError, SourceError
 from worker.events.publisher import publish_at_once
 from worker.gallery.enrolment import choose_face
 from worker.history.documents import sighting_document
-from worker.history.evidence import stored_face
+from worker.history.evidence import Seen, stored_face
 from worker.history.records import EmbedderId, PastSighting, Vector, explain
 from worker.recognition import corrections
 from worker.recognition.corrections import Correction
@@ -127,7 +127,7 @@ def correct(
     return made
 
 
-def face_jpeg(parts: Parts, sighting: PastSighting, side_px: int) -> bytes | None:
+def face_jpeg(parts: Parts, sighting: Seen, side_px: int) -> bytes | None:
     """The best face of a sighting as a JPEG with sides of at most ``side_px``; None if no picture is kept.
 
     Raises:

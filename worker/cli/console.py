@@ -1,4 +1,4 @@
-"""``facestream console``: the API for programs, and for people who open no terminal."""
+"""``facestream console``: pages for people who open no terminal, and an API for programs."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ def console(
         int | None, typer.Option("--port", min=0, max=65_535, help="Port to listen on; 0 takes a free one.")
     ] = None,
 ) -> None:
-    """Serve the API of people, sightings and unknown people, until SIGTERM or Ctrl-C.
+    """Serve pages and an API for people, sightings and unknown people, until SIGTERM or Ctrl-C.
 
     It is a process of its own beside the workers, with the same gallery and Redis.
     """
@@ -35,19 +35,19 @@ def console(
         settings_ = settings_.model_copy(update={"console": settings_.console.model_copy(update={"port": port})})
     configure(settings_.log)
     try:
-        from worker.api.app import make_app
         from worker.api.parts import Parts
         from worker.api.server import serve
+        from worker.console.app import make_console
     except ImportError as error:
         raise ConfigError(
             f"the console needs the extra 'console': pip install 'facestream[console]' ({error})"
         ) from None
 
-    app = make_app(Parts(settings_))
+    app = make_console(Parts(settings_))
 
     def started(address: str) -> None:
         say(f"The console is at {address}")
         if code := app.state.first_code.code:
-            say(f"Nobody has an account yet. The code for the first admin is {code}")
+            say(f"Nobody has an account yet. Make the first one, an admin, here, once: {address}/setup#{code}")
 
     serve(app, settings_.console, started)

@@ -1,0 +1,59 @@
+"""A console for each test of the pages, and a real browser."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.support.console import PASSWORD, Console, console_config, running_console
+from worker.api.accounts import Role
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture
+def console(tmp_path: Path, redis_url: str) -> Iterator[Console]:
+    with running_console(console_config(tmp_path, redis_url)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip("no chromium: install it (Debian: chromium)")
+    with sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def enter(browser: Browser, console: Console) -> Iterator[Callable[..., Page]]:
+    """Opens a window and logs in; at the end, no page may have logged an error."""
+    errors: list[str] = []
+    contexts = []
+
+    def log_in(role: Role, width: int = 1280, *, dark: bool = False) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(console.address)
+        page.fill("input[name=name]", role)
+        page.fill("input[name=password]", PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{console.address}/")
+        return page
+
+    yield log_in
+    for context in contexts:
+        context.close()
+    assert errors == []

@@ -1,0 +1,101 @@
+"""The pages in a real browser: what a person does there, by mouse and by keyboard."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.support.console import Console
+from tests.support.publishing import STREAM
+from tests.support.sample_events import make_event, stream_fields
+
+pytestmark = pytest.mark.slow
+
+Enter = Callable[..., Page]
+PAGES = ("/", "/sightings", "/sightings/door_1", "/unknown", "/people", "/people/p-anna", "/find", "/health")
+
+
+def add(url: str, *events: Any) -> None:
+    with redis.Redis.from_url(url) as client:
+        for event in events:
+            client.xadd(STREAM, stream_fields(event))
+
+
+def test_a_stranger_is_named_in_two_clicks(enter: Enter, console: Console) -> None:
+    page = enter("operator")
+    page.get_by_role("link", name="Unknown").click()
+    page.get_by_role("button", name="This is Anna").first.click()
+    expect(page.get_by_role("status")).to_contain_text("This is Anna now")
+    assert [person.name for person in console.parts.people()] == ["Anna", "Bob"]
+    assert len(console.parts.gallery().person("Anna").samples) == 2
+
+
+def test_a_stranger_is_named_by_keyboard(enter: Enter, console: Console) -> None:
+    page = enter("operator")
+    page.goto(f"{console.address}/unknown")
+    page.get_by_label("Who is it?").first.focus()
+    page.keyboard.type("Carla")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("This is Carla now")
+
+
+def test_now_shows_what_comes_and_what_came_while_the_line_was_cut(
+    enter: Enter, redis_url: str, tell: Callable[[str], None]
+) -> None:
+    page = enter("viewer")
+    strip = page.locator("#strip")
+    expect(page.locator("#link")).to_have_text("live")
+    begun_s = time.monotonic()
+    add(redis_url, make_event(1, type="started", identity_id="", identity_name="", similarity=None))
+    expect(strip.locator("li")).to_have_count(1)
+    tell(f"an event is on the page after {time.monotonic() - begun_s:.2f} s")
+    expect(strip.locator("b")).to_have_text("unknown")
+    add(redis_url, make_event(2))
+    expect(strip.locator("b")).to_have_text("Zoë Ångström")
+    expect(strip).to_contain_text("clearly")
+    expect(strip.locator("li")).to_have_count(1)
+    page.context.set_offline(True)
+    add(redis_url, make_event(3, sighting_id="door_2026-03-01T08:31:00.000Z_8", identity_name="Ben"))
+    page.context.set_offline(False)
+    expect(strip.locator("li")).to_have_count(2, timeout=15_000)
+    page.get_by_label("Show").select_option("no")
+    expect(strip.locator("li:visible")).to_have_count(0)
+    page.get_by_label("Show").select_option("")
+    page.get_by_role("button", name="Pause").click()
+    add(redis_url, make_event(4, sighting_id="door_2026-03-01T08:32:00.000Z_9"))
+    page.get_by_role("button", name="Go on").click()
+    expect(strip.locator("li")).to_have_count(3)
+
+
+def test_a_page_holds_at_every_width_with_names_of_every_kind(enter: Enter, console: Console) -> None:
+    gallery = console.parts.gallery()
+    gallery.rename("p-anna", "An extraordinarily long name " * 3)
+    gallery.rename("p-bob", "محمد بن عبد الله 🎉")
+    for width in (360, 768, 1920):
+        page = enter("operator", width)
+        for path in PAGES:
+            page.goto(console.address + path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing(enter: Enter, console: Console, dark: bool) -> None:
+    page = enter("admin", dark=dark)
+    axe = Axe()
+    for path in PAGES:
+        page.goto(console.address + path)
+        found = axe.run(page)
+        assert found.violations_count == 0, (path, found.generate_report())
+
+
+def test_the_way_in_and_out(enter: Enter, console: Console) -> None:
+    page = enter("viewer")
+    page.get_by_role("button", name="Log out").click()
+    expect(page).to_have_url(re.compile("/login$"))
+    page.goto(f"{console.address}/people")
+    expect(page).to_have_url(re.compile("/login"))

@@ -1,0 +1,80 @@
+"""The way in and out: the first admin, logging in, logging out."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import HTMLResponse
+
+from worker.api import keys
+from worker.api.access import COOKIE, SharedParts, session_of
+from worker.api.accounts import SHORTEST_PASSWORD, AccountError, LoginError, TooManyAttemptsError
+from worker.api.problems import Problem
+from worker.console.pages import Looker, gone_to, inside, render
+
+router = APIRouter(include_in_schema=False)
+
+Text = Annotated[str, Form(max_length=200)]
+
+
+@router.get("/login")
+def login_page(request: Request, parts: SharedParts, to: str = "/") -> Response:
+    """Asks for name and password; who is logged in goes on."""
+    if session_of(parts, request.cookies.get(COOKIE)) is not None:
+        return gone_to(inside(to))
+    if keys.first_code_of(request).code:
+        return gone_to("/setup")
+    return _login(to)
+
+
+@router.post("/login")
+def login(request: Request, parts: SharedParts, name: Text = "", password: Text = "", to: str = "/") -> Response:
+    """Begins a session."""
+    response = gone_to(inside(to))
+    try:
+        keys.log_in(request, response, parts, name, password)
+    except TooManyAttemptsError as error:
+        return _login(to, name, str(error), HTTPStatus.TOO_MANY_REQUESTS)
+    except LoginError as error:
+        return _login(to, name, str(error), HTTPStatus.UNAUTHORIZED)
+    return response
+
+
+@router.post("/logout")
+def logout(caller: Looker, parts: SharedParts) -> Response:
+    """Ends the session."""
+    parts.accounts.end_session(caller.secret)
+    response = gone_to("/login")
+    response.delete_cookie(COOKIE, path="/")
+    return response
+
+
+@router.get("/setup")
+def setup_page(request: Request) -> Response:
+    """Asks for the code of the first start; where there is an admin, for name and password."""
+    return _setup() if keys.first_code_of(request).code else gone_to("/login")
+
+
+@router.post("/setup")
+def setup(
+    request: Request, parts: SharedParts, code: Text = "", name: Text = "", password: Text = "", again: Text = ""
+) -> Response:
+    """Makes the first admin."""
+    if password != again:
+        return _setup(code, name, "the two passwords are not the same", HTTPStatus.UNPROCESSABLE_ENTITY)
+    response = gone_to("/")
+    try:
+        keys.set_up(request, response, parts, code, name, password)
+    except Problem as problem:
+        return _setup(code, name, str(problem.detail), HTTPStatus(problem.status_code))
+    except AccountError as error:
+        return _setup(code, name, str(error), HTTPStatus.UNPROCESSABLE_ENTITY)
+    return response
+
+
+def _login(to: str, name: str = "", problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> HTMLResponse:
+    return render("login", None, status, to=inside(to), name=name, problem=problem)
+
+
+def _setup(code: str = "", name: str = "", problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> HTMLResponse:
+    return render("setup", None, status, code=code, name=name, problem=problem, shortest=SHORTEST_PASSWORD)

@@ -1,0 +1,55 @@
+"""Pictures of sightings, for pages: where none is kept, a drawn head."""
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Response
+
+from worker.api import sightings
+from worker.api.access import SharedParts
+from worker.api.problems import Problem
+from worker.console.pages import HERE, Visitor
+from worker.errors import SinkError
+from worker.wire import parse_rfc3339
+
+router = APIRouter(include_in_schema=False)
+
+_HEAD: Final = (HERE / "static" / "head.svg").read_bytes()
+_LARGEST_PX: Final = 800
+_NAME: Final = re.compile(r"(?P<camera>[A-Za-z0-9][A-Za-z0-9._-]{0,63})_(?P<start>\d{4}-\d\d-\d\dT[0-9:.]{8,15}Z)_\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Going:
+    """A sighting that may still go on, as its id tells of it."""
+
+    sighting_id: str
+    camera_id: str
+    started_at: datetime
+
+
+@router.get("/faces/{sighting_id}")
+def face(
+    _caller: Visitor,
+    parts: SharedParts,
+    sighting_id: str,
+    px: Annotated[int, Query(ge=16, le=_LARGEST_PX)] = 96,
+) -> Response:
+    """The best face of a sighting, also of one that is going on, as soon as the worker has written it."""
+    jpeg = None
+    with suppress(Problem, SinkError):
+        jpeg = sightings.face_jpeg(parts, _going(sighting_id) or sightings.find(parts, sighting_id), px)
+    if jpeg is None:
+        return Response(_HEAD, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=5"})
+    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
+
+
+def _going(sighting_id: str) -> _Going | None:
+    if (found := _NAME.fullmatch(sighting_id)) is None:
+        return None
+    with suppress(ValueError):
+        return _Going(sighting_id, found["camera"], parse_rfc3339(found["start"]))
+    return None

@@ -1,0 +1,69 @@
+"""What happens now: the newest sightings, and those to come."""
+
+from contextlib import suppress
+from typing import Any, Final
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+
+from worker.api import fleet
+from worker.api.access import SharedParts
+from worker.api.live import Entry
+from worker.api.parts import Parts
+from worker.console.pages import Visitor, render
+from worker.errors import SinkError
+from worker.events.codec import decode
+from worker.events.consumer.streams import stream_keys
+from worker.redis.client import REDIS_ERRORS
+from worker.redis.errors import explain
+from worker.wire import as_text
+
+router = APIRouter(include_in_schema=False)
+
+_ENTRIES: Final = 120
+_SHOWN: Final = 30
+_BEGINNING: Final = "0-0"
+
+
+@router.get("/")
+def now_page(caller: Visitor, parts: SharedParts) -> HTMLResponse:
+    """The strip of sightings, newest first, and the cameras."""
+    problem, entries = "", list[Entry]()
+    try:
+        entries = recent(parts, _ENTRIES)
+    except SinkError as error:
+        problem = str(error)
+    newest: dict[str, Any] = {}
+    for _, event in entries:
+        newest.setdefault(event.sighting_id, event)
+    status = fleet.status(parts)
+    cameras = [camera | {"worker": worker} for worker in status.workers for camera in worker["cameras"]]
+    return render(
+        "now", caller, events=list(newest.values())[:_SHOWN], after=entries[0][0] if entries else _BEGINNING,
+        problem=problem, cameras=cameras, unowned=status.unowned, most=_SHOWN,
+    )  # fmt: skip
+
+
+def recent(parts: Parts, most: int) -> list[Entry]:
+    """The newest entries of the stream, newest first.
+
+    Raises:
+        SinkError: Redis cannot be asked.
+    """
+    found: list[tuple[tuple[int, int], Entry]] = []
+    try:
+        client: Any = parts.redis()
+        for key in stream_keys(client, parts.config.redis.stream):
+            for raw_id, fields in client.xrevrange(key, count=most):
+                entry_id = as_text(raw_id)
+                with suppress(SinkError):  # what is no event is none of ours
+                    found.append((_order(entry_id), (entry_id, decode(fields))))
+    except REDIS_ERRORS as error:
+        raise SinkError(explain(error, parts.config.redis)) from None
+    found.sort(key=lambda each: each[0], reverse=True)
+    return [entry for _, entry in found[:most]]
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    time_ms, _, number = entry_id.partition("-")
+    return int(time_ms), int(number)

@@ -1,0 +1,121 @@
+"""What all pages share: who looks, how a page is made, and how a form comes back."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import quote, urlencode
+
+from fastapi import Depends, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from worker import __version__
+from worker.api.access import COOKIE, Caller, SharedParts, has_csrf, session_of
+from worker.api.accounts import Scope
+from worker.api.problems import Problem
+from worker.history.records import PastSighting
+
+HERE: Final = Path(__file__).parent
+_LOGIN: Final = "/login"
+_SURE: Final = ((0.15, "clearly"), (0.05, "likely"), (0.0, "just"))
+
+
+class NotLoggedInError(Exception):
+    """A page was asked for by nobody who is known; ``path`` is where they wanted to go."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+def visitor(request: Request, parts: SharedParts) -> Caller:
+    """Who looks at a page.
+
+    Raises:
+        NotLoggedInError: nobody who is known.
+    """
+    caller = session_of(parts, request.cookies.get(COOKIE))
+    if caller is None:
+        asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        raise NotLoggedInError(asked if request.method == "GET" else "/")
+    return caller
+
+
+def sender(scope: Scope) -> Callable[[Caller, str], Caller]:
+    """A dependency: who has sent a form of ours, and may do what needs ``scope``."""
+
+    def check(caller: Annotated[Caller, Depends(visitor)], csrf: Annotated[str, Form()] = "") -> Caller:
+        if not has_csrf(caller, csrf):
+            raise Problem(HTTPStatus.FORBIDDEN, "this form was of another session: open the page again")
+        if not caller.may(scope):
+            raise Problem(HTTPStatus.FORBIDDEN, f"{caller.account.name} may look, but not do this")
+        return caller
+
+    return check
+
+
+Visitor = Annotated[Caller, Depends(visitor)]
+Sender = Annotated[Caller, Depends(sender("change"))]
+Looker = Annotated[Caller, Depends(sender("read"))]
+"""Who has sent a form that changes nothing."""
+
+
+def render(name: str, caller: Caller | None, status: HTTPStatus = HTTPStatus.OK, /, **values: Any) -> HTMLResponse:
+    """The page made of the template ``name``."""
+    page = _TEMPLATES.get_template(f"{name}.html")
+    return HTMLResponse(page.render(me=caller, page=name, version=__version__, **values), status)
+
+
+def gone_to(path: str, **query: str) -> RedirectResponse:
+    """After a form: the browser gets this page, and a reload sends nothing again."""
+    return RedirectResponse(f"{path}?{urlencode(query)}" if query else path, HTTPStatus.SEE_OTHER)
+
+
+def to_login(path: str) -> RedirectResponse:
+    """To the log-in, and then to ``path``."""
+    return gone_to(_LOGIN, **({} if path == "/" else {"to": path}))
+
+
+def inside(path: str) -> str:
+    """``path`` if it is one of this console, else the first page."""
+    is_ours = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return path if is_ours else "/"
+
+
+def sureness(similarity: float | None, threshold: float | None) -> str:
+    """How sure a name is, in a word."""
+    if similarity is None or threshold is None:
+        return ""
+    return next((word for least, word in _SURE if similarity - threshold >= least), "hardly")
+
+
+def who(sighting: PastSighting) -> str:
+    """The person of a past sighting."""
+    return sighting.identity_name or ("unknown" if sighting.unknown_id else "not recognised")
+
+
+def _moment(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat("T", "milliseconds").replace("+00:00", "Z")
+
+
+def _readable(value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _templates() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters |= {"moment": _moment, "readable": _readable, "segment": _segment, "who": who}
+    made.globals["sureness"] = sureness
+    return made
+
+
+_TEMPLATES: Final = _templates()

@@ -1,0 +1,122 @@
+"""The past: a list, one sighting with its why, "not this person", and who is in a photo."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from worker.api import fleet, people, sightings
+from worker.api.access import SharedParts
+from worker.api.parts import Parts
+from worker.api.problems import Problem
+from worker.console.pages import Looker, Sender, Visitor, gone_to, render
+from worker.errors import SourceError
+from worker.history.records import PastSighting, explain
+
+router = APIRouter(include_in_schema=False)
+
+_SHOWN: Final = 40
+_FOUND: Final = 60
+Words = Annotated[str, Query(max_length=200)]
+
+
+@router.get("/sightings")
+def list_page(
+    caller: Visitor,
+    parts: SharedParts,
+    person: Words = "",
+    unknown: Words = "",
+    camera: Words = "",
+    since: Words = "",
+    until: Words = "",
+    cursor: str | None = None,
+) -> HTMLResponse:
+    """Sightings by person, camera and time, newest first."""
+    identity_id, problem = _meant(parts, person) if person else (None, "")
+    found: list[PastSighting] = []
+    more = None
+    if not problem:
+        found, more = sightings.page(
+            parts, _SHOWN, cursor, identity_id=identity_id, unknown_id=unknown or None, camera_id=camera or None,
+            since=_time(since), until=_time(until),
+        )  # fmt: skip
+    asked = {"person": person, "unknown": unknown, "camera": camera, "since": since, "until": until}
+    return render(
+        "sightings", caller, sightings=found, more=more, asked=asked, problem=problem, cameras=fleet.cameras(parts),
+        names=_names(parts),
+    )  # fmt: skip
+
+
+@router.get("/sightings/{sighting_id}")
+def one_page(caller: Visitor, parts: SharedParts, sighting_id: str, said: str = "") -> HTMLResponse:
+    """One sighting: the picture, the verdict and why."""
+    sighting = sightings.find(parts, sighting_id)
+    return render(
+        "sighting", caller, sighting=sighting, why=explain(sighting), account=sighting.account, said=said,
+        etag=sightings.etag(sighting), names=_names(parts),
+    )  # fmt: skip
+
+
+@router.post("/sightings/{sighting_id}/correct")
+def correct(
+    _caller: Sender,
+    parts: SharedParts,
+    sighting_id: str,
+    etag: Annotated[str, Form()],
+    name: Annotated[str, Form(max_length=200)] = "",
+) -> RedirectResponse:
+    """Not this person: somebody else, or somebody unknown."""
+    identity_id = None
+    if name.strip():
+        found = [person.identity_id for person in parts.people() if name in {person.name, person.identity_id}]
+        identity_id = found[0] if found else parts.gallery().person(name).identity_id
+    sightings.correct(parts, sighting_id, identity_id, etag)
+    return gone_to(f"/sightings/{sighting_id}", said="corrected")
+
+
+@router.post("/sightings/{sighting_id}/undo")
+def undo(_caller: Sender, parts: SharedParts, sighting_id: str, etag: Annotated[str, Form()]) -> RedirectResponse:
+    """Takes the last correction back."""
+    sightings.correct(parts, sighting_id, None, etag, undo=True)
+    return gone_to(f"/sightings/{sighting_id}", said="undone")
+
+
+@router.get("/find")
+def find_page(caller: Visitor) -> HTMLResponse:
+    """Asks for a photo."""
+    return render("find", caller, found=None, threshold=0.0, problem="")
+
+
+@router.post("/find")
+def find(caller: Looker, parts: SharedParts, photo: Annotated[UploadFile, File()]) -> HTMLResponse:
+    """Where and when was this person seen."""
+    try:
+        found, threshold = sightings.search(parts, photo, _FOUND)
+    except SourceError as error:
+        return render("find", caller, found=None, threshold=0.0, problem=str(error))
+    return render("find", caller, found=found, threshold=threshold, problem="")
+
+
+def _meant(parts: Parts, words: str) -> tuple[str | None, str]:
+    """The id of the one person who is meant, or what is wrong."""
+    found = [person for person in parts.people() if words in {person.name, person.identity_id}]
+    found = found or people.matching(parts.people(), words)
+    if len(found) == 1:
+        return found[0].identity_id, ""
+    return None, "several people are called so: write more of the name" if found else "nobody enrolled is called so"
+
+
+def _names(parts: Parts) -> list[str]:
+    return [person.name for person in parts.people()[:500]]
+
+
+def _time(text: str) -> datetime | None:
+    """A time as a field of a form gives it: without a zone, in UTC."""
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"{text!r} is not a time") from None

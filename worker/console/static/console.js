@@ -1,0 +1,136 @@
+// The pages work without this, except that "Now" then stands still. It shows times in the reader's own zone, takes
+// dropped photos, and lets new sightings appear.
+"use strict";
+
+const SURE = [[0.15, "clearly"], [0.05, "likely"], [0, "just"]];
+const AGAIN_MS = 3000;
+
+function local(time) {
+  const at = new Date(time.dateTime);
+  if (!Number.isNaN(at.valueOf())) {
+    time.textContent = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+    time.title = time.dateTime;
+  }
+}
+
+function takeDrops(form) {
+  const field = form.querySelector("input[type=file]");
+  const over = (event, is) => {
+    event.preventDefault();
+    form.classList.toggle("over", is);
+  };
+  form.addEventListener("dragover", (event) => over(event, true));
+  form.addEventListener("dragleave", (event) => over(event, false));
+  form.addEventListener("drop", (event) => {
+    over(event, false);
+    if (event.dataTransfer.files.length) {
+      field.files = event.dataTransfer.files;
+    }
+  });
+}
+
+class Strip {
+  constructor(list) {
+    this.list = list;
+    this.after = list.dataset.after;
+    this.most = Number(list.dataset.most);
+    this.row = document.getElementById("row");
+    this.link = document.getElementById("link");
+    this.show = document.getElementById("show");
+    this.button = document.getElementById("pause");
+    this.waiting = [];
+    this.paused = false;
+    this.show.addEventListener("change", () => this.filter());
+    this.button.hidden = false;
+    this.button.addEventListener("click", () => this.pause());
+    this.filter();
+    this.connect();
+  }
+
+  connect() {
+    const source = new EventSource(`/api/v1/events?after=${encodeURIComponent(this.after)}`);
+    source.onopen = () => this.say("live");
+    source.onerror = () => {
+      this.say("no connection; trying again");
+      source.close();
+      setTimeout(() => this.connect(), AGAIN_MS);
+    };
+    source.addEventListener("sighting", (message) => {
+      this.after = message.lastEventId;
+      const event = JSON.parse(message.data);
+      if (this.paused) {
+        this.waiting.push(event);
+      } else {
+        this.put(event);
+      }
+    });
+  }
+
+  say(text) {
+    this.link.textContent = text;
+  }
+
+  pause() {
+    this.paused = !this.paused;
+    this.button.setAttribute("aria-pressed", String(this.paused));
+    this.button.textContent = this.paused ? "Go on" : "Pause";
+    if (!this.paused) {
+      this.waiting.splice(0).forEach((event) => this.put(event));
+    }
+  }
+
+  put(event) {
+    const id = event.sighting_id;
+    const known = [...this.list.children].find((item) => item.dataset.id === id);
+    if (event.type === "erased") {
+      known?.remove();
+      return;
+    }
+    const item = known ?? this.row.content.firstElementChild.cloneNode(true);
+    item.dataset.id = id;
+    item.dataset.known = event.identity_name ? "yes" : "no";
+    item.querySelector("a").href = `/sightings/${encodeURIComponent(id)}`;
+    item.querySelector("img").src = `/faces/${encodeURIComponent(id)}?px=64&at=${encodeURIComponent(event.event_id)}`;
+    const name = item.querySelector("b");
+    name.className = event.identity_name ? "known" : "stranger";
+    name.firstElementChild.textContent = event.identity_name || "unknown";
+    const time = item.querySelector("time");
+    time.dateTime = event.started_at;
+    local(time);
+    item.querySelector(".camera").textContent = event.camera_id;
+    const above = Number(event.similarity) - Number(event.threshold);
+    const told = event.identity_name && event.similarity !== "" && event.threshold !== "";
+    item.querySelector(".sure").textContent = told ? (SURE.find(([least]) => above >= least) ?? [0, "hardly"])[1] : "";
+    item.querySelector(".numbers").textContent = told
+      ? `${Number(event.similarity).toFixed(2)} of ${Number(event.threshold).toFixed(2)}`
+      : "";
+    item.querySelector(".type").textContent = event.type;
+    if (!known) {
+      this.list.prepend(item);
+      while (this.list.children.length > this.most) {
+        this.list.lastElementChild.remove();
+      }
+    }
+    this.filter();
+  }
+
+  filter() {
+    const wanted = this.show.value;
+    for (const item of this.list.children) {
+      item.hidden = wanted !== "" && item.dataset.known !== wanted;
+    }
+    document.getElementById("nobody").hidden = [...this.list.children].some((item) => !item.hidden);
+  }
+}
+
+document.querySelectorAll("time").forEach(local);
+document.querySelectorAll("form.drop").forEach(takeDrops);
+const strip = document.getElementById("strip");
+if (strip) {
+  new Strip(strip);
+}
+const code = document.getElementById("code");
+if (code && location.hash.length > 1) {
+  code.value = decodeURIComponent(location.hash.slice(1));
+  history.replaceState(null, "", location.pathname);
+}
