@@ -78,6 +78,9 @@ def fleet() -> dict[str, Any]:
               ("sum by (reason) (increase(facestream_leases_lost_total[5m]))", "{{reason}}")),
         panel("Workers that see each other", "timeseries", ("facestream_fleet_workers", "{{instance}}")),
         panel("Age of the gallery", "timeseries", ("facestream_gallery_lag_seconds", "{{instance}}"), unit="s"),
+        panel("Rows that wait for the database", "timeseries",
+              ('facestream_queue_items{queue="history"}', "{{instance}}")),
+        panel("Threads that hang", "timeseries", ("facestream_threads_silent", "{{instance}}")),
     ]  # fmt: skip
     rows = [("Now", now), ("Which camera, and why", why), ("Load", load), ("Fleet", leases)]
     return dashboard("facestream-fleet", "facestream: fleet", rows)

@@ -48,6 +48,7 @@ def told() -> PrometheusObserver:
     for stage in ("search", "publish"):
         with observer.stage(stage):
             pass
+    observer.queue_depth("history", 3)
     observer.source_state("door", "streaming")
     observer.source_state("yard", "waiting")
     return observer

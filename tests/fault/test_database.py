@@ -1,15 +1,20 @@
-"""The server of a gallery is killed in mid-enrolment, and connections are cut in mid-reply."""
+"""The server of a gallery is killed in mid-enrolment, hands over to a standby, has a full disk; connections are cut."""
 
+import os
+import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tests.fault.proxy import FaultProxy
-from tests.support.galleries import DIGEST, DIMENSION, MODEL, sample
+from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample
 from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.waiting import eventually
 from worker.database.address import parse_database_url
 from worker.database.database import open_postgres
 from worker.database.layout import upgrade
@@ -85,3 +90,82 @@ def test_a_connection_that_is_cut_in_mid_reply_costs_no_enrolment(server: Postgr
     }
     # The first version is that of the empty gallery: no enrolment made two.
     assert direct.version == 21
+
+
+def test_a_standby_that_lacks_the_last_change_takes_over_and_that_is_told(
+    server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.new_database("site")
+    upgrade(open_postgres(parse_database_url(server.url("site"))))
+    standby = PostgresServer(primary=server)
+    hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
+    url = f"postgresql://postgres@{hosts}/site?target_session_attrs=read-write&gallery=site"
+    try:
+        standby.start()
+        gallery = DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)
+        gallery.add([sample("replicated", 1)])
+        worker = DatabaseGallery.open(url)
+        worker.follow("worker")
+        there = f"{standby.url('site')}?gallery=site"
+        held = "SELECT count(*) FROM facestream.people"
+        eventually(lambda: standby.execute(held, database="site") == [(1,)])
+        with pytest.raises(GalleryUnavailableError, match="it is a standby, or read-only: name the primary"):
+            DatabaseGallery.open(there).add([sample("nobody", 9)])
+        standby.stop()
+        gallery.add([sample("lost", 2)])
+        eventually(lambda: worker.reload_if_changed() or worker.version == gallery.version)
+        assert worker.search(probe(2))[0].identity_name == "lost"
+        server.stop(signal.SIGKILL)
+        standby.start()
+        standby.execute("SELECT pg_promote()")
+        eventually(lambda: worker.reload_if_changed() or len(worker) == 1)
+        assert [person.name for person in worker.people()] == ["replicated"]
+        assert any("the gallery went back" in str(record.msg) for record in caplog.records)
+        # The same number of a version, made by another change.
+        gallery.add([sample("enrolled later", 3)])
+        eventually(lambda: worker.reload_if_changed() or len(worker) == 2)
+        for each in (worker, gallery, DatabaseGallery.open(url)):
+            assert {person.name for person in each.people()} == {"replicated", "enrolled later"}
+        worker.close()
+    finally:
+        standby.remove()
+
+
+@pytest.fixture
+def small_disk(server: PostgresServer) -> Iterator[Path]:
+    """A folder of the server on a file system of 12 MB, in memory. Only root may make one."""
+    if os.getuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    folder = server.folder / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], check=True)
+    shutil.chown(folder, "nobody")
+    yield folder
+    server.stop(signal.SIGQUIT)
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_of_the_server_is_told_and_loses_nothing(server: PostgresServer, small_disk: Path) -> None:
+    url = server.new_database("site")
+    upgrade(open_postgres(parse_database_url(url)))
+    server.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+    server.execute("ALTER TABLE facestream.samples SET TABLESPACE small", database="site")
+    gallery = DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)
+    acknowledged: set[str] = set()
+
+    def enrol() -> None:
+        for _ in range(60):
+            first = 1000 * len(acknowledged)
+            name = f"crowd {len(acknowledged)}"
+            gallery.add([sample(name, first + row) for row in range(1000)])
+            acknowledged.add(name)
+
+    with pytest.raises(GalleryError, match="make room on the disk of the server") as caught:
+        enrol()
+    assert "\n" not in str(caught.value)
+    assert acknowledged
+    held = {person.name: len(person.samples) for person in DatabaseGallery.open(url).people()}
+    assert held == dict.fromkeys(acknowledged, 1000)
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    gallery.add([sample("after", 999_999)])
+    assert {person.name for person in DatabaseGallery.open(url).people()} == {*acknowledged, "after"}

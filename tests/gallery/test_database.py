@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from prometheus_client import CollectorRegistry
 
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample, vector
-from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.postgres import PostgresServer, locked_table, running_postgres
 from tests.support.waiting import PATIENCE_S, eventually
+from worker.background import Heartbeats
 from worker.config import load_config
 from worker.database.address import parse_database_url
 from worker.database.database import open_postgres
@@ -447,6 +448,23 @@ def test_a_database_that_is_away_is_told_once_and_caught_up_with(caplog: pytest.
             hasty.add([sample("c", 3)])
         assert hasty.search(probe(1))[0].identity_name == "a"
         other.close()
+
+
+def test_a_follower_that_hangs_is_noticed(gallery: DatabaseGallery, url: str, postgres: PostgresServer) -> None:
+    now_s = [0.0]
+    heartbeats = Heartbeats(lambda: now_s[0])
+    follower = DatabaseGallery.open(url)
+    follower.follow("worker", heartbeats=heartbeats)
+    try:
+        with locked_table(postgres, "test", "galleries"):
+            now_s[0] += 1000.0
+            (name,) = heartbeats.failures()
+            assert name.startswith("gallery")
+        eventually(lambda: not heartbeats.failures())
+    finally:
+        follower.close()
+    now_s[0] += 1000.0
+    assert not heartbeats.failures()
 
 
 def test_a_version_is_noticed_without_an_announcement(

@@ -11,8 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.support.past import AXES, MODEL, NOON, sighting, unknown
-from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.postgres import PostgresServer, locked_table, running_postgres
 from tests.support.waiting import eventually
+from worker.background import Heartbeats
 from worker.config import Config, UnknownsConfig, history_place
 from worker.database.address import parse_database_url
 from worker.database.database import open_postgres
@@ -106,6 +107,19 @@ def test_a_database_that_is_away_does_not_hold_up_a_camera() -> None:
         alone = identify(unknowns, 3, AXES[1])
         assert alone != known
         assert identify(unknowns, 4, AXES[1]) == alone
+        feed.close()
+
+
+def test_a_thread_that_hangs_is_noticed(url: str, postgres: PostgresServer) -> None:
+    now_s = [0.0]
+    heartbeats = Heartbeats(lambda: now_s[0])
+    feed = FleetPast(url, REMEMBER_S, every_s=0.02, heartbeats=heartbeats)
+    try:
+        with locked_table(postgres, "test", "unknowns"):
+            now_s[0] += 1000.0
+            assert list(heartbeats.failures()) == ["unknowns"]
+        eventually(lambda: not heartbeats.failures())
+    finally:
         feed.close()
 
 

@@ -12,6 +12,7 @@ import redis
 
 from tests.support.command_line import facestream
 from tests.support.waiting import eventually
+from worker.cli.status_table import status_text
 from worker.config import Config, FleetConfig, MetricsConfig, load_config
 from worker.service.health import Health, HealthServer
 from worker.service.metrics import PrometheusObserver
@@ -75,6 +76,29 @@ def test_what_keeps_a_worker_from_being_ready_stands_in_its_status(rig: Rig) -> 
     status = rig.board.status()
     assert not status.ready
     assert status.reasons == {"redis": "Redis cannot be reached"}
+
+
+def test_the_database_of_a_fleet_stands_in_the_status(rig: Rig) -> None:
+    assert rig.board.status().database is None
+    away = ["no answer within 30 s"]
+    rig.board.watch_database(lambda: away[0], 7)
+    rig.observer.gallery_current()
+    rig.observer.queue_depth("history", 12)
+    found = rig.board.status()
+    assert found.database is not None
+    assert (found.database.reachable, found.database.problem) == (False, "no answer within 30 s")
+    assert (found.database.waiting_rows, found.database.layout) == (12, 7)
+    assert found.database.copy_age_s is not None
+    assert WorkerStatus.parse(found.document()).database == found.database
+    text = str(status_text([found], {}, [], 120))
+    assert "database: away (no answer within 30 s), copy of the gallery 0 s old, 12 rows waiting, layout 7" in text
+    away[0] = ""
+    rig.observer.history_degraded(degraded=True)
+    written = rig.board.status().database
+    assert written is not None
+    assert "cannot be written" in written.problem
+    rig.observer.history_degraded(degraded=False)
+    assert "database: reachable, " in str(status_text([rig.board.status()], {}, [], 120))
 
 
 def test_a_status_survives_its_document_also_from_a_later_version(rig: Rig) -> None:

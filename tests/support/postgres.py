@@ -29,9 +29,10 @@ def postgres_programs(*, carried: bool = False) -> Path:
 
 
 class PostgresServer:
-    """The server refuses to run as root, so root gives it the rights of somebody else."""
+    """The server refuses to run as root, so root gives it the rights of somebody else. With ``primary`` it is a
+    standby of that server, by streaming replication."""
 
-    def __init__(self, *settings: str, carried: bool = False) -> None:
+    def __init__(self, *settings: str, carried: bool = False, primary: "PostgresServer | None" = None) -> None:
         self.programs = postgres_programs(carried=carried)
         # Not below pytest's own folder, which only the user of the tests may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="facestream-postgres-"))
@@ -48,7 +49,10 @@ class PostgresServer:
             "max_connections=60", *settings,
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync")
+        if primary is None:
+            self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync")
+        else:
+            self._run("pg_basebackup", "-D", str(self.data), "-d", primary.url(), "-R", "--checkpoint=fast")
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
@@ -121,3 +125,18 @@ def running_postgres(*settings: str, carried: bool = False) -> Iterator[Postgres
         yield server
     finally:
         server.remove()
+
+
+@contextmanager
+def locked_table(server: PostgresServer, database: str, table: str) -> Iterator[None]:
+    """Nobody else may read the table of facestream meanwhile; the block begins once somebody waits for it."""
+    import psycopg
+
+    with psycopg.connect(server.url(database)) as holder:
+        holder.execute(f"LOCK TABLE facestream.{table} IN ACCESS EXCLUSIVE MODE".encode())
+        waiting = (
+            "SELECT 1 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname = '{}' AND NOT granted"
+        )
+        eventually(lambda: server.execute(waiting.format(table), database=database))
+        yield
+        holder.rollback()

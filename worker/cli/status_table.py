@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from worker.cli.options import people_of, wrapped
+from worker.cli.options import count_of, people_of, wrapped
 from worker.names import screen_cell
 
 if TYPE_CHECKING:
-    from worker.service.status import CameraStatus, WorkerStatus
+    from worker.service.status import CameraStatus, DatabaseStatus, WorkerStatus
 
 _GAP: Final = "  "
 _NARROW: Final = 16
@@ -105,10 +105,20 @@ def _worker_rows(workers: "Sequence[WorkerStatus]") -> list[Row]:
                     f"{people_of(worker.gallery_people)}, v{worker.gallery_version}",
                 ],
                 [f"last heard of {age(age_s(worker))} ago"] * gone
+                + ([_database_note(worker.database)] if worker.database is not None and not gone else [])
                 + [f"{name}: {reason}" for name, reason in {**worker.reasons, **worker.warnings}.items() if not gone],
             )
         )
     return rows
+
+
+def _database_note(database: "DatabaseStatus") -> str:
+    parts = ["reachable" if database.reachable else f"away ({database.problem})"]
+    if database.copy_age_s is not None:
+        parts.append(f"copy of the gallery {age(database.copy_age_s)} old")
+    parts.append(f"{count_of(database.waiting_rows, 'row')} waiting")
+    parts.append(f"layout {database.layout}")
+    return f"database: {', '.join(parts)}"
 
 
 def _current(worker: "WorkerStatus", workers: "Sequence[WorkerStatus]") -> "list[CameraStatus]":

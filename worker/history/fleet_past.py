@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from worker.background import BackgroundTask
+from worker.background import BackgroundTask, Heartbeats
 from worker.errors import HistoryError
 from worker.history.records import CounterExample, EmbedderId, UnknownPerson
 from worker.history.store import History
@@ -29,7 +29,8 @@ class FleetPast:
     """Unknown people and counter-examples in the database ``place``, looked at every ``every_s``.
 
     A new id waits for the database for ``wait_s`` at most. After it did not answer, it is not asked for ``pause_s``.
-    ``remember_s``: how long somebody new is remembered.
+    ``remember_s``: how long somebody new is remembered. The thread is ``unknowns`` in ``heartbeats``, and hangs if it
+    shows no sign of life for ``max_silence_s``.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class FleetPast:
         wait_s: float = 0.3,
         pause_s: float = 5.0,
         observer: Observer | None = None,
+        heartbeats: Heartbeats | None = None,
+        max_silence_s: float = 120.0,
     ) -> None:
         self._observer = observer
         self._place = place
@@ -58,7 +61,9 @@ class FleetPast:
         self._embedder: EmbedderId | None = None
         self._examples: tuple[int, list[CounterExample]] = (-1, [])
         self._look_once()
-        self._task = BackgroundTask("unknowns", self._look_once, interval_s=every_s)
+        self._task = BackgroundTask(
+            "unknowns", self._look_once, interval_s=every_s, heartbeats=heartbeats, max_silence_s=max_silence_s
+        )
         self._task.start()
 
     def start_over(self, embedder: EmbedderId) -> None:

@@ -80,6 +80,7 @@ class PrometheusObserver(Observer):
         self._database_s = self._histogram(
             "database_statement_seconds", "Time until the database of the fleet answered a statement", _DATABASE_BUCKETS
         )
+        self._threads_silent = self._gauge("threads_silent", "Threads that have shown no sign of life for too long")
         self._database_connections = self._gauge("database_connections", "Open connections to that database")
         self._evidence_written = self._counter("evidence_written", "Times pictures of a sighting were stored")
         self._evidence_dropped = self._counter("evidence_dropped", "Pictures of sightings given up", "reason")
@@ -247,6 +248,10 @@ class PrometheusObserver(Observer):
         self._gallery_alike.set_function(value(0))
         self._gallery_alike_expected.set_function(value(1))
         self._gallery_resemble.set_function(value(2))
+
+    def watch_threads(self, silent: Callable[[], int]) -> None:
+        """``silent`` is asked at each scrape: how many threads show no sign of life."""
+        self._threads_silent.set_function(silent)
 
     def gallery_current(self) -> None:
         seen_s = time.monotonic()

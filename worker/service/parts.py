@@ -20,6 +20,7 @@ from worker.config import (
     history_folder,
     history_place,
 )
+from worker.database.schema import LAYOUT
 from worker.encryption import use
 from worker.erasure.own import OwnErasure, erasure_folders
 from worker.errors import FacestreamError
@@ -92,12 +93,12 @@ def build(
     # Before the first file is opened.
     use(config.encryption_keys())
     client = connect_when_ready(config.redis, partial(_tell_waiting, health))
-    gallery, embedder = load_people(config, observer)
+    gallery, embedder = load_people(config, observer, health.heartbeats)
     detector = load_configured_detector(config, observer)
     recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
     evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
-    shadow = load_shadow(config, observer)
-    fleet = open_fleet_past(config, recorder, observer)
+    shadow = load_shadow(config, observer, health.heartbeats)
+    fleet = open_fleet_past(config, recorder, observer, health.heartbeats)
     memory_of = partial(open_memory, config, recorder, fleet)
     unknowns, counter_examples = memory_of(embedder)
     pipeline = Pipeline(
@@ -116,6 +117,7 @@ def build(
         evidence=evidence,
     )
     observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
+    observer.watch_threads(lambda: len(health.failures()))
     observer.watch_resemblance(_resemblance_of(pipeline, embedder.threshold))
     cameras = Cameras(config, observer, lasting=config.fleet.enabled)
     outbox = open_outbox(config, observer)
@@ -127,7 +129,7 @@ def build(
         publisher,
         _open_states(config, client, outbox, publisher, observer),
         observer,
-        load_people=partial(load_people, config, observer),
+        load_people=partial(load_people, config, observer, health.heartbeats),
         memory_of=memory_of,
         evidence=evidence,
         on_event=on_event,
@@ -135,6 +137,8 @@ def build(
     )
     member = _open_member(config, loop, observer, health.heartbeats)
     board = StatusBoard(config.worker_id, observer, health, cameras, lambda: member.epochs if member else {})
+    if isinstance(history_place(config), str):
+        board.watch_database(lambda: gallery.away if isinstance(gallery, DatabaseGallery) else "", LAYOUT)
     health.condition("models", "")
     health.condition("redis", lambda: publisher.error)
     health.condition("outbox", lambda: publisher.outbox_error)
@@ -194,7 +198,9 @@ def _resemblance_of(pipeline: Pipeline, default: float) -> Callable[[], tuple[fl
     return measure
 
 
-def load_people(config: Config, observer: Observer) -> tuple[People, FaceEmbedder]:
+def load_people(
+    config: Config, observer: Observer, heartbeats: Heartbeats | None = None
+) -> tuple[People, FaceEmbedder]:
     """The gallery or the classifier of ``config`` (an empty gallery in memory where none is named) and the embedder
     that made it.
 
@@ -210,10 +216,10 @@ def load_people(config: Config, observer: Observer) -> tuple[People, FaceEmbedde
     if config.gallery is None:
         embedder = _load(config, config.model or DEFAULT_MODEL_ID, observer)
         return FolderGallery.in_memory(embedder.model_id, embedder.preprocessing_digest, embedder.dimension), embedder
-    return _load_for(config, config.gallery, config.model, observer)
+    return _load_for(config, config.gallery, config.model, observer, heartbeats)
 
 
-def load_shadow(config: Config, observer: Observer) -> Shadow | None:
+def load_shadow(config: Config, observer: Observer, heartbeats: Heartbeats | None = None) -> Shadow | None:
     """The second model and its gallery; None where none is configured.
 
     Raises:
@@ -222,17 +228,19 @@ def load_shadow(config: Config, observer: Observer) -> Shadow | None:
     """
     if config.shadow_gallery is None:
         return None
-    gallery, embedder = _load_for(config, config.shadow_gallery, None, Observer())
+    gallery, embedder = _load_for(config, config.shadow_gallery, None, Observer(), heartbeats)
     return Shadow(config, embedder, gallery, observer)
 
 
-def open_fleet_past(config: Config, recorder: Recorder | None, observer: Observer) -> FleetPast | None:
+def open_fleet_past(
+    config: Config, recorder: Recorder | None, observer: Observer, heartbeats: Heartbeats | None = None
+) -> FleetPast | None:
     """What all workers on a database remember together; None where there is no such database."""
     place = history_place(config)
     if recorder is None or not isinstance(place, str):
         return None
     remember_s = timedelta(days=config.unknowns.remember_days).total_seconds()
-    return FleetPast(place, remember_s, observer=observer)
+    return FleetPast(place, remember_s, observer=observer, heartbeats=heartbeats)
 
 
 def open_memory(
@@ -253,7 +261,9 @@ def open_memory(
     return unknowns, counter_examples
 
 
-def _load_for(config: Config, path: str, model: str | None, observer: Observer) -> tuple[Gallery, FaceEmbedder]:
+def _load_for(
+    config: Config, path: str, model: str | None, observer: Observer, heartbeats: Heartbeats | None
+) -> tuple[Gallery, FaceEmbedder]:
     gallery = open_gallery(path, copies=(config.state_dir or default_state_dir()) / "galleries")
     try:
         embedder = _load(config, model or gallery.model_id, observer)
@@ -262,7 +272,7 @@ def _load_for(config: Config, path: str, model: str | None, observer: Observer) 
         gallery.close()
         raise
     if isinstance(gallery, DatabaseGallery):
-        gallery.follow(config.worker_id, observer)
+        gallery.follow(config.worker_id, observer, heartbeats=heartbeats)
     return gallery, embedder
 
 

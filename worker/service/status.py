@@ -62,6 +62,21 @@ class CameraStatus(BaseModel, frozen=True):
     last_event_age_s: _Amount | None = None
 
 
+class DatabaseStatus(BaseModel, frozen=True):
+    """The database that a fleet shares, as a worker sees it. ``problem``: why it cannot be used now; empty if it can.
+
+    ``copy_age_s``: since when the worker's copy of the gallery is not known to be the newest; None where the gallery
+    lies elsewhere. ``waiting_rows``: what is to be remembered and not written yet. ``layout``: the one that the worker
+    uses, which the database had when it was opened.
+    """
+
+    reachable: bool
+    problem: _Line = ""
+    copy_age_s: _Amount | None = None
+    waiting_rows: _Whole = 0
+    layout: _Whole = 0
+
+
 class WorkerStatus(BaseModel, frozen=True):
     """One worker, at the time ``at`` (RFC 3339 UTC). ``process`` tells workers of one name apart: host and number."""
 
@@ -77,6 +92,7 @@ class WorkerStatus(BaseModel, frozen=True):
     load: _Amount | None = None
     process: _Line = ""
     warnings: dict[_Line, _Line] = {}
+    database: DatabaseStatus | None = None
     cameras: Annotated[list[CameraStatus], Field(max_length=10_000)] = []
 
     def document(self) -> dict[str, Any]:
@@ -116,6 +132,11 @@ class StatusBoard:
         self._process = f"{socket.gethostname()}/{os.getpid()}"
         self._lock = threading.Lock()
         self._readings: list[tuple[float, _Reading]] = []
+        self._database: tuple[Callable[[], str], int] | None = None
+
+    def watch_database(self, problem: Callable[[], str], layout: int) -> None:
+        """The worker uses a database in this layout; ``problem`` says why it cannot be used now, "" if it can."""
+        self._database = problem, layout
 
     @property
     def worker_id(self) -> str:
@@ -144,10 +165,25 @@ class StatusBoard:
             load=reading.find("facestream_worker_load_ratio"),
             process=self._process,
             warnings=self._health.warnings(),
+            database=self._database_status(reading),
             cameras=[
                 _camera(camera_id, state, reason, epochs.get(camera_id, 0), before, reading, passed_s)
                 for camera_id, (state, reason) in sorted(self._cameras.states().items())
             ],
+        )
+
+    def _database_status(self, reading: "_Reading") -> DatabaseStatus | None:
+        if self._database is None:
+            return None
+        problem, layout = self._database[0](), self._database[1]
+        if not problem and reading.value("facestream_history_degraded"):
+            problem = "past sightings cannot be written now"
+        return DatabaseStatus(
+            reachable=not problem,
+            problem=problem,
+            copy_age_s=reading.find("facestream_gallery_lag_seconds"),
+            waiting_rows=int(reading.value("facestream_queue_items", queue="history")),
+            layout=layout,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from worker.background import BackgroundTask
+from worker.background import BackgroundTask, Heartbeats
 from worker.database.address import DatabaseAddress
 from worker.database.database import connector
 from worker.database.errors import translated
@@ -17,6 +17,8 @@ from worker.observer import Observer
 
 BEAT_S: Final = 2.0
 """How often a worker says that it is alive, and looks at the version whether or not it was told of a change."""
+SILENT_S: Final = 300.0
+"""A follower that shows no sign of life for this long hangs. To read a large gallery whole takes minutes."""
 _LISTEN_S: Final = 0.5
 _PAUSE_S: Final = 0.5
 _STOP_S: Final = 3.0
@@ -28,6 +30,8 @@ class GalleryFollower:
     """Calls ``catch_up`` when the database announces a change, and at every beat; ``copy`` says what the worker has.
 
     The log tells once that the database is away, and once that it is back. Only :meth:`stop` ends the thread.
+    It is ``gallery-...`` in ``heartbeats``: when
+    models are switched there are two for a moment.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class GalleryFollower:
         copy: Callable[[], Copy],
         worker_id: str,
         observer: Observer,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self.erased = ""
         """The stamp of the list of erased people that the worker has carried out."""
@@ -49,13 +54,16 @@ class GalleryFollower:
         self._catch_up = catch_up
         self._copy = copy
         # Two processes of one name are two workers: one must not answer for the other.
-        self._worker_id = f"{worker_id}/{secrets.token_hex(4)}"
+        own = secrets.token_hex(4)
+        self._worker_id = f"{worker_id}/{own}"
         self._observer = observer
         self._listening: Any = None
         self._beaten_s = float("-inf")
         self._acknowledged = 0
         self._away_since_s = 0.0
-        self._task = BackgroundTask("gallery", self._step, interval_s=BEAT_S)
+        self._task = BackgroundTask(
+            f"gallery-{own}", self._step, interval_s=BEAT_S, heartbeats=heartbeats, max_silence_s=SILENT_S
+        )
 
     def start(self, away: str = "") -> None:
         """Begins to follow; the worker counts as live once this returns, if the database answers.

@@ -9,6 +9,7 @@ from typing import Final, Self
 import tenacity
 
 from worker.audit_log import note
+from worker.background import Heartbeats
 from worker.config import default_state_dir
 from worker.database.address import DatabaseAddress, parse_database_url
 from worker.erased import Erased
@@ -162,12 +163,18 @@ class DatabaseGallery(Gallery):
         """
         return self._store.followers()
 
-    def follow(self, worker_id: str, observer: Observer | None = None) -> None:
+    def follow(self, worker_id: str, observer: Observer | None = None, *, heartbeats: Heartbeats | None = None) -> None:
         """Keeps the gallery current from now on, by a thread that says so under the name ``worker_id``."""
         if self._follower is None:
             self._store = GalleryStore.connect(self._address, connections=2, observer=observer)
             self._follower = GalleryFollower(
-                self._store, self._address, self.catch_up, lambda: self._copy, worker_id, observer or Observer()
+                self._store,
+                self._address,
+                self.catch_up,
+                lambda: self._copy,
+                worker_id,
+                observer or Observer(),
+                heartbeats,
             )
             self._follower.start(self._away)
 
