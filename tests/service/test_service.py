@@ -1,5 +1,6 @@
 """One worker: its parts as configured, started, stopped in the order that loses nothing, and watched meanwhile."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.support.processes import fork_servers_of
 from tests.support.stand_ins import StandInDetector, StandInEmbedder, gallery_of
 from worker.background import Heartbeats
 from worker.config import Config, ConfigOrigin, load_config
@@ -112,6 +114,20 @@ def test_everything_is_started_and_stopped_in_the_order_that_loses_nothing() -> 
     ]  # fmt: skip
     assert [str(error) for error in stopped.errors] == ["2 events could not be delivered"]
     assert (stopped.summary.undelivered, stopped.summary.shadow, stopped.interrupted) == (2, {"tracks": 3}, False)
+
+
+def test_decoders_are_prepared_first_and_end_with_a_worker_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, meanwhile = fork_servers_of(os.getpid()), []
+
+    def connect(*_: object) -> Any:
+        meanwhile.extend(fork_servers_of(os.getpid()))
+        raise SinkError("Redis refused")
+
+    monkeypatch.setattr(parts_module, "connect_when_ready", connect)
+    with pytest.raises(SinkError, match="Redis refused"):
+        build(load_config(None, NO_PORT | CAMERAS), Health(Heartbeats()), PrometheusObserver())
+    assert len(meanwhile) == len(before) + 1
+    assert fork_servers_of(os.getpid()) == before
 
 
 def test_parts_that_are_not_configured_are_not_there() -> None:

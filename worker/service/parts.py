@@ -90,6 +90,24 @@ def build(
     Raises:
         FacestreamError: the worker cannot start: Redis, a model, the gallery, the history or the store of pictures.
     """
+    # First, since what forks decoders takes a second to start: meanwhile the networks are loaded.
+    cameras = Cameras(config, observer, lasting=config.fleet.enabled)
+    try:
+        return _build(config, health, observer, cameras, origin, on_event, watcher)
+    except BaseException:
+        cameras.close()
+        raise
+
+
+def _build(
+    config: Config,
+    health: Health,
+    observer: PrometheusObserver,
+    cameras: Cameras,
+    origin: ConfigOrigin | None,
+    on_event: Callable[[Event], None],
+    watcher: FrameWatcher | None,
+) -> Parts:
     # Before the first file is opened.
     use(config.encryption_keys())
     client = connect_when_ready(config.redis, partial(_tell_waiting, health))
@@ -119,7 +137,6 @@ def build(
     observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
     observer.watch_threads(lambda: len(health.failures()))
     observer.watch_resemblance(_resemblance_of(pipeline, embedder.threshold))
-    cameras = Cameras(config, observer, lasting=config.fleet.enabled)
     outbox = open_outbox(config, observer)
     publisher = Publisher(client, config.redis, observer, outbox=outbox, heartbeats=health.heartbeats)
     loop = Loop(
