@@ -44,6 +44,7 @@ def test_every_mistake_is_a_line_of_its_own(file: Path, capsys: Output) -> None:
         ("rtsp:///x", "no valid host", 2),
         ("nowhere.mp4", "there is no file or folder nowhere.mp4", 1),
         ("/nowhere/frames/", "there is no file or folder", 1),
+        ("799", "there is no device /dev/video799", 1),
     ],
 )
 def test_a_source_that_cannot_be_read_is_told(file: Path, source: str, says: str, code: int, capsys: Output) -> None:
@@ -147,3 +148,11 @@ def test_a_gallery_that_is_not_there_leaves_the_threshold_unknown(file: Path, ca
     assert "# threshold in force: not known, because no gallery at /nowhere" in show(
         file, "gallery: /nowhere\n", capsys
     )
+
+
+def test_a_wrong_limit_of_photos_is_told_although_no_worker_reads_it(
+    file: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACESTREAM_PHOTO_MAX_MB", "many")
+    [told] = check(file, "cameras: []\n", capsys)
+    assert told.startswith("environment variable FACESTREAM_PHOTO_MAX_MB: ")

@@ -40,6 +40,7 @@ def mistakes(file: Path | None, text: str = "") -> list[str]:
         ("log: {level: info,\n  level: debug}\n", "'log.level'", (1, 2)),
         ("gallery: a\n'gallery': b\n", "'gallery'", (1, 2)),
         ("gallery: a\ngallery: a\n", "'gallery'", (1, 2)),
+        ("Gallery: a\ngallery: b\n", "'gallery'", (1, 2)),
     ],
 )
 def test_a_key_that_stands_twice_is_refused_with_both_lines(
@@ -71,6 +72,29 @@ def test_anchors_may_repeat_what_they_stand_for(file: Path) -> None:
 )
 def test_what_is_no_configuration_is_told_in_one_line(file: Path, text: str) -> None:
     assert "\n" not in refusal(file, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "cameras:\n  - {id: no, source: x}\n",
+            "line 2: cameras.0.id: must be text, and YAML reads true or false here",
+        ),
+        ("cameras:\n  - {id: 7, source: x}\n", "line 2: cameras.0.id: must be text, and YAML reads a number here"),
+        ("worker_id: 2026-01-31\n", "line 1: worker_id: must be text, and YAML reads a date here: put it in quotes"),
+        ("redis:\n\tstream: x\n", "a tab stands where YAML takes only blanks: indent with blanks, line 2"),
+        ("GALERY: x\n", "line 1: galery: no such field; did you mean 'gallery'?"),
+    ],
+)
+def test_what_yaml_understood_otherwise_is_told_with_the_remedy(file: Path, text: str, told: str) -> None:
+    assert told in refusal(file, text)
+
+
+def test_a_file_of_another_encoding_is_told_with_its_line(file: Path) -> None:
+    file.write_bytes("worker_id: w\ngallery: Kaf\xe9\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"line 2: this is not UTF-8: save the file as UTF-8"):
+        load_config(file)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_field(file: Path) -> None:

@@ -31,10 +31,14 @@ def check_config(config: ConfigFile = None) -> int:
 
     Files, galleries and sources that it names are looked for as well; no camera and no server is asked.
     """
-    from worker.config import read_layers, unknown_variables
+    from worker.config import Problem, photo_limits, read_layers, unknown_variables
 
     layers = read_layers(config)
     mistakes, settings = layers.examine()
+    try:
+        photo_limits()
+    except ConfigError as error:
+        mistakes.append(Problem((), str(error)))
     missing = list(_look_around(settings, layers)) if settings is not None else []
     for problem in mistakes + [problem for problem, _code in missing]:
         complain(f"configuration from {problem}")
@@ -128,6 +132,8 @@ def _source_problem(camera: "CameraConfig") -> tuple[str, int] | None:
         scheme, mark, _rest = source.partition("://")
         meant = nearest(scheme, SCHEMES) if mark else ""
         return f"{error}" + (f"; did you mean {meant}://?" if meant and meant != scheme else ""), 2
+    if address.kind == "device" and not Path(address.target).exists():
+        return f"there is no device {address.target}; is the camera plugged in?", 1
     if address.kind != "network" and not Path(address.target).exists():
         return (
             f"there is no file or folder {redact_url(source)}; a URL begins with {SCHEMES[0]}:// or {SCHEMES[2]}://",

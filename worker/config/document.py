@@ -33,7 +33,7 @@ def read_document(path: Path) -> Document:
         ConfigError: the file cannot be read, is not YAML, or has the same key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _text_of(path)
         # Values are made from a tree of their own: that puts what anchors stand for into its mappings.
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
@@ -55,13 +55,24 @@ def read_document(path: Path) -> Document:
         raise ConfigError(
             f"configuration {path}: the top level must be a mapping of fields, not {type(values).__name__}"
         )
-    return Document({str(key): value for key, value in values.items()}, lines)
+    return Document({str(key).lower(): value for key, value in values.items()}, lines)
+
+
+def _text_of(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"configuration {path}, line {line}: this is not UTF-8: save the file as UTF-8") from None
 
 
 def _told(error: yaml.MarkedYAMLError) -> str:
     """What is wrong and where, without the piece of the file that the error quotes: it may be the end of a password."""
     problem = _QUOTED.sub("'...'", " ".join(f"{error.context or ''} {error.problem or ''}".split()))
     mark = error.problem_mark or error.context_mark
+    if mark and error.problem and "'\\t'" in error.problem:
+        problem = "a tab stands where YAML takes only blanks: indent with blanks"
     return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
 
 
@@ -88,7 +99,8 @@ def _walk(node: yaml.Node, path: FieldPath, lines: dict[FieldPath, int], seen: s
     elif isinstance(node, yaml.MappingNode):
         first_lines: dict[str, int] = {}
         for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
+            # In the first level, settings are read without regard to capitals.
+            name, line = str(key.value) if path else str(key.value).lower(), key.start_mark.line + 1
             if name in first_lines:
                 yield (
                     f"'{'.'.join(map(str, (*path, name)))}' is written twice, on line {first_lines[name]} and on line "

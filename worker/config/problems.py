@@ -5,6 +5,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -110,6 +111,9 @@ def _message(model: type[BaseModel], error: Mapping[str, Any], values: Any) -> s
         return "must be a list: one item after each '- '"
     message = str(error["msg"]).removeprefix("Value error, ")
     value = value_at(values, path)
+    if kind == "string_type" and isinstance(value, bool | int | float | date):
+        what = "true or false" if isinstance(value, bool) else "a date" if isinstance(value, date) else "a number"
+        return f"must be text, and YAML reads {what} here: put it in quotes"
     if kind == "literal_error" and isinstance(value, str):
         expected = re.findall(r"'([^']+)'", message)
         if meant := nearest(value, expected):
