@@ -17,6 +17,7 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,7 @@ _KEY_BYTES: Final = 32
 _START: Final = "0" * 64
 
 _log = get_logger(__name__)
+_account: ContextVar[str] = ContextVar("account", default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +210,18 @@ def note(folder: Path | None, action: str, subjects: Iterable[str] = (), **detai
         _log.error("this is missing in the audit log", action=action, problem=str(error))
 
 
+def acting_as(account: str) -> None:
+    """What this task or thread does from now on, and what it begins, is done for an account of the console."""
+    _account.set(account)
+
+
 def _actor() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.geteuid())
-    return f"{user}@{socket.gethostname()}/{os.getpid()}"
+    process = f"{user}@{socket.gethostname()}/{os.getpid()}"
+    return f"{account} at the console of {process}" if (account := _account.get()) else process
 
 
 def _subject(key: bytes, an_id: str) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final, cast
@@ -14,6 +14,7 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 from worker.api.accounts import ROLES, Account, Reply, Scope, csrf_of
 from worker.api.parts import Parts
 from worker.api.problems import Problem
+from worker.audit_log import acting_as
 
 COOKIE: Final = "facestream_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
@@ -89,12 +90,14 @@ def has_csrf(caller: Caller, given: str | None) -> bool:
     return given is not None and hmac.compare_digest(caller.csrf.encode(), given.encode("utf-8", "replace"))
 
 
-def allowed(scope: Scope) -> Callable[[Caller], Caller]:
-    """A dependency: the caller, who may do what needs ``scope``."""
+def allowed(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:
+    """A dependency: the caller, who may do what needs ``scope``. The audit log names them from then on."""
 
-    def check(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+    # Not in a thread: what it says of the caller must hold for the operation that comes after it.
+    async def check(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
         if not caller.may(scope):
             raise Problem(HTTPStatus.FORBIDDEN, f"{caller.account.name} may not do this: it needs the scope '{scope}'")
+        acting_as(caller.account.name)
         return caller
 
     return check

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.api.accounts import Accounts
+from worker.audit_log import note
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, default_state_dir, history_folder, history_place
 from worker.errors import ConfigError, GalleryError, HistoryUnavailableError
 from worker.faces.alignment import split_variant
@@ -65,6 +66,10 @@ class Parts:
         for part in (self._history, self._gallery, self._client):
             if part is not None:
                 part.close()
+
+    def looked_up(self, command: str, *subjects: str | None) -> None:
+        """Notes in the audit log whose past (ids) is looked up or changed, by what this ``command`` does."""
+        note(self.audit_folder, "past looked up", filter(None, subjects), command=command)
 
     @contextmanager
     def history(self) -> Iterator[History]:

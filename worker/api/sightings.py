@@ -61,6 +61,16 @@ def find(parts: Parts, sighting_id: str) -> PastSighting:
     return found[0]
 
 
+def look(parts: Parts, sighting_id: str) -> PastSighting:
+    """The same for somebody who looks at it: the audit log tells.
+
+    Raises:
+        Problem: there is none.
+    """
+    parts.looked_up("explain", sighting_id)
+    return find(parts, sighting_id)
+
+
 def etag(sighting: PastSighting) -> str:
     """Another one after each correction."""
     return etag_of(sighting.sighting_id, sighting.corrections, sighting.identity_id, sighting.unknown_id)
@@ -93,7 +103,7 @@ def page(
             unknown_id=unknown_id,
         )  # fmt: skip
     if identity_id or unknown_id:
-        note(parts.audit_folder, "past looked up", filter(None, (identity_id, unknown_id)), command="console")
+        parts.looked_up("explain", identity_id, unknown_id)
     more = None
     if len(found) > limit:
         last = found[limit - 1]
@@ -116,6 +126,7 @@ def correct(
     if identity_id is not None and not gallery.knows(identity_id):
         raise not_found(f"nobody with the id {identity_id} is enrolled")
     client = parts.redis()
+    parts.looked_up("correct", sighting_id, identity_id)
     with parts.history() as history:
         if undo:
             made = corrections.undo(sighting, gallery)
@@ -161,7 +172,7 @@ def search(parts: Parts, photo: UploadFile, limit: int) -> tuple[list[tuple[Past
             probe, EmbedderId(embedder.model_id, embedder.preprocessing_digest), threshold, limit=limit
         )
     subjects = {one for sighting, _ in found for one in (sighting.identity_id, sighting.unknown_id) if one}
-    note(parts.audit_folder, "past found", subjects, command="console", sightings=len(found))
+    note(parts.audit_folder, "past found", subjects, command="search", sightings=len(found))
     return found, threshold
 
 
@@ -228,7 +239,7 @@ def list_sightings(
 @router.get("/sightings/{sighting_id}", operation_id="show_sighting", responses=responses(HTTPStatus.NOT_FOUND))
 def show_sighting(_caller: Reader, parts: SharedParts, sighting_id: str, response: Response) -> SightingDocument:
     """One sighting."""
-    sighting = find(parts, sighting_id)
+    sighting = look(parts, sighting_id)
     response.headers["ETag"] = etag(sighting)
     return items_of([sighting])[0]
 
@@ -238,7 +249,7 @@ def show_sighting(_caller: Reader, parts: SharedParts, sighting_id: str, respons
 )
 def explain_sighting(_caller: Reader, parts: SharedParts, sighting_id: str) -> Explanation:
     """What happened to the faces of a sighting, and why it ended as it did."""
-    sighting = find(parts, sighting_id)
+    sighting = look(parts, sighting_id)
     return Explanation(**{"sighting_id": sighting_id, "text": explain(sighting)} | sighting.account.to_json())
 
 

@@ -1,5 +1,6 @@
 """People who are not enrolled: listed, named, merged, forgotten; and what naming them risks."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ from worker.events.publisher import publish_at_once
 from worker.gallery.gallery import Gallery
 from worker.gallery.resemblance import known_impostors
 from worker.history.documents import unknown_document
-from worker.history.records import UnknownPerson
+from worker.history.records import PastSighting, UnknownPerson
 from worker.names import person_name
 from worker.recognition import unknowns
 from worker.recognition.unknowns import Named, made_with
@@ -88,6 +89,13 @@ def detail(parts: Parts, unknown_id: str) -> UnknownDetail:
     return UnknownDetail(**document, suggestions=suggestions, risk=risk)
 
 
+def faces_of(parts: Parts, unknown_ids: Sequence[str], most: int) -> dict[str, list[PastSighting]]:
+    """The newest sightings of each of these people; the audit log tells of all in one line."""
+    parts.looked_up("unknown show", *unknown_ids)
+    with parts.history() as history:
+        return {unknown_id: history.page(most, unknown_id=unknown_id) for unknown_id in unknown_ids}
+
+
 def suggest(person: UnknownPerson, gallery: Gallery) -> list[Suggestion]:
     """The nearest enrolled people; none where another model has seen the person."""
     if person.template is None or not len(gallery) or person.embedder != made_with(gallery):
@@ -139,6 +147,7 @@ def name(parts: Parts, unknown_id: str, given: str) -> Named:
     if not given:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "a person's name must not be empty")
     person = find(parts, unknown_id)
+    parts.looked_up("unknown enroll", unknown_id)
     # Connects before anything is changed: without Redis, past sightings could not be corrected.
     client = parts.redis()
     gallery = parts.gallery_like(person.embedder.model_id, person.embedder.preprocessing_digest, _length(person))
@@ -159,6 +168,7 @@ def merge(parts: Parts, unknown_id: str, other: str) -> str:
     """
     for each in (unknown_id, other):
         find(parts, each)
+    parts.looked_up("unknown merge", unknown_id, other)
     with parts.history() as history:
         return history.merge_unknowns(unknown_id, other)
 
@@ -169,6 +179,7 @@ def undo(parts: Parts, step: str) -> tuple[str, str]:
     Raises:
         HistoryError: there is no such step, or others came after it.
     """
+    parts.looked_up("unknown undo")
     with parts.history() as history:
         return history.undo_regrouping(step)
 
@@ -180,6 +191,7 @@ def forget(parts: Parts, unknown_id: str, if_match: str | None = None) -> None:
         Problem: there is no such person.
     """
     require_match(if_match, etag(find(parts, unknown_id)))
+    parts.looked_up("unknown forget", unknown_id)
     with parts.history() as history:
         history.drop_unknown(unknown_id, sightings_too=True)
 
@@ -214,6 +226,7 @@ def list_unknowns(
 def show_unknown(_caller: Reader, parts: SharedParts, unknown_id: str, response: Response) -> UnknownDetail:
     """One unknown person, whom they resemble, and what naming them risks; ``/sightings?unknown_id=`` has the past."""
     response.headers["ETag"] = etag(find(parts, unknown_id))
+    parts.looked_up("unknown show", unknown_id)
     return detail(parts, unknown_id)
 
 

@@ -1,6 +1,6 @@
 """What all pages share: who looks, how a page is made, and how a form comes back."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -15,6 +15,7 @@ from worker import __version__
 from worker.api.access import COOKIE, Caller, SharedParts, has_csrf, session_of
 from worker.api.accounts import Scope
 from worker.api.problems import Problem
+from worker.audit_log import acting_as
 from worker.history.records import PastSighting
 
 HERE: Final = Path(__file__).parent
@@ -43,10 +44,16 @@ def visitor(request: Request, parts: SharedParts) -> Caller:
     return caller
 
 
-def sender(scope: Scope) -> Callable[[Caller, str], Caller]:
+async def looking(caller: Annotated[Caller, Depends(visitor)]) -> Caller:
+    """Who looks; the audit log names them from then on."""
+    acting_as(caller.account.name)
+    return caller
+
+
+def sender(scope: Scope) -> Callable[[Caller, str], Awaitable[Caller]]:
     """A dependency: who has sent a form of ours, and may do what needs ``scope``."""
 
-    def check(caller: Annotated[Caller, Depends(visitor)], csrf: Annotated[str, Form()] = "") -> Caller:
+    async def check(caller: Annotated[Caller, Depends(looking)], csrf: Annotated[str, Form()] = "") -> Caller:
         if not has_csrf(caller, csrf):
             raise Problem(HTTPStatus.FORBIDDEN, "this form was of another session: open the page again")
         if not caller.may(scope):
@@ -56,7 +63,7 @@ def sender(scope: Scope) -> Callable[[Caller, str], Caller]:
     return check
 
 
-Visitor = Annotated[Caller, Depends(visitor)]
+Visitor = Annotated[Caller, Depends(looking)]
 Sender = Annotated[Caller, Depends(sender("change"))]
 Looker = Annotated[Caller, Depends(sender("read"))]
 """Who has sent a form that changes nothing."""

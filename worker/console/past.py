@@ -52,7 +52,7 @@ def list_page(
 @router.get("/sightings/{sighting_id}")
 def one_page(caller: Visitor, parts: SharedParts, sighting_id: str, said: str = "") -> HTMLResponse:
     """One sighting: the picture, the verdict and why."""
-    sighting = sightings.find(parts, sighting_id)
+    sighting = sightings.look(parts, sighting_id)
     return render(
         "sighting", caller, sighting=sighting, why=explain(sighting), account=sighting.account, said=said,
         etag=sightings.etag(sighting), names=_names(parts),

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form, Query
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from worker.api import sightings, unknowns
+from worker.api import unknowns
 from worker.api.access import SharedParts
 from worker.console.pages import Sender, Visitor, gone_to, render
 
@@ -28,10 +28,8 @@ def list_page(
     """Unknown people with their best faces, those first who were seen most often."""
     everybody = unknowns.everybody(parts)
     shown = everybody[start : start + _SHOWN]
-    cards = [
-        (unknowns.detail(parts, person.unknown_id), sightings.page(parts, _FACES, unknown_id=person.unknown_id)[0])
-        for person in shown
-    ]
+    faces = unknowns.faces_of(parts, [person.unknown_id for person in shown], _FACES)
+    cards = [(unknowns.detail(parts, person.unknown_id), faces[person.unknown_id]) for person in shown]
     people = parts.people()
     return render(
         "unknown", caller, cards=cards, total=len(everybody), start=start, step=_SHOWN,
