@@ -17,6 +17,8 @@ BENCH_ARGS ?=
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= 3
 FUZZ_SECONDS ?= 120
+FUZZ_VENV ?= .venv-fuzz
+AUDIT_VENV ?= .venv-audit
 
 .PHONY: help
 help:  ## this list
@@ -60,8 +62,16 @@ soak: $(VENV)/.test system-parts  ## half an hour of four cameras: nothing may g
 	$(PY) -m pytest tests/fault/test_soak.py --soak-s 1800 $(PYTEST_ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.fuzz  ## wrong bytes of every kind for FUZZ_SECONDS a target, guided by coverage; TARGETS="photos h5"
-	$(PY) -m tests.fuzz.guided $(FUZZ_SECONDS) $(TARGETS)
+fuzz: $(FUZZ_VENV)/.done  ## wrong bytes of every kind for FUZZ_SECONDS a target, guided by coverage; TARGETS="photos h5"
+	$(FUZZ_VENV)/bin/python -m tests.fuzz.guided $(FUZZ_SECONDS) $(TARGETS)
+
+.PHONY: sbom
+sbom: $(AUDIT_VENV)/.done $(VENV)/.core  ## what an installation is made of (CycloneDX), with licences, in build/sbom
+	PYTHON=$(PY) $(AUDIT_VENV)/bin/python deploy/supply_chain.py sbom build/sbom
+
+.PHONY: audit
+audit: $(AUDIT_VENV)/.done  ## known weaknesses of the pinned packages; says so where they cannot be looked up
+	$(AUDIT_VENV)/bin/python deploy/supply_chain.py audit
 
 .PHONY: peers
 peers: $(VENV)/.bench  ## the packages that facestream is compared with, where they can be had
@@ -92,7 +102,7 @@ lock: $(VENV)/.uv  ## resolve the pinned requirements anew
 
 .PHONY: clean
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) build dist $(OUTPUT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FUZZ_VENV) $(AUDIT_VENV) build dist $(OUTPUT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .PHONY: system-parts
 system-parts:
@@ -128,9 +138,19 @@ $(VENV)/.test: $(VENV)/.core requirements-test.txt
 	@$(call INSTALL,--require-hashes -r requirements-test.txt)
 	@touch $@
 
-# Atheris has wheels for Linux and a few Pythons only, so it is none of the test requirements.
-$(VENV)/.fuzz: $(VENV)/.test
-	@$(call INSTALL,atheris==3.0.0)
+# Atheris has wheels for Linux and a few Pythons only, so it is none of the test requirements. It lies in an environment
+# of its own, which looks into the other one for everything else.
+$(FUZZ_VENV)/.done: $(VENV)/.test
+	$(PY) -m venv --clear $(FUZZ_VENV)
+	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(FUZZ_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/others.pth"
+	@$(FUZZ_VENV)/bin/python -m pip install -qq --no-deps atheris==3.0.0 || { \
+		echo "atheris, which guides the fuzzing, has no wheel for this Python or cannot be reached: use Python 3.11 or 3.12" >&2; exit 1; }
+	@touch $@
+
+$(AUDIT_VENV)/.done: $(VENV)/.uv
+	$(PY) -m venv --clear $(AUDIT_VENV)
+	@$(AUDIT_VENV)/bin/python -m pip install -qq cyclonedx-bom==7.5.0 pip-audit==2.10.1
 	@touch $@
 
 # facenet-pytorch asks for old versions of NumPy and torch, and runs with new ones. pip, not uv: pip's settings

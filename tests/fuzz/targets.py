@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,15 +23,20 @@ import yaml
 from PIL import Image as Pillow
 from pydantic import ValidationError
 
-from tests.support.past import NOON
+from tests.support.galleries import DIGEST, DIMENSION, MODEL
+from tests.support.past import NOON, unknown
+from tests.support.past import sighting as past_sighting
 from tests.support.sample_events import make_event
 from tests.support.scenes import ALICE, Scene
 from worker.config import CameraConfig, load_config
-from worker.errors import ConfigError, FacestreamError, ModelError, SinkError, SourceError
+from worker.errors import ConfigError, FacestreamError, HistoryError, ModelError, SinkError, SourceError
 from worker.events.codec import decode, encode
 from worker.faces.manifests import load_manifest
 from worker.faces.networks.h5 import read_h5
 from worker.gallery.enrolment import people_of
+from worker.history.records import EmbedderId, Tally, explain
+from worker.history.store import FILE as HISTORY_FILE
+from worker.history.store import History
 from worker.observer import Observer
 from worker.redaction import redact
 from worker.video.addresses import parse_address
@@ -280,6 +286,109 @@ def check_state(data: bytes) -> None:
             decode(encode(event))
 
 
+_TEMPLATE: Final = np.full(DIMENSION, DIMENSION**-0.5, "<f4")
+_EMBEDDER: Final = EmbedderId(MODEL, DIGEST)
+_KEPT_S: Final = 1e9
+_TABLES: Final = ("sightings", "unknowns", "denials", "tallies")
+
+
+@cache
+def row_seeds() -> list[bytes]:
+    """One row of a table, as JSON; bytes as ``hex:...``."""
+    past, _ = _past()
+    seeds = []
+    for table in _TABLES:
+        names = [column for _, column, *_ in past.execute(f"PRAGMA table_info({table})")]
+        for row in past.execute(f"SELECT * FROM {table}"):
+            values = {name: f"hex:{value.hex()}" if isinstance(value, bytes) else value
+                      for name, value in zip(names, row, strict=True)}  # fmt: skip
+            seeds.append(json.dumps({"table": table, **values}).encode())
+    return seeds
+
+
+@cache
+def _past() -> tuple[sqlite3.Connection, History]:
+    """A history with a few rows, by two connections: one writes what nobody should, one reads as a worker does."""
+    folder = scratch() / "history"
+    history = History.open(folder, create=True)
+    seen = [past_sighting(number, _TEMPLATE, identity_id="p", identity_name="Anna", embedder=_EMBEDDER)
+            for number in range(2)]  # fmt: skip
+    met = Tally("door", NOON, "blurred", 1, 2)
+    history.write(seen, [unknown("u-1", _TEMPLATE, embedder=_EMBEDDER)], [met], keep_s=_KEPT_S, remember_s=_KEPT_S)
+    history.deny(history.sightings()[0], unknown_id="u-1")
+    return sqlite3.connect(folder / HISTORY_FILE, isolation_level=None), history
+
+
+def check_row(data: bytes) -> None:
+    """The row of the seed takes the place of the one that was there, and everything is read."""
+    try:
+        row = json.loads(data)
+        table = row.pop("table")
+        assert table in _TABLES
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError, AssertionError):
+        table, row = "sightings", {**json.loads(row_seeds()[0]), "template": data}
+        row.pop("table")
+    past, history = _past()
+    columns = [column for _, column, *_ in past.execute(f"PRAGMA table_info({table})")]
+    values = {name: _sql_value(row[name]) for name in columns if name in row}
+    past.execute("BEGIN")
+    kept = {
+        name: past.execute(f"SELECT * FROM {name}").fetchall()
+        for name in ("sightings", "unknowns", "denials", "tallies")
+    }
+    try:
+        if values:
+            sets = ", ".join(f"{name} = :{name}" for name in values)
+            with suppress(sqlite3.Error, UnicodeError, OverflowError):
+                past.execute(f"UPDATE {table} SET {sets} WHERE rowid = 1" if table in ("sightings", "unknowns") else
+                             f"UPDATE {table} SET {sets}", values)  # fmt: skip
+        past.execute("COMMIT")
+        _read_everything(history)
+    finally:
+        past.execute("BEGIN")
+        for name, rows in kept.items():
+            past.execute(f"DELETE FROM {name}")
+            past.executemany(f"INSERT INTO {name} VALUES ({','.join('?' * len(rows[0]))})", rows)
+        past.execute("COMMIT")
+
+
+def _sql_value(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("hex:"):
+        with suppress(ValueError):
+            return bytes.fromhex(value[4:])
+    return value if isinstance(value, str | int | float | bytes | None) else json.dumps(value)
+
+
+def _read_everything(history: History) -> None:
+    with suppress(HistoryError):
+        for sighting in history.sightings():
+            json.dumps(sighting.event)
+            explain(sighting)
+    for read in (
+        lambda: history.similar(_TEMPLATE, _EMBEDDER, 0.5),
+        history.unknowns,
+        lambda: history.unknown("u-1"),
+        history.tallies,
+        history.newest_model,
+        lambda: history.counter_examples(_EMBEDDER),
+    ):
+        try:
+            found = read()
+        except HistoryError as error:
+            one_line(error)
+            continue
+        for vector in _vectors(found):
+            if not np.isfinite(vector).all() or not len(vector):
+                raise AssertionError(f"a vector that is none: {vector}")
+
+
+def _vectors(found: Any) -> list[Any]:
+    if isinstance(found, list | tuple):
+        return [vector for part in found for vector in _vectors(part)]
+    vector = getattr(found, "template", None)
+    return [] if vector is None else [vector]
+
+
 FOLDER_SEEDS: Final = [
     b"Anna/1.jpg\nAnna/2.png\nBob.jpg",
     b"a/b/c/d.jpg\n.hidden/x.jpg\n@eaDir/x.jpg",
@@ -339,6 +448,7 @@ def _targets() -> dict[str, Target]:
         ("urls", lambda: URL_SEEDS, check_url),
         ("events", event_seeds, check_event),
         ("states", state_seeds, check_state),
+        ("rows", row_seeds, check_row),
         ("folders", lambda: FOLDER_SEEDS, check_folder),
     )
     return {name: Target(name, seeds, check) for name, seeds, check in made}

@@ -1,5 +1,6 @@
 """The quick form: a few hundred changed inputs for each target, the same ones in each run of one version."""
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.targets import TARGETS, Target, check_row, row_seeds
 
 CASES = {"h5": 20, "video": 80, "folders": 80, "states": 60, "photos": 300}
 LONGEST_S = 5.0
@@ -65,3 +66,25 @@ def test_whatever_comes_there_is_an_answer_or_one_line(name: str, tell: Callable
         cases += 1
     check()
     tell(f"{cases} cases, the slowest took {slowest_s:.2f} s")
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=6), st.lists(st.integers()),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2), st.just("hex:"),
+    st.binary(max_size=80).map(lambda content: f"hex:{content.hex()}"),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), number=st.integers(0, 99), inside=st.booleans())
+def test_a_row_with_other_types_and_lengths_hides_no_other_and_ends_nothing(
+    data: st.DataObject, number: int, inside: bool
+) -> None:
+    seeds = row_seeds()
+    row = json.loads(seeds[number % len(seeds)])
+    changed_ones = data.draw(st.dictionaries(st.sampled_from(sorted(set(row) - {"table"})), ODD, max_size=3))
+    if inside and "account" in row:
+        account = json.loads(row["account"])
+        account |= data.draw(st.dictionaries(st.sampled_from(sorted(account)), ODD, max_size=3))
+        changed_ones["account"] = json.dumps(account)
+    check_row(json.dumps(row | changed_ones).encode(errors="surrogatepass"))

@@ -19,6 +19,8 @@ from tests.support.hostile_servers import endless_body, serving
 from tests.support.repository import REPOSITORY
 from tests.support.waiting import eventually
 from worker.cli import run_command_line
+from worker.encryption import parse_keys, use
+from worker.gallery.folder import FolderGallery
 
 CANARY = "c4n4ry-hunter22-Zx"
 NOBODY = f"u:{CANARY}@127.0.0.1:9"
@@ -29,6 +31,7 @@ SECRETS: dict[str, Any] = {
     "redis": {"url": f"redis://{NOBODY}/0", "password": CANARY, "sentinel_password": CANARY},
     "gallery": f"redis://{NOBODY}/0?gallery=people",
     "gallery_key": CANARY,
+    "encryption": {"key": CANARY},
     "evidence": {"store": f"s3://u:{CANARY}@faces/x", "s3_endpoint": f"https://{NOBODY}"},
     "tracing": {"endpoint": f"http://{NOBODY}/v1/traces"},
     "preview": {"token": CANARY},
@@ -53,6 +56,9 @@ WRONG: list[dict[str, Any]] = [
     {"preview": {"token": [CANARY]}},
     {"metrics": {"token": {"a": CANARY}}},
     {"gallery_key": [CANARY]},
+    {"encryption": {"key": [CANARY]}},
+    {"encryption": CANARY},
+    {"encryption": {"key_file": [CANARY]}},
     {"gallery": [f"redis://{NOBODY}/0?gallery=x"]},
 ]
 COMMANDS = [
@@ -79,6 +85,16 @@ COMMANDS = [
     ("gallery", "list", "--gallery", f"redis://{NOBODY}/0"),
     ("search", "{secret}", "--gallery", f"redis://{NOBODY}/0?gallery=x"),
     ("models", "pull", "{manifest}"),
+    ("enroll", "--gallery", f"postgresql://u:{CANARY}@127.0.0.1:9/x", "{secret}"),
+    ("identify", "--gallery", f"postgresql://u:{CANARY}@127.0.0.1:9/x", "{secret}"),
+    ("database", "check", "--gallery", f"postgresql://u:{CANARY}@127.0.0.1:9/x?sslpassword={CANARY}"),
+    ("database", "backup", "--output", "{secret}x", "--gallery", f"postgresql://u:{CANARY}@127.0.0.1:9/x"),
+    ("explain", "s", "--gallery", f"postgresql://u:{CANARY}@[::1/x"),
+    ("unknown", "list", "--gallery", f"postgresql://u:{CANARY}@127.0.0.1:9/x"),
+    ("forget", "somebody", "--yes", "--gallery", f"postgresql://u:{CANARY}@127.0.0.1:9/x"),
+    ("encryption", "check", "--gallery", f"postgresql://u:{CANARY}@127.0.0.1:9/x"),
+    ("status", "--once", "--worker", f"https://{NOBODY}", "--ca-file", "{secret}"),
+    ("config", "set", f"rtsp://{NOBODY}"),
 ]  # fmt: skip
 Say = Callable[..., str]
 
@@ -110,7 +126,31 @@ def test_no_command_says_it_when_it_fails(
         file["url"] = f"http://u:{CANARY}@[::1/{file['name']}"
     (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(shipped | {"id": "tiny"}))
     places = {"secret": tmp_path / "secret", "manifest": tmp_path / "manifest.yaml"}
-    assert say(*(part.format(**places) if part in ("{secret}", "{manifest}") else part for part in command), *debug)
+    assert say(
+        *(part.format(**places) if part in ("{secret}", "{manifest}", "{secret}x") else part for part in command),
+        *debug,
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [("gallery", "list", "--gallery", "{place}"), ("encryption", "apply"), ("encryption", "check"),
+                ("run", "--source", "rtsp://127.0.0.1:9/1", "--debug"), ("identify", "--gallery", "{place}", "x.jpg")]
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "key", [CANARY, f"{CANARY} {'ab' * 32}", f"{'ab' * 32} {CANARY}"], ids=["alone", "first", "second"]
+)
+def test_no_command_says_a_key_that_is_none(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], key: str
+) -> None:
+    use(parse_keys("ab" * 32))
+    FolderGallery.create(tmp_path / "people", "tiny", "digest", 8)
+    (tmp_path / "key").write_text(key)
+    for name, value in (("KEY", key), ("KEY_FILE", str(tmp_path / "key"))):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"FACESTREAM_ENCRYPTION__{name}", value)
+            said = say(*(part.format(place=tmp_path / "people") for part in command))
+        assert "32 bytes in base64 or hex" in said
+        assert "ab" * 32 not in said
 
 
 def test_the_configuration_is_shown_without_it(say: Say, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
@@ -48,6 +49,18 @@ def test_it_serves_streams_and_leaves_nothing_behind() -> None:
     assert not folder.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_it_listens_on_a_socket_of_this_user_and_nowhere_else() -> None:
+    with embedded_redis() as url, redis.Redis.from_url(url) as client:
+        assert client.config_get("port", "tls-port") in ({"port": "0", "tls-port": "0"}, {"port": "0"})
+        process = psutil.Process(client.info("server")["process_id"])
+        listening = [
+            one for one in process.net_connections("all") if one.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
+        ]
+        addresses = {str(one.laddr) for one in listening if one.laddr}
+        assert addresses == {str(socket_of(url))}
+        assert stat.S_IMODE(socket_of(url).stat().st_mode) == 0o700
 
 
 def test_it_stops_when_the_block_raises() -> None:

@@ -74,7 +74,10 @@ def check(
     """Say what is encrypted and what is not; exit code 1 if something is not, or has an older or unknown key."""
     quiet_logs()
     code = 0
-    for store in _stores(settings(config, gallery, state_dir)):
+    stores = _stores(settings(config, gallery, state_dir))
+    if not stores and not json_output:
+        say("nothing is kept on this machine by this configuration")
+    for store in stores:
         found = store.sealings()
         if any(number for sealing, number in found.items() if sealing != "current"):
             code = 1

@@ -266,7 +266,7 @@ def _resemblance_fields(
     impostors = next((found.impostors for found in sets if found.impostors), None)
     if impostors and fmr and fmr.value:
         impostors = impostors.model_copy(update={"threshold": threshold, "at_threshold": fmr.value})
-    found = resemblance_in(gallery, threshold, impostors) if gallery else None
+    found = None if gallery is None else resemblance_in(gallery, threshold, impostors)
     return {
         "impostors": impostors.model_dump() if impostors else None,
         "resemblance": found.document() if found else None,

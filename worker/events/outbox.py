@@ -162,7 +162,7 @@ class Outbox:
                 self._retried_s = time.monotonic()
                 self._try(self._recover)
             expired, oldest_s = self._expire()
-            size_bytes = self._memory.size_bytes + (self._disk.size_bytes if self._disk else 0)
+            size_bytes = self._memory.size_bytes + (0 if self._disk is None else self._disk.size_bytes)
             figures = len(self), size_bytes, oldest_s, bool(self._failure)
         self._report(expired, "expired")
         self._observer.outbox(*figures)
@@ -237,12 +237,12 @@ class Outbox:
         return dropped
 
     def _is_full(self) -> bool:
-        size_bytes = self._memory.size_bytes + (self._disk.size_bytes if self._disk else 0)
+        size_bytes = self._memory.size_bytes + (0 if self._disk is None else self._disk.size_bytes)
         return len(self) > self._config.max_events or size_bytes > self._config.max_bytes
 
     def _drop_oldest(self, count: int) -> list[Gone]:
         gone: list[Gone] = []
-        if disk := self._disk:
+        if (disk := self._disk) is not None:
             self._try(lambda: gone.extend(disk.drop_oldest(count, self._sending)))
         return gone or self._memory.drop_oldest(count, self._sending)
 

@@ -164,7 +164,7 @@ def remove_person(gallery: Gallery, identity: str) -> Person:
     """
     person = gallery.remove(identity)
     previous = _put_aside(gallery)
-    if previous and any(other.identity_id == person.identity_id for other in previous.people()):
+    if previous is not None and any(other.identity_id == person.identity_id for other in previous.people()):
         previous.remove(person.identity_id)
     prune_crops(gallery)
     return person

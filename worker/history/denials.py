@@ -6,14 +6,14 @@ person is removed.
 """
 
 import time
+from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
 from worker.database import schema
 from worker.errors import HistoryError
 from worker.history.records import CounterExample, Denial, EmbedderId, PastSighting
-from worker.history.rows import time_of
+from worker.history.rows import readable, require_texts, template_of, time_of
 
 Verdict = tuple[str, str, str]
 """identity_id, identity_name and unknown_id."""
@@ -89,16 +89,16 @@ def revision(connection: sa.Connection) -> int:
 
 
 def by_sighting(connection: sa.Connection) -> dict[str, tuple[Denial, ...]]:
-    """All that was said, by sighting_id, oldest first."""
+    """All that was said, by sighting_id, oldest first. A row that cannot be read is left out, and the log names it."""
     found: dict[str, tuple[Denial, ...]] = {}
-    for row in connection.execute(sa.select(_denials).order_by(_denials.c.sighting_id, _denials.c.ordinal)):
-        denial = Denial(time_of(row.denied_s), row.identity_id, row.identity_name, row.given_id, row.unknown_id)
-        found[row.sighting_id] = (*found.get(row.sighting_id, ()), denial)
+    rows = connection.execute(sa.select(_denials).order_by(_denials.c.sighting_id, _denials.c.ordinal))
+    for sighting_id, denial in readable(rows, _denial_of):
+        found[sighting_id] = (*found.get(sighting_id, ()), denial)
     return found
 
 
 def counter_examples(connection: sa.Connection, embedder: EmbedderId) -> list[CounterExample]:
-    """Those that ``embedder`` made and that have not expired."""
+    """Those that ``embedder`` made and that have not expired; a row that cannot be read is left out, as above."""
     query = (
         sa.select(_denials.c.identity_id, _sightings.c.template, _sightings.c.expires_s)
         .join(_sightings, _sightings.c.sighting_id == _denials.c.sighting_id)
@@ -111,7 +111,18 @@ def counter_examples(connection: sa.Connection, embedder: EmbedderId) -> list[Co
         )
         .order_by(_denials.c.sighting_id, _denials.c.ordinal)
     )
-    return [
-        CounterExample(row.identity_id, np.frombuffer(row.template, "<f4"), row.expires_s)
-        for row in connection.execute(query)
-    ]
+    return list(readable(connection.execute(query), _counter_example_of))
+
+
+def _denial_of(row: Any) -> tuple[str, Denial]:
+    require_texts(row.sighting_id, row.identity_id, row.identity_name, row.given_id, row.unknown_id)
+    denial = Denial(time_of(row.denied_s), row.identity_id, row.identity_name, row.given_id, row.unknown_id)
+    return row.sighting_id, denial
+
+
+def _counter_example_of(row: Any) -> CounterExample:
+    require_texts(row.identity_id)
+    template = template_of(row.template)
+    if template is None:
+        raise ValueError("it has no template")
+    return CounterExample(row.identity_id, template, float(row.expires_s))

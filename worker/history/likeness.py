@@ -60,8 +60,9 @@ def _rows_of_sqlite(
     query = sa.select(columns.sighting_id, columns.template).where(*conditions)
     with connection.execute(query.execution_options(yield_per=chunk_rows)) as rows:
         while chunk := list(islice(rows, chunk_rows)):
-            # A damaged file may have something else in the place of a template.
-            sound = [row for row in chunk if isinstance(row.template, bytes) and len(row.template) == 4 * dimension]
+            # A damaged file may have something else in the place of a template, or of an id.
+            sound = [row for row in chunk if isinstance(row.sighting_id, str) and isinstance(row.template, bytes)]
+            sound = [row for row in sound if len(row.template) == 4 * dimension]
             yield [row.sighting_id for row in sound], b"".join(row.template for row in sound)
 
 

@@ -143,7 +143,7 @@ class Recorder:
         self._observer.queue_depth("history", self._queue.qsize() + len(self._waiting or ()))
         if not self._unwritten:
             self._unwritten = self._told()
-        if self._waiting and not self._is_away():
+        if self._waiting is not None and len(self._waiting) and not self._is_away():
             self._catch_up(self._waiting)
         if self._unwritten and (pause_s := self._write()) is not None:
             return pause_s

@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from worker.types import Candidate, Match
 
@@ -96,8 +98,18 @@ class Account:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """What :meth:`to_json` gave."""
-        return cls(**values | {"rejected": Counter(values["rejected"])})
+        """What :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        made: Self = _accounts().validate_python(values)
+        return made
+
+
+@cache
+def _accounts() -> TypeAdapter[Any]:
+    return TypeAdapter(Account)
 
 
 @dataclass(frozen=True, slots=True)

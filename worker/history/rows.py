@@ -1,16 +1,22 @@
 """Records of the past as rows of the tables, and back."""
 
 import json
+import math
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from worker.history.records import Account, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
+from worker.logs import get_logger
 from worker.names import clean_text
 
 HOUR_S: Final = 3600
 Row = dict[str, Any]
+_Record = TypeVar("_Record")
+
+_log = get_logger(__name__)
 
 
 def last_of_each(rows: list[Row], key: str) -> list[Row]:
@@ -44,12 +50,29 @@ def sighting_row(sighting: PastSighting) -> Row:
     }
 
 
+def readable(rows: Iterable[Any], read: Callable[[Any], _Record]) -> Iterator[_Record]:
+    """What ``read`` makes of each row: one that is damaged must not hide the others. The log names it."""
+    for row in rows:
+        try:
+            yield read(row)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError, RecursionError) as error:
+            _log.warning("a row of the history cannot be read", row=repr(row[0])[:100], reason=type(error).__name__)
+
+
 def sighting_of(row: Any) -> PastSighting:
-    """What :func:`sighting_row` was made of."""
+    """What :func:`sighting_row` was made of.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError, RecursionError: the row is damaged.
+    """
+    require_texts(row.sighting_id, row.camera_id, row.identity_id, row.identity_name, row.unknown_id, row.model_id)
+    event = json.loads(row.event)
+    require_texts(row.preprocessing, *event.keys(), *event.values())
+    _require_numbers(row.evidence, row.corrections, 0 if row.quality is None else row.quality)
     return PastSighting(
         row.sighting_id, row.camera_id, time_of(row.started_s), time_of(row.ended_s), row.identity_id,
-        row.identity_name, row.unknown_id, EmbedderId(row.model_id, row.preprocessing), _vector(row.template),
-        row.evidence, row.quality, json.loads(row.event), Account.from_json(json.loads(row.account)), row.corrections,
+        row.identity_name, row.unknown_id, EmbedderId(row.model_id, row.preprocessing), template_of(row.template),
+        row.evidence, row.quality, event, Account.from_json(json.loads(row.account)), row.corrections,
     )  # fmt: skip
 
 
@@ -67,11 +90,20 @@ def unknown_row(person: UnknownPerson) -> Row:
 
 
 def unknown_of(row: Any) -> UnknownPerson:
-    """What :func:`unknown_row` was made of."""
+    """What :func:`unknown_row` was made of. Raises as :func:`sighting_of` does."""
+    require_texts(row.unknown_id, row.model_id, row.preprocessing)
+    _require_numbers(row.evidence)
     return UnknownPerson(
-        row.unknown_id, EmbedderId(row.model_id, row.preprocessing), _vector(row.template), row.evidence,
+        row.unknown_id, EmbedderId(row.model_id, row.preprocessing), template_of(row.template), row.evidence,
         time_of(row.first_seen_s), time_of(row.last_seen_s),
     )  # fmt: skip
+
+
+def tally_of(row: Any) -> Tally:
+    """What :func:`tally_row` was made of. Raises as :func:`sighting_of` does."""
+    require_texts(row.camera_id, row.reason)
+    _require_numbers(row.tracks, row.faces)
+    return Tally(row.camera_id, time_of(row.hour * HOUR_S), row.reason, row.tracks, row.faces)
 
 
 def tally_row(tally: Tally) -> Row:
@@ -90,12 +122,24 @@ def hour_of(at: datetime) -> int:
     return int(at.timestamp() // HOUR_S)
 
 
+def require_texts(*values: object) -> None:
+    """Raises TypeError unless all are texts: SQLite gives what is in a column, whatever the type of the column."""
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError("a text is no text")
+
+
+def _require_numbers(*values: object) -> None:
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        raise TypeError("a number is no number")
+
+
 def _blob(template: Vector | None) -> bytes | None:
     return None if template is None else np.ascontiguousarray(template, "<f4").tobytes()
 
 
-def _vector(blob: bytes | None) -> Vector | None:
-    """
+def template_of(blob: object) -> Vector | None:
+    """The vector in a row; None where there is none.
+
     Raises:
         ValueError: it is not the bytes of finite numbers.
     """

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import sqlalchemy as sa
 
@@ -38,14 +38,14 @@ from worker.history import denials, erasing, regrouping
 from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.rows import (
-    HOUR_S,
     cleaned,
     hour_of,
     last_of_each,
+    readable,
     sighting_of,
     sighting_row,
+    tally_of,
     tally_row,
-    time_of,
     unknown_of,
     unknown_row,
 )
@@ -61,7 +61,6 @@ _LOCK: Final = 0x756E6B6E
 """The number of the lock under which somebody new is looked for among the unknown people of all workers."""
 
 
-_Record = TypeVar("_Record")
 _log = get_logger(__name__)
 
 
@@ -276,8 +275,8 @@ class History:
                 .order_by(schema.unknowns.c.first_seen_s, schema.unknowns.c.unknown_id)
             )
         )
-        revision = max([after_revision, *(row.revision for row in rows)])
-        people = list(_readable(rows, unknown_of))
+        revision = max([after_revision, *(row.revision for row in rows if isinstance(row.revision, int))])
+        people = list(readable(rows, unknown_of))
         return [person for person in people if person.template is not None or after_revision], revision
 
     def claim(
@@ -305,7 +304,7 @@ class History:
                 schema.unknowns.c.model_id == person.embedder.model_id,
                 schema.unknowns.c.preprocessing == person.embedder.preprocessing_digest,
             )
-            same = choose([unknown_of(row) for row in connection.execute(query)])
+            same = choose(list(readable(connection.execute(query), unknown_of)))
             if same is not None:
                 return same
             times = {"recorded_s": now_s, "expires_s": now_s + remember_s, "revision": _next_revision(connection)}
@@ -324,7 +323,7 @@ class History:
             schema.unknowns.c.expires_s > time.time(),
         )
         if (row := connection.execute(query).one_or_none()) is not None:
-            for person in _readable([row], unknown_of):
+            for person in readable([row], unknown_of):
                 return person
             raise HistoryError(
                 f"what {self.label} holds of {unknown_id} is damaged; 'facestream unknown forget' removes it"
@@ -346,10 +345,7 @@ class History:
         if camera_id is not None:
             query = query.where(schema.tallies.c.camera_id == clean_text(camera_id))
         query = query.order_by(schema.tallies.c.camera_id, schema.tallies.c.hour, schema.tallies.c.reason)
-        return [
-            Tally(row.camera_id, time_of(row.hour * HOUR_S), row.reason, row.tracks, row.faces)
-            for row in self._rows(query)
-        ]
+        return list(readable(self._rows(query), tally_of))
 
     def name_sightings(self, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
         """Notes who the person of these sightings was.
@@ -545,7 +541,7 @@ class History:
 
     def _read(self, query: sa.Select[Any]) -> list[PastSighting]:
         """The sightings, with what people said of them."""
-        found = list(_readable(self._rows(query), sighting_of))
+        found = list(readable(self._rows(query), sighting_of))
         if not any(sighting.corrections for sighting in found):
             return found
         with _told(), self._database.reading() as connection:
@@ -639,15 +635,6 @@ def _values_checked(label: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, OverflowError, AttributeError) as error:
         raise HistoryValueError(f"history {label} cannot store a value: {error}") from error
-
-
-def _readable(rows: Iterable[Any], read: Callable[[Any], _Record]) -> Iterator[_Record]:
-    """What ``read`` makes of each row: one that is damaged must not hide the others."""
-    for row in rows:
-        try:
-            yield read(row)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError, RecursionError) as error:
-            _log.warning("a row of the history cannot be read", row=str(row[0]), reason=type(error).__name__)
 
 
 def _narrowed(
