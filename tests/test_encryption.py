@@ -258,7 +258,11 @@ def test_what_is_sealed_comes_back_and_any_other_bytes_are_refused(content: byte
             unseal(wrong, subject, "x")
 
 
-@pytest.mark.parametrize("text", ["", " \n", "short", "zz" * 32, base64.b64encode(b"x" * 31).decode(), KEY + " short"])
+@pytest.mark.parametrize(
+    "text",
+    ["", " \n", "short", "zz" * 32, base64.b64encode(b"x" * 31).decode(), KEY + " short"],
+    ids=["nothing", "blank", "short", "no base64", "31 bytes", "a second one"],
+)
 def test_what_is_no_key_is_refused_without_repeating_it(text: str) -> None:
     with pytest.raises(ConfigError, match="32 bytes in base64 or hex") as error:
         parse_keys(text)

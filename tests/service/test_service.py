@@ -304,8 +304,8 @@ def test_readiness_depends_on_models_redis_outbox_and_sources(load: Callable[...
     assert "door" in health.obstacles()["sources"]
 
 
-def test_a_gallery_is_what_is_searched_and_counted(load: Callable[..., Any]) -> None:
-    _, health, _ = load(gallery="people")
+def test_a_gallery_is_what_is_searched_and_counted(load: Callable[..., Any], tmp_path: Path) -> None:
+    _, health, _ = load(gallery=str(tmp_path / "people"))
     assert (health.status()["gallery_people"], health.status()["ready"]) == (1, True)
 
 
