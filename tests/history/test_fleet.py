@@ -177,6 +177,33 @@ def test_what_could_not_be_written_waits_in_a_file_and_is_written_once(tmp_path:
             assert [(tally.tracks, tally.faces) for tally in past.tallies()] == [(1, 3)]
 
 
+def test_whom_a_worker_is_told_to_forget_while_the_database_is_away_is_forgotten_later(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        url = with_tables(server.new_database("site"))
+        embedder = sighting(1).embedder
+        with History.open(url) as past:
+            past.write([sighting(1, identity_id="p-1", identity_name="Ann")], keep_s=1e6, remember_s=1e6)
+            (seen,) = past.sightings()
+            past.deny(seen, unknown_id="u-1")
+            assert [example.identity_id for example in past.counter_examples(embedder)] == ["p-1"]
+
+        def start() -> Recorder:
+            return Recorder(url, Config(), waiting=Waiting(tmp_path / "waiting"), gather_s=0.01, retry_s=0.2)
+
+        server.stop()
+        recorder = start()
+        recorder.removed("p-1")
+        recorder.close()
+        assert len(Waiting(tmp_path / "waiting")) == 1
+        server.start()
+        # Nothing else comes to be written.
+        recorder = start()
+        with History.open(url) as past:
+            eventually(lambda: not past.counter_examples(embedder))
+        eventually(lambda: not any((tmp_path / "waiting").iterdir()))
+        recorder.close()
+
+
 def count_of(server: PostgresServer, table: str) -> int:
     ((count,),) = server.execute(f"SELECT count(*) FROM facestream.{table}", database="site")
     return int(count)

@@ -190,7 +190,6 @@ class Recorder:
         try:
             if away and self._waiting is not None:
                 self._set_aside(self._waiting, rows)
-                self._removals += [row for row in rows if isinstance(row, str)]
                 self._unwritten = []
                 for request in [row for row in rows if isinstance(row, _Erase)]:
                     self._put(request)
@@ -228,7 +227,11 @@ class Recorder:
     def _set_aside(self, waiting: Waiting, rows: list[_Row]) -> None:
         """Keeps ``rows`` in the file of what waits for the database."""
         sightings, unknowns, rejects = _by_kind(rows)
-        lost = waiting.keep(sightings, unknowns, _tallies(rejects), keep_s=self._keep_s, remember_s=self._remember_s)
+        removed = [*self._removals, *(row for row in rows if isinstance(row, str))]
+        lost = waiting.keep(
+            sightings, unknowns, _tallies(rejects), removed, keep_s=self._keep_s, remember_s=self._remember_s
+        )
+        self._removals = []
         if lost:
             self._observer.record_dropped("buffer_full", lost)
 

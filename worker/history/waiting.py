@@ -1,8 +1,11 @@
 """What a worker wants to remember while its database is away: kept in a bounded file, and written later, once."""
 
+import json
+import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -16,6 +19,7 @@ from worker.logs import get_logger
 _NOW: Final = "now"
 _CHUNK: Final = 500
 _EVERYBODY: Final = -1
+_REMOVED: Final = "removed"
 
 _log = get_logger(__name__)
 
@@ -25,6 +29,7 @@ class Waiting:
 
     The file that grows is called ``now``. Before it is written to the database, it gets a name that no other has, and
     does not change any more: so a process that is killed meanwhile writes the same again, and nothing counts twice.
+    The file ``removed`` has the ids of people who are known no more, each as a line of JSON.
     """
 
     def __init__(self, folder: Path, most: int = 100_000) -> None:
@@ -41,11 +46,13 @@ class Waiting:
         sightings: list[PastSighting],
         unknowns: list[UnknownPerson],
         tallies: list[Tally],
+        removed: Sequence[str] = (),
         *,
         keep_s: float,
         remember_s: float,
     ) -> int:
-        """Keeps these rows; returns how many of them there was no room for.
+        """Keeps these rows; returns how many sightings there was no room for. ``removed``: people who are known no
+        more, so that it is not kept whom past sightings were said not to show.
 
         Raises:
             HistoryError: the file cannot be written.
@@ -54,7 +61,9 @@ class Waiting:
         fitting = sightings[:room]
         with History.open(self._folder / _NOW, create=True) as history:
             history.write(fitting, unknowns, tallies, keep_s=keep_s, remember_s=remember_s)
-        self._count += len(fitting) + len(unknowns)
+        if removed:
+            self._keep_removed(removed)
+        self._count += len(fitting) + len(unknowns) + len(removed)
         return len(sightings) - len(fitting)
 
     def write_to(self, history: History, *, keep_s: float, remember_s: float) -> None:
@@ -80,6 +89,9 @@ class Waiting:
             # Tallies add up: the name of the file says whether they were added before.
             history.write((), people, tallies, keep_s=keep_s, remember_s=remember_s, batch_id=folder.name)
             shutil.rmtree(folder)
+        for identity_id in self._removed():
+            history.forget_denials_of(identity_id)
+        (self._folder / _REMOVED).unlink(missing_ok=True)
         self._count = 0
 
     def erase(self, erased: Erased, names: Collection[str]) -> None:
@@ -93,13 +105,33 @@ class Waiting:
                 kept.erase(erased, names, again=True)
         self._count = self._counted()
 
+    def _keep_removed(self, removed: Sequence[str]) -> None:
+        lines = "".join(f"{json.dumps(identity_id)}\n" for identity_id in removed)
+        path = self._folder / _REMOVED
+        try:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise HistoryError(f"{path} cannot be written: {error.strerror or error}") from None
+
+    def _removed(self) -> list[str]:
+        """The people who were known no more while the database was away. A line that was cut off is passed over."""
+        path = self._folder / _REMOVED
+        found = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+            with suppress(ValueError):
+                found.append(str(json.loads(line)))
+        return found
+
     def _folders(self) -> Iterator[Path]:
         if self._folder.is_dir():
             yield from sorted(path for path in self._folder.iterdir() if path.name != _NOW and path.is_dir())
 
     def _counted(self) -> int:
         """What a process before this one has left."""
-        count = 0
+        count = len(self._removed())
         for folder in [*self._folders(), *filter(Path.exists, [self._folder / _NOW])]:
             try:
                 with History.open(folder) as kept:
