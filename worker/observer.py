@@ -70,6 +70,9 @@ class Observer:
     def batch(self, stage: Stage, size: int) -> None:
         """A stage was run on ``size`` items at once."""
 
+    def second_pass(self, stage: Stage) -> None:
+        """A stage on a device had too little room for a batch, and did it once more with more room."""
+
     def queue_depth(self, queue: str, depth: int) -> None:
         """``depth`` items wait in ``queue`` (``outbox``, or a camera's id)."""
 

@@ -29,6 +29,7 @@ def used() -> PrometheusObserver:
     observer.record_dropped("buffer_full", 2)
     observer.shadow_verdict("door", "agree")
     observer.batch("detect", 4)
+    observer.second_pass("detect")
     observer.queue_depth("outbox", 5)
     observer.event_published("door", "started")
     observer.event_dropped("door", "buffer_full")

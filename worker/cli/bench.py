@@ -37,6 +37,12 @@ def bench(
         typer.Option("--capacity", help="Only say how many live cameras like --video this machine carries (a minute)."),
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="One round, without the gallery of a million.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", metavar="RUNTIME", help="Only the rows of a GPU, by tensorflow, jax or torch (five minutes)."
+        ),
+    ] = None,
     models_dir: ModelsDir = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.")] = False,
     save: Annotated[
@@ -58,6 +64,8 @@ def bench(
     quiet_logs()
     crowd = data / "video" / "crowd_1080p.mp4" if data else None
     clip = video or (crowd if crowd and crowd.is_file() else None)
+    if device is not None:
+        return _measure_device(device, clip, _Lines(save, True))
     models = models_dir or config.models_dir() or (data / "models" if data else None)
     console = Console(stderr=True, highlight=False, markup=False)
     described = machine() | {"clip": clip.name if clip else "facestream's own"}
@@ -85,6 +93,19 @@ def bench(
         say_lines(in_markdown(done, described))
     elif not json_output:
         Console(width=None if Console().is_terminal else 200).print(table(done, described))
+    return 0
+
+
+def _measure_device(runtime: str, clip: Path | None, lines: "_Lines") -> int:
+    from worker.bench.device import measure_device
+    from worker.video.clips import open_clip
+
+    if clip is None:
+        raise FacestreamError("--device needs a clip of 1920x1080: give --video or --data")
+    with open_clip(clip) as reader:
+        frames = list(reader)
+    for row in measure_device(frames, runtime=runtime):
+        lines.write(row)
     return 0
 
 

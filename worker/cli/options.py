@@ -56,7 +56,8 @@ ModelsDir = Annotated[
     ),
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="What runs the networks: auto, openvino, keras, onnx or dlib.")
+    str,
+    typer.Option("--engine", help="What runs the networks: auto, openvino, keras, tensorflow, jax, torch, onnx, dlib."),
 ]
 PrecisionName = Annotated[str, typer.Option("--precision", help="Arithmetic of the embedder: auto, fp32, bf16, int8.")]
 DetectorName = Annotated[

@@ -115,7 +115,9 @@ def run(
         typer.Option("--model", metavar="ID_OR_MANIFEST", help="Embedding model (default: that of the gallery)."),
     ] = None,
     models_dir: ModelsDir = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="auto, openvino, keras, onnx or dlib.")] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="auto, openvino, keras, tensorflow, jax, torch, onnx, dlib.")
+    ] = None,
     detector: DetectorName = None,
     min_face_px: Annotated[int | None, typer.Option("--min-face-px", help="Smallest face to look for, px.")] = None,
     shadow_gallery: Annotated[

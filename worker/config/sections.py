@@ -14,7 +14,7 @@ from worker.errors import ConfigError
 from worker.hosts import HostPolicy, Range
 
 DEFAULT_MODEL_ID: Final = "vggface2-resnet50"
-ENGINE_NAMES = Literal["auto", "openvino", "keras", "onnx", "dlib"]
+ENGINE_NAMES = Literal["auto", "openvino", "keras", "tensorflow", "jax", "torch", "onnx", "dlib"]
 _REDIS_SCHEMES: Final = (
     "redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://", "redis+cluster://",
     "rediss+cluster://",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from worker.boxes import nearest_to_centre
 from worker.config import DetectionConfig
+from worker.faces.engines import DEVICE_ENGINES
 from worker.observer import Observer
 from worker.types import Detections, Image
 
@@ -57,13 +58,22 @@ def load_detector(
         cache_dir: where pulled weights and converted networks are kept.
         models_dir: folder in which weight files are looked for, at any depth.
         engine: what runs MTCNN's networks: ``openvino`` (processor), ``keras`` (TensorFlow, for a GPU) or ``auto``,
-            which takes the faster one. The other detectors have one engine each.
+            which takes the faster one; ``tensorflow``, ``jax`` and ``torch`` run the whole cascade on a GPU. The other
+            detectors have one engine each.
         threads: of MTCNN's engine; 0 leaves it to it.
 
     Raises:
         ModelError: the engine cannot run the networks, their weights are missing or damaged, or cannot be converted.
     """
     if config.detector == "mtcnn":
+        if engine in DEVICE_ENGINES:
+            from worker.faces.device.runtimes import load_runtime
+
+            runtime = load_runtime(engine, cache_dir=cache_dir)
+            from worker.faces.device.detector import load_device_detector
+            from worker.faces.device.pictures import Pictures
+
+            return load_device_detector(config, runtime, Pictures(runtime), observer=observer)
         from worker.faces.detectors.mtcnn import load_mtcnn
 
         return load_mtcnn(config, cache_dir=cache_dir, engine=engine, threads=threads, observer=observer)

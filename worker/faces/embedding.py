@@ -11,7 +11,7 @@ from worker.errors import ModelError
 from worker.faces import alignment
 from worker.faces.alignment import PLAIN, Averaging, split_variant
 from worker.faces.detection import FaceDetector
-from worker.faces.engines import choose_engine
+from worker.faces.engines import DEVICE_ENGINES, choose_engine
 from worker.faces.manifests import Manifest, load_manifest
 from worker.faces.networks import BUILDERS
 from worker.faces.networks.conversion import converted_network
@@ -159,6 +159,7 @@ def load_embedder(
         models_dir: folder in which weight files are looked for, at any depth.
         cache_dir: where pulled weights and converted networks are.
         engine: ``auto`` takes OpenVINO on a processor, and TensorFlow for Keras networks if there is a GPU.
+            ``tensorflow``, ``jax`` and ``torch`` name a runtime of :mod:`worker.faces.device`.
         precision: ``fp32``, ``bf16``, ``int8`` or ``auto``. ``int8`` is the model's INT8 form that was admitted on this
             kind of processor (:mod:`worker.faces.standin`). ``auto`` takes bf16 where the device computes in it
             natively, else int8 if there is an admitted form, else fp32.
@@ -203,6 +204,8 @@ def _load_network(
     if engine in {"onnx", "dlib"}:
         _require_fp32(manifest, engine, precision)
         return _load_fp32_network(manifest, files, engine, threads), "fp32"
+    if engine in DEVICE_ENGINES:
+        return _device_network(manifest, files, engine, precision, cache_dir)
     if engine == "keras":
         from worker.faces.engines import keras
 
@@ -224,6 +227,19 @@ def _load_network(
     path = path or _openvino_network(manifest, files, cache_dir)
     arithmetic: openvino.Precision = "bf16" if used == "bf16" else "fp32"
     return openvino.OpenVinoNetwork(path, precision=arithmetic, threads=threads, cache_dir=cache_dir), used
+
+
+def _device_network(
+    manifest: Manifest, files: dict[str, Path], engine: str, precision: str, cache_dir: Path
+) -> tuple[Network, str]:
+    from worker.faces.device.runtimes import load_runtime
+
+    used = "bf16" if precision == "auto" else _known(precision, ("fp32", "bf16"))
+    runtime = load_runtime(engine, cache_dir=cache_dir)
+    from worker.faces.device.embedder import DeviceNetwork
+    from worker.faces.device.pictures import Pictures
+
+    return DeviceNetwork(*_keras_builder(manifest, files), runtime, Pictures(runtime), precision=used), used
 
 
 def _load_fp32_network(manifest: Manifest, files: dict[str, Path], engine: str, threads: int) -> Network:

@@ -92,6 +92,7 @@ class PrometheusObserver(Observer):
             "last_event_timestamp_seconds", "Unix time at which Redis accepted a camera's last event", "camera"
         )
         self._events_dropped = self._counter("events_dropped", "Events given up", "camera", "reason")
+        self._second_passes = self._counter("second_passes", "Batches that a device did again with more room", "stage")
         self._stage_s = self._histogram(
             "stage_duration_seconds", "Duration of one run of a stage", _STAGE_BUCKETS_S, "stage"
         )
@@ -208,6 +209,9 @@ class PrometheusObserver(Observer):
     def event_published(self, camera_id: str, event_type: str) -> None:
         self._events_published.labels(camera_id, event_type).inc()
         self._last_event_s.labels(camera_id).set(time.time())
+
+    def second_pass(self, stage: Stage) -> None:
+        self._second_passes.labels(stage).inc()
 
     def event_dropped(self, camera_id: str, reason: str) -> None:
         self._events_dropped.labels(camera_id, reason).inc()

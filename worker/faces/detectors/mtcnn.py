@@ -30,13 +30,13 @@ MTCNN_BUILDER: Final = "worker.faces.networks.mtcnn:build"
 PROPOSAL_THRESHOLD: Final = 0.6
 REFINEMENT_THRESHOLD: Final = 0.7
 OUTPUT_THRESHOLD: Final = 0.8
-_LEVEL_NMS: Final = 0.5
-_IMAGE_NMS: Final = 0.7
-_REFINEMENT_PX: Final = 24
-_OUTPUT_PX: Final = 48
+LEVEL_NMS: Final = 0.5
+IMAGE_NMS: Final = 0.7
+REFINEMENT_PX: Final = 24
+OUTPUT_PX: Final = 48
 _CANVASES_KEPT: Final = 8
 _MOVES: Final = 0.15 * np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], np.float32)
-_TRIES: Final = len(_MOVES)
+TRIES: Final = len(_MOVES)
 _BACKGROUND: Final = (128, 128, 128)
 """What lies outside an image: zero once pixels are normalised."""
 
@@ -94,7 +94,7 @@ class MtcnnDetector:
 
     def _cascade(self, images: Sequence[Image]) -> list[Detections]:
         scales = [min(1.0, self._max_side_px / max(1, *image.shape[:2])) for image in images]
-        scaled = [_scaled(image, scale) for image, scale in zip(images, scales, strict=True)]
+        scaled = [scaled_down(image, scale) for image, scale in zip(images, scales, strict=True)]
         proposed = [
             self._propose(image, self._min_face_px * scale) for image, scale in zip(scaled, scales, strict=True)
         ]
@@ -117,8 +117,8 @@ class MtcnnDetector:
         if not any(map(len, expected)):
             return [Detections.empty() for _ in images]
         with self._observer.stage("follow"):
-            squares = box.square(np.concatenate([_around(boxes) for boxes in expected]))
-            owners = np.repeat(np.arange(len(images)), [len(boxes) * _TRIES for boxes in expected])
+            squares = box.square(np.concatenate([around(boxes) for boxes in expected]))
+            owners = np.repeat(np.arange(len(images)), [len(boxes) * TRIES for boxes in expected])
             return _each(len(images), *self._finish(images, *self._refine(images, owners, squares)))
 
     def _propose(self, image: Image, min_face_px: float) -> NDArray[np.float32]:
@@ -136,9 +136,9 @@ class MtcnnDetector:
         windows = np.concatenate([corners + 1, corners + CELL_PX], axis=1)
         boxes = (windows + found[:, 1:] * (CELL_PX - 1)) / canvas.scales(levels)[:, None]
         scores = found[:, 0]
-        kept = box.nms(boxes, scores, _LEVEL_NMS, groups=levels)
+        kept = box.nms(boxes, scores, LEVEL_NMS, groups=levels)
         boxes, scores = boxes[kept], scores[kept]
-        return box.square(boxes[box.nms(boxes, scores, _IMAGE_NMS)])
+        return box.square(boxes[box.nms(boxes, scores, IMAGE_NMS)])
 
     def _refine(
         self, images: Sequence[Image], owners: NDArray[np.intp], squares: NDArray[np.float32]
@@ -146,11 +146,11 @@ class MtcnnDetector:
         """Owners and squares of the proposals that the refinement network takes for faces."""
         if not len(squares):
             return owners, squares
-        (found,) = self.refinement(cut_out(images, owners, squares, _REFINEMENT_PX))
+        (found,) = self.refinement(cut_out(images, owners, squares, REFINEMENT_PX))
         passed = found[:, 0] > logit(REFINEMENT_THRESHOLD)
         owners, squares, found = owners[passed], squares[passed], found[passed]
         boxes = _adjusted(squares, found[:, 1:])
-        kept = box.nms(boxes, found[:, 0], _IMAGE_NMS, groups=owners)
+        kept = box.nms(boxes, found[:, 0], IMAGE_NMS, groups=owners)
         return owners[kept], box.square(boxes[kept])
 
     def _finish(
@@ -160,7 +160,7 @@ class MtcnnDetector:
         if not len(squares):
             none = Detections.empty()
             return owners, none.boxes, none.scores, none.landmarks
-        (found,) = self.output(cut_out(images, owners, squares, _OUTPUT_PX))
+        (found,) = self.output(cut_out(images, owners, squares, OUTPUT_PX))
         passed = found[:, 0] > logit(OUTPUT_THRESHOLD)
         owners, squares, found = owners[passed], squares[passed], found[passed]
         boxes = _adjusted(squares, found[:, 1:5])
@@ -168,7 +168,7 @@ class MtcnnDetector:
         places = found[:, 5:].reshape(-1, 2, 5).transpose(0, 2, 1)
         sides = squares[:, None, 2:] - squares[:, None, :2] + 1
         landmarks = places * sides + squares[:, None, :2] - 1
-        kept = box.nms(boxes, found[:, 0], _IMAGE_NMS, groups=owners, overlap="min")
+        kept = box.nms(boxes, found[:, 0], IMAGE_NMS, groups=owners, overlap="min")
         scores = 1 / (1 + np.exp(-found[kept, 0]))
         return owners[kept], boxes[kept], scores, landmarks[kept]
 
@@ -184,14 +184,14 @@ def _each(
     return [Detections(boxes[index], scores[index], landmarks[index]) for index in own]
 
 
-def _around(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+def around(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Each box where it is expected and moved by a share of its size in every direction (TRIES n, 4)."""
     sizes = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     moved: NDArray[np.float32] = (boxes[:, None] + np.tile(_MOVES, 2)[None] * sizes[:, None]).reshape(-1, 4)
     return moved
 
 
-def _scaled(image: Image, scale: float) -> Image:
+def scaled_down(image: Image, scale: float) -> Image:
     if scale == 1:
         return image
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))

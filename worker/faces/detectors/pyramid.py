@@ -1,6 +1,6 @@
 """The image pyramid of MTCNN laid out on one canvas, so that the proposal network runs once for all levels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +17,9 @@ STRIDE_PX: Final = 2
 SCALE_FACTOR: Final = 0.709
 """Between successive levels: half the area (Zhang et al. 2016)."""
 
-_HALO_PX: Final = CELL_PX - STRIDE_PX
+HALO_PX: Final = CELL_PX - STRIDE_PX
 BAND_STEP_PX: Final = 128
-BAND_PX: Final = BAND_STEP_PX + _HALO_PX
+BAND_PX: Final = BAND_STEP_PX + HALO_PX
 """Rows that the proposal network sees at once: few enough for its layers to stay in the processor's cache."""
 _WIDTH_STEP_PX: Final = 64
 """Canvases come in few widths, since each width is compiled once."""
@@ -52,8 +52,8 @@ class Canvas:
 
     def __init__(self, width: int, height: int, min_face_px: float) -> None:
         sizes = list(level_sizes(width, height, min_face_px))
-        self.levels, canvas_width, bands = _packed(sizes)
-        rows = bands * BAND_STEP_PX + _HALO_PX if bands else 0
+        self.levels, canvas_width, bands = packed(sizes)
+        rows = bands * BAND_STEP_PX + HALO_PX if bands else 0
         self._pixels = np.zeros((rows, canvas_width, 3), np.uint8)
         self._samples = np.empty(max((12 * w * h for _, w, h in sizes), default=0), np.uint8)
         step, *inner = self._pixels.strides
@@ -61,10 +61,7 @@ class Canvas:
             self._pixels, (bands, BAND_PX, canvas_width, 3), (BAND_STEP_PX * step, step, *inner)
         )
         """uint8 (bands, BAND_PX, W, 3) view of the canvas; neighbours share the rows that a window needs of both."""
-        cells = np.full((bands * BAND_STEP_PX // STRIDE_PX, (canvas_width - _HALO_PX) // STRIDE_PX), -1, np.int8)
-        for number, level in enumerate(self.levels):
-            top, left = level.top // STRIDE_PX, level.left // STRIDE_PX
-            cells[top : top + _cells(level.height), left : left + _cells(level.width)] = number
+        cells = level_of_cell(self.levels, canvas_width, bands)
         self._level_of_cell = cells.reshape(-1)
         self._cells_in_row = cells.shape[1]
         self._scales = np.array([level.scale for level in self.levels], np.float32)
@@ -113,11 +110,20 @@ def _halved(image: Image) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def level_of_cell(levels: Sequence[Level], canvas_width: int, bands: int) -> NDArray[np.int8]:
+    """int8 (rows, columns): to which of ``levels`` each cell of the proposal map belongs; -1 for none."""
+    cells = np.full((bands * BAND_STEP_PX // STRIDE_PX, (canvas_width - HALO_PX) // STRIDE_PX), -1, np.int8)
+    for number, level in enumerate(levels):
+        top, left = level.top // STRIDE_PX, level.left // STRIDE_PX
+        cells[top : top + _cells(level.height), left : left + _cells(level.width)] = number
+    return cells
+
+
 def _cells(side_px: int) -> int:
     return (side_px - 1) // 2 - 4
 
 
-def _packed(sizes: list[tuple[float, int, int]]) -> tuple[tuple[Level, ...], int, int]:
+def packed(sizes: list[tuple[float, int, int]]) -> tuple[tuple[Level, ...], int, int]:
     """Levels with their places, canvas width and number of bands, for the canvas of fewest pixels."""
     if not sizes:
         return (), _WIDTH_STEP_PX, 0
@@ -126,7 +132,7 @@ def _packed(sizes: list[tuple[float, int, int]]) -> tuple[tuple[Level, ...], int
     for canvas_width in range(widest, 2 * widest + 1, _WIDTH_STEP_PX):
         levels = _placed(sizes, canvas_width)
         height = max(level.top + level.height for level in levels)
-        bands = max(1, -(-(height - _HALO_PX) // BAND_STEP_PX))
+        bands = max(1, -(-(height - HALO_PX) // BAND_STEP_PX))
         if best is None or bands * canvas_width < best[1] * best[2]:
             best = levels, canvas_width, bands
     assert best is not None  # noqa: S101 - the loop runs at least once

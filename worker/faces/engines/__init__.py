@@ -5,8 +5,10 @@ from typing import Final
 
 from worker.errors import ModelError
 
+DEVICE_ENGINES: Final = ("tensorflow", "jax", "torch")
+"""The runtimes of :mod:`worker.faces.device`, which need a GPU."""
 ENGINES_OF_FORMAT: Final = {
-    "h5": ("openvino", "keras"),
+    "h5": ("openvino", "keras", *DEVICE_ENGINES),
     "openvino": ("openvino",),
     "onnx": ("openvino", "onnx"),
     "dlib": ("dlib",),

@@ -1,16 +1,16 @@
 """Run a Keras network with TensorFlow: the engine for a GPU."""
 
 import importlib
-import os
 from collections.abc import Mapping
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from worker.faces.engines.backend import use_backend
 
-import numpy as np
-import tensorflow as tf
-from numpy.typing import NDArray
+use_backend("tensorflow")
+
+import numpy as np  # noqa: E402 - only now is the backend chosen
+import tensorflow as tf  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 
 
 def gpu_count() -> int:

@@ -79,6 +79,38 @@ def build(part: Part, dtype: str = "float32") -> Any:
     return network
 
 
+def centred_weights(part: Part) -> list[NDArray[np.float32]]:
+    """The arrays that :func:`applied` takes: of pixels as ``(x - 127.5) / 128``, the heads joined into one.
+
+    Raises:
+        ModelError: see :func:`load_weights`.
+    """
+    return _joined(load_weights(part))
+
+
+def applied(part: Part, weights: list[Any], pixels: Any) -> Any:
+    """What :func:`build`'s network gives, from ``pixels`` (x - 127.5) / 128 of any floating type, as a plain function
+    of tensors of the backend in use. Such pixels are exact even in bf16."""
+    from keras import ops
+
+    remaining = iter(weights)
+
+    def active(x: Any) -> Any:
+        return ops.relu(x) - next(remaining) * ops.relu(-x)
+
+    _, _, kernels, pools, dense, _ = _SHAPES[part]
+    x = pixels
+    for _, pool in zip(kernels, pools, strict=True):
+        x = active(ops.conv(x, next(remaining), padding="valid", data_format="channels_last") + next(remaining))
+        if pool:
+            x = ops.max_pool(x, pool[0], 2, padding=pool[1], data_format="channels_last")
+    if dense is None:
+        return ops.conv(x, next(remaining), data_format="channels_last") + next(remaining)
+    x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (x.shape[0], -1))
+    x = active(ops.matmul(x, next(remaining)) + next(remaining))
+    return ops.matmul(x, next(remaining)) + next(remaining)
+
+
 def _layers(keras: Any, part: Part) -> tuple[Any, Any]:
     layers = keras.layers
     side, channels, kernels, pools, dense, heads = _SHAPES[part]
@@ -109,10 +141,14 @@ _SHAPES: Final[dict[Part, tuple[int | None, tuple[int, ...], tuple[int, ...], tu
 
 def _ported(arrays: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
     """The released arrays with the normalisation folded in and the heads joined into one."""
+    joined = _joined(arrays)
+    kernel = (joined[0] / 128).astype(np.float32)
+    return [kernel, joined[1] - 127.5 * kernel.sum(axis=(0, 1, 2)), *joined[2:]]
+
+
+def _joined(arrays: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
     heads = next(i for i in range(len(arrays) - 1) if arrays[i].shape[-1] == 4 and arrays[i + 1].shape == (4,))
     trunk, tail = arrays[:heads], arrays[heads:]
-    kernel = (trunk[0] / 128).astype(np.float32)
-    trunk[:2] = [kernel, trunk[1] - 127.5 * kernel.sum(axis=(0, 1, 2))]
     weights, biases = tail[::2], tail[1::2]
     joined = [np.concatenate([_face_minus_not(part[-1]), *part[:-1]], axis=-1) for part in (weights, biases)]
     return [*trunk, *joined]

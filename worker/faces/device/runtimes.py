@@ -1,0 +1,177 @@
+"""The runtime of the device path: TensorFlow, JAX or torch, one in a process, chosen before Keras is imported."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.errors import ModelError
+from worker.faces.engines.backend import backend_in_use, use_backend
+
+RUNTIMES: Final = {"tensorflow": "gpu", "jax": "gpu-jax", "torch": "gpu-torch"}
+"""What can run the device path, and the extra that installs it; the first one that is there is the default."""
+
+Array = NDArray[Any]
+
+
+class Runtime(Protocol):
+    """Moves arrays to the device and back, and compiles functions of ``keras.ops``.
+
+    ``name`` is of :data:`RUNTIMES`, ``device`` is ``GPU`` or ``CPU``, ``card`` the device's own name.
+    """
+
+    name: str
+    device: str
+    card: str
+
+    def put(self, array: Array) -> Any:
+        """A tensor of ``array`` on the device; the copy may still be under way."""
+        ...
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` of tensors (and lists and dicts of them), compiled once for each shape that it meets. Its
+        results may still be under way when it returns."""
+        ...
+
+    def fetched(self, tensor: Any) -> Array:
+        """The values of a tensor, once they are there."""
+        ...
+
+
+def installed() -> list[str]:
+    """The runtimes that are installed, the default first."""
+    return [name for name in RUNTIMES if importlib.util.find_spec(name) is not None]
+
+
+def load_runtime(name: str | None = None, *, cache_dir: Path | None = None, processor: bool = False) -> Runtime:
+    """The runtime ``name``, or the one that Keras uses already, or the first one that is installed and has a GPU.
+
+    Args:
+        cache_dir: where JAX keeps what it has compiled.
+        processor: take the processor: for tests, and to compare.
+
+    Raises:
+        ModelError: it is not installed, it sees no GPU, or Keras runs on another one in this process.
+    """
+    chosen = name or backend_in_use() or _first_with_gpu(processor)
+    if chosen not in RUNTIMES:
+        raise ModelError(f"there is no runtime '{chosen}': take one of {', '.join(RUNTIMES)}")
+    extra = f"pip install 'facestream[{RUNTIMES[chosen]}]'"
+    if importlib.util.find_spec(chosen) is None:
+        raise ModelError(f"the runtime {chosen} is not installed: {extra}")
+    use_backend(chosen)
+    runtime = _CLASSES[chosen](cache_dir, processor)
+    if runtime.device != "GPU" and not processor:
+        raise ModelError(
+            f"{chosen} sees no GPU: check the driver with nvidia-smi, install {chosen} for it ({extra}), or choose the "
+            "engine openvino, which runs on the processor"
+        )
+    return runtime
+
+
+def _first_with_gpu(processor: bool) -> str:
+    there = installed()
+    if not there:
+        raise ModelError("no runtime for a GPU is installed: pip install 'facestream[gpu]'")
+    if processor:
+        return there[0]
+    for name in there:
+        if _CLASSES[name](None, processor).device == "GPU":
+            return name
+    raise ModelError(
+        f"no GPU is seen by {' or '.join(there)}: check the driver with nvidia-smi, or choose the engine "
+        "openvino, which runs on the processor"
+    )
+
+
+class _TensorFlow:
+    name = "tensorflow"
+
+    def __init__(self, _cache_dir: Path | None, processor: bool) -> None:
+        import tensorflow as tf
+
+        self._tf = tf
+        gpus = [] if processor else tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            try:
+                tf.config.experimental.set_memory_growth(gpu, True)
+            except RuntimeError:  # TensorFlow is already running, with the setting it was given
+                break
+        self.device = "GPU" if gpus else "CPU"
+        self.card = str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")) if gpus else "CPU"
+
+    def put(self, array: Array) -> Any:
+        return self._tf.constant(array)
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        run: Callable[..., Any] = self._tf.function(function, jit_compile=True, autograph=False)
+        return run
+
+    def fetched(self, tensor: Any) -> Array:
+        return np.asarray(tensor.numpy())
+
+
+class _Jax:
+    name = "jax"
+
+    def __init__(self, cache_dir: Path | None, processor: bool) -> None:
+        # As TensorFlow is told to: memory is taken as it is needed, so that several workers share a card.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        if processor:
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        import jax
+
+        self._jax = jax
+        if cache_dir is not None:
+            jax.config.update("jax_compilation_cache_dir", str(cache_dir / "jax"))
+        (self._device, *_) = jax.devices()
+        self.device = "GPU" if self._device.platform == "gpu" else "CPU"
+        self.card = str(self._device.device_kind)
+
+    def put(self, array: Array) -> Any:
+        return self._jax.device_put(array, self._device)
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        run: Callable[..., Any] = self._jax.jit(function)
+        return run
+
+    def fetched(self, tensor: Any) -> Array:
+        return np.asarray(tensor)
+
+
+class _Torch:
+    name = "torch"
+
+    def __init__(self, _cache_dir: Path | None, processor: bool) -> None:
+        import torch
+
+        self._torch = torch
+        self.device = "GPU" if torch.cuda.is_available() and not processor else "CPU"
+        self.card = torch.cuda.get_device_name() if self.device == "GPU" else "CPU"
+
+    def put(self, array: Array) -> Any:
+        tensor = self._torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.pin_memory().to("cuda", non_blocking=True) if self.device == "GPU" else tensor
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            with self._torch.inference_mode():
+                return function(*arguments)
+
+        return run
+
+    def fetched(self, tensor: Any) -> Array:
+        return np.asarray(tensor.detach().cpu().numpy())
+
+
+_CLASSES: Final[dict[str, Callable[[Path | None, bool], Runtime]]] = {
+    "tensorflow": _TensorFlow,
+    "jax": _Jax,
+    "torch": _Torch,
+}
+
+DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
