@@ -161,7 +161,7 @@ def test_missing_weights_are_noticed_before_anything_is_loaded(tmp_path: Path) -
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
     manifest = own_model(tmp_path, "onnx")
-    with pytest.raises(ModelError, match="int8"):
+    with pytest.raises(ModelError, match="INT8"):
         load_embedder(str(manifest), models_dir=None, cache_dir=tmp_path / "cache", precision="int8")
 
 
