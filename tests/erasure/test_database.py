@@ -91,7 +91,7 @@ def test_every_worker_of_the_fleet_says_that_it_is_done(database: Database, post
     outbox = Outbox(OutboxConfig(), path=tmp_path / "elsewhere" / "outbox-w.sqlite3")
     folders = erasure_folders(config)
     assert folders == [tmp_path / "elsewhere"], "another folder than the command's"
-    own = OwnErasure(folders, "w", pipeline, outbox, lambda action: action(), shared=gallery)
+    own = OwnErasure(folders, "w", pipeline, outbox, lambda action: action())
     gallery.follow("w")
     own.catch_up()
     own.start()

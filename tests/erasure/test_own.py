@@ -149,6 +149,17 @@ def test_who_was_erased_while_the_worker_was_away_goes_before_it_serves(tmp_path
         assert '"alice"' not in after.kept(), "a state that another worker has left"
 
 
+def test_a_worker_forgets_also_before_the_gallery_is_written_anew(site: Site) -> None:
+    site.serve()
+    site.watch()
+    alice = Erasure("e1", "2026-01-01T00:00:00.000Z", frozenset({digest_of("alice")}))
+    add_erasure(erasure_folders(site.config), alice)
+    eventually(lambda: all("e1" in worker.done for worker in attendants(erasure_folders(site.config))))
+    assert not site.pipeline.gallery.knows("alice")
+    assert site.pipeline.gallery.knows("bob")
+    assert '"alice"' not in site.kept()
+
+
 def test_a_worker_that_cannot_read_the_list_does_not_serve(site: Site) -> None:
     for folder in folders_of(site.gallery):
         (folder / "erased.jsonl").write_text("damaged\n")

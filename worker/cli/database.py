@@ -1,7 +1,8 @@
 """``facestream database``: what must last, in a SQLite file or in PostgreSQL: looked at, upgraded, saved."""
 
+import time
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,11 @@ from worker.cli.history import StateDir, settings
 from worker.cli.options import (
     AsJson,
     ConfigFile,
+    Document,
+    RedisUrl,
     command_group,
     count_of,
+    people_of,
     print_json,
     quiet_logs,
     say,
@@ -34,6 +38,9 @@ Where = Annotated[
         help="postgresql://user@host/database, or the folder of a gallery whose history lies beside it.",
     ),
 ]
+
+
+_WAIT_S = 15.0
 
 
 def register(app: typer.Typer) -> None:
@@ -141,22 +148,72 @@ def _erase_again(config: "Config") -> None:
 
 
 def expire(
-    gallery: Where = None, state_dir: StateDir = None, config: ConfigFile = None, json_output: AsJson = False
-) -> None:
-    """Remove what has expired, also where no worker is running: for a timer or a cron job."""
+    gallery: Where = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    redis: RedisUrl = None,
+    events: Annotated[
+        bool,
+        typer.Option("--events/--no-events", help="Tell consumers of people whose consent is over."),
+    ] = True,
+    json_output: AsJson = False,
+) -> int:
+    """Remove what has expired, also where no worker is running: for a timer or a cron job.
+
+    That is past sightings and unknown people, pictures of sightings, and people whose consent is over: these are erased
+    as 'facestream forget' does it.
+    """
+    from worker.erasure.plan import has_past
+    from worker.gallery.opening import gallery_exists
+    from worker.history.evidence_store import open_store
     from worker.history.store import History
 
     quiet_logs()
-    config_ = settings(config, gallery, state_dir)
-    with History.open(_place(config_)) as history:
-        gone = history.prune(
-            keep_s=timedelta(days=config_.history.keep_days).total_seconds(),
-            remember_s=timedelta(days=config_.unknowns.remember_days).total_seconds(),
-        )
+    config_ = settings(config, gallery, state_dir, url=redis)
+    place = _place(config_)
+    told: Document = {"removed": 0, "pictures": 0, "people": 0}
+    if has_past(place) or config_.gallery is None or not gallery_exists(config_.gallery):
+        with History.open(place) as history:
+            told["database"] = history.label
+            told["removed"] = history.prune(
+                keep_s=timedelta(days=config_.history.keep_days).total_seconds(),
+                remember_s=timedelta(days=config_.unknowns.remember_days).total_seconds(),
+            )
+    if config_.evidence.store is not None:
+        store = open_store(config_.evidence)
+        told["pictures"] = store.prune(time.time() - timedelta(days=config_.evidence.keep_days).total_seconds())
+    whole = _erase_lapsed(config_, told, events=events, json_output=json_output)
     if json_output:
-        print_json({"database": history.label, "removed": gone})
+        print_json(told)
     else:
-        say(f"{count_of(gone, 'row')} removed from {history.label}")
+        say(f"{count_of(told['removed'], 'row')} removed from {told.get('database', place)}")
+        if told["pictures"] or told["people"]:
+            pictures, people = count_of(told["pictures"], "picture"), people_of(told["people"])
+            say(f"{pictures} removed, and {people} whose consent is over")
+    return 0 if whole else 1
+
+
+def _erase_lapsed(config: "Config", told: Document, *, events: bool, json_output: bool) -> bool:
+    """Erases the people whose consent is over; notes in ``told`` how many, and says whether nothing of them is left."""
+    from worker.cli import forget
+    from worker.erasure.plan import Request
+    from worker.gallery.opening import gallery_exists
+
+    if config.gallery is None or not gallery_exists(config.gallery):
+        return True
+    galleries = forget.open_galleries(config)
+    now = datetime.now(UTC)
+    over = [person for person in galleries[0].people() if person.consent is not None and person.consent.is_over(now)]
+    told["people"] = len(over)
+    if not over:
+        return True
+    request = Request(people=tuple(person.identity_id for person in over))
+    receipt, path = forget.erase(
+        request, galleries, config, yes=True, events=events, delete_entries=False, wait_s=_WAIT_S,
+        json_output=json_output,
+    )  # fmt: skip
+    told["receipt"] = str(path)
+    return bool(receipt["whole"])
 
 
 def _place(config: "Config") -> Path | str:

@@ -94,8 +94,48 @@ def forget(
         return _verify(verify, who, config_, json_output)
     if who is None:
         raise ConfigError("whom? give a name, an id or a photo; or --verify RECEIPT")
+    galleries = open_galleries(config_)
+    request = _request(who, galleries, models_dir or config_.models_dir, engine)
+    signed, kept = erase(
+        request, galleries, config_, yes=yes, events=events, delete_entries=delete_entries, wait_s=wait_s,
+        json_output=json_output,
+    )  # fmt: skip
+    if receipt is not None:
+        _write(receipt, signed)
+    if json_output:
+        print_json(signed)
+    else:
+        _tell_remains(signed)
+        say(f"receipt: {receipt or kept}")
+    return 0 if signed["whole"] else 1
+
+
+def open_galleries(config: "Config") -> "list[Gallery]":
+    """Those that a worker with ``config`` uses, with what a switch has put aside."""
+    from worker.erasure.forgetting import all_galleries
+
+    opened, shadow = _open(config.gallery), _open(config.shadow_gallery)
+    return all_galleries(opened, shadow) if opened is not None else []
+
+
+def erase(
+    request: "Request",
+    galleries: "Sequence[Gallery]",
+    config_: "Config",
+    *,
+    yes: bool,
+    events: bool,
+    delete_entries: bool,
+    wait_s: float,
+    json_output: bool,
+) -> tuple[Document, Path]:
+    """Erases the people of ``request`` everywhere; returns the receipt, and where it lies.
+
+    Raises:
+        FacestreamError: nobody is like that, or it cannot be begun; nothing was changed.
+    """
     from worker.audit_log import AuditLog
-    from worker.erasure.forgetting import Forgetting, all_galleries
+    from worker.erasure.forgetting import Forgetting
     from worker.erasure.own import erasure_folders
     from worker.erasure.plan import make_plan
     from worker.erasure.receipt import Signer
@@ -103,9 +143,6 @@ def forget(
     folders = erasure_folders(config_)
     if not folders:
         raise ConfigError("where is the person kept? give --gallery PATH, --state-dir DIR or --config FILE")
-    opened, shadow = _open(config_.gallery), _open(config_.shadow_gallery)
-    galleries = all_galleries(opened, shadow) if opened is not None else []
-    request = _request(who, galleries, models_dir or config_.models_dir, engine)
     plan = make_plan(request, galleries, config_, _DEFAULT_THRESHOLD)
     _tell_plan(plan, galleries, json_output)
     # Before anything is changed: those who have read events of this person must learn of it.
@@ -151,15 +188,7 @@ def forget(
             "searched": work.outcome.searched,
         }
     )
-    kept = signer.keep(signed)
-    if receipt is not None:
-        _write(receipt, signed)
-    if json_output:
-        print_json(signed)
-    else:
-        _tell_remains(signed)
-        say(f"receipt: {receipt or kept}")
-    return 0 if work.outcome.is_whole else 1
+    return signed, signer.keep(signed)
 
 
 def _verify(receipt: Path, who: str | None, config: "Config", json_output: bool) -> int:

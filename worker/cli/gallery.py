@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,10 +38,11 @@ from worker.cli.options import (
     wrapped,
 )
 from worker.errors import ConfigError, HistoryError, ModelError
-from worker.wire import parse_rfc3339
+from worker.wire import parse_rfc3339, rfc3339
 
 if TYPE_CHECKING:
     from worker.evaluation.audit import Finding, Kind
+    from worker.gallery.consents import Consent
     from worker.gallery.crops import Crop, CropStore
     from worker.gallery.gallery import Gallery
     from worker.types import Image
@@ -52,6 +54,11 @@ WaitS = Annotated[
     typer.Option("--wait-s", min=0, help="How long to wait for the workers that follow a shared gallery, in seconds."),
 ]
 WAIT_S = 15.0
+ConsentUntil = Annotated[
+    str | None,
+    typer.Option("--consent-until", metavar="TIME", help="The people may be recognised until then."),
+]
+ConsentBasis = Annotated[str, typer.Option("--consent-basis", help="Why they may be recognised, such as 'contract'.")]
 
 _HEADINGS = {
     "resemblance": "people who resemble each other more than the threshold allows for",
@@ -81,6 +88,7 @@ def register(app: typer.Typer) -> None:
     group.command("remove-sample")(remove_sample)
     group.command("rename")(rename_person)
     group.command("merge")(merge_people)
+    group.command("consent")(note_consent)
     group.command("copy")(copy_gallery)
     group.command("export")(export_gallery)
     group.command("audit")(audit_gallery)
@@ -110,6 +118,8 @@ def enroll(
             "a gallery key is set (default: as before in this gallery; no for a new one).",
         ),
     ] = None,
+    consent_until: ConsentUntil = None,
+    consent_basis: ConsentBasis = "",
     json_output: AsJson = False,
 ) -> int:
     """Add people to a gallery (made if it does not exist); says for each photo what was taken or why not."""
@@ -135,6 +145,8 @@ def enroll(
             gallery, embedder.model_id, embedder.preprocessing_digest, embedder.dimension
         )
     target.require_model(embedder.model_id, embedder.preprocessing_digest)
+    consent = _consent(None, consent_until, consent_basis, "")
+    taken: set[str] = set()
     accepted = rejected = 0
     limit = REJECT_BELOW if min_quality is None else min_quality
     results = enrolment.enroll_named(
@@ -142,12 +154,16 @@ def enroll(
     )
     for result in results:
         accepted, rejected = accepted + result.accepted, rejected + (not result.accepted)
+        if result.accepted and result.identity_id:
+            taken.add(result.identity_id)
         if json_output:
             print_json(dataclasses.asdict(result) | {"path": str(result.path)})
         else:
             verdict = "taken" if result.accepted else "not taken"
             reason = "".join(f"{mark}{text}" for mark, text in ((": ", result.reason), (", ", result.detail)) if text)
             say(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
+    for identity_id in sorted(taken) if consent is not None else ():
+        target.set_consent(identity_id, consent)
     if not json_output:
         say(f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}")
     if accepted and (warning := _resemblance_warning(target, embedder.threshold)):
@@ -170,11 +186,23 @@ def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
     for person in people:
         if json_output:
             print_json(
-                {"identity_id": person.identity_id, "identity_name": person.name, "samples": len(person.samples)}
+                {
+                    "identity_id": person.identity_id,
+                    "identity_name": person.name,
+                    "samples": len(person.samples),
+                    "consent": None if person.consent is None else person.consent.document(),
+                }
             )
         else:
             samples = count_of(len(person.samples), "sample")
-            say(f"{person.name:<32}  {samples:>12}  {person.identity_id}")
+            say(f"{person.name:<32}  {samples:>12}  {person.identity_id}{_consent_text(person.consent)}")
+    soon, over = opened.consents_to_mind()
+    if soon or over:
+        say(
+            f"facestream: warning: the consent of {people_of(over)} is over, that of {soon} more ends within 30 days; "
+            "'facestream database expire' erases those whose consent is over",
+            err=True,
+        )
     if not json_output:
         say(f"{people_of(len(people))}, model {opened.model_id}, version {opened.version}")
 
@@ -261,6 +289,62 @@ def merge_people(
         print_json(merged | {"merged": gone.identity_id, "merged_name": gone.name, "version": opened.version})
     else:
         say(f"{gone.name} is now {person.name} ({count_of(len(person.samples), 'sample')}); version {opened.version}")
+
+
+def note_consent(
+    who: Who,
+    gallery: GalleryPath,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="From when on, such as 2026-03-01 (default: at once).")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Until when.")] = None,
+    basis: Annotated[str, typer.Option("--basis", help="Why the person may be recognised, such as 'contract'.")] = "",
+    remark: Annotated[str, typer.Option("--note", help="Anything that you want to remember with it.")] = "",
+    clear: Annotated[bool, typer.Option("--clear", help="Forget the consent: nothing bounds the time.")] = False,
+    json_output: AsJson = False,
+) -> None:
+    """Note from when until when a person may be recognised; outside of that time, no worker names them."""
+    consent = None if clear else _consent(since, until, basis, remark)
+    if consent is None and not clear:
+        raise ConfigError("what is allowed? give --until TIME, --from TIME, --basis or --note; or --clear")
+    person = _open(gallery).set_consent(who, consent)
+    if json_output:
+        told = None if consent is None else consent.document()
+        print_json({"identity_id": person.identity_id, "identity_name": person.name, "consent": told})
+    else:
+        say(f"{person.name}{_consent_text(consent) or '  no consent is noted'}")
+
+
+def _consent(since: str | None, until: str | None, basis: str, remark: str) -> "Consent | None":
+    """None if nothing is given.
+
+    Raises:
+        ConfigError: a time cannot be read, or the end comes before the beginning.
+    """
+    from worker.gallery.consents import Consent
+
+    if since is None and until is None and not basis and not remark:
+        return None
+    return Consent(_moment(since, "--from"), _moment(until, "--until"), basis, remark)
+
+
+def _moment(text: str | None, option: str) -> str:
+    """A date or a time, which is local unless it names a zone, as RFC 3339; "" for None."""
+    if text is None:
+        return ""
+    try:
+        return rfc3339(datetime.fromisoformat(text).astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{option} {text!r} is not a time: write 2027-03-01 or 2027-03-01T08:30") from None
+
+
+def _consent_text(consent: "Consent | None") -> str:
+    if consent is None:
+        return ""
+    now = datetime.now(UTC)
+    bounds = [f"{word} {value[:10]}" for word, value in (("from", consent.since), ("until", consent.until)) if value]
+    state = "consent IS OVER" if consent.is_over(now) else "consent ends soon" if consent.ends_soon(now) else "consent"
+    return "  " + " ".join([state, *bounds]) + (f" ({consent.basis})" if consent.basis else "")
 
 
 def copy_gallery(

@@ -39,6 +39,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "gallery remove-sample": ("facestream gallery remove-sample 4f1c9a02 --gallery people",),
     "gallery rename": ("facestream gallery rename Anna 'Anna Berg' --gallery people",),
     "gallery merge": ("facestream gallery merge 'Anna Berg' Anna --gallery people",),
+    "gallery consent": ("facestream gallery consent Anna --until 2027-03-01 --basis contract --gallery people",),
     "gallery copy": ("facestream gallery copy people 'postgresql://facestream@localhost/site?gallery=people'",),
     "gallery export": ("facestream gallery export --gallery people --npz people.npz",),
     "gallery audit": ("facestream gallery audit --gallery people --sheet findings.png",),

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )  # fmt: skip
 
-LAYOUT: Final = 8
+LAYOUT: Final = 9
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -235,8 +235,15 @@ def _changed() -> Column[int]:
 
 
 people: Final = Table(
-    "people", known, _gallery(), Column("identity_id", Text, primary_key=True), _text("name"), _changed()
+    "people",
+    known,
+    _gallery(),
+    Column("identity_id", Text, primary_key=True),
+    _text("name"),
+    _changed(),
+    _text("consent", server_default=""),
 )
+"""``consent``: JSON, "" where none was noted."""
 Index("people_by_change", people.c.gallery, people.c.changed)
 
 samples: Final = Table(

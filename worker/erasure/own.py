@@ -29,6 +29,7 @@ EVERY_S: Final = 0.25
 _WRITTEN_S: Final = 10.0
 _SENDING_S: Final = 0.1
 _FETCH_S: Final = 0.5
+_MIND_S: Final = 86_400.0
 
 _log = get_logger(__name__)
 
@@ -55,23 +56,22 @@ class OwnErasure:
         *,
         recorder: Recorder | None = None,
         shadow: Shadow | None = None,
-        shared: DatabaseGallery | None = None,
         heartbeats: Heartbeats | None = None,
     ) -> None:
-        """``shared``: the gallery in a database, which has a list too."""
         self._folders = folders
         self._pipeline = pipeline
         self._outbox = outbox
         self._order = order
         self._recorder = recorder
         self._shadow = shadow
-        self._shared = shared
+        self._people = pipeline.gallery
         self._fetched = Erased()
         self._fetched_s = float("-inf")
         self._names: Mapping[str, str] = {}
         self._earlier: Mapping[str, str] = {}
         self._done = Erased()
         self._problem = ""
+        self._minded_s = float("-inf")
         self._presence = Presence(folders, worker_id)
         self._stamp = stamp_of(folders)
         self._task = BackgroundTask("erasure", self._step, interval_s=EVERY_S, heartbeats=heartbeats)
@@ -99,6 +99,7 @@ class OwnErasure:
 
     def _step(self) -> None:
         try:
+            self._greet()
             stamp = stamp_of(self._folders)
             changed = stamp != self._stamp or self._problem
             erased = self._read() if changed else self._done.plus(self._fetch().erasures)
@@ -108,6 +109,33 @@ class OwnErasure:
         except FacestreamError as error:
             self._note_problem(str(error))
         self._note_names()
+        self._mind_consents()
+
+    def _mind_consents(self) -> None:
+        """Says once a day whose consent needs a look, in numbers."""
+        people, now_s = self._pipeline.gallery, time.monotonic()
+        if isinstance(people, Gallery) and now_s - self._minded_s >= _MIND_S:
+            self._minded_s = now_s
+            soon, over = people.consents_to_mind()
+            if soon or over:
+                _log.warning(
+                    "consents end: 'facestream gallery list' shows whose, 'facestream database expire' erases those "
+                    "that are over", ending_within_30_days=soon, over=over,
+                )  # fmt: skip
+
+    @property
+    def _shared(self) -> DatabaseGallery | None:
+        """The gallery in a database, which has a list too."""
+        people = self._pipeline.gallery
+        return people if isinstance(people, DatabaseGallery) else None
+
+    def _greet(self) -> None:
+        """After a switch of models, another gallery is searched: it passes over the same people."""
+        if self._pipeline.gallery is not self._people:
+            self._people = self._pipeline.gallery
+            self._order(partial(self._hide, self._done))
+            if self._shared is not None:
+                self._shared.acknowledge_erased(self._fetched)
 
     def _take_up(self, erased: Erased) -> None:
         forgotten = Event()
@@ -128,8 +156,10 @@ class OwnErasure:
         self._finish(erased)
 
     def _hide(self, erased: Erased) -> None:
-        if self._shared is not None:
-            self._shared.hide(erased)
+        """The list may be here before the next version of the gallery."""
+        people = self._pipeline.gallery
+        if isinstance(people, Gallery):
+            people.hide(erased)
 
     def _fetch(self) -> Erased:
         """The list in the database, asked for once in a while. It is noted in the folders as well: a database may be

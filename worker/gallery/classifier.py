@@ -260,6 +260,10 @@ class Classifier:
         """The same for every camera."""
         return self.threshold
 
+    def lapsed(self) -> frozenset[str]:
+        """A classifier knows no consents."""
+        return frozenset()
+
     def __len__(self) -> int:
         """The number of people."""
         return len(self.people)

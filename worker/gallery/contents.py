@@ -3,7 +3,7 @@
 import threading
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.erased import Erased
+from worker.gallery.consents import Consent
 from worker.names import person_name
 from worker.types import Vectors
 from worker.wire import now_rfc3339
@@ -35,11 +36,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One enrolled person; ``identity_id`` stays when the name changes."""
+    """One enrolled person; ``identity_id`` stays when the name changes. ``consent`` is None where none was noted: then
+    nothing bounds the time in which the person is recognised."""
 
     identity_id: str
     name: str
     samples: tuple[Sample, ...]
+    consent: Consent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class Contents:
     camera_thresholds: dict[str, float]
     calibration: dict[str, Any]
     created_at: str
+    consents: dict[str, Consent] = field(default_factory=dict)
 
     @property
     def samples(self) -> tuple[Sample, ...]:

@@ -20,6 +20,7 @@ from worker.erased import LOCK as ERASED_LOCK
 from worker.erased import WORKERS, Erased, folders_of, read_erased, state_beside
 from worker.errors import EncryptionError, ErasureError, GalleryError, GalleryExistsError
 from worker.files import DRAFT
+from worker.gallery.consents import consents_of
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, empty, removed_samples
 from worker.gallery.crops import CROPS, CropStore, remove_crops
 from worker.gallery.gallery import Gallery, Searchable, searchable
@@ -176,6 +177,13 @@ class FolderGallery(Gallery):
             self.prune_crops()
             self._brought_back = False
 
+    def hide(self, erased: Erased) -> None:
+        # A version that is read later is compared with the list that lies beside it.
+        with self._changing:
+            before = self._live.contents
+            if (left := before.without(erased)) is not before:
+                self._live = self._searchable(left, self._live)
+
     def past_contents(self) -> list[Contents]:
         """What each intact version that is still on disk holds, oldest first, also of people who were erased."""
         if not isinstance(self._store, SnapshotStore):
@@ -285,6 +293,7 @@ def write_contents(
         "created_at": contents.created_at,
         "blocks": stems,
         "erased": erased,
+        "consents": {key: one.document() for key, one in contents.consents.items() if key in contents.names},
     } | ({} if of_database is None else {"of_database": of_database})
     version, stored = store.write(files, fields, shared)
     blocks = [
@@ -349,6 +358,7 @@ def _parse(snapshot: Snapshot, folder: Path, before: Contents | None = None) -> 
         camera_thresholds=manifest["camera_thresholds"],
         calibration=manifest["calibration"],
         created_at=manifest["created_at"],
+        consents=consents_of(manifest.get("consents", {})),
     )
 
 

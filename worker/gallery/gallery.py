@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.audit_log import note
+from worker.erased import Erased
 from worker.errors import GalleryError
 from worker.files import open_private, writing
+from worker.gallery.consents import Consent
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, NewSample, Person, Sample, enrolled
 from worker.gallery.crops import CropStore
 from worker.gallery.index import PersonIndex, Representation
@@ -213,6 +216,37 @@ class Gallery:
         note(self.audit_folder, "merged", [*into, *gone])
         return self.person(into[0])
 
+    def set_consent(self, identity: str, consent: Consent | None) -> Person:
+        """Notes from when until when a person (id or name) may be recognised; None: nothing bounds that.
+
+        Raises:
+            GalleryError: nobody is called that, or the gallery cannot be written.
+        """
+
+        def change(contents: Contents) -> Contents:
+            identity_id = self._resolve(contents, identity)
+            others = {key: one for key, one in contents.consents.items() if key != identity_id}
+            return replace(contents, consents=others if consent is None else {**others, identity_id: consent})
+
+        self._change(change)
+        person = self.person(identity)
+        note(self.audit_folder, "consent noted", [person.identity_id], until=consent.until if consent else "")
+        return person
+
+    def lapsed(self) -> frozenset[str]:
+        """The ids of the people whose consent does not hold now. They are not found by :meth:`search`."""
+        consents = self._live.contents.consents
+        if not consents:
+            return frozenset()
+        now = datetime.now(UTC)
+        return frozenset(key for key, consent in consents.items() if not consent.is_given(now))
+
+    def consents_to_mind(self) -> tuple[int, int]:
+        """How many people there are whose consent ends soon, and how many whose consent is over."""
+        contents, now = self._live.contents, datetime.now(UTC)
+        held = [consent for key, consent in contents.consents.items() if key in contents.names]
+        return sum(consent.ends_soon(now) for consent in held), sum(consent.is_over(now) for consent in held)
+
     def fill(self, source: Contents) -> None:
         """Lets the gallery, which holds nobody yet, hold the people, samples and thresholds of ``source``.
 
@@ -325,7 +359,9 @@ class Gallery:
         samples: dict[str, list[Sample]] = {identity_id: [] for identity_id in contents.names}
         for sample in contents.samples:
             samples[sample.identity_id].append(sample)
-        people = [Person(key, contents.names[key], tuple(own)) for key, own in samples.items()]
+        people = [
+            Person(key, contents.names[key], tuple(own), contents.consents.get(key)) for key, own in samples.items()
+        ]
         return sorted(people, key=lambda person: (person.name, person.identity_id))
 
     def person(self, identity: str) -> Person:
@@ -336,7 +372,8 @@ class Gallery:
         """
         contents = self._live.contents
         identity_id = self._resolve(contents, identity)
-        return Person(identity_id, contents.names[identity_id], contents.samples_of(identity_id))
+        consent = contents.consents.get(identity_id)
+        return Person(identity_id, contents.names[identity_id], contents.samples_of(identity_id), consent)
 
     def vectors(self, identity: str | None = None) -> tuple[Vectors, tuple[Sample, ...]]:
         """The unit vectors float32 (n, d) of one person (id or name), or of all, with their samples in that order."""
@@ -363,7 +400,8 @@ class Gallery:
             raise GalleryError(
                 f"gallery {self.label} was made with model {live.contents.model_id}, not {embeddings.model_id}"
             )
-        absent = [live.numbers[identity_id] for identity_id in without if identity_id in live.numbers]
+        hidden = {*without, *self.lapsed()}
+        absent = [live.numbers[identity_id] for identity_id in hidden if identity_id in live.numbers]
         people, similarities = live.index.search(embeddings.vectors, without=absent)
         ids, names = live.identity_ids, live.contents.names
         candidates = []
@@ -414,6 +452,10 @@ class Gallery:
         raise GalleryError(
             f"gallery {self.label} knows nobody called {clean_text(identity)!r}; 'facestream gallery list' shows all"
         )
+
+    @abstractmethod
+    def hide(self, erased: Erased) -> None:
+        """Passes over everybody in ``erased`` from now on, also if a version that is read later has them."""
 
     @abstractmethod
     def reload_if_changed(self) -> bool:

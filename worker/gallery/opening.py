@@ -10,6 +10,7 @@ a gallery like any other, and comes back by :func:`roll_back`.
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
@@ -189,7 +190,9 @@ def _put_aside(gallery: Gallery) -> Gallery | None:
 
 def _switch_database(gallery: DatabaseGallery, new: Gallery, accept: Difference | None) -> int:
     _check(gallery.label, new.label, difference(gallery, new), accept)
-    gallery.replace_with(new.contents)
+    # What people allow does not change with the model.
+    consents = {**new.contents.consents, **gallery.contents.consents}
+    gallery.replace_with(replace(new.contents, consents=consents))
     return gallery.version
 
 
@@ -200,7 +203,8 @@ def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
         before, after = store.read(), source_store.read()
         _copy_crops(source, folder)
         aside.write(before.files, _own_fields(before))
-        store.write(after.files, _own_fields(after))
+        consents = {"consents": {**after.manifest.get("consents", {}), **before.manifest.get("consents", {})}}
+        store.write(after.files, _own_fields(after) | consents)
 
 
 def _check(old: object, new: object, changes: Difference, accept: Difference | None) -> None:
@@ -259,6 +263,8 @@ def _differences(old: Contents, new: Contents) -> str:
         new.threshold, new.camera_thresholds, new.calibration,
     ):  # fmt: skip
         return "thresholds"
+    if old.consents != new.consents:
+        return "consents"
     if old.samples != new.samples:
         return "samples"
     for sample, mine, theirs in zip(old.samples, old.vectors_of(), new.vectors_of(), strict=True):

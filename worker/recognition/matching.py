@@ -44,6 +44,10 @@ class People(Protocol):
         """Whether somebody has this id."""
         ...
 
+    def lapsed(self) -> frozenset[str]:
+        """The ids of those who may not be recognised now, and are not found by :meth:`search`."""
+        ...
+
     def search(self, embeddings: Embeddings, without: Collection[str] = ()) -> list[Candidate]:
         """The nearest person and the next one for each vector, as if the people ``without`` (ids) were not there."""
         ...

@@ -84,6 +84,7 @@ class Pipeline:
             unknowns,
         )
         self._gallery_version = gallery.version
+        self._lapsed: frozenset[str] = frozenset()
         self._counter_examples = counter_examples
         self._embed_s = 0.0
         self._cameras: dict[str, PipelineCamera] = {}
@@ -310,6 +311,8 @@ class Pipeline:
         changed, self._gallery_version = self._gallery.version != self._gallery_version, self._gallery.version
         if changed:
             self._observer.gallery_size(len(self._gallery), self._gallery.sample_count, self._gallery_version)
+        lapsed = self._gallery.lapsed()
+        changed, self._lapsed = changed or lapsed != self._lapsed, lapsed
         if self._counter_examples is not None:
             changed |= self._counter_examples.refresh(self._gallery)
         self._take_verdicts(changed)

@@ -71,6 +71,7 @@ class Shadow:
     def erase(self, erased: Erased) -> None:
         """Forgets what was seen of those who were erased."""
         self._gallery.reload_if_changed()
+        self._gallery.hide(erased)
         theirs = [key for key, track in self._tracks.items() if track.match and track.match.identity_id in erased]
         for key in theirs:
             del self._tracks[key]

@@ -111,6 +111,10 @@ class PrometheusObserver(Observer):
         self._gallery_people = self._gauge("gallery_people", "People in the gallery that is searched")
         self._gallery_samples = self._gauge("gallery_samples", "Faces in the gallery that is searched")
         self._gallery_version = self._gauge("gallery_version", "Version of the gallery that is searched")
+        self._consents = self._gauge(
+            "gallery_consents", "People whose consent ends within 30 days, or is over", "state"
+        )
+        self.watch_consents(lambda: (0, 0))
         self._gallery_alike = self._gauge(
             "gallery_alike_pairs_ratio", "Share of the gallery's pairs of people that reach the threshold"
         )
@@ -241,6 +245,11 @@ class PrometheusObserver(Observer):
         self._gallery_people.set(people)
         self._gallery_samples.set(samples)
         self._gallery_version.set(version)
+
+    def watch_consents(self, measure: Callable[[], tuple[int, int]]) -> None:
+        """``measure`` is asked at each scrape: how many people's consent ends within 30 days, and is over."""
+        self._consents.labels("ending").set_function(lambda: float(measure()[0]))
+        self._consents.labels("over").set_function(lambda: float(measure()[1]))
 
     def watch_resemblance(self, measure: Callable[[], tuple[float, float, bool] | None]) -> None:
         """``measure`` is asked at each scrape. It gives the share of the gallery's pairs of people that reach the

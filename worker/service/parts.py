@@ -136,6 +136,7 @@ def _build(
     )
     observer.gallery_size(len(gallery), gallery.sample_count, gallery.version)
     observer.watch_threads(lambda: len(health.failures()))
+    observer.watch_consents(partial(_consents_to_mind, pipeline))
     observer.watch_resemblance(_resemblance_of(pipeline, embedder.threshold))
     outbox = open_outbox(config, observer)
     publisher = Publisher(client, config.redis, observer, outbox=outbox, heartbeats=health.heartbeats)
@@ -213,6 +214,11 @@ def _resemblance_of(pipeline: Pipeline, default: float) -> Callable[[], tuple[fl
         return None if found is None else (found.share, found.expected, found.is_high)
 
     return measure
+
+
+def _consents_to_mind(pipeline: Pipeline) -> tuple[int, int]:
+    people = pipeline.gallery
+    return people.consents_to_mind() if isinstance(people, Gallery) else (0, 0)
 
 
 def load_people(
@@ -358,7 +364,6 @@ def _open_erasure(
     folders = erasure_folders(config)
     if not folders:
         return None
-    people = pipeline.gallery
     return OwnErasure(
         folders,
         config.worker_id,
@@ -367,7 +372,6 @@ def _open_erasure(
         loop.order,
         recorder=recorder,
         shadow=shadow,
-        shared=people if isinstance(people, DatabaseGallery) else None,
         heartbeats=heartbeats,
     )
 

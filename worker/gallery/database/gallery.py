@@ -274,7 +274,6 @@ class DatabaseGallery(Gallery):
         return self._store.rewrite()
 
     def hide(self, erased: Erased) -> None:
-        """Passes over everybody in ``erased``, also if a database that was restored has them again."""
         with self._changing:
             self._hidden = erased
             self._live = searchable(self._copy.contents.without(erased), self._live)

@@ -19,6 +19,7 @@ from worker.database.database import Database, open_postgres
 from worker.database.layout import require_newest
 from worker.erased import Erased, Erasure
 from worker.errors import DatabaseError, DatabaseUnavailableError, GalleryError, GalleryUnavailableError
+from worker.gallery.consents import Consent, consents_of
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, changes_between
 from worker.logs import get_logger
 from worker.names import clean_text
@@ -264,11 +265,15 @@ class GalleryStore:
         contents = before.minus(set(gone)) if gone else before
         names = self._names(connection, _people.c.changed > before.version)
         rows = self._sample_rows(connection, _samples.c.changed > before.version)
-        return self._filled(_with_meta(contents, meta), rows, {**contents.names, **names})
+        contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **names})
+        told = self._consents(connection, _people.c.changed > before.version)
+        kept = {key: consent for key, consent in before.consents.items() if key not in names}
+        return replace(contents, consents={**kept, **told})
 
     def _whole(self, connection: sa.Connection, meta: Contents, known: dict[str, Any]) -> Contents:
         """Everything, except the vectors in ``known`` (by sample_id) whose digest is still right."""
         names = self._names(connection)
+        meta = replace(meta, consents=self._consents(connection))
         if not known:
             return self._filled(meta, self._sample_rows(connection), names)
         digests = self._digests(connection)
@@ -290,6 +295,12 @@ class GalleryStore:
     def _names(self, connection: sa.Connection, *conditions: Any) -> dict[str, str]:
         query = sa.select(_people.c.identity_id, _people.c.name).where(_people.c.gallery == self.name, *conditions)
         return {row.identity_id: clean_text(row.name) for row in connection.execute(query)}
+
+    def _consents(self, connection: sa.Connection, *conditions: Any) -> dict[str, Consent]:
+        query = sa.select(_people.c.identity_id, _people.c.consent).where(
+            _people.c.gallery == self.name, _people.c.consent != "", *conditions
+        )
+        return consents_of({row.identity_id: json.loads(row.consent) for row in connection.execute(query)})
 
     def _column(self, connection: sa.Connection, column: Any, *conditions: Any) -> Sequence[Any]:
         query = sa.select(column).where(column.table.c.gallery == self.name, *conditions)
@@ -340,13 +351,17 @@ class GalleryStore:
             marks = [self._mine | {"sample_id": sample_id} | changed for sample_id in ids]
             mark = self._database.insert(_removed)
             connection.execute(mark.on_conflict_do_update(index_elements=["gallery", "sample_id"], set_=changed), marks)
-        named = [key for key, name in after.names.items() if before.names.get(key) != name]
+        named = [
+            key
+            for key, name in after.names.items()
+            if before.names.get(key) != name or before.consents.get(key) != after.consents.get(key)
+        ]
         if named:
             person = self._database.insert(_people)
-            renamed = {"name": person.excluded.name} | changed
+            renamed = {"name": person.excluded.name, "consent": person.excluded.consent} | changed
             connection.execute(
                 person.on_conflict_do_update(index_elements=["gallery", "identity_id"], set_=renamed),
-                [self._mine | {"identity_id": key, "name": after.names[key]} | changed for key in named],
+                [self._mine | _person_row(after, key) | changed for key in named],
             )
         self._replace_damaged(connection, {sample.photo_sha256 for sample, _ in added.values()})
         for some in _batched(added.values()):
@@ -443,6 +458,12 @@ def _contents_of(row: Any) -> Contents:
         (Block((), np.empty((0, row.dimension), np.float32)),), row.threshold, json.loads(row.camera_thresholds),
         json.loads(row.calibration), row.created_at,
     )  # fmt: skip
+
+
+def _person_row(contents: Contents, identity_id: str) -> dict[str, str]:
+    consent = contents.consents.get(identity_id)
+    text = "" if consent is None else json.dumps(consent.document())
+    return {"identity_id": identity_id, "name": contents.names[identity_id], "consent": text}
 
 
 def _with_meta(contents: Contents, meta: Contents) -> Contents:
