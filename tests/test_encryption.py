@@ -17,6 +17,7 @@ from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample
 from tests.support.kept_people import FACE, NAME, PEOPLE, keep_everything, plain_traces
 from tests.support.past import MODEL as PAST_MODEL
 from tests.support.past import sighting
+from tests.support.repository import REPOSITORY
 from worker.config import Config, EvidenceConfig, OutboxConfig
 from worker.database.backup import back_up, open_file, restore
 from worker.database.database import open_sqlite
@@ -256,6 +257,20 @@ def test_what_is_sealed_comes_back_and_any_other_bytes_are_refused(content: byte
     for wrong, subject in ((damaged, about), (sealed[:-1], about), (sealed, about + "x"), (sealed[:20], about)):
         with pytest.raises(ValueError, match="damaged"):
             unseal(wrong, subject, "x")
+
+
+def test_a_library_that_brings_its_own_sqlite_turns_encryption_not_off(tmp_path: Path) -> None:
+    """TensorFlow shows its SQLite to all that is loaded later."""
+    program = (
+        "import sys, tensorflow\nfrom pathlib import Path\nfrom worker.encryption import parse_keys, use\n"
+        "from worker.sqlite import connect_sqlite\nuse(parse_keys(sys.argv[1]))\n"
+        "connection = connect_sqlite(Path(sys.argv[2]), busy_timeout_s=0)\n"
+        "connection.execute(\"CREATE TABLE people AS SELECT 'Canary' AS name\")\nconnection.close()\n"
+    )
+    path = tmp_path / "people.sqlite3"
+    subprocess.run([sys.executable, "-c", program, KEY, path], check=True, capture_output=True, cwd=REPOSITORY)
+    assert path.read_bytes()[:4] == b"FSDB"
+    assert b"Canary" not in path.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -249,12 +250,23 @@ def _key_id(head: bytes) -> bytes:
 @functools.cache
 def _cipher() -> Any:
     """SQLCipher's class of connections, which raises the errors of :mod:`sqlite3`."""
+    flags = sys.getdlopenflags()
+    # TensorFlow shows its own SQLite to all that is loaded later, and SQLCipher would run that one: without encryption.
+    sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))
     try:
         from sqlcipher3 import dbapi2
     except ImportError:
         raise ConfigError(
             "encrypted SQLite files need the extra 'encryption': pip install 'facestream[encryption]'"
         ) from None
+    finally:
+        sys.setdlopenflags(flags)
+    with closing(dbapi2.connect(":memory:")) as connection:
+        if not connection.execute("PRAGMA cipher_version").fetchall():
+            raise EncryptionError(
+                "this process has another SQLite in the place of SQLCipher's, which encrypts nothing: start facestream "
+                "as a process of its own"
+            )
 
     def translating(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)

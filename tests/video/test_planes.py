@@ -32,12 +32,17 @@ def copied(planes: Planes) -> Planes:
     return replace(planes, planes=tuple(plane.copy() for plane in planes.planes), origin=None)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("size", [(1920, 1080), (640, 360), (322, 242), (33, 17)])
+SIZES = [(1920, 1080), (640, 360), (322, 242), (33, 17)]
+
+
+@pytest.mark.parametrize(
+    ("form", "size"),
+    [
+        (form, size) for form in FORMS for size in SIZES if form != "yuyv422" or size[0] % 2 == 0
+    ],  # it has pairs of pixels
+)
 def test_pixels_are_those_of_ffmpeg_to_the_last_bit(form: str, size: tuple[int, int]) -> None:
     frame = decoded(form, *size)
-    if form == "yuyv422" and size[0] % 2:
-        pytest.skip("it holds pairs of pixels")
     planes = planes_of(frame, Geometry())
     assert (planes.form, planes.width, planes.height) == (form, *size)
     expected = frame.to_ndarray(format="rgb24")
