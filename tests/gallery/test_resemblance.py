@@ -69,12 +69,21 @@ def test_the_warning_says_how_much_and_what_would_keep_the_promise(impostors: Im
     cosines = (vectors @ vectors.T)[np.triu_indices(100, 1)]
     assert found.share == pytest.approx(np.mean(cosines >= impostors.threshold))
     assert found.times == pytest.approx(found.share / 0.001, rel=0.01)
-    assert f"resemble each other {found.times:.2g} times as much" in found.warning
+    assert "times as much as those in the evidence" in found.warning
     assert f"{found.offered:.3f} keeps the promise" in found.warning
     more = draw(1000, alike=0.6, seed=9)[:, 0]
     kin = (more @ more.T)[np.triu_indices(1000, 1)]
     assert np.mean(kin >= impostors.threshold) > 0.01
     assert np.mean(kin >= found.offered) <= 0.001
+
+
+def test_the_warning_gives_both_shares_in_percent_and_no_number_with_an_exponent() -> None:
+    found = Resemblance(
+        threshold=0.4345, share=0.0064, expected=5.6e-5, at_reference=0.2, at_least=0.1, pairs=780, offered=0.689
+    )
+    assert "resemble each other 110 times as much" in found.warning
+    assert "0.64% of their pairs" in found.warning
+    assert "0.0056% of the pairs in the evidence" in found.warning
 
 
 def test_samples_of_one_person_are_no_pair_and_every_pair_of_people_counts_the_same(impostors: Impostors) -> None:

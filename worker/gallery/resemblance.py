@@ -65,9 +65,10 @@ class Resemblance:
         if not self.is_high:
             return ""
         return (
-            f"your people resemble each other {self.times:.2g} times as much as those in the evidence "
-            f"({self.share:.2%} of their pairs reach the threshold {self.threshold:.3f}, {self.expected:.2g} of the "
-            "pairs in the evidence do): expect that many times as many false alarms from strangers of their kind. "
+            f"your people resemble each other {_two_digits(self.times)} times as much as those in the evidence "
+            f"({_two_digits(100 * self.share)}% of their pairs reach the threshold {self.threshold:.3f}, "
+            f"{_two_digits(100 * self.expected)}% of the pairs in the evidence do): "
+            "expect that many times as many false alarms from strangers of their kind. "
             f"A threshold of about {self.offered:.3f} keeps the promise for them, and misses more"
         )
 
@@ -212,6 +213,11 @@ def _drawn(vectors: Vectors, owners: Rows) -> tuple[Vectors, Rows]:
         chosen = np.sort(np.random.default_rng(0).permutation(len(starts))[:MOST_PEOPLE])
         return vectors[order[starts[chosen]]], np.arange(len(chosen))
     return vectors[order], starts
+
+
+def _two_digits(value: float) -> str:
+    """Two significant digits, never with an exponent: 110 and 0.0056."""
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def _at_least(share: float, variance: float) -> float:
