@@ -3,12 +3,17 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.sample_events import make_event
+from worker.cli import run_command_line
 from worker.cli.events import table_header, table_row
-from worker.cli.options import fit, time_text, wrapped
+from worker.cli.options import columns_of, fit, padded, say_sentence, time_text, wrapped
+from worker.gallery.contents import NewSample
+from worker.gallery.folder import FolderGallery
 from worker.history.records import Account
 from worker.types import Candidate, Match
 
@@ -55,3 +60,36 @@ def test_a_verdict_is_noted_with_the_threshold_that_it_was_made_with() -> None:
     match = Match(None, "", 0.88, -1.0, 0.9, 1, "below_threshold")
     account.conclude(candidate, match, threshold=0.5, reason="below_threshold")
     assert (account.similarity, account.threshold) == (0.88, 0.9)
+
+
+def test_a_wide_script_takes_two_columns_for_each_character() -> None:
+    assert fit(["山田太郎", "two", "three"], 12) == "山田太郎\n    two\n    three"
+    assert wrapped("山田 太郎 山田 太郎 東京", 20, "") == "山田 太郎 山田 太郎\n東京"
+    assert padded("山田", 6) + "|" == "山田  |"
+
+
+@pytest.mark.parametrize("err", [False, True])
+def test_a_sentence_is_broken_between_words(
+    err: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "photos/山田 太郎/0001.jpg: not taken: no face found"
+    say_sentence(sentence, err=err)
+    monkeypatch.setenv("COLUMNS", "24")
+    say_sentence(sentence, err=err)
+    whole, *lines = "".join(capsys.readouterr()).splitlines()
+    assert whole == sentence
+    assert lines == ["photos/山田", "    太郎/0001.jpg: not", "    taken: no face found"]
+
+
+@pytest.mark.parametrize("name", ["Anna", "山田太郎" * 8])
+def test_people_of_any_script_fit_the_screen(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = FolderGallery.create(tmp_path / "people", "m", "digest", 8)
+    gallery.add([NewSample(name, np.eye(8, dtype=np.float32)[0], "photo", "sha")])
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_command_line(["gallery", "list", "--gallery", str(tmp_path / "people")]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(columns_of, shown.splitlines())) <= 80
+    assert name in shown
+    assert gallery.people()[0].identity_id in shown

@@ -31,7 +31,7 @@ from worker.cli.options import (
     print_json,
     progress_bar,
     quiet_logs,
-    say,
+    say_sentence,
 )
 from worker.errors import ConfigError, GalleryError
 
@@ -157,7 +157,7 @@ def calibrate(
     tell_deciding(result)
     if sheet:
         draw_deciding(deciding, networks, sheet)
-        say(f"written: {sheet}", err=json_output)
+        say_sentence(f"written: {sheet}", err=json_output)
     if plot:
         plot_curves(plot, evidence, result)
     if not dry_run:
@@ -282,7 +282,7 @@ def _name_suspects(visits: "NonMatedProbes", threshold: float) -> None:
     """Names the strangers who may be enrolled people: such a person spoils the calibration."""
     order = [row for row in (-visits.similarities).argsort()[:_SUSPECTS] if visits.similarities[row] >= threshold]
     for row in order:
-        say(
+        say_sentence(
             f"facestream: {visits.places[row]} looks like {visits.nearest[row]} "
             f"(cosine {visits.similarities[row]:.3f}): if that is right, leave it out",
             err=True,

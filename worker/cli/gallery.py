@@ -27,12 +27,14 @@ from worker.cli.options import (
     open_crops,
     open_embedder,
     open_gallery,
+    padded,
     people_of,
     photo_detector,
     print_json,
     quiet_logs,
     say,
     say_lines,
+    say_sentence,
     screen_width,
     time_text,
     wrapped,
@@ -161,13 +163,15 @@ def enroll(
         else:
             verdict = "taken" if result.accepted else "not taken"
             reason = "".join(f"{mark}{text}" for mark, text in ((": ", result.reason), (", ", result.detail)) if text)
-            say(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
+            say_sentence(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
     for identity_id in sorted(taken) if consent is not None else ():
         target.set_consent(identity_id, consent)
     if not json_output:
-        say(f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}")
+        say_sentence(
+            f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}"
+        )
     if accepted and (warning := _resemblance_warning(target, embedder.threshold)):
-        say(f"facestream: warning: {warning}; facestream calibrate --people, with people like these", err=True)
+        say_sentence(f"facestream: warning: {warning}; facestream calibrate --people, with people like these", err=True)
     return 0 if accepted else 1
 
 
@@ -195,10 +199,11 @@ def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
             )
         else:
             samples = count_of(len(person.samples), "sample")
-            say(f"{person.name:<32}  {samples:>12}  {person.identity_id}{_consent_text(person.consent)}")
+            columns = [padded(person.name, 32), f"{samples:>12}", person.identity_id, _consent_text(person.consent)]
+            say_lines(fit(columns, screen_width()))
     soon, over = opened.consents_to_mind()
     if soon or over:
-        say(
+        say_sentence(
             f"facestream: warning: the consent of {people_of(over)} is over, that of {soon} more ends within 30 days; "
             "'facestream database expire' erases those whose consent is over",
             err=True,
@@ -312,7 +317,7 @@ def note_consent(
         told = None if consent is None else consent.document()
         print_json({"identity_id": person.identity_id, "identity_name": person.name, "consent": told})
     else:
-        say(f"{person.name}{_consent_text(consent) or '  no consent is noted'}")
+        say(f"{person.name}  {_consent_text(consent) or 'no consent is noted'}")
 
 
 def _consent(since: str | None, until: str | None, basis: str, remark: str) -> "Consent | None":
@@ -344,7 +349,7 @@ def _consent_text(consent: "Consent | None") -> str:
     now = datetime.now(UTC)
     bounds = [f"{word} {value[:10]}" for word, value in (("from", consent.since), ("until", consent.until)) if value]
     state = "consent IS OVER" if consent.is_over(now) else "consent ends soon" if consent.ends_soon(now) else "consent"
-    return "  " + " ".join([state, *bounds]) + (f" ({consent.basis})" if consent.basis else "")
+    return " ".join([state, *bounds]) + (f" ({consent.basis})" if consent.basis else "")
 
 
 def copy_gallery(

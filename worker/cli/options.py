@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -87,6 +85,7 @@ StreamName = Annotated[
 ]
 
 PHOTO_MIN_FACE_PX = 20
+_USUAL_WIDTH = 80
 """Photos are searched for smaller faces than streams: there is no next frame to be ready for."""
 
 
@@ -121,8 +120,9 @@ def print_json(document: Document) -> None:
 def say(text: object, *, err: bool = False) -> None:
     """Writes one line to standard output, or to standard error.
 
-    This and :func:`say_lines` are the only ways in which commands print for people. Names, reasons and paths come from
-    outside: what a terminal would obey is taken out, and a line break in a name does not make a line.
+    This, :func:`say_sentence` and :func:`say_lines` are the only ways in which commands print for people. Names,
+    reasons and paths come from outside: what a terminal would obey is taken out, and a line break in a name does not
+    make a line.
     """
     typer.echo(screen_cell(text), err=err)
 
@@ -130,6 +130,11 @@ def say(text: object, *, err: bool = False) -> None:
 def say_lines(text: str) -> None:
     """Writes lines that were made by :func:`fit`, :func:`wrapped` or another that keeps a value to its line."""
     typer.echo(screen_text(text))
+
+
+def say_sentence(text: str, *, err: bool = False) -> None:
+    """Writes a line like :func:`say`; a terminal that is too narrow gets it broken between words."""
+    typer.echo(wrapped(text, screen_width(err=err), "", below="    "), err=err)
 
 
 def complain(message: str) -> None:
@@ -152,11 +157,28 @@ def time_text(value: datetime, timespec: Literal["seconds", "milliseconds"] = "s
     return value.astimezone().isoformat(" ", timespec)
 
 
-def screen_width() -> int | None:
-    """How many columns there are to write on; None where the lines may be of any length, as in a pipe."""
+def screen_width(*, err: bool = False) -> int | None:
+    """How many columns standard output (or error) has; None where lines may be of any length, as in a pipe."""
     if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns):
         return int(columns)
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    stream = sys.stderr if err else sys.stdout
+    if stream is None or not stream.isatty():
+        return None
+    with suppress(OSError, ValueError):  # as where a test stands in for the terminal
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
+    return _USUAL_WIDTH
+
+
+def columns_of(text: str) -> int:
+    """How many columns a terminal needs for ``text``: two for each character of a wide script."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def padded(text: str, width: int) -> str:
+    """``text`` with blanks after it up to ``width`` columns of a terminal."""
+    return text + " " * (width - columns_of(text))
 
 
 def fit(parts: Sequence[str], width: int | None) -> str:
@@ -164,27 +186,29 @@ def fit(parts: Sequence[str], width: int | None) -> str:
     # A line break in a name must not look like another row.
     parts = [screen_cell(part) for part in parts]
     line = "  ".join(parts).rstrip()
-    if width is None or len(line) <= width:
+    if width is None or columns_of(line) <= width:
         return line
     lines: list[str] = []
     indent = " " * (len(line) - len(line.lstrip()))
     for part in (part.strip() for part in parts):
-        if part and lines and len(lines[-1]) + 2 + len(part) <= width:
+        if part and lines and columns_of(f"{lines[-1]}  {part}") <= width:
             lines[-1] += f"  {part}"
         elif part:
             lines.append(f"{indent}    {part}" if lines else indent + part)
     return "\n".join(lines)
 
 
-def wrapped(text: str, width: int | None, indent: str = "    ") -> str:
-    """``text`` with its lines broken between words, each after ``indent``."""
-    text = screen_cell(text)
-    if width is None:
-        return indent + text
-    return textwrap.fill(
-        text, max(width, 20), initial_indent=indent, subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+def wrapped(text: str, width: int | None, indent: str = "    ", *, below: str | None = None) -> str:
+    """``text`` with its lines broken between words, each after ``indent``; those after the first after ``below``."""
+    first, *words = screen_cell(text).split(" ")
+    lines, indent_below = [indent + first], indent if below is None else below
+    for word in words:
+        longer = f"{lines[-1]} {word}"
+        if width is None or columns_of(longer) <= max(width, 20):
+            lines[-1] = longer
+        else:
+            lines.append(indent_below + word)
+    return "\n".join(line.rstrip() for line in lines) if width is not None else lines[0]
 
 
 def quiet_logs(level: Literal["info", "warning"] = "warning") -> None:
