@@ -1,6 +1,7 @@
 """``facestream enroll`` and ``gallery`` as their users meet them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,22 @@ def test_people_are_enrolled_into_a_gallery_that_was_emptied_with_the_model_that
     assert run_command_line(["enroll", *gallery, photos]) == 0
     assert run_command_line(["gallery", "list", *gallery]) == 0
     assert f"2 people, model {RETAIL}" in capsys.readouterr().out
+
+
+@pytest.mark.data
+def test_photos_beside_a_misplaced_one_are_not_left_to_look_wrong(
+    test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = test_data / "five_celebrities" / "train"
+    first, second = (sorted((train / who).glob("*.jpg"))[:3] for who in ("elton_john", "madonna"))
+    for who, photos in (("elton", [second[0], *first[1:]]), ("madonna", [first[0], *second[1:]])):
+        (tmp_path / "photos" / who).mkdir(parents=True)
+        for photo in photos:
+            shutil.copy(photo, tmp_path / "photos" / who / f"{photo.parent.name}-{photo.name}")
+    models = ["--model", RETAIL, "--models-dir", str(test_data / "models")]
+    people = ["--gallery", str(tmp_path / "people")]
+    assert run_command_line(["enroll", *people, *models, str(tmp_path / "photos")]) == 0
+    assert "'facestream gallery audit' says which it is" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_is_removed_and_renamed_is_told_in_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

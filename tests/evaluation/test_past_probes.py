@@ -60,6 +60,9 @@ def test_a_threshold_from_the_history_keeps_the_target(gallery: FolderGallery) -
     assert found.threshold
     assert 0.001 < stats.gumbel_r.sf(found.threshold.value, PLACE, SPREAD) <= 0.01
     assert "known people who were not recognised" in found.who
+    without_a_name = int(np.count_nonzero(similarities < LIMIT))
+    assert f"({without_a_name:,} without a name" in found.who
+    assert f"{found.scores.people - without_a_name:,} that are computed" in found.who
 
 
 def test_cameras_are_rated_each_by_its_own_strangers(gallery: FolderGallery) -> None:

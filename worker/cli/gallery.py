@@ -149,13 +149,14 @@ def enroll(
     target.require_model(embedder.model_id, embedder.preprocessing_digest)
     consent = _consent(None, consent_until, consent_basis, "")
     taken: set[str] = set()
-    accepted = rejected = 0
+    accepted = rejected = doubtful = 0
     limit = REJECT_BELOW if min_quality is None else min_quality
     results = enrolment.enroll_named(
         named, target, searcher, embedder, min_quality=limit, crops=crops if keep else None
     )
     for result in results:
         accepted, rejected = accepted + result.accepted, rejected + (not result.accepted)
+        doubtful += result.reason == "nearer_to_another_person"
         if result.accepted and result.identity_id:
             taken.add(result.identity_id)
         if json_output:
@@ -170,6 +171,11 @@ def enroll(
         say_sentence(
             f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}"
         )
+        if doubtful:
+            say_sentence(
+                f"{count_of(doubtful, 'photo')} taken although another person is nearer. One misplaced photo makes "
+                "right ones look wrong: 'facestream gallery audit' says which it is"
+            )
     if accepted and (warning := _resemblance_warning(target, embedder.threshold)):
         say_sentence(f"facestream: warning: {warning}; facestream calibrate --people, with people like these", err=True)
     return 0 if accepted else 1

@@ -142,8 +142,13 @@ def set_of_history(strangers: PastStrangers, target: Target, *, must_decide: boo
         SourceError: too few of them show how the tail falls.
         UnsupportedTargetError: they must decide, and cannot support the target.
     """
-    who = "sightings without a name, against this gallery; some may be known people who were not recognised"
-    return calibration_set("history", completed(strangers), target, who=who, must_decide=must_decide)
+    scores = completed(strangers)
+    filled = scores.people - len(np.unique(strangers.people[strangers.similarities < strangers.limits.min()]))
+    who = (
+        f"sightings against this gallery ({scores.people - filled:,} without a name, some of which may be known people "
+        f"who were not recognised, and {filled:,} that are computed for those that a name has hidden)"
+    )
+    return calibration_set("history", scores, target, who=who, must_decide=must_decide)
 
 
 def rates_by_camera(strangers: PastStrangers | None, threshold: float) -> dict[str, dict[str, Any]]:

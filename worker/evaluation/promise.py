@@ -250,7 +250,7 @@ def _fpir(sets: Sequence[CalibrationSet], threshold: float, fmr: Rate | None, sa
     if not samples:
         return Rate(0.0, (0.0, 0.0), (0.0, 0.0), 0.0), "nobody is enrolled yet"
     if seen := against_gallery(sets):
-        return rate_of(seen.scores, threshold), f"{seen.scores.people} {seen.who} ({seen.source})"
+        return rate_of(seen.scores, threshold), f"{seen.scores.people:,} {seen.who} ({seen.source})"
     if fmr is None:
         raise ValueError("without strangers, the share of strangers needs comparisons of people")
     return (
