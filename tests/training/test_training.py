@@ -25,6 +25,9 @@ from worker.training.output import write_report
 from worker.training.training import Trained, train_cnn, train_svm
 from worker.types import Chips, Detections, Embeddings, Image
 
+# A network that learns takes a minute on idle processors, and its fixture counts for the test that asks first.
+pytestmark = pytest.mark.timeout(400)
+
 DIMENSION = 16
 POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.34, 0.8], [0.66, 0.8]], np.float32)
 
@@ -417,7 +420,7 @@ def killed_and_resumed(orl: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         assert command.ended().code == -signal.SIGKILL
     assert not Classifier.exists(output)
     assert "--resume" in facestream(*arguments).only_error(1)
-    assert facestream(*arguments, "--resume").code == 0
+    assert facestream(*arguments, "--resume", timeout_s=300).code == 0
     return output
 
 
