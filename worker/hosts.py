@@ -1,9 +1,11 @@
-"""Which hosts may be reached on behalf of somebody else: where a redirect leads to, or a playlist, or a manifest."""
+"""Hosts: which may be reached on behalf of somebody else (where a redirect leads to, or a playlist, or a manifest), and
+by which name this one is asked."""
 
 import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 Range = Literal["loopback", "private", "link-local"]
 
@@ -78,3 +80,20 @@ def _plain(text: str) -> IPv4Address | IPv6Address:
     """The address without its zone; an IPv4 address that is written as IPv6 is what it stands for."""
     address = ip_address(text.partition("%")[0])
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def host_name(header: str) -> str:
+    """The name in a ``Host`` header, lower case, without its port and a last dot; empty if there is none."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").removesuffix(".")
+    except ValueError:
+        return ""
+
+
+def is_address(name: str) -> bool:
+    """Whether a host is named by its address."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

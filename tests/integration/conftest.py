@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ground_truth import GroundTruth, make_ground_truth_clip
 from tests.support.rtsp import RtspServer, require_rtsp, write_clip
 
 
@@ -33,4 +34,22 @@ def guarded_rtsp_server(_rtsp_clips: dict[str, Path]) -> Iterator[RtspServer]:
     server = RtspServer(dict(_rtsp_clips), login="admin:s3cret-word")
     server.start()
     yield server
+    server.stop()
+
+
+@pytest.fixture
+def one_visit(test_data: Path, tmp_path: Path) -> GroundTruth:
+    """A clip in which one person, who can be enrolled, walks by for eight seconds."""
+    return make_ground_truth_clip(
+        test_data / "lfw_dev", tmp_path, enrolled=1, strangers=0, seed=2, face_px=(110.0, 130.0), visit_s=(8.0, 8.0)
+    )
+
+
+@pytest.fixture
+def visited_camera(one_visit: GroundTruth) -> Iterator[str]:
+    """The address of a camera that shows that visit."""
+    require_rtsp()
+    server = RtspServer({"/door": one_visit.clip})
+    server.start()
+    yield server.url("/door")
     server.stop()

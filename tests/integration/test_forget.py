@@ -2,49 +2,26 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from tests.support.command_line import RETAIL, facestream, running, worker_arguments
-from tests.support.ground_truth import GroundTruth, make_ground_truth_clip
-from tests.support.rtsp import RtspServer, require_rtsp
-from worker.events.codec import decode
-from worker.types import Event
+from tests.support.ground_truth import GroundTruth
+from tests.support.redis_answers import events
 
 pytestmark = [pytest.mark.data, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
-@pytest.fixture
-def clip(test_data: Path, tmp_path: Path) -> GroundTruth:
-    return make_ground_truth_clip(
-        test_data / "lfw_dev", tmp_path, enrolled=1, strangers=0, seed=2, face_px=(110.0, 130.0), visit_s=(8.0, 8.0)
-    )
-
-
-@pytest.fixture
-def camera(clip: GroundTruth) -> Iterator[str]:
-    require_rtsp()
-    server = RtspServer({"/door": clip.clip})
-    server.start()
-    yield server.url("/door")
-    server.stop()
-
-
-def events(redis_url: str) -> list[Event]:
-    with redis.Redis.from_url(redis_url) as client:
-        return [decode(fields) for _, fields in client.xrange("facestream:events")]
-
-
 def test_a_running_worker_forgets_and_says_so(
-    redis_url: str, clip: GroundTruth, camera: str, test_data: Path, tmp_path: Path
+    redis_url: str, one_visit: GroundTruth, visited_camera: str, test_data: Path, tmp_path: Path
 ) -> None:
     models, gallery = test_data / "models", tmp_path / "people"
-    enrolled = facestream("enroll", "--gallery", gallery, "--model", RETAIL, "--models-dir", models, clip.enroll_folder)
+    enrolled = facestream(
+        "enroll", "--gallery", gallery, "--model", RETAIL, "--models-dir", models, one_visit.enroll_folder
+    )
     assert enrolled.code == 0, enrolled
-    arguments = worker_arguments(camera, redis_url, test_data, "--camera-id", "door", "--gallery", gallery)
+    arguments = worker_arguments(visited_camera, redis_url, test_data, "--camera-id", "door", "--gallery", gallery)
     with running(*arguments, FACESTREAM_RECOGNITION__LINGER_S="120", FACESTREAM_WORKER_ID="w") as worker:
         worker.until(lambda: events(redis_url))
         (started,) = events(redis_url)[:1]

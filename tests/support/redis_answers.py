@@ -4,6 +4,9 @@ from typing import Any, cast
 
 import redis
 
+from worker.events.codec import decode
+from worker.types import Event
+
 
 def command(client: redis.Redis, *words: str | bytes | int) -> Any:
     """The answer to a command that redis-py has no method for."""
@@ -14,3 +17,9 @@ def command(client: redis.Redis, *words: str | bytes | int) -> Any:
 def entries_of(client: redis.Redis, stream: str) -> list[tuple[Any, dict[Any, Any]]]:
     """Ids and fields of all that is in ``stream``, oldest first: text or bytes, as ``client`` decodes."""
     return cast("list[tuple[Any, dict[Any, Any]]]", client.xrange(stream))
+
+
+def events(redis_url: str) -> list[Event]:
+    """All that a worker has published to the usual stream."""
+    with redis.Redis.from_url(redis_url) as client:
+        return [decode(fields) for _, fields in entries_of(client, "facestream:events")]

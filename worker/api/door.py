@@ -1,14 +1,13 @@
 """What stands before every request: whose host it names, how much it sends, and what browsers are told."""
 
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.api.problems import Problem
+from worker.hosts import host_name, is_address
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self'; "
@@ -74,19 +73,8 @@ class Door:
         hosts = headers.getlist("host")
         if len(hosts) != 1:
             return False
-        try:
-            name = (urlsplit(f"//{hosts[0]}").hostname or "").removesuffix(".")
-        except ValueError:
-            return False
-        return name in self._hosts or _is_address(name)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+        name = host_name(hosts[0])
+        return name in self._hosts or is_address(name)
 
 
 async def _refuse(send: Send) -> None:

@@ -44,6 +44,9 @@ router = APIRouter(tags=["sightings"])
 _THUMBNAIL_PX: Final = 240
 _LARGEST_PX: Final = 1200
 _JPEG_QUALITY: Final = 80
+_OF_CORRECTIONS: Final = responses(
+    HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.SERVICE_UNAVAILABLE
+)
 
 SinceQuery = Annotated[str | None, Query(max_length=40, description="RFC 3339, such as 2026-03-01T08:30:00Z")]
 
@@ -275,9 +278,7 @@ def show_face(
 @router.post(
     "/sightings/{sighting_id}/correction",
     operation_id="correct_sighting",
-    responses=responses(
-        HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.SERVICE_UNAVAILABLE
-    ),
+    responses=_OF_CORRECTIONS,
 )
 def correct_sighting(
     _caller: Changer, parts: SharedParts, sighting_id: str, correction: CorrectionRequest, if_match: IfMatch = None
@@ -289,9 +290,7 @@ def correct_sighting(
 @router.delete(
     "/sightings/{sighting_id}/correction",
     operation_id="undo_correction",
-    responses=responses(
-        HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.SERVICE_UNAVAILABLE
-    ),
+    responses=_OF_CORRECTIONS,
 )
 def undo_correction(
     _caller: Changer, parts: SharedParts, sighting_id: str, if_match: IfMatch = None

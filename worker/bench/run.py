@@ -19,6 +19,7 @@ from worker.bench.comparison import Row, Setup
 from worker.bench.contest import ContestantProcess, Starter
 from worker.bench.material import Material, make_material
 from worker.errors import ConfigError
+from worker.faces.engines import processor_flags
 
 _GROUPS: Final = (
     (networks.DETECTION_NAMES, networks.measure_detection),
@@ -112,7 +113,8 @@ def machine() -> dict[str, Any]:
     It takes a second: ``busy_ratio`` is the share of processor time that other work takes before the measurement begins
     (0..1), or ``None`` where the system does not tell.
     """
-    model, flags, memory_gb = _processor()
+    model, memory_gb = _processor()
+    flags = processor_flags()
     busy_ratio = _busy_ratio()
     versions = {package: _version(package) for package in _PACKAGES}
     isa = [flag for flag in _INSTRUCTIONS if flag in flags]
@@ -174,17 +176,11 @@ def _range(limits: tuple[float, float] | None) -> str:
     return "" if limits is None else f"{_number(limits[0])} to {_number(limits[1])}"
 
 
-def _processor() -> tuple[str, set[str], int]:
-    model, flags = platform.processor() or platform.machine(), set[str]()
-    for line in _lines("/proc/cpuinfo"):
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            model = value.strip()
-        elif name.strip() == "flags":
-            flags = set(value.split())
-            break
+def _processor() -> tuple[str, int]:
+    models = (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name"))
+    model = next(models, platform.processor() or platform.machine())
     kilobytes = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal:")), 0)
-    return model, flags, round(kilobytes / 1e6)
+    return model, round(kilobytes / 1e6)
 
 
 def _busy_ratio() -> float | None:

@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from worker.errors import ModelError
+from worker.faces.engines import processor_flags
 from worker.faces.manifests import Manifest
 from worker.faces.weights import Part
 from worker.files import replace_file, sha256_of
@@ -56,11 +57,7 @@ class Proof(Part):
 
 def arithmetic() -> str:
     """The instruction sets of this processor that decide how eight-bit products are added up."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown"
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    flags = processor_flags()
     return " ".join(name for name in _INSTRUCTIONS if name in flags) or "unknown"
 
 

@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry
 from worker.background import Heartbeats
 from worker.config import MetricsConfig
 from worker.errors import FacestreamError
+from worker.hosts import host_name, is_address
 from worker.logs import get_logger
 from worker.redaction import redact
 from worker.service.certificate import Certificate
@@ -171,28 +172,13 @@ class Door:
         hosts = headers.get_all("Host", [])
         if not hosts:
             return True
-        name = _host_name(str(hosts[0]))
-        return len(hosts) == 1 and (name in self._names or _is_address(name) or ("." not in name and bool(name)))
-
-
-def _host_name(host: str) -> str:
-    try:
-        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
-    except ValueError:
-        return ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+        name = host_name(str(hosts[0]))
+        return len(hosts) == 1 and (name in self._names or is_address(name) or ("." not in name and bool(name)))
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches the address."""
-    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+    return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
 
 
 class _Server(ThreadingHTTPServer):

@@ -43,3 +43,12 @@ def gpu_is_visible() -> bool:
     from worker.faces.engines import keras
 
     return keras.gpu_count() > 0
+
+
+def processor_flags() -> frozenset[str]:
+    """The instruction sets of this processor by Linux' names, such as ``avx2``; empty if the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
