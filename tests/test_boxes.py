@@ -24,6 +24,14 @@ def overlap_of(a: NDArray[np.float64], b: NDArray[np.float64], overlap: str) -> 
     return float(width * height / whole)
 
 
+def test_a_centre_is_within_an_outline_of_any_form() -> None:
+    faces = np.array([[x - 1, y - 1, x + 1, y + 1] for x, y in ((20, 50), (50, 20), (50, 80), (95, 50))], np.float32)
+    arrow = [(0.0, 0.0), (1.0, 0.5), (0.0, 1.0), (0.4, 0.5)]
+    assert boxes.centres_in(faces, arrow, 100, 100).tolist() == [False, False, False, True]
+    assert boxes.centres_in(faces, [(0, 0), (1, 0), (1, 0.5), (0, 0.5)], 100, 200).tolist() == [True] * 4
+    assert boxes.centres_in(np.empty((0, 4), np.float32), arrow, 100, 100).shape == (0,)
+
+
 def test_nothing_in_nothing_out() -> None:
     none = np.empty((0, 4), np.float32)
     assert boxes.area(none).shape == (0,)

@@ -3,6 +3,7 @@
 Boxes are (n, 4) arrays of x1, y1, x2, y2 in px, x2 and y2 exclusive; n = 0 is fine everywhere.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -40,6 +41,20 @@ def expand(boxes: Boxes, factor: float) -> Boxes:
     half = (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def centres_in(boxes: Boxes, outline: Sequence[tuple[float, float]], width: float, height: float) -> NDArray[np.bool_]:
+    """Which boxes, (n,), have their centre within ``outline``: its corners are shares of ``width`` and ``height``.
+
+    A centre is within if a line from it to the right crosses the outline an odd number of times.
+    """
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / (2 * np.array([width, height]))).T[:, :, None]
+    corners = np.array(outline)
+    (x1, y1), (x2, y2) = corners.T, np.roll(corners, -1, axis=0).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossed = ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+    inside: NDArray[np.bool_] = crossed.sum(axis=1) % 2 == 1
+    return inside
 
 
 def nearest_to_centre(boxes: Boxes, width: float, height: float) -> int:

@@ -337,6 +337,11 @@ class Event:
             "person only if that person left the picture and the similarity left no doubt"
         ),
     ] = 0
+    zones: Annotated[
+        Text,
+        Form("names joined by `,`"),
+        Field(description="zones of the camera in which the person was seen so far; empty if there are none"),
+    ] = ""
 
 
 Attention = Literal["settled", "empty", "deciding"]

@@ -84,6 +84,30 @@ def test_a_person_in_front_of_a_camera_with_few_pictures_is_followed_all_the_sam
     assert told(events + rig.pipeline.close()) == [("started", "Alice"), ("ended", "Alice")]
 
 
+def test_a_face_in_a_masked_area_is_none_and_events_name_the_zones_that_somebody_was_in() -> None:
+    def outline(first: int, last: int) -> list[list[float]]:
+        return [[x / PLACES, y] for x, y in ((first, 0), (last + 1, 0), (last + 1, 1), (first, 1))]
+
+    refused: list[tuple[str, int]] = []
+
+    class Counting(Observer):
+        def face_rejected(self, camera_id: str, reason: str, count: int = 1) -> None:
+            refused.append((reason, count))
+
+    zones = {"till": outline(ALICE, ALICE), "whole left": outline(0, BOB), "yard": outline(6, 7)}
+    rig = Rig(camera(masks=[outline(STRANGER, STRANGER)], zones=zones), observer=Counting())
+    events = rig.run(10, ALICE, BOB, STRANGER)
+    assert sorted((event.identity_name, event.zones) for event in events) == [
+        ("Alice", "till,whole left"), ("Bob", "whole left"),
+    ]  # fmt: skip
+    assert refused.count(("masked", 1)) == 10
+    state = rig.pipeline.state("door")
+    successor = Rig(camera())
+    successor.pipeline.remove("door")
+    successor.pipeline.add(rig.config.cameras[0], resume=state)
+    assert [event.zones for event in successor.pipeline.close()] == ["till,whole left", "whole left"]
+
+
 def test_the_faces_of_all_cameras_are_embedded_together() -> None:
     rig = Rig(camera("door"), camera("gate"))
     rig.detector.places = [ALICE, STRANGER]

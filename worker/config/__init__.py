@@ -50,6 +50,7 @@ from worker.config.sections import (
     TracingConfig,
     TrackingConfig,
     UnknownsConfig,
+    ZoneName,
 )
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "TracingConfig",
     "TrackingConfig",
     "UnknownsConfig",
+    "ZoneName",
     "cache_dir",
     "default_state_dir",
     "environment_keys",

@@ -48,6 +48,9 @@ def _read_pixel_aspect(value: Any) -> Any:
 
 
 PixelAspect = Annotated[str, BeforeValidator(_read_pixel_aspect)]
+Outline = Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=3, max_length=64)]
+"""Corners of an area of the picture, as shares of its width and height."""
+ZoneName = Annotated[str, Field(pattern=r"^[\w][\w .-]{0,39}$")]
 
 
 class _Section(BaseModel):
@@ -99,6 +102,14 @@ class CameraConfig(_Section):
         le=2000,
         description="most megabytes that an http:// or https:// source may send for one picture; a source that sends "
         "more is opened again",
+    )
+    masks: Annotated[tuple[Outline, ...], Field(max_length=32)] = Field(
+        (),
+        description="areas of the picture, each a list of corners [x, y] from 0 to 1, in which no face counts, such as "
+        "a poster or the street",
+    )
+    zones: Annotated[dict[ZoneName, Outline], Field(max_length=32)] = Field(
+        {}, description="areas by name; events name those in which the person was seen"
     )
     password_file: UserPath | None = Field(
         None, description="file that holds the password of the user in the source's URL, such as a mounted secret"

@@ -132,6 +132,7 @@ class Announcer:
             epoch=self._epoch,
             unknown_id=sighting.unknown_id,
             embedded_faces=sighting.template.count,
+            zones=",".join(sorted(sighting.zones)),
         )
         sighting.transitions += 1
         sighting.last_event_id = event.event_id

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.boxes import centres_in
 from worker.config import CameraConfig, Config
 from worker.faces.quality import assess
 from worker.recognition.attention import TrackedFace, is_search_due
@@ -84,12 +85,13 @@ class PipelineCamera:
         and good enough for it."""
         self.last_frame = frame
         self._go_on(frame.captured_at, frame.pts_s)
-        context = self._context
+        found, context = self._without_masked(frame, found), self._context
         with context.observer.stage("track"):
             # Who is seen once a second is not gone after one.
             self._tracker.max_lost_s = max(self._max_lost_s, _MISSED_FRAMES * frame.spacing_s)
             tracks = self._tracker.update(found, frame.pts_s)
             wanted = self.sightings.see(frame, tracks)
+            self._note_zones(frame, tracks)
         if untracked := len(found) - len(tracks):
             context.observer.face_rejected(frame.camera_id, "low_start_score", untracked)
             if context.recorder:
@@ -106,6 +108,20 @@ class PipelineCamera:
             else:
                 worth.append(TrackedFace(frame, faces.take(np.array([index])), track_id, score))
         return tracks, worth
+
+    def _without_masked(self, frame: Frame, found: Detections) -> Detections:
+        if not self.settings.masks or not len(found):
+            return found
+        masked = np.any([centres_in(found.boxes, mask, *frame.size) for mask in self.settings.masks], axis=0)
+        if masked.any():
+            self._context.observer.face_rejected(frame.camera_id, "masked", int(masked.sum()))
+        return found.take(np.flatnonzero(~masked))
+
+    def _note_zones(self, frame: Frame, tracks: Tracks) -> None:
+        for name, outline in self.settings.zones.items():
+            for track_id in tracks.track_ids[centres_in(tracks.detections.boxes, outline, *frame.size)].tolist():
+                if sighting := self.sightings.of_track(track_id):
+                    sighting.zones.add(name)
 
     def see_nobody(self, pts_s: float) -> None:
         """Time has passed to ``pts_s`` without a frame since the last one."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from worker.config import ZoneName
 from worker.erased import Erased
 from worker.events.codec import sighting_id
 from worker.history.records import Account, EmbedderId
@@ -68,6 +69,7 @@ class _Sighting(_Saved):
     transitions: _Count
     last_event_id: Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")] = ""
     announced_identity: _Name | None
+    zones: Annotated[list[ZoneName], Field(max_length=32)] = []
     unknown_id: Annotated[str, Field(pattern=r"^(u-[0-9a-f]{1,64})?$")]
     rejection: _Reason
     template: _Template
@@ -172,6 +174,7 @@ def _saved(sighting: Sighting) -> dict[str, Any]:
         "transitions": sighting.transitions,
         "last_event_id": sighting.last_event_id,
         "announced_identity": sighting.announced_identity,
+        "zones": sorted(sighting.zones),
         "unknown_id": sighting.unknown_id,
         "rejection": sighting.rejection,
         "template": sighting.template.to_json(),
@@ -208,6 +211,7 @@ def _restored(
         lost=True,
         rejection=saved.rejection,
         unknown_id=saved.unknown_id,
+        zones=set(saved.zones),
     )
     sighting.account = Account.from_json(saved.account.model_dump())
     sighting.seen_at = saved.seen_at

@@ -66,6 +66,7 @@ class Sighting:
     seen again; if they are not, it ends at this time. ``doubtful`` holds the latest faces, if none of them resembles
     the ``template``. ``leapt``: the face was last seen so far away or so long ago that it may be another one.
     ``together``: the ids of the sightings that were seen in the same look, so that they are other people.
+    ``zones``: the names of the zones in which the person was seen.
     ``withdrawn``: the identity whose name was taken back in favour of one of those.
     """
 
@@ -79,6 +80,7 @@ class Sighting:
     doubtful: TrackTemplate = field(init=False)
     leapt: bool = False
     together: set[str] = field(default_factory=set)
+    zones: set[str] = field(default_factory=set)
     match: Match | None = None
     candidate: Candidate | None = None
     withdrawn: str = ""

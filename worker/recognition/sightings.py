@@ -337,6 +337,7 @@ class CameraSightings:
         gone.template.merge(sighting.template)
         gone.account.merge(sighting.account, sighting.track_id)
         gone.together |= sighting.together
+        gone.zones |= sighting.zones
         for other in (*self._by_track.values(), *self._lingering):
             if sighting.sighting_id in other.together:
                 other.together.add(gone.sighting_id)
