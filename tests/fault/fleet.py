@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +128,12 @@ class Fleet:
         """How many frames of the camera all workers together have read."""
         return sum(
             worker.metric("facestream_frames_read_total", camera=camera_id) for worker in self.workers if worker.alive
+        )
+
+    def wait_until_read(self, camera_ids: Sequence[str], frames: int = 10) -> None:
+        """Until so many frames of each camera have been read: an owned camera is connected to first."""
+        self.wait_until(
+            lambda: all(self.read(camera_id) >= frames for camera_id in camera_ids), 120, f"each of {camera_ids} read"
         )
 
     def _worker(self, folder: Path, config: Path, name: str) -> Worker:

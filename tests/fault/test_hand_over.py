@@ -42,6 +42,7 @@ def test_the_sighting_stays_when_its_worker_leaves(
         fleet.add_camera(camera_id, cameras.url(camera_id))
     with fleet.running():
         fleet.wait_until(fleet.balanced, 90, "every camera owned, and shared fairly")
+        fleet.wait_until_read(ids)
         leaver, other = fleet.workers
 
         def open_sightings() -> set[str]:

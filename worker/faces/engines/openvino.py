@@ -68,6 +68,8 @@ class OpenVinoNetwork:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
+            # Pinned, a thread would wait for its core while other work has it, and the whole inference for the thread.
+            "ENABLE_CPU_PINNING": False,
         }
         threads = threads or (len(os.sched_getaffinity(0)) if chunk else 0)
         if threads:
