@@ -4,8 +4,8 @@ All are frozen. Arrays are batched per frame, and validated once, where they are
 and never expressed as ``None``.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Final, Literal, get_args
 
@@ -76,9 +76,52 @@ class Planes:
         return sum(plane.nbytes for plane in self.planes)
 
 
+class LazyImage:
+    """A picture as the decoder's planes, which become RGB only where somebody asks for it.
+
+    ``planes`` are upright and on square pixels, ``yuv420p`` or ``yuvj420p``, with even numbers of rows and columns.
+    ``shape`` is (H, W, 3), that of the RGB picture. ``convert`` makes RGB, uint8 (H, W, 3), of planes of this kind.
+    """
+
+    __slots__ = ("__weakref__", "_convert", "_image", "planes", "shape")
+
+    def __init__(self, planes: Planes, convert: Callable[[Planes], Image]) -> None:
+        self.planes = planes
+        self.shape = (planes.height, planes.width, 3)
+        self._convert = convert
+        self._image: Image | None = None
+
+    def rgb(self) -> Image:
+        """The whole picture, uint8 (H, W, 3); it is made once."""
+        if self._image is None:
+            self._image = self._convert(self.planes)
+        return self._image
+
+    def cut(self, left: int, top: int, right: int, bottom: int) -> Image:
+        """The pixels from ``left`` and ``top`` up to ``right`` and ``bottom``, without those around them."""
+        if self._image is not None or right <= left or bottom <= top:
+            return (self._image if self._image is not None else np.empty(self.shape, np.uint8))[top:bottom, left:right]
+        x, y, width, height = left // 2, top // 2, -(-right // 2) - left // 2, -(-bottom // 2) - top // 2
+        luma, *chroma = self.planes.planes
+        planes = (
+            luma[2 * y : 2 * (y + height), 2 * x : 2 * (x + width)],
+            *(plane[y : y + height, x : x + width] for plane in chroma),
+        )
+        part = replace(self.planes, width=2 * width, height=2 * height, planes=planes, origin=None)
+        return self._convert(part)[top - 2 * y : bottom - 2 * y, left - 2 * x : right - 2 * x]
+
+
+Picture = Image | LazyImage
+
+
+def image_of(picture: Picture) -> Image:
+    """``picture`` as RGB, uint8 (H, W, 3)."""
+    return picture.rgb() if isinstance(picture, LazyImage) else picture
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded picture of one camera.
+    """One decoded picture of one camera; ``image`` is uint8 (H, W, 3) RGB.
 
     ``sequence`` counts the frames of the camera from 0 since the worker started, including dropped ones. ``pts_s`` is
     the time in the source in seconds; ``captured_at`` is UTC; ``received_monotonic_s`` is ``time.monotonic()`` when the
@@ -91,20 +134,27 @@ class Frame:
     pts_s: float
     captured_at: datetime
     received_monotonic_s: float
-    image: Image
+    picture: Picture
     spacing_s: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(
-            self.image.ndim == 3 and self.image.shape[2] == 3 and self.image.dtype == np.uint8,
-            f"a frame's image must be uint8 (H, W, 3), not {self.image.dtype} {self.image.shape}",
-        )
+        image = self.picture
+        if not isinstance(image, LazyImage):
+            _require(
+                image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8,
+                f"a frame's image must be uint8 (H, W, 3), not {image.dtype} {image.shape}",
+            )
         _require(self.captured_at.tzinfo is not None, "captured_at must carry its time zone (UTC)")
+
+    @property
+    def image(self) -> Image:
+        """uint8 (H, W, 3), RGB."""
+        return image_of(self.picture)
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in px."""
-        return self.image.shape[1], self.image.shape[0]
+        return self.picture.shape[1], self.picture.shape[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from worker.config import DetectionConfig
 from worker.errors import ModelError
 from worker.faces.alignment import box_matrices, warp
 from worker.faces.detection import load_detector
-from worker.faces.device.runtimes import load_runtime
+from worker.faces.device import runtimes
+from worker.faces.device.runtimes import load_runtime, runtime_for_auto
 from worker.types import Detections
 
 _FACES = """
@@ -48,6 +49,115 @@ for index, each in enumerate(faces):
     found |= {f"boxes{index}": each.boxes, f"scores{index}": each.scores, f"landmarks{index}": each.landmarks,
               f"followed{index}": followed[index].boxes}
 np.savez(sys.argv[3], passes=counting.passes, **found)
+"""
+
+_WORKER = """
+import json, sys, av, numpy as np
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tests.support.models import document
+from worker.config import Config, DetectionConfig
+from worker.faces.detection import load_detector
+from worker.faces.device.runtimes import load_runtime
+runtime = load_runtime(sys.argv[1], processor=True)
+from worker.faces.alignment import similarity_matrices, warp
+from worker.faces.device.detector import load_device_detector
+from worker.faces.device.embedder import DeviceNetwork
+from worker.faces.device.pictures import pictures_on
+from worker.faces.embedding import FaceEmbedder
+from worker.faces.manifests import Manifest
+from worker.gallery.folder import FolderGallery
+from worker.recognition.pipeline import Pipeline
+from worker.types import LazyImage
+from worker.video.buffers import RawFrame
+from worker.video.geometry import Geometry
+from worker.video.planes import planes_of
+
+portraits = list(np.load(sys.argv[2]).values())[:3]
+config = Config.model_validate({
+    "worker_id": "w", "cameras": [{"id": f"c{n}", "source": "rtsp://127.0.0.1/x", "policy": "every"} for n in range(3)],
+    "detection": {"min_face_px": 30, "precision": "fp32"}, "recognition": {"min_quality": 0.05},
+})
+settings = {"side": 64, "channel_order": "rgb", "layout": "nhwc"}
+manifest = Manifest.model_validate(document(format="h5", network="face_cnn", input=settings, dimension=128,
+    files=[{"name": "means.h5", "sha256": "0" * 64}]))
+network = DeviceNetwork("worker.faces.networks.face_cnn:build", {"network": "face_cnn", "weights": None, "side": 64},
+                        runtime, pictures_on(runtime), precision="fp32")
+def matrices(faces):
+    return similarity_matrices(faces.landmarks, manifest.alignment.template, 64)
+def align(image, faces):
+    return warp(image, matrices(faces), 64)
+whole, parts = [], []
+def counted(picture):
+    convert = picture._convert
+    def told(planes):
+        (whole if planes is picture.planes else parts).append(planes.nbytes)
+        return convert(planes)
+    return LazyImage(picture.planes, told)
+def batches(lazily):
+    for number in range(4):
+        frames = []
+        for camera, portrait in enumerate(portraits):
+            moved = np.ascontiguousarray(np.roll(portrait, 2 * number, axis=1)[:len(portrait) // 2 * 2,
+                                                                              :portrait.shape[1] // 2 * 2])
+            decoded = av.VideoFrame.from_ndarray(moved, "rgb24").reformat(format="yuv420p")
+            planes = planes_of(decoded, Geometry())
+            at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=0.04 * number)
+            frame = RawFrame(f"c{camera}", number, 0.04 * number, at, 0.0, planes, planes.planes[0])
+            frame = frame.convert(lazily=lazily)
+            frames.append(replace(frame, picture=counted(frame.picture)) if lazily else frame)
+        yield frames
+def events(detector, cuts, lazily):
+    embedder = FaceEmbedder(manifest, network, align, engine="jax", cuts=cuts)
+    gallery = FolderGallery.in_memory(embedder.model_id, embedder.preprocessing_digest, 128)
+    pipeline, told, waiting = Pipeline(config, detector, embedder, gallery), [], None
+    for frames in [*batches(lazily), None]:
+        begun = pipeline.begin(frames) if frames else None
+        if waiting:
+            told += pipeline.process(waiting[0], begun=waiting[1])
+        waiting = (frames, begun)
+    told += pipeline.close()
+    return [[event.camera_id, event.type, list(event.box), event.quality, event.embedded_faces] for event in told]
+on_device = events(load_device_detector(config.detection, runtime, pictures_on(runtime)), (network, matrices), True)
+plain = events(load_detector(config.detection, cache_dir=Path(sys.argv[4]), engine="openvino"), None, False)
+faces = [(np.ascontiguousarray(portraits[0]), load_detector(config.detection, cache_dir=Path(sys.argv[4]),
+          engine="openvino").detect(portraits[:1])[0])]
+vectors = [FaceEmbedder(manifest, network, align, engine="jax", cuts=cuts).embed_found(faces).vectors
+           for cuts in (None, (network, matrices))]
+Path(sys.argv[3]).write_text(json.dumps({"device": on_device, "processor": plain, "whole": len(whole),
+    "parts": len(parts), "cosine": float((vectors[0] * vectors[1]).sum())}))
+"""
+
+_PLANES = """
+import sys, numpy as np
+from av import VideoFrame
+from worker.faces.device.runtimes import load_runtime
+runtime = load_runtime(sys.argv[1], processor=True)
+from worker.faces.device.pictures import Pictures
+from worker.video.geometry import Geometry
+from worker.video.planes import lazy_of, planes_of, rgb_of
+random = np.random.default_rng(0)
+def planes(form, colour_range, matrix):
+    frame = VideoFrame(62, 46, form)
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), np.uint8)
+        rows[:] = random.integers(0, 256, rows.shape)
+    frame.color_range, frame.colorspace = colour_range, matrix
+    return planes_of(frame, Geometry())
+kinds = [(form, limits, matrix) for form in ("yuv420p", "yuvj420p") for limits in (0, 1, 2) for matrix in (1, 2, 5, 9)]
+several = [planes(*kind) for kind in kinds]
+pictures = Pictures(runtime)
+for start in range(0, len(several), 12):
+    some = several[start : start + 12]
+    lazy = [lazy_of(each) for each in some]
+    there = runtime.fetched(pictures.upload(lazy, 64, 48).pixels)
+    for each, picture, pixels in zip(some, lazy, there, strict=False):
+        whole = rgb_of(each)
+        assert np.array_equal(np.transpose(pixels[:, :46, :62], (1, 2, 0)), whole), each.form
+        for left, top, right, bottom in ((0, 0, 62, 46), (3, 5, 20, 31), (61, 45, 62, 46), (10, 10, 10, 12)):
+            assert np.array_equal(picture.cut(left, top, right, bottom), whole[top:bottom, left:right])
+assert lazy_of(planes("nv12", 1, 1)) is None and lazy_of(planes("yuv422p", 1, 1)) is None
 """
 
 _VECTORS = """
@@ -113,6 +223,31 @@ def test_the_same_faces_are_found(runtime: str, expected: list[Detections], tmp_
                 assert iou_matrix(found[f"followed{index}"], boxes).max() > 0.7
 
 
+@pytest.mark.parametrize("runtime", ["jax", pytest.param("tensorflow", marks=pytest.mark.slow)])
+def test_planes_become_the_pixels_that_the_processor_makes_of_them(runtime: str) -> None:
+    run(_PLANES, runtime)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["jax", "tensorflow"])
+def test_the_line_on_a_device_causes_the_events_of_the_processor_and_converts_no_whole_picture(
+    runtime: str, expected: list[Detections], shared_cache: Path, tmp_path: Path
+) -> None:
+    assert expected
+    np.savez(tmp_path / "images.npz", *portraits())
+    run(_WORKER, runtime, tmp_path / "images.npz", tmp_path / "events.json", shared_cache)
+    told = json.loads((tmp_path / "events.json").read_text())
+    assert told["whole"] == 0
+    assert told["parts"] > 0, "the quality of a face is judged by its pixels"
+    assert told["cosine"] > 0.999
+    assert [event[:2] for event in told["device"]] == [event[:2] for event in told["processor"]]
+    assert len(told["device"]) == 6
+    for ours, theirs in zip(told["device"], told["processor"], strict=True):
+        assert np.abs(np.array(ours[2]) - np.array(theirs[2])).max() < 2
+        assert abs(ours[3] - theirs[3]) < 0.05
+        assert ours[4] == theirs[4]
+
+
 @pytest.mark.slow
 def test_more_candidates_than_there_is_room_for_are_looked_at_again(expected: list[Detections], tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", *portraits()[:1])
@@ -154,6 +289,19 @@ def test_without_a_gpu_nothing_falls_back_silently(tmp_path: Path) -> None:
         [sys.executable, "-c", program, "jax", str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert "jax sees no GPU" in json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_auto_takes_the_processor_where_there_is_no_gpu_and_says_so_where_no_runtime_sees_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "installed", list)
+    monkeypatch.setattr(runtimes, "backend_in_use", lambda: None)
+    assert runtime_for_auto(devices=[tmp_path / "nvidia0"]) is None
+    assert not caplog.records
+    (tmp_path / "nvidia0").touch()
+    assert runtime_for_auto(devices=[tmp_path / "nvidia0"]) is None
+    (line,) = caplog.records
+    assert "cannot be used: going on with the processor" in line.getMessage()
 
 
 def test_a_runtime_that_there_is_not_is_refused() -> None:

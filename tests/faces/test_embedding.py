@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.support.models import MEAN, SCALE, SIDE, chips, document, own_model
 from worker.errors import ModelError
-from worker.faces import alignment, engines
+from worker.faces import alignment
 from worker.faces.alignment import Averaging, split_variant
 from worker.faces.embedding import BATCH_SIZES, FaceEmbedder, load_embedder
 from worker.faces.engines import choose_engine
@@ -143,12 +143,9 @@ def test_a_manifest_with_the_wrong_side_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_engines_are_taken_by_name_and_otherwise_by_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "gpu_is_visible", lambda: False)
     assert choose_engine("m", "h5") == "openvino"
     assert choose_engine("m", "h5", "keras") == "keras"
     assert choose_engine("m", "dlib") == "dlib"
-    monkeypatch.setattr(engines, "gpu_is_visible", lambda: True)
-    assert choose_engine("m", "h5") == "keras"
     assert choose_engine("m", "onnx") == "openvino"
     with pytest.raises(ModelError, match="runs on dlib, not on the engine 'keras'"):
         choose_engine("m", "dlib", "keras")

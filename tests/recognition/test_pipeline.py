@@ -291,7 +291,7 @@ def test_a_pipeline_without_people_calls_everybody_unknown() -> None:
 
 def test_somebody_who_leaves_after_one_good_face_is_named_and_the_event_says_on_how_few(rig: Rig) -> None:
     rig.run(1, ALICE)
-    blurred = replace(rig.films["door"].frame(), image=np.full_like(PICTURE, 90))
+    blurred = replace(rig.films["door"].frame(), picture=np.full_like(PICTURE, 90))
     assert rig.pipeline.process([blurred]) == []
     events = rig.run(15)
     assert [(event.type, event.identity_name, event.embedded_faces) for event in events] == [("started", "Alice", 1)]
@@ -306,7 +306,7 @@ def test_somebody_of_whom_the_last_frames_showed_one_good_face_is_named(
     rig: Rig, end: Callable[[Pipeline], list[Event]]
 ) -> None:
     assert rig.run(1, ALICE) == []
-    blurred = replace(rig.films["door"].frame(), image=np.full_like(PICTURE, 90))
+    blurred = replace(rig.films["door"].frame(), picture=np.full_like(PICTURE, 90))
     assert rig.pipeline.process([blurred]) == []
     assert told(end(rig.pipeline)) == [("started", "Alice"), ("ended", "Alice")]
 
@@ -343,7 +343,7 @@ class FilmedWithPictures:
         self.embedder.shown = person
         image = PICTURE // 3 if person == ALICE else PICTURE
         made = [
-            event for _ in range(frames) for event in self.pipeline.process([replace(self.film.frame(), image=image)])
+            event for _ in range(frames) for event in self.pipeline.process([replace(self.film.frame(), picture=image)])
         ]
         self._tell(made)
         return made

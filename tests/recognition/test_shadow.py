@@ -22,7 +22,7 @@ from worker.recognition.shadow import FORGET_AFTER_S, OUTCOMES, Shadow, outcome_
 from worker.recognition.sighting import Sighting
 from worker.service.metrics import PrometheusObserver
 from worker.service.service import Service
-from worker.types import Chips, Detections, Embeddings, Event, Frame, Image, Match
+from worker.types import Chips, Detections, Embeddings, Event, Frame, Image, Match, Picture, image_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANN, BOB, CEM = np.eye(4, dtype=np.float32)[:3]
@@ -39,6 +39,9 @@ class StandInEmbedder:
     def embed(self, chips: Chips) -> Embeddings:
         vectors = chips.images[:, 0, :4, 0].astype(np.float32)
         return Embeddings(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), self.model_id)
+
+    def embed_found(self, faces: Sequence[tuple[Picture, Detections]]) -> Embeddings:
+        return self.embed(Chips.joined([self.align(image_of(picture), face) for picture, face in faces]))
 
 
 def match(identity_id: str | None, name: str = "") -> Match:

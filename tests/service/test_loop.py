@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -28,7 +28,7 @@ from worker.observer import Observer
 from worker.recognition.matching import People
 from worker.recognition.pipeline import Pipeline
 from worker.service.loop import Loop
-from worker.types import Attention, Event, Frame
+from worker.types import Attention, Detections, Event, Frame, Picture, image_of
 from worker.video.cameras import Cameras
 from worker.video.schedule import Schedule
 
@@ -132,10 +132,29 @@ class StandInStates:
         return None if state is None else dict(state)
 
 
+class StandInDevice(StandInDetector):
+    """Finds Alice in batches, of which one may be looked at while another becomes events; notes when it does what."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__(ALICE)
+        self.log, self.begun = log, 0
+
+    def submit(self, pictures: Sequence[Picture]) -> list[Picture]:
+        self.begun += 1
+        self.log.append(f"begin {self.begun}")
+        return list(pictures)
+
+    def collect(self, ticket: list[Picture]) -> list[Detections]:
+        self.log.append("collect")
+        return self.detect([image_of(picture) for picture in ticket])
+
+
 class Rig:
-    def __init__(self, *, observer: Observer | None = None, fleet: bool = False, **options: Any) -> None:
+    def __init__(
+        self, *, observer: Observer | None = None, fleet: bool = False, device: bool = False, **options: Any
+    ) -> None:
         self.log: list[str] = []
-        self.detector, self.embedder = StandInDetector(ALICE), StandInEmbedder()
+        self.detector, self.embedder = StandInDevice(self.log) if device else StandInDetector(ALICE), StandInEmbedder()
         self.gallery = gallery_of(self.embedder, Alice=ALICE)
         self.gallery.close = lambda: self.log.append("gallery closed")  # type: ignore[method-assign]
         self.config = Config(worker_id="w", recognition=RULES, fleet=FleetConfig(enabled=fleet))
@@ -171,6 +190,69 @@ def test_frames_become_events_until_the_sources_have_ended(rig: Rig) -> None:
     rig.run(5)
     assert rig.told == [("started", "Alice")]
     assert rig.publisher.events[0].epoch == 3
+
+
+def test_a_device_looks_at_the_next_batch_while_the_one_before_becomes_events() -> None:
+    rig = Rig(device=True)
+    rig.loop.start_camera(camera())
+    rig.run(3)
+    assert rig.log == [
+        "start door", "begin 1", "begin 2", "collect", "begin 3", "collect", "started Alice", "collect",
+    ]  # fmt: skip
+    rig.run(5)
+    assert rig.told == [("started", "Alice")], "nobody is lost between two batches"
+
+
+def test_a_batch_that_is_under_way_becomes_events_before_an_order_is_followed_and_before_the_end() -> None:
+    rig = Rig(device=True)
+    rig.loop.start_camera(camera())
+    rig.run(1)
+    film, stop, batches = rig.films["door"], threading.Event(), rig.cameras.next_batch
+    rig.cameras.batches = [[film.frame()], [film.frame()]]
+
+    def next_batch(timeout_s: float) -> list[Frame] | None:
+        if len(rig.cameras.batches) == 2:
+            rig.loop.order(lambda: rig.log.append("order"))
+        else:
+            stop.set()
+        return batches(timeout_s)
+
+    rig.cameras.next_batch = next_batch  # type: ignore[method-assign]
+    rig.log.clear()
+    rig.loop.run(stop)
+    assert rig.log == ["begin 2", "collect", "order", "begin 3"]
+    rig.log.clear()
+    rig.loop.shut_down()
+    assert rig.log == [
+        "sources closed",
+        "collect",
+        "started Alice",
+        "ended Alice",
+        "gallery closed",
+        "events delivered",
+    ]
+
+
+def test_a_recording_whose_last_frame_is_under_way_ends_after_that_frame() -> None:
+    rig = Rig(device=True)
+    rig.cameras.recordings = {"clip"}
+    for name in ("clip", "door"):
+        rig.loop.start_camera(camera(name))
+    clip, door = Film("clip", time.monotonic), Film("door", time.monotonic)
+    rig.cameras.batches = [*([clip.frame()] for _ in range(3)), *([door.frame()] for _ in range(3))]
+    batches = rig.cameras.next_batch
+
+    def next_batch(timeout_s: float) -> list[Frame] | None:
+        frames = batches(timeout_s)
+        if frames and frames[0].camera_id == "clip" and frames[0].sequence == 3:
+            rig.cameras.ended = ["clip"]
+        return frames
+
+    rig.cameras.next_batch = next_batch  # type: ignore[method-assign]
+    rig.loop.run(threading.Event())
+    assert [(event.camera_id, event.type) for event in rig.publisher.events] == [
+        ("clip", "started"), ("clip", "ended"), ("door", "started"),
+    ]  # fmt: skip
 
 
 def test_it_ends_when_it_is_told_to_and_shows_meanwhile_that_it_lives() -> None:

@@ -3,7 +3,7 @@
 The scheduling, the pipeline and the tracker are the real ones; the networks are stand-ins, and each visit is known.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from worker.config import Config, DetectionConfig, RecognitionConfig
 from worker.gallery.contents import NewSample
 from worker.gallery.folder import FolderGallery
 from worker.recognition.pipeline import Pipeline
-from worker.types import Chips, Detections, Embeddings, Event, Frame, Image
+from worker.types import Chips, Detections, Embeddings, Event, Frame, Image, Picture, image_of
 from worker.video.buffers import Batcher, FrameBuffer
 from worker.video.schedule import Schedule
 
@@ -120,6 +120,9 @@ class _World:
         vectors = 0.35 * self._noise.normal(size=(len(chips), DIMENSION)) / np.sqrt(DIMENSION)
         vectors[np.arange(len(chips)), chips.images[:, 0, 0, 0]] += 1.0
         return Embeddings((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), "model")
+
+    def embed_found(self, faces: Sequence[tuple[Picture, Detections]]) -> Embeddings:
+        return self.embed(Chips.joined([self.align(image_of(picture), face) for picture, face in faces]))
 
     def _faces(self, camera_id: str, at_s: float) -> Detections:
         here = [v.box(at_s) for v in self.by_camera.get(camera_id, []) if v.start_s <= at_s <= v.end_s]

@@ -14,7 +14,7 @@ from worker.faces.detection import FaceDetector
 from worker.faces.embedding import FaceEmbedder
 from worker.gallery.contents import NewSample
 from worker.gallery.folder import FolderGallery
-from worker.types import Chips, Detections, Embeddings, Frame, Image
+from worker.types import Chips, Detections, Embeddings, Frame, Image, Picture, image_of
 
 PLACES = 8
 LIKENESS = 0.8
@@ -58,6 +58,9 @@ class StandInEmbedder:
     def embed(self, chips: Chips) -> Embeddings:
         self.batches.append(len(chips))
         return Embeddings(np.eye(PLACES, dtype=np.float32)[chips.images[:, 0, 0, 0]], self.model_id)
+
+    def embed_found(self, faces: Sequence[tuple[Picture, Detections]]) -> Embeddings:
+        return self.embed(Chips.joined([self.align(image_of(picture), face) for picture, face in faces]))
 
 
 def detector_of(stand_in: StandInDetector) -> FaceDetector:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from worker.config import DetectionConfig
 from worker.faces.engines import DEVICE_ENGINES
 from worker.observer import Observer
 from worker.types import Detections, Image
+
+if TYPE_CHECKING:
+    from worker.faces.device.detector import DeviceDetector
 
 
 class FaceDetector(Protocol):
@@ -34,7 +37,7 @@ class FaceDetector(Protocol):
     def follow(self, images: Sequence[Image], expected: Sequence[NDArray[np.float32]]) -> list[Detections]:
         """The faces of each image at or near the boxes where they are expected, at a fraction of a search's cost.
 
-        A face that is not expected is not found.
+        A face that is not expected need not be found.
 
         Args:
             images: each uint8 (H, W, 3), RGB.
@@ -57,23 +60,24 @@ def load_detector(
     Args:
         cache_dir: where pulled weights and converted networks are kept.
         models_dir: folder in which weight files are looked for, at any depth.
-        engine: what runs MTCNN's networks: ``openvino`` (processor), ``keras`` (TensorFlow, for a GPU) or ``auto``,
-            which takes the faster one; ``tensorflow``, ``jax`` and ``torch`` run the whole cascade on a GPU. The other
-            detectors have one engine each.
+        engine: what runs MTCNN's networks: ``openvino`` or ``keras``; ``tensorflow``, ``jax`` and ``torch`` run the
+            whole cascade on a GPU. ``auto`` takes one of these where there is a GPU, and ``openvino`` elsewhere. The
+            other detectors have one engine each.
         threads: of MTCNN's engine; 0 leaves it to it.
 
     Raises:
         ModelError: the engine cannot run the networks, their weights are missing or damaged, or cannot be converted.
     """
     if config.detector == "mtcnn":
+        engine = engine_or_device(engine, cache_dir)
         if engine in DEVICE_ENGINES:
             from worker.faces.device.runtimes import load_runtime
 
             runtime = load_runtime(engine, cache_dir=cache_dir)
             from worker.faces.device.detector import load_device_detector
-            from worker.faces.device.pictures import Pictures
+            from worker.faces.device.pictures import pictures_on
 
-            return load_device_detector(config, runtime, Pictures(runtime), observer=observer)
+            return load_device_detector(config, runtime, pictures_on(runtime), observer=observer)
         from worker.faces.detectors.mtcnn import load_mtcnn
 
         return load_mtcnn(config, cache_dir=cache_dir, engine=engine, threads=threads, observer=observer)
@@ -95,6 +99,20 @@ def load_detector(
     if observer is not None:
         observer.engine_loaded("detect", "opencv" if config.detector == "yunet" else "dlib", "CPU", "fp32")
     return OneByOneDetector(search, config, observer=observer)
+
+
+def engine_or_device(engine: str, cache_dir: Path) -> str:
+    """``engine``, or for ``auto`` the runtime of the GPU that is there."""
+    if engine != "auto":
+        return engine
+    from worker.faces.device.runtimes import runtime_for_auto
+
+    return runtime_for_auto(cache_dir) or engine
+
+
+def on_device(detector: FaceDetector) -> "DeviceDetector | None":
+    """``detector``, if it is one that looks at a batch on a device while something else is done."""
+    return cast("DeviceDetector", detector) if hasattr(detector, "submit") else None
 
 
 def only_central(found: Detections, image: Image) -> Detections:

@@ -1,8 +1,9 @@
 """FaceEmbedder: faces to unit vectors, with any model that has a manifest."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from worker.errors import ModelError
 from worker.faces import alignment
 from worker.faces.alignment import PLAIN, Averaging, split_variant
-from worker.faces.detection import FaceDetector
+from worker.faces.detection import FaceDetector, engine_or_device
 from worker.faces.engines import DEVICE_ENGINES, choose_engine
 from worker.faces.manifests import Manifest, load_manifest
 from worker.faces.networks import BUILDERS
@@ -19,7 +20,10 @@ from worker.faces.standin import standin
 from worker.faces.weights import find_weights, pinned
 from worker.logs import get_logger
 from worker.observer import Observer
-from worker.types import Chips, Detections, Embeddings, Image
+from worker.types import Chips, Detections, Embeddings, Image, Picture, image_of
+
+if TYPE_CHECKING:
+    from worker.faces.device.embedder import DeviceNetwork
 
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
 """The only batch sizes that a network sees, since each new one is compiled; a batch is padded to the next."""
@@ -43,6 +47,8 @@ class Network(Protocol):
 
 
 Aligner = Callable[[Image, Detections], NDArray[np.uint8]]
+_AVERAGED_BELOW: Final = 0.5
+"""The scale below which a chip shows averages of pixels: such a face is cut out by the processor."""
 
 
 class FaceEmbedder:
@@ -54,7 +60,7 @@ class FaceEmbedder:
         preprocessing_digest: digest of all that changes a vector; vectors of different digests do not compare.
         dimension: length of a vector.
         threshold: cosine from which two faces count as one person, by the manifest.
-        engine: what runs the network: ``openvino``, ``keras``, ``onnx`` or ``dlib``.
+        engine: what runs the network: ``openvino``, ``keras``, ``onnx``, ``dlib``, or the runtime of a device.
         precision: ``fp32``, ``bf16`` or ``int8``.
         device: ``CPU`` or ``GPU``.
         border_px: what ``align`` shows around a chip on each side, for an averaging that moves it.
@@ -70,7 +76,10 @@ class FaceEmbedder:
         precision: str = "fp32",
         averaging: Averaging = PLAIN,
         observer: Observer | None = None,
+        cuts: "tuple[DeviceNetwork, Callable[[Detections], NDArray[np.float64]]] | None" = None,
     ) -> None:
+        """``cuts``: the same network on a device, and what tells it where in their pictures the chips lie: from px of
+        the picture to px of the chip, float64 (n, 2, 3)."""
         self.manifest = manifest
         self.model_id = manifest.id + averaging.suffix
         self.preprocessing_digest = averaging.digest(manifest.preprocessing_digest)
@@ -79,6 +88,7 @@ class FaceEmbedder:
         self.engine, self.precision, self.device = engine, precision, network.device
         self.border_px = averaging.border_px(manifest.input.side)
         self._network, self._aligner, self._averaging = network, aligner, averaging
+        self._cuts = cuts if averaging == PLAIN else None
         self._observer = observer or Observer()
         self._sizes = BATCH_SIZES[:1] if manifest.input.max_batch == 1 else BATCH_SIZES
 
@@ -98,6 +108,31 @@ class FaceEmbedder:
         vectors = self._embed(views[0])
         if len(views) > 1:
             vectors = self._unit(np.sum([vectors, *map(self._embed, views[1:])], axis=0))
+        return Embeddings(vectors, self.model_id)
+
+    def embed_found(self, faces: Sequence[tuple[Picture, Detections]]) -> Embeddings:
+        """Unit vectors of faces, one or more: the picture of each, and the face in it.
+
+        On a device the faces are cut out where their pictures lie already.
+
+        Raises:
+            ModelError: as :meth:`embed` does.
+        """
+        if self._cuts is None:
+            return self.embed(Chips.joined([self.align(image_of(picture), face) for picture, face in faces]))
+        network, matrices = self._cuts
+        to_chip = np.concatenate([matrices(face) for _, face in faces])
+        there = np.hypot(to_chip[:, 0, 0], to_chip[:, 1, 0]) >= _AVERAGED_BELOW
+        vectors = np.empty((len(faces), self.dimension), np.float32)
+        waiting = network.submit_faces([faces[index][0] for index in np.flatnonzero(there).tolist()], to_chip[there])
+        large = [faces[index] for index in np.flatnonzero(~there).tolist()]
+        if large:
+            chips = Chips.joined([self.align(image_of(picture), face) for picture, face in large])
+            vectors[~there] = self.embed(chips).vectors
+        if waiting:
+            with self._observer.stage("embed"):
+                vectors[there] = self._unit_features(network.collect_faces(waiting))
+            self._observer.batch("embed", int(there.sum()))
         return Embeddings(vectors, self.model_id)
 
     def _embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -123,7 +158,9 @@ class FaceEmbedder:
         size = next(size for size in self._sizes if size >= n)
         if size > n:
             batch = np.concatenate([batch, np.broadcast_to(batch[-1:], (size - n, *batch.shape[1:]))])
-        features = self._network(np.ascontiguousarray(batch))[0].reshape(size, -1)[:n]
+        return self._unit_features(self._network(np.ascontiguousarray(batch))[0].reshape(size, -1)[:n])
+
+    def _unit_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         if features.shape[1] != self.dimension:
             raise ModelError(
                 f"{self.model_id} gave vectors of {features.shape[1]} numbers, its manifest says {self.dimension}: "
@@ -158,8 +195,8 @@ def load_embedder(
         model: id of a shipped manifest, or path of one; ``+flip`` or ``+jitter4`` behind it average over more views.
         models_dir: folder in which weight files are looked for, at any depth.
         cache_dir: where pulled weights and converted networks are.
-        engine: ``auto`` takes OpenVINO on a processor, and TensorFlow for Keras networks if there is a GPU.
-            ``tensorflow``, ``jax`` and ``torch`` name a runtime of :mod:`worker.faces.device`.
+        engine: ``tensorflow``, ``jax`` and ``torch`` name a runtime of :mod:`worker.faces.device`. ``auto`` takes one
+            of these for Keras networks where there is a GPU, and OpenVINO elsewhere.
         precision: ``fp32``, ``bf16``, ``int8`` or ``auto``. ``int8`` is the model's INT8 form that was admitted on this
             kind of processor (:mod:`worker.faces.standin`). ``auto`` takes bf16 where the device computes in it
             natively, else int8 if there is an admitted form, else fp32.
@@ -172,13 +209,22 @@ def load_embedder(
     """
     base, averaging = split_variant(model)
     manifest = load_manifest(base)
+    if manifest.format == "h5":
+        engine = engine_or_device(engine, cache_dir)
     chosen = choose_engine(manifest.id, manifest.format, engine)
     files = find_weights(manifest, models_dir, cache_dir)
     manifest = pinned(manifest, files, cache_dir)
     network, precision = _load_network(manifest, files, chosen, precision, threads, cache_dir)
-    aligner = _load_aligner(manifest, files, averaging.border_px(manifest.input.side))
+    border = averaging.border_px(manifest.input.side)
     embedder = FaceEmbedder(
-        manifest, network, aligner, engine=chosen, precision=precision, averaging=averaging, observer=observer
+        manifest,
+        network,
+        _load_aligner(manifest, files, border),
+        engine=chosen,
+        precision=precision,
+        averaging=averaging,
+        observer=observer,
+        cuts=_device_cuts(manifest, network) if chosen in DEVICE_ENGINES else None,
     )
     log.info("model loaded", model=embedder.model_id, engine=chosen, precision=precision, device=embedder.device)
     if observer is not None:
@@ -237,9 +283,17 @@ def _device_network(
     used = "bf16" if precision == "auto" else _known(precision, ("fp32", "bf16"))
     runtime = load_runtime(engine, cache_dir=cache_dir)
     from worker.faces.device.embedder import DeviceNetwork
-    from worker.faces.device.pictures import Pictures
+    from worker.faces.device.pictures import pictures_on
 
-    return DeviceNetwork(*_keras_builder(manifest, files), runtime, Pictures(runtime), precision=used), used
+    return DeviceNetwork(*_keras_builder(manifest, files), runtime, pictures_on(runtime), precision=used), used
+
+
+def _device_cuts(
+    manifest: Manifest, network: Network
+) -> "tuple[DeviceNetwork, Callable[[Detections], NDArray[np.float64]]] | None":
+    """None where only the processor can tell where the chips lie."""
+    matrices = None if manifest.alignment.kind == "dlib" else partial(_matrices, manifest)
+    return None if matrices is None else (cast("DeviceNetwork", network), matrices)
 
 
 def _load_fp32_network(manifest: Manifest, files: dict[str, Path], engine: str, threads: int) -> Network:
@@ -295,12 +349,19 @@ def _load_aligner(manifest: Manifest, files: dict[str, Path], border: int) -> Al
         align = DlibAligner(files[wanted.predictor], side, wanted.padding, border)
         return lambda image, detections: align(image, detections.boxes)
 
-    def matrices(faces: Detections) -> NDArray[np.float64]:
-        if wanted.kind == "box":
-            return alignment.box_matrices(faces.boxes, side, wanted.enlarge, wanted.shorter_side)
-        return alignment.similarity_matrices(faces.landmarks, wanted.template, side)
+    return lambda image, faces: alignment.warp(
+        image, alignment.with_border(_matrices(manifest, faces), border), side + 2 * border
+    )
 
-    return lambda image, faces: alignment.warp(image, alignment.with_border(matrices(faces), border), side + 2 * border)
+
+def _matrices(manifest: Manifest, faces: Detections) -> NDArray[np.float64]:
+    """Where the manifest says that chips lie; ``dlib`` looks at pixels for that."""
+    wanted, side = manifest.alignment, manifest.input.side
+    if wanted.kind == "box":
+        return alignment.box_matrices(faces.boxes, side, wanted.enlarge, wanted.shorter_side)
+    if wanted.kind == "dlib":
+        raise ValueError("dlib's alignment has no matrices")
+    return alignment.similarity_matrices(faces.landmarks, wanted.template, side)
 
 
 def _known(precision: str, possible: Sequence[str]) -> str:

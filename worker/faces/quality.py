@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.types import Detections, Image
+from worker.types import Detections, Image, LazyImage, Picture
 
 Floats = NDArray[np.float32]
 
@@ -74,7 +74,7 @@ _RAMPS: Final[dict[str, tuple[float, float]]] = {
 }
 
 
-def assess(image: Image, detections: Detections, reject_below: float = REJECT_BELOW) -> Quality:
+def assess(image: Picture, detections: Detections, reject_below: float = REJECT_BELOW) -> Quality:
     """The quality of each face of ``detections`` in ``image`` (uint8 (H, W, 3) RGB).
 
     Faces that score less than ``reject_below`` (0..1) have a reason; at 0 none has.
@@ -141,7 +141,7 @@ def smallest_face_px(reject_below: float = REJECT_BELOW) -> float:
     return worst + reject_below * (best - worst)
 
 
-def measure(image: Image, detections: Detections) -> Measures:
+def measure(image: Picture, detections: Detections) -> Measures:
     """The single properties that :func:`assess` judges."""
     sharpness, brightness, contrast = _texture(image, detections.boxes)
     left_eye, right_eye, nose, left_mouth, right_mouth = detections.landmarks.transpose(1, 0, 2)
@@ -166,7 +166,7 @@ def measure(image: Image, detections: Detections) -> Measures:
     )
 
 
-def _texture(image: Image, boxes: Floats) -> tuple[Floats, Floats, Floats]:
+def _texture(image: Picture, boxes: Floats) -> tuple[Floats, Floats, Floats]:
     """Sharpness, brightness and contrast of each box; a box beyond the image has none of them."""
     texture = np.zeros((len(boxes), 3), np.float32)
     for row, box in enumerate(boxes):  # each is resized by its own factor
@@ -182,11 +182,11 @@ def _texture(image: Image, boxes: Floats) -> tuple[Floats, Floats, Floats]:
     return sharpness, texture[:, 1], texture[:, 2]
 
 
-def _cut(image: Image, box: Floats) -> Image:
+def _cut(image: Picture, box: Floats) -> Image:
     """What ``box`` covers of ``image``; empty for a box beyond the image."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = np.rint(box).astype(int).clip(0, [width, height, width, height]).tolist()
-    return image[y1:y2, x1:x2]
+    return image.cut(x1, y1, x2, y2) if isinstance(image, LazyImage) else image[y1:y2, x1:x2]
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

@@ -97,7 +97,7 @@ class PipelineCamera:
             if context.recorder:
                 context.recorder.rejected(frame.camera_id, frame.captured_at, "low_start_score", faces=untracked)
         faces = tracks.detections.take(np.array(wanted, np.int64))
-        quality = assess(frame.image, faces, context.config.min_quality)
+        quality = assess(frame.picture, faces, context.config.min_quality)
         worth = []
         for index, track_id in enumerate(tracks.track_ids[wanted].tolist()):
             score, reason = float(quality.scores[index]), quality.reasons[index]

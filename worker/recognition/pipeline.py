@@ -3,20 +3,21 @@
     frames -> detection -> tracking -> quality -> alignment -> embedding -> gallery -> matching -> events
 
 Frames of all cameras go through together, so that each network runs once a batch. Which frames come here, and which
-of their faces are embedded, is told in :mod:`worker.recognition.attention`.
+of their faces are embedded, is told in :mod:`worker.recognition.attention`. On a device the detection of the next batch
+may be begun (:meth:`Pipeline.begin`) before a batch is processed.
 """
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from worker.boxes import area
 from worker.config import CameraConfig, Config, RecognitionConfig
 from worker.erased import Erased
-from worker.faces.detection import FaceDetector
+from worker.faces.detection import FaceDetector, on_device
 from worker.faces.embedding import FaceEmbedder
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
@@ -28,7 +29,10 @@ from worker.recognition.counter_examples import CounterExamples
 from worker.recognition.matching import People
 from worker.recognition.sighting import RecognitionContext, Sighting
 from worker.recognition.unknowns import Unknowns
-from worker.types import Attention, Chips, Detections, Embeddings, Event, Frame, Tracks
+from worker.types import Attention, Detections, Embeddings, Event, Frame, Tracks
+
+if TYPE_CHECKING:
+    from worker.faces.device.detector import Ticket
 
 FrameWatcher = Callable[[Frame, Tracks, list[str]], None]
 """Is shown each frame with its tracks and what is written beside each: for pictures and previews."""
@@ -65,6 +69,7 @@ class Pipeline:
     ) -> None:
         self._config = config
         self._detector = detector
+        self._device = on_device(detector)
         self._embedder = embedder
         self._gallery = gallery
         self._observer = observer or Observer()
@@ -149,15 +154,28 @@ class Pipeline:
             settings = changed.get(camera_id, camera.settings)
             camera.adjust(settings, self._context, self._threshold_of(settings))
 
-    def process(self, frames: Sequence[Frame], patience: float = 1.0, *, budget_s: float | None = None) -> list[Event]:
-        """The events that ``frames`` cause, in order; frames of one camera must come oldest first.
+    def begin(self, frames: Sequence[Frame]) -> "Ticket | None":
+        """Has a device look for the faces of ``frames``, which :meth:`process` takes later, and returns at once; None
+        where the processor looks for faces."""
+        return self._device.submit([frame.picture for frame in frames]) if self._device is not None else None
+
+    def process(
+        self,
+        frames: Sequence[Frame],
+        patience: float = 1.0,
+        *,
+        budget_s: float | None = None,
+        begun: "Ticket | None" = None,
+    ) -> list[Event]:
+        """The events that ``frames`` cause, in order; frames of one camera must come oldest first. ``begun`` is what
+        :meth:`begin` gave for them.
 
         Under load, ``patience`` above 1 lets searches of the whole picture wait that many times as long. With
         ``budget_s``, no more faces are embedded than that time allows, by what earlier ones took: those that are worth
         most.
         """
         worth: list[TrackedFace] = []
-        for frame, found in zip(frames, self._look(frames, patience), strict=True):
+        for frame, found in zip(frames, self._look(frames, patience, begun), strict=True):
             self._observer.faces_detected(frame.camera_id, len(found))
             worth += self._follow(frame, found)
         self._learn(self._affordable(best_of_each_track(worth), budget_s))
@@ -247,9 +265,11 @@ class Pipeline:
         settings = (camera.threshold, self._config.recognition.threshold, self._gallery.threshold_of(camera.id))
         return next((threshold for threshold in settings if threshold is not None), self._embedder.threshold)
 
-    def _look(self, frames: Sequence[Frame], patience: float) -> list[Detections]:
+    def _look(self, frames: Sequence[Frame], patience: float, begun: "Ticket | None") -> list[Detections]:
         """The faces of each frame: those where faces are expected, or all, if a search is due or an expected face is
-        not there."""
+        not there. A device always looks for all: it needs not know what the frames before have shown."""
+        if self._device is not None:
+            return self._device.collect(begun or self._device.submit([frame.picture for frame in frames]))
         expected = [self._cameras[frame.camera_id].expected(frame, patience) for frame in frames]
         looks = self._detector.follow([frame.image for frame in frames], expected)
         lost = [
@@ -288,8 +308,7 @@ class Pipeline:
         for first in range(0, len(faces), size):
             batch = faces[first : first + size]
             begun_s = time.perf_counter()
-            chips = [self._embedder.align(face.frame.image, face.detection) for face in batch]
-            embeddings = self._embedder.embed(Chips.joined(chips))
+            embeddings = self._embedder.embed_found([(face.frame.picture, face.detection) for face in batch])
             self._note_cost((time.perf_counter() - begun_s) / len(batch))
             for face, vector in zip(batch, embeddings.vectors, strict=True):
                 sightings = self._cameras[face.frame.camera_id].sightings

@@ -14,7 +14,7 @@ from worker.recognition import matching
 from worker.recognition.attention import TrackedFace
 from worker.recognition.matching import TrackTemplate
 from worker.recognition.sighting import Sighting
-from worker.types import Chips, Embeddings, Match
+from worker.types import Embeddings, Match
 
 OUTCOMES: Final = ("agree", "only_primary", "only_shadow", "different")
 FORGET_AFTER_S: Final = 30.0
@@ -42,8 +42,8 @@ class Shadow:
 
     def learn(self, faces: Sequence[TrackedFace]) -> None:
         """Embeds the faces that the first model has just embedded."""
-        chips = [self._embedder.align(face.frame.image, face.detection) for face in faces]
-        for face, vector in zip(faces, self._embedder.embed(Chips.joined(chips)).vectors, strict=True):
+        found = self._embedder.embed_found([(face.frame.picture, face.detection) for face in faces])
+        for face, vector in zip(faces, found.vectors, strict=True):
             track = self._tracks.setdefault(
                 (face.frame.camera_id, face.track_id), _Track(TrackTemplate(self._embedder.dimension))
             )

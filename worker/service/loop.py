@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from worker.background import Heartbeats
 from worker.config import CameraConfig, Config
@@ -24,6 +24,9 @@ from worker.recognition.unknowns import Unknowns
 from worker.types import Event, Frame
 from worker.video.cameras import Cameras
 from worker.video.schedule import reads_every_frame
+
+if TYPE_CHECKING:
+    from worker.faces.device.detector import Ticket
 
 IDLE_TICK_S: Final = 0.5
 """How often time alone is looked at when no frame comes."""
@@ -125,6 +128,8 @@ class Loop:
         self._keeper = StateKeeper(pipeline, states)
         self._has_ended = False
         self._newest: dict[str, Frame] = {}
+        self._begun: tuple[list[Frame], Ticket] | None = None
+        self._through: list[str] = []
         self._busy_s = 0.0
         self._load_read = time.monotonic(), 0.0
         self._load_told_s = float("-inf")
@@ -188,13 +193,13 @@ class Loop:
             beat()
             self._tell_load()
             self._follow_orders()
-            frames = self._cameras.next_batch(self._idle_tick_s)
+            frames = self._cameras.next_batch(0.0 if self._begun else self._idle_tick_s)
             if frames is None:
+                self._go_on([])
                 self._has_ended = True
                 return
             begun_s = time.monotonic()
-            if frames:
-                self._process(frames)
+            self._go_on(frames)
             self._let_time_pass()
             self._end_what_is_through()
             self._keeper.keep()
@@ -210,6 +215,7 @@ class Loop:
         """
         cameras = self._cameras.ids
         errors = self._cameras.close()
+        self._go_on([])
         if leave is None:
             self._emit(self._pipeline.close(), {})
             for camera_id in cameras:
@@ -239,15 +245,29 @@ class Loop:
                 action = self._orders.get_nowait()
             except Empty:
                 return
+            self._go_on([])
             action()
 
-    def _process(self, frames: list[Frame]) -> None:
+    def _go_on(self, frames: list[Frame]) -> None:
+        """Makes events of the batch that was begun, while a device looks for faces in ``frames``. Without a device, or
+        where there are no ``frames``, nothing stays begun."""
+        before, self._begun = self._begun, None
+        begun = self._pipeline.begin(frames) if frames else None
+        if before is not None:
+            self._process(*before)
+        if begun is not None:
+            self._begun = frames, begun
+        elif frames:
+            self._process(frames)
+
+    def _process(self, frames: list[Frame], begun: "Ticket | None" = None) -> None:
         schedule, live = self._cameras.schedule, set(self._cameras.live)
         self._newest.update({frame.camera_id: frame for frame in frames})
         with self._observer.frames(frames):
             # A recording is never under load: the same file gives the same events.
             budget_s = schedule.budget_s if all(frame.camera_id in live for frame in frames) else None
-            events = self._at_switch(partial(self._pipeline.process, frames, schedule.patience, budget_s=budget_s))
+            process = partial(self._pipeline.process, frames, schedule.patience, budget_s=budget_s, begun=begun)
+            events = self._at_switch(process)
         self._emit(events, self._newest)
         now = time.monotonic()
         for frame in frames:
@@ -258,13 +278,18 @@ class Loop:
 
     def _end_what_is_through(self) -> None:
         """Beside a camera that goes on, the end of a recording ends its sightings at once, not with the worker."""
-        for camera_id in self._cameras.pop_ended():
+        self._through += self._cameras.pop_ended()
+        in_flight = self._in_flight
+        ended = [camera_id for camera_id in self._through if camera_id not in in_flight]
+        self._through = [camera_id for camera_id in self._through if camera_id in in_flight]
+        for camera_id in ended:
             self._emit(self._pipeline.end(camera_id), {})
             self._keeper.end(camera_id)
 
     def _let_time_pass(self) -> None:
         now = time.monotonic()
-        for camera_id in self._cameras.live:
+        in_flight = self._in_flight
+        for camera_id in [camera_id for camera_id in self._cameras.live if camera_id not in in_flight]:
             last = self._newest.get(camera_id)
             if last is None:
                 self._emit(self._pipeline.idle(camera_id, 0.0), {})
@@ -274,6 +299,11 @@ class Loop:
                 idle = partial(self._pipeline.idle, camera_id, last.pts_s + silence_s)
                 # What falls due by time alone is caused by no frame: it has no latency.
                 self._emit(self._at_switch(idle), {})
+
+    @property
+    def _in_flight(self) -> set[str]:
+        """The cameras with a frame in the batch that was begun."""
+        return {frame.camera_id for frame in self._begun[0]} if self._begun else set()
 
     def _tell_load(self) -> None:
         if (now_s := time.monotonic()) - self._load_told_s >= _TELL_LOAD_S:

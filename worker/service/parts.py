@@ -27,7 +27,7 @@ from worker.errors import FacestreamError
 from worker.events.outbox import Outbox, open_outbox
 from worker.events.publisher import Publisher
 from worker.events.states import LocalStates, QueuedStates, RedisStates, SightingStates
-from worker.faces.detection import FaceDetector, load_detector
+from worker.faces.detection import FaceDetector, load_detector, on_device
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.fleet.member import FleetMember
 from worker.gallery.classifier import Classifier
@@ -113,6 +113,8 @@ def _build(
     client = connect_when_ready(config.redis, partial(_tell_waiting, health))
     gallery, embedder = load_people(config, observer, health.heartbeats)
     detector = load_configured_detector(config, observer)
+    if on_device(detector) is not None:
+        cameras.keep_planes()
     recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
     evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
     shadow = load_shadow(config, observer, health.heartbeats)

@@ -22,7 +22,7 @@ from worker.errors import SourceError
 from worker.observer import Observer
 from worker.types import Frame, Planes
 from worker.video.addresses import is_live
-from worker.video.planes import rgb_of
+from worker.video.planes import lazy_of, rgb_of
 
 _MOST_CONVERTERS: Final = 4
 
@@ -46,14 +46,15 @@ class RawFrame:
     grey: NDArray[np.uint8]
     spacing_s: float = 0.0
 
-    def convert(self) -> Frame:
-        """The frame with its picture.
+    def convert(self, *, lazily: bool = False) -> Frame:
+        """The frame with its picture; ``lazily``: as planes, if these can be converted later.
 
         Raises:
             SourceError: the picture cannot be converted.
         """
+        picture = (lazy_of(self.planes) if lazily else None) or rgb_of(self.planes)
         return Frame(
-            self.camera_id, self.sequence, self.pts_s, self.captured_at, self.received_monotonic_s, rgb_of(self.planes),
+            self.camera_id, self.sequence, self.pts_s, self.captured_at, self.received_monotonic_s, picture,
             self.spacing_s,
         )  # fmt: skip
 
@@ -185,8 +186,11 @@ class Batcher:
     :meth:`add` and :meth:`remove` may be called from any thread.
 
     Only frames that are handed over are converted to RGB. That happens in threads of their own, several frames at a
-    time: the consumer's thread does no more than wait for them.
+    time: the consumer's thread does no more than wait for them. With ``keeps_planes``, which may be set at any time,
+    those that a device can convert are handed over as planes.
     """
+
+    keeps_planes = False
 
     def __init__(
         self,
@@ -310,7 +314,9 @@ class Batcher:
 
     def _converted(self, frame: Frame | RawFrame) -> Frame | None:
         try:
-            return frame.convert() if isinstance(frame, RawFrame) else frame
+            if not isinstance(frame, RawFrame):
+                return frame
+            return frame.convert(lazily=True) if self.keeps_planes else frame.convert()
         except SourceError:
             self._observer.frame_dropped(frame.camera_id, "undecodable")
             return None

@@ -66,6 +66,10 @@ class Cameras:
         self._observer.camera_added(camera.id)
         reader.start()
 
+    def keep_planes(self) -> None:
+        """Frames come as planes from now on where a device can convert them."""
+        self._batcher.keeps_planes = True
+
     def stop(self, camera_id: str) -> None:
         """Reads this camera no longer; frames that nobody took are dropped as ``removed``. Returns at once."""
         reader = self._readers.pop(camera_id)

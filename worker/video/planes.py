@@ -10,8 +10,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from worker.errors import SourceError
-from worker.types import Image, Planes
-from worker.video.geometry import Geometry
+from worker.types import Image, LazyImage, Planes
+from worker.video.geometry import AS_IT_IS, Geometry
 
 _LOW: Final = frozenset({"yuv420p", "yuvj420p", "nv12"})
 _HALVED: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
@@ -99,6 +99,14 @@ def rgb_of(planes: Planes) -> Image:
     """
     plain = planes.planes[0].reshape(planes.height, planes.width, 3) if _is_plain(planes) else None
     return Geometry(planes.turn, planes.aspect).apply(_converted(planes, "rgb24") if plain is None else plain)
+
+
+def lazy_of(planes: Planes) -> LazyImage | None:
+    """The picture, to be converted by whoever needs RGB; None where that is not done pixel by pixel: where it must be
+    turned or stretched, or where FFmpeg mixes the colours of neighbours."""
+    upright = planes.turn == AS_IT_IS and planes.aspect == 1.0
+    plain = planes.form in {"yuv420p", "yuvj420p"} and planes.width % 2 == planes.height % 2 == 0
+    return LazyImage(planes, rgb_of) if upright and plain else None
 
 
 def grey_of(planes: Planes) -> NDArray[np.uint8]:

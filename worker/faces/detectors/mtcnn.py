@@ -241,7 +241,7 @@ def load_mtcnn(
 
     Args:
         cache_dir: where converted networks are kept; a start that finds them there loads no TensorFlow.
-        engine: ``openvino`` (processor), ``keras`` (TensorFlow, for a GPU) or ``auto``, which takes the faster one.
+        engine: ``openvino``, which ``auto`` stands for, or ``keras`` (TensorFlow).
         threads: of the engine; 0 leaves it to it.
 
     Raises:

@@ -8,9 +8,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from worker import boxes as box
 from worker.config import DetectionConfig
-from worker.faces.detectors.mtcnn import OUTPUT_PX, REFINEMENT_PX, TRIES, around, scaled_down
+from worker.faces.detectors.mtcnn import OUTPUT_PX, REFINEMENT_PX, scaled_down
 from worker.faces.detectors.one_by_one import require_images
 from worker.faces.detectors.pyramid import CELL_PX
 from worker.faces.device import cascade
@@ -20,7 +19,7 @@ from worker.faces.device.pictures import BATCH_SIZES, OnDevice, Pictures
 from worker.faces.device.runtimes import DTYPES, Runtime
 from worker.faces.networks import mtcnn
 from worker.observer import Observer
-from worker.types import Detections, Image
+from worker.types import Detections, Image, LazyImage, Picture, image_of
 
 Floats = NDArray[np.float32]
 _FIRST: Final = Capacity(1024, 512, 64)
@@ -46,7 +45,7 @@ class _Part:
 class Ticket:
     """A batch whose faces are being looked for: what :meth:`DeviceDetector.collect` takes."""
 
-    images: Sequence[Image]
+    images: Sequence[Picture]
     scales: list[float]
     parts: list[_Part]
 
@@ -82,28 +81,29 @@ class DeviceDetector:
         self._geometries: dict[tuple[int, int, Bucket], dict[str, Any]] = {}
         self._capacities: dict[Bucket, Capacity] = {}
         self._searches: dict[tuple[Bucket, Capacity], Any] = {}
-        self._looks: dict[Capacity, Any] = {}
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """See :class:`worker.faces.detection.FaceDetector`."""
         require_images(images)
-        if not images:
-            return []
-        self._observer.batch("detect", len(images))
-        with self._observer.stage("detect"):
-            return self.collect(self.submit(images))
+        return self.collect(self.submit(images)) if images else []
 
-    def submit(self, images: Sequence[Image]) -> Ticket:
-        """Begins to look for the faces of ``images``, each uint8 (H, W, 3), and returns at once."""
+    def submit(self, images: Sequence[Picture]) -> Ticket:
+        """Begins to look for the faces of ``images``, each uint8 (H, W, 3) or planes, and returns at once."""
+        if images:
+            self._observer.batch("detect", len(images))
         scales = [min(1.0, self._max_side_px / max(1, *image.shape[:2])) for image in images]
-        scaled = [scaled_down(image, scale) for image, scale in zip(images, scales, strict=True)]
-        sizes: dict[tuple[int, int, float], list[int]] = {}
+        scaled = [
+            image if scale == 1 else scaled_down(image_of(image), scale)
+            for image, scale in zip(images, scales, strict=True)
+        ]
+        sizes: dict[tuple[bool, int, int, float], list[int]] = {}
         for index, (image, scale) in enumerate(zip(scaled, scales, strict=True)):
             least = max(self._min_face_px * scale, CELL_PX)
             if min(image.shape[:2]) >= CELL_PX and min(image.shape[:2]) * CELL_PX / least >= CELL_PX:
-                sizes.setdefault((image.shape[1], image.shape[0], least), []).append(index)
+                planar = isinstance(image, LazyImage)
+                sizes.setdefault((planar, image.shape[1], image.shape[0], least), []).append(index)
         parts = []
-        for (width, height, least), members in sizes.items():
+        for (_, width, height, least), members in sizes.items():
             bucket = bucket_for(width, height, least, many=len(members) >= _MANY)
             for first in range(0, len(members), BATCH_SIZES[-1]):
                 some = members[first : first + BATCH_SIZES[-1]]
@@ -114,9 +114,10 @@ class DeviceDetector:
     def collect(self, ticket: Ticket) -> list[Detections]:
         """The faces of the images that were handed in, once they are found."""
         faces = [Detections.empty() for _ in ticket.images]
-        for part in ticket.parts:
-            for index, found in zip(part.members, self._found(part), strict=False):
-                faces[index] = _detections(found, 1 / ticket.scales[index])
+        with self._observer.stage("detect"):
+            for part in ticket.parts:
+                for index, found in zip(part.members, self._found(part), strict=False):
+                    faces[index] = _detections(found, 1 / ticket.scales[index])
         return faces
 
     def again(self, ticket: Ticket) -> Ticket:
@@ -129,42 +130,12 @@ class DeviceDetector:
         return Ticket(ticket.images, ticket.scales, parts)
 
     def follow(self, images: Sequence[Image], expected: Sequence[Floats]) -> list[Detections]:
-        """See :class:`worker.faces.detection.FaceDetector`."""
+        """The faces of each image where one is expected: the whole is searched, which costs a device no more."""
+        wanted = [index for index, boxes in enumerate(expected) if len(boxes)]
         faces = [Detections.empty() for _ in images]
-        if not any(map(len, expected)):
-            return faces
-        with self._observer.stage("follow"):
-            sizes: dict[tuple[int, ...], list[int]] = {}
-            for index, (image, boxes) in enumerate(zip(images, expected, strict=True)):
-                if len(boxes):
-                    sizes.setdefault(image.shape[:2], []).append(index)
-            for members in sizes.values():
-                for first in range(0, len(members), BATCH_SIZES[-1]):
-                    self._follow_some(images, expected, members[first : first + BATCH_SIZES[-1]], faces)
+        for index, found in zip(wanted, self.detect([images[index] for index in wanted]), strict=True):
+            faces[index] = found
         return faces
-
-    def _follow_some(
-        self, images: Sequence[Image], expected: Sequence[Floats], members: list[int], faces: list[Detections]
-    ) -> None:
-        height, width = images[members[0]].shape[:2]
-        bucket = bucket_for(width, height, max(self._min_face_px, CELL_PX), many=len(members) >= _MANY)
-        on_device = self._pictures.upload([images[index] for index in members], bucket.width, bucket.height)
-        most = max(len(expected[index]) for index in members) * TRIES
-        room = 1 << (most - 1).bit_length()
-        squares = np.zeros((on_device.batch, room, 4), np.float32)
-        counts = np.zeros((on_device.batch, room), bool)
-        for place, index in enumerate(members):
-            wanted = box.square(around(expected[index]))
-            squares[place, : len(wanted)], counts[place, : len(wanted)] = wanted, True
-        capacity = Capacity(0, room, room)
-        look = self._looks.get(capacity)
-        if look is None:
-            look = self._looks[capacity] = self._compiled_look(capacity)
-        tensors = self._weights | {"geometry": {"last": on_device.last}}
-        put = self._runtime.put
-        found = self._runtime.fetched(look(tensors, on_device.pixels, put(squares), put(counts)))
-        for place, index in enumerate(members):
-            faces[index] = _detections(found[place], 1.0)
 
     def _search(self, members: list[int], on_device: OnDevice, bucket: Bucket, capacity: Capacity) -> _Part:
         tensors = self._weights | {"geometry": self._geometry(on_device.width, on_device.height, bucket)}
@@ -192,12 +163,6 @@ class DeviceDetector:
             return found, ops.concatenate([before, total[:, None]], axis=1)
 
         return self._runtime.compiled(search)
-
-    def _compiled_look(self, capacity: Capacity) -> Any:
-        def look(tensors: dict[str, Any], pixels: Any, squares: Any, counts: Any) -> Any:
-            return cascade.faces(tensors, pixels, squares, counts, capacity)[0]
-
-        return self._runtime.compiled(look)
 
     def _geometry(self, width: int, height: int, bucket: Bucket) -> dict[str, Any]:
         key = (width, height, bucket)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from worker.faces.device.pictures import OnDevice, Pictures
 from worker.faces.device.runtimes import DTYPES, Runtime
 from worker.faces.device.sampling import chips
-from worker.types import Image
+from worker.types import Picture
 
 BATCH_SIZES: Final = (1, 8, 16, 32, 48, 64, 96, 128, 192, 256)
 """The only batch sizes that are compiled; a batch is filled up to the next."""
@@ -67,11 +67,12 @@ class DeviceNetwork:
         tensor, count = waiting
         return self._runtime.fetched(tensor)[:count]
 
-    def submit_faces(self, images: Sequence[Image], matrices: NDArray[np.float64]) -> list[tuple[list[int], Any]]:
+    def submit_faces(self, images: Sequence[Picture], matrices: NDArray[np.float64]) -> list[tuple[list[int], Any]]:
         """Begins with faces that are cut out on the device; :meth:`collect_faces` takes what it returns.
 
         Args:
-            images: the picture of each face, uint8 (H, W, 3); those that the detector has just seen are there already.
+            images: the picture of each face, uint8 (H, W, 3) or planes; those that the detector has
+                just seen are there already.
             matrices: (n, 2, 3), from px of the picture to px of the chip.
         """
         inverse = np.linalg.inv(np.concatenate([matrices, np.tile([[[0.0, 0.0, 1.0]]], (len(matrices), 1, 1))], axis=1))

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 
 from worker.errors import ModelError
 from worker.faces.engines.backend import backend_in_use, use_backend
+from worker.logs import get_logger
 
 RUNTIMES: Final = {"tensorflow": "gpu", "jax": "gpu-jax", "torch": "gpu-torch"}
 """What can run the device path, and the extra that installs it; the first one that is there is the default."""
 
+GPU_DEVICES: Final = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""A system that has one of these has a GPU, whether anything can use it or not."""
+
 Array = NDArray[Any]
+
+_log = get_logger(__name__)
 
 
 class Runtime(Protocol):
@@ -64,13 +70,30 @@ def load_runtime(name: str | None = None, *, cache_dir: Path | None = None, proc
     if importlib.util.find_spec(chosen) is None:
         raise ModelError(f"the runtime {chosen} is not installed: {extra}")
     use_backend(chosen)
-    runtime = _CLASSES[chosen](cache_dir, processor)
+    runtime = _loaded.get((chosen, processor))
+    if runtime is None:
+        runtime = _loaded[chosen, processor] = _CLASSES[chosen](cache_dir, processor)
     if runtime.device != "GPU" and not processor:
         raise ModelError(
             f"{chosen} sees no GPU: check the driver with nvidia-smi, install {chosen} for it ({extra}), or choose the "
             "engine openvino, which runs on the processor"
         )
     return runtime
+
+
+def runtime_for_auto(cache_dir: Path | None = None, devices: Sequence[Path] = GPU_DEVICES) -> str | None:
+    """The runtime that the engine ``auto`` stands for: the first one that sees the GPU; None where there is no GPU.
+
+    Of a GPU that no runtime sees one line of the log tells, and the processor is used. ``devices`` are the files by
+    which a GPU is known.
+    """
+    if not any(device.exists() for device in devices):
+        return None
+    try:
+        return load_runtime(cache_dir=cache_dir).name
+    except ModelError as problem:
+        _log.warning("there is a GPU, and it cannot be used: going on with the processor", problem=str(problem))
+        return None
 
 
 def _first_with_gpu(processor: bool) -> str:
@@ -174,4 +197,6 @@ _CLASSES: Final[dict[str, Callable[[Path | None, bool], Runtime]]] = {
     "torch": _Torch,
 }
 
+_loaded: Final[dict[tuple[str, bool], Runtime]] = {}
+"""Each is made once: detector, embedder and search share what lies on the device."""
 DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

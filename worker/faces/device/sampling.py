@@ -9,6 +9,26 @@ from typing import Any
 from keras import ops
 
 
+def rgb(luma: Any, u: Any, v: Any, colours: Any) -> Any:
+    """Pictures uint8 (b, 3, H, W) of planes: ``luma`` uint8 (b, H, W), ``u`` and ``v`` uint8 (b, H/2, W/2).
+
+    Args:
+        colours: int32 (b, 6), see :func:`worker.faces.device.pictures.colours_of`.
+    """
+
+    def share(plane: Any, number: int) -> Any:
+        return plane * 8 * colours[:, number, None, None] // 65536
+
+    def whole(plane: Any) -> Any:
+        return ops.repeat(ops.repeat(plane, 2, axis=1), 2, axis=2)
+
+    grey = share(ops.cast(luma, "int32") - colours[:, 0, None, None], 1)
+    u, v = ops.cast(u, "int32") - 128, ops.cast(v, "int32") - 128
+    red, green, blue = share(v, 2), share(u, 3) + share(v, 4), share(u, 5)
+    pixels = ops.stack([grey + whole(red), grey + whole(green), grey + whole(blue)], axis=1)
+    return ops.cast(ops.clip(pixels, 0, 255), "uint8")
+
+
 def channels_first(pixels: Any) -> Any:
     """Pictures of RGB as it usually lies, uint8 (b, H, W, 3)."""
     return ops.transpose(pixels, (0, 3, 1, 2))

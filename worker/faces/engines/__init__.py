@@ -15,34 +15,23 @@ ENGINES_OF_FORMAT: Final = {
 }
 """The engines that can run a model of each format, the one for a processor first."""
 
-_GPU_DEVICES: Final = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
-
 
 def choose_engine(model_id: str, model_format: str, requested: str = "auto") -> str:
-    """The engine for a model: the one that is ``requested``, or for ``auto`` the fastest on this machine.
+    """The engine for a model: the one that is ``requested``, or for ``auto`` the fastest on a processor.
 
-    That is OpenVINO on a processor, and TensorFlow (``keras``) for a Keras network if TensorFlow sees a GPU.
+    Where there is a GPU, ``auto`` was replaced before, see :func:`worker.faces.device.runtimes.runtime_for_auto`.
 
     Raises:
         ModelError: the requested engine cannot run the model.
     """
     possible = ENGINES_OF_FORMAT[model_format]
     if requested == "auto":
-        return "keras" if "keras" in possible and gpu_is_visible() else possible[0]
+        return possible[0]
     if requested not in possible:
         raise ModelError(
             f"{model_id} runs on {' or '.join(possible)}, not on the engine '{requested}': leave it at auto"
         )
     return requested
-
-
-def gpu_is_visible() -> bool:
-    """Whether TensorFlow sees a GPU. TensorFlow is imported only where the system has such a device at all."""
-    if not any(device.exists() for device in _GPU_DEVICES):
-        return False
-    from worker.faces.engines import keras
-
-    return keras.gpu_count() > 0
 
 
 def processor_flags() -> frozenset[str]:
