@@ -210,23 +210,22 @@ def test_a_batch_that_is_under_way_becomes_events_before_an_order_is_followed_an
     film, stop, batches = rig.films["door"], threading.Event(), rig.cameras.next_batch
     rig.cameras.batches = [[film.frame()], [film.frame()]]
 
-    def next_batch(timeout_s: float) -> list[Frame] | None:
+    def next_batch(_timeout_s: float) -> list[Frame] | None:
         if len(rig.cameras.batches) == 2:
             rig.loop.order(lambda: rig.log.append("order"))
         else:
             stop.set()
-        return batches(timeout_s)
+        return batches(_timeout_s)
 
     rig.cameras.next_batch = next_batch  # type: ignore[method-assign]
     rig.log.clear()
     rig.loop.run(stop)
-    assert rig.log == ["begin 2", "collect", "order", "begin 3"]
+    assert rig.log == ["begin 2", "collect", "started Alice", "order", "begin 3"]
     rig.log.clear()
     rig.loop.shut_down()
     assert rig.log == [
         "sources closed",
         "collect",
-        "started Alice",
         "ended Alice",
         "gallery closed",
         "events delivered",
@@ -242,8 +241,8 @@ def test_a_recording_whose_last_frame_is_under_way_ends_after_that_frame() -> No
     rig.cameras.batches = [*([clip.frame()] for _ in range(3)), *([door.frame()] for _ in range(3))]
     batches = rig.cameras.next_batch
 
-    def next_batch(timeout_s: float) -> list[Frame] | None:
-        frames = batches(timeout_s)
+    def next_batch(_timeout_s: float) -> list[Frame] | None:
+        frames = batches(_timeout_s)
         if frames and frames[0].camera_id == "clip" and frames[0].sequence == 3:
             rig.cameras.ended = ["clip"]
         return frames

@@ -304,12 +304,14 @@ class Pipeline:
 
     def _learn(self, faces: Sequence[TrackedFace]) -> None:
         """Embeds the faces of all cameras together and adds them to their tracks."""
-        size = self._config.recognition.batch_size
+        # A device takes all at once, and what it waits for is not the price of a face.
+        size = self._config.recognition.batch_size if self._device is None else max(len(faces), 1)
         for first in range(0, len(faces), size):
             batch = faces[first : first + size]
             begun_s = time.perf_counter()
             embeddings = self._embedder.embed_found([(face.frame.picture, face.detection) for face in batch])
-            self._note_cost((time.perf_counter() - begun_s) / len(batch))
+            if self._device is None:
+                self._note_cost((time.perf_counter() - begun_s) / len(batch))
             for face, vector in zip(batch, embeddings.vectors, strict=True):
                 sightings = self._cameras[face.frame.camera_id].sightings
                 box = face.detection.boxes
