@@ -37,13 +37,16 @@ class Read:
 def stream(
     seconds: float, decode_s: float, *, fps: float = 25.0, gop: int = 25, speed: float = 1.0,
     held_back: tuple[float, float] = (0.0, 0.0), late_from: tuple[float, float] = (1e9, 0.0), opening_s: float = 0.0,
+    starved: tuple[float, float] = (0.0, 0.0),
 ) -> list[Read]:  # fmt: skip
     """What a reader makes of a stream whose clock runs at ``speed`` times the true one.
 
     ``held_back``: the network lets nothing through between these times. ``late_from``: from this time on the sender is
     late by so many seconds. ``opening_s``: the first picture can be read this long after it was sent.
+    ``starved``: between these times other work has the processor, and reading any picture takes 0.1 s.
     """
-    edge, now_s, reads = LiveEdge(1000.0), opening_s, []
+    waited_s = 0.0
+    edge, now_s, reads = LiveEdge(1000.0, lambda: waited_s), opening_s, []
     for number in range(int(seconds * fps)):
         sent_s = number / fps
         there_s = sent_s + (late_from[1] if sent_s >= late_from[0] else 0.0)
@@ -53,6 +56,8 @@ def stream(
         passed = edge.passes_over(sent_s * speed, 1000.0 + now_s, is_key=number % gop == 0)
         reads.append(Read(sent_s, now_s, edge.late_s, not passed))
         now_s += PASSED_OVER_S if passed else decode_s
+        if starved[0] <= now_s < starved[1]:
+            now_s, waited_s = now_s + 0.1, waited_s + 0.1
     return reads
 
 
@@ -83,6 +88,14 @@ def test_a_sender_that_is_late_for_good_is_read_as_before() -> None:
     reads = stream(300.0, 0.005, late_from=(60.0, 5.0))
     assert all(read.decoded for read in reads if read.pts_s > 70.0)
     assert sum(not read.decoded for read in reads) < 25 * 4
+
+
+def test_a_reader_that_gets_no_processor_knows_that_its_pictures_are_old() -> None:
+    """It was taken for a slow sender: events bore times that were many seconds too late, from then on."""
+    reads = stream(120.0, 0.005, starved=(20.0, 50.0))
+    assert max(read.late_s for read in reads) > 10.0
+    assert all(abs(read.late_s - read.called_late_s) < 0.1 for read in reads)
+    assert all(read.decoded and read.late_s < 0.1 for read in reads if read.pts_s > 60.0)
 
 
 @given(opening_s=st.floats(0.0, 20.0), decode_s=st.floats(0.001, 0.3), gop=st.integers(5, 60))

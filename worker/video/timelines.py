@@ -1,7 +1,9 @@
 """When a picture is: what streams say of their times, and what is believed of it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 MAX_DRIFT_S: Final = 2.0
@@ -27,6 +29,8 @@ _GAIN_S: Final = 0.1
 _SETTLED_S: Final = 0.2
 _GLANCE_S: Final = 1.0
 _FRUITLESS_S: Final = 1.5
+_STARVED: Final = 0.2
+"""A thread that waited for a processor for more than this share of the time is the slow one, not its stream."""
 _FIRST_PAUSE_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 960.0
 _OTHER_CLOCK_S: Final = 60.0
@@ -197,21 +201,31 @@ class _Judge:
             self.doubt = ""
 
 
+def waited_for_processor_s() -> float:
+    """How long this thread was ready to run in its life and had no processor; 0 where the system does not tell."""
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
 class LiveEdge:
     """Keeps what is read of a live stream near to what is sent.
 
     A reader that is slower than its stream gets pictures that are older and older, up to what the network holds: many
     seconds. Nobody would notice, since a stream's times say nothing of the time of day. So if a stream has been late
     for a while, its packets are passed over until it is there again, apart from a key picture now and then. If that
-    does not help, it is the stream's clock that is slow, or its sender: then the delay counts as usual.
+    does not help, it is the stream's clock that is slow, or its sender: then the delay counts as usual. But not if this
+    thread had to wait for a processor: then it is the reader that is slow.
 
     Attributes:
         late_s: by how much longer than usual the last packet was under way.
     """
 
-    def __init__(self, begun_s: float) -> None:
+    def __init__(self, begun_s: float, waited_s: Callable[[], float] = waited_for_processor_s) -> None:
         """``begun_s``: when its opening began (monotonic). What came while it took long to open is old already."""
         self.late_s = 0.0
+        self._waited_s = waited_s
+        self._waited_by_then_s = 0.0
         self._begun_s = begun_s
         self._usual_s: float | None = None  # the least time from a picture's own time until it was read
         self._heard_s = 0.0
@@ -257,22 +271,28 @@ class LiveEdge:
 
     def _catch_up(self, delay_s: float, arrived_s: float) -> None:
         self._catching_up = True
-        self._seen_s = self._least_at_s = arrived_s
-        self._least_s = delay_s
+        self._seen_s = arrived_s
+        self._gain(delay_s, arrived_s)
+
+    def _gain(self, delay_s: float, arrived_s: float) -> None:
+        self._least_s, self._least_at_s, self._waited_by_then_s = delay_s, arrived_s, self._waited_s()
 
     def _is_old(self, delay_s: float, arrived_s: float, *, is_key: bool) -> bool:
         if delay_s < self._least_s - _GAIN_S:
-            self._least_s, self._least_at_s = delay_s, arrived_s
+            self._gain(delay_s, arrived_s)
         gained_s = arrived_s - self._least_at_s
         # As long as the delay becomes less, there is more to be read at once.
         there = self.late_s <= _THERE_S and gained_s >= _SETTLED_S
-        if is_key and (there or gained_s >= _FRUITLESS_S):
+        if is_key and (there or (gained_s >= _FRUITLESS_S and not self._starved(gained_s))):
             self._end(delay_s, arrived_s, in_vain=not there)
             return False
         if is_key and arrived_s - self._seen_s >= _GLANCE_S:
             self._seen_s = arrived_s
             return False
         return True
+
+    def _starved(self, lasted_s: float) -> bool:
+        return self._waited_s() - self._waited_by_then_s > _STARVED * lasted_s
 
     def _end(self, delay_s: float, arrived_s: float, *, in_vain: bool) -> None:
         self._catching_up, self._late_since_s = False, None
