@@ -28,6 +28,10 @@ help:  ## this list
 demo: $(VENV)/.core  ## the main job on footage that it makes itself; needs nothing but Python
 	$(VENV)/bin/facestream demo --output $(OUTPUT)
 
+.PHONY: demo-console
+demo-console: $(VENV)/.core  ## the demo, and then pages on which a stranger waits for a name, until Ctrl-C
+	$(VENV)/bin/facestream demo --console --output $(OUTPUT)
+
 .PHONY: test
 test: $(VENV)/.test system-parts  ## the tests that take seconds each; names those that this machine cannot run
 	$(PY) -m pytest --ignore tests/fault -m "not slow" $(IN_PARALLEL) $(PYTEST_ARGS)
@@ -96,6 +100,7 @@ venv: $(VENV)/.test  ## the virtual environment for development
 lock: $(VENV)/.uv  ## resolve the pinned requirements anew
 	$(COMPILE) --extra dlib --extra encryption --extra postgres pyproject.toml -o requirements.txt
 	$(COMPILE) --extra test -c requirements.txt pyproject.toml -o requirements-test.txt
+	$(COMPILE) --extra console --extra dlib --extra encryption --extra postgres -c requirements.txt -c requirements-test.txt pyproject.toml -o requirements-console.txt
 	$(COMPILE) --extra gpu --extra dlib --extra encryption --extra postgres -c requirements.txt pyproject.toml -o requirements-gpu.txt
 	echo 'uv' | $(COMPILE) - -o requirements-uv.txt
 	echo 'hatchling' | $(COMPILE) -c requirements-test.txt - -o requirements-build.txt
@@ -128,9 +133,10 @@ $(VENV)/.uv: requirements-uv.txt
 	-@$(PY) -m pip install -qq --require-hashes -r requirements-uv.txt
 	@touch $@
 
-$(VENV)/.core: $(VENV)/.uv requirements.txt pyproject.toml
+# With the console, which is the next step after the demo.
+$(VENV)/.core: $(VENV)/.uv requirements-console.txt pyproject.toml
 	@echo "installing the pinned requirements: this takes minutes, once"
-	@$(call INSTALL,--require-hashes -r requirements.txt)
+	@$(call INSTALL,--require-hashes -r requirements-console.txt)
 	@$(call INSTALL,--no-deps -e .)
 	@touch $@
 

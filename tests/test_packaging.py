@@ -153,7 +153,12 @@ def test_everything_that_the_code_imports_is_declared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("requirements.txt", ["dlib"]), ("requirements-test.txt", ["dlib", "test"])]
+    ("lock", "extras"),
+    [
+        ("requirements.txt", ["dlib"]),
+        ("requirements-console.txt", ["console", "dlib"]),
+        ("requirements-test.txt", ["dlib", "test"]),
+    ],
 )
 def test_the_lock_covers_every_requirement_with_hashes_and_names_no_registry(lock: str, extras: list[str]) -> None:
     text = (REPOSITORY / lock).read_text()
@@ -174,12 +179,12 @@ def test_the_lock_covers_every_requirement_with_hashes_and_names_no_registry(loc
     assert not pinned.keys() & {"torch", "facenet-pytorch"}, "the peers of the benchmark are no requirement of ours"
 
 
-def test_both_locks_agree() -> None:
-    core, test = (
+def test_the_locks_agree() -> None:
+    core, console, test = (
         set(re.findall(r"^(\S+==\S+)", (REPOSITORY / lock).read_text(), re.MULTILINE))
-        for lock in ("requirements.txt", "requirements-test.txt")
+        for lock in ("requirements.txt", "requirements-console.txt", "requirements-test.txt")
     )
-    assert core <= test
+    assert core <= console <= test
 
 
 def test_only_the_configuration_reads_the_environment() -> None:

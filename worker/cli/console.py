@@ -34,14 +34,10 @@ def console(
     if port is not None:
         settings_ = settings_.model_copy(update={"console": settings_.console.model_copy(update={"port": port})})
     configure(settings_.log)
-    try:
-        from worker.api.parts import Parts
-        from worker.api.server import serve
-        from worker.console.app import make_console
-    except ImportError as error:
-        raise ConfigError(
-            f"the console needs the extra 'console': pip install 'facestream[console]' ({error})"
-        ) from None
+    require_console()
+    from worker.api.parts import Parts
+    from worker.api.server import serve
+    from worker.console.app import make_console
 
     app = make_console(Parts(settings_))
 
@@ -51,3 +47,17 @@ def console(
             say(f"Nobody has an account yet. Make the first one, an admin, here, once: {address}/setup#{code}")
 
     serve(app, settings_.console, started)
+
+
+def require_console() -> None:
+    """
+    Raises:
+        ConfigError: what the console needs is not installed.
+    """
+    try:
+        import worker.api.server
+        import worker.console.app  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"the console needs the extra 'console': pip install 'facestream[console]' ({error})"
+        ) from None

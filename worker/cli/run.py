@@ -1,11 +1,13 @@
 """``facestream run`` and ``demo``: a worker, and a demonstration of it."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.console import require_console
 from worker.cli.events import table_header, table_row
 from worker.cli.options import (
     AsJson,
@@ -25,6 +27,7 @@ from worker.cli.options import (
 from worker.cli.parsing import read_source
 
 if TYPE_CHECKING:
+    from worker.demo import DemoResult
     from worker.service.service import Summary
     from worker.types import Event
 
@@ -39,9 +42,14 @@ def demo(
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for clip and pictures.")] = Path(
         "demo-output"
     ),
+    console: Annotated[
+        bool, typer.Option("--console", help="Then serve the console until Ctrl-C: a stranger waits for a name.")
+    ] = False,
     json_output: AsJson = False,
 ) -> int:
     """Make a clip, enrol one person from a still, run the worker on an embedded Redis, show what it publishes."""
+    if console:
+        require_console()
     from worker.demo import run_demo
     from worker.events.codec import encode
 
@@ -65,19 +73,31 @@ def demo(
     summary = result.stopped.summary
     if json_output:
         print_json({"summary": dataclasses.asdict(summary)})
-        return 0
-    tell("")
-    tell(f"frames   {summary.frames}")
-    tell(f"faces    {summary.faces}")
-    tell(f"tracks   {summary.tracks}")
-    tell(f"events   {summary.events}")
-    tell(f"fps      {summary.fps}")
-    tell(f"dropped  {sum(summary.dropped.values())}")
-    tell(f"model    {result.model_id}")
-    tell("")
-    tell(f"Annotated clip: {result.annotated_clip}")
-    tell(f"Contact sheet:  {result.contact_sheet}")
+    else:
+        _tell_of_demo(result)
+    if console:
+        from worker.demo.pages import show_pages
+
+        show_pages(result.gallery, output, tell)
+    elif not json_output:
+        say("")
+        say(f"Next, name a stranger in your browser: {sys.argv[0]} demo --console")
     return 0
+
+
+def _tell_of_demo(result: "DemoResult") -> None:
+    summary = result.stopped.summary
+    say("")
+    say(f"frames   {summary.frames}")
+    say(f"faces    {summary.faces}")
+    say(f"tracks   {summary.tracks}")
+    say(f"events   {summary.events}")
+    say(f"fps      {summary.fps}")
+    say(f"dropped  {sum(summary.dropped.values())}")
+    say(f"model    {result.model_id}")
+    say("")
+    say(f"Annotated clip: {result.annotated_clip}")
+    say(f"Contact sheet:  {result.contact_sheet}")
 
 
 def run(

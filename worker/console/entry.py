@@ -1,9 +1,10 @@
-"""The way in and out: the first admin, logging in, logging out."""
+"""The way in and out: the first admin, logging in, logging out, and a link for a demonstration."""
 
+import secrets
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, FastAPI, Form, Request, Response
 from fastapi.responses import HTMLResponse
 
 from worker.api import keys
@@ -15,6 +16,28 @@ from worker.console.pages import Looker, gone_to, inside, render
 router = APIRouter(include_in_schema=False)
 
 Text = Annotated[str, Form(max_length=200)]
+
+
+def one_time_path(app: FastAPI, name: str, to: str) -> str:
+    """A path of ``app`` that makes the admin ``name`` and logs in as them, once, and then leads to the page ``to``.
+
+    For a demonstration: nobody learns the password.
+    """
+    code = secrets.token_urlsafe(24)
+    app.state.guests = {code: (name, to)}
+    return f"/enter/{code}"
+
+
+@router.get("/enter/{code}")
+def enter(request: Request, parts: SharedParts, code: str) -> Response:
+    """Takes the link of :func:`one_time_path`."""
+    guest = getattr(request.app.state, "guests", {}).pop(code, None)
+    if guest is None:
+        raise Problem(HTTPStatus.FORBIDDEN, "this link was used before, or is not one of this console: log in")
+    name, to = guest
+    response = gone_to(to)
+    keys.set_up(request, response, parts, keys.first_code_of(request).code, name, secrets.token_urlsafe(24))
+    return response
 
 
 @router.get("/login")

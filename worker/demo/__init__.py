@@ -38,6 +38,7 @@ class DemoResult:
     events: list[Event]
     annotated_clip: Path
     contact_sheet: Path
+    gallery: Path
     model_id: str
 
 
@@ -94,7 +95,7 @@ def run_demo(output: Path, say: Callable[[str], None], on_event: Callable[[Event
     write_annotated_clip(footage.clip, album.annotations(), clip)
     sheet = output / "contact-sheet.png"
     contact_sheet(album.tiles(seen), sheet, title="facestream demo: who was seen")
-    return DemoResult(stopped, seen, clip, sheet, embedder.model_id)
+    return DemoResult(stopped, seen, clip, sheet, gallery_path, embedder.model_id)
 
 
 def _load_any_embedder(say: Callable[[str], None]) -> FaceEmbedder:

@@ -6,7 +6,7 @@ domain) and the cat Chelsea (CC0, by Stefan van der Walt). Nothing is downloaded
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -66,18 +66,8 @@ def make_demo_clip(folder: Path) -> DemoFootage:
     _write_photo(portrait, photo_folder / f"{PERSON}.jpg")
     clip = folder / "footage.mp4"
     person, cat = _person(portrait), _cat(np.asarray(data.chelsea(), np.uint8))
-    with ClipWriter(clip, SIZE, FPS) as writer:
-        for picture in _frames(person, cat):
-            writer.write(picture)
-    return DemoFootage(clip, photo_folder)
 
-
-def _frames(person: NDArray[np.uint8], cat: NDArray[np.uint8]) -> Iterator[Image]:
-    room = _room()
-    noise = np.random.default_rng(0).normal(0, 2.0, (4, SIZE[1], SIZE[0], 3)).round().astype(np.int8)
-    for number in range(round(DURATION_S * FPS)):
-        t = number / FPS
-        picture = room.copy()
+    def act(picture: Image, t: float) -> Image:
         if VISITS_S[0][0] <= t <= VISITS_S[0][1]:
             _walk(picture, person, t - VISITS_S[0][0], _FIRST_WALK)
         if VISITS_S[1][0] <= t <= VISITS_S[1][1]:
@@ -87,18 +77,59 @@ def _frames(person: NDArray[np.uint8], cat: NDArray[np.uint8]) -> Iterator[Image
         if _DIM_S[0] <= t <= _DIM_S[1]:
             dimmed = 1 - 0.45 * math.sin(math.pi * (t - _DIM_S[0]) / (_DIM_S[1] - _DIM_S[0]))
             picture = cv2.convertScaleAbs(picture, alpha=dimmed)
-        yield cv2.add(picture, noise[number % len(noise)], dtype=cv2.CV_8U)
+        return picture
+
+    _film(clip, DURATION_S, act)
+    return DemoFootage(clip, photo_folder)
 
 
-def _walk(picture: Image, person: NDArray[np.uint8], t: float, path: NDArray[np.float64]) -> None:
-    """Paints the person as she is ``t`` seconds into her ``path`` (rows: seconds, x of the face in px, scale)."""
+def make_visits_clip(clip: Path, stranger: NDArray[np.uint8], face_centre: tuple[float, float]) -> Path:
+    """Writes ``clip``: a ``stranger`` (512 x 512 px, as of :func:`cut_out`) walks by, and then the demo's person.
+
+    Raises:
+        SourceError: ``clip`` cannot be written.
+    """
+    from skimage import data
+
+    person = _person(np.asarray(data.astronaut(), np.uint8))
+    second_s = _FIRST_WALK[-1, 0] + 0.4
+
+    def act(picture: Image, t: float) -> Image:
+        if t <= _FIRST_WALK[-1, 0]:
+            _walk(picture, stranger, t, _FIRST_WALK, face_centre)
+        if t >= second_s:
+            _walk(picture, person, t - second_s, _SECOND_WALK)
+        return picture
+
+    _film(clip, second_s + _SECOND_WALK[-1, 0] + 0.4, act)
+    return clip
+
+
+def _film(clip: Path, duration_s: float, act: Callable[[Image, float], Image]) -> None:
+    """What ``act`` makes of the empty room at each time, in s, with the noise of a camera."""
+    room = _room()
+    noise = np.random.default_rng(0).normal(0, 2.0, (4, SIZE[1], SIZE[0], 3)).round().astype(np.int8)
+    with ClipWriter(clip, SIZE, FPS) as writer:
+        for number in range(round(duration_s * FPS)):
+            picture = act(room.copy(), number / FPS)
+            writer.write(cv2.add(picture, noise[number % len(noise)], dtype=cv2.CV_8U))
+
+
+def _walk(
+    picture: Image,
+    person: NDArray[np.uint8],
+    t: float,
+    path: NDArray[np.float64],
+    face_centre: tuple[float, float] = _FACE_CENTRE,
+) -> None:
+    """Paints the person as they are ``t`` seconds into their ``path`` (rows: seconds, x of the face in px, scale)."""
     x, scale = (float(np.interp(t, path[:, 0], path[:, column])) for column in (1, 2))
     speed = abs(float(np.interp(t + 0.02, path[:, 0], path[:, 1])) - x) / 0.02
     stride = min(1.0, speed / 150)
-    # Her picture ends at the waist. Keep that end below the lower edge, and her hair below the upper edge.
-    y = max(SIZE[1] - (512 - _FACE_CENTRE[1]) * scale, 108 * scale + 8) + 5 * stride * abs(math.sin(2 * math.pi * t))
+    # The picture ends at the waist. Keep that end below the lower edge, and the hair below the upper edge.
+    y = max(SIZE[1] - (512 - face_centre[1]) * scale, 108 * scale + 8) + 5 * stride * abs(math.sin(2 * math.pi * t))
     tilt_deg = 1.5 * math.sin(1.7 * math.pi * t)
-    paint(picture, person, _FACE_CENTRE, (x, y), scale, tilt_deg, blur_px=round(speed / FPS / 2))
+    paint(picture, person, face_centre, (x, y), scale, tilt_deg, blur_px=round(speed / FPS / 2))
 
 
 def _prowl(picture: Image, cat: NDArray[np.uint8], progress: float) -> None:
