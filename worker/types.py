@@ -249,6 +249,16 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
+class Membership:
+    """The ``groups`` (names) of a person, and what they say of the verdict: ``threshold``, the cosine from which the
+    person is named, is that of the group ``strictest``; None and "" where no group has one."""
+
+    groups: tuple[str, ...] = ()
+    threshold: float | None = None
+    strictest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """What the gallery knows about one probe: the nearest person and the nearest *other* person.
 
@@ -261,6 +271,8 @@ class Candidate:
 
     ``denied_name`` is a person who is nearer still, at ``denied_similarity``, and of whom it is known that the probe
     does not show them; empty if there is none.
+
+    ``membership`` and ``runner_up_membership``: the groups of the two.
     """
 
     identity_id: str | None
@@ -273,6 +285,8 @@ class Candidate:
     least_probability: float = 0.0
     denied_name: str = ""
     denied_similarity: float = -1.0
+    membership: Membership = Membership()
+    runner_up_membership: Membership = Membership()
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +297,8 @@ class Match:
     ``runner_up`` the cosine to the nearest *other* one; each is -1 if there is no such identity. ``reason`` is one of
     ``matched``, ``few_faces``, ``below_threshold``, ``ambiguous``, ``improbable``, ``not_enough_evidence``,
     ``empty_gallery``, ``denied``, and the reasons of the quality gate. ``probability`` comes from a classifier; it is
-    None without one.
+    None without one. ``groups`` are those of the person who is named; ``threshold_group`` is the group whose threshold
+    was used, empty if it was not that of a group.
     """
 
     identity_id: str | None
@@ -294,6 +309,8 @@ class Match:
     gallery_version: int
     reason: str
     probability: float | None = None
+    groups: tuple[str, ...] = ()
+    threshold_group: str = ""
 
     @property
     def margin(self) -> float:
@@ -347,7 +364,11 @@ class Event:
         ),
     ]
     threshold: Annotated[
-        OptionalNumber, Form("number, -1 to 1"), Field(description="cosine from which a person is named")
+        OptionalNumber,
+        Form("number, -1 to 1"),
+        Field(
+            description="cosine from which the nearest person is named: that of the camera, or of a group of the person"
+        ),
     ]
     margin: Annotated[OptionalNumber, Field(description="how much nearer that person is than the next one, in cosine")]
     quality: Annotated[
@@ -391,6 +412,11 @@ class Event:
         Text,
         Form("names joined by `,`"),
         Field(description="zones of the camera in which the person was seen so far; empty if there are none"),
+    ] = ""
+    groups: Annotated[
+        Text,
+        Form("names joined by `,`"),
+        Field(description="groups that the person is in; empty if there are none, and for an unknown person"),
     ] = ""
 
 

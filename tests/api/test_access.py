@@ -11,6 +11,7 @@ from worker.api.accounts import Role
 NOBODY, VIEWER, OPERATOR, ADMIN = 0, 1, 2, 3
 LEAST: dict[str, int] = {
     "set_up": NOBODY, "log_in": NOBODY,
+    "list_groups": VIEWER, "set_group": OPERATOR, "delete_group": OPERATOR, "regroup_person": OPERATOR,
     "list_people": VIEWER, "show_person": VIEWER, "list_samples": VIEWER, "list_sightings": VIEWER,
     "show_sighting": VIEWER, "explain_sighting": VIEWER, "show_face": VIEWER, "search_photo": VIEWER,
     "list_unknowns": VIEWER, "show_unknown": VIEWER, "follow_events": VIEWER, "show_status": VIEWER,
@@ -35,9 +36,9 @@ def operations(console: Console) -> dict[str, tuple[str, str]]:
 
 def asked(client: httpx.Client, method: str, path: str) -> int:
     """What an operation answers to who asks for things that are not there."""
-    for name in ("identity_id", "sighting_id", "unknown_id", "sample_id", "token_id", "step", "name"):
+    for name in ("identity_id", "sighting_id", "unknown_id", "sample_id", "token_id", "step", "name", "group"):
         path = path.replace(f"{{{name}}}", "none")
-    with client.stream(method, path, json={} if method in {"POST", "PATCH"} else None) as answer:
+    with client.stream(method, path, json={} if method in {"POST", "PATCH", "PUT"} else None) as answer:
         return answer.status_code
 
 

@@ -19,7 +19,7 @@ def test_people_are_listed_page_by_page_and_found_by_words_of_their_names(consol
     assert [person["identity_name"] for person in first["items"]] == ["Anna"]
     assert first["total"] == 2
     second = client.get(f"{API}/people", params={"limit": 1, "cursor": first["next_cursor"]}).json()
-    assert second["items"] == [{"identity_id": "p-bob", "identity_name": "Bob", "samples": 1}]
+    assert second["items"] == [{"identity_id": "p-bob", "identity_name": "Bob", "samples": 1, "groups": []}]
     assert second["next_cursor"] is None
     assert client.get(f"{API}/people", params={"q": "NN"}).json()["total"] == 1
     refused = client.get(f"{API}/people", params={"cursor": "nonsense"})

@@ -44,6 +44,33 @@ def test_a_stranger_is_named_by_keyboard(enter: Enter, console: Console) -> None
     expect(page.get_by_role("status")).to_contain_text("This is Carla now")
 
 
+def test_a_person_is_put_into_a_watch_list_and_found_by_it(enter: Enter, console: Console) -> None:
+    page = enter("operator")
+    page.get_by_role("link", name="People").click()
+    page.get_by_text("Groups", exact=True).click()
+    page.get_by_label("Name of the group").fill("banned")
+    new = page.locator("form", has=page.get_by_label("Name of the group"))
+    new.get_by_label("Colour").select_option("red")
+    new.get_by_label("What to do").fill("call the guard")
+    new.get_by_label("Threshold").fill("0.6")
+    new.get_by_role("button", name="Make").click()
+    expect(page.get_by_role("status")).to_contain_text("The group is set")
+    page.get_by_role("link", name="Anna").click()
+    page.get_by_label("banned").check()
+    page.get_by_role("button", name="Save groups").click()
+    expect(page.get_by_role("status")).to_contain_text("The groups are set")
+    expect(page.get_by_label("banned")).to_be_checked()
+    expect(page.locator("main")).to_contain_text("call the guard")
+    page.goto(f"{console.address}/people?group=banned")
+    expect(page.locator("main > ul.list > li")).to_have_count(1)
+    expect(page.locator("main > ul.list > li")).to_contain_text("Anna")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert console.parts.gallery().groups["banned"].threshold == 0.6
+
+
 def test_now_shows_what_comes_and_what_came_while_the_line_was_cut(
     enter: Enter, redis_url: str, tell: Callable[[str], None]
 ) -> None:

@@ -47,6 +47,7 @@ events = st.builds(
     worker_id=st.text(min_size=1, max_size=30),
     epoch=st.integers(0, 2**63 - 1),
     unknown_id=text,
+    groups=text,
 )
 
 

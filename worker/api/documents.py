@@ -1,7 +1,7 @@
 """What the operations answer with, and what they are given. Times are RFC 3339 in UTC."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -11,6 +11,7 @@ from worker.wire import rfc3339
 
 MOST_PHOTOS: Final = 50
 
+Colour = Literal["", "red", "orange", "yellow", "green", "blue", "violet", "grey"]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
@@ -27,6 +28,7 @@ class PersonDocument(BaseModel):
     identity_id: str
     identity_name: str
     samples: int = Field(description="how many faces of the person are enrolled")
+    groups: list[str] = Field(description="the groups that the person is in, by name")
 
 
 class SampleDocument(BaseModel):
@@ -56,6 +58,38 @@ class PersonChange(Given):
     """A new name."""
 
     identity_name: Name
+
+
+class Memberships(Given):
+    """The groups of a person, all of them."""
+
+    groups: Annotated[list[Name], Field(max_length=50)]
+
+
+class GroupSettings(Given):
+    """What is set for a group."""
+
+    threshold: Annotated[float | None, Field(ge=-1, le=1)] = Field(
+        None, description="cosine from which its people are named, in place of every other threshold; null: as others"
+    )
+    colour: Colour = ""
+    advice: Annotated[str, Field(max_length=300)] = Field("", description="what to do when one of its people is seen")
+
+
+class GroupDocument(BaseModel):
+    """A group of people."""
+
+    group: str
+    threshold: float | None
+    colour: str
+    advice: str
+    people: int = Field(description="how many people are in it")
+
+
+class Groups(BaseModel):
+    """The groups, by name."""
+
+    items: list[GroupDocument]
 
 
 class Removed(BaseModel):
@@ -127,6 +161,7 @@ class Explanation(BaseModel):
     runner_up: str
     runner_up_similarity: float | None
     threshold: float | None
+    threshold_group: str = Field(description="the group that the threshold belongs to; empty if it is not of a group")
     reason: str
 
 
@@ -368,7 +403,8 @@ class FirstAdmin(Given):
 def person_document(person: Person) -> PersonDocument:
     """Of an enrolled person."""
     return PersonDocument(
-        identity_id=person.identity_id, identity_name=person.name, samples=len(person.samples)
+        identity_id=person.identity_id, identity_name=person.name, samples=len(person.samples),
+        groups=list(person.groups),
     )  # fmt: skip
 
 

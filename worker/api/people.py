@@ -44,7 +44,7 @@ def find(parts: Parts, identity_id: str) -> Person:
 
 def etag(person: Person) -> str:
     """Another one after each change of the person."""
-    return etag_of(person.identity_id, person.name, [sample.sample_id for sample in person.samples])
+    return etag_of(person.identity_id, person.name, [sample.sample_id for sample in person.samples], person.groups)
 
 
 def matching(people: Sequence[Person], words: str) -> list[Person]:
@@ -53,9 +53,9 @@ def matching(people: Sequence[Person], words: str) -> list[Person]:
     return [person for person in people if all(word in person.name.casefold() for word in wanted)]
 
 
-def page(parts: Parts, words: str, cursor: str | None, limit: int) -> PeoplePage:
-    """Some of the people whose name holds ``words``."""
-    found = matching(parts.people(), words)
+def page(parts: Parts, words: str, cursor: str | None, limit: int, group: str = "") -> PeoplePage:
+    """Some of the people whose name holds ``words``, of ``group`` if one is named."""
+    found = [person for person in matching(parts.people(), words) if not group or group in person.groups]
     total = len(found)
     if cursor is not None:
         after = place_of(cursor, str, str)
@@ -150,11 +150,12 @@ def list_people(
     _caller: Reader,
     parts: SharedParts,
     q: Annotated[str, Query(max_length=200, description="words that the name holds")] = "",
+    group: Annotated[str, Query(max_length=200, description="people of this group alone")] = "",
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
 ) -> PeoplePage:
     """Everybody who is enrolled, by name."""
-    return page(parts, q, cursor, limit)
+    return page(parts, q, cursor, limit, group)
 
 
 @router.post("/people", operation_id="enroll_person", response_model=Enrolled, responses=responses(HTTPStatus.CONFLICT))

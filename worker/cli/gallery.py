@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli import gallery_migration
+from worker.cli import gallery_groups, gallery_migration
 from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
@@ -82,7 +82,8 @@ def register(app: typer.Typer) -> None:
     group = command_group(
         app,
         "gallery",
-        "The people of a gallery: list, show, remove, rename, merge; audit, copy and export it; give it another model.",
+        "The people of a gallery: list, show, remove, rename, merge, group; audit, copy and export it; give it another "
+        "model.",
     )
     group.command("list")(list_people)
     group.command("show")(show_person)
@@ -94,6 +95,7 @@ def register(app: typer.Typer) -> None:
     group.command("copy")(copy_gallery)
     group.command("export")(export_gallery)
     group.command("audit")(audit_gallery)
+    gallery_groups.register(group)
     gallery_migration.register(group)
 
 
@@ -200,12 +202,14 @@ def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
                     "identity_id": person.identity_id,
                     "identity_name": person.name,
                     "samples": len(person.samples),
+                    "groups": list(person.groups),
                     "consent": None if person.consent is None else person.consent.document(),
                 }
             )
         else:
             samples = count_of(len(person.samples), "sample")
-            columns = [padded(person.name, 32), f"{samples:>12}", person.identity_id, _consent_text(person.consent)]
+            noted = [_consent_text(person.consent), f"[{', '.join(person.groups)}]" if person.groups else ""]
+            columns = [padded(person.name, 32), f"{samples:>12}", person.identity_id, " ".join(filter(None, noted))]
             say_lines(fit(columns, screen_width()))
     soon, over = opened.consents_to_mind()
     if soon or over:
@@ -226,7 +230,8 @@ def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> 
         for s in person.samples
     ]
     if json_output:
-        print_json({"identity_id": person.identity_id, "identity_name": person.name, "samples": samples})
+        told = {"identity_id": person.identity_id, "identity_name": person.name, "groups": list(person.groups)}
+        print_json(told | {"samples": samples})
         return
     say(f"{person.name}  {person.identity_id}")
     for sample in samples:

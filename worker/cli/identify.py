@@ -131,7 +131,9 @@ def identify(
             failed += 1
             continue
         found, embeddings = embed_faces(image, searcher, embedder)
-        matches = identify_faces(embeddings, opened, limit, *([denied.search] if denied else []))
+        matches = identify_faces(
+            embeddings, opened, limit, *([denied.search] if denied else []), same_for_all=threshold is not None
+        )
         if not json_output and not matches:
             say(f"{path}: no face found")
         for index, match in enumerate(matches):

@@ -1,12 +1,17 @@
 """Everybody who is enrolled; one of them; and photos of somebody new."""
 
-from typing import Annotated, Final
+from http import HTTPStatus
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import ValidationError
 
-from worker.api import people, sightings
-from worker.api.access import SharedParts
+from worker.api import groups, people, sightings
+from worker.api.access import Caller, SharedParts
+from worker.api.documents import GroupSettings
+from worker.api.parts import Parts
+from worker.api.problems import Problem
 from worker.console.pages import Sender, Visitor, gone_to, render
 
 router = APIRouter(include_in_schema=False)
@@ -20,14 +25,22 @@ def list_page(
     caller: Visitor,
     parts: SharedParts,
     q: Annotated[str, Query(max_length=200)] = "",
+    group: Annotated[str, Query(max_length=200)] = "",
     cursor: str | None = None,
     said: str = "",
 ) -> HTMLResponse:
-    """Everybody, by name."""
-    found = people.page(parts, q, cursor, _SHOWN)
+    """Everybody, by name; or those of one group."""
+    return _list(caller, parts, q=q, group=group, cursor=cursor, said=said)
+
+
+def _list(
+    caller: Caller, parts: Parts, *, q: str = "", group: str = "", cursor: str | None = None, **values: Any
+) -> HTMLResponse:
+    found = people.page(parts, q, cursor, _SHOWN, group)
+    shown = {"said": "", "photos": None, "name": ""} | values
     return render(
-        "people", caller, people=found.items, more=found.next_cursor, total=found.total, q=q, said=said, photos=None,
-        name="",
+        "people", caller, people=found.items, more=found.next_cursor, total=found.total, q=q, group=group,
+        groups={each.group: each for each in groups.listed(parts)}, **shown,
     )  # fmt: skip
 
 
@@ -39,12 +52,7 @@ def enroll(
     identity_name: Annotated[str, Form(max_length=200)] = "",
 ) -> HTMLResponse:
     """Enrols photos, and says of each what became of it."""
-    results = people.enroll(parts, identity_name, photos)
-    found = people.page(parts, "", None, _SHOWN)
-    return render(
-        "people", caller, people=found.items, more=found.next_cursor, total=found.total, q="", said="", photos=results,
-        name=identity_name,
-    )  # fmt: skip
+    return _list(caller, parts, photos=people.enroll(parts, identity_name, photos), name=identity_name)
 
 
 @router.get("/people/{identity_id}")
@@ -52,7 +60,9 @@ def one_page(caller: Visitor, parts: SharedParts, identity_id: str, said: str = 
     """One person: samples, and where they were seen last."""
     person = people.find(parts, identity_id)
     seen, _more = sightings.page(parts, _SEEN, identity_id=identity_id)
-    return render("person", caller, person=person, etag=people.etag(person), seen=seen, said=said)
+    return render(
+        "person", caller, person=person, etag=people.etag(person), seen=seen, said=said, groups=groups.listed(parts)
+    )
 
 
 @router.post("/people/{identity_id}/rename")
@@ -66,6 +76,47 @@ def rename(
     """Another name; the id stays."""
     people.rename(parts, identity_id, identity_name, etag)
     return gone_to(f"/people/{identity_id}", said="renamed")
+
+
+@router.post("/people/{identity_id}/groups")
+def regroup(
+    _caller: Sender,
+    parts: SharedParts,
+    identity_id: str,
+    etag: Annotated[str, Form()],
+    group: Annotated[list[str] | None, Form()] = None,
+) -> RedirectResponse:
+    """The groups of a person."""
+    groups.regroup(parts, identity_id, group or [], etag)
+    return gone_to(f"/people/{identity_id}", said="groups")
+
+
+@router.post("/groups")
+def set_group(
+    _caller: Sender,
+    parts: SharedParts,
+    group: Annotated[str, Form(max_length=200)],
+    threshold: Annotated[str, Form(max_length=20)] = "",
+    colour: Annotated[str, Form(max_length=20)] = "",
+    advice: Annotated[str, Form(max_length=300)] = "",
+) -> RedirectResponse:
+    """Makes a group, or sets it anew."""
+    try:
+        settings = GroupSettings.model_validate({"threshold": threshold or None, "colour": colour, "advice": advice})
+    except ValidationError:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"{threshold!r} is not a threshold: write a number from -1 to 1, or nothing",
+        ) from None
+    groups.set_group(parts, group, settings)
+    return gone_to("/people", said="group")
+
+
+@router.post("/groups/delete")
+def delete_group(_caller: Sender, parts: SharedParts, group: Annotated[str, Form(max_length=200)]) -> RedirectResponse:
+    """Deletes a group; its people stay."""
+    groups.delete(parts, group)
+    return gone_to("/people", said="no-group")
 
 
 @router.post("/people/{identity_id}/remove")

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )  # fmt: skip
 
-LAYOUT: Final = 9
+LAYOUT: Final = 10
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -221,8 +221,10 @@ galleries: Final = Table(
     _text("camera_thresholds"),
     _text("calibration"),
     _text("created_at"),
+    _text("groups", server_default="{}"),
 )
-"""A change of a gallery holds the lock of this row until its end, so changes come one after the other."""
+"""A change of a gallery holds the lock of this row until its end, so changes come one after the other. ``groups``: the
+settings of the groups by name, JSON."""
 
 
 def _gallery() -> Column[str]:
@@ -242,8 +244,9 @@ people: Final = Table(
     _text("name"),
     _changed(),
     _text("consent", server_default=""),
+    _text("groups", server_default=""),
 )
-"""``consent``: JSON, "" where none was noted."""
+"""``consent``: JSON, "" where none was noted. ``groups``: a list of names as JSON, "" for somebody who is in none."""
 Index("people_by_change", people.c.gallery, people.c.changed)
 
 samples: Final = Table(

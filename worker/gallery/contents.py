@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from worker.erased import Erased
 from worker.gallery.consents import Consent
+from worker.gallery.groups import Group, membership
 from worker.names import person_name
-from worker.types import Vectors
+from worker.types import Membership, Vectors
 from worker.wire import now_rfc3339
 
 BLOCK_SAMPLES: Final = 8192
@@ -37,12 +38,13 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class Person:
     """One enrolled person; ``identity_id`` stays when the name changes. ``consent`` is None where none was noted: then
-    nothing bounds the time in which the person is recognised."""
+    nothing bounds the time in which the person is recognised. ``groups``: the names of the groups they are in."""
 
     identity_id: str
     name: str
     samples: tuple[Sample, ...]
     consent: Consent | None = None
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Everything that one version of a gallery holds. There is always a last block, and only the last block grows."""
+    """Everything that one version of a gallery holds. There is always a last block, and only the last block grows.
+
+    ``groups`` by name; ``memberships``: the names of their groups, of those who are in some, by identity_id.
+    """
 
     version: int
     model_id: str
@@ -124,6 +129,8 @@ class Contents:
     calibration: dict[str, Any]
     created_at: str
     consents: dict[str, Consent] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
+    memberships: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -135,6 +142,27 @@ class Contents:
 
     def samples_of(self, identity_id: str) -> tuple[Sample, ...]:
         return tuple(sample for sample in self.samples if sample.identity_id == identity_id)
+
+    def person(self, identity_id: str, samples: tuple[Sample, ...]) -> Person:
+        """The person with this id, whose ``samples`` these are."""
+        groups = self.membership(identity_id).groups
+        return Person(identity_id, self.names[identity_id], samples, self.consents.get(identity_id), groups)
+
+    def membership(self, identity_id: str | None) -> Membership:
+        """The groups of a person."""
+        return membership(self.memberships.get(identity_id or "", ()), self.groups)
+
+    def grouped(self, identity_id: str, groups: Collection[str]) -> "Contents":
+        """With these groups of a person."""
+        others = {key: names for key, names in self.memberships.items() if key != identity_id}
+        mine = {identity_id: tuple(sorted(set(groups)))} if groups else {}
+        return replace(self, memberships=others | mine)
+
+    def called(self, names: dict[str, str]) -> "Contents":
+        """With these people alone, by identity_id: what was noted of others is forgotten."""
+        consents = {key: one for key, one in self.consents.items() if key in names}
+        memberships = {key: one for key, one in self.memberships.items() if key in names}
+        return replace(self, names=names, consents=consents, memberships=memberships)
 
     def vectors_of(self, identity_id: str | None = None) -> Vectors:
         """The vectors float32 (n, d) of one person, or of all, in the order of ``samples``: a copy."""
@@ -168,7 +196,7 @@ class Contents:
         blocks = [block for block in blocks[:-1] if block.samples] + blocks[-1:]
         lost -= {sample.identity_id for block in blocks for sample in block.samples} if lost else set()
         names = {key: name for key, name in self.names.items() if key not in lost}
-        return replace(self, blocks=tuple(blocks), names=names)
+        return replace(self, blocks=tuple(blocks)).called(names)
 
     def without(self, erased: Erased) -> "Contents":
         """Without the people and samples who were erased; itself if none is here."""
@@ -181,14 +209,15 @@ class Contents:
         if not people and not gone:
             return self
         left = self.minus(gone)
-        return replace(left, names={key: name for key, name in left.names.items() if key not in people})
+        return left.called({key: name for key, name in left.names.items() if key not in people})
 
     def merged(self, identity_id: str, other_id: str) -> "Contents":
         """With the samples of ``other_id`` as further samples of ``identity_id``; ``other_id`` is nobody any more."""
         moved = self.samples_of(other_id)
         vectors = self.vectors_of(other_id)
         names = {key: name for key, name in self.names.items() if key != other_id}
-        left = replace(self.minus({sample.sample_id for sample in moved}), names=names)
+        groups = {*self.memberships.get(identity_id, ()), *self.memberships.get(other_id, ())}
+        left = self.minus({sample.sample_id for sample in moved}).called(names).grouped(identity_id, groups)
         return left.plus([replace(sample, identity_id=identity_id) for sample in moved], vectors, names)
 
 

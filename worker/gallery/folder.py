@@ -24,6 +24,7 @@ from worker.gallery.consents import consents_of
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, empty, removed_samples
 from worker.gallery.crops import CROPS, CropStore, remove_crops
 from worker.gallery.gallery import Gallery, Searchable, searchable
+from worker.gallery.groups import groups_of
 from worker.gallery.index import Representation
 from worker.gallery.snapshots import FileContent, MemoryStore, Snapshot, SnapshotStore
 from worker.logs import get_logger
@@ -282,25 +283,37 @@ def write_contents(
             stem = hashlib.sha256(hashlib.sha256(people).digest() + hashlib.sha256(vectors).digest()).hexdigest()
             shared |= {f"{stem}.json": people, f"{stem}.npy": vectors}
         stems.append(stem)
-    fields = {
-        "format": FORMAT,
-        "model_id": contents.model_id,
-        "preprocessing_digest": contents.preprocessing_digest,
-        "dimension": contents.dimension,
-        "threshold": contents.threshold,
-        "camera_thresholds": contents.camera_thresholds,
-        "calibration": contents.calibration,
-        "created_at": contents.created_at,
-        "blocks": stems,
-        "erased": erased,
-        "consents": {key: one.document() for key, one in contents.consents.items() if key in contents.names},
-    } | ({} if of_database is None else {"of_database": of_database})
+    fields = (
+        {
+            "format": FORMAT,
+            "model_id": contents.model_id,
+            "preprocessing_digest": contents.preprocessing_digest,
+            "dimension": contents.dimension,
+            "threshold": contents.threshold,
+            "camera_thresholds": contents.camera_thresholds,
+            "calibration": contents.calibration,
+            "created_at": contents.created_at,
+            "blocks": stems,
+            "erased": erased,
+        }
+        | what_is_noted(contents)
+        | ({} if of_database is None else {"of_database": of_database})
+    )
     version, stored = store.write(files, fields, shared)
     blocks = [
         block if block.stem else replace(block, vectors=_array(stored[f"{stem}.npy"]), stem=stem, room=None)
         for block, stem in zip(contents.blocks, stems, strict=False)
     ]
     return replace(contents, version=version, blocks=(*blocks, last))
+
+
+def what_is_noted(contents: Contents) -> dict[str, object]:
+    """What people have noted of those in ``contents``, as fields of a manifest."""
+    return {
+        "consents": {key: one.document() for key, one in contents.consents.items() if key in contents.names},
+        "groups": {name: group.document() for name, group in contents.groups.items()},
+        "memberships": {key: names for key, names in contents.memberships.items() if key in contents.names},
+    }
 
 
 def rewrite(folder: Path) -> int:
@@ -359,6 +372,8 @@ def _parse(snapshot: Snapshot, folder: Path, before: Contents | None = None) -> 
         calibration=manifest["calibration"],
         created_at=manifest["created_at"],
         consents=consents_of(manifest.get("consents", {})),
+        groups=groups_of(manifest.get("groups", {})),
+        memberships={key: tuple(names) for key, names in manifest.get("memberships", {}).items()},
     )
 
 

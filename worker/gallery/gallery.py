@@ -18,6 +18,7 @@ from worker.files import open_private, writing
 from worker.gallery.consents import Consent
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, NewSample, Person, Sample, enrolled
 from worker.gallery.crops import CropStore
+from worker.gallery.groups import Group, group_name
 from worker.gallery.index import PersonIndex, Representation
 from worker.gallery.stored import require_unit
 from worker.names import clean_text, person_name
@@ -142,9 +143,9 @@ class Gallery:
         def change(contents: Contents) -> Contents:
             identity_id = self._resolve(contents, identity)
             gone = contents.samples_of(identity_id)
-            removed[:] = [Person(identity_id, contents.names[identity_id], gone)]
+            removed[:] = [contents.person(identity_id, gone)]
             left = contents.minus({sample.sample_id for sample in gone})
-            return replace(left, names={key: name for key, name in left.names.items() if key != identity_id})
+            return left.called({key: name for key, name in left.names.items() if key != identity_id})
 
         self._change(change)
         note(self.audit_folder, "removed", [removed[0].identity_id], samples=len(removed[0].samples))
@@ -232,6 +233,69 @@ class Gallery:
         person = self.person(identity)
         note(self.audit_folder, "consent noted", [person.identity_id], until=consent.until if consent else "")
         return person
+
+    def set_group(self, name: str, group: Group) -> None:
+        """Makes the group called ``name``, or gives it these settings.
+
+        Raises:
+            ConfigError: the name cannot be one of a group.
+            GalleryError: the gallery cannot be written.
+        """
+        name = group_name(name)
+        self._change(lambda contents: replace(contents, groups={**contents.groups, name: group}))
+        threshold = "" if group.threshold is None else f"{group.threshold:.4f}"
+        note(self.audit_folder, "group set", group=name, threshold=threshold)
+
+    def remove_group(self, name: str) -> None:
+        """Removes a group; who was in it stays in the gallery.
+
+        Raises:
+            GalleryError: there is none of this name, or the gallery cannot be written.
+        """
+
+        def change(contents: Contents) -> Contents:
+            self._require_groups(contents, [name])
+            for identity_id, names in contents.memberships.items():
+                if name in names:
+                    contents = contents.grouped(identity_id, {*names} - {name})
+            return replace(contents, groups={key: group for key, group in contents.groups.items() if key != name})
+
+        self._change(change)
+        note(self.audit_folder, "group removed", group=name)
+
+    def regroup(self, identities: Sequence[str], *, join: Collection[str] = (), leave: Collection[str] = ()) -> None:
+        """Puts people (ids or names) into the groups ``join`` and takes them out of ``leave``, in one new version.
+
+        Raises:
+            GalleryError: nobody is called so, there is no such group, or the gallery cannot be written.
+        """
+        regrouped: list[str] = []
+
+        def change(contents: Contents) -> Contents:
+            self._require_groups(contents, [*join, *leave])
+            regrouped[:] = [self._resolve(contents, identity) for identity in identities]
+            for identity_id in regrouped:
+                before = contents.memberships.get(identity_id, ())
+                after = ({*before} | {*join}) - {*leave}
+                contents = contents if after == {*before} else contents.grouped(identity_id, after)
+            return contents
+
+        self._change(change)
+        note(self.audit_folder, "regrouped", regrouped, joined=", ".join(sorted(join)), left=", ".join(sorted(leave)))
+
+    def _require_groups(self, contents: Contents, names: Collection[str]) -> None:
+        for name in names:
+            if name not in contents.groups:
+                known = ", ".join(sorted(contents.groups)) or "it has none yet"
+                raise GalleryError(
+                    f"gallery {self.label} has no group {clean_text(name)[:80]!r} ({known}): make it with "
+                    "'facestream gallery group set'"
+                )
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        """The groups by name."""
+        return dict(self._live.contents.groups)
 
     def lapsed(self) -> frozenset[str]:
         """The ids of the people whose consent does not hold now. They are not found by :meth:`search`."""
@@ -359,9 +423,7 @@ class Gallery:
         samples: dict[str, list[Sample]] = {identity_id: [] for identity_id in contents.names}
         for sample in contents.samples:
             samples[sample.identity_id].append(sample)
-        people = [
-            Person(key, contents.names[key], tuple(own), contents.consents.get(key)) for key, own in samples.items()
-        ]
+        people = [contents.person(key, tuple(own)) for key, own in samples.items()]
         return sorted(people, key=lambda person: (person.name, person.identity_id))
 
     def person(self, identity: str) -> Person:
@@ -372,8 +434,7 @@ class Gallery:
         """
         contents = self._live.contents
         identity_id = self._resolve(contents, identity)
-        consent = contents.consents.get(identity_id)
-        return Person(identity_id, contents.names[identity_id], contents.samples_of(identity_id), consent)
+        return contents.person(identity_id, contents.samples_of(identity_id))
 
     def vectors(self, identity: str | None = None) -> tuple[Vectors, tuple[Sample, ...]]:
         """The unit vectors float32 (n, d) of one person (id or name), or of all, with their samples in that order."""
@@ -403,19 +464,21 @@ class Gallery:
         hidden = {*without, *self.lapsed()}
         absent = [live.numbers[identity_id] for identity_id in hidden if identity_id in live.numbers]
         people, similarities = live.index.search(embeddings.vectors, without=absent)
-        ids, names = live.identity_ids, live.contents.names
+        ids, names, membership = live.identity_ids, live.contents.names, live.contents.membership
         candidates = []
         for (best, other), (similarity, runner_up) in zip(people.tolist(), similarities.tolist(), strict=True):
             candidates.append(
                 Candidate(ids[best] or None, names.get(ids[best], ""), similarity, runner_up, ids[other],
-                          names.get(ids[other], ""))
+                          names.get(ids[other], ""), membership=membership(ids[best]),
+                          runner_up_membership=membership(ids[other]))
             )  # fmt: skip
         return candidates
 
     def export_npz(self, file: Path, crops: CropStore | None = None) -> int:
         """Writes all samples to a compressed ``.npz`` file without pickle; returns how many there are, n.
 
-        The arrays: ``embeddings`` float32 (n, d), ``names`` and ``identity_ids`` (unicode, one for each row), and
+        The arrays: ``embeddings`` float32 (n, d), ``names``, ``identity_ids`` and ``groups`` (unicode, one for each
+        row; groups are joined by commas), and
         ``faces``: of ``crops``, as :meth:`worker.gallery.crops.CropStore.faces` gives them, and (0, 0, 0, 3) without.
 
         Raises:
@@ -432,6 +495,7 @@ class Gallery:
                 embeddings=contents.vectors_of(),
                 names=np.array([contents.names[key] for key in ids], dtype=np.str_),
                 identity_ids=np.array(ids, dtype=np.str_),
+                groups=np.array([",".join(contents.membership(key).groups) for key in ids], dtype=np.str_),
             )
         note(self.audit_folder, "exported", people=len(contents.names), samples=len(ids))
         return len(ids)

@@ -20,8 +20,9 @@ from worker.errors import GalleryError, GalleryExistsError
 from worker.gallery.contents import Contents, Difference, Person, other_people
 from worker.gallery.crops import CropStore
 from worker.gallery.database.gallery import DatabaseGallery
-from worker.gallery.folder import PREVIOUS, FolderGallery
+from worker.gallery.folder import PREVIOUS, FolderGallery, what_is_noted
 from worker.gallery.gallery import Gallery
+from worker.gallery.groups import after_switch
 from worker.gallery.snapshots import Snapshot, SnapshotStore
 
 
@@ -190,10 +191,20 @@ def _put_aside(gallery: Gallery) -> Gallery | None:
 
 def _switch_database(gallery: DatabaseGallery, new: Gallery, accept: Difference | None) -> int:
     _check(gallery.label, new.label, difference(gallery, new), accept)
-    # What people allow does not change with the model.
-    consents = {**new.contents.consents, **gallery.contents.consents}
-    gallery.replace_with(replace(new.contents, consents=consents))
+    gallery.replace_with(_with_notes_of(gallery.contents, new.contents))
     return gallery.version
+
+
+def _with_notes_of(old: Contents, new: Contents) -> Contents:
+    """``new`` in the place of ``old``: what people allow, and who belongs to which group, does not change with the
+    model."""
+    others = {key: names for key, names in new.memberships.items() if key not in old.names}
+    return replace(
+        new,
+        consents={**new.consents, **old.consents},
+        groups=after_switch(old.groups, new.groups, same_model=old.model_id == new.model_id),
+        memberships={**others, **old.memberships},
+    )
 
 
 def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
@@ -203,8 +214,8 @@ def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
         before, after = store.read(), source_store.read()
         _copy_crops(source, folder)
         aside.write(before.files, _own_fields(before))
-        consents = {"consents": {**after.manifest.get("consents", {}), **before.manifest.get("consents", {})}}
-        store.write(after.files, _own_fields(after) | consents)
+        noted = _with_notes_of(FolderGallery.open(folder).contents, FolderGallery.open(source).contents)
+        store.write(after.files, _own_fields(after) | what_is_noted(noted))
 
 
 def _check(old: object, new: object, changes: Difference, accept: Difference | None) -> None:
@@ -265,6 +276,8 @@ def _differences(old: Contents, new: Contents) -> str:
         return "thresholds"
     if old.consents != new.consents:
         return "consents"
+    if (old.groups, old.memberships) != (new.groups, new.memberships):
+        return "groups"
     if old.samples != new.samples:
         return "samples"
     for sample, mine, theirs in zip(old.samples, old.vectors_of(), new.vectors_of(), strict=True):

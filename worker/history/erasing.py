@@ -19,6 +19,7 @@ from worker.types import Vectors
 _sightings, _unknowns, _denials, _regroupings = schema.sightings, schema.unknowns, schema.denials, schema.regroupings
 _ROWS: Final = 4096
 _AT_ONCE: Final = 500
+_OF_SOMEBODY: Final = ("identity_id", "identity_name", "unknown_id", "groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def _doomed_sightings(connection: sa.Connection, erased: Erased) -> tuple[list[s
         elif row.event:
             event = json.loads(row.event)
             if event.get("identity_id") in erased or event.get("unknown_id") in erased:
-                changed.append((row.sighting_id, event | {"identity_id": "", "identity_name": "", "unknown_id": ""}))
+                changed.append((row.sighting_id, event | dict.fromkeys(_OF_SOMEBODY, "")))
     return gone, changed
 
 
@@ -158,7 +159,7 @@ def _blank_names(connection: sa.Connection, names: Collection[str]) -> int:
             account = json.loads(row.account)
             for field, cosine in (("nearest", "similarity"), ("runner_up", "runner_up_similarity")):
                 if person_name(account.get(field, "")) == person_name(name):
-                    account |= {field: "", cosine: None}
+                    account |= {field: "", cosine: None, "threshold_group": ""}
             values = {"account": json.dumps(account)}
             connection.execute(_sightings.update().where(_sightings.c.sighting_id == row.sighting_id).values(values))
             changed += 1

@@ -46,6 +46,7 @@ class Account:
     and ``least_px``, below which a face is refused as too small.
     ``continued_by``: tracks that were found to show the same person and went on with, or into, the sighting.
     ``nearest`` and ``runner_up`` are names (empty: nobody) with their cosines; ``reason`` is the verdict's.
+    ``threshold_group``: the group that the threshold belongs to, if it is that of a group.
     """
 
     faces: int = 0
@@ -59,6 +60,7 @@ class Account:
     runner_up: str = ""
     runner_up_similarity: float | None = None
     threshold: float | None = None
+    threshold_group: str = ""
     reason: str = ""
 
     def merge(self, other: "Account", track_id: int) -> None:
@@ -78,6 +80,7 @@ class Account:
         since: it is the one that is noted, because the reason belongs to it.
         """
         self.threshold, self.reason = threshold if match is None else match.threshold, reason
+        self.threshold_group = "" if match is None else match.threshold_group
         if candidate is not None and candidate.identity_id is not None:
             self.nearest, self.similarity = candidate.identity_name, candidate.similarity
             if candidate.runner_up_id:
@@ -196,8 +199,10 @@ def explain(sighting: PastSighting) -> str:
         runner_up = ""
         if account.runner_up_similarity is not None:
             runner_up = f", runner-up {account.runner_up} {account.runner_up_similarity:.2f}"
+        of_group = f" of the group {account.threshold_group}" if account.threshold_group else ""
         parts.append(
-            f"nearest was {account.nearest} at {account.similarity:.2f} (threshold {account.threshold:.2f}{runner_up})"
+            f"nearest was {account.nearest} at {account.similarity:.2f} "
+            f"(threshold {account.threshold:.2f}{of_group}{runner_up})"
             f": {verdict(account.reason)}{_moment(account.similarity - account.threshold, account.reason)}"
         )
     else:

@@ -117,7 +117,7 @@ class Announcer:
             identity_id=sighting.identity_id,
             identity_name=match.identity_name if match and match.identity_id else "",
             similarity=match.similarity if match and known else None,
-            threshold=self._threshold,
+            threshold=match.threshold if match and match.threshold_group else self._threshold,
             margin=match.margin if match and known and match.runner_up > -1.0 else None,
             quality=sighting.template.best_quality if sighting.template.count else None,
             box=sighting.box,
@@ -133,6 +133,7 @@ class Announcer:
             unknown_id=sighting.unknown_id,
             embedded_faces=sighting.template.count,
             zones=",".join(sorted(sighting.zones)),
+            groups=",".join(match.groups) if match else "",
         )
         sighting.transitions += 1
         sighting.last_event_id = event.event_id

@@ -50,7 +50,7 @@ def correct(
             raise HistoryError(f"sighting {sighting.sighting_id} is {known.name} already")
         event = correction(sighting, gallery, identity_id=known.identity_id, name=known.name)
         return Correction(sighting, event, caveat=caveat)
-    unknown_id, new = _unknown(sighting, history, config)
+    unknown_id, new = _unknown(sighting, history, gallery, config)
     return Correction(sighting, correction(sighting, gallery, unknown_id=unknown_id), new_unknown=new, caveat=caveat)
 
 
@@ -124,12 +124,17 @@ def _caveat(sighting: PastSighting, gallery: Gallery) -> str:
     return ""
 
 
-def _unknown(sighting: PastSighting, history: History, config: Config) -> tuple[str, UnknownPerson | None]:
+def _unknown(
+    sighting: PastSighting, history: History, gallery: Gallery, config: Config
+) -> tuple[str, UnknownPerson | None]:
     """The id of the unknown person whom ``sighting`` shows; and the person, if not met before."""
     template = sighting.template
     if template is None or not config.unknowns.enabled:
         return "", None
     at = sighting.ended_at
+    threshold = float(sighting.event["threshold"])
+    if sighting.account.threshold_group and (common := gallery.threshold_of(sighting.camera_id)) is not None:
+        threshold = common  # that of a group is about its people, and not about strangers
     beside = history.sightings(since=sighting.started_at, until=at, camera_id=sighting.camera_id)
     unknowns = Unknowns(config.unknowns, sighting.embedder, len(template), history=history)
     key = _key(sighting, sighting.corrections)
@@ -138,7 +143,7 @@ def _unknown(sighting: PastSighting, history: History, config: Config) -> tuple[
         template,
         sighting.embedded_faces,
         at,
-        threshold=float(sighting.event["threshold"]),
+        threshold=threshold,
         taken={other.unknown_id for other in beside if other.unknown_id},
     )
     if unknown_id != unknown_id_of(key):

@@ -3,13 +3,14 @@
 import base64
 import binascii
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.config import RecognitionConfig
-from worker.types import Candidate, Embeddings, Match
+from worker.types import Candidate, Embeddings, Match, Membership
 
 FEW_FACES_MARGIN: Final = 0.1
 """By so much more, in cosine, a person must be similar who is named by fewer faces than a verdict needs otherwise."""
@@ -167,25 +168,29 @@ def decide(
     """The verdict on a track whose template the gallery answered with ``candidate``.
 
     A person is named from ``threshold`` on, if they are nearer than the runner-up by ``config.margin`` and were seen in
-    ``config.min_embeddings`` faces (``evidence`` is the number of faces). A name given by ``previous`` stays down to
-    ``threshold - config.hysteresis``. While it could stay, another person takes over only from
-    ``threshold + config.margin`` on. A classifier has weighed the runner-up already: there the person must be probable
-    enough, and no margin is asked for. Where ``no_more_faces`` come, fewer of them name a person too, by the reason
-    ``few_faces``, from ``threshold`` + :data:`FEW_FACES_MARGIN` on and if the runner-up is as much farther away. Where
-    nobody is named and somebody nearer was passed over, since the face was said not to be theirs, the reason is
-    ``denied``.
+    ``config.min_embeddings`` faces (``evidence`` is the number of faces). If a group of the person has a threshold, it
+    takes the place of ``threshold``. A name given by ``previous`` stays down to ``threshold - config.hysteresis``.
+    While it could stay, another person takes over only from ``threshold + config.margin`` on. A classifier has weighed
+    the runner-up already: there the person must be probable enough, and no margin is asked for. Where ``no_more_faces``
+    come, fewer of them name a person too, by the reason ``few_faces``, from ``threshold`` + :data:`FEW_FACES_MARGIN` on
+    and if the runner-up is as much farther away. Where nobody is named and somebody nearer was passed over, since the
+    face was said not to be theirs, the reason is ``denied``.
     """
+    common = threshold
+    threshold = _own(candidate.membership, common)
     reason = _reason_for_the_nearest(candidate, config, threshold, evidence)
     if reason == "not_enough_evidence" and no_more_faces and _is_beyond_doubt(candidate, threshold):
         reason = "few_faces"
-    if reason in {"below_threshold", "empty_gallery"} and candidate.denied_similarity >= threshold:
+    if reason in {"below_threshold", "empty_gallery"} and candidate.denied_similarity >= common:
         reason = "denied"
     named = candidate.identity_id if reason in NAMING_REASONS else None
     kept = previous.identity_id if previous is not None else None
-    if kept is not None and kept != named and _stays(candidate, kept, named, config, threshold):
+    if kept is not None and kept != named and _stays(candidate, kept, named, config, common):
         named, reason = kept, "matched"
+    member = candidate.membership
     if named is not None and named == candidate.runner_up_id:
         name, similarity, runner_up = candidate.runner_up_name, candidate.runner_up, candidate.similarity
+        member = candidate.runner_up_membership
     else:
         name, similarity, runner_up = candidate.identity_name, candidate.similarity, candidate.runner_up
     return Match(
@@ -193,10 +198,12 @@ def decide(
         identity_name=name if named is not None else "",
         similarity=similarity,
         runner_up=runner_up,
-        threshold=threshold,
+        threshold=_own(member, common),
         gallery_version=gallery_version,
         reason=reason,
         probability=candidate.probability if named in (None, candidate.identity_id) else None,
+        groups=member.groups if named is not None else (),
+        threshold_group=member.strictest,
     )
 
 
@@ -205,14 +212,24 @@ def identify_faces(
     people: People,
     threshold: float,
     search: Callable[[Embeddings, People], list[Candidate]] = lambda embeddings, people: people.search(embeddings),
+    *,
+    same_for_all: bool = False,
 ) -> list[Match]:
     """The open-set answer for each face of a photo: one photo is all the evidence there is. ``search`` gives the
-    candidates for the faces."""
+    candidates for the faces. ``same_for_all``: groups with a threshold of their own go by ``threshold`` too."""
     config = RecognitionConfig(min_embeddings=1)
+    found = search(embeddings, people)
+    if same_for_all:
+        found = [replace(each, membership=Membership(), runner_up_membership=Membership()) for each in found]
     return [
         decide(candidate, config, threshold=threshold, evidence=1, gallery_version=people.version)
-        for candidate in search(embeddings, people)
+        for candidate in found
     ]
+
+
+def _own(member: Membership, common: float) -> float:
+    """The threshold of a person's groups, else the ``common`` one."""
+    return common if member.threshold is None else member.threshold
 
 
 def _is_beyond_doubt(candidate: Candidate, threshold: float) -> bool:
@@ -236,8 +253,9 @@ def _reason_for_the_nearest(candidate: Candidate, config: RecognitionConfig, thr
 
 def _stays(candidate: Candidate, kept: str, named: str | None, config: RecognitionConfig, threshold: float) -> bool:
     """Whether the person ``kept``, who was named before, keeps the name, though the nearest person alone says
-    otherwise."""
-    floor = threshold - config.hysteresis
+    otherwise. ``threshold`` is the common one."""
+    member = candidate.membership if kept == candidate.identity_id else candidate.runner_up_membership
+    floor = _own(member, threshold) - config.hysteresis
     if kept == candidate.identity_id:
         probable = candidate.probability is None or candidate.probability >= (
             candidate.least_probability - config.hysteresis
@@ -245,4 +263,4 @@ def _stays(candidate: Candidate, kept: str, named: str | None, config: Recogniti
         return candidate.similarity >= floor and probable
     if kept != candidate.runner_up_id or candidate.runner_up < floor:
         return False
-    return named is None or candidate.similarity < threshold + config.margin
+    return named is None or candidate.similarity < _own(candidate.membership, threshold) + config.margin

@@ -56,6 +56,7 @@ class _Verdict(_Saved):
     identity_id: _Name | None
     identity_name: _Name
     reason: _Reason
+    groups: Annotated[tuple[Annotated[str, Field(pattern=r"^[^,]{1,60}$")], ...], Field(max_length=100)] = ()
 
 
 class _Sighting(_Saved):

@@ -298,6 +298,7 @@ def correction(
         margin=margin,
         gallery_version=gallery.version,
         epoch=0,
+        groups=",".join(gallery.contents.membership(identity_id).groups),
     )
 
 

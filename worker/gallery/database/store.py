@@ -19,8 +19,9 @@ from worker.database.database import Database, open_postgres
 from worker.database.layout import require_newest
 from worker.erased import Erased, Erasure
 from worker.errors import DatabaseError, DatabaseUnavailableError, GalleryError, GalleryUnavailableError
-from worker.gallery.consents import Consent, consents_of
+from worker.gallery.consents import consents_of
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, changes_between
+from worker.gallery.groups import groups_of
 from worker.logs import get_logger
 from worker.names import clean_text
 from worker.observer import Observer
@@ -266,14 +267,12 @@ class GalleryStore:
         names = self._names(connection, _people.c.changed > before.version)
         rows = self._sample_rows(connection, _samples.c.changed > before.version)
         contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **names})
-        told = self._consents(connection, _people.c.changed > before.version)
-        kept = {key: consent for key, consent in before.consents.items() if key not in names}
-        return replace(contents, consents={**kept, **told})
+        return self._noted(connection, contents, before, _people.c.changed > before.version)
 
     def _whole(self, connection: sa.Connection, meta: Contents, known: dict[str, Any]) -> Contents:
         """Everything, except the vectors in ``known`` (by sample_id) whose digest is still right."""
         names = self._names(connection)
-        meta = replace(meta, consents=self._consents(connection))
+        meta = self._noted(connection, meta, meta)
         if not known:
             return self._filled(meta, self._sample_rows(connection), names)
         digests = self._digests(connection)
@@ -296,11 +295,24 @@ class GalleryStore:
         query = sa.select(_people.c.identity_id, _people.c.name).where(_people.c.gallery == self.name, *conditions)
         return {row.identity_id: clean_text(row.name) for row in connection.execute(query)}
 
-    def _consents(self, connection: sa.Connection, *conditions: Any) -> dict[str, Consent]:
-        query = sa.select(_people.c.identity_id, _people.c.consent).where(
-            _people.c.gallery == self.name, _people.c.consent != "", *conditions
+    def _noted(self, connection: sa.Connection, contents: Contents, before: Contents, *conditions: Any) -> Contents:
+        """``contents`` with the consents and groups of ``before``, and what rows say that fulfil the ``conditions``."""
+        query = sa.select(_people.c.identity_id, _people.c.consent, _people.c.groups).where(
+            _people.c.gallery == self.name, *conditions
         )
-        return consents_of({row.identity_id: json.loads(row.consent) for row in connection.execute(query)})
+        rows = (
+            connection.execute(query).all()
+            if conditions
+            else [*connection.execute(query.where(sa.or_(_people.c.consent != "", _people.c.groups != "")))]
+        )
+        told = {row.identity_id for row in rows}
+        consents = consents_of({row.identity_id: json.loads(row.consent) for row in rows if row.consent})
+        groups = {row.identity_id: tuple(json.loads(row.groups)) for row in rows if row.groups}
+        return replace(
+            contents,
+            consents={key: one for key, one in before.consents.items() if key not in told} | consents,
+            memberships={key: one for key, one in before.memberships.items() if key not in told} | groups,
+        )
 
     def _column(self, connection: sa.Connection, column: Any, *conditions: Any) -> Sequence[Any]:
         query = sa.select(column).where(column.table.c.gallery == self.name, *conditions)
@@ -354,11 +366,13 @@ class GalleryStore:
         named = [
             key
             for key, name in after.names.items()
-            if before.names.get(key) != name or before.consents.get(key) != after.consents.get(key)
+            if before.names.get(key) != name
+            or before.consents.get(key) != after.consents.get(key)
+            or before.memberships.get(key) != after.memberships.get(key)
         ]
         if named:
             person = self._database.insert(_people)
-            renamed = {"name": person.excluded.name, "consent": person.excluded.consent} | changed
+            renamed = {name: person.excluded[name] for name in ("name", "consent", "groups")} | changed
             connection.execute(
                 person.on_conflict_do_update(index_elements=["gallery", "identity_id"], set_=renamed),
                 [self._mine | _person_row(after, key) | changed for key in named],
@@ -448,6 +462,7 @@ def _meta(contents: Contents, change_id: str) -> dict[str, Any]:
         "camera_thresholds": json.dumps(contents.camera_thresholds),
         "calibration": json.dumps(contents.calibration),
         "created_at": contents.created_at,
+        "groups": json.dumps({name: group.document() for name, group in contents.groups.items()}),
     }
 
 
@@ -456,14 +471,20 @@ def _contents_of(row: Any) -> Contents:
     return Contents(
         row.version, row.model_id, row.preprocessing, row.dimension, {},
         (Block((), np.empty((0, row.dimension), np.float32)),), row.threshold, json.loads(row.camera_thresholds),
-        json.loads(row.calibration), row.created_at,
+        json.loads(row.calibration), row.created_at, groups=groups_of(json.loads(row.groups)),
     )  # fmt: skip
 
 
 def _person_row(contents: Contents, identity_id: str) -> dict[str, str]:
     consent = contents.consents.get(identity_id)
     text = "" if consent is None else json.dumps(consent.document())
-    return {"identity_id": identity_id, "name": contents.names[identity_id], "consent": text}
+    groups = contents.memberships.get(identity_id)
+    return {
+        "identity_id": identity_id,
+        "name": contents.names[identity_id],
+        "consent": text,
+        "groups": json.dumps(groups) if groups else "",
+    }
 
 
 def _with_meta(contents: Contents, meta: Contents) -> Contents:
