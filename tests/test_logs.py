@@ -165,7 +165,7 @@ def test_no_credential_is_logged_in_any_form(
     assert "***" in output.text
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50)
 @given(
     st.text(
         st.characters(codec="ascii", exclude_characters=" \n\t\r\"'<>", categories=["L", "N", "P", "S"]), min_size=6

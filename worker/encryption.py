@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from worker.errors import ConfigError, EncryptionError
+from worker.people_keys import PeopleKeys
 
 KEY_BYTES: Final = 32
 ID_BYTES: Final = 8
@@ -54,10 +55,12 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """``writing``: what is written from now on is sealed with it; None: it is not sealed. ``reading``: all keys."""
+    """``writing``: what is written from now on is sealed with it; None: it is not sealed. ``reading``: all keys.
+    ``people``: the keys of single people, for what a database keeps of them."""
 
     writing: Key | None = None
     reading: tuple[Key, ...] = ()
+    people: PeopleKeys | None = None
 
     def find(self, key_id: bytes, what: object) -> Key:
         """The key with which ``what`` is sealed.

@@ -22,6 +22,7 @@ FILE: Final = "erased.jsonl"
 LOCK: Final = "erased.lock"
 WORKERS: Final = "workers"
 """The folder, beside the list, in which workers say what they have erased."""
+_KEY: Final = "key "
 _LOCK_TIMEOUT_S: Final = 30.0
 _DIGEST_CHARACTERS: Final = 32
 
@@ -30,7 +31,8 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """One request: when it was made (RFC 3339), and the digests of all ids that went."""
+    """One request: when it was made (RFC 3339), and the digests of all ids that went. Among them are the tags of the
+    keys of people that go, see :func:`with_keys`."""
 
     erasure_id: str
     at: str
@@ -51,6 +53,11 @@ class Erased:
         return frozenset(erasure.erasure_id for erasure in self.erasures)
 
     @property
+    def keys(self) -> frozenset[str]:
+        """The tags of the keys of people that are to be destroyed."""
+        return frozenset(digest.removeprefix(_KEY) for digest in self._digests if digest.startswith(_KEY))
+
+    @property
     def stamp(self) -> str:
         """Another text for each other set of erasures; "" for none."""
         return hashlib.sha256("".join(sorted(self.ids)).encode()).hexdigest()[:16] if self.erasures else ""
@@ -64,6 +71,11 @@ class Erased:
     def plus(self, erasures: Iterable[Erasure]) -> "Erased":
         """With these too."""
         return Erased([*self.erasures, *erasures])
+
+
+def with_keys(tags: Iterable[str]) -> frozenset[str]:
+    """What stands among the digests for keys of people."""
+    return frozenset(f"{_KEY}{tag}" for tag in tags)
 
 
 def digest_of(an_id: str) -> str:

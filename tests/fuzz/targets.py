@@ -393,6 +393,7 @@ FOLDER_SEEDS: Final = [
     b"Anna/1.jpg\nAnna/2.png\nBob.jpg",
     b"a/b/c/d.jpg\n.hidden/x.jpg\n@eaDir/x.jpg",
     b"L:l -> ..\nP:p.jpg",
+    b"P:p.jpg\np.jpg",
 ]
 _PHOTO: Final = b"\xff\xd8\xff\xe0"
 
@@ -427,7 +428,8 @@ def _make(root: Path, line: bytes) -> None:
     kind, _, rest = line.partition(b":") if line[:2] in (b"L:", b"P:") else (b"F", b"", line)
     text, _, target = rest.partition(b" -> ")
     path = root / os.fsdecode(text)
-    if ".." in path.parts or root not in path.parents:
+    # To write to a pipe that is there already would wait for its reader.
+    if ".." in path.parts or root not in path.parents or os.path.lexists(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == b"L":

@@ -572,7 +572,9 @@ Operation = st.tuples(
 
 
 @pytest.mark.parametrize("codes", [False, True])
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(operations=st.lists(Operation, max_size=15))
 def test_any_sequence_of_changes_is_that_of_a_dictionary(
     tmp_path_factory: pytest.TempPathFactory, codes: bool, operations: list[tuple[str, int, int, int]]

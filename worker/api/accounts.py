@@ -20,10 +20,12 @@ from worker.database import schema
 from worker.database.address import parse_database_url
 from worker.database.database import Database, open_postgres, open_sqlite
 from worker.database.layout import require_newest, upgrade
+from worker.database.owned import REPLIES
 from worker.errors import DatabaseError, FacestreamError
 from worker.files import is_of_state, private_folder
 from worker.history.store import FILE
 from worker.names import person_name
+from worker.people_keys import Owned
 
 Role = Literal["viewer", "operator", "admin"]
 Scope = Literal["read", "change", "manage"]
@@ -311,7 +313,8 @@ class Accounts:
         """What was answered."""
         with self._writing() as connection:
             of_it = schema.replies.c.request == request
-            connection.execute(schema.replies.update().where(of_it).values(status=status, body=body))
+            kept = Owned(REPLIES, body, again=True)
+            connection.execute(schema.replies.update().where(of_it).values(status=status, body=kept))
 
     def drop_reply(self, request: str) -> None:
         """The request failed, and may be made again."""

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -24,9 +25,14 @@ from worker.cli.options import (
 from worker.encryption import Keys, Sealing, keys, new_key, parse_keys, sealing_of, unseal, use
 from worker.errors import ConfigError, FacestreamError, OutputError, SinkError
 from worker.files import open_private, replace_file, writing
+from worker.people_keys import PeopleKeys
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from worker.config import Config
+    from worker.gallery.database.gallery import DatabaseGallery
+    from worker.history.store import History
 
 _SAID: Final[dict[Sealing, str]] = {
     "plain": "not encrypted", "current": "encrypted", "older": "encrypted with an older key",
@@ -74,8 +80,16 @@ def check(
     """Say what is encrypted and what is not; exit code 1 if something is not, or has an older or unknown key."""
     quiet_logs()
     code = 0
-    stores = _stores(settings(config, gallery, state_dir))
-    if not stores and not json_output:
+    config_ = settings(config, gallery, state_dir)
+    people = keys().people is not None
+    # With keys of people alone, files are meant to be plain.
+    stores = _stores(config_) if keys().reading or not people else []
+    for shared in _shared(config_):
+        with shared.open() as rows:
+            plain = "" in rows.tags_of()
+        code = 1 if plain else code
+        _tell_rows(shared.label, plain=plain, json_output=json_output)
+    if not stores and not people and not json_output:
         say("nothing is kept on this machine by this configuration")
     for store in stores:
         found = store.sealings()
@@ -113,7 +127,8 @@ def undo(
     quiet_logs()
     config_ = settings(config, gallery, state_dir)
     _require_key()
-    use(Keys(None, keys().reading))
+    people = keys().people
+    use(Keys(None, keys().reading, None if people is None else PeopleKeys(people.path, writing=False)))
     return _convert(config_, json_output)
 
 
@@ -138,7 +153,7 @@ def rotate(
     with writing(file):
         older, new = file.read_text(encoding="ascii"), new_key()
         replace_file(file.resolve(), f"{new}\n{older}".encode("ascii"))
-    use(parse_keys(f"{new}\n{older}"))
+    use(replace(parse_keys(f"{new}\n{older}"), people=keys().people))
     if _convert(config_, json_output):
         complain(f"{file} keeps the older keys: mend what is named above, and run 'facestream encryption apply'")
         return 1
@@ -175,7 +190,7 @@ def open_picture(
 
 
 def _require_key() -> None:
-    if not keys().reading:
+    if not keys().reading and keys().people is None:
         raise ConfigError(
             "there is no key: make one with 'openssl rand -base64 32', and name its file with "
             "FACESTREAM_ENCRYPTION__KEY_FILE, or 'encryption: {key_file: FILE}' in the configuration"
@@ -186,6 +201,7 @@ def _convert(config: "Config", json_output: bool) -> int:
     """Converts each store by itself; one that cannot be does not keep the others from it."""
     from worker.config import cache_dir
     from worker.evaluation.face_cache import remove_cache
+    from worker.gallery.database.gallery import DatabaseGallery
 
     code = 0
     for store in _stores(config):
@@ -205,9 +221,57 @@ def _convert(config: "Config", json_output: bool) -> int:
         elif found:
             said = ", ".join(f"{count_of(number, 'file')} {_SAID[sealing]}" for sealing, number in found.items())
             say(f"{store.kind} {store.path}: {said}")
+    for shared in _shared(config):
+        try:
+            with shared.open() as rows:
+                rows.seal_anew()
+                plain = "" in rows.tags_of()
+                # All tables, of the past too, are written anew with those of a gallery.
+                if isinstance(rows, DatabaseGallery) and not rows.rewrite_tables():
+                    complain(f"{shared.label}: what was there stays in its tables until their owner runs VACUUM FULL")
+        except FacestreamError as error:
+            code = 1
+            complain(str(error))
+            continue
+        _tell_rows(shared.label, plain=plain, json_output=json_output)
     # The next calibration makes them again.
     remove_cache(cache_dir())
     return code
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """Rows of people in a database."""
+
+    label: str
+    open: "Callable[[], AbstractContextManager[DatabaseGallery | History]]"
+
+
+def _shared(config: "Config") -> list[_Shared]:
+    """Everything that this configuration has in a database, where people have keys of their own."""
+    from worker.config import history_place
+    from worker.database.address import parse_database_url
+    from worker.gallery.database.gallery import DatabaseGallery
+    from worker.history.store import History
+
+    if keys().people is None:
+        return []
+    found = []
+    for url in dict.fromkeys(path for path in (config.gallery, config.shadow_gallery) if path and "://" in path):
+        found += [
+            _Shared(f"{one.label.partition('?')[0]}?gallery={one.name}", partial(closing, one))
+            for one in DatabaseGallery.all_in(url)
+        ]
+    if isinstance(place := history_place(config), str):
+        found.append(_Shared(f"past in {parse_database_url(place).server}", partial(History.open, place)))
+    return found
+
+
+def _tell_rows(label: str, *, plain: bool, json_output: bool) -> None:
+    if json_output:
+        print_json({"kind": "rows", "path": label, "sealed": not plain})
+    else:
+        say(f"rows {label}: {'NOT all are sealed' if plain else 'sealed'} by keys of people")
 
 
 def _stores(config: "Config") -> list[_Store]:

@@ -164,7 +164,7 @@ def erase(
     work.wait_for_workers(wait_s)
     if client is not None:
         _tell_consumers(work, plan, client, config_, events=events, delete=delete_entries)
-    work.rewrite_tables()
+    work.empty_databases()
     for one in galleries:
         one.close()
     work.search(_searched(config_))

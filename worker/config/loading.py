@@ -5,7 +5,7 @@ Order of precedence: command line, environment (prefix ``FACESTREAM_``, ``__`` b
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -43,6 +43,7 @@ from worker.config.sections import (
 from worker.encryption import Keys, parse_keys
 from worker.erased import state_beside
 from worker.errors import ConfigError
+from worker.people_keys import PeopleKeys
 from worker.redaction import redact_url
 
 _NOTHING: Final = object()
@@ -148,6 +149,10 @@ class Config(BaseSettings):
         Raises:
             ConfigError: their file cannot be read, or one is not a key.
         """
+        people = None if self.encryption.people_file is None else PeopleKeys(self.encryption.people_file)
+        return replace(self._file_keys(), people=people)
+
+    def _file_keys(self) -> Keys:
         if self.encryption.key is not None:
             return parse_keys(self.encryption.key.get_secret_value())
         if (file := self.encryption.key_file) is None:

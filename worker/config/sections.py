@@ -376,6 +376,11 @@ class EncryptionConfig(_Section):
         "encrypted; older keys may follow after a blank, to read what they have encrypted",
     )
     key_file: UserPath | None = Field(None, description="file that holds the same; key takes precedence")
+    people_file: UserPath | None = Field(
+        None,
+        description="file of the keys of single people, by which PostgreSQL keeps names and vectors; the same on each "
+        "machine, begun with 32 bytes in base64, and writable: 'facestream forget' takes keys out of it",
+    )
 
 
 class DecodingConfig(_Section):

@@ -16,13 +16,14 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
     text,
 )  # fmt: skip
+
+from worker.database.owned import OwnAccount, OwnBytes, OwnText
 
 LAYOUT: Final = 10
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
@@ -37,13 +38,8 @@ layout: Final = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32
 """The number of the layout, kept by Alembic: in PostgreSQL alone. A SQLite file has it in ``PRAGMA user_version``."""
 
 
-class _Raw(LargeBinary):
-    """Bytes as the database gives them: what a damaged SQLite file has in their place is for the reader to judge."""
-
-    cache_ok = True
-
-    def result_processor(self, *_: Any) -> None:
-        return None
+def _own(name: str, **more: Any) -> Column[str]:
+    return Column(name, OwnText, nullable=False, **more)
 
 
 def _text(name: str, **more: Any) -> Column[str]:
@@ -62,15 +58,15 @@ sightings: Final = Table(
     _seconds("started_s"),
     _seconds("ended_s"),
     _text("identity_id"),
-    _text("identity_name"),
+    _own("identity_name"),
     _text("unknown_id"),
     _text("model_id"),
     _text("preprocessing"),
-    Column("template", _Raw),
+    Column("template", OwnBytes),
     Column("evidence", Integer, nullable=False),
     Column("quality", Double),
-    _text("event"),
-    _text("account"),
+    _own("event"),
+    Column("account", OwnAccount, nullable=False),
     Column("corrections", Integer, nullable=False, server_default=text("0")),
     _seconds("recorded_s"),
     _seconds("expires_s"),
@@ -85,7 +81,7 @@ unknowns: Final = Table(
     Column("unknown_id", Text, primary_key=True),
     _text("model_id"),
     _text("preprocessing"),
-    Column("template", _Raw),
+    Column("template", OwnBytes),
     Column("evidence", Double, nullable=False),
     _seconds("first_seen_s"),
     _seconds("last_seen_s"),
@@ -110,7 +106,7 @@ denials: Final = Table(
     Column("sighting_id", Text, primary_key=True),
     Column("ordinal", Integer, primary_key=True),
     _text("identity_id"),
-    _text("identity_name"),
+    _own("identity_name"),
     _text("given_id"),
     _text("unknown_id"),
     _seconds("denied_s"),
@@ -200,7 +196,7 @@ replies: Final = Table(
     Column("request", Text, primary_key=True),
     _text("digest"),
     Column("status", Integer, nullable=False),
-    _text("body"),
+    _own("body"),
     _seconds("expires_s"),
 )
 """What was answered to a request with an idempotency key. The status is 0 while the request is at work."""
@@ -241,10 +237,10 @@ people: Final = Table(
     known,
     _gallery(),
     Column("identity_id", Text, primary_key=True),
-    _text("name"),
+    _own("name"),
     _changed(),
-    _text("consent", server_default=""),
-    _text("groups", server_default=""),
+    _own("consent", server_default=""),
+    _own("groups", server_default=""),
 )
 """``consent``: JSON, "" where none was noted. ``groups``: a list of names as JSON, "" for somebody who is in none."""
 Index("people_by_change", people.c.gallery, people.c.changed)
@@ -261,7 +257,7 @@ samples: Final = Table(
     _text("photo_hash"),
     Column("quality", Double, nullable=False),
     _text("added_at"),
-    Column("vector", _Raw, nullable=False),
+    Column("vector", OwnBytes, nullable=False),
     _text("digest"),
     _changed(),
     ForeignKeyConstraint(["gallery", "identity_id"], ["people.gallery", "people.identity_id"]),

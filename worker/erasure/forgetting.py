@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from worker import encryption
 from worker.config import Config, history_place
 from worker.erased import FILE, Erased, Erasure, add_erasure
 from worker.erasure import search
 from worker.erasure.attendance import attendants
+from worker.erasure.own import destroy_keys
 from worker.erasure.plan import Plan, counted, galleries_of, has_past
 from worker.errors import FacestreamError
 from worker.events.outbox import Outbox
@@ -96,7 +98,14 @@ class Forgetting:
 
         Raises:
             ErasureError: the list cannot be written; nothing was changed.
+            HistoryError: what is of others cannot be parted from the person.
         """
+        past = history_place(self._config)
+        if isinstance(past, str) and self._plan.tags - {""}:
+            # While all have the keys: what was written of the person may be of somebody else by now.
+            with History.open(past) as history:
+                seen = {trace.sighting_id for trace in self._plan.traces}
+                history.part_from(self._plan.tags - {""}, seen, self._plan.unknown_ids)
         whole = add_erasure(self._folders, self.outcome.erasure)
         place = Place("list of erased people", ", ".join(str(folder / FILE) for folder in self._folders))
         place.removed, place.logical_at = f"{len(whole.ids)} erasures noted, as digests of ids", now_rfc3339()
@@ -144,9 +153,31 @@ class Forgetting:
             at = now_rfc3339() if done else None
             self.outcome.workers.append({"worker": follower.worker_id, "done": done, "at": at, "problem": ""})
 
-    def rewrite_tables(self) -> None:
-        """Takes what was deleted out of the files of databases, as far as the user of the database may do that. Nobody
-        can say from here that its bytes are gone: the write-ahead log keeps them until its files are used again."""
+    def empty_databases(self) -> None:
+        """Destroys the keys by which databases have sealed what they had of the person, so that nothing which is left
+        in their files, their logs or their backups can be opened. Where something was not sealed, takes it out of the
+        tables as far as the user of the database may do that; nobody can say from here that its bytes are gone."""
+        keys = encryption.keys().people
+        if keys is not None and self._plan.tags:
+            self._at("keys of people", str(keys.path), self._destroy_keys)
+            self.remains(
+                f"copies of {keys.path} from before this erasure, and what databases and their logs held in clear "
+                "before 'facestream encryption apply'",
+                "delete such copies and such logs, archives and backups: with a copy, what is left can be opened",
+            )
+        if self._plan.is_sealed:
+            gone_at = now_rfc3339() if self.outcome.is_whole else None
+            for place in self.outcome.places:
+                if place.where.startswith("postgres") and place.logical_at is not None:
+                    place.physical_at = gone_at
+            return
+        self._rewrite_tables()
+
+    def _destroy_keys(self) -> str:
+        destroy_keys(self._erased)
+        return f"{len(self._erased.keys)} keys destroyed; each worker does the same with its own file"
+
+    def _rewrite_tables(self) -> None:
         for gallery in self._galleries:
             if isinstance(gallery, DatabaseGallery):
                 whole = gallery.rewrite_tables()

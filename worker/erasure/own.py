@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
+from worker import encryption
 from worker.background import BackgroundTask, Heartbeats
 from worker.config import Config, default_state_dir, history_folder, history_place
 from worker.erased import Erased, add_erasure, folders_of, read_erased, stamp_of
@@ -40,6 +41,16 @@ def erasure_folders(config: Config) -> list[Path]:
     if state is None and (config.fleet.enabled or isinstance(history_place(config), str)):
         state = default_state_dir()
     return folders_of(config.gallery, state)
+
+
+def destroy_keys(erased: Erased) -> None:
+    """Takes the keys of these people out of this process, and out of the file that this machine has of them.
+
+    Raises:
+        EncryptionError: the file cannot be written.
+    """
+    if (keys := encryption.keys().people) is not None:
+        keys.destroy(erased.keys)
 
 
 class OwnErasure:
@@ -190,6 +201,7 @@ class OwnErasure:
             raise SinkError("the history cannot be written now")
 
     def _finish(self, erased: Erased) -> None:
+        destroy_keys(erased)
         self._done = erased
         self._earlier, self._names = {}, {}
         self._note_names()

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from worker import encryption
 from worker.config import Config, history_place
-from worker.erased import Erasure, digest_of
+from worker.database.owned import REPLIES
+from worker.erased import Erasure, digest_of, with_keys
 from worker.erasure import search
 from worker.errors import ErasureError, GalleryError
 from worker.events.erasing import Seen
@@ -22,6 +24,7 @@ from worker.gallery.gallery import Gallery
 from worker.history.erasing import Trace, Wanted
 from worker.history.records import EmbedderId
 from worker.history.store import FILE, History
+from worker.people_keys import named
 from worker.types import Embeddings, Vectors
 
 
@@ -37,7 +40,9 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything of them. ``beside``: sightings of others (id, camera, start) whose whole frames may show them.
-    ``needles``: what to look for in files afterwards; ``unsearched``: names that cannot be looked for."""
+    ``needles``: what to look for in files afterwards; ``unsearched``: names that cannot be looked for. ``tags``: of the
+    keys by which a database has sealed all of this, with "" among them if it has not sealed something; empty without a
+    database."""
 
     identity_ids: frozenset[str]
     names: frozenset[str]
@@ -48,6 +53,7 @@ class Plan:
     crops: int
     needles: tuple[bytes, ...]
     unsearched: tuple[str, ...]
+    tags: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.identity_ids or self.unknown_ids or self.traces)
@@ -55,7 +61,12 @@ class Plan:
     def erasure(self, erasure_id: str, at: str) -> Erasure:
         """What the list of erased people gets."""
         ids = {*self.identity_ids, *self.sample_ids, *self.unknown_ids, *(trace.sighting_id for trace in self.traces)}
-        return Erasure(erasure_id, at, frozenset(map(digest_of, ids)))
+        return Erasure(erasure_id, at, frozenset(map(digest_of, ids)) | with_keys(self.tags - {""}))
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether all that a database has of them goes with the keys."""
+        return bool(self.tags) and "" not in self.tags
 
     def seen(self) -> list[Seen]:
         """The sightings, as consumers are told of them."""
@@ -113,22 +124,48 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config, de
     beside: tuple[tuple[str, str, float], ...] = ()
     past_names: Collection[str] = ()
     templates: list[bytes] = []
+    tags: set[str] = set()
     if (place := history_place(config)) is not None and has_past(place):
         with History.open(place) as history:
             traces, unknown_ids, past_names = history.traces(wanted)
             beside = tuple(history.beside(traces))
-            templates = history.templates_of({trace.sighting_id for trace in traces}, unknown_ids)
+            seen = {trace.sighting_id for trace in traces}
+            templates = history.templates_of(seen, unknown_ids)
+            if isinstance(place, str):
+                tags |= history.tags_of(seen, unknown_ids)
     staying = {name for gallery in galleries for key, name in gallery.contents.names.items() if key not in identity_ids}
     gone_names = frozenset({*names, *past_names} - staying)
     of_names, unsearched = search.needles_of_names(gone_names, staying)
     of_vectors = [needle for some in vectors if len(some) for needle in search.needles_of_vectors(some)]
     needles = tuple(dict.fromkeys([*of_names, *of_vectors, *(raw[: search.NEEDLE_BYTES] for raw in templates)]))
+    by_face = {trace.sighting_id for trace in traces if not trace.identity_id and not trace.unknown_id}
+    ids = {*identity_ids, *unknown_ids, *by_face}
+    tags |= _tags(galleries, identity_ids, ids, gone_names, isinstance(place, str))
     crops = sum(len(sample_ids & CropStore(gallery.folder).sample_ids()) for gallery in galleries[:1] if gallery.folder)
     plan = Plan(frozenset(identity_ids), gone_names, frozenset(sample_ids), unknown_ids, tuple(traces), beside, crops,
-                needles, tuple(unsearched))  # fmt: skip
+                needles, tuple(unsearched), frozenset(tags))  # fmt: skip
     if not plan:
         raise ErasureError("nobody like that is known, and no past sighting shows them: there is nothing to forget")
     return plan
+
+
+def _tags(
+    galleries: Sequence[Gallery],
+    identity_ids: Collection[str],
+    ids: Collection[str],
+    names: Collection[str],
+    has_shared_past: bool,
+) -> set[str]:
+    """By which keys galleries in a database have sealed these people, and those by which anything will be sealed that a
+    worker writes of them until it knows; "" is among them if something is not sealed."""
+    shared = [gallery for gallery in galleries if isinstance(gallery, DatabaseGallery)]
+    if not shared and not has_shared_past:
+        return set()
+    tags = {tag for gallery in shared for tag in gallery.tags_of(identity_ids)}
+    if (keys := encryption.keys().people) is None:
+        return tags | {""}
+    again = [REPLIES, *(named(name).owner for name in names)]
+    return tags | {keys.tag_of(an_id) for an_id in ids} | {keys.living_tag_of(owner) for owner in again}
 
 
 def has_past(place: Path | str) -> bool:

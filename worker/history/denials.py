@@ -14,6 +14,7 @@ from worker.database import schema
 from worker.errors import HistoryError
 from worker.history.records import CounterExample, Denial, EmbedderId, PastSighting
 from worker.history.rows import readable, require_texts, template_of, time_of
+from worker.people_keys import Owned
 
 Verdict = tuple[str, str, str]
 """identity_id, identity_name and unknown_id."""
@@ -34,7 +35,7 @@ def revise(connection: sa.Connection, sighting: PastSighting, verdict: Verdict) 
         .where(as_read)
         .values(
             identity_id=identity_id,
-            identity_name=identity_name,
+            identity_name=Owned(identity_id or unknown_id, identity_name),
             unknown_id=unknown_id,
             corrections=_sightings.c.corrections + 1,
         )
@@ -51,7 +52,8 @@ def add(connection: sa.Connection, sighting: PastSighting, verdict: Verdict, now
         _denials.insert(),
         {
             "sighting_id": sighting.sighting_id, "ordinal": sighting.corrections, "identity_id": identity_id,
-            "identity_name": identity_name, "given_id": verdict[0], "unknown_id": verdict[2], "denied_s": now_s,
+            "identity_name": Owned(identity_id, identity_name), "given_id": verdict[0], "unknown_id": verdict[2],
+            "denied_s": now_s,
         },
     )  # fmt: skip
     changed(connection)

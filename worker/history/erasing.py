@@ -10,10 +10,12 @@ import numpy as np
 import sqlalchemy as sa
 
 from worker.database import schema
+from worker.database.owned import names_in_account
 from worker.erased import Erased, Erasure
 from worker.history import denials
 from worker.history.records import EmbedderId, Vector
 from worker.names import person_name
+from worker.people_keys import Owned
 from worker.types import Vectors
 
 _sightings, _unknowns, _denials, _regroupings = schema.sightings, schema.unknowns, schema.denials, schema.regroupings
@@ -102,7 +104,8 @@ def erase(connection: sa.Connection, erased: Erased, names: Collection[str], rev
     for ids in _batched(gone):
         count["sightings"] += connection.execute(_sightings.delete().where(_sightings.c.sighting_id.in_(ids))).rowcount
     for sighting_id, event in changed:
-        values = {"event": json.dumps(event)}
+        # Under the key of the sighting: what it was under goes with the person.
+        values = {"event": Owned(sighting_id, json.dumps(event))}
         connection.execute(_sightings.update().where(_sightings.c.sighting_id == sighting_id).values(values))
         count["events of others"] += 1
     people = connection.execute(sa.select(_unknowns.c.unknown_id)).scalars()
@@ -152,8 +155,10 @@ def _blank_names(connection: sa.Connection, names: Collection[str]) -> int:
     """Takes names out of what was told of others: whom they were nearest to."""
     changed = 0
     for name in names:
+        written = sa.type_coerce(_sightings.c.account, sa.Text)
+        forms = names_in_account(name, connection.dialect)
         query = sa.select(_sightings.c.sighting_id, _sightings.c.account).where(
-            _sightings.c.account.contains(json.dumps(name), autoescape=True)
+            sa.or_(*(written.contains(form, autoescape=True) for form in forms))
         )
         for row in connection.execute(query).all():
             account = json.loads(row.account)

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from worker.database import schema
 from worker.database.database import Database
+from worker.database.owned import opened
 from worker.history.records import Vector
+from worker.people_keys import SEALED_BYTES
 from worker.types import Vectors
 
 _ROUNDING: Final = 1e-4
@@ -75,14 +77,22 @@ def _rows_of_postgres(
 ) -> _Templates:
     columns = schema.sightings.c
     length = 4 * dimension
+    has = sa.func.octet_length(columns.template)
     query = sa.select(columns.template, columns.sighting_id).where(
-        *conditions, sa.func.octet_length(columns.template) == length
+        *conditions, sa.or_(has == length, has == length + SEALED_BYTES)
     )
-    # Of a row: the number of its fields (2 bytes), then each field after its length (4 bytes).
-    begin, end = 6, 6 + length
     rows = database.copied(connection, query)
     while chunk := list(islice(rows, chunk_rows)):
-        yield [row[end + 4 :] for row in chunk], b"".join([row[begin:end] for row in chunk])
+        split = [_template_and_id(row) for row in chunk]
+        # What is sealed by a key that was destroyed opens to nothing.
+        split = [both for both in split if len(both[0]) == length]
+        yield [sighting_id for _, sighting_id in split], b"".join([template for template, _ in split])
+
+
+def _template_and_id(row: bytes) -> tuple[bytes, bytes]:
+    """Of a row: the number of its fields (2 bytes), then each field after its length (4 bytes)."""
+    end = 6 + int.from_bytes(row[2:6])
+    return opened(row[6:end]), row[end + 4 :]
 
 
 def _text(sighting_id: str | bytes) -> str:

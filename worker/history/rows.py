@@ -11,6 +11,7 @@ import numpy as np
 from worker.history.records import Account, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 from worker.logs import get_logger
 from worker.names import clean_text
+from worker.people_keys import Owned
 
 HOUR_S: Final = 3600
 Row = dict[str, Any]
@@ -26,25 +27,32 @@ def last_of_each(rows: list[Row], key: str) -> list[Row]:
 
 def cleaned(row: Row) -> Row:
     """With texts as :func:`worker.names.clean_text` makes them."""
-    return {name: clean_text(value) if isinstance(value, str) else value for name, value in row.items()}
+    return {name: _cleaned(value) for name, value in row.items()}
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, Owned):
+        return Owned(value.owner, _cleaned(value.value))
+    return clean_text(value) if isinstance(value, str) else value
 
 
 def sighting_row(sighting: PastSighting) -> Row:
-    """Without its times of storage."""
+    """Without its times of storage. What a face and a name are seen in is theirs of whom it shows."""
+    owner = sighting.identity_id or sighting.unknown_id or sighting.sighting_id
     return {
         "sighting_id": sighting.sighting_id,
         "camera_id": sighting.camera_id,
         "started_s": sighting.started_at.timestamp(),
         "ended_s": sighting.ended_at.timestamp(),
         "identity_id": sighting.identity_id,
-        "identity_name": sighting.identity_name,
+        "identity_name": Owned(owner, sighting.identity_name),
         "unknown_id": sighting.unknown_id,
         "model_id": sighting.embedder.model_id,
         "preprocessing": sighting.embedder.preprocessing_digest,
-        "template": _blob(sighting.template),
+        "template": _blob(owner, sighting.template),
         "evidence": sighting.embedded_faces,
         "quality": sighting.quality,
-        "event": json.dumps({field: clean_text(value) for field, value in sighting.event.items()}),
+        "event": Owned(owner, json.dumps({field: clean_text(value) for field, value in sighting.event.items()})),
         "account": json.dumps(sighting.account.to_json()),
         "corrections": sighting.corrections,
     }
@@ -82,7 +90,7 @@ def unknown_row(person: UnknownPerson) -> Row:
         "unknown_id": person.unknown_id,
         "model_id": person.embedder.model_id,
         "preprocessing": person.embedder.preprocessing_digest,
-        "template": _blob(person.template),
+        "template": _blob(person.unknown_id, person.template),
         "evidence": person.embedded_faces,
         "first_seen_s": person.first_seen.timestamp(),
         "last_seen_s": person.last_seen.timestamp(),
@@ -133,8 +141,8 @@ def _require_numbers(*values: object) -> None:
         raise TypeError("a number is no number")
 
 
-def _blob(template: Vector | None) -> bytes | None:
-    return None if template is None else np.ascontiguousarray(template, "<f4").tobytes()
+def _blob(owner: str, template: Vector | None) -> Owned[bytes] | None:
+    return None if template is None else Owned(owner, np.ascontiguousarray(template, "<f4").tobytes())
 
 
 def template_of(blob: object) -> Vector | None:

@@ -34,7 +34,7 @@ from worker.errors import (
     HistoryValueError,
 )
 from worker.files import is_of_state, private_folder
-from worker.history import denials, erasing, regrouping
+from worker.history import denials, erasing, regrouping, sealing
 from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.rows import (
@@ -52,6 +52,7 @@ from worker.history.rows import (
 from worker.logs import get_logger
 from worker.names import clean_text
 from worker.observer import Observer
+from worker.people_keys import Owned
 
 FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -353,7 +354,8 @@ class History:
         Raises:
             HistoryError: it cannot be written.
         """
-        named = {"identity_id": identity_id, "identity_name": clean_text(identity_name), "unknown_id": ""}
+        name = Owned(identity_id, clean_text(identity_name))
+        named = {"identity_id": identity_id, "identity_name": name, "unknown_id": ""}
         with _told(), self._database.writing() as connection:
             for sighting_id in sighting_ids:
                 update = schema.sightings.update().where(schema.sightings.c.sighting_id == sighting_id)
@@ -496,6 +498,32 @@ class History:
             rows = self._rows(sa.select(key, key.table.c.template).where(key.table.c.template.is_not(None)))
             found += [row.template for row in rows if row[0] in wanted and isinstance(row.template, bytes)]
         return found
+
+    def tags_of(
+        self, sighting_ids: Collection[str] | None = None, unknown_ids: Collection[str] | None = None
+    ) -> set[str]:
+        """By which keys of people these rows (None: all) are sealed in a database; "" is among them if something is not
+        sealed."""
+        with _told(), self._database.reading() as connection:
+            return sealing.tags_of(connection, sighting_ids, unknown_ids)
+
+    def part_from(self, tags: Collection[str], sighting_ids: Collection[str], unknown_ids: Collection[str]) -> int:
+        """Before the keys ``tags`` are destroyed: seals what is of others than these anew; returns how many rows.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            return sealing.part_from(connection, tags, sighting_ids, unknown_ids)
+
+    def seal_anew(self) -> int:
+        """Writes all rows as the keys of people say now; returns how many.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            return sealing.seal_anew(connection)
 
     def beside(self, traces: Sequence[erasing.Trace]) -> list[tuple[str, str, float]]:
         """The sightings of others at the same camera and time: id, camera, and start (Unix time)."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, Self
 
@@ -146,6 +146,11 @@ class DatabaseGallery(Gallery):
         return [cls(each, address, copy) for each, copy in copies if copy is not None]
 
     @property
+    def name(self) -> str:
+        """What the gallery is called in its database."""
+        return self._store.name
+
+    @property
     def audit_folder(self) -> Path:
         return default_state_dir()
 
@@ -264,6 +269,22 @@ class DatabaseGallery(Gallery):
             if all(follower.erased == wanted for follower in live) or time.monotonic() >= deadline:
                 return [(follower, follower.erased == wanted) for follower in live]
             time.sleep(_POLL_S)
+
+    def tags_of(self, identity_ids: Collection[str] | None = None) -> set[str]:
+        """By which keys of people the rows of these (None: of all) are sealed; "" is among them if something is not.
+
+        Raises:
+            GalleryError: the database cannot be reached.
+        """
+        return self._store.tags_of(identity_ids)
+
+    def seal_anew(self) -> int:
+        """Writes all rows as the keys of people say now; returns of how many samples.
+
+        Raises:
+            GalleryError: the database cannot be reached.
+        """
+        return self._store.seal_anew()
 
     def rewrite_tables(self) -> bool:
         """Takes what was deleted out of the files of the database's tables; returns whether this user may do that.

@@ -2,21 +2,24 @@
 
 import hashlib
 import json
+import struct
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, Final, Self
 
 import numpy as np
 import sqlalchemy as sa
 
+from worker import encryption
 from worker.database import schema
 from worker.database.address import DatabaseAddress
 from worker.database.database import Database, open_postgres
 from worker.database.layout import require_newest
+from worker.database.owned import opened
 from worker.erased import Erased, Erasure
 from worker.errors import DatabaseError, DatabaseUnavailableError, GalleryError, GalleryUnavailableError
 from worker.gallery.consents import consents_of
@@ -25,6 +28,7 @@ from worker.gallery.groups import groups_of
 from worker.logs import get_logger
 from worker.names import clean_text
 from worker.observer import Observer
+from worker.people_keys import BYTES_HEAD, TEXT_HEAD, Owned, tag_in
 from worker.types import Vectors
 
 CHANNEL: Final = "facestream_gallery"
@@ -36,6 +40,9 @@ _AT_ONCE: Final = 5000
 _UNIT: Final = 1e-3
 _WITH_PEOPLE: Final = ("people", "samples", "sightings", "unknowns", "denials")
 _FORGET_S: Final = 24 * 3600
+_COLUMNS: Final = 9
+_GONE: Final = "its key was destroyed: somebody was forgotten, and the row goes in a moment"
+_DOUBLE: Final = struct.Struct(">d")
 
 _galleries, _people, _samples = schema.galleries, schema.people, schema.samples
 _removed, _changes, _followers = schema.removed, schema.changes, schema.followers
@@ -209,6 +216,43 @@ class GalleryStore:
         with self._told():
             return self._database.rewrite(_WITH_PEOPLE)
 
+    def tags_of(self, identity_ids: Collection[str] | None = None) -> set[str]:
+        """By which keys the rows of these people (None: of all) are sealed; "" is among them if something is not."""
+        heads = (sa.func.substr(sa.type_coerce(_people.c.name, sa.Text), 1, TEXT_HEAD), _people), (
+            sa.func.substr(sa.type_coerce(_samples.c.vector, sa.LargeBinary), 1, BYTES_HEAD), _samples
+        )  # fmt: skip
+        with self._told(), self._database.reading() as connection:
+            return {
+                tag_in(head)
+                for column, table in heads
+                for head in connection.execute(
+                    sa.select(column).where(
+                        table.c.gallery == self.name,
+                        *([] if identity_ids is None else [table.c.identity_id.in_(identity_ids)]),
+                    )
+                ).scalars()
+            }
+
+    def seal_anew(self) -> int:
+        """Writes all rows as the keys of people say now; returns of how many samples."""
+        with self._told(), self._database.writing() as connection:
+            self._lock(connection)
+            copy = self._newest(connection, None)
+            if copy is None:
+                return 0
+            contents = copy.contents
+            mine = (_people.c.gallery == self.name) & (_people.c.identity_id == sa.bindparam("of_id"))
+            rows = [{"of_id": key} | _person_row(contents, key) for key in contents.names]
+            if rows:
+                connection.execute(_people.update().where(mine), rows)
+            mine = (_samples.c.gallery == self.name) & (_samples.c.sample_id == sa.bindparam("of_id"))
+            for block in contents.blocks:
+                pairs = zip(block.samples, block.vectors, strict=True)
+                rows = [{"of_id": sample.sample_id} | _sample_row(sample, vector) for sample, vector in pairs]
+                if rows:
+                    connection.execute(_samples.update().where(mine), rows)
+        return len(contents.samples)
+
     def acknowledge(self, worker_id: str, version: int, erased: str = "") -> None:
         """The worker is alive, searches this version, and has carried out this list of erased people (its stamp)."""
         seen = {"version": version, "seen_at": sa.func.clock_timestamp(), "erased": erased}
@@ -273,7 +317,7 @@ class GalleryStore:
         """Everything, except the vectors in ``known`` (by sample_id) whose digest is still right."""
         names = self._names(connection)
         meta = self._noted(connection, meta, meta)
-        if not known:
+        if not known or encryption.keys().people is not None:
             return self._filled(meta, self._sample_rows(connection), names)
         digests = self._digests(connection)
         kept = {key for key, vector in known.items() if key in digests and _digest(vector.tobytes()) == digests[key]}
@@ -282,7 +326,7 @@ class GalleryStore:
         for ids in _batched(missing):
             some = _samples.c.sample_id.in_(ids)
             vectors |= {row.sample_id: row.vector for row in self._sample_rows(connection, some)}
-        columns = [column for column in _samples.c if column is not _samples.c.vector]
+        columns = [_samples.c[field.name] for field in fields(_Row) if field.name != "vector"]
         query = sa.select(*columns).where(_samples.c.gallery == self.name).order_by(_samples.c.number)
         plain = connection.execute(query).mappings()
         return self._filled(meta, (_Row(**row, vector=vectors[row["sample_id"]]) for row in plain), names)
@@ -319,32 +363,35 @@ class GalleryStore:
         return connection.execute(query).scalars().all()
 
     def _sample_rows(self, connection: sa.Connection, *conditions: Any) -> Iterator[Any]:
-        query = sa.select(_samples).where(_samples.c.gallery == self.name, *conditions).order_by(_samples.c.number)
-        if not conditions:
-            query = query.execution_options(yield_per=1000)  # everything: piece by piece
-        with connection.execute(query) as rows:
-            yield from rows
+        columns = [_samples.c[field.name] for field in fields(_Row)]
+        query = sa.select(*columns).where(_samples.c.gallery == self.name, *conditions).order_by(_samples.c.number)
+        if conditions:
+            with connection.execute(query) as rows:
+                yield from rows
+        else:  # everything: by COPY, which spares both sides to write and read each byte as two digits
+            yield from map(_row_of_copy, self._database.copied(connection, query))
 
     def _filled(self, contents: Contents, rows: Iterable[Any], names: dict[str, str]) -> Contents:
         """With the samples in ``rows``. A damaged one is named in the log and left out; all others are used."""
         rows = iter(rows)
         contents = replace(contents, names=names)
+        length = 4 * contents.dimension
         while chunk := list(islice(rows, BLOCK_SAMPLES)):
-            sound = [row for row in chunk if self._is_sound(row, contents.dimension, names)]
-            vectors = np.frombuffer(b"".join(row.vector for row in sound), "<f4").reshape(-1, contents.dimension)
-            contents = contents.plus([_sample(row) for row in sound], vectors, names)
+            problems = [_problem_of(row, length) for row in chunk]
+            whole = [row for row, problem in zip(chunk, problems, strict=True) if not problem]
+            vectors = np.frombuffer(b"".join(row.vector[:length] for row in whole), "<f4").reshape(len(whole), -1)
+            are_unit = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < _UNIT
+            for row, is_unit in zip(whole, are_unit.tolist(), strict=True):
+                if not is_unit:
+                    problems[chunk.index(row)] = "its vector is not finite and of unit length"
+            for row, problem in zip(chunk, problems, strict=True):
+                if problem and problem is not _GONE:
+                    self._tell_damaged(row, names, problem)
+            sound = [row for row, is_unit in zip(whole, are_unit.tolist(), strict=True) if is_unit]
+            contents = contents.plus([_sample(row, length) for row in sound], vectors[are_unit], names)
         return contents
 
-    def _is_sound(self, row: Any, dimension: int, names: dict[str, str]) -> bool:
-        vector = bytes(row.vector)
-        if len(vector) != 4 * dimension:
-            problem = f"its vector has {len(vector)} bytes, not {4 * dimension}"
-        elif _digest(vector) != row.digest:
-            problem = "its vector does not match its digest"
-        elif not abs(float(np.linalg.norm(np.frombuffer(vector, "<f4"))) - 1.0) < _UNIT:
-            problem = "its vector is not finite and of unit length"
-        else:
-            return True
+    def _tell_damaged(self, row: Any, names: dict[str, str], problem: str) -> None:
         _log.warning(
             "gallery_sample_damaged",
             gallery=self.label, sample=row.sample_id, person=names.get(row.identity_id, row.identity_id),
@@ -352,7 +399,6 @@ class GalleryStore:
             advice="enroll its photo again",
         )  # fmt: skip
         self._damaged.add(row.sample_id)
-        return False
 
     def _write(self, connection: sa.Connection, before: Contents, after: Contents) -> None:
         """The rows in which ``after``, the next version, differs from ``before``."""
@@ -377,7 +423,7 @@ class GalleryStore:
                 person.on_conflict_do_update(index_elements=["gallery", "identity_id"], set_=renamed),
                 [self._mine | _person_row(after, key) | changed for key in named],
             )
-        self._replace_damaged(connection, {sample.photo_sha256 for sample, _ in added.values()})
+        self._replace_damaged(connection, [sample for sample, _ in added.values()])
         for some in _batched(added.values()):
             rows = [self._mine | _sample_row(sample, vector) | changed for sample, vector in some]
             connection.execute(_samples.insert(), rows)
@@ -386,9 +432,15 @@ class GalleryStore:
             for table in (_samples, _people):
                 connection.execute(table.delete().where(table.c.gallery == self.name, table.c.identity_id.in_(ids)))
 
-    def _replace_damaged(self, connection: sa.Connection, photos: set[str]) -> None:
-        """Takes out the damaged samples of these photos, which are enrolled again."""
-        for ids in _batched(self._damaged if photos else ()):
+    def _replace_damaged(self, connection: sa.Connection, samples: Sequence[Sample]) -> None:
+        """Takes out the damaged samples of the photos of ``samples``, which are enrolled again."""
+        if not self._damaged or not samples:
+            return
+        keys = encryption.keys().people
+        photos = {sample.photo_sha256 for sample in samples}
+        if keys is not None:
+            photos |= {keys.mark(sample.identity_id, sample.photo_sha256) for sample in samples} - {""}
+        for ids in _batched(self._damaged):
             connection.execute(
                 _samples.delete().where(
                     _samples.c.gallery == self.name, _samples.c.sample_id.in_(ids), _samples.c.photo_sha256.in_(photos)
@@ -430,20 +482,32 @@ class GalleryStore:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of samples whose vector came from elsewhere."""
+    """A row of samples, however it came."""
 
-    gallery: str
     sample_id: str
-    number: int
     identity_id: str
     photo: str
     photo_sha256: str
     photo_hash: str
     quality: float
     added_at: str
-    vector: bytes
     digest: str
-    changed: int
+    vector: bytes
+
+
+def _row_of_copy(row: bytes) -> _Row:
+    """Of a row as COPY has it: the number of its fields (2 bytes), then each field after its length (4 bytes)."""
+    values, start = [], 2
+    for _ in range(_COLUMNS):
+        end = start + 4 + int.from_bytes(row[start : start + 4])
+        values.append(row[start + 4 : end])
+        start = end
+    sample_id, identity_id, photo, sha256, photo_hash, quality, added_at, digest, vector = values
+    (number,) = _DOUBLE.unpack(quality)
+    return _Row(
+        sample_id.decode(), identity_id.decode(), photo.decode(), sha256.decode(), photo_hash.decode(), number,
+        added_at.decode(), digest.decode(), opened(vector),
+    )  # fmt: skip
 
 
 def new_change_id() -> str:
@@ -475,15 +539,15 @@ def _contents_of(row: Any) -> Contents:
     )  # fmt: skip
 
 
-def _person_row(contents: Contents, identity_id: str) -> dict[str, str]:
+def _person_row(contents: Contents, identity_id: str) -> dict[str, Any]:
     consent = contents.consents.get(identity_id)
     text = "" if consent is None else json.dumps(consent.document())
     groups = contents.memberships.get(identity_id)
     return {
         "identity_id": identity_id,
-        "name": contents.names[identity_id],
-        "consent": text,
-        "groups": json.dumps(groups) if groups else "",
+        "name": Owned(identity_id, contents.names[identity_id]),
+        "consent": Owned(identity_id, text),
+        "groups": Owned(identity_id, json.dumps(groups) if groups else ""),
     }
 
 
@@ -491,26 +555,53 @@ def _with_meta(contents: Contents, meta: Contents) -> Contents:
     return replace(meta, names=contents.names, blocks=contents.blocks)
 
 
-def _sample(row: Any) -> Sample:
-    return Sample(
-        row.sample_id, row.identity_id, clean_text(row.photo), row.photo_sha256, row.photo_hash, row.quality,
-        row.added_at,
-    )  # fmt: skip
+def _problem_of(row: Any, length: int) -> str:
+    """Why a row is damaged whose vector has ``length`` bytes; "" if it is not."""
+    vector = bytes(row.vector)
+    if not vector and not row.digest:
+        return _GONE
+    if row.digest:
+        if len(vector) != length:
+            return f"its vector has {len(vector)} bytes, not {length}"
+        return "" if _digest(vector) == row.digest else "its vector does not match its digest"
+    return "" if len(vector) > length and _photo_in(vector[length:]) else "it was not sealed by facestream"
+
+
+def _photo_in(sealed: bytes) -> tuple[str, str, str] | None:
+    """What lies behind a sealed vector: of the photo, what it was called, its SHA-256, and its perceptual hash."""
+    try:
+        photo, sha256, photo_hash = json.loads(sealed)
+        return str(photo), str(sha256), str(photo_hash)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _sample(row: Any, length: int) -> Sample:
+    photo = row.photo, row.photo_sha256, row.photo_hash
+    if not row.digest:
+        photo = _photo_in(row.vector[length:]) or photo
+    return Sample(row.sample_id, row.identity_id, clean_text(photo[0]), *photo[1:], row.quality, row.added_at)
 
 
 def _sample_row(sample: Sample, vector: Vectors) -> dict[str, Any]:
+    """Where people have keys of their own, what the photo was called, and what tells it, lies sealed with the vector:
+    one opening for a sample."""
     raw = np.ascontiguousarray(vector, "<f4").tobytes()
-    return {
+    row: dict[str, Any] = {
         "sample_id": sample.sample_id,
         "identity_id": sample.identity_id,
-        "photo": sample.photo,
-        "photo_sha256": sample.photo_sha256,
-        "photo_hash": sample.photo_hash,
         "quality": sample.quality,
         "added_at": sample.added_at,
-        "vector": raw,
-        "digest": _digest(raw),
     }
+    keys = encryption.keys().people
+    if keys is None or not keys.writing:
+        photo = {"photo": sample.photo, "photo_sha256": sample.photo_sha256, "photo_hash": sample.photo_hash}
+        return row | photo | {"vector": raw, "digest": _digest(raw)}
+    sealed = raw + json.dumps([sample.photo, sample.photo_sha256, sample.photo_hash]).encode()
+    mark = keys.mark(sample.identity_id, sample.photo_sha256)
+    return row | {
+        "photo": "", "photo_sha256": mark, "photo_hash": "", "vector": Owned(sample.identity_id, sealed), "digest": ""
+    }  # fmt: skip
 
 
 def _batched(values: Iterable[Any]) -> Iterator[list[Any]]:
