@@ -138,6 +138,8 @@ $(VENV)/.core: $(VENV)/.uv requirements-console.txt pyproject.toml
 	@echo "installing the pinned requirements: this takes minutes, once"
 	@$(call INSTALL,--require-hashes -r requirements-console.txt)
 	@$(call INSTALL,--no-deps -e .)
+	@# uv compiles nothing: a start that is not allowed to write would compile all that it imports, every time.
+	@PYTHONDONTWRITEBYTECODE= $(PY) -c "import worker.cli, worker.service.service, worker.faces.engines.openvino"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core requirements-test.txt

@@ -17,7 +17,7 @@ from skimage import data
 from tests.support.models import chips, own_model
 from worker.bench import chain, comparison, live, load, networks, ours, run, search
 from worker.bench.comparison import Row, Setup, compared, unable
-from worker.bench.contest import Contestant, ContestantProcess, Outcome, Results, UnableError, compete
+from worker.bench.contest import Contestant, ContestantProcess, Outcome, Results, UnableError, compete, environment
 from worker.bench.material import Material, query_vectors, stored_vectors
 from worker.cli import run_command_line
 from worker.errors import ModelError
@@ -220,6 +220,15 @@ def test_search_agrees_with_the_flat_index_and_not_once_a_side_is_corrupted(monk
     assert real.ratio is not None
     for target in ("worker.bench.ours:search", "worker.bench.peers:flat_search"):
         assert row(recorded.again({target: rename})).agree is False
+
+
+def test_contestants_may_keep_what_python_compiles_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert environment().get("OMP_NUM_THREADS") == "1"
+    assert "PYTHONDONTWRITEBYTECODE" not in environment()
 
 
 def test_a_contestant_that_cannot_take_part_says_why() -> None:

@@ -29,7 +29,7 @@ from worker.events.consumer.streams import stream_lag
 from worker.redis.client import connect
 from worker.redis.keys import event_stream
 from worker.service.metrics import PrometheusObserver
-from worker.service.status import LagReporter
+from worker.service.reporting import LagReporter
 from worker.types import Event
 
 STREAM = "facestream:events"

@@ -12,6 +12,7 @@ import yaml
 
 from tests.support.hostile_servers import Behaviour, bomb, endless_body, serving
 from worker.errors import ModelError
+from worker.faces.downloading import download
 from worker.faces.manifests import (
     Manifest,
     list_manifests,
@@ -20,7 +21,7 @@ from worker.faces.manifests import (
     load_manifest,
     load_weight_set,
 )
-from worker.faces.weights import download, find_weights, pinned, pull
+from worker.faces.weights import find_weights, pinned, pull
 
 CONTENT = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -42,7 +42,8 @@ for path in paths(typer.main.get_command(app), []):
         code = run_command_line([*path, "--help"])
     shown[" ".join(path)] = [code, text.getvalue()]
     written[" ".join(path)] = descriptions(typer.main.get_command(app), path)
-heavy = {"tensorflow", "keras", "openvino", "cv2", "faiss", "av", "sklearn", "scipy", "dlib", "matplotlib", "skimage"}
+heavy = {"numpy", "redis", "sqlalchemy", "structlog"}
+heavy |= {"tensorflow", "keras", "openvino", "cv2", "faiss", "av", "sklearn", "scipy", "dlib", "matplotlib", "skimage"}
 print(json.dumps({"shown": shown, "written": written, "heavy": sorted(heavy & set(sys.modules))}))
 """
 

@@ -316,7 +316,7 @@ def test_a_worker_with_a_small_gallery_loads_no_library_that_it_does_without() -
         "from worker.gallery.index import PersonIndex\n"
         "people, _ = PersonIndex(np.eye(8, dtype=np.float32), np.arange(8)).search(np.eye(8, dtype=np.float32))\n"
         "assert people[:, 0].tolist() == list(range(8))\n"
-        "names = 'tensorflow', 'keras', 'scipy', 'faiss', 'joblib', 'openvino.tools.ovc'\n"
+        "names = 'tensorflow', 'keras', 'scipy', 'faiss', 'joblib', 'openvino.tools.ovc', 'httpx'\n"
         "print([name for name in names if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

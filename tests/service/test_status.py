@@ -1,6 +1,8 @@
 """What a worker tells of itself, and what ``facestream status`` makes of it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,8 @@ from worker.cli.status_table import status_text
 from worker.config import Config, FleetConfig, MetricsConfig, load_config
 from worker.service.health import Health, HealthServer
 from worker.service.metrics import PrometheusObserver
-from worker.service.status import StatusBoard, StatusReporter, WorkerStatus, condition_of, reported
+from worker.service.reporting import StatusBoard, StatusReporter
+from worker.service.status import WorkerStatus, condition_of, reported
 from worker.video.cameras import Cameras
 
 
@@ -99,6 +102,16 @@ def test_the_database_of_a_fleet_stands_in_the_status(rig: Rig) -> None:
     assert "cannot be written" in written.problem
     rig.observer.history_degraded(degraded=False)
     assert "database: reachable, " in str(status_text([rig.board.status()], {}, [], 120))
+
+
+def test_whoever_asks_for_a_status_loads_nothing_that_a_worker_is_made_of() -> None:
+    program = (
+        "import sys\n"
+        "import worker.cli.status_table, worker.fleet.registry, worker.service.status\n"
+        "print([name for name in ('numpy', 'cv2', 'av', 'prometheus_client', 'sqlalchemy') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_status_survives_its_document_also_from_a_later_version(rig: Rig) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from worker.bench.agreement import ChainOutput, NamedSighting, Track, compare_outputs
 from worker.bench.comparison import AnswerCheck, Row, Setup, compared, joined, unable
-from worker.bench.contest import Results, UnableError, compete
+from worker.bench.contest import Results, UnableError, compete, environment
 from worker.bench.material import REAL_MODEL_ID
 from worker.bench.scraping import free_port, gauge
 from worker.config import DetectionConfig
@@ -152,7 +152,9 @@ def first_frame_s(setup: Setup, redis_url: str) -> float:
     command = [*_command(setup, redis_url), "--source", str(setup.material.clip), "--metrics-port", str(port)]
     begun_s = time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)  # noqa: S603 - our own command
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdout=subprocess.DEVNULL, stderr=said, env=environment()
+        )
         try:
             while not _frames_done(port):
                 if process.poll() is not None:

@@ -29,6 +29,12 @@ _PATIENCE_S: Final = 300.0
 _PAUSE_S: Final = 0.1
 
 
+def environment() -> dict[str, str]:
+    """The environment of all processes that are measured. Python may keep there what it compiles, as it does for users;
+    a container or a build machine often forbids it, and then each start compiles hundreds of modules anew."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class UnableError(Exception):
     """A contestant cannot take part. The message says why."""
 
@@ -69,6 +75,7 @@ class ContestantProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            env=environment(),
         )
         self._orders, self._answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         try:

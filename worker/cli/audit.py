@@ -20,7 +20,6 @@ from worker.cli.options import (
     time_text,
 )
 from worker.errors import AuditError, ConfigError, GalleryError
-from worker.wire import parse_rfc3339
 
 if TYPE_CHECKING:
     from worker.audit_log import AuditLog
@@ -77,6 +76,8 @@ def list_entries(
     json_output: AsJson = False,
 ) -> None:
     """Print the audit log, oldest first."""
+    from worker.wire import parse_rfc3339
+
     quiet_logs()
     config_ = settings(config, gallery, state_dir)
     for log in _logs(config_):

@@ -31,7 +31,6 @@ from worker.cli.options import (
     wrapped,
 )
 from worker.errors import ConfigError, SinkError
-from worker.wire import now_rfc3339, parse_rfc3339
 
 if TYPE_CHECKING:
     from worker.config import Config
@@ -139,6 +138,7 @@ def erase(
     from worker.erasure.own import erasure_folders
     from worker.erasure.plan import make_plan
     from worker.erasure.receipt import Signer
+    from worker.wire import now_rfc3339
 
     folders = erasure_folders(config_)
     if not folders:
@@ -315,6 +315,7 @@ def _tell_consumers(
     from worker.erased import Erased
     from worker.events import erasing
     from worker.events.publisher import publish_at_once
+    from worker.wire import parse_rfc3339
 
     stream = config.redis.stream
 

@@ -40,7 +40,6 @@ from worker.cli.options import (
     wrapped,
 )
 from worker.errors import ConfigError, HistoryError, ModelError
-from worker.wire import parse_rfc3339, rfc3339
 
 if TYPE_CHECKING:
     from worker.evaluation.audit import Finding, Kind
@@ -224,6 +223,8 @@ def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
 
 def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> None:
     """One person: every sample, where it came from, how good it is."""
+    from worker.wire import parse_rfc3339
+
     person = _open(gallery).person(who)
     samples = [
         {"sample_id": s.sample_id, "photo": s.photo, "quality": round(s.quality, 3), "added_at": s.added_at}
@@ -346,6 +347,8 @@ def _consent(since: str | None, until: str | None, basis: str, remark: str) -> "
 
 def _moment(text: str | None, option: str) -> str:
     """A date or a time, which is local unless it names a zone, as RFC 3339; "" for None."""
+    from worker.wire import rfc3339
+
     if text is None:
         return ""
     try:

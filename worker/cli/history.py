@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.audit_log import note
 from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
@@ -86,6 +85,7 @@ def search(
     json_output: AsJson = False,
 ) -> int:
     """List the past sightings of the person in a photo, known or unknown, the most similar first."""
+    from worker.audit_log import note
     from worker.config import DEFAULT_MODEL_ID
     from worker.history.documents import sighting_document
     from worker.history.records import EmbedderId
@@ -224,6 +224,7 @@ def open_history(config: "Config", command: str, *subjects: str | None) -> "Hist
         ConfigError: neither a gallery nor a folder is named.
         HistoryError: there is no history.
     """
+    from worker.audit_log import note
     from worker.config import history_place
     from worker.history.store import History
 

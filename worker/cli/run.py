@@ -1,6 +1,7 @@
 """``facestream run`` and ``demo``: a worker, and a demonstration of it."""
 
 import dataclasses
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -188,12 +189,14 @@ def run(
     from worker.logs import configure
 
     configure(settings.log, worker_id=settings.worker_id)
-    from worker.service.service import Service
+    on_event = (lambda event: print_json(encode(event))) if json_output else None
+    gc.disable()  # until the worker has started: what is made until then stays
+    try:
+        from worker.service.service import Service
 
-    service = Service(
-        settings, origin=origin, on_event=(lambda event: print_json(encode(event))) if json_output else None
-    )
-    stopped = service.run()
+        stopped = Service(settings, origin=origin, on_event=on_event).run()
+    finally:
+        gc.enable()
     if json_output:
         print_json({"summary": dataclasses.asdict(stopped.summary)})
     else:

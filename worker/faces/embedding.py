@@ -1,6 +1,8 @@
 """FaceEmbedder: faces to unit vectors, with any model that has a manifest."""
 
+import importlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -212,7 +214,12 @@ def load_embedder(
     if manifest.format == "h5":
         engine = engine_or_device(engine, cache_dir)
     chosen = choose_engine(manifest.id, manifest.format, engine)
-    files = find_weights(manifest, models_dir, cache_dir)
+    with ThreadPoolExecutor(1) as beside:
+        # To read a hundred megabytes for their digest takes as long as to import the engine, and needs no interpreter.
+        finding = beside.submit(find_weights, manifest, models_dir, cache_dir)
+        if chosen == "openvino":
+            importlib.import_module("worker.faces.engines.openvino")
+        files = finding.result()
     manifest = pinned(manifest, files, cache_dir)
     network, precision = _load_network(manifest, files, chosen, precision, threads, cache_dir)
     border = averaging.border_px(manifest.input.side)

@@ -51,8 +51,8 @@ from worker.service.health import Health
 from worker.service.loop import Loop
 from worker.service.metrics import PrometheusObserver
 from worker.service.reloading import Reloader
+from worker.service.reporting import LagReporter, StatusBoard, StatusReporter
 from worker.service.resemblance import GalleryResemblance
-from worker.service.status import LagReporter, StatusBoard, StatusReporter
 from worker.types import Event
 from worker.video.addresses import parse_address
 from worker.video.cameras import Cameras

@@ -11,6 +11,7 @@ Stop order. Each step would lose something if the one before it came later:
 7. The port is closed: until then, probes and people can see how the stop goes.
 """
 
+import gc
 import signal
 import threading
 import time
@@ -116,6 +117,9 @@ class Service:
         with self._signals(parts.reloader):
             try:
                 self._start(parts)
+                if not gc.isenabled():  # 'facestream run' searches for no garbage while it starts
+                    gc.freeze()
+                    gc.enable()
                 parts.loop.run(self._stop)
             finally:
                 errors, undelivered = self._shut_down(parts)
