@@ -58,7 +58,7 @@ def test_a_request_that_failed_may_be_made_again_with_its_key(console: Console) 
     assert client.post(f"{API}/unknowns/u-2/name", json={"identity_name": "Eve"}, headers=key).status_code == 200
 
 
-def test_two_ids_of_one_person_are_merged_and_parted_again(console: Console) -> None:
+def test_two_ids_of_one_person_are_merged_and_parted_again(console: Console, redis_url: str) -> None:
     client = console.as_role("operator")
     step = client.post(f"{API}/unknowns/u-1/merge", json={"other": "u-2"}).json()["step"]
     assert client.get(f"{API}/unknowns/u-1").json()["sightings"] == 3
@@ -67,6 +67,8 @@ def test_two_ids_of_one_person_are_merged_and_parted_again(console: Console) -> 
     assert client.get(f"{API}/unknowns/u-2").json()["sightings"] == 1
     assert client.post(f"{API}/steps/{step}/undo").status_code == 409
     assert client.post(f"{API}/unknowns/u-1/merge", json={"other": "u-1"}).status_code == 409
+    told = [(event.type, event.sighting_id, event.unknown_id) for event in stored(redis_url)]
+    assert told == [("corrected", "door_5", "u-1"), ("corrected", "door_5", "u-2")]
 
 
 def test_a_forgotten_person_cannot_be_recognised_any_more(console: Console, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ SIZE: Final = (640, 360)
 EVERY: Final = 3
 """Of the footage so many frames are one: a third of the work, and as good a proof."""
 APART_S: Final = 3.0
-"""So much later than the camera before does each show the clip: not all of them have something new at once."""
+"""So much later than the camera before does each show the clip: not all of them have something new at once, unless a
+test wants that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,16 @@ class Cameras:
         visit_s: tuple[float, float] = (12.0, 15.0),
         size: tuple[int, int] = SIZE,
         every: int = EVERY,
+        apart_s: float = APART_S,
+        seed: int = 2,
     ) -> None:
         # With this seed everybody is known by the enrolled photo: what is missed was lost by what the test broke.
         self.truth = make_ground_truth_clip(
-            lfw_folder, folder, enrolled=people, strangers=strangers, seed=2, face_px=face_px, visit_s=visit_s
+            lfw_folder, folder, enrolled=people, strangers=strangers, seed=seed, face_px=face_px, visit_s=visit_s
         )
         clip, self._length_s, self.fps = _shrink(self.truth.clip, folder / "small.mp4", size, every)
         self.ids = [f"camera-{index}" for index in range(number)]
-        self._server = LiveRtspServer([f"/{camera_id}" for camera_id in self.ids], clip, apart_s=APART_S)
+        self._server = LiveRtspServer([f"/{camera_id}" for camera_id in self.ids], clip, apart_s=apart_s)
 
     def start(self) -> None:
         self._server.start()

@@ -22,7 +22,7 @@ from worker.history.fleet_past import FleetPast
 from worker.history.recorder import Recorder, open_recorder
 from worker.history.store import History
 from worker.history.waiting import Waiting
-from worker.recognition.unknowns import Unknowns
+from worker.recognition.unknowns import Unknowns, unknown_id_of
 from worker.service.metrics import PrometheusObserver
 
 REMEMBER_S = 7 * 86_400.0
@@ -80,6 +80,38 @@ def test_a_stranger_whom_many_workers_meet_at_once_gets_one_id(url: str, worker:
         assert len(past.unknowns()[0]) == 3
 
 
+def test_a_slow_answer_gives_one_id_later(url: str, postgres: PostgresServer, worker: Callable[..., Unknowns]) -> None:
+    workers = [worker(wait_s=0.0, patience_s=60.0) for _ in range(3)]
+    with locked_table(postgres, "test", "unknowns"):
+        assert [identify(who, number, AXES[0]) for number, who in enumerate(workers)] == ["", "", ""]
+    for number, who in enumerate(workers):
+        eventually(lambda: identify(who, number, AXES[0]) != "")  # noqa: B023
+    assert len({identify(who, number, AXES[0]) for number, who in enumerate(workers)}) == 1
+    with History.open(url) as past:
+        assert len(past.unknowns()[0]) == 1
+
+
+def test_a_sighting_that_ends_before_the_answer_has_an_id_and_one_that_is_named_leaves_nobody(
+    url: str, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    feed = FleetPast(url, REMEMBER_S, wait_s=0.0, patience_s=60.0)
+    recorder = Recorder(url, Config(), waiting=Waiting(tmp_path), gather_s=0.01)
+    unknowns = Unknowns(UnknownsConfig(), MODEL, 16, recorder=recorder, fleet=feed)
+    assert unknowns.conclude("s1", AXES[0], 2, NOON) == ""
+    with locked_table(postgres, "test", "unknowns"):
+        for number in (1, 2):
+            assert identify(unknowns, number, AXES[number]) == ""
+        ended = unknowns.conclude("s1", AXES[1], 2, NOON)
+        assert ended == unknown_id_of("s1")
+        unknowns.retract(unknown_id_of("s2"))
+    # Whoever is met afterwards is stored after those.
+    eventually(lambda: identify(unknowns, 3, AXES[3]) != "")
+    with History.open(url) as past:
+        eventually(lambda: {one.unknown_id for one in past.unknowns()[0]} == {ended, unknown_id_of("s3")})
+    recorder.close()
+    feed.close()
+
+
 def test_two_strangers_who_stand_side_by_side_are_two(worker: Callable[..., Unknowns]) -> None:
     one, other = worker(), worker()
     first = identify(one, 1, AXES[0])
@@ -104,8 +136,9 @@ def test_a_database_that_is_away_does_not_hold_up_a_camera() -> None:
         known = identify(unknowns, 1, AXES[0])
         server.stop()
         assert identify(unknowns, 2, AXES[0]) == known
+        eventually(lambda: identify(unknowns, 3, AXES[1]) != "")
         alone = identify(unknowns, 3, AXES[1])
-        assert alone != known
+        assert alone == unknown_id_of("s3")
         assert identify(unknowns, 4, AXES[1]) == alone
         feed.close()
 

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from worker.config import Config, history_folder
 from worker.database.address import parse_database_url
 from worker.database.database import open_postgres
 from worker.database.layout import upgrade
-from worker.errors import HistoryError
-from worker.history.records import EmbedderId, Tally
+from worker.errors import HistoryError, SinkError
+from worker.history.records import EmbedderId, PastSighting, Tally
 from worker.history.store import FILE, History
 
 WEEK_S = 7 * 86_400.0
@@ -293,6 +294,21 @@ def test_two_ids_become_one_person_and_two_again(past: History) -> None:
     assert known(past)["u-2"][:2] == [0.0, 1.0]
     with pytest.raises(HistoryError, match="was undone before"):
         past.undo_regrouping(step)
+
+
+def test_a_step_that_could_not_be_told_is_not_made(past: History) -> None:
+    two_people(past)
+
+    def refuse(sightings: Sequence[PastSighting], unknown_id: str) -> None:
+        raise SinkError(f"{len(sightings)} for {unknown_id}")
+
+    step = past.merge_unknowns("u-1", "u-2")
+    before = repr((past.unknowns(), past.sightings()))
+    with pytest.raises(SinkError, match="2 for u-2"):
+        past.undo_regrouping(step, refuse)
+    with pytest.raises(SinkError, match="1 for u-"):
+        past.split_unknown("u-1", ["door_1"], refuse)
+    assert repr((past.unknowns(), past.sightings())) == before
 
 
 def test_some_sightings_become_another_person_and_come_back(past: History) -> None:

@@ -1,6 +1,7 @@
 """People who are not enrolled: listed, named, merged, forgotten; and what naming them risks."""
 
 from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from worker.gallery.gallery import Gallery
 from worker.gallery.resemblance import known_impostors
 from worker.history.documents import unknown_document
 from worker.history.records import PastSighting, UnknownPerson
+from worker.history.regrouping import Tell
 from worker.names import person_name
 from worker.recognition import unknowns
 from worker.recognition.unknowns import Named, made_with
@@ -165,12 +167,13 @@ def merge(parts: Parts, unknown_id: str, other: str) -> str:
     Raises:
         Problem: there is no such person.
         HistoryError: they cannot be merged.
+        SinkError: past sightings could not be corrected, and nothing was changed.
     """
     for each in (unknown_id, other):
         find(parts, each)
     parts.looked_up("unknown merge", unknown_id, other)
     with parts.history() as history:
-        return history.merge_unknowns(unknown_id, other)
+        return history.merge_unknowns(unknown_id, other, _correcting(parts))
 
 
 def undo(parts: Parts, step: str) -> tuple[str, str]:
@@ -178,10 +181,15 @@ def undo(parts: Parts, step: str) -> tuple[str, str]:
 
     Raises:
         HistoryError: there is no such step, or others came after it.
+        SinkError: past sightings could not be corrected, and nothing was changed.
     """
     parts.looked_up("unknown undo")
     with parts.history() as history:
-        return history.undo_regrouping(step)
+        return history.undo_regrouping(step, _correcting(parts))
+
+
+def _correcting(parts: Parts) -> Tell:
+    return partial(unknowns.publish_regrouping, parts.redis(), parts.config.redis)
 
 
 def forget(parts: Parts, unknown_id: str, if_match: str | None = None) -> None:
@@ -260,7 +268,7 @@ def name_unknown(
     "/unknowns/{unknown_id}/merge",
     operation_id="merge_unknowns",
     response_model=StepDocument,
-    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 def merge_unknowns(
     caller: Changer,
@@ -269,7 +277,8 @@ def merge_unknowns(
     request: MergeRequest,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Two ids are one person: this one gets all sightings of the other. It can be undone."""
+    """Two ids are one person: this one gets all sightings of the other, which are published as corrected. It can be
+    undone."""
 
     def make() -> tuple[HTTPStatus, str]:
         step = merge(parts, unknown_id, request.other)
@@ -290,7 +299,11 @@ def forget_unknown(_caller: Changer, parts: SharedParts, unknown_id: str, if_mat
     forget(parts, unknown_id, if_match)
 
 
-@router.post("/steps/{step}/undo", operation_id="undo_step", responses=responses(HTTPStatus.CONFLICT))
+@router.post(
+    "/steps/{step}/undo",
+    operation_id="undo_step",
+    responses=responses(HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE),
+)
 def undo_step(_caller: Changer, parts: SharedParts, step: str) -> UndoneDocument:
     """Take a merge back."""
     from_id, to_id = undo(parts, step)

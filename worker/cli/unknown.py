@@ -1,5 +1,6 @@
 """``facestream unknown``: people who are not enrolled, and how they get a name."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +27,9 @@ from worker.cli.options import (
 from worker.errors import ConfigError, SinkError, SourceError
 
 if TYPE_CHECKING:
-    from worker.config import EvidenceConfig
+    from worker.config import Config, EvidenceConfig
     from worker.history.records import PastSighting
+    from worker.history.regrouping import Tell
 
 UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as in events and in the list.")]
 
@@ -212,12 +214,15 @@ def merge_unknown(
     gallery: GalleryOption = None,
     state_dir: StateDir = None,
     config: ConfigFile = None,
+    redis: RedisUrl = None,
+    stream: StreamName = None,
     json_output: AsJson = False,
 ) -> None:
     """Two ids are one person: the first gets all sightings of the other. It can be undone."""
     quiet_logs()
-    with open_history(settings(config, gallery, state_dir), "unknown merge", who, other) as history:
-        step = history.merge_unknowns(who, other)
+    config_ = settings(config, gallery, state_dir, url=redis, stream=stream)
+    with open_history(config_, "unknown merge", who, other) as history:
+        step = history.merge_unknowns(who, other, _correcting(config_))
     if json_output:
         print_json({"unknown_id": who, "merged": other, "step": step})
     else:
@@ -230,12 +235,15 @@ def split_unknown(
     gallery: GalleryOption = None,
     state_dir: StateDir = None,
     config: ConfigFile = None,
+    redis: RedisUrl = None,
+    stream: StreamName = None,
     json_output: AsJson = False,
 ) -> None:
     """Some sightings of an unknown person are of somebody else, who gets an id. It can be undone."""
     quiet_logs()
-    with open_history(settings(config, gallery, state_dir), "unknown split", who) as history:
-        new_id, step = history.split_unknown(who, sightings)
+    config_ = settings(config, gallery, state_dir, url=redis, stream=stream)
+    with open_history(config_, "unknown split", who) as history:
+        new_id, step = history.split_unknown(who, sightings, _correcting(config_))
     if json_output:
         print_json({"unknown_id": who, "new_unknown_id": new_id, "sightings": len(set(sightings)), "step": step})
     else:
@@ -250,13 +258,28 @@ def undo_unknown(
     gallery: GalleryOption = None,
     state_dir: StateDir = None,
     config: ConfigFile = None,
+    redis: RedisUrl = None,
+    stream: StreamName = None,
     json_output: AsJson = False,
 ) -> None:
     """Take a merge or a split back."""
     quiet_logs()
-    with open_history(settings(config, gallery, state_dir), "unknown undo") as history:
-        from_id, to_id = history.undo_regrouping(step)
+    config_ = settings(config, gallery, state_dir, url=redis, stream=stream)
+    with open_history(config_, "unknown undo") as history:
+        from_id, to_id = history.undo_regrouping(step, _correcting(config_))
     if json_output:
         print_json({"step": step, "from": from_id, "to": to_id})
     else:
         say(f"undone: the sightings went back from {from_id} to {to_id}")
+
+
+def _correcting(config: "Config") -> "Tell":
+    """Tells those who read the events whom past sightings show now.
+
+    Raises:
+        SinkError: Redis cannot be reached.
+    """
+    from worker.recognition.unknowns import publish_regrouping
+    from worker.redis.client import connect
+
+    return partial(publish_regrouping, connect(config.redis), config.redis)

@@ -40,9 +40,9 @@ def event_id(
     """The name of one transition of a sighting: 32 hex digits, the same whenever and wherever it is computed.
 
     ``ordinal`` counts the events of the sighting from 0 (of a ``corrected`` one: its corrections), ``identity_id`` is
-    the verdict, and ``previous_id`` the id of the sighting's event before this one. So two events have one id only if
-    all verdicts that led to them are the same: a worker that takes over and decides otherwise is not taken for a
-    repeat, and one that decides the same again is.
+    the verdict (where a ``corrected`` one names nobody, the ``unknown_id``), and ``previous_id`` the id of the
+    sighting's event before this one. So two events have one id only if all verdicts that led to them are the same: a
+    worker that takes over and decides otherwise is not taken for a repeat, and one that decides the same again is.
     """
     parts: list[str | int] = [SCHEMA, sighting_id, event_type, ordinal, identity_id]
     text = json.dumps([*parts, previous_id] if previous_id else parts)

@@ -1,11 +1,13 @@
 """Unknown people who were told apart or together wrongly: merged, split, and the last of these undone.
 
 A person is what their sightings say: after each step, templates are made anew from the sightings that a person has.
+Before anything is written, those who were told of the sightings are told whose they are now.
 """
 
 import json
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +17,19 @@ import sqlalchemy as sa
 from worker.database import schema
 from worker.errors import HistoryError
 from worker.history.records import PastSighting, UnknownPerson, Vector
-from worker.history.rows import sighting_of, unknown_of, unknown_row
+from worker.history.rows import readable, sighting_of, unknown_of, unknown_row
 
 _sightings, _unknowns, _regroupings = schema.sightings, schema.unknowns, schema.regroupings
 
+Tell = Callable[[Sequence[PastSighting], str], None]
+"""Is given sightings as they were, and the id that their person has now. What it raises undoes the step."""
+NextRevision = Callable[[], int]
+"""Asked late: until the end of the transaction, nobody else may change unknown people."""
 
-def merge(connection: sa.Connection, kept: UnknownPerson, other: UnknownPerson, next_revision: int) -> str:
+
+def merge(
+    connection: sa.Connection, kept: UnknownPerson, other: UnknownPerson, next_revision: NextRevision, tell: Tell
+) -> str:
     """Gives all sightings of ``other`` to ``kept``; returns the id of this step, by which it can be undone.
 
     Raises:
@@ -32,12 +41,18 @@ def merge(connection: sa.Connection, kept: UnknownPerson, other: UnknownPerson, 
         raise HistoryError(
             f"{kept.unknown_id} and {other.unknown_id} were seen with different models, and cannot be compared"
         )
-    moved = [sighting.sighting_id for sighting in _sightings_of(connection, other.unknown_id)]
-    return _move(connection, other, kept, moved, next_revision)
+    moved = _sightings_of(connection, other.unknown_id)
+    tell(moved, kept.unknown_id)
+    return _move(connection, other, kept, moved, next_revision())
 
 
 def split(
-    connection: sa.Connection, person: UnknownPerson, sighting_ids: list[str], new_id: str, next_revision: int
+    connection: sa.Connection,
+    person: UnknownPerson,
+    sighting_ids: Sequence[str],
+    new_id: str,
+    next_revision: NextRevision,
+    tell: Tell,
 ) -> str:
     """Gives these sightings of ``person`` to somebody new, ``new_id``; returns the id of this step.
 
@@ -49,20 +64,23 @@ def split(
         raise HistoryError(f"{strange[0]} is no sighting of {person.unknown_id}; 'facestream unknown show' lists them")
     if len(set(sighting_ids)) == len(own):
         raise HistoryError(f"these are all sightings of {person.unknown_id}: nobody would be left")
-    made = _made_of(person, new_id, [own[sighting_id] for sighting_id in sighting_ids])
+    moved = [own[sighting_id] for sighting_id in sorted(set(sighting_ids))]
+    made = _made_of(person, new_id, moved)
     if made is None:
         raise HistoryError("none of these sightings has a face by which somebody can be told apart")
+    tell(moved, new_id)
+    revision = next_revision()
     times = connection.execute(
         sa.select(_unknowns.c.recorded_s, _unknowns.c.expires_s).where(_unknowns.c.unknown_id == person.unknown_id)
     ).one()
     connection.execute(
         _unknowns.insert(),
-        unknown_row(made) | {"revision": next_revision, "recorded_s": times[0], "expires_s": times[1]},
+        unknown_row(made) | {"revision": revision, "recorded_s": times[0], "expires_s": times[1]},
     )
-    return _move(connection, person, made, sorted(set(sighting_ids)), next_revision)
+    return _move(connection, person, made, moved, revision)
 
 
-def undo(connection: sa.Connection, step: str, next_revision: int) -> tuple[str, str]:
+def undo(connection: sa.Connection, step: str, next_revision: NextRevision, tell: Tell) -> tuple[str, str]:
     """Takes a step back; returns whose sightings went back to whom: ``(from, to)``.
 
     Raises:
@@ -81,12 +99,14 @@ def undo(connection: sa.Connection, step: str, next_revision: int) -> tuple[str,
     )
     if (after := connection.execute(later.order_by(_regroupings.c.number.desc())).scalars().first()) is not None:
         raise HistoryError(f"step {after} came after {step} with the same people: undo that one first")
+    moved = set(json.loads(row.sighting_ids))
+    back = [sighting for sighting in _sightings_of(connection, row.to_id) if sighting.sighting_id in moved]
+    tell(back, row.from_id)
+    revision = next_revision()
     connection.execute(_regroupings.update().where(_regroupings.c.step == step).values(undone=1))
-    back = json.loads(row.sighting_ids)
-    of_step = _sightings.c.sighting_id.in_(back) & (_sightings.c.unknown_id == row.to_id)
-    connection.execute(_sightings.update().where(of_step).values(unknown_id=row.from_id))
+    _give(connection, back, row.from_id)
     for unknown_id in (row.from_id, row.to_id):
-        _make_anew(connection, unknown_id, next_revision)
+        _make_anew(connection, unknown_id, revision)
     return row.to_id, row.from_id
 
 
@@ -113,10 +133,9 @@ def forget(connection: sa.Connection, unknown_id: str) -> None:
 
 
 def _move(
-    connection: sa.Connection, giver: UnknownPerson, taker: UnknownPerson, sighting_ids: list[str], next_revision: int
+    connection: sa.Connection, giver: UnknownPerson, taker: UnknownPerson, moved: list[PastSighting], revision: int
 ) -> str:
-    of_giver = _sightings.c.sighting_id.in_(sighting_ids)
-    connection.execute(_sightings.update().where(of_giver).values(unknown_id=taker.unknown_id))
+    sighting_ids = _give(connection, moved, taker.unknown_id)
     left = connection.execute(sa.select(_sightings).where(_sightings.c.unknown_id == giver.unknown_id)).first()
     step = uuid.uuid4().hex[:8]
     number = connection.execute(sa.select(sa.func.coalesce(sa.func.max(_regroupings.c.number), 0))).scalar_one()
@@ -133,23 +152,32 @@ def _move(
         },
     )  # fmt: skip
     for unknown_id in (giver.unknown_id, taker.unknown_id):
-        _make_anew(connection, unknown_id, next_revision)
+        _make_anew(connection, unknown_id, revision)
     return step
+
+
+def _give(connection: sa.Connection, sightings: Sequence[PastSighting], unknown_id: str) -> list[str]:
+    """Gives them to this person; returns their ids. Each counts as corrected, so that the next event about it has
+    another id, and a row that is written late does not take it back."""
+    ids = [sighting.sighting_id for sighting in sightings]
+    given = {"unknown_id": unknown_id, "corrections": _sightings.c.corrections + 1}
+    connection.execute(_sightings.update().where(_sightings.c.sighting_id.in_(ids)).values(given))
+    return ids
 
 
 def _sightings_of(connection: sa.Connection, unknown_id: str) -> list[PastSighting]:
     query = sa.select(_sightings).where(_sightings.c.unknown_id == unknown_id, _sightings.c.expires_s > time.time())
-    return [sighting_of(row) for row in connection.execute(query.order_by(_sightings.c.started_s))]
+    return list(readable(connection.execute(query.order_by(_sightings.c.started_s)), sighting_of))
 
 
-def _make_anew(connection: sa.Connection, unknown_id: str, next_revision: int) -> None:
+def _make_anew(connection: sa.Connection, unknown_id: str, revision: int) -> None:
     """Makes a person of the sightings that they have now; without any, they are gone."""
     old = connection.execute(sa.select(_unknowns).where(_unknowns.c.unknown_id == unknown_id)).one_or_none()
     if old is None:
         return
     seen = _sightings_of(connection, unknown_id)
     made = _made_of(unknown_of(old), unknown_id, seen)
-    values: dict[str, Any] = {"revision": next_revision}
+    values: dict[str, Any] = {"revision": revision}
     if made is not None:
         row = unknown_row(made)
         values |= {name: row[name] for name in ("template", "evidence", "first_seen_s", "last_seen_s")}

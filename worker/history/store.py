@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -63,6 +64,10 @@ _LOCK: Final = 0x756E6B6E
 
 
 _log = get_logger(__name__)
+
+
+def _told_nobody(_sightings: Sequence[PastSighting], _unknown_id: str) -> None:
+    """Nothing was published."""
 
 
 class History:
@@ -269,13 +274,13 @@ class History:
 
         People who are gone are among them, without a template, so that every worker learns of it; with 0, they are not.
         """
-        rows = list(
-            self._rows(
-                sa.select(schema.unknowns)
-                .where(schema.unknowns.c.revision > after_revision, schema.unknowns.c.expires_s > time.time())
-                .order_by(schema.unknowns.c.first_seen_s, schema.unknowns.c.unknown_id)
-            )
+        query = (
+            sa.select(schema.unknowns)
+            .where(schema.unknowns.c.revision > after_revision, schema.unknowns.c.expires_s > time.time())
+            .order_by(schema.unknowns.c.first_seen_s, schema.unknowns.c.unknown_id)
         )
+        with _told(), self._database.reading() as connection:
+            rows = connection.execute(query).all()
         revision = max([after_revision, *(row.revision for row in rows if isinstance(row.revision, int))])
         people = list(readable(rows, unknown_of))
         return [person for person in people if person.template is not None or after_revision], revision
@@ -431,20 +436,23 @@ class History:
             connection.execute(schema.sightings.update().where(of_theirs).values(gone))
         self._vanish()
 
-    def merge_unknowns(self, kept: str, other: str) -> str:
+    def merge_unknowns(self, kept: str, other: str, tell: regrouping.Tell = _told_nobody) -> str:
         """Two ids are one unknown person: ``kept`` gets all sightings of ``other``, who is gone. Returns the id of this
-        step, for :meth:`undo_regrouping`.
+        step, for :meth:`undo_regrouping`. ``tell`` is called before anything is written; what it raises is raised.
 
         Raises:
             HistoryError: no such person, they cannot be merged, or it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            return regrouping.merge(
-                connection, self._person(connection, kept), self._person(connection, other), _next_revision(connection)
-            )
+            revision = partial(_next_revision, connection)
+            people = self._person(connection, kept), self._person(connection, other)
+            return regrouping.merge(connection, *people, revision, tell)
 
-    def split_unknown(self, unknown_id: str, sighting_ids: Sequence[str]) -> tuple[str, str]:
+    def split_unknown(
+        self, unknown_id: str, sighting_ids: Sequence[str], tell: regrouping.Tell = _told_nobody
+    ) -> tuple[str, str]:
         """These sightings of an unknown person are of somebody else: returns the id of that person, and of this step.
+        ``tell`` as for :meth:`merge_unknowns`.
 
         Raises:
             HistoryError: no such person or sighting, nobody would be left, or it cannot be written.
@@ -452,17 +460,18 @@ class History:
         new_id = f"u-{secrets.token_hex(6)}"
         with _told(), self._database.writing() as connection:
             person = self._person(connection, unknown_id)
-            revision = _next_revision(connection)
-            return new_id, regrouping.split(connection, person, list(sighting_ids), new_id, revision)
+            revision = partial(_next_revision, connection)
+            return new_id, regrouping.split(connection, person, sighting_ids, new_id, revision, tell)
 
-    def undo_regrouping(self, step: str) -> tuple[str, str]:
-        """Takes a merge or a split back; returns whose sightings went back to whom: ``(from, to)``.
+    def undo_regrouping(self, step: str, tell: regrouping.Tell = _told_nobody) -> tuple[str, str]:
+        """Takes a merge or a split back; returns whose sightings went back to whom: ``(from, to)``. ``tell`` as for
+        :meth:`merge_unknowns`.
 
         Raises:
             HistoryError: there is no such step, it was undone, others came after it, or it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            return regrouping.undo(connection, step, _next_revision(connection))
+            return regrouping.undo(connection, step, partial(_next_revision, connection), tell)
 
     def prune(self, *, keep_s: float | None = None, remember_s: float | None = None) -> int:
         """Removes what has expired, or was recorded longer ago than these; returns how many rows went.

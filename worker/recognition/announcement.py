@@ -41,6 +41,7 @@ class Announcer:
     def end(self, sighting: Sighting) -> list[Event]:
         """The person has left."""
         self._context.observer.track_ended(self._camera_id, sighting.outcome)
+        self._conclude(sighting)
         event = self._event(sighting, "ended")
         if event.similarity is not None:
             self._context.observer.verdict(
@@ -56,8 +57,9 @@ class Announcer:
         if unknowns is None:
             return
         if sighting.identity_id:
-            if sighting.unknown_id == unknown_id_of(sighting.sighting_id):
-                unknowns.retract(sighting.unknown_id)
+            own_id = unknown_id_of(sighting.sighting_id)
+            if sighting.unknown_id in {"", own_id}:
+                unknowns.retract(own_id)
             sighting.unknown_id = ""
         elif (
             not sighting.unknown_id
@@ -71,6 +73,14 @@ class Announcer:
                 sighting.seen_at,
                 threshold=self._threshold,
                 taken={other.unknown_id for other in present if other.unknown_id},
+            )
+
+    def _conclude(self, sighting: Sighting) -> None:
+        """Gives an unknown person the id for which the database is still asked."""
+        unknowns, template = self._context.unknowns, sighting.template
+        if unknowns is not None and not sighting.unknown_id and not sighting.identity_id and template.count:
+            sighting.unknown_id = unknowns.conclude(
+                sighting.sighting_id, template.vector, template.count, sighting.seen_at
             )
 
     def _remember(self, sighting: Sighting, event: Event) -> None:

@@ -10,17 +10,19 @@ from typing import Final
 
 import numpy as np
 
-from worker.config import UnknownsConfig
+from worker.config import RedisConfig, UnknownsConfig
 from worker.erased import Erased
-from worker.errors import GalleryError, HistoryError
+from worker.errors import GalleryError, HistoryError, SinkError
 from worker.events.codec import decode, event_id
+from worker.events.publisher import publish_at_once
 from worker.gallery.contents import NewSample
 from worker.gallery.gallery import Gallery
-from worker.history.fleet_past import FleetPast
+from worker.history.fleet_past import Choice, FleetPast
 from worker.history.recorder import Recorder
 from worker.history.records import EmbedderId, PastSighting, UnknownPerson, Vector
 from worker.history.store import History
 from worker.logs import get_logger
+from worker.redis.client import Client
 from worker.types import Embeddings, Event
 
 _GROWTH: Final = 256
@@ -60,6 +62,7 @@ class Unknowns:
         self._history = history
         self._fleet = fleet
         self._revision = 0
+        self._asked: dict[str, UnknownPerson] = {}
         self._people: list[UnknownPerson] = []
         self._rows: dict[str, int] = {}
         self._templates = np.zeros((_GROWTH, dimension), np.float32)
@@ -79,7 +82,8 @@ class Unknowns:
         threshold: float,
         taken: Collection[str] = (),
     ) -> str:
-        """The id of the unknown person with this ``template`` (d,), known so far or new.
+        """The id of the unknown person with this ``template`` (d,), known so far or new; empty where the database of
+        the fleet has not said yet who it is: ask again with the next frame.
 
         ``threshold`` is the camera's, which applies unless another one is configured; ``taken`` are other people who
         are in front of the camera at the same time, so that it is none of them.
@@ -87,6 +91,11 @@ class Unknowns:
         self._refresh()
         if self._config.threshold is not None:
             threshold = self._config.threshold
+        own_id = unknown_id_of(sighting_id)
+        if own_id in self._asked and own_id in self._rows:
+            # What the database has been told by this worker comes back with what others told it.
+            self._unasked(own_id)
+            return own_id
         count = len(self._people)
         if count:
             similarities = self._templates[:count] @ template
@@ -95,16 +104,31 @@ class Unknowns:
             similarities[[self._rows[unknown_id] for unknown_id in taken if unknown_id in self._rows]] = -1.0
             nearest = int(similarities.argmax())
             if similarities[nearest] >= threshold:
-                return self._people[nearest].unknown_id
+                known_as = self._people[nearest].unknown_id
+                if own_id in self._asked:
+                    self.retract(own_id)
+                return known_as
+        own = UnknownPerson(own_id, self._embedder, template.copy(), evidence, at, at)
+        # Copies: the database is asked in another thread, which may answer after this one has gone on.
+        return self._claimed(own, partial(_same_person, own, threshold, frozenset(taken), self._remember))
+
+    def conclude(self, sighting_id: str, template: Vector, evidence: int, at: datetime) -> str:
+        """The id of the person of a sighting that ends: empty, unless the database of the fleet is asked for it."""
         own = UnknownPerson(unknown_id_of(sighting_id), self._embedder, template.copy(), evidence, at, at)
-        person = own
+        return self._claimed(own, None) if own.unknown_id in self._asked else ""
+
+    def _claimed(self, own: UnknownPerson, choose: Choice | None) -> str:
+        """Who ``own`` is. Without ``choose`` there is no time left to be told."""
+        person: UnknownPerson | None = own
         if self._fleet is not None:
-            # Copies: the database is asked in another thread, which may answer after this one has gone on.
-            choose = partial(_same_person, own, threshold, frozenset(taken), self._remember)
-            person = self._fleet.claim(own, choose)
+            person = self._fleet.claim(own, choose or _nobody, at_once=choose is None)
+        if person is None:
+            self._asked[own.unknown_id] = own
+            return ""
+        self._asked.pop(own.unknown_id, None)
         self._keep(person)
-        if person is own:
-            self._record(own)
+        if person.unknown_id == own.unknown_id:
+            self._record(person)
         return person.unknown_id
 
     def met(self, unknown_id: str, template: Vector, evidence: int, at: datetime, *, is_new: bool) -> None:
@@ -127,16 +151,26 @@ class Unknowns:
 
     def retract(self, unknown_id: str) -> None:
         """The sighting in which this person was first met turned out to be somebody known."""
+        gone = self._unasked(unknown_id)
         if (row := self._rows.get(unknown_id)) is not None:
-            gone = replace(self._people[row], template=None)
+            gone = self._people[row]
             self._drop(unknown_id)
-            self._record(gone)
+        if gone is not None:
+            self._record(replace(gone, template=None))
 
     def erase(self, erased: Erased) -> None:
         """Forgets those who were erased."""
         self._refresh()
+        for unknown_id in list(self._asked):
+            self.retract(unknown_id)
         for unknown_id in [person.unknown_id for person in self._people if person.unknown_id in erased]:
             self._drop(unknown_id)
+
+    def _unasked(self, unknown_id: str) -> UnknownPerson | None:
+        """Asks the database no more who this is; returns whom it was asked about."""
+        if self._fleet is not None:
+            self._fleet.give_up(unknown_id)
+        return self._asked.pop(unknown_id, None)
 
     def _record(self, person: UnknownPerson) -> None:
         if self._recorder is not None:
@@ -188,6 +222,10 @@ class Unknowns:
             self._last_seen_s[row] = self._last_seen_s[last]
         self._people.pop()
         self._templates[last] = 0.0
+
+
+def _nobody(_others: list[UnknownPerson]) -> None:
+    """It is not asked any more."""
 
 
 def _same_person(
@@ -268,18 +306,29 @@ def _samples(name: str, person: UnknownPerson, sightings: Sequence[PastSighting]
     ]
 
 
+def publish_regrouping(client: Client, config: RedisConfig, sightings: Sequence[PastSighting], unknown_id: str) -> None:
+    """Publishes that the person of ``sightings`` is ``unknown_id`` now.
+
+    Raises:
+        SinkError: Redis does not take it.
+    """
+    if publish_at_once(client, config, [correction(sighting, None, unknown_id=unknown_id) for sighting in sightings]):
+        raise SinkError("the 'corrected' events could not be delivered, and nothing was changed; try again")
+
+
 def correction(
-    sighting: PastSighting, gallery: Gallery, *, identity_id: str = "", name: str = "", unknown_id: str = ""
+    sighting: PastSighting, gallery: Gallery | None, *, identity_id: str = "", name: str = "", unknown_id: str = ""
 ) -> Event:
     """The event which says that ``sighting`` shows this person. It has the same id each time it is made, until the
     history has taken the correction.
 
-    Where a worker named the same person, its own cosines are told. Nobody but the owner of a camera speaks by the
+    Where a worker named the same person, its own cosines are told. ``gallery`` holds the person ``identity_id``, and is
+    not needed for somebody unknown. Nobody but the owner of a camera speaks by the
     camera's epoch: so the event has none, and is delivered though the camera has changed hands since.
     """
     event = decode(sighting.event)
     similarity, margin = event.similarity, event.margin
-    if identity_id and identity_id != event.identity_id:
+    if gallery is not None and identity_id and identity_id != event.identity_id:
         similarity = margin = None
         if sighting.template is not None and sighting.embedder == made_with(gallery):
             (candidate,) = gallery.search(Embeddings(np.array([sighting.template]), sighting.embedder.model_id))
@@ -289,16 +338,16 @@ def correction(
                 margin = candidate.similarity - candidate.runner_up if candidate.runner_up_id else None
     return replace(
         event,
-        event_id=event_id(sighting.sighting_id, "corrected", sighting.corrections, identity_id),
+        event_id=event_id(sighting.sighting_id, "corrected", sighting.corrections, identity_id or unknown_id),
         type="corrected",
         identity_id=identity_id,
         identity_name=name,
         unknown_id=unknown_id,
         similarity=similarity,
         margin=margin,
-        gallery_version=gallery.version,
+        gallery_version=event.gallery_version if gallery is None else gallery.version,
         epoch=0,
-        groups=",".join(gallery.contents.membership(identity_id).groups),
+        groups="" if gallery is None else ",".join(gallery.contents.membership(identity_id).groups),
     )
 
 
