@@ -14,11 +14,13 @@ LEAST: dict[str, int] = {
     "list_groups": VIEWER, "set_group": OPERATOR, "delete_group": OPERATOR, "regroup_person": OPERATOR,
     "list_people": VIEWER, "show_person": VIEWER, "list_samples": VIEWER, "list_sightings": VIEWER,
     "show_sighting": VIEWER, "explain_sighting": VIEWER, "show_face": VIEWER, "search_photo": VIEWER,
-    "list_unknowns": VIEWER, "show_unknown": VIEWER, "follow_events": VIEWER, "show_status": VIEWER,
+    "list_unknowns": VIEWER, "show_unknown": VIEWER, "list_suggestions": VIEWER,
+    "follow_events": VIEWER, "show_status": VIEWER,
     "log_out": VIEWER, "show_me": VIEWER, "list_tokens": VIEWER, "create_token": VIEWER, "revoke_token": VIEWER,
     "enroll_person": OPERATOR, "rename_person": OPERATOR, "remove_person": OPERATOR, "remove_sample": OPERATOR,
     "correct_sighting": OPERATOR, "undo_correction": OPERATOR, "name_unknown": OPERATOR, "merge_unknowns": OPERATOR,
-    "forget_unknown": OPERATOR, "undo_step": OPERATOR,
+    "forget_unknown": OPERATOR, "undo_step": OPERATOR, "split_unknown": OPERATOR, "ignore_unknown": OPERATOR,
+    "heed_unknown": OPERATOR,
     "list_accounts": ADMIN, "create_account": ADMIN, "change_account": ADMIN, "remove_account": ADMIN,
 }  # fmt: skip
 """Every operation, and the least role that may do it."""

@@ -191,6 +191,14 @@ def test_enrolling_a_stranger_corrects_the_past_and_names_the_future(site: Site,
     assert site.unknown_sightings("gate").keys() == site.unknown_sightings("door").keys() - {unknown_id}
     assert "Cleo" in {event["identity_name"] for event in site.stream() if event["camera_id"] == "gate"}
 
+    (undone,) = ask("unknown", "undo", result["step"], "--redis", site.redis_url)
+    assert undone["to"] == unknown_id
+    again = {event["unknown_id"] for event in site.stream()[-3:] if event["type"] == "corrected"}
+    assert again == {unknown_id}, "at both cameras, and at the gate, where the name had done this"
+    site.run("roof", "2026-03-03T12:00:00Z")
+    assert "Cleo" not in {event["identity_name"] for event in site.stream() if event["camera_id"] == "roof"}
+    assert unknown_id in site.unknown_sightings("roof")
+
 
 def test_a_face_that_was_corrected_is_not_named_so_by_the_next_worker(site: Site, ask: Callable[..., Any]) -> None:
     wrong = next(event for event in site.stream() if event["camera_id"] == "yard" and event["identity_id"])

@@ -37,7 +37,7 @@ def say(tmp_path: Path, capsys: pytest.CaptureFixture[str], redis_url: str) -> C
         )
 
     def run(*words: str, redis: str = redis_url, code: int = 0) -> list[dict[str, object]]:
-        to = [] if words[0] == "list" else ["--redis", redis]
+        to = [] if words[0] in {"list", "ignore"} else ["--redis", redis]
         assert run_command_line(["unknown", *words, "--state-dir", str(tmp_path), "--json", *to]) == code
         said = capsys.readouterr()
         return [json.loads(line) for line in said.out.splitlines()] if code == 0 else [{"error": said.err}]
@@ -85,3 +85,14 @@ def test_without_redis_nothing_is_changed(say: Callable[..., list[dict[str, obje
     (refused,) = say("merge", "u-1", "u-2", redis="redis://127.0.0.1:1/0", code=1)
     assert str(refused["error"]).count("\n") == 1
     assert say("list") == before
+
+
+def test_somebody_is_ignored_until_that_is_taken_back(say: Callable[..., list[dict[str, object]]]) -> None:
+    def ignored() -> list[object]:
+        return [person["unknown_id"] for person in say("list") if person["ignored"]]
+
+    assert ignored() == []
+    say("ignore", "u-2")
+    assert ignored() == ["u-2"]
+    say("ignore", "u-2", "--undo")
+    assert ignored() == []

@@ -13,11 +13,19 @@ from playwright.sync_api import Page, expect
 from tests.support.console import Console
 from tests.support.publishing import STREAM
 from tests.support.sample_events import make_event, stream_fields
+from worker.gallery.contents import NewSample
 
 pytestmark = pytest.mark.slow
 
 Enter = Callable[..., Page]
-PAGES = ("/", "/sightings", "/sightings/door_1", "/unknown", "/people", "/people/p-anna", "/find", "/health")
+PAGES = (
+    "/", "/sightings", "/sightings/door_1", "/unknown", "/unknown/u-1", "/unknown?ignored=true", "/people",
+    "/people/p-anna", "/find", "/health",
+)  # fmt: skip
+
+
+def named(console: Console) -> list[str]:
+    return [person.name for person in console.parts.people()]
 
 
 def add(url: str, *events: Any) -> None:
@@ -31,7 +39,7 @@ def test_a_stranger_is_named_in_two_clicks(enter: Enter, console: Console) -> No
     page.get_by_role("link", name="Unknown").click()
     page.get_by_role("button", name="This is Anna").first.click()
     expect(page.get_by_role("status")).to_contain_text("This is Anna now")
-    assert [person.name for person in console.parts.people()] == ["Anna", "Bob"]
+    assert named(console) == ["Anna", "Bob"]
     assert len(console.parts.gallery().person("Anna").samples) == 2
 
 
@@ -69,6 +77,51 @@ def test_a_person_is_put_into_a_watch_list_and_found_by_it(enter: Enter, console
     page.set_viewport_size({"width": 360, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert console.parts.gallery().groups["banned"].threshold == 0.6
+
+
+def test_two_who_are_one_are_named_together_and_that_is_undone(enter: Enter, console: Console) -> None:
+    page = enter("operator")
+    page.goto(f"{console.address}/unknown")
+    field = page.get_by_label("Those who are ticked are one person:")
+    expect(field).to_be_hidden()
+    for unknown_id in ("u-1", "u-2"):
+        page.get_by_label(f"Choose {unknown_id}").check()
+    field.fill("Carla")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("This is Carla now")
+    assert named(console) == ["Anna", "Bob", "Carla"]
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Seen 2 times")).to_be_visible()
+    assert named(console) == ["Anna", "Bob"]
+
+
+def test_a_name_is_taken_back_later_on_the_persons_page(enter: Enter, console: Console) -> None:
+    page = enter("operator")
+    page.goto(f"{console.address}/unknown")
+    page.get_by_role("button", name="This is Anna").first.click()
+    page.get_by_role("link", name="Anna").click()
+    page.get_by_role("button", name="Take this name back").click()
+    expect(page.get_by_role("status")).to_contain_text("Undone")
+    assert len(console.parts.gallery().person("Anna").samples) == 1
+
+
+def test_a_face_that_shows_somebody_else_is_chosen_and_goes(enter: Enter, console: Console) -> None:
+    page = enter("operator")
+    page.goto(f"{console.address}/unknown/u-1")
+    page.get_by_role("checkbox", name="Seen at yard").check()
+    page.get_by_role("button", name="Those ticked are somebody else").click()
+    expect(page.get_by_role("status")).to_contain_text("One person is two now")
+    expect(page.get_by_text("Seen once")).to_have_count(3)
+
+
+def test_of_thousands_of_names_those_that_fit_are_offered(enter: Enter, console: Console) -> None:
+    gallery = console.parts.gallery()
+    vector = gallery.vectors("p-bob")[0][0]
+    gallery.add([NewSample(f"Person {n}", vector, f"{n}.jpg", f"x{n}", quality=0.5) for n in range(600)])
+    page = enter("operator")
+    page.goto(f"{console.address}/unknown")
+    page.get_by_label("Who is it?").first.press_sequentially("Person 599")
+    expect(page.locator('#names option[value="Person 599"]')).to_have_count(1)
 
 
 def test_now_shows_what_comes_and_what_came_while_the_line_was_cut(

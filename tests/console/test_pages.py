@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
-from tests.support.console import PASSWORD, Console, console_config, keep_picture, of_anna, running_console, serving
-from tests.support.past import MODEL
+from tests.support.console import (
+    LONG_S,
+    PASSWORD,
+    Console,
+    console_config,
+    keep_picture,
+    of_anna,
+    running_console,
+    serving,
+)
+from tests.support.past import AXES, MODEL, unknown
 from tests.support.publishing import stored
 from worker.api.parts import Parts
 from worker.console.app import make_console
@@ -20,6 +30,7 @@ from worker.gallery.opening import open_gallery
 PAGES = (
     "/", "/sightings", "/sightings/door_1", "/unknown", "/people", "/people/p-anna", "/find", "/health",
     "/sightings?person=Anna", "/sightings?unknown=u-1&since=2026-01-01T00:00", "/people?q=nobody",
+    "/unknown/u-1", "/unknown?ignored=true",
 )  # fmt: skip
 
 
@@ -81,7 +92,8 @@ def test_no_form_works_from_another_page_or_for_who_may_only_look(console: Conso
     forms = {
         "/people/p-bob/rename": {"identity_name": "Rob", "etag": "*"}, "/people/p-bob/remove": {"etag": "*"},
         "/unknown/u-1/name": {"identity_name": "Eve"}, "/unknown/u-1/merge": {"other": "u-2"},
-        "/unknown/u-1/forget": {}, "/unknown/undo": {"step": "x"}, "/sightings/door_1/correct": {"etag": "*"},
+        "/unknown/u-1/forget": {}, "/unknown/undo": {"steps": "x"}, "/unknown/u-1/split": {"ids": "door_3"},
+        "/unknown/some": {"do": "ignore", "ids": "u-1"}, "/sightings/door_1/correct": {"etag": "*"},
         "/sightings/door_1/undo": {"etag": "*"}, "/people/p-bob/samples/x/remove": {"etag": "*"},
     }  # fmt: skip
     csrf = viewer.headers["X-CSRF-Token"]
@@ -113,11 +125,64 @@ def test_two_unknown_people_are_merged_parted_and_forgotten(console: Console) ->
     merged = form(client, "/unknown", "/unknown/u-1/merge", other="u-2").headers["location"]
     assert "Seen 3 times" in client.get(merged).text
     undone = form(client, merged, "/unknown/undo").headers["location"]
-    assert "they are two people again" in client.get(undone).text
+    assert "Undone" in client.get(undone).text
     form(client, "/unknown", "/unknown/u-2/forget")
     assert "u-2" not in client.get("/unknown").text
     gone = client.post("/unknown/u-2/forget", data={"csrf": client.headers["X-CSRF-Token"]})
     assert (gone.status_code, "named, forgotten or expired" in gone.text) == (404, True)
+
+
+def chosen(client: httpx.Client, **fields: Any) -> httpx.Response:
+    return client.post("/unknown/some", data={"csrf": client.headers["X-CSRF-Token"]} | fields)
+
+
+def test_several_unknown_people_are_named_as_one_and_that_is_undone(console: Console) -> None:
+    client = console.as_role("operator")
+    said = client.get(chosen(client, do="name", ids=["u-1", "u-2"], identity_name="Carla").headers["location"]).text
+    assert "<bdi>Carla</bdi></a> now" in said
+    assert "Nobody unknown is remembered" in said
+    assert len(open_gallery(console.parts.gallery_path).person("Carla").samples) == 2
+    (steps,) = re.findall(r'name="steps" value="([^"]+)"', said)
+    client.post("/unknown/undo", data={"csrf": client.headers["X-CSRF-Token"], "steps": steps})
+    assert names(console) == ["Anna", "Bob"]
+    text = client.get("/unknown").text
+    assert "u-1" in text
+    assert "u-2" in text
+    assert chosen(client, do="name", identity_name="Carla").status_code == 422, "nobody is chosen"
+
+
+def test_several_unknown_people_are_ignored_shown_apart_asked_about_again_and_forgotten(console: Console) -> None:
+    client = console.as_role("operator")
+    chosen(client, do="ignore", ids=["u-1", "u-2"])
+    assert "u-1" not in client.get("/unknown").text
+    assert "u-1" in client.get("/unknown?ignored=true").text
+    chosen(client, do="heed", ids=["u-1", "u-2"])
+    assert "u-1" in client.get("/unknown").text
+    chosen(client, do="forget", ids=["u-1", "u-2"])
+    assert "Nobody unknown is remembered" in client.get("/unknown").text
+
+
+def test_an_unknown_person_who_is_two_is_split(console: Console) -> None:
+    client = console.as_role("operator")
+    csrf = {"csrf": client.headers["X-CSRF-Token"]}
+    assert 'value="door_4"' in client.get("/unknown/u-1").text
+    split = client.post("/unknown/u-1/split", data=csrf | {"ids": ["door_4"]}).headers["location"]
+    assert "One person is two now" in client.get(split).text
+    assert client.get("/unknown").text.count("Seen once") == 3
+    assert client.post("/unknown/u-1/split", data=csrf).status_code == 422
+
+
+def test_unknown_people_who_look_like_one_person_are_named_by_one_button(console: Console) -> None:
+    like = (0.45 * AXES[0] + np.sqrt(1 - 0.45**2) * AXES[5]).astype(np.float32)
+    with console.parts.history() as history:
+        history.write([], [unknown("u-3", like)], keep_s=LONG_S, remember_s=LONG_S)
+    client = console.as_role("operator")
+    text = client.get("/unknown").text
+    assert "These 2 look like <bdi>Anna</bdi>: 0.45 to 0.60" in text
+    assert "2 past sightings are theirs" in text
+    chosen(client, do="name", ids=["u-1", "u-3"], identity_name="Anna")
+    assert names(console) == ["Anna", "Bob"]
+    assert "u-3" not in client.get("/unknown").text
 
 
 def test_not_this_person_is_said_and_taken_back(console: Console) -> None:
@@ -183,7 +248,7 @@ def test_photos_are_dropped_on_pages(tmp_path: Path, redis_url: str, test_data: 
         assert "not taken" in told
         assert "is not a picture" in told
         found = client.post("/find", data=fields, files={"photo": (photo.name, photo.read_bytes())})
-        assert "0 sightings similar by" in found.text
+        assert "0 sightings are similar by" in found.text
         none = client.post("/find", data=fields, files={"photo": ("b.jpg", b"no picture")})
         assert (none.status_code, "is not a picture" in none.text) == (200, True)
 

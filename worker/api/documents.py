@@ -207,6 +207,7 @@ class UnknownDocument(BaseModel):
     last_seen: str
     cameras: list[str]
     model_id: str
+    ignored: bool = Field(description="nobody wants to be asked about this person")
 
 
 class UnknownsPage(BaseModel):
@@ -251,6 +252,27 @@ class UnknownDetail(UnknownDocument):
     risk: Risk | None = Field(description="null where nobody is enrolled yet")
 
 
+class AlikeDocument(BaseModel):
+    """Unknown people who resemble the same person."""
+
+    identity_id: str
+    identity_name: str
+    unknown_ids: list[str] = Field(description="the most similar first")
+    sightings: int = Field(description="how many past sightings a name would change")
+    least: float = Field(description="the lowest of their similarities to the person")
+    most: float
+    stranger_days: float | None = Field(
+        description="in about so many days one stranger is taken for this person at the threshold, if as many come "
+        "as did; null where the rate is not known"
+    )
+
+
+class AlikePage(BaseModel):
+    """Everybody whom unknown people resemble; the one with the most sightings first."""
+
+    items: list[AlikeDocument]
+
+
 class NameRequest(Given):
     """Who it is; a person who is enrolled already gets further samples."""
 
@@ -265,12 +287,28 @@ class NamedDocument(BaseModel):
     identity_name: str
     samples: int
     corrected: int = Field(description="how many past sightings were corrected")
+    step: str = Field(description="takes the name back, by ``POST /steps/{step}/undo``")
 
 
 class MergeRequest(Given):
     """Another id of the same person, which goes."""
 
     other: Id
+
+
+class SplitRequest(Given):
+    """The sightings that show somebody else."""
+
+    sighting_ids: Annotated[list[Id], Field(min_length=1, max_length=10_000)]
+
+
+class SplitDocument(BaseModel):
+    """A split that can be undone."""
+
+    step: str
+    unknown_id: str
+    new_unknown_id: str
+    sightings: int
 
 
 class StepDocument(BaseModel):
@@ -282,7 +320,7 @@ class StepDocument(BaseModel):
 
 
 class UndoneDocument(BaseModel):
-    """Whose sightings went back to whom."""
+    """Whose sightings went back to whom; after a name was taken back, ``from`` is the id of the person named."""
 
     step: str
     from_: str = Field(alias="from")

@@ -1,11 +1,10 @@
-"""People who are not enrolled: listed, named, merged, forgotten; and what naming them risks."""
+"""People who are not enrolled: listed, named, merged, split, ignored, forgotten."""
 
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Query, Response
 
 from worker.api.access import Changer, Reader, SharedParts, once
@@ -13,7 +12,8 @@ from worker.api.documents import (
     MergeRequest,
     NamedDocument,
     NameRequest,
-    Risk,
+    SplitDocument,
+    SplitRequest,
     StepDocument,
     Suggestion,
     UndoneDocument,
@@ -25,17 +25,15 @@ from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IdempotencyKey, IfMatch
 from worker.api.problems import Problem, not_found, responses
+from worker.api.suggestions import risk_of, suggest
 from worker.errors import HistoryError, HistoryUnavailableError, SinkError
 from worker.events.publisher import publish_at_once
-from worker.gallery.gallery import Gallery
-from worker.gallery.resemblance import known_impostors
 from worker.history.documents import unknown_document
 from worker.history.records import PastSighting, UnknownPerson
 from worker.history.regrouping import Tell
 from worker.names import person_name
 from worker.recognition import unknowns
-from worker.recognition.unknowns import Named, made_with
-from worker.types import Embeddings
+from worker.recognition.unknowns import Named
 
 router = APIRouter(tags=["unknowns"])
 
@@ -57,21 +55,38 @@ def find(parts: Parts, unknown_id: str) -> UnknownPerson:
 
 def etag(person: UnknownPerson) -> str:
     """Another one after each sighting and each change."""
-    return etag_of(person.unknown_id, person.embedded_faces, person.last_seen)
+    return etag_of(person.unknown_id, person.embedded_faces, person.last_seen, person.is_ignored)
 
 
-def everybody(parts: Parts) -> list[UnknownDocument]:
-    """All unknown people, those first who were seen most often, then the latest."""
+def everybody(parts: Parts, *, ignored: bool = False) -> list[UnknownDocument]:
+    """All unknown people, those first who were seen most often, then the latest; or those who are ``ignored``."""
     with parts.history() as history:
         people, _revision = history.unknowns()
         seen = history.seen_unknown()
     found = [
         UnknownDocument(**unknown_document(person, sum(cameras.values()), cameras))
         for person in people
+        if person.is_ignored == ignored
         for cameras in [seen.get(person.unknown_id, {})]
     ]
     found.sort(key=_order)
     return found
+
+
+def details(parts: Parts, documents: Sequence[UnknownDocument]) -> list[UnknownDetail]:
+    """These unknown people, and whom they resemble."""
+    wanted = {document.unknown_id for document in documents}
+    with parts.history() as history:
+        people = [person for person in history.unknowns()[0] if person.unknown_id in wanted]
+        denied = history.denied_people()
+    risk, found = None, dict[str, list[Suggestion]]()
+    if parts.has_gallery():
+        gallery = parts.gallery()
+        risk, found = risk_of(parts, gallery), suggest(people, gallery, denied)
+    return [
+        UnknownDetail(**document.model_dump(), suggestions=found.get(document.unknown_id, []), risk=risk)
+        for document in documents
+    ]
 
 
 def detail(parts: Parts, unknown_id: str) -> UnknownDetail:
@@ -83,12 +98,7 @@ def detail(parts: Parts, unknown_id: str) -> UnknownDetail:
     person = find(parts, unknown_id)
     with parts.history() as history:
         cameras = history.seen_unknown().get(unknown_id, {})
-    suggestions, risk = [], None
-    if parts.has_gallery():
-        gallery = parts.gallery()
-        suggestions, risk = suggest(person, gallery), risk_of(parts, gallery)
-    document = unknown_document(person, sum(cameras.values()), cameras)
-    return UnknownDetail(**document, suggestions=suggestions, risk=risk)
+    return details(parts, [UnknownDocument(**unknown_document(person, sum(cameras.values()), cameras))])[0]
 
 
 def faces_of(parts: Parts, unknown_ids: Sequence[str], most: int) -> dict[str, list[PastSighting]]:
@@ -98,47 +108,8 @@ def faces_of(parts: Parts, unknown_ids: Sequence[str], most: int) -> dict[str, l
         return {unknown_id: history.page(most, unknown_id=unknown_id) for unknown_id in unknown_ids}
 
 
-def suggest(person: UnknownPerson, gallery: Gallery) -> list[Suggestion]:
-    """The nearest enrolled people; none where another model has seen the person."""
-    if person.template is None or not len(gallery) or person.embedder != made_with(gallery):
-        return []
-    (nearest,) = gallery.search(Embeddings(np.array([person.template]), gallery.model_id))
-    impostors = known_impostors(gallery)
-    candidates = [
-        (nearest.identity_id or "", nearest.identity_name, nearest.similarity),
-        (nearest.runner_up_id, nearest.runner_up_name, nearest.runner_up),
-    ]
-    return [
-        Suggestion(
-            identity_id=identity_id,
-            identity_name=name,
-            similarity=round(similarity, 4),
-            stranger_rate=impostors.rate_at(similarity) if impostors else None,
-        )
-        for identity_id, name, similarity in candidates
-        if identity_id
-    ]
-
-
-def risk_of(parts: Parts, gallery: Gallery) -> Risk:
-    """How often the threshold in use is wrong, as far as the calibration or the model's own data say."""
-    threshold = parts.threshold(gallery)
-    made: dict[str, Any] = gallery.calibration.get("default") or {}
-    impostors = known_impostors(gallery)
-    rate, strangers, origin = None, None, "nothing: calibrate the gallery to learn it"
-    if made and gallery.threshold is not None and abs(threshold - gallery.threshold) < 1e-9:
-        rate, strangers = made.get("fmr"), made.get("fpir")
-        origin = "the calibration of this gallery"
-    elif impostors is not None:
-        rate, origin = impostors.rate_at(threshold), "pairs of people in the evidence of the model or the calibration"
-    return Risk(
-        threshold=round(threshold, 4), enrolled_samples=gallery.sample_count, is_calibrated=gallery.is_calibrated,
-        false_match_rate=rate, stranger_rate=strangers, from_=origin,
-    )  # fmt: skip
-
-
-def name(parts: Parts, unknown_id: str, given: str) -> Named:
-    """Gives an unknown person a name, as ``facestream unknown enroll``.
+def name(parts: Parts, unknown_id: str, given: str) -> tuple[Named, str]:
+    """Gives an unknown person a name, as ``facestream unknown enroll``; returns the step, too.
 
     Raises:
         Problem: there is no such person, or the name is empty.
@@ -157,8 +128,7 @@ def name(parts: Parts, unknown_id: str, given: str) -> Named:
         named = unknowns.enroll_unknown(unknown_id, given, history, gallery)
         if publish_at_once(client, parts.config.redis, named.corrections):
             raise SinkError(f"{given} is enrolled, but Redis does not take the corrections: name them again")
-        unknowns.settle(unknown_id, named, history)
-    return named
+        return named, unknowns.settle(unknown_id, named, history)
 
 
 def merge(parts: Parts, unknown_id: str, other: str) -> str:
@@ -176,16 +146,50 @@ def merge(parts: Parts, unknown_id: str, other: str) -> str:
         return history.merge_unknowns(unknown_id, other, _correcting(parts))
 
 
+def split(parts: Parts, unknown_id: str, sighting_ids: Sequence[str]) -> tuple[str, str]:
+    """These sightings show somebody else; returns the id of that person and the step, by which it can be undone.
+
+    Raises:
+        Problem: there is no such person.
+        HistoryError: a sighting is not theirs, nobody would be left, or none shows a face well enough.
+        SinkError: past sightings could not be corrected, and nothing was changed.
+    """
+    find(parts, unknown_id)
+    parts.looked_up("unknown split", unknown_id)
+    with parts.history() as history:
+        return history.split_unknown(unknown_id, sighting_ids, _correcting(parts))
+
+
+def ignore(parts: Parts, unknown_id: str, *, ignored: bool = True) -> None:
+    """Nobody wants to be asked about this person; or, not ``ignored``, somebody wants again.
+
+    Raises:
+        Problem: there is no such person.
+    """
+    find(parts, unknown_id)
+    parts.looked_up("unknown ignore", unknown_id)
+    with parts.history() as history:
+        history.ignore_unknown(unknown_id, ignored=ignored)
+
+
 def undo(parts: Parts, step: str) -> tuple[str, str]:
-    """Takes a merge back; returns whose sightings went back to whom.
+    """Takes a merge, a split or a name back; returns whose sightings went back to whom.
 
     Raises:
         HistoryError: there is no such step, or others came after it.
+        GalleryError: the gallery cannot be written; it may be tried again.
         SinkError: past sightings could not be corrected, and nothing was changed.
     """
     parts.looked_up("unknown undo")
     with parts.history() as history:
-        return history.undo_regrouping(step, _correcting(parts))
+        naming = history.naming(step)
+        if naming is None:
+            return history.undo_regrouping(step, _correcting(parts))
+        client, gallery = parts.redis(), parts.gallery()
+        if publish_at_once(client, parts.config.redis, unknowns.unnamed(naming, history, gallery)):
+            raise SinkError("Redis does not take the corrections, and the name stays: try again")
+        unknowns.take_name_back(naming, history, gallery)
+    return naming.identity_id, naming.unknown_id
 
 
 def _correcting(parts: Parts) -> Tell:
@@ -219,9 +223,10 @@ def list_unknowns(
     parts: SharedParts,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
+    ignored: Annotated[bool, Query(description="those about whom nobody wants to be asked, and no others")] = False,
 ) -> UnknownsPage:
     """Who was seen and is not enrolled, those first who were seen most often."""
-    found = everybody(parts)
+    found = everybody(parts, ignored=ignored)
     total = len(found)
     if cursor is not None:
         after = place_of(cursor, int, str, str)
@@ -254,10 +259,10 @@ def name_unknown(
     """Give an unknown person a name: they are enrolled, and their past sightings are published as corrected."""
 
     def make() -> tuple[HTTPStatus, str]:
-        named = name(parts, unknown_id, request.identity_name)
+        named, step = name(parts, unknown_id, request.identity_name)
         document = NamedDocument(
             unknown_id=unknown_id, identity_id=named.identity_id, identity_name=named.identity_name,
-            samples=named.samples, corrected=len(named.corrections),
+            samples=named.samples, corrected=len(named.corrections), step=step,
         )  # fmt: skip
         return HTTPStatus.OK, document.model_dump_json()
 
@@ -288,6 +293,53 @@ def merge_unknowns(
     return once(parts, caller, idempotency_key, f"merge {unknown_id} {request.other}", make)
 
 
+@router.post(
+    "/unknowns/{unknown_id}/split",
+    operation_id="split_unknown",
+    response_model=SplitDocument,
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+def split_unknown(
+    caller: Changer,
+    parts: SharedParts,
+    unknown_id: str,
+    request: SplitRequest,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """One id is two people: these sightings go to somebody new. It can be undone."""
+
+    def make() -> tuple[HTTPStatus, str]:
+        new_id, step = split(parts, unknown_id, request.sighting_ids)
+        document = SplitDocument(
+            step=step, unknown_id=unknown_id, new_unknown_id=new_id, sightings=len(set(request.sighting_ids))
+        )
+        return HTTPStatus.OK, document.model_dump_json()
+
+    return once(parts, caller, idempotency_key, f"split {unknown_id} {sorted(request.sighting_ids)}", make)
+
+
+@router.put(
+    "/unknowns/{unknown_id}/ignored",
+    operation_id="ignore_unknown",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+def ignore_unknown(_caller: Changer, parts: SharedParts, unknown_id: str) -> None:
+    """Do not ask about this person any more; ``GET /unknowns?ignored=true`` lists them."""
+    ignore(parts, unknown_id)
+
+
+@router.delete(
+    "/unknowns/{unknown_id}/ignored",
+    operation_id="heed_unknown",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND),
+)
+def heed_unknown(_caller: Changer, parts: SharedParts, unknown_id: str) -> None:
+    """Ask about this person again."""
+    ignore(parts, unknown_id, ignored=False)
+
+
 @router.delete(
     "/unknowns/{unknown_id}",
     operation_id="forget_unknown",
@@ -305,6 +357,6 @@ def forget_unknown(_caller: Changer, parts: SharedParts, unknown_id: str, if_mat
     responses=responses(HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 def undo_step(_caller: Changer, parts: SharedParts, step: str) -> UndoneDocument:
-    """Take a merge back."""
+    """Take a merge, a split or a name back; sightings that bore the name are published as corrected."""
     from_id, to_id = undo(parts, step)
     return UndoneDocument(step=step, from_=from_id, to=to_id)

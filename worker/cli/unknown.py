@@ -28,18 +28,20 @@ from worker.errors import ConfigError, SinkError, SourceError
 
 if TYPE_CHECKING:
     from worker.config import Config, EvidenceConfig
-    from worker.history.records import PastSighting
+    from worker.history.records import Naming, PastSighting
     from worker.history.regrouping import Tell
+    from worker.history.store import History
 
 UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as in events and in the list.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this chapter to ``app``."""
-    group = command_group(app, "unknown", "Unknown people: list, show, enroll, forget; merge, split and undo.")
+    group = command_group(app, "unknown", "Unknown people: list, show, enroll, ignore, forget; merge, split, undo.")
     group.command("list")(list_unknown)
     group.command("show")(show_unknown)
     group.command("enroll")(enroll_unknown)
+    group.command("ignore")(ignore_unknown)
     group.command("forget")(forget_unknown)
     group.command("merge")(merge_unknown)
     group.command("split")(split_unknown)
@@ -138,22 +140,42 @@ def enroll_unknown(
                 f"{name} is enrolled, but {count_of(lost, 'corrected event')} could not be delivered; "
                 "run the same command again: nothing is done twice"
             )
-        unknowns.settle(who, named, history)
+        step = unknowns.settle(who, named, history)
     result = {
         "unknown_id": who,
         "identity_id": named.identity_id,
         "identity_name": named.identity_name,
         "samples": named.samples,
         "corrected": len(named.corrections),
+        "step": step,
     }
     if json_output:
         print_json(result)
     else:
         say(
             f"{who} is now {name}: {count_of(named.samples, 'sample')}, "
-            f"{count_of(len(named.corrections), 'past sighting')} corrected"
+            f"{count_of(len(named.corrections), 'past sighting')} corrected; "
+            f"'facestream unknown undo {step}' takes this back"
         )
     return 0
+
+
+def ignore_unknown(
+    who: UnknownId,
+    undo: Annotated[bool, typer.Option("--undo", help="Let people be asked about this person again.")] = False,
+    gallery: GalleryOption = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    json_output: AsJson = False,
+) -> None:
+    """Nobody wants to be asked who this is: the console lists the person apart."""
+    quiet_logs()
+    with open_history(settings(config, gallery, state_dir), "unknown ignore", who) as history:
+        history.ignore_unknown(who, ignored=not undo)
+    if json_output:
+        print_json({"unknown_id": who, "ignored": not undo})
+    else:
+        say(f"{who} is {'no longer' if undo else 'now'} ignored")
 
 
 def forget_unknown(
@@ -254,7 +276,7 @@ def split_unknown(
 
 
 def undo_unknown(
-    step: Annotated[str, typer.Argument(metavar="STEP", help="As 'merge' and 'split' have said.")],
+    step: Annotated[str, typer.Argument(metavar="STEP", help="As 'merge', 'split' and 'enroll' have said.")],
     gallery: GalleryOption = None,
     state_dir: StateDir = None,
     config: ConfigFile = None,
@@ -262,11 +284,16 @@ def undo_unknown(
     stream: StreamName = None,
     json_output: AsJson = False,
 ) -> None:
-    """Take a merge or a split back."""
+    """Take a merge, a split or a name back; sightings that bore the name are published as corrected."""
     quiet_logs()
     config_ = settings(config, gallery, state_dir, url=redis, stream=stream)
     with open_history(config_, "unknown undo") as history:
-        from_id, to_id = history.undo_regrouping(step, _correcting(config_))
+        naming = history.naming(step)
+        if naming is None:
+            from_id, to_id = history.undo_regrouping(step, _correcting(config_))
+        else:
+            _take_name_back(naming, history, config_)
+            from_id, to_id = naming.identity_id, naming.unknown_id
     if json_output:
         print_json({"step": step, "from": from_id, "to": to_id})
     else:
@@ -283,3 +310,18 @@ def _correcting(config: "Config") -> "Tell":
     from worker.redis.client import connect
 
     return partial(publish_regrouping, connect(config.redis), config.redis)
+
+
+def _take_name_back(naming: "Naming", history: "History", config: "Config") -> None:
+    from worker.events.publisher import publish_at_once
+    from worker.recognition import unknowns
+    from worker.redis.client import connect
+
+    if config.gallery is None:
+        raise ConfigError("which gallery holds the name? give --gallery PATH or --config FILE")
+    client, gallery = connect(config.redis), open_gallery(config.gallery)
+    if lost := publish_at_once(client, config.redis, unknowns.unnamed(naming, history, gallery)):
+        raise SinkError(
+            f"{count_of(lost, 'corrected event')} could not be delivered, and the name stays; run the command again"
+        )
+    unknowns.take_name_back(naming, history, gallery)

@@ -4,7 +4,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
@@ -14,6 +14,7 @@ from worker.api.app import PREFIX, make_app, problem_in, tell
 from worker.api.parts import Parts
 from worker.console import entry, faces, health, now, past, people, strangers
 from worker.console.pages import HERE, NotLoggedInError, render, to_login
+from worker.console.texts import speak, speaking
 from worker.errors import FacestreamError
 
 _KINDS: Final = (HTTPException, RequestValidationError, FacestreamError, Exception)
@@ -23,7 +24,7 @@ def make_console(parts: Parts) -> FastAPI:
     """The API and the pages over ``parts``, which are closed with it."""
     app = make_app(parts)
     for module in (entry, now, past, strangers, people, health, faces):
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(speaking)])
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     for kind in _KINDS:
         app.add_exception_handler(kind, _tell)
@@ -39,6 +40,7 @@ def _tell(request: Request, error: Exception) -> Response:
     """A page that says what went wrong; to programs, a problem document."""
     if request.url.path.startswith(f"{PREFIX}/"):
         return tell(error)
+    speak(request)
     status, detail, headers = problem_in(error)
     caller = None
     with suppress(FacestreamError):  # if the database is away, the page says so without a menu

@@ -16,11 +16,16 @@ from worker.api.access import COOKIE, Caller, SharedParts, has_csrf, session_of
 from worker.api.accounts import Scope
 from worker.api.problems import Problem
 from worker.audit_log import acting_as
+from worker.console.texts import counted, language, text
 from worker.history.records import PastSighting
 
 HERE: Final = Path(__file__).parent
 _LOGIN: Final = "/login"
 _SURE: Final = ((0.15, "clearly"), (0.05, "likely"), (0.0, "just"))
+_HARDLY: Final = "hardly"
+_UNKNOWN: Final = "unknown"
+_NOT_RECOGNISED: Final = "not recognised"
+_LONG_DAYS: Final = 3650
 
 
 class NotLoggedInError(Exception):
@@ -95,12 +100,28 @@ def sureness(similarity: float | None, threshold: float | None) -> str:
     """How sure a name is, in a word."""
     if similarity is None or threshold is None:
         return ""
-    return next((word for least, word in _SURE if similarity - threshold >= least), "hardly")
+    return text(next((word for least, word in _SURE if similarity - threshold >= least), _HARDLY))
 
 
 def who(sighting: PastSighting) -> str:
     """The person of a past sighting."""
-    return sighting.identity_name or ("unknown" if sighting.unknown_id else "not recognised")
+    return sighting.identity_name or text(_UNKNOWN if sighting.unknown_id else _NOT_RECOGNISED)
+
+
+def one_in(rate: float) -> str:
+    """A rate as people would say it."""
+    if rate >= 0.5:
+        return text("most")
+    return text("1 in {number}", number=f"{round(1 / rate):,}") if rate > 1e-9 else text("1 in a billion")
+
+
+def days(between: float) -> str:
+    """How often something happens that comes after so many days again."""
+    if between > _LONG_DAYS:
+        return text("less than once in ten years")
+    if between < 1:
+        return text("about {number} times a day", number=f"{1 / between:,.0f}")
+    return counted(round(between), "about once a day", "about once in {count} days")
 
 
 def _moment(value: datetime) -> str:
@@ -121,7 +142,9 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     made.filters |= {"moment": _moment, "readable": _readable, "segment": _segment, "who": who}
-    made.globals["sureness"] = sureness
+    made.globals |= {
+        "sureness": sureness, "_": text, "n_": counted, "language": language, "one_in": one_in, "days": days,
+    }  # fmt: skip
     return made
 
 

@@ -60,9 +60,12 @@ def one_page(caller: Visitor, parts: SharedParts, identity_id: str, said: str = 
     """One person: samples, and where they were seen last."""
     person = people.find(parts, identity_id)
     seen, _more = sightings.page(parts, _SEEN, identity_id=identity_id)
+    with parts.history() as history:
+        namings = history.namings_of(identity_id)
     return render(
-        "person", caller, person=person, etag=people.etag(person), seen=seen, said=said, groups=groups.listed(parts)
-    )
+        "person", caller, person=person, etag=people.etag(person), seen=seen, said=said, groups=groups.listed(parts),
+        namings=namings,
+    )  # fmt: skip
 
 
 @router.post("/people/{identity_id}/rename")

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from worker.database.owned import OwnAccount, OwnBytes, OwnText
 
-LAYOUT: Final = 10
+LAYOUT: Final = 11
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -88,7 +88,9 @@ unknowns: Final = Table(
     Column("revision", BigInteger, nullable=False),
     _seconds("recorded_s"),
     _seconds("expires_s"),
+    Column("ignored", Integer, nullable=False, server_default=text("0")),
 )
+"""``ignored``: whether people said that they do not want to be asked about this person."""
 Index("unknowns_by_revision", unknowns.c.revision)
 
 newest: Final = Table(
@@ -140,9 +142,11 @@ regroupings: Final = Table(
     Column("whole", Integer, nullable=False),
     Column("undone", Integer, nullable=False),
     _seconds("expires_s"),
+    _text("samples", server_default=""),
 )
 """Merges and splits of unknown people, in the order of ``number``: which sightings (JSON) went from whom to whom.
-``whole``: whether ``from_id`` kept none. Ids alone, nothing that anybody is recognised by."""
+``whole``: whether ``from_id`` kept none. Ids alone, nothing that anybody is recognised by. ``samples``: of a person who
+was named, and is ``to_id`` since, the ids (JSON) of the samples that were added; "" for a merge or a split."""
 
 erasures: Final = Table(
     "erasures", past, Column("erasure_id", Text, primary_key=True), _text("made_at"), _text("digests")

@@ -99,6 +99,15 @@ def by_sighting(connection: sa.Connection) -> dict[str, tuple[Denial, ...]]:
     return found
 
 
+def denied_people(connection: sa.Connection) -> set[tuple[str, str]]:
+    """Unknown people who were said not to be somebody: ``unknown_id`` and ``identity_id``."""
+    query = sa.select(_sightings.c.unknown_id, _denials.c.identity_id).join(
+        _sightings, _sightings.c.sighting_id == _denials.c.sighting_id
+    )
+    both = _sightings.c.unknown_id != "", _denials.c.identity_id != ""
+    return {(row.unknown_id, row.identity_id) for row in connection.execute(query.where(*both))}
+
+
 def counter_examples(connection: sa.Connection, embedder: EmbedderId) -> list[CounterExample]:
     """Those that ``embedder`` made and that have not expired; a row that cannot be read is left out, as above."""
     query = (

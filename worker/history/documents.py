@@ -38,6 +38,7 @@ def unknown_document(person: UnknownPerson, sightings: int, cameras: Collection[
         "last_seen": rfc3339(person.last_seen),
         "cameras": sorted(cameras),
         "model_id": person.embedder.model_id,
+        "ignored": person.is_ignored,
     }
 
 

@@ -170,7 +170,7 @@ class PastSighting:
 @dataclass(frozen=True, slots=True)
 class UnknownPerson:
     """Somebody who is not enrolled. ``template`` float32 (d,) of unit length, the mean of ``embedded_faces``; None
-    once they are enrolled or forgotten."""
+    once they are enrolled or forgotten. ``is_ignored``: nobody wants to be asked about them."""
 
     unknown_id: str
     embedder: EmbedderId
@@ -178,6 +178,19 @@ class UnknownPerson:
     embedded_faces: float
     first_seen: datetime
     last_seen: datetime
+    is_ignored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """An unknown person was named: their ``sightings`` (ids) and ``samples`` (ids, those that were added) are those of
+    ``identity_id`` since. ``step`` takes it back."""
+
+    step: str
+    unknown_id: str
+    identity_id: str
+    sightings: tuple[str, ...]
+    samples: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Unknown people who were told apart or together wrongly: merged, split, and the last of these undone.
+"""Unknown people who were told apart or together wrongly, or were named: merged, split, and the last step undone.
 
 A person is what their sightings say: after each step, templates are made anew from the sightings that a person has.
 Before anything is written, those who were told of the sightings are told whose they are now.
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from worker.database import schema
 from worker.errors import HistoryError
-from worker.history.records import PastSighting, UnknownPerson, Vector
+from worker.history.records import Naming, PastSighting, UnknownPerson, Vector
 from worker.history.rows import readable, sighting_of, unknown_of, unknown_row
 
 _sightings, _unknowns, _regroupings = schema.sightings, schema.unknowns, schema.regroupings
@@ -80,15 +80,53 @@ def split(
     return _move(connection, person, made, moved, revision)
 
 
+def note_naming(
+    connection: sa.Connection, unknown_id: str, identity_id: str, sighting_ids: list[str], sample_ids: list[str]
+) -> str:
+    """Notes that an unknown person is ``identity_id`` now; returns the id of this step."""
+    of_person = sa.select(_unknowns.c.expires_s).where(_unknowns.c.unknown_id == unknown_id)
+    expires_s = connection.execute(of_person).scalar_one()
+    return _note(connection, unknown_id, identity_id, sighting_ids, 1, expires_s, json.dumps(sample_ids))
+
+
+def namings(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[Naming]:
+    """The names that can still be taken back, the latest first."""
+    open_ones = (_regroupings.c.samples != "", _regroupings.c.undone == 0, _regroupings.c.expires_s > time.time())
+    query = sa.select(_regroupings).where(*open_ones, *conditions).order_by(_regroupings.c.number.desc())
+    return [
+        Naming(
+            row.step, row.from_id, row.to_id, tuple(json.loads(row.sighting_ids)), tuple(json.loads(row.samples))
+        )
+        for row in connection.execute(query)
+    ]  # fmt: skip
+
+
+def take_name_back(connection: sa.Connection, naming: Naming, sighting_ids: Sequence[str], next_revision: int) -> None:
+    """Makes the person of ``naming`` unknown again, with these sightings.
+
+    Raises:
+        HistoryError: it was undone meanwhile.
+    """
+    of_step = (_regroupings.c.step == naming.step) & (_regroupings.c.undone == 0)
+    if not connection.execute(_regroupings.update().where(of_step).values(undone=1)).rowcount:
+        raise HistoryError(f"step {naming.step} was undone before")
+    theirs = {"identity_id": "", "identity_name": "", "unknown_id": naming.unknown_id}
+    for sighting_id in sighting_ids:
+        one = (_sightings.c.sighting_id == sighting_id) & (_sightings.c.identity_id == naming.identity_id)
+        again = theirs | {"corrections": _sightings.c.corrections + 1}
+        connection.execute(_sightings.update().where(one).values(again))
+    _make_anew(connection, naming.unknown_id, next_revision)
+
+
 def undo(connection: sa.Connection, step: str, next_revision: NextRevision, tell: Tell) -> tuple[str, str]:
-    """Takes a step back; returns whose sightings went back to whom: ``(from, to)``.
+    """Takes a merge or a split back; returns whose sightings went back to whom: ``(from, to)``.
 
     Raises:
         HistoryError: there is no such step, it was undone, or something came after it.
     """
     row = connection.execute(sa.select(_regroupings).where(_regroupings.c.step == step)).one_or_none()
     if row is None or row.expires_s <= time.time():
-        raise HistoryError(f"no step {step}: 'unknown merge' and 'unknown split' say theirs; it may have expired")
+        raise HistoryError(f"no step {step}: 'unknown merge', 'split' and 'enroll' say theirs; it may have expired")
     if row.undone:
         raise HistoryError(f"step {step} was undone before")
     ids = {row.from_id, row.to_id}
@@ -115,7 +153,7 @@ def kept_ids(connection: sa.Connection, unknown_ids: set[str]) -> dict[str, str]
     id."""
     found: dict[str, str] = {}
     query = sa.select(_regroupings.c.from_id, _regroupings.c.to_id).where(
-        _regroupings.c.undone == 0, _regroupings.c.whole == 1
+        _regroupings.c.undone == 0, _regroupings.c.whole == 1, _regroupings.c.samples == ""
     )
     now = {row.from_id: row.to_id for row in connection.execute(query.order_by(_regroupings.c.number))}
     for unknown_id in unknown_ids & now.keys():
@@ -137,22 +175,36 @@ def _move(
 ) -> str:
     sighting_ids = _give(connection, moved, taker.unknown_id)
     left = connection.execute(sa.select(_sightings).where(_sightings.c.unknown_id == giver.unknown_id)).first()
-    step = uuid.uuid4().hex[:8]
-    number = connection.execute(sa.select(sa.func.coalesce(sa.func.max(_regroupings.c.number), 0))).scalar_one()
     expires_s = connection.execute(
         sa.select(sa.func.max(_unknowns.c.expires_s)).where(
             _unknowns.c.unknown_id.in_([giver.unknown_id, taker.unknown_id])
         )
     ).scalar_one()
+    step = _note(connection, giver.unknown_id, taker.unknown_id, sighting_ids, int(left is None), expires_s)
+    for unknown_id in (giver.unknown_id, taker.unknown_id):
+        _make_anew(connection, unknown_id, revision)
+    return step
+
+
+def _note(
+    connection: sa.Connection,
+    from_id: str,
+    to_id: str,
+    sighting_ids: list[str],
+    whole: int,
+    expires_s: float,
+    samples: str = "",
+) -> str:
+    step = uuid.uuid4().hex[:8]
+    number = connection.execute(sa.select(sa.func.coalesce(sa.func.max(_regroupings.c.number), 0))).scalar_one()
     connection.execute(
         _regroupings.insert(),
         {
-            "step": step, "number": number + 1, "from_id": giver.unknown_id, "to_id": taker.unknown_id,
-            "sighting_ids": json.dumps(sighting_ids), "whole": int(left is None), "undone": 0, "expires_s": expires_s,
+            "step": step, "number": number + 1, "from_id": from_id, "to_id": to_id,
+            "sighting_ids": json.dumps(sighting_ids), "whole": whole, "undone": 0, "expires_s": expires_s,
+            "samples": samples,
         },
     )  # fmt: skip
-    for unknown_id in (giver.unknown_id, taker.unknown_id):
-        _make_anew(connection, unknown_id, revision)
     return step
 
 

@@ -103,7 +103,7 @@ def unknown_of(row: Any) -> UnknownPerson:
     _require_numbers(row.evidence)
     return UnknownPerson(
         row.unknown_id, EmbedderId(row.model_id, row.preprocessing), template_of(row.template), row.evidence,
-        time_of(row.first_seen_s), time_of(row.last_seen_s),
+        time_of(row.first_seen_s), time_of(row.last_seen_s), row.ignored != 0,
     )  # fmt: skip
 
 

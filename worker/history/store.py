@@ -37,7 +37,7 @@ from worker.errors import (
 from worker.files import is_of_state, private_folder
 from worker.history import denials, erasing, regrouping, sealing
 from worker.history.likeness import like
-from worker.history.records import CounterExample, EmbedderId, PastSighting, Tally, UnknownPerson, Vector
+from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.rows import (
     cleaned,
     hour_of,
@@ -359,12 +359,60 @@ class History:
         Raises:
             HistoryError: it cannot be written.
         """
-        name = Owned(identity_id, clean_text(identity_name))
-        named = {"identity_id": identity_id, "identity_name": name, "unknown_id": ""}
         with _told(), self._database.writing() as connection:
-            for sighting_id in sighting_ids:
-                update = schema.sightings.update().where(schema.sightings.c.sighting_id == sighting_id)
-                connection.execute(update.values(named | {"corrections": schema.sightings.c.corrections + 1}))
+            _name(connection, sighting_ids, identity_id, identity_name)
+
+    def name_unknown(
+        self,
+        unknown_id: str,
+        sighting_ids: Sequence[str],
+        identity_id: str,
+        identity_name: str,
+        sample_ids: Sequence[str],
+    ) -> str:
+        """Notes who an unknown person is, with these sightings and samples; returns the id of this step, for
+        :meth:`naming` and :meth:`take_name_back`.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            _name(connection, sighting_ids, identity_id, identity_name)
+            _drop(connection, unknown_id, sightings_too=False)
+            step = regrouping.note_naming(connection, unknown_id, identity_id, list(sighting_ids), list(sample_ids))
+        self._vanish()
+        return step
+
+    def naming(self, step: str) -> Naming | None:
+        """What was named in this step; None if it was something else, was undone, or has expired."""
+        with _told(), self._database.reading() as connection:
+            found = regrouping.namings(connection, schema.regroupings.c.step == clean_text(step))
+        return found[0] if found else None
+
+    def namings_of(self, identity_id: str) -> list[Naming]:
+        """The unknown people who became this person, the latest first, as far as that can still be undone."""
+        with _told(), self._database.reading() as connection:
+            return regrouping.namings(connection, schema.regroupings.c.to_id == clean_text(identity_id))
+
+    def take_name_back(self, naming: Naming, sighting_ids: Sequence[str]) -> None:
+        """The person of ``naming`` is unknown again, with these sightings.
+
+        Raises:
+            HistoryError: it was undone meanwhile, or cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            regrouping.take_name_back(connection, naming, sighting_ids, _next_revision(connection))
+
+    def ignore_unknown(self, unknown_id: str, *, ignored: bool = True) -> None:
+        """Notes whether people do not want to be asked about this unknown person.
+
+        Raises:
+            HistoryError: no such person, or it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            person = self._person(connection, unknown_id)
+            theirs = schema.unknowns.c.unknown_id == person.unknown_id
+            connection.execute(schema.unknowns.update().where(theirs).values(ignored=int(ignored)))
 
     def deny(
         self,
@@ -402,19 +450,25 @@ class History:
         with _told(), self._database.reading() as connection:
             return denials.counter_examples(connection, embedder)
 
+    def denied_people(self) -> set[tuple[str, str]]:
+        """The unknown people who were said not to be somebody: ``unknown_id`` and ``identity_id``."""
+        with _told(), self._database.reading() as connection:
+            return denials.denied_people(connection)
+
     def denials_revision(self) -> int:
         """Another number after each change of :meth:`counter_examples`, unless they only expired."""
         with _told(), self._database.reading() as connection:
             return denials.revision(connection)
 
     def forget_denials_of(self, identity_id: str) -> None:
-        """Forgets which sightings are known not to show this person, who has been removed.
+        """Forgets which sightings are known not to show this person, who has been removed, and who they once were.
 
         Raises:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
             denials.forget_person(connection, identity_id)
+            regrouping.forget(connection, identity_id)
         self._vanish()
 
     def drop_unknown(self, unknown_id: str, *, sightings_too: bool = False) -> None:
@@ -426,14 +480,7 @@ class History:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            gone: dict[str, Any] = {"template": None, "revision": _next_revision(connection)}
-            connection.execute(schema.unknowns.update().where(schema.unknowns.c.unknown_id == unknown_id).values(gone))
-            regrouping.forget(connection, unknown_id)
-            gone = {"unknown_id": ""} | ({"template": None} if sightings_too else {})
-            if sightings_too:
-                denials.changed(connection)
-            of_theirs = schema.sightings.c.unknown_id == unknown_id
-            connection.execute(schema.sightings.update().where(of_theirs).values(gone))
+            _drop(connection, unknown_id, sightings_too=sightings_too)
         self._vanish()
 
     def merge_unknowns(self, kept: str, other: str, tell: regrouping.Tell = _told_nobody) -> str:
@@ -692,6 +739,25 @@ def _within(since: datetime | None, until: datetime | None, camera_id: str | Non
     if camera_id is not None:
         conditions.append(columns.camera_id == clean_text(camera_id))
     return conditions
+
+
+def _name(connection: sa.Connection, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
+    name = Owned(identity_id, clean_text(identity_name))
+    named = {"identity_id": identity_id, "identity_name": name, "unknown_id": ""}
+    for sighting_id in sighting_ids:
+        update = schema.sightings.update().where(schema.sightings.c.sighting_id == sighting_id)
+        connection.execute(update.values(named | {"corrections": schema.sightings.c.corrections + 1}))
+
+
+def _drop(connection: sa.Connection, unknown_id: str, *, sightings_too: bool) -> None:
+    gone: dict[str, Any] = {"template": None, "revision": _next_revision(connection)}
+    connection.execute(schema.unknowns.update().where(schema.unknowns.c.unknown_id == unknown_id).values(gone))
+    regrouping.forget(connection, unknown_id)
+    gone = {"unknown_id": ""} | ({"template": None} if sightings_too else {})
+    if sightings_too:
+        denials.changed(connection)
+    of_theirs = schema.sightings.c.unknown_id == unknown_id
+    connection.execute(schema.sightings.update().where(of_theirs).values(gone))
 
 
 def _next_revision(connection: sa.Connection) -> int:

@@ -19,7 +19,7 @@ from worker.gallery.contents import NewSample
 from worker.gallery.gallery import Gallery
 from worker.history.fleet_past import Choice, FleetPast
 from worker.history.recorder import Recorder
-from worker.history.records import EmbedderId, PastSighting, UnknownPerson, Vector
+from worker.history.records import EmbedderId, Naming, PastSighting, UnknownPerson, Vector
 from worker.history.store import History
 from worker.logs import get_logger
 from worker.redis.client import Client
@@ -242,6 +242,7 @@ def _same_person(
     return best
 
 
+_PAGE: Final = 500
 MOST_SAMPLES: Final = 5
 """The most sightings whose templates become samples, the best ones: further ones look alike."""
 
@@ -252,9 +253,14 @@ class Named:
 
     identity_id: str
     identity_name: str
-    samples: int
+    sample_ids: tuple[str, ...]
     sightings: tuple[PastSighting, ...]
     corrections: tuple[Event, ...]
+
+    @property
+    def samples(self) -> int:
+        """How many faces were enrolled."""
+        return len(self.sample_ids)
 
 
 def enroll_unknown(unknown_id: str, name: str, history: History, gallery: Gallery) -> Named:
@@ -270,24 +276,69 @@ def enroll_unknown(unknown_id: str, name: str, history: History, gallery: Galler
     person = history.unknown(unknown_id)
     gallery.require_model(person.embedder.model_id, person.embedder.preprocessing_digest)
     sightings = history.sightings(unknown_id=unknown_id)
-    stored = gallery.add(_samples(name, person, sightings))
+    samples = _samples(name, person, sightings)
+    gallery.add(samples)
     known_as = gallery.person(name)
     corrections = [
         correction(sighting, gallery, identity_id=known_as.identity_id, name=known_as.name) for sighting in sightings
     ]
-    added = sum(sample is not None for sample in stored)
+    # Not what `add` returns: after a failure, some are there already.
+    wanted = {sample.photo_sha256 for sample in samples}
+    added = tuple(sample.sample_id for sample in known_as.samples if sample.photo_sha256 in wanted)
     return Named(known_as.identity_id, known_as.name, added, tuple(sightings), tuple(corrections))
 
 
-def settle(unknown_id: str, named: Named, history: History) -> None:
-    """Notes in ``history`` who the person was, and that they are unknown no more.
+def settle(unknown_id: str, named: Named, history: History) -> str:
+    """Notes in ``history`` who the person was, and that they are unknown no more. Returns the id of this step, for
+    :func:`unnamed`.
 
     Raises:
         HistoryError: it cannot be written.
     """
     sighting_ids = [sighting.sighting_id for sighting in named.sightings]
-    history.name_sightings(sighting_ids, named.identity_id, named.identity_name)
-    history.drop_unknown(unknown_id)
+    return history.name_unknown(
+        unknown_id, sighting_ids, named.identity_id, named.identity_name, named.sample_ids
+    )  # fmt: skip
+
+
+def unnamed(naming: Naming, history: History, gallery: Gallery) -> tuple[Event, ...]:
+    """The ``corrected`` events which say that a name was wrong. Call :func:`take_name_back` once they are delivered.
+
+    If nothing but this naming made the person known, all sightings that bear the name are meant, also later ones.
+    """
+    return tuple(
+        correction(sighting, None, unknown_id=naming.unknown_id) for sighting in _named(naming, history, gallery)
+    )
+
+
+def take_name_back(naming: Naming, history: History, gallery: Gallery) -> None:
+    """Removes what the naming has enrolled, and makes the person unknown again. May be repeated after a failure.
+
+    Raises:
+        GalleryError: the gallery cannot be written.
+        HistoryError: it was undone meanwhile, or cannot be written.
+    """
+    sightings = [sighting.sighting_id for sighting in _named(naming, history, gallery)]
+    for sample_id in sorted(set(naming.samples) & _samples_of(naming.identity_id, gallery)):
+        gallery.remove_sample(sample_id)
+    history.take_name_back(naming, sightings)
+    if not gallery.knows(naming.identity_id):
+        history.forget_denials_of(naming.identity_id)
+
+
+def _named(naming: Naming, history: History, gallery: Gallery) -> list[PastSighting]:
+    """The sightings that are to be unknown again. Those to which people have given another name since are not."""
+    wanted = None if _samples_of(naming.identity_id, gallery) <= set(naming.samples) else set(naming.sightings)
+    found: list[PastSighting] = []
+    before: tuple[float, str] | None = None
+    while page := history.page(_PAGE, identity_id=naming.identity_id, before=before):
+        before = page[-1].started_at.timestamp(), page[-1].sighting_id
+        found += [sighting for sighting in page if wanted is None or sighting.sighting_id in wanted]
+    return found
+
+
+def _samples_of(identity_id: str, gallery: Gallery) -> set[str]:
+    return {sample.sample_id for sample in gallery.contents.samples_of(identity_id)}
 
 
 def _samples(name: str, person: UnknownPerson, sightings: Sequence[PastSighting]) -> list[NewSample]:

@@ -2,13 +2,14 @@
 // dropped photos, and lets new sightings appear.
 "use strict";
 
-const SURE = [[0.15, "clearly"], [0.05, "likely"], [0, "just"]];
+const SURE = [0.15, 0.05, 0];
+const TYPES = ["started", "updated", "ended", "corrected"];
 const AGAIN_MS = 3000;
 
 function local(time) {
   const at = new Date(time.dateTime);
   if (!Number.isNaN(at.valueOf())) {
-    time.textContent = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+    time.textContent = at.toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "medium" });
     time.title = time.dateTime;
   }
 }
@@ -49,9 +50,9 @@ class Strip {
 
   connect() {
     const source = new EventSource(`/api/v1/events?after=${encodeURIComponent(this.after)}`);
-    source.onopen = () => this.say("live");
+    source.onopen = () => this.say(this.link.dataset.live);
     source.onerror = () => {
-      this.say("no connection; trying again");
+      this.say(this.link.dataset.away);
       source.close();
       setTimeout(() => this.connect(), AGAIN_MS);
     };
@@ -73,7 +74,7 @@ class Strip {
   pause() {
     this.paused = !this.paused;
     this.button.setAttribute("aria-pressed", String(this.paused));
-    this.button.textContent = this.paused ? "Go on" : "Pause";
+    this.button.textContent = this.paused ? this.button.dataset.on : this.button.dataset.off;
     if (!this.paused) {
       this.waiting.splice(0).forEach((event) => this.put(event));
     }
@@ -93,18 +94,18 @@ class Strip {
     item.querySelector("img").src = `/faces/${encodeURIComponent(id)}?px=64&at=${encodeURIComponent(event.event_id)}`;
     const name = item.querySelector("b");
     name.className = event.identity_name ? "known" : "stranger";
-    name.firstElementChild.textContent = event.identity_name || "unknown";
+    name.firstElementChild.textContent = event.identity_name || this.list.dataset.unknown;
     const time = item.querySelector("time");
     time.dateTime = event.started_at;
     local(time);
     item.querySelector(".camera").textContent = event.camera_id;
     const above = Number(event.similarity) - Number(event.threshold);
     const told = event.identity_name && event.similarity !== "" && event.threshold !== "";
-    item.querySelector(".sure").textContent = told ? (SURE.find(([least]) => above >= least) ?? [0, "hardly"])[1] : "";
+    item.querySelector(".sure").textContent = told ? this.sure(above) : "";
     item.querySelector(".numbers").textContent = told
-      ? `${Number(event.similarity).toFixed(2)} of ${Number(event.threshold).toFixed(2)}`
+      ? `${Number(event.similarity).toFixed(2)} / ${Number(event.threshold).toFixed(2)}`
       : "";
-    item.querySelector(".type").textContent = event.type;
+    item.querySelector(".type").textContent = this.list.dataset.types.split("|")[TYPES.indexOf(event.type)] ?? event.type;
     if (!known) {
       this.list.prepend(item);
       while (this.list.children.length > this.most) {
@@ -112,6 +113,11 @@ class Strip {
       }
     }
     this.filter();
+  }
+
+  sure(above) {
+    const place = SURE.findIndex((least) => above >= least);
+    return this.list.dataset.sure.split("|").at(place);
   }
 
   filter() {
@@ -123,7 +129,22 @@ class Strip {
   }
 }
 
+// Of thousands of names, those that fit what is typed are fetched.
+function suggestNames(field) {
+  const list = document.getElementById(field.getAttribute("list"));
+  let asked = 0;
+  field.addEventListener("input", async () => {
+    const number = ++asked;
+    const answer = await fetch(`/api/v1/people?limit=20&q=${encodeURIComponent(field.value)}`);
+    if (answer.ok && number === asked) {
+      const found = (await answer.json()).items;
+      list.replaceChildren(...found.map((person) => new Option("", person.identity_name)));
+    }
+  });
+}
+
 document.querySelectorAll("time").forEach(local);
+document.querySelectorAll("input[list=names]").forEach(suggestNames);
 document.querySelectorAll("form.drop").forEach(takeDrops);
 const strip = document.getElementById("strip");
 if (strip) {

@@ -1,0 +1,128 @@
+"""Whom unknown people resemble, and what naming them risks."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+from fastapi import APIRouter
+
+from worker.api.access import Reader, SharedParts
+from worker.api.documents import AlikeDocument, AlikePage, Risk, Suggestion
+from worker.api.parts import Parts
+from worker.gallery.gallery import Gallery
+from worker.gallery.resemblance import known_impostors
+from worker.history.records import UnknownPerson
+from worker.recognition.unknowns import made_with
+from worker.types import Candidate, Embeddings
+
+router = APIRouter(tags=["unknowns"])
+
+_DAY_S: Final = 86_400.0
+_ALIKE: Final = 0.75
+"""Where nothing is known of strangers, a suggestion needs this share of the threshold."""
+
+
+def suggest(
+    people: Sequence[UnknownPerson], gallery: Gallery, denied: Collection[tuple[str, str]]
+) -> dict[str, list[Suggestion]]:
+    """The nearest enrolled people of each of these, by unknown_id; not those whom people ``denied`` them to be, and
+    nobody where another model has seen the person."""
+    impostors = known_impostors(gallery)
+    return {
+        person.unknown_id: [
+            Suggestion(
+                identity_id=identity_id,
+                identity_name=name,
+                similarity=round(similarity, 4),
+                stranger_rate=impostors.rate_at(similarity) if impostors else None,
+            )
+            for identity_id, name, similarity in _nearest(candidate)
+            if (person.unknown_id, identity_id) not in denied
+        ]
+        for person, candidate in _compared(people, gallery)
+    }
+
+
+def _compared(people: Sequence[UnknownPerson], gallery: Gallery) -> list[tuple[UnknownPerson, Candidate]]:
+    own = made_with(gallery)
+    usable = [(each, each.template) for each in people if each.template is not None and each.embedder == own]
+    if not usable or not len(gallery):
+        return []
+    vectors = np.stack([template for _, template in usable])
+    found = gallery.search(Embeddings(vectors, gallery.model_id))
+    return [(person, candidate) for (person, _), candidate in zip(usable, found, strict=True)]
+
+
+def _nearest(candidate: Candidate) -> list[tuple[str, str, float]]:
+    both = [
+        (candidate.identity_id or "", candidate.identity_name, candidate.similarity),
+        (candidate.runner_up_id, candidate.runner_up_name, candidate.runner_up),
+    ]
+    return [each for each in both if each[0]]
+
+
+def alike(parts: Parts) -> list[AlikeDocument]:
+    """Unknown people who resemble the same person, and what it risks that they are taken for them."""
+    if not parts.has_gallery():
+        return []
+    gallery = parts.gallery()
+    risk, impostors = risk_of(parts, gallery), known_impostors(gallery)
+    least = impostors.one_percent if impostors else _ALIKE * risk.threshold
+    with parts.history() as history:
+        people = [person for person in history.unknowns()[0] if not person.is_ignored]
+        seen, denied = history.seen_unknown(), history.denied_people()
+    groups: dict[str, list[tuple[float, UnknownPerson, str]]] = {}
+    for person, candidate in _compared(people, gallery):
+        if candidate.similarity >= least and (person.unknown_id, candidate.identity_id) not in denied:
+            groups.setdefault(candidate.identity_id or "", []).append(
+                (candidate.similarity, person, candidate.identity_name)
+            )
+    a_day = _strangers_a_day(people)
+    made = []
+    for identity_id, group in groups.items():
+        group.sort(key=lambda each: (-each[0], each[1].unknown_id))
+        ids = [person.unknown_id for _, person, _ in group]
+        taken = min((risk.false_match_rate or 0.0) * len(gallery.contents.samples_of(identity_id)), 1.0)
+        made.append(
+            AlikeDocument(
+                identity_id=identity_id, identity_name=group[0][2], unknown_ids=ids,
+                sightings=sum(sum(seen.get(unknown_id, {}).values()) for unknown_id in ids),
+                least=round(group[-1][0], 4), most=round(group[0][0], 4),
+                stranger_days=round(1 / (a_day * taken), 2) if a_day * taken > 0 else None,
+            )
+        )  # fmt: skip
+    return sorted(made, key=lambda each: (-each.sightings, each.identity_name))
+
+
+def _strangers_a_day(people: Sequence[UnknownPerson]) -> float:
+    """How many new unknown people came a day, since the first of those who are remembered."""
+    if not people:
+        return 0.0
+    since_s = datetime.now(UTC).timestamp() - min(person.first_seen for person in people).timestamp()
+    return len(people) / max(since_s / _DAY_S, 1.0)
+
+
+def risk_of(parts: Parts, gallery: Gallery) -> Risk:
+    """How often the threshold in use is wrong, as far as the calibration or the model's own data say."""
+    threshold = parts.threshold(gallery)
+    made: dict[str, Any] = gallery.calibration.get("default") or {}
+    impostors = known_impostors(gallery)
+    rate, strangers, origin = None, None, "nothing: calibrate the gallery to learn it"
+    if made and gallery.threshold is not None and abs(threshold - gallery.threshold) < 1e-9:
+        rate, strangers = made.get("fmr"), made.get("fpir")
+        origin = "the calibration of this gallery"
+    elif impostors is not None:
+        rate, origin = impostors.rate_at(threshold), "pairs of people in the evidence of the model or the calibration"
+    return Risk(
+        threshold=round(threshold, 4), enrolled_samples=gallery.sample_count, is_calibrated=gallery.is_calibrated,
+        false_match_rate=rate, stranger_rate=strangers, from_=origin,
+    )  # fmt: skip
+
+
+@router.get("/suggestions", operation_id="list_suggestions")
+def list_suggestions(_caller: Reader, parts: SharedParts) -> AlikePage:
+    """Unknown people who resemble the same enrolled person, and how often a stranger is taken for that person."""
+    found = alike(parts)
+    parts.looked_up("unknown show", *(unknown_id for each in found for unknown_id in each.unknown_ids))
+    return AlikePage(items=found)
