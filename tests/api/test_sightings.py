@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.support.console import API, Console, keep_picture, of_anna
+from tests.support.console import API, LONG_S, Console, keep_picture, of_anna
 from tests.support.publishing import stored
 from tests.support.redis_servers import RedisServer
 
@@ -26,6 +26,22 @@ def test_sightings_are_found_by_person_camera_and_time_newest_first(console: Con
     assert [item["sighting_id"] for item in page["items"]] == ["door_5", "door_4", "door_3"]
     assert ids(limit=3, cursor=page["next_cursor"]) == ["door_2", "door_1"]
     assert client.get(f"{API}/sightings", params={"since": "yesterday"}).status_code == 400
+
+
+def test_a_sighting_that_names_nobody_is_given_a_name(console: Console, redis_url: str) -> None:
+    with console.parts.history() as history:
+        history.write([of_anna(6, identity_id="", identity_name="", template=None)], keep_s=LONG_S, remember_s=LONG_S)
+    client = console.as_role("operator")
+
+    def correct(sighting_id: str, **given: str) -> int:
+        return client.post(f"{API}/sightings/{sighting_id}/correction", json=given).status_code
+
+    assert correct("door_6") == 409, "nobody is no name"
+    assert correct("door_5", identity_id="p-bob") == 409, "this one is named by the unknown person's id"
+    assert correct("door_6", identity_id="p-bob") == 200
+    assert client.get(f"{API}/sightings/door_6").json()["identity_name"] == "Bob"
+    assert [(event.type, event.identity_name) for event in stored(redis_url)] == [("corrected", "Bob")]
+    assert correct("door_6") == 200, "and that it was not Bob"
 
 
 def test_a_sighting_is_shown_and_explained(console: Console) -> None:

@@ -23,6 +23,7 @@ class Correction:
     """Of ``sighting``: ``event`` tells the new verdict. ``new_unknown`` is set if the person has not been met before.
 
     ``caveat`` says why the face may be given that name again; empty where it is a counter-example from now on.
+    ``names``: it named nobody before.
     """
 
     sighting: PastSighting
@@ -30,6 +31,7 @@ class Correction:
     undoes: bool = False
     new_unknown: UnknownPerson | None = None
     caveat: str = ""
+    names: bool = False
 
 
 def correct(
@@ -37,12 +39,20 @@ def correct(
 ) -> Correction:
     """``sighting`` does not show the person whom it names, but ``person`` (id or name) or, with None, somebody unknown.
 
+    A sighting that names nobody may be given the name of ``person``, unless it shows somebody who has an unknown id.
+
     Raises:
-        HistoryError: it names nobody, or the same person.
+        HistoryError: it names the same person; or nobody, and cannot be given this name.
         GalleryError: nobody is called ``person``.
     """
     if not sighting.identity_id:
-        raise HistoryError(f"sighting {sighting.sighting_id} names nobody: {_what_instead(sighting)}")
+        if person is None or sighting.unknown_id:
+            raise HistoryError(f"sighting {sighting.sighting_id} names nobody: {_what_instead(sighting)}")
+        known = gallery.person(person)
+        return Correction(
+            sighting, correction(sighting, gallery, identity_id=known.identity_id, name=known.name), names=True,
+            caveat="it named nobody before",
+        )  # fmt: skip
     caveat = _caveat(sighting, gallery)
     if person is not None:
         known = gallery.person(person)
@@ -89,6 +99,9 @@ def settle(correction: Correction, history: History, config: Config) -> None:
         history.take_back(sighting, event.identity_name)
         _retract(sighting, history)
         return
+    if correction.names:
+        history.name_sightings([sighting.sighting_id], event.identity_id, event.identity_name)
+        return
     if correction.new_unknown is not None:
         history.write(
             unknowns=[correction.new_unknown],
@@ -109,7 +122,7 @@ def _what_instead(sighting: PastSighting) -> str:
         return "it was corrected before; 'facestream correct --undo' takes that back"
     if sighting.unknown_id:
         return f"'facestream unknown enroll {sighting.unknown_id} --name NAME' gives the person a name"
-    return "there is no name to correct; 'facestream enroll' with a photo makes the person known"
+    return "there is no name to correct; 'facestream correct --person NAME' says who it is"
 
 
 def _caveat(sighting: PastSighting, gallery: Gallery) -> str:
