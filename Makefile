@@ -54,8 +54,8 @@ format: $(VENV)/.test  ## rewrite the code in the project's style
 	$(VENV)/bin/ruff format .
 
 .PHONY: fault
-fault: $(VENV)/.test system-parts  ## the tests that break Redis, cameras and workers on purpose
-	$(PY) -m pytest tests/fault --fault-rounds 50 --outage-s 60 $(PYTEST_ARGS)
+fault: $(VENV)/.test system-parts  ## the tests that break Redis, databases, cameras and workers on purpose
+	$(PY) -m pytest tests/fault --fault-rounds 50 --outage-s 60 --minutes 30 $(PYTEST_ARGS)
 
 .PHONY: fault-short
 fault-short: $(VENV)/.test system-parts  ## the same in minutes: five workers killed, short outages, a short soak

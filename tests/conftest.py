@@ -20,6 +20,7 @@ MEASURED = "measured"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-rounds", type=int, default=5, help="how many workers are killed, one after another")
     parser.addoption("--outage-s", type=float, default=5.0, help="how long Redis is away, seconds")
+    parser.addoption("--minutes", type=float, default=1.0, help="how long the database has one fault after another")
     parser.addoption("--soak-s", type=float, default=20.0, help="how long the soak lasts, seconds")
 
 

@@ -3,14 +3,17 @@
 python tests/bench/database_past.py --sightings 40000 --more 960000 --workers 4 --dimension 512
 
 Workers write the ``--sightings``; ``--more`` are copied into the table at once, so that the search has a long past.
+With ``--pgvector`` it also measures what the extension would give: a scan in the server, and its HNSW index.
 """
 
 # ruff: noqa: T201
 import argparse
+import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import LiteralString
 
 import numpy as np
 import psycopg
@@ -65,8 +68,68 @@ def unit(rng: np.random.Generator, count: int, dimension: int) -> Vectors:
     return vectors
 
 
-def measure(sightings: int, more: int, workers: int, dimension: int) -> None:
-    with running_postgres("fsync=on", "shared_buffers=512MB", "max_wal_size=8GB") as server:
+def text_of(vector: Vectors) -> str:
+    return "[" + ",".join(f"{number:.6f}" for number in vector.tolist()) + "]"
+
+
+def measure_pgvector(url: str, count: int, dimension: int) -> None:
+    """The same templates as halfvec in a table of their own: how long what takes, and what is missed."""
+    rng = np.random.default_rng(0)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute(f"CREATE TABLE near (id int PRIMARY KEY, template halfvec({dimension}))".encode())
+        started = time.monotonic()
+        with connection.cursor().copy("COPY near FROM STDIN") as out:
+            for first in range(0, count, BATCH):
+                for number, vector in enumerate(unit(rng, BATCH, dimension), first):
+                    out.write_row((number, text_of(vector)))
+        print(f"pgvector: {count} templates stored once more in {time.monotonic() - started:.1f} s")
+        connection.execute("VACUUM ANALYZE near")
+        ((size,),) = connection.execute("SELECT pg_total_relation_size('near')").fetchall()
+        print(f"pgvector: {size / count:.0f} bytes a sighting more")
+        # Those are looked for who resemble somebody that is there as two photos of one person do.
+        somebody = unit(np.random.default_rng(0), BATCH, dimension)
+        probes = somebody + 0.5 * unit(np.random.default_rng(1), BATCH, dimension)
+        probes /= np.linalg.norm(probes, axis=1, keepdims=True)
+        near = "SELECT id FROM near WHERE template <=> %s::halfvec < 0.5"
+        nearest = "SELECT id FROM near ORDER BY template <=> %s::halfvec LIMIT 100"
+        tell(connection, f"a scan of {count} in the server", near, probes[:5])
+        before = [fetch(connection, nearest, probe) for probe in probes[:5]]
+        started = time.monotonic()
+        connection.execute("SET maintenance_work_mem = '1GB'")
+        connection.execute("CREATE INDEX near_hnsw ON near USING hnsw (template halfvec_cosine_ops)")
+        print(f"pgvector: the HNSW index was made in {time.monotonic() - started:.1f} s")
+        ((size,),) = connection.execute("SELECT pg_relation_size('near_hnsw')").fetchall()
+        print(f"pgvector: {size / count:.0f} bytes a sighting for the index")
+        connection.execute("SET hnsw.ef_search = 100")
+        tell(connection, "the 100 nearest by the index", nearest, probes[:50])
+        found = [
+            len(set(fetch(connection, nearest, probe)) & set(known))
+            for probe, known in zip(probes, before, strict=False)
+        ]
+        print(f"pgvector: the index gives {sum(found)} of the {100 * len(found)} that a scan gives")
+        started = time.monotonic()
+        for number, vector in enumerate(unit(rng, 1000, dimension), count):
+            connection.execute("INSERT INTO near VALUES (%s, %s::halfvec)", (number, text_of(vector)))
+        print(f"pgvector: with the index, one connection adds {1000 / (time.monotonic() - started):.0f} a second")
+
+
+def fetch(connection: "psycopg.Connection[tuple[int]]", query: LiteralString, probe: Vectors) -> list[int]:
+    return [number for (number,) in connection.execute(query, (text_of(probe),)).fetchall()]
+
+
+def tell(connection: "psycopg.Connection[tuple[int]]", what: str, query: LiteralString, probes: Vectors) -> None:
+    times = []
+    for probe in probes:
+        started = time.monotonic()
+        fetch(connection, query, probe)
+        times.append(time.monotonic() - started)
+    print(f"pgvector: {what}: {statistics.median(times) * 1000:.1f} ms (median of {len(times)})")
+
+
+def measure(sightings: int, more: int, workers: int, dimension: int, pgvector: bool) -> None:
+    settings = "fsync=on", "shared_buffers=512MB", "max_wal_size=8GB"
+    with running_postgres(*settings, carried=pgvector) as server:
         url = server.new_database("bench")
         upgrade(open_postgres(parse_database_url(url)))
         started = time.monotonic()
@@ -87,6 +150,8 @@ def measure(sightings: int, more: int, workers: int, dimension: int) -> None:
                     f"a search through {sightings + more}: {time.monotonic() - started:.2f} s, "
                     f"{time.process_time() - own_s:.2f} s of them this process computed"
                 )
+        if pgvector:
+            measure_pgvector(url, sightings + more, dimension)
 
 
 if __name__ == "__main__":
@@ -95,5 +160,6 @@ if __name__ == "__main__":
     parser.add_argument("--more", type=int, default=0)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--pgvector", action="store_true")
     options = parser.parse_args()
-    measure(options.sightings, options.more, options.workers, options.dimension)
+    measure(options.sightings, options.more, options.workers, options.dimension, options.pgvector)
