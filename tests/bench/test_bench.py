@@ -14,14 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage import data
 
+from tests.support.command_line import facestream
 from tests.support.models import chips, own_model
 from worker.bench import chain, comparison, live, load, networks, ours, run, search
 from worker.bench.comparison import Row, Setup, compared, unable
 from worker.bench.contest import Contestant, ContestantProcess, Outcome, Results, UnableError, compete, environment
+from worker.bench.device_faces import agreement
 from worker.bench.material import Material, query_vectors, stored_vectors
 from worker.cli import run_command_line
 from worker.errors import ModelError
 from worker.faces.embedding import load_embedder
+from worker.types import Detections
+from worker.video.clips import ClipWriter
 
 FIELDS = {"name", "ours", "peer", "unit", "ratio", "spread", "agree", "note"}
 FACES = [[[10.0, 10.0, 50.0, 60.0, 0.99], [100.0, 20.0, 140.0, 70.0, 0.95]], [[5.0, 5.0, 45.0, 50.0, 0.92]]]
@@ -465,6 +469,50 @@ def test_the_command_prints_a_table_and_the_same_in_markdown(
     cells = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
     assert cells == ["row", "---", "search_1m/query", "search_1m/memory"]
     assert "needs 11 GB of memory, and 1 GB are free" in lines[4]
+
+
+def seen(*faces: tuple[float, float]) -> Detections:
+    """Faces of 50 px, each by its left side and its score."""
+    boxes = np.array([[left, 0, left + 50, 50] for left, _ in faces], np.float32).reshape(-1, 4)
+    return Detections(
+        boxes, np.array([score for _, score in faces], np.float32), np.zeros((len(faces), 5, 2), np.float32)
+    )
+
+
+def test_faces_that_a_device_loses_are_told_and_the_sure_ones_counted() -> None:
+    expected = [seen((0, 0.99), (100, 0.9), (200, 0.97)), seen(), seen((0, 0.99))]
+    found = [seen((2, 0.98), (125, 0.9)), seen((70, 0.9)), seen()]
+    told = agreement(expected, found)
+    assert [told[key] for key in ("faces", "same", "sure_missed", "additional")] == [4, 1, 2, 2]
+    assert [lost[:3] for lost in told["differ"]] == [[0, 0.9, 100.0], [0, 0.97, 200.0], [2, 0.99, 0.0]]
+    assert agreement(expected, expected) == {"faces": 4, "same": 4, "sure_missed": 0, "additional": 0, "differ": []}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("runtime", ["jax", "tensorflow"])
+def test_a_device_finds_the_faces_of_the_processor_and_a_machine_without_a_gpu_says_so(
+    runtime: str, tmp_path: Path, shared_cache: Path
+) -> None:
+    portrait = cv2.resize(data.astronaut(), (192, 192), interpolation=cv2.INTER_AREA)
+    with ClipWriter(tmp_path / "clip.mp4", (192, 192), 25) as clip:
+        for number in range(11):
+            clip.write(np.roll(portrait, number, axis=1))
+    ended = facestream(
+        "bench", "--device", runtime, "--rows", "same", "--video", tmp_path / "clip.mp4", "--data", tmp_path,
+        timeout_s=800, FACESTREAM_CACHE_DIR=str(shared_cache),
+    )  # fmt: skip
+    assert "no GPU: the faces are compared on the processor" in ended.stderr
+    rows = {row["row"]: row for row in ended.documents}
+    assert rows["same faces, together"] | {"faces": 4, "same": 4, "agree": True} == rows["same faces, together"]
+    assert rows["same vectors"]["least_cosine"] > 0.999
+    assert {row["device"] for row in ended.documents} == {"CPU"}
+
+
+def test_rows_of_a_device_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    assert run_command_line(["bench", "--device", "jax", "--rows", "fast*", "--video", str(clip)]) != 0
+    assert "limits, same, embed, detect, chain, search" in capsys.readouterr().err
 
 
 def test_rows_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.boxes import iou_matrix
+from worker.bench.device_faces import compare_faces
 from worker.config import DetectionConfig, TrackingConfig
 from worker.faces.alignment import box_matrices
 from worker.faces.device.runtimes import DTYPES, Runtime, load_runtime
@@ -23,7 +23,7 @@ from worker.types import Detections, Image
 
 Document = dict[str, Any]
 
-NAMES: Final = ("limits", "embed", "detect", "chain", "search")
+NAMES: Final = ("limits", "same", "embed", "detect", "chain", "search")
 _RUNS: Final = 7
 _SIDE: Final = 224
 _CAMERAS: Final = 8
@@ -74,6 +74,8 @@ class Meter:
 def measure_device(
     frames: Sequence[Image],
     *,
+    clip: Path | None = None,
+    data: Path | None = None,
     runtime: str | None = None,
     names: Sequence[str] = NAMES,
     precisions: Sequence[str] = ("bf16", "fp16"),
@@ -86,6 +88,7 @@ def measure_device(
 
     Args:
         frames: of 1920x1080, at least one; they are taken by turns.
+        clip, data: what the comparison of faces looks at, see :func:`worker.bench.device_faces.compare_faces`.
         names: of :data:`NAMES`.
         precisions: of the embedder; the chain takes the first.
         gallery: how many vectors the chain searches.
@@ -96,6 +99,7 @@ def measure_device(
     meter = Meter(load_runtime(runtime, cache_dir=cache_dir, processor=processor), say)
     groups: dict[str, Callable[[], Iterator[Document]]] = {
         "limits": lambda: _limits(meter),
+        "same": lambda: compare_faces(meter.runtime, clip, data, say) if clip is not None else iter(()),
         "embed": lambda: _embedding(meter, precisions),
         "detect": lambda: _detection(meter, frames),
         "chain": lambda: _chain(meter, frames, precisions[0], gallery),
@@ -203,11 +207,11 @@ def _detection(meter: Meter, frames: Sequence[Image]) -> Iterator[Document]:
 def _chain(meter: Meter, frames: Sequence[Image], precision: str, gallery: int) -> Iterator[Document]:
     """Every frame of eight cameras: detect, follow the tracks, embed every face, search the gallery. While the
     processor follows the tracks of a batch, the device looks for faces in the next one."""
-    from worker.faces.device.search import DeviceSearch
+    from worker.faces.device.search import DeviceIndex
 
     runtime = meter.runtime
     network = _network(runtime, precision)
-    searched = DeviceSearch(_unit(gallery, 2048), runtime)
+    searched = DeviceIndex([_unit(gallery, 2048)], np.arange(gallery), runtime)
     for min_face_px in (40, 20):
         detector, pictures = _detector(runtime, min_face_px)
         network.pictures = pictures
@@ -242,10 +246,10 @@ def _chain(meter: Meter, frames: Sequence[Image], precision: str, gallery: int) 
                 note("embed")
                 if queries is not None:
                     searched.collect(queries)
-                queries = searched.submit(vectors, 2) if len(vectors) else None
+                queries = searched.submit(vectors) if len(vectors) else None
                 note("search")
             vectors = _vectors(network, waiting)
-            for last in (queries, searched.submit(vectors, 2) if len(vectors) else None):
+            for last in (queries, searched.submit(vectors) if len(vectors) else None):
                 if last is not None:
                     searched.collect(last)
 
@@ -259,34 +263,21 @@ def _chain(meter: Meter, frames: Sequence[Image], precision: str, gallery: int) 
 
 
 def _search(meter: Meter, gallery: int) -> Iterator[Document]:
-    from worker.faces.device.search import DeviceSearch
+    from worker.faces.device.search import DeviceIndex
 
     for dimension in (512, 2048):
         vectors = _unit(gallery, dimension)
-        searched = DeviceSearch(vectors, meter.runtime)
+        searched = DeviceIndex([vectors], np.arange(gallery), meter.runtime)
         for count in (1, 256):
             queries = vectors[:: gallery // count][:count]
-            cosines, rows = searched.search(queries, 2)
-            right = bool(np.all(rows[:, 0] == np.arange(0, gallery, gallery // count)[:count]))
+            people, cosines = searched.search(queries)
+            right = bool(np.all(people[:, 0] == np.arange(0, gallery, gallery // count)[:count]))
 
             def run() -> None:
-                searched.search(queries, 2)  # noqa: B023
+                searched.search(queries)  # noqa: B023
 
             name = f"search, {gallery:,} x {dimension}, {count} at once"
             yield meter.row(name, "queries/s", run, count, agrees=right and bool(np.all(cosines[:, 0] > 0.999)))
-
-
-def agreement(reference: Sequence[Detections], found: Sequence[Detections]) -> Document:
-    """How many faces of ``reference`` are in ``found``: at IoU 0.8, and which of score 0.95 and up are not."""
-    same = missed = more = total = 0
-    for expected, seen in zip(reference, found, strict=True):
-        overlap = iou_matrix(expected.boxes, seen.boxes)
-        best = overlap.max(axis=1, initial=0)
-        total += len(expected)
-        same += int((best >= 0.8).sum())
-        missed += int(((best < 0.8) & (expected.scores >= 0.95)).sum())
-        more += int((overlap.max(axis=0, initial=0) < 0.8).sum())
-    return {"faces": total, "same": same, "sure_missed": missed, "additional": more}
 
 
 def _in_flight(detector: Any, batches: Sequence[Sequence[Image]]) -> Iterator[list[Detections]]:

@@ -1,12 +1,15 @@
 """``facestream bench``: this machine's speed, beside its peers where they are installed."""
 
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from worker.cli.options import AsJson, Document, ModelsDir, json_line, print_json, quiet_logs, say, say_lines
-from worker.errors import FacestreamError
+from worker.errors import FacestreamError, ModelError
 from worker.files import writing
 from worker.names import screen_text
 
@@ -40,7 +43,10 @@ def bench(
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", metavar="RUNTIME", help="Only the rows of a GPU, by tensorflow, jax or torch (five minutes)."
+            "--device",
+            metavar="RUNTIME",
+            help="Only the rows of a GPU, by tensorflow, jax or torch (five minutes). With --rows same, compare faces "
+            "and vectors with the processor's; that is done without a GPU, too.",
         ),
     ] = None,
     models_dir: ModelsDir = None,
@@ -65,7 +71,7 @@ def bench(
     crowd = data / "video" / "crowd_1080p.mp4" if data else None
     clip = video or (crowd if crowd and crowd.is_file() else None)
     if device is not None:
-        return _measure_device(device, clip, _Lines(save, True))
+        return _measure_device(device, clip, data, rows or (), _Lines(save, True))
     models = models_dir or config.models_dir() or (data / "models" if data else None)
     console = Console(stderr=True, highlight=False, markup=False)
     described = machine() | {"clip": clip.name if clip else "facestream's own"}
@@ -96,15 +102,31 @@ def bench(
     return 0
 
 
-def _measure_device(runtime: str, clip: Path | None, lines: "_Lines") -> int:
-    from worker.bench.device import measure_device
+def _measure_device(runtime: str, clip: Path | None, data: Path | None, rows: Sequence[str], lines: "_Lines") -> int:
+    from worker.bench.device import NAMES, measure_device
+    from worker.faces.device.runtimes import load_runtime
     from worker.video.clips import open_clip
 
     if clip is None:
         raise FacestreamError("--device needs a clip of 1920x1080: give --video or --data")
-    with open_clip(clip) as reader:
-        frames = list(reader)
-    for row in measure_device(frames, runtime=runtime):
+    names = [name for name in NAMES if not rows or any(fnmatch(name, pattern) for pattern in rows)]
+    if not names:
+        raise FacestreamError(f"--rows: no such row; those of --device are {', '.join(NAMES)}")
+    progress = partial(say, err=True)
+    only_compares = names == ["same"]
+    try:
+        load_runtime(runtime)
+    except ModelError as problem:
+        if not only_compares:
+            raise
+        progress(f"no GPU: the faces are compared on the processor ({problem})")
+    frames = []
+    if not only_compares:
+        with open_clip(clip) as reader:
+            frames = list(reader)
+    for row in measure_device(
+        frames, clip=clip, data=data, runtime=runtime, names=names, processor=only_compares, say=progress
+    ):
         lines.write(row)
     return 0
 

@@ -287,8 +287,9 @@ def _device_network(
 ) -> tuple[Network, str]:
     from worker.faces.device.runtimes import load_runtime
 
-    used = "bf16" if precision == "auto" else _known(precision, ("fp32", "bf16"))
     runtime = load_runtime(engine, cache_dir=cache_dir)
+    best = "bf16" if runtime.device == "GPU" else "fp32"
+    used = best if precision == "auto" else _known(precision, ("fp32", "bf16"))
     from worker.faces.device.embedder import DeviceNetwork
     from worker.faces.device.pictures import pictures_on
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from worker.gallery.index import PersonIndex, Representation
 from worker.gallery.stored import require_unit
 from worker.names import clean_text, person_name
 from worker.types import Candidate, Embeddings, Vectors
+
+if TYPE_CHECKING:
+    from worker.faces.device.runtimes import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Gallery:
     """How messages call the gallery; holds no credentials."""
     _block_samples: int = BLOCK_SAMPLES
     _live: Searchable
+    _runtime: "Runtime | None" = None
 
     @property
     def audit_folder(self) -> Path | None:
@@ -448,6 +452,17 @@ class Gallery:
         """Whether a person has this id."""
         return identity_id in self._live.contents.names
 
+    def search_on(self, runtime: "Runtime") -> None:
+        """Has this version and later ones searched by ``runtime``, where they are large enough and its device has
+        room."""
+        self._runtime = runtime
+        self._live.index.use(runtime)
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether a device searches the version that is searched now."""
+        return self._live.index.on_device
+
     def search(self, embeddings: Embeddings, without: Collection[str] = ()) -> list[Candidate]:
         """The nearest person and the nearest other person of each vector, as if the people ``without`` (ids) were not
         there; similarities are exact at any size.
@@ -463,6 +478,8 @@ class Gallery:
             )
         hidden = {*without, *self.lapsed()}
         absent = [live.numbers[identity_id] for identity_id in hidden if identity_id in live.numbers]
+        if self._runtime is not None:
+            live.index.use(self._runtime)
         people, similarities = live.index.search(embeddings.vectors, without=absent)
         ids, names, membership = live.identity_ids, live.contents.names, live.contents.membership
         candidates = []

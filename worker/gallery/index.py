@@ -5,7 +5,8 @@ samples the nearest person has.
 
 Small galleries are compared in float32. Larger ones are scanned as short codes, and every sample whose estimate comes
 near enough is compared again with the float32 vector, which may lie in a memory-mapped file. So similarities are
-always exact; only a sample that the scan underrates by far can be missed.
+always exact; only a sample that the scan underrates by far can be missed. A worker that uses a GPU has the vectors
+compared there (:meth:`PersonIndex.use`).
 """
 
 import os
@@ -16,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.gallery.stored import StoredVectors, place_of, require_unit, side_by_side
+from worker.logs import get_logger
 from worker.types import Vectors
 
 if TYPE_CHECKING:
+    from worker.faces.device.runtimes import Runtime
+    from worker.faces.device.search import DeviceIndex
     from worker.gallery.codes import Codes, Scanned
 
 Representation = Literal["flat", "codes"]
@@ -30,6 +34,13 @@ _SCANNED: Final = 512  # samples that the scan of a part gives at first
 _COMPARED: Final = 64  # samples that are compared in any case
 _MOST: Final = 4096  # samples that are compared to find the nearest two people, once there are two
 _SHARED_ROWS: Final = 100_000
+_DEVICE_BYTES: Final = 16 * 2**20
+"""From so many on a device is asked: fewer are compared here in a millisecond or two."""
+_DEVICE_SHARE: Final = 0.5
+"""Of the memory that is free on a device, a gallery may take so much."""
+_MOST_ABSENT: Final = 512
+
+_log = get_logger(__name__)
 
 
 def representation_for(samples: int, dimension: int) -> Representation:
@@ -67,6 +78,9 @@ class PersonIndex:
             representation_for(len(owners), self._stored.dimension) if representation == "auto" else representation
         )
         self._codes: Codes | None = None
+        self._device: DeviceIndex | None = None
+        self._before = previous._device if previous is not None else None
+        self._asked: Runtime | None = None
         if self.representation == "codes":
             from worker.gallery import codes
 
@@ -80,6 +94,27 @@ class PersonIndex:
 
     def __len__(self) -> int:
         return len(self._stored)
+
+    def use(self, runtime: "Runtime") -> None:
+        """Has searches done by ``runtime`` from now on, if there are enough samples and its device has room."""
+        if self._asked is runtime:
+            return
+        self._asked, before = runtime, self._before
+        self._before = None
+        if len(self) * self._stored.dimension * 4 < _DEVICE_BYTES:
+            return
+        from worker.faces.device.search import DeviceIndex, bytes_for
+
+        needed, free = bytes_for(len(self), self._stored.dimension), runtime.free_bytes()
+        if free is not None and needed > free * _DEVICE_SHARE:
+            _log.info("gallery is searched by the processor: the GPU has no room", needed_bytes=needed, free_bytes=free)
+            return
+        self._device = DeviceIndex(self._stored.blocks, self._owners, runtime, before)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a device searches."""
+        return self._device is not None
 
     def search(
         self, queries: Vectors, *, threads: int = 0, without: Sequence[int] = ()
@@ -98,7 +133,9 @@ class PersonIndex:
         if not len(self) or not len(queries):
             return people, similarities
         absent = np.array(without, np.int64)
-        if self._codes is None:
+        if self._device is not None and len(absent) <= _MOST_ABSENT:
+            people, similarities = self._device.search(queries, without)
+        elif self._codes is None:
             for start in range(0, len(queries), _QUERIES):
                 some = queries[start : start + _QUERIES]
                 for number, found in enumerate(self._stored.all_similarities(some), start):

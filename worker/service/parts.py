@@ -28,7 +28,9 @@ from worker.events.outbox import Outbox, open_outbox
 from worker.events.publisher import Publisher
 from worker.events.states import LocalStates, QueuedStates, RedisStates, SightingStates
 from worker.faces.detection import FaceDetector, load_detector, on_device
+from worker.faces.device.runtimes import load_runtime
 from worker.faces.embedding import FaceEmbedder, load_embedder
+from worker.faces.engines import DEVICE_ENGINES
 from worker.fleet.member import FleetMember
 from worker.gallery.classifier import Classifier
 from worker.gallery.database.gallery import DatabaseGallery
@@ -296,6 +298,9 @@ def _load_for(
     except FacestreamError:
         gallery.close()
         raise
+    if embedder.engine in DEVICE_ENGINES:
+        gallery.search_on(load_runtime(embedder.engine))
+        _log.info("gallery is searched", by=embedder.engine if gallery.is_on_device else "processor")
     if isinstance(gallery, DatabaseGallery):
         gallery.follow(config.worker_id, observer, heartbeats=heartbeats)
     return gallery, embedder

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -47,6 +48,10 @@ class Runtime(Protocol):
         """The values of a tensor, once they are there."""
         ...
 
+    def free_bytes(self) -> int | None:
+        """How much memory the device has left; None where that is not known."""
+        ...
+
 
 def installed() -> list[str]:
     """The runtimes that are installed, the default first."""
@@ -55,6 +60,8 @@ def installed() -> list[str]:
 
 def load_runtime(name: str | None = None, *, cache_dir: Path | None = None, processor: bool = False) -> Runtime:
     """The runtime ``name``, or the one that Keras uses already, or the first one that is installed and has a GPU.
+
+    It is made once in a process; one that was made for the processor stays there.
 
     Args:
         cache_dir: where JAX keeps what it has compiled.
@@ -70,15 +77,15 @@ def load_runtime(name: str | None = None, *, cache_dir: Path | None = None, proc
     if importlib.util.find_spec(chosen) is None:
         raise ModelError(f"the runtime {chosen} is not installed: {extra}")
     use_backend(chosen)
-    runtime = _loaded.get((chosen, processor))
+    runtime = _loaded.get(chosen)
     if runtime is None:
-        runtime = _loaded[chosen, processor] = _CLASSES[chosen](cache_dir, processor)
-    if runtime.device != "GPU" and not processor:
+        runtime = _CLASSES[chosen](cache_dir, processor)
+    if runtime.device != "GPU" and not processor and chosen not in _loaded:
         raise ModelError(
             f"{chosen} sees no GPU: check the driver with nvidia-smi, install {chosen} for it ({extra}), or choose the "
             "engine openvino, which runs on the processor"
         )
-    return runtime
+    return _loaded.setdefault(chosen, runtime)
 
 
 def runtime_for_auto(cache_dir: Path | None = None, devices: Sequence[Path] = GPU_DEVICES) -> str | None:
@@ -137,6 +144,9 @@ class _TensorFlow:
     def fetched(self, tensor: Any) -> Array:
         return np.asarray(tensor.numpy())
 
+    def free_bytes(self) -> int | None:
+        return _free_by_driver() if self.device == "GPU" else None
+
 
 class _Jax:
     name = "jax"
@@ -165,6 +175,10 @@ class _Jax:
     def fetched(self, tensor: Any) -> Array:
         return np.asarray(tensor)
 
+    def free_bytes(self) -> int | None:
+        used = self._device.memory_stats() or {}
+        return int(used["bytes_limit"] - used["bytes_in_use"]) if "bytes_limit" in used else None
+
 
 class _Torch:
     name = "torch"
@@ -190,6 +204,19 @@ class _Torch:
     def fetched(self, tensor: Any) -> Array:
         return np.asarray(tensor.detach().cpu().numpy())
 
+    def free_bytes(self) -> int | None:
+        return int(self._torch.cuda.mem_get_info()[0]) if self.device == "GPU" else None
+
+
+def _free_by_driver() -> int | None:
+    """What ``nvidia-smi`` says of the first card: TensorFlow does not tell."""
+    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: S603
+        return int(told.split()[0]) << 20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
 
 _CLASSES: Final[dict[str, Callable[[Path | None, bool], Runtime]]] = {
     "tensorflow": _TensorFlow,
@@ -197,6 +224,6 @@ _CLASSES: Final[dict[str, Callable[[Path | None, bool], Runtime]]] = {
     "torch": _Torch,
 }
 
-_loaded: Final[dict[tuple[str, bool], Runtime]] = {}
-"""Each is made once: detector, embedder and search share what lies on the device."""
+_loaded: Final[dict[str, Runtime]] = {}
+"""Detector, embedder and search share what lies on the device."""
 DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
