@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.cli.networks import Networks
-from worker.cli.options import progress_bar
+from worker.cli.screen import progress_bar
 from worker.evaluation.false_matches import variance_of_mean
 from worker.evaluation.verification import (
     Pairs,

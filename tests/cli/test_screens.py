@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from rich.cells import cell_len
 
+from tests.support.past import sighting, unknown
 from tests.support.repository import REPOSITORY
 from tests.support.sample_events import make_event, stream_fields
+from tests.support.terminal import shown
 from worker.cli import run_command_line
-from worker.cli.options import complain, json_line, say
+from worker.cli.screen import complain, json_line, say, table, wrapped
 from worker.config import FleetConfig
 from worker.fleet.registry import CameraRegistry, Definition
 from worker.gallery.contents import NewSample
 from worker.gallery.folder import FolderGallery
+from worker.history.store import History
 from worker.wire import rfc3339
 
 STREAM = "facestream:events"
@@ -179,4 +183,92 @@ def status(worker_id: str = "kiosk", state: str = "streaming", reason: str = "")
 def test_commands_have_one_way_to_write() -> None:
     commands = (REPOSITORY / "worker" / "cli").glob("*.py")
     direct = {path.name for path in commands if re.search(r"\btyper\.echo\(|(?<![\w.])print\(", path.read_text())}
-    assert direct == {"options.py"}
+    assert direct == {"screen.py"}
+
+
+WIDE_NAMES = ["李小龍・山田太郎", "👩‍👩‍👧 Família", "Zoë Müller", "नमस्ते", "x" * 90, "Eileen Collins"]
+
+
+@pytest.fixture
+def walked(redis_url: str, tmp_path: Path) -> dict[str, list[str]]:
+    """Commands by what they show, all of it with names of many scripts; among them errors about long paths."""
+    gallery, state = tmp_path / "people", tmp_path / "past"
+    vectors = np.eye(8, dtype=np.float32)
+    FolderGallery.create(gallery, "m", "digest", 8).add(
+        [
+            NewSample(name, vectors[number], f"/photos/of the {name}/{number}.jpg", str(number), identity_id=name)
+            for number, name in enumerate(WIDE_NAMES)
+        ]
+    )
+    with History.open(state, create=True) as history:
+        seen = [sighting(number, unknown_id="u-1", camera_id=name) for number, name in enumerate(WIDE_NAMES, 1)]
+        history.write(seen, [unknown("u-1")], keep_s=1e6, remember_s=1e6)
+    with redis.Redis.from_url(redis_url) as client:
+        for number, name in enumerate(WIDE_NAMES):
+            found = status(worker_id=name, state="waiting", reason=f"rtsp://10.0.0.{number}/: no answer from {name}")
+            client.hset("{facestream}:status", name, json.dumps(found))
+            client.xadd(STREAM, stream_fields(make_event(number), identity_name=name, camera_id=name))
+        cameras = [
+            Definition(name, number, False, json.dumps({"id": name, "source": f"rtsp://10.0.0.{number}/stream"}))
+            for number, name in enumerate(WIDE_NAMES, 1)
+        ]
+        CameraRegistry(client, FleetConfig()).seed(cameras)
+    long = str(tmp_path / "a folder with blanks" / "-".join(["part"] * 30) / "nobody.jpg")
+    return {
+        "status": ["status", "--once", "--redis", redis_url],
+        "cameras": ["camera", "list", "--redis", redis_url],
+        "events": ["tail", "--redis", redis_url, "--from", "0", "--no-follow"],
+        "people": ["gallery", "list", "--gallery", str(gallery)],
+        "person": ["gallery", "show", WIDE_NAMES[0], "--gallery", str(gallery)],
+        "unknown": ["unknown", "list", "--state-dir", str(state)],
+        "sightings": ["unknown", "show", "u-1", "--state-dir", str(state)],
+        "models": ["models", "list"],
+        "no gallery": ["gallery", "list", "--gallery", long],
+        "no such person": ["gallery", "show", WIDE_NAMES[0] * 9, "--gallery", str(gallery)],
+        "no such option": ["run", "--" + "no-such-option" * 12],
+        "no configuration": ["config", "check", long],
+        "no photo": ["verify", long, long],
+    }
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_no_line_is_longer_than_the_terminal_and_no_word_is_cut(
+    walked: dict[str, list[str]], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for what, arguments in walked.items():
+        on_terminal, piped = shown(arguments, columns, monkeypatch), shown(arguments, None, monkeypatch)
+        assert max(map(cell_len, on_terminal)) <= columns, (what, on_terminal)
+        assert max(map(cell_len, piped)) > 80, (what, "it is too short to show something")
+        # A word that fits into the terminal stands there in one piece, and nothing is left out.
+        words = {word.strip(":") for line in piped for word in line.split() if cell_len(word) <= columns - 24}
+        assert words <= {word.strip(":") for line in on_terminal for word in line.split()}, what
+        if what != "status":  # which says below a row what it says elsewhere in a column
+            assert "".join("".join(on_terminal).split()) == "".join("".join(piped).split()), what
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", [""]),
+        ("one two", ["one two"]),
+        ("a" * 19 + " b", ["a" * 19, "    b"]),
+        (
+            "wrote /photos/of-the-year/2026-11-28.jpg",
+            ["wrote", "    /photos/of-the-", "    year/2026-11-28.", "    jpg"],
+        ),
+        ("李小龍" * 5, ["李小龍李小龍李小", "    龍李小龍李小龍"]),
+        ("e\u0301" * 30, ["e\u0301" * 16, "    " + "e\u0301" * 14]),
+        ("  1,2,3  score", ["  1,2,3  score"]),
+        ("word " * 4 + "  apart", ["word word word word", "    apart"]),
+        ("x" * 30, ["x" * 16, "    " + "x" * 14]),
+    ],
+)
+def test_lines_are_broken_between_words_by_their_columns(text: str, lines: list[str]) -> None:
+    assert wrapped(text, 20, "", below="    ").split("\n") == lines
+
+
+def test_columns_stand_below_their_heads_in_any_script() -> None:
+    rows = [["camera", "state", "source"], *([name, "owned", "rtsp://10.0.0.1/"] for name in WIDE_NAMES[:4])]
+    for width in (None, 60, 30):
+        begins = {cell_len(line[: line.index("owned")]) for line in table(rows, width).split("\n") if "owned" in line}
+        assert begins == {max(cell_len(name) for name in WIDE_NAMES[:4]) + 2}

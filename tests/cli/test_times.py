@@ -11,7 +11,7 @@ import pytest
 from tests.support.sample_events import make_event
 from worker.cli import run_command_line
 from worker.cli.events import table_header, table_row
-from worker.cli.options import columns_of, fit, padded, say_sentence, time_text, wrapped
+from worker.cli.screen import columns_of, fit, padded, say, time_text, wrapped
 from worker.gallery.contents import NewSample
 from worker.gallery.folder import FolderGallery
 from worker.history.records import Account
@@ -49,7 +49,7 @@ def test_in_a_pipe_an_event_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_lines_break_between_words_only() -> None:
-    assert fit(["one  ", "two", "a-long-one"], 12) == "one  two\n    a-long-one"
+    assert fit(["one  ", "two", "a-long-one"], 12) == "one    two\n    a-long-one"
     assert fit(["  one", "two", "a-long-one"], 12) == "  one  two\n      a-long-one"
     assert wrapped("nearest was Anna at 0.41", 20).splitlines() == ["    nearest was Anna", "    at 0.41"]
 
@@ -73,9 +73,9 @@ def test_a_sentence_is_broken_between_words(
     err: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sentence = "photos/山田 太郎/0001.jpg: not taken: no face found"
-    say_sentence(sentence, err=err)
+    say(sentence, err=err)
     monkeypatch.setenv("COLUMNS", "24")
-    say_sentence(sentence, err=err)
+    say(sentence, err=err)
     whole, *lines = "".join(capsys.readouterr()).splitlines()
     assert whole == sentence
     assert lines == ["photos/山田", "    太郎/0001.jpg: not", "    taken: no face found"]

@@ -36,8 +36,8 @@ from worker.cli import (
     unknown,
 )
 from worker.cli.help import furnish
-from worker.cli.options import complain, say
 from worker.cli.parsing import parsed_command, refuse_empty, warn_of_variables
+from worker.cli.screen import complain, say
 from worker.encryption import Keys, use
 from worker.errors import FacestreamError
 from worker.names import screen_text

@@ -6,19 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.history import GalleryOption, StateDir, audit_folder, settings
-from worker.cli.options import (
-    AsJson,
-    ConfigFile,
-    command_group,
-    count_of,
-    fit,
-    print_json,
-    quiet_logs,
-    say,
-    say_lines,
-    screen_width,
-    time_text,
-)
+from worker.cli.options import AsJson, ConfigFile, command_group, quiet_logs
+from worker.cli.screen import count_of, fit, padded, print_json, say, say_lines, screen_width, time_text
 from worker.errors import AuditError, ConfigError, GalleryError
 
 if TYPE_CHECKING:
@@ -93,7 +82,7 @@ def list_entries(
                 details = ", ".join(f"{name} {value}" for name, value in entry["details"].items())
                 people = count_of(len(entry["subjects"]), "subject") if entry["subjects"] else ""
                 when = time_text(parse_rfc3339(entry["at"]))
-                columns = [f"{entry['number']:>6}  {when}", f"{entry['action']:<20}", people, details, entry["by"]]
+                columns = [f"{entry['number']:>6}  {when}", padded(entry["action"], 20), people, details, entry["by"]]
                 say_lines(fit([column for column in columns if column], screen_width()))
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.options import AsJson, Document, ModelsDir, json_line, print_json, quiet_logs, say, say_lines
+from worker.cli.options import AsJson, ModelsDir, quiet_logs
+from worker.cli.screen import Document, json_line, print_json, say, say_lines
 from worker.errors import FacestreamError, ModelError
 from worker.files import writing
 from worker.names import screen_text
@@ -81,7 +82,7 @@ def bench(
     options = Options(clip, tuple(rows or ()), quick, models)
 
     def progress(text: str) -> None:
-        console.print(screen_text(text), style="dim", soft_wrap=True)
+        console.print(screen_text(text), style="dim", soft_wrap=not console.is_terminal)
 
     if capacity:
         try:

@@ -20,7 +20,6 @@ from worker.cli.networks import Networks
 from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
-    Document,
     EngineName,
     GalleryPath,
     MinFacePx,
@@ -28,11 +27,9 @@ from worker.cli.options import (
     ModelsDir,
     PrecisionName,
     open_gallery,
-    print_json,
-    progress_bar,
     quiet_logs,
-    say_sentence,
 )
+from worker.cli.screen import Document, print_json, progress_bar, say
 from worker.errors import ConfigError, GalleryError
 
 if TYPE_CHECKING:
@@ -157,7 +154,7 @@ def calibrate(
     tell_deciding(result)
     if sheet:
         draw_deciding(deciding, networks, sheet)
-        say_sentence(f"written: {sheet}", err=json_output)
+        say(f"written: {sheet}", err=json_output)
     if plot:
         plot_curves(plot, evidence, result)
     if not dry_run:
@@ -282,7 +279,7 @@ def _name_suspects(visits: "NonMatedProbes", threshold: float) -> None:
     """Names the strangers who may be enrolled people: such a person spoils the calibration."""
     order = [row for row in (-visits.similarities).argsort()[:_SUSPECTS] if visits.similarities[row] >= threshold]
     for row in order:
-        say_sentence(
+        say(
             f"facestream: {visits.places[row]} looks like {visits.nearest[row]} "
             f"(cosine {visits.similarities[row]:.3f}): if that is right, leave it out",
             err=True,

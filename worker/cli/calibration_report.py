@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.cli.networks import Networks
-from worker.cli.options import Document, count_of, print_json, say_sentence
+from worker.cli.screen import Document, count_of, print_json, say
 from worker.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def ask_visits(camera: str | None) -> float | None:
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
         return None
     which = f"camera {camera}" if camera else "a camera"
-    say_sentence(f"How many strangers pass {which} in a day? From it follow the false alarms a day.", err=True)
+    say(f"How many strangers pass {which} in a day? From it follow the false alarms a day.", err=True)
     while True:
         sys.stderr.write("Strangers a day (Enter: not known): ")
         sys.stderr.flush()
@@ -39,7 +39,7 @@ def ask_visits(camera: str | None) -> float | None:
         try:
             return counted_visits(answer)
         except ConfigError as error:
-            say_sentence(str(error), err=True)
+            say(str(error), err=True)
 
 
 def counted_visits(text: str) -> float:
@@ -72,10 +72,10 @@ def show_stored(gallery: "Gallery", as_json: bool) -> None:
         made = documents.get(camera, {})
         which = f"camera {camera}" if camera else "all other cameras" if gallery.camera_thresholds else "all cameras"
         if threshold is None:
-            say_sentence(f"{which}: the model's threshold; not calibrated")
+            say(f"{which}: the model's threshold; not calibrated")
         else:
             origin = f" (by {made['decided_by']}, fpir {made['fpir']:.3g}, {made['calibrated_at']})" if made else ""
-            say_sentence(f"{which}: {threshold:.4f}{origin}")
+            say(f"{which}: {threshold:.4f}{origin}")
 
 
 def threshold_without_doubtful(
@@ -101,10 +101,10 @@ def tell_deciding(result: Document) -> None:
         doubt = (
             "as similar as one person: if they are one, put the photos under one name" if doubtful else "they decide"
         )
-        say_sentence(f"facestream: {first} and {second}, cosine {pair['similarity']:.3f}: {doubt}", err=True)
+        say(f"facestream: {first} and {second}, cosine {pair['similarity']:.3f}: {doubt}", err=True)
     without = result["threshold_without_doubtful_pairs"]
     if doubtful and without is not None:
-        say_sentence(
+        say(
             f"facestream: without {count_of(len(doubtful), 'such pair')} the people allow {without:.4f}; "
             "--sheet FILE.png shows them",
             err=True,
@@ -160,10 +160,8 @@ def plot_curves(path: Path, evidence: "Sequence[CalibrationSet]", result: Docume
 def print_result(result: Document, gallery: str, camera: str | None, dry_run: bool) -> None:
     """Prints the document of a calibration in words."""
     low, high = result["threshold_interval_95"]
-    say_sentence(
-        f"threshold {result['threshold']:.4f} (the one with exactly the target lies in {low:.4f} to {high:.4f}, 95 %)"
-    )
-    say_sentence(_promise_line(result))
+    say(f"threshold {result['threshold']:.4f} (the one with exactly the target lies in {low:.4f} to {high:.4f}, 95 %)")
+    say(_promise_line(result))
     for name, what in (
         ("fmr", "false-match rate of one comparison"),
         ("fpir", "strangers who match somebody"),
@@ -172,27 +170,25 @@ def print_result(result: Document, gallery: str, camera: str | None, dry_run: bo
     ):
         if result[name] is not None:
             low, high = result[f"{name}_interval_95"]
-            say_sentence(
-                f"{what}: {result[name]:.3g} (with a new group of the same size: {low:.3g} to {high:.3g}, 95 %)"
-            )
+            say(f"{what}: {result[name]:.3g} (with a new group of the same size: {low:.3g} to {high:.3g}, 95 %)")
     if result["fnmr"] and result["fnmr"] > _MANY_MISSED:
-        say_sentence(f"so strict a threshold misses {result['fnmr']:.0%} of the photos of known people: ask for less")
-    say_sentence(f"strangers judged from {result['fpir_from']}; {_visits(result)}")
+        say(f"so strict a threshold misses {result['fnmr']:.0%} of the photos of known people: ask for less")
+    say(f"strangers judged from {result['fpir_from']}; {_visits(result)}")
     if samples := result["enrolled_samples"]:
         from worker.evaluation.calibration import one_to_many
 
         doubled = one_to_many(result["fpir"], 2)
-        say_sentence(f"this holds for a gallery of {samples:,} faces; calibrate again after it has grown")
-        say_sentence(f"with twice as many faces, up to {doubled:.2g} of all strangers would match somebody")
+        say(f"this holds for a gallery of {samples:,} faces; calibrate again after it has grown")
+        say(f"with twice as many faces, up to {doubled:.2g} of all strangers would match somebody")
     for found in result["evidence"]:
-        say_sentence(_evidence_line(found))
+        say(_evidence_line(found))
     for camera_id, seen in result.get("cameras", {}).items():
         rate = "too few to tell" if seen["fpir"] is None else f"{seen['fpir']:.3g} of them reach the threshold"
-        say_sentence(f"camera {camera_id}: {seen['sightings']} sightings without a name; {rate}")
+        say(f"camera {camera_id}: {seen['sightings']} sightings without a name; {rate}")
     if result["resemblance"] and result["resemblance"]["warning"]:
-        say_sentence(f"WARNING: {result['resemblance']['warning']}")
+        say(f"WARNING: {result['resemblance']['warning']}")
     where = f"camera {camera} in {gallery}" if camera else gallery
-    say_sentence("not written (--dry-run)" if dry_run else f"written to {where}")
+    say("not written (--dry-run)" if dry_run else f"written to {where}")
 
 
 def _promise_line(result: Document) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from worker.cli.options import ConfigFile, command_group, complain, count_of, say, say_lines
+from worker.cli.options import ConfigFile, command_group
+from worker.cli.screen import complain, count_of, say, say_lines
 from worker.errors import ConfigError, FacestreamError
 from worker.redaction import redact, redact_url
 

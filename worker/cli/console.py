@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from worker.cli.history import GalleryOption, StateDir, settings
-from worker.cli.options import ConfigFile, RedisUrl, StreamName, say
+from worker.cli.options import ConfigFile, RedisUrl, StreamName
+from worker.cli.screen import say
 from worker.errors import ConfigError
 
 

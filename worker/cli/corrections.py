@@ -5,18 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.history import GalleryOption, StateDir, open_history, settings
-from worker.cli.options import (
-    AsJson,
-    ConfigFile,
-    RedisUrl,
-    StreamName,
-    open_gallery,
-    print_json,
-    quiet_logs,
-    say_lines,
-    screen_width,
-    wrapped,
-)
+from worker.cli.options import AsJson, ConfigFile, RedisUrl, StreamName, open_gallery, quiet_logs
+from worker.cli.screen import print_json, say_lines, screen_width, wrapped
 from worker.errors import ConfigError, HistoryError, SinkError
 
 if TYPE_CHECKING:

@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.history import StateDir, settings
-from worker.cli.options import (
-    AsJson,
-    ConfigFile,
-    Document,
-    RedisUrl,
-    command_group,
-    count_of,
-    people_of,
-    print_json,
-    quiet_logs,
-    say,
-)
+from worker.cli.options import AsJson, ConfigFile, RedisUrl, command_group, quiet_logs
+from worker.cli.screen import Document, count_of, people_of, print_json, say
 from worker.errors import ConfigError, DatabaseError
 
 if TYPE_CHECKING:

@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from worker.cli.history import GalleryOption, StateDir, settings
-from worker.cli.options import (
-    AsJson,
-    ConfigFile,
-    command_group,
-    complain,
-    count_of,
-    print_json,
-    progress_bar,
-    quiet_logs,
-    say,
-)
+from worker.cli.options import AsJson, ConfigFile, command_group, quiet_logs
+from worker.cli.screen import complain, count_of, print_json, progress_bar, say
 from worker.encryption import Keys, Sealing, keys, new_key, parse_keys, sealing_of, unseal, use
 from worker.errors import ConfigError, FacestreamError, OutputError, SinkError
 from worker.files import open_private, replace_file, writing

@@ -11,19 +11,15 @@ from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
     DetectorName,
-    Document,
     EngineName,
     MinFacePx,
     ModelName,
     ModelsDir,
     PrecisionName,
     SameThreshold,
-    people_of,
-    print_json,
-    progress_bar,
     quiet_logs,
-    say,
 )
+from worker.cli.screen import Document, people_of, print_json, progress_bar, say
 from worker.errors import ConfigError
 from worker.files import writing
 

@@ -18,17 +18,11 @@ from worker.cli.options import (
     RedisUrl,
     StreamName,
     command_group,
-    count_of,
-    fit,
-    print_json,
     quiet_logs,
     redis_settings,
-    say,
-    say_lines,
-    screen_width,
-    time_text,
     told_redis_errors,
 )
+from worker.cli.screen import count_of, fit, padded, print_json, say, say_lines, screen_width, time_text
 from worker.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -144,7 +138,8 @@ def table_row(event: "Event") -> str:
 
 
 def _columns(when: str, camera: str, event: str, who: str, cosine: str, quality: str, sighting: str) -> list[str]:
-    return [f"{when:<29}", f"{camera:<16}", f"{event:<9}", f"{who:<24}", f"{cosine:>6}", f"{quality:>7}", sighting]
+    columns = [padded(when, 29), padded(camera, 16), padded(event, 9), padded(who, 24)]
+    return [*columns, f"{cosine:>6}", f"{quality:>7}", sighting]
 
 
 def forward(
@@ -234,4 +229,4 @@ def list_dead(
 def _letter_row(letter: "DeadLetter") -> str:
     deliveries = count_of(letter.deliveries, "delivery", "deliveries")
     columns = [letter.letter_id, letter.group, letter.fields.get("camera_id", "?"), letter.event_id or "?"]
-    return fit([*columns, f"{deliveries}: {letter.reason}"], None)
+    return fit([*columns, f"{deliveries}: {letter.reason}"], screen_width())

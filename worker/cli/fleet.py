@@ -13,19 +13,14 @@ import typer
 from worker.cli.options import (
     AsJson,
     ConfigFile,
-    Document,
     NamingThreshold,
     RedisUrl,
     command_group,
-    complain,
-    count_of,
-    print_json,
     quiet_logs,
-    say,
-    screen_width,
     told_redis_errors,
 )
 from worker.cli.parsing import read_source
+from worker.cli.screen import Document, complain, count_of, print_json, say, say_lines, screen_width, table
 from worker.errors import ConfigError, FacestreamError, FleetError
 from worker.redaction import redact, redact_url
 
@@ -42,8 +37,6 @@ Look: TypeAlias = "Callable[[], tuple[list[WorkerStatus], dict[str, str], list[s
 
 _STATUS_TIMEOUT_S = 5.0
 _LONGEST_STATUS = 8 * 2**20
-_WIDE = 120
-"""Columns of the table where it is not written to a screen."""
 
 CameraId = Annotated[str, typer.Argument(metavar="ID", help="Name of the camera.")]
 CameraIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Names of cameras.")]
@@ -102,13 +95,14 @@ def status(
 
     from worker.cli.status_table import status_text
 
-    console = Console(width=screen_width() or _WIDE)
+    width = screen_width()
+    console = Console(width=width)
 
     def draw() -> "Text":
-        return status_text(*look(), console.width)
+        return status_text(*look(), width)
 
     if once or not console.is_terminal:
-        console.print(draw(), no_wrap=True, overflow="ignore", crop=False, end="")
+        console.print(draw(), soft_wrap=True, end="")
         return 0
     with Live(draw(), console=console, screen=True, auto_refresh=False) as live:
         while True:
@@ -244,13 +238,12 @@ def list_cameras(
         for row in rows:
             print_json(row)
         return
-    if rows:
-        say(f"{'camera':<16}  {'state':<8}  {'owner':<24}  {'epoch':<13}  source")
-    for row in rows:
-        say(
-            f"{row['camera_id']:<16}  {row['state']:<8}  {row['owner'] or '-':<24}  {row['epoch'] or '-':<13}  "
-            f"{row['source'] or row['reason']}"
-        )
+    shown = [
+        [row["camera_id"], row["state"], row["owner"] or "-", str(row["epoch"] or "-"), row["source"] or row["reason"]]
+        for row in rows
+    ]
+    if shown:
+        say_lines(table([["camera", "state", "owner", "epoch", "source"], *shown], screen_width()))
     unowned = sum(row["state"] == "unowned" for row in rows)
     say(f"{count_of(len(rows), 'camera')}, {unowned} unowned")
 

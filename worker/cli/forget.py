@@ -14,22 +14,16 @@ from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
     ConfigFile,
-    Document,
     EngineName,
     ModelsDir,
     RedisUrl,
     StreamName,
-    count_of,
     no_face,
     open_embedder,
     photo_detector,
-    print_json,
     quiet_logs,
-    say,
-    say_lines,
-    screen_width,
-    wrapped,
 )
+from worker.cli.screen import Document, count_of, print_json, say, say_lines, screen_width, wrapped
 from worker.errors import ConfigError, SinkError
 
 if TYPE_CHECKING:

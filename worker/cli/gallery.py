@@ -13,7 +13,6 @@ from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
     DetectorName,
-    Document,
     EngineName,
     GalleryPath,
     MinFacePx,
@@ -21,20 +20,22 @@ from worker.cli.options import (
     ModelsDir,
     NamingThreshold,
     command_group,
-    count_of,
-    fit,
     gallery_key,
     open_crops,
     open_embedder,
     open_gallery,
+    photo_detector,
+    quiet_logs,
+)
+from worker.cli.screen import (
+    Document,
+    count_of,
+    fit,
     padded,
     people_of,
-    photo_detector,
     print_json,
-    quiet_logs,
     say,
     say_lines,
-    say_sentence,
     screen_width,
     time_text,
     wrapped,
@@ -165,20 +166,18 @@ def enroll(
         else:
             verdict = "taken" if result.accepted else "not taken"
             reason = "".join(f"{mark}{text}" for mark, text in ((": ", result.reason), (", ", result.detail)) if text)
-            say_sentence(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
+            say(f"{result.path}: {verdict}{reason} (quality {result.quality:.2f})")
     for identity_id in sorted(taken) if consent is not None else ():
         target.set_consent(identity_id, consent)
     if not json_output:
-        say_sentence(
-            f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}"
-        )
+        say(f"{count_of(accepted, 'photo')} taken, {rejected} not; {people_of(len(target.people()))} in {target.label}")
         if doubtful:
-            say_sentence(
+            say(
                 f"{count_of(doubtful, 'photo')} taken although another person is nearer. One misplaced photo makes "
                 "right ones look wrong: 'facestream gallery audit' says which it is"
             )
     if accepted and (warning := _resemblance_warning(target, embedder.threshold)):
-        say_sentence(f"facestream: warning: {warning}; facestream calibrate --people, with people like these", err=True)
+        say(f"facestream: warning: {warning}; facestream calibrate --people, with people like these", err=True)
     return 0 if accepted else 1
 
 
@@ -212,7 +211,7 @@ def list_people(gallery: GalleryPath, json_output: AsJson = False) -> None:
             say_lines(fit(columns, screen_width()))
     soon, over = opened.consents_to_mind()
     if soon or over:
-        say_sentence(
+        say(
             f"facestream: warning: the consent of {people_of(over)} is over, that of {soon} more ends within 30 days; "
             "'facestream database expire' erases those whose consent is over",
             err=True,
@@ -237,7 +236,8 @@ def show_person(who: Who, gallery: GalleryPath, json_output: AsJson = False) -> 
     say(f"{person.name}  {person.identity_id}")
     for sample in samples:
         added = time_text(parse_rfc3339(str(sample["added_at"])))
-        columns = [f"  {sample['photo']:<40}", f"quality {sample['quality']:.2f}", added, str(sample["sample_id"])]
+        photo = padded(f"  {sample['photo']}", 42)
+        columns = [photo, f"quality {sample['quality']:.2f}", added, str(sample["sample_id"])]
         say_lines(fit(columns, screen_width()))
 
 

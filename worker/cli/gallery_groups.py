@@ -4,20 +4,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.options import (
-    AsJson,
-    GalleryPath,
-    command_group,
-    fit,
-    open_gallery,
-    padded,
-    people_of,
-    print_json,
-    quiet_logs,
-    say,
-    say_lines,
-    screen_width,
-)
+from worker.cli.options import AsJson, GalleryPath, command_group, open_gallery, quiet_logs
+from worker.cli.screen import fit, padded, people_of, print_json, say, say_lines, screen_width
 from worker.errors import ConfigError
 
 GroupName = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")]

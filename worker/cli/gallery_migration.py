@@ -7,22 +7,17 @@ import typer
 
 from worker.cli.options import (
     AsJson,
-    Document,
     EngineName,
     GalleryPath,
     ModelsDir,
-    count_of,
     gallery_key,
     open_crops,
     open_embedder,
     open_gallery,
-    people_of,
     photo_detector,
-    print_json,
-    progress_bar,
     quiet_logs,
-    say,
 )
+from worker.cli.screen import Document, count_of, people_of, print_json, progress_bar, say
 from worker.errors import GalleryError
 
 AcceptDifferences = Annotated[

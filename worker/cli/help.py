@@ -60,6 +60,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "facestream unknown show u-3fa9c01b2d4e --config worker.yaml --sheet who.png",
     ),
     "unknown enroll": (f"facestream unknown enroll u-3fa9c01b2d4e --name Anna --gallery people {_REDIS}",),
+    "unknown ignore": ("facestream unknown ignore u-3fa9c01b2d4e --gallery people",),
     "unknown forget": ("facestream unknown forget u-3fa9c01b2d4e --gallery people",),
     "unknown merge": ("facestream unknown merge u-3fa9c01b2d4e u-77ab01c2d3e4 --gallery people",),
     "unknown split": ("facestream unknown split u-3fa9c01b2d4e door_2026-03-01T08:30:00.123Z_7 --gallery people",),

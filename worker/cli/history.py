@@ -14,19 +14,22 @@ from worker.cli.options import (
     PHOTO_MIN_FACE_PX,
     AsJson,
     ConfigFile,
-    Document,
     EngineName,
     MinFacePx,
     ModelName,
     ModelsDir,
-    count_of,
-    fit,
     no_face,
     open_embedder,
     open_gallery,
     photo_detector,
-    print_json,
     quiet_logs,
+)
+from worker.cli.screen import (
+    Document,
+    count_of,
+    fit,
+    padded,
+    print_json,
     say,
     say_lines,
     screen_width,
@@ -119,8 +122,8 @@ def search(
         if json_output:
             print_json(sighting_document(sighting) | {"similarity": round(similarity, 4), "threshold": threshold})
         else:
-            when, camera_id = time_text(sighting.started_at), f"{sighting.camera_id:<16}"
-            columns = [when, camera_id, f"cosine {similarity:.3f}", f"{who(sighting):<24}", sighting.sighting_id]
+            when, camera_id = time_text(sighting.started_at), padded(sighting.camera_id, 16)
+            columns = [when, camera_id, f"cosine {similarity:.3f}", padded(who(sighting), 24), sighting.sighting_id]
             say_lines(fit(columns, screen_width()))
     if not json_output:
         say(f"{count_of(len(found), 'sighting')} at cosine {threshold:.3f} or more")

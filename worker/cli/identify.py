@@ -19,20 +19,13 @@ from worker.cli.options import (
     ModelsDir,
     NamingThreshold,
     SameThreshold,
-    complain,
-    count_of,
-    fit,
-    json_line,
     no_face,
     open_embedder,
     open_gallery,
     photo_detector,
-    print_json,
     quiet_logs,
-    say,
-    say_lines,
-    screen_width,
 )
+from worker.cli.screen import complain, count_of, fit, json_line, print_json, say, say_lines, screen_width
 from worker.errors import ConfigError, FacestreamError, HistoryError
 from worker.files import writing
 

@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from worker.cli.options import (
-    AsJson,
-    ModelsDir,
-    command_group,
-    fit,
-    open_embedder,
-    photo_detector,
-    print_json,
-    progress_bar,
-    quiet_logs,
-    say,
-    say_lines,
-    screen_width,
-)
+from worker.cli.options import AsJson, ModelsDir, command_group, open_embedder, photo_detector, quiet_logs
+from worker.cli.screen import fit, print_json, progress_bar, say, say_lines, screen_width
 from worker.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:

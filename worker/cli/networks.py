@@ -5,7 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.cli.options import open_embedder, open_gallery, photo_detector, progress_bar
+from worker.cli.options import open_embedder, open_gallery, photo_detector
+from worker.cli.screen import progress_bar
 from worker.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,31 +1,20 @@
-"""Options that several commands share, what they open, and how commands print."""
+"""Options that several commands share, and what they open."""
 
-import json
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from worker.errors import SinkError, SourceError
-from worker.names import screen_cell, screen_json, screen_text
-from worker.redaction import redact
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn
-
     from worker.config import RedisConfig
     from worker.faces.detection import FaceDetector
     from worker.faces.embedding import FaceEmbedder
     from worker.gallery.crops import CropStore
     from worker.gallery.gallery import Gallery
-
-Document: TypeAlias = dict[str, Any]
-"""A JSON object, as ``--json`` prints it."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line on standard output.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Configuration file (YAML).")]
@@ -85,7 +74,6 @@ StreamName = Annotated[
 ]
 
 PHOTO_MIN_FACE_PX = 20
-_USUAL_WIDTH = 80
 """Photos are searched for smaller faces than streams: there is no next frame to be ready for."""
 
 
@@ -96,151 +84,12 @@ def command_group(app: typer.Typer, name: str, description: str) -> typer.Typer:
     return group
 
 
-def json_line(document: Document) -> str:
-    """``document`` as JSON on one line, with the line's end.
-
-    A text that is no proper Unicode, such as the name of a file whose bytes are no UTF-8, or that standard output has
-    no letters for, is escaped: the line is valid JSON, and Python reads the name back as it was.
-    """
-    line = json.dumps(document, ensure_ascii=False)
-    try:
-        line.encode()
-        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        line = json.dumps(document)
-    return screen_json(line) + "\n"
-
-
-def print_json(document: Document) -> None:
-    """Writes one JSON document on one line of standard output, and flushes it."""
-    sys.stdout.write(json_line(document))
-    sys.stdout.flush()
-
-
-def say(text: object, *, err: bool = False) -> None:
-    """Writes one line to standard output, or to standard error.
-
-    This, :func:`say_sentence` and :func:`say_lines` are the only ways in which commands print for people. Names,
-    reasons and paths come from outside: what a terminal would obey is taken out, and a line break in a name does not
-    make a line.
-    """
-    typer.echo(screen_cell(text), err=err)
-
-
-def say_lines(text: str) -> None:
-    """Writes lines that were made by :func:`fit`, :func:`wrapped` or another that keeps a value to its line."""
-    typer.echo(screen_text(text))
-
-
-def say_sentence(text: str, *, err: bool = False) -> None:
-    """Writes a line like :func:`say`; a terminal that is too narrow gets it broken between words."""
-    typer.echo(wrapped(text, screen_width(err=err), "", below="    "), err=err)
-
-
-def complain(message: str) -> None:
-    """Writes an error to standard error: one line, without credentials."""
-    say(f"facestream: error: {' '.join(redact(message).split())}", err=True)
-
-
-def count_of(number: int, noun: str, plural: str = "") -> str:
-    """``1 face``, ``2 faces``; ``plural`` where it is not made with an s."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def people_of(number: int) -> str:
-    """``1 person``, ``2 people``."""
-    return count_of(number, "person", "people")
-
-
-def time_text(value: datetime, timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
-    """A time for people to read, that of this machine with its offset: ``2026-03-01 09:30:00+01:00``."""
-    return value.astimezone().isoformat(" ", timespec)
-
-
-def screen_width(*, err: bool = False) -> int | None:
-    """How many columns standard output (or error) has; None where lines may be of any length, as in a pipe."""
-    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns):
-        return int(columns)
-    stream = sys.stderr if err else sys.stdout
-    if stream is None or not stream.isatty():
-        return None
-    with suppress(OSError, ValueError):  # as where a test stands in for the terminal
-        return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
-    return _USUAL_WIDTH
-
-
-def columns_of(text: str) -> int:
-    """How many columns a terminal needs for ``text``: two for each character of a wide script."""
-    from rich.cells import cell_len
-
-    return cell_len(text)
-
-
-def padded(text: str, width: int) -> str:
-    """``text`` with blanks after it up to ``width`` columns of a terminal."""
-    return text + " " * (width - columns_of(text))
-
-
-def fit(parts: Sequence[str], width: int | None) -> str:
-    """The columns of a row on one line, or, if that is too long, as many after another as fit; none is cut."""
-    # A line break in a name must not look like another row.
-    parts = [screen_cell(part) for part in parts]
-    line = "  ".join(parts).rstrip()
-    if width is None or columns_of(line) <= width:
-        return line
-    lines: list[str] = []
-    indent = " " * (len(line) - len(line.lstrip()))
-    for part in (part.strip() for part in parts):
-        if part and lines and columns_of(f"{lines[-1]}  {part}") <= width:
-            lines[-1] += f"  {part}"
-        elif part:
-            lines.append(f"{indent}    {part}" if lines else indent + part)
-    return "\n".join(lines)
-
-
-def wrapped(text: str, width: int | None, indent: str = "    ", *, below: str | None = None) -> str:
-    """``text`` with its lines broken between words, each after ``indent``; those after the first after ``below``."""
-    first, *words = screen_cell(text).split(" ")
-    lines, indent_below = [indent + first], indent if below is None else below
-    for word in words:
-        longer = f"{lines[-1]} {word}"
-        if width is None or columns_of(longer) <= max(width, 20):
-            lines[-1] = longer
-        else:
-            lines.append(indent_below + word)
-    return "\n".join(line.rstrip() for line in lines) if width is not None else lines[0]
-
-
 def quiet_logs(level: Literal["info", "warning"] = "warning") -> None:
     """Sends the logs of a command that is not a service to standard error: only warnings, unless ``level`` is lower."""
     from worker.config import LogConfig
     from worker.logs import configure
 
     configure(LogConfig(level=level, format="human"))
-
-
-@contextmanager
-def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Shows ``description`` and a bar on standard error until the block ends, if that is a terminal.
-
-    Yields a function that is told how many more are done.
-    """
-    from rich.progress import TimeRemainingColumn
-
-    with terminal_progress(TimeRemainingColumn()) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda count: progress.advance(task, count)
-
-
-def terminal_progress(clock: "ProgressColumn") -> "Progress":
-    """Bars on standard error with counts and ``clock``. They vanish at the end, and show on a terminal only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    # What is shown there may be the name of a file, and brackets in it are no markup.
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), clock)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def no_face(photo: Path) -> SourceError:

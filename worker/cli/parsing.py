@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from typer.main import get_command
 
+from worker.cli.screen import say
 from worker.errors import ConfigError
 
 _PATH_NAMES: Final = frozenset(
@@ -64,7 +65,7 @@ def warn_of_variables(arguments: list[str]) -> None:
 
     for name, meant in unknown_variables().items():
         hint = f"; did you mean {meant}?" if meant else ""
-        sys.stderr.write(f"facestream: warning: {name} is not a setting, and is ignored{hint}\n")
+        say(f"facestream: warning: {name} is not a setting, and is ignored{hint}", err=True)
 
 
 def _prepare(command: Any) -> None:

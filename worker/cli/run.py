@@ -14,18 +14,14 @@ from worker.cli.options import (
     AsJson,
     ConfigFile,
     DetectorName,
-    Document,
     ModelsDir,
     NamingThreshold,
     RedisUrl,
     StreamName,
-    count_of,
-    print_json,
     quiet_logs,
-    say,
-    say_lines,
 )
 from worker.cli.parsing import read_source
+from worker.cli.screen import Document, count_of, print_json, say, say_lines
 
 if TYPE_CHECKING:
     from worker.demo import DemoResult

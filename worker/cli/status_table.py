@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from worker.cli.options import count_of, people_of, wrapped
+from worker.cli.screen import columns_of, count_of, fit, padded, people_of, wrapped
 from worker.names import screen_cell
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ class Row:
 
 
 def status_text(
-    workers: "Sequence[WorkerStatus]", unowned: dict[str, str], problems: Sequence[str], width: int
+    workers: "Sequence[WorkerStatus]", unowned: dict[str, str], problems: Sequence[str], width: int | None
 ) -> Text:
-    """Cameras, those first that nobody reads or that do not stream, and then workers, for ``width`` columns."""
+    """Cameras, those first that nobody reads or that do not stream, and then workers, for ``width`` columns
+    (None: as many as it takes)."""
     rows = [Row([camera_id, state, *[""] * 5]) for camera_id, state in sorted(unowned.items())]
     text = Text()
     text.append_text(_table(_CAMERA_HEADS, rows + _camera_rows(workers), width))
@@ -139,23 +140,27 @@ def _repeated(workers: "Sequence[WorkerStatus]") -> list[str]:
     return [name for name, count in names.items() if count > 1]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Row], width: int) -> Text:
-    """A table in ``width`` columns. What does not fit there is not cut: the last column goes below its row, and so
+def _table(heads: Sequence[str], rows: Sequence[Row], width: int | None) -> Text:
+    """A table in ``width`` columns. What does not fit there is not cut: the last columns go below their row, and so
     does what follows a long name in the first."""
-    widths = [max(map(len, column)) for column in zip(heads, *(row.columns for row in rows), strict=True)]
+
+    def line_of(columns: Sequence[str]) -> str:
+        return fit([padded(*cell) for cell in zip(columns, widths, strict=False)], width) + "\n"
+
+    widths = [max(map(columns_of, column)) for column in zip(heads, *(row.columns for row in rows), strict=True)]
     gaps = len(_GAP) * (len(widths) - 1)
-    if sum(widths) + gaps > width:
+    if width is not None and sum(widths) + gaps > width:
         widths[0] = min(widths[0], _NARROW)
-    last_below = sum(widths) + gaps > width
+    last_below = width is not None and sum(widths) + gaps > width
     shown = len(heads) - last_below
     text = Text(style="default")
-    text.append(_line(heads[:shown], widths) + "\n", style="bold")
+    text.append(line_of(heads[:shown]), style="bold")
     for row in rows:
         name, columns = row.columns[0], row.columns[:shown]
-        if len(name) > widths[0]:
-            text.append(f"{name}\n")
+        if columns_of(name) > widths[0]:
+            text.append(f"{wrapped(name, width, '')}\n")
             columns = ["", *columns[1:]]
-        line = Text(_line(columns, widths) + "\n")
+        line = Text(line_of(columns))
         begin = widths[0] + len(_GAP)
         line.stylize(_COLOURS.get(columns[1], "red"), begin, begin + len(columns[1]))
         text.append_text(line)
@@ -163,10 +168,6 @@ def _table(heads: Sequence[str], rows: Sequence[Row], width: int) -> Text:
         for note in below + row.notes:
             text.append(wrapped(note, width) + "\n")
     return text
-
-
-def _line(columns: Sequence[str], widths: Sequence[int]) -> str:
-    return _GAP.join(f"{column:<{width}}" for column, width in zip(columns, widths, strict=False)).rstrip()
 
 
 def age(seconds: float) -> str:

@@ -18,12 +18,9 @@ from worker.cli.options import (
     command_group,
     open_embedder,
     photo_detector,
-    print_json,
-    progress_bar,
     quiet_logs,
-    say,
-    terminal_progress,
 )
+from worker.cli.screen import print_json, progress_bar, say, terminal_progress
 from worker.errors import ConfigError
 
 if TYPE_CHECKING:

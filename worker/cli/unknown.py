@@ -7,23 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.history import GalleryOption, StateDir, open_history, settings
-from worker.cli.options import (
-    AsJson,
-    ConfigFile,
-    RedisUrl,
-    StreamName,
-    command_group,
-    count_of,
-    fit,
-    open_gallery,
-    print_json,
-    quiet_logs,
-    say,
-    say_lines,
-    screen_width,
-    time_text,
-    wrapped,
-)
+from worker.cli.options import AsJson, ConfigFile, RedisUrl, StreamName, command_group, open_gallery, quiet_logs
+from worker.cli.screen import count_of, fit, padded, print_json, say, say_lines, screen_width, table, time_text, wrapped
 from worker.errors import ConfigError, SinkError, SourceError
 
 if TYPE_CHECKING:
@@ -59,16 +44,17 @@ def list_unknown(
         people, _revision = history.unknowns()
         seen = history.seen_unknown()
     people.sort(key=lambda person: person.last_seen, reverse=True)
-    if not json_output:
-        say_lines(_row(f"{'unknown_id':<16}  times  {'first seen':<25}  {'last seen':<25}", "cameras"))
+    rows = [["unknown_id", "times", "first seen", "last seen", "cameras"]]
     for person in people:
         cameras = seen.get(person.unknown_id, {})
         summary = unknown_document(person, sum(cameras.values()), cameras)
         if json_output:
             print_json(summary)
         else:
-            times = f"{summary['sightings']:>5}  {time_text(person.first_seen)}  {time_text(person.last_seen)}"
-            say_lines(_row(f"{person.unknown_id:<16}  {times}", ", ".join(summary["cameras"])))
+            times = [f"{summary['sightings']:>5}", time_text(person.first_seen), time_text(person.last_seen)]
+            rows.append([person.unknown_id, *times, ", ".join(summary["cameras"])])
+    if not json_output:
+        say_lines(table(rows, screen_width()))
 
 
 def show_unknown(
@@ -100,7 +86,7 @@ def show_unknown(
     times = [f"first seen {time_text(person.first_seen)}", f"last seen {time_text(person.last_seen)}"]
     say_lines(fit([f"{who}:", *times], screen_width()))
     for sighting in sightings:
-        columns = [f"  {time_text(sighting.started_at)}", f"{sighting.camera_id:<16}", sighting.sighting_id]
+        columns = [f"  {time_text(sighting.started_at)}", padded(sighting.camera_id, 16), sighting.sighting_id]
         say_lines(fit(columns, screen_width()))
         say_lines(wrapped(explain(sighting), screen_width()))
     if drawn:
@@ -221,13 +207,6 @@ def _draw_sheet(who: str, sightings: "list[PastSighting]", config: "EvidenceConf
     shown = f"{len(tiles)} of {count_of(len(sightings), 'sighting')}"
     contact_sheet(tiles, sheet, title=f"{who}: {shown}")
     return shown
-
-
-def _row(columns: str, cameras: str) -> str:
-    """A row of the list. The cameras, which may be many, have a line of their own where there is no room."""
-    width = screen_width()
-    line = f"{columns}  {cameras}"
-    return line if width is None or len(line) <= width else f"{columns.rstrip()}\n{wrapped(cameras, width)}"
 
 
 def merge_unknown(
