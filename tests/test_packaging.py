@@ -138,6 +138,7 @@ def test_everything_that_the_code_imports_is_declared() -> None:
         "argon2-cffi",
         "fastapi",
         "jinja2",
+        "markupsafe",
         "minio",
         "onnxruntime",
         "starlette",

@@ -60,7 +60,7 @@ class EncryptionError(FacestreamError):
 
 
 class FleetError(FacestreamError):
-    """A fleet has no camera or worker of that name."""
+    """A fleet has no camera or worker of that name, or has it already."""
 
 
 class SinkError(FacestreamError):

@@ -1,5 +1,6 @@
 """What stands before every operation: who may do it, from which page, under which name, and how much is taken."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ LEAST: dict[str, int] = {
     "correct_sighting": OPERATOR, "undo_correction": OPERATOR, "name_unknown": OPERATOR, "merge_unknowns": OPERATOR,
     "forget_unknown": OPERATOR, "undo_step": OPERATOR, "split_unknown": OPERATOR, "ignore_unknown": OPERATOR,
     "heed_unknown": OPERATOR,
+    "list_cameras": VIEWER, "show_camera": VIEWER, "add_camera": ADMIN, "check_camera": ADMIN, "change_camera": ADMIN,
+    "remove_camera": ADMIN, "look_through_camera": ADMIN,
     "list_accounts": ADMIN, "create_account": ADMIN, "change_account": ADMIN, "remove_account": ADMIN,
 }  # fmt: skip
 """Every operation, and the least role that may do it."""
@@ -38,8 +41,7 @@ def operations(console: Console) -> dict[str, tuple[str, str]]:
 
 def asked(client: httpx.Client, method: str, path: str) -> int:
     """What an operation answers to who asks for things that are not there."""
-    for name in ("identity_id", "sighting_id", "unknown_id", "sample_id", "token_id", "step", "name", "group"):
-        path = path.replace(f"{{{name}}}", "none")
+    path = re.sub(r"\{\w+\}", "none", path)
     with client.stream(method, path, json={} if method in {"POST", "PATCH", "PUT"} else None) as answer:
         return answer.status_code
 

@@ -10,7 +10,7 @@ import redis
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.support.console import Console
+from tests.support.console import API, Console
 from tests.support.publishing import STREAM
 from tests.support.sample_events import make_event, stream_fields
 from worker.gallery.contents import NewSample
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 Enter = Callable[..., Page]
 PAGES = (
     "/", "/sightings", "/sightings/door_1", "/unknown", "/unknown/u-1", "/unknown?ignored=true", "/people",
-    "/people/p-anna", "/find", "/health",
+    "/people/p-anna", "/find", "/health", "/cameras", "/add-camera", "/cameras/door", "/cameras/door/areas",
 )  # fmt: skip
 
 
@@ -32,6 +32,16 @@ def add(url: str, *events: Any) -> None:
     with redis.Redis.from_url(url) as client:
         for event in events:
             client.xadd(STREAM, stream_fields(event))
+
+
+@pytest.fixture
+def door(console: Console) -> None:
+    """A camera that is not there, with a mask and a zone."""
+    area = [[0.1, 0.1], [0.4, 0.1], [0.4, 0.5]]
+    made = {"camera_id": "door", "source": "rtsp://127.0.0.1:9/1"}
+    admin = console.as_role("admin")
+    assert admin.post(f"{API}/cameras", json=made).status_code == 201
+    assert admin.patch(f"{API}/cameras/door", json={"masks": [area], "zones": {"till": area}}).status_code == 200
 
 
 def test_a_stranger_is_named_in_two_clicks(enter: Enter, console: Console) -> None:
@@ -152,17 +162,19 @@ def test_now_shows_what_comes_and_what_came_while_the_line_was_cut(
     expect(strip.locator("li")).to_have_count(3)
 
 
+@pytest.mark.usefixtures("door")
 def test_a_page_holds_at_every_width_with_names_of_every_kind(enter: Enter, console: Console) -> None:
     gallery = console.parts.gallery()
     gallery.rename("p-anna", "An extraordinarily long name " * 3)
     gallery.rename("p-bob", "محمد بن عبد الله 🎉")
     for width in (360, 768, 1920):
-        page = enter("operator", width)
+        page = enter("admin", width)
         for path in PAGES:
             page.goto(console.address + path)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
 
 
+@pytest.mark.usefixtures("door")
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing(enter: Enter, console: Console, dark: bool) -> None:
     page = enter("admin", dark=dark)

@@ -14,6 +14,7 @@ from tests.support.console import (
     PASSWORD,
     Console,
     console_config,
+    form,
     keep_picture,
     of_anna,
     running_console,
@@ -30,17 +31,8 @@ from worker.gallery.opening import open_gallery
 PAGES = (
     "/", "/sightings", "/sightings/door_1", "/unknown", "/people", "/people/p-anna", "/find", "/health",
     "/sightings?person=Anna", "/sightings?unknown=u-1&since=2026-01-01T00:00", "/people?q=nobody",
-    "/unknown/u-1", "/unknown?ignored=true",
+    "/unknown/u-1", "/unknown?ignored=true", "/cameras",
 )  # fmt: skip
-
-
-def form(client: httpx.Client, page: str, path: str, **fields: str) -> httpx.Response:
-    """Sends a form of a page as a browser would, with the values that it hides."""
-    text = client.get(page).text
-    action = re.search(rf'<form[^>]*action="{re.escape(path)}"[^>]*>(.*?)</form>', text, re.DOTALL)
-    assert action, f"{page} has no form for {path}"
-    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', action[1]))
-    return client.post(path, data={name: unescape(value) for name, value in hidden.items()} | fields)
 
 
 def names(console: Console) -> list[str]:

@@ -59,6 +59,8 @@ def test_a_camera_is_told_with_its_state_and_what_came_of_it(rig: Rig) -> None:
     rig.observer.event_published("lobby", "started")
     for seconds in (0.12, 0.12, 0.7):
         rig.observer.event_latency("lobby", seconds)
+    rig.observer.frame_dropped("lobby", "stale", 3)
+    rig.observer.face_rejected("lobby", "blurred", 2)
     door, lobby = rig.board.status().cameras
     assert (door.camera_id, door.state, door.reason, door.fps) == (
         "door",
@@ -72,6 +74,8 @@ def test_a_camera_is_told_with_its_state_and_what_came_of_it(rig: Rig) -> None:
     assert lobby.last_event_age_s is not None
     assert lobby.last_event_age_s < 10
     assert lobby.latency_p95_s == 0.75
+    assert (set(lobby.drops), set(lobby.refused)) == ({"stale"}, {"blurred"})
+    assert (door.drops, door.refused) == ({}, {})
 
 
 def test_what_keeps_a_worker_from_being_ready_stands_in_its_status(rig: Rig) -> None:

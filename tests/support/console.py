@@ -1,10 +1,12 @@
 """A console as its users meet it: on a real port, over a gallery, a history, pictures and a Redis of the test's own."""
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,15 @@ class Console:
     def close(self) -> None:
         for client in self._clients:
             client.close()
+
+
+def form(client: httpx.Client, page: str, path: str, **fields: str) -> httpx.Response:
+    """Sends a form of a page as a browser would, with the values that it hides."""
+    text = client.get(page).text
+    action = re.search(rf'<form[^>]*action="{re.escape(path)}"[^>]*>(.*?)</form>', text, re.DOTALL)
+    assert action, f"{page} has no form for {path}"
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', action[1]))
+    return client.post(path, data={name: unescape(value) for name, value in hidden.items()} | fields)
 
 
 def of_anna(number: int, **changes: Any) -> PastSighting:

@@ -35,7 +35,8 @@ ROLES: Final[dict[Role, tuple[Scope, ...]]] = {
     "operator": ("read", "change"),
     "admin": ("read", "change", "manage"),
 }
-"""``read``: see everything but accounts; ``change``: people, sightings and unknown people; ``manage``: accounts."""
+"""``read``: see everything but accounts; ``change``: people, sightings and unknown people; ``manage``: accounts and
+cameras."""
 
 SHORTEST_PASSWORD: Final = 10
 LONGEST_PASSWORD: Final = 200

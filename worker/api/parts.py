@@ -21,8 +21,12 @@ from worker.gallery.opening import gallery_exists, open_gallery, open_or_create_
 from worker.history.evidence_store import EvidenceStore, open_store
 from worker.history.store import History
 from worker.redis.client import Client, connect
+from worker.video.child_video import Decoders
+from worker.video.trial import Opener
 
 _PHOTO_MIN_FACE_PX: Final = 20
+_TRIALS: Final = 4
+"""Cameras that are looked through at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,12 @@ class Parts:
         self._client: Client | None = None
         self._store: EvidenceStore | None = None
         self._networks: Networks | None = None
+        self._decoders: Decoders | None = None
+        self.trials = threading.BoundedSemaphore(_TRIALS)
 
     def close(self) -> None:
         self.accounts.close()
-        for part in (self._history, self._gallery, self._client):
+        for part in (self._history, self._gallery, self._client, self._decoders):
             if part is not None:
                 part.close()
 
@@ -176,6 +182,13 @@ class Parts:
             if self._store is None:
                 self._store = open_store(self.config.evidence)
             return self._store
+
+    def opener(self) -> Opener:
+        """What opens cameras, to look through them once; at most as many at a time as ``trials`` has places."""
+        with self._lock:
+            if self._decoders is None:
+                self._decoders = Decoders(self.config.decoding, self.config.network.policy)
+            return self._decoders.open
 
     def networks(self) -> Networks:
         """What looks at photos, loaded when it is first asked for.

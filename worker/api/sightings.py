@@ -149,10 +149,11 @@ def face_jpeg(parts: Parts, sighting: Seen, side_px: int) -> bytes | None:
     """
     store = parts.pictures()
     face = None if store is None else stored_face(store, sighting)
-    return None if face is None else _jpeg(face, side_px)
+    return None if face is None else jpeg_of(face, side_px)
 
 
-def _jpeg(image: Image, side_px: int) -> bytes:
+def jpeg_of(image: Image, side_px: int) -> bytes:
+    """A JPEG with sides of at most ``side_px``."""
     picture, out = Pillow.fromarray(np.ascontiguousarray(image)), io.BytesIO()
     picture.thumbnail((side_px, side_px))
     picture.save(out, "JPEG", quality=_JPEG_QUALITY)

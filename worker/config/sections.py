@@ -50,7 +50,7 @@ def _read_pixel_aspect(value: Any) -> Any:
 PixelAspect = Annotated[str, BeforeValidator(_read_pixel_aspect)]
 Outline = Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=3, max_length=64)]
 """Corners of an area of the picture, as shares of its width and height."""
-ZoneName = Annotated[str, Field(pattern=r"^[\w][\w .-]{0,39}$")]
+ZoneName = Annotated[str, Field(pattern=r"^[^\s,:\x00-\x1f\x7f][^,:\x00-\x1f\x7f]{0,39}$")]
 
 
 class _Section(BaseModel):

@@ -55,11 +55,13 @@ async def looking(caller: Annotated[Caller, Depends(visitor)]) -> Caller:
     return caller
 
 
-def sender(scope: Scope) -> Callable[[Caller, str], Awaitable[Caller]]:
-    """A dependency: who has sent a form of ours, and may do what needs ``scope``."""
+def sender(scope: Scope) -> Callable[[Request, Caller, str], Awaitable[Caller]]:
+    """A dependency: who has sent a form of ours, or looks at the page of one, and may do what needs ``scope``."""
 
-    async def check(caller: Annotated[Caller, Depends(looking)], csrf: Annotated[str, Form()] = "") -> Caller:
-        if not has_csrf(caller, csrf):
+    async def check(
+        request: Request, caller: Annotated[Caller, Depends(looking)], csrf: Annotated[str, Form()] = ""
+    ) -> Caller:
+        if request.method == "POST" and not has_csrf(caller, csrf):
             raise Problem(HTTPStatus.FORBIDDEN, "this form was of another session: open the page again")
         if not caller.may(scope):
             raise Problem(HTTPStatus.FORBIDDEN, f"{caller.account.name} may look, but not do this")
@@ -70,6 +72,7 @@ def sender(scope: Scope) -> Callable[[Caller, str], Awaitable[Caller]]:
 
 Visitor = Annotated[Caller, Depends(looking)]
 Sender = Annotated[Caller, Depends(sender("change"))]
+Manager = Annotated[Caller, Depends(sender("manage"))]
 Looker = Annotated[Caller, Depends(sender("read"))]
 """Who has sent a form that changes nothing."""
 

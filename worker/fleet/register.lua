@@ -33,6 +33,8 @@ local function apply(change)
     write(camera, change.revision, change.paused, document ~= '' and document)
     return 'seeded'
   end
+  if change.fresh and held then return 'exists' end
+  if change.expected and change.expected ~= revision then return 'stale' end
   local next_revision = math.max(revision + 1, WALL_MS)
   if change.kind == 'add' then
     if held == document then return 'unchanged' end

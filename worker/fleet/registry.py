@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast
 from pydantic import ValidationError
 
 from worker.config import CameraConfig, FleetConfig
-from worker.errors import ConfigError
+from worker.errors import ConfigError, FleetError
 from worker.fleet.leases import new_incarnation
 from worker.redaction import first_problem
 from worker.redis.client import Client
@@ -57,6 +57,10 @@ class Registered:
         return self.owner.rpartition(":")[0]
 
 
+class StaleDefinitionError(FleetError):
+    """A camera was changed since the caller looked at it; nothing was done."""
+
+
 class CameraRegistry:
     """The cameras of the fleet ``config.name``. All methods that use Redis raise ``RedisError`` or ``OSError``."""
 
@@ -67,27 +71,35 @@ class CameraRegistry:
         self._register_script = lua("worker.fleet", "fleet", "register")
         self._read_script = lua("worker.fleet", "fleet", "read")
 
-    def add(self, camera: CameraConfig) -> Literal["added", "changed", "unchanged"]:
-        """Defines ``camera``, also where it is defined already; the worker that reads it then opens it again.
+    def add(
+        self, camera: CameraConfig, *, fresh: bool = False, expected: int | None = None
+    ) -> Literal["added", "changed", "unchanged"]:
+        """Defines ``camera``, also where it is defined already, except if ``fresh``; the worker that reads it then
+        opens it again. ``expected``, here and below: the revision that the change is meant for.
 
         Raises:
             ConfigError: no worker of a fleet could read it.
+            FleetError: it is not ``fresh``.
+            StaleDefinitionError: it has another revision than ``expected``.
         """
         require_network(camera)
-        [outcome] = self._register({"kind": "add", "id": camera.id, "document": encode_camera(camera)})
-        return cast(Literal["added", "changed", "unchanged"], outcome)
+        document = encode_camera(camera)
+        return cast(
+            Literal["added", "changed", "unchanged"],
+            self._change("add", camera.id, expected, document=document, fresh=fresh),
+        )
 
-    def remove(self, camera_id: str) -> bool:
+    def remove(self, camera_id: str, *, expected: int | None = None) -> bool:
         """No worker reads the camera any more; returns whether there is such a camera."""
-        return self._register({"kind": "remove", "id": camera_id}) != ["missing"]
+        return self._change("remove", camera_id, expected) != "missing"
 
-    def pause(self, camera_id: str) -> bool:
+    def pause(self, camera_id: str, *, expected: int | None = None) -> bool:
         """No worker reads the camera until it is resumed; returns whether there is such a camera."""
-        return self._register({"kind": "pause", "id": camera_id}) != ["missing"]
+        return self._change("pause", camera_id, expected) != "missing"
 
-    def resume(self, camera_id: str) -> bool:
+    def resume(self, camera_id: str, *, expected: int | None = None) -> bool:
         """The camera is read again; returns whether there is such a camera."""
-        return self._register({"kind": "resume", "id": camera_id}) != ["missing"]
+        return self._change("resume", camera_id, expected) != "missing"
 
     def seed(self, definitions: Iterable[Definition]) -> int:
         """Tells Redis the definitions that it does not know, or knows only in an older revision. Returns how many."""
@@ -119,6 +131,15 @@ class CameraRegistry:
             found |= {row.definition.camera_id: row for row in page}
             after = page[-1].change
         return [row for _, row in sorted(found.items()) if row.definition.document is not None]
+
+    def _change(self, kind: str, camera_id: str, expected: int | None, **more: Any) -> str:
+        told = {} if expected is None else {"expected": expected}
+        [outcome] = self._register({"kind": kind, "id": camera_id, **more, **told})
+        if outcome == "exists":
+            raise FleetError(f"the fleet has a camera {camera_id} already: choose another name, or change that one")
+        if outcome == "stale":
+            raise StaleDefinitionError(f"camera {camera_id} was changed meanwhile: look at it again, and decide anew")
+        return outcome
 
     def _register(self, *changes: dict[str, Any]) -> list[str]:
         ask = {

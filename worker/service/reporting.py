@@ -211,6 +211,11 @@ def _camera(
     def rate(name: str) -> float:
         return round(max(0.0, now.value(name, camera=camera_id) - before.value(name, camera=camera_id)) / passed_s, 2)
 
+    def rates(name: str) -> dict[str, float]:
+        labels = [own for own, _ in now.samples.get(name, []) if own.get("camera") == camera_id]
+        found = {own["reason"]: now.value(name, **own) - before.value(name, **own) for own in labels}
+        return {reason: round(count / passed_s, 2) for reason, count in found.items() if count > 0}
+
     def age(name: str) -> float | None:
         at_s = now.find(name, camera=camera_id)
         return None if at_s is None else round(max(0.0, time.time() - at_s), 1)
@@ -226,6 +231,8 @@ def _camera(
         latency_p95_s=_quantile_s(now.buckets(latency, camera=camera_id), 0.95),
         last_frame_age_s=age("facestream_last_frame_timestamp_seconds"),
         last_event_age_s=age("facestream_last_event_timestamp_seconds"),
+        drops=rates("facestream_frames_dropped_total"),
+        refused=rates("facestream_faces_rejected_total"),
     )
 
 

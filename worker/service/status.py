@@ -33,7 +33,8 @@ def _time_of(text: str) -> str:
 
 class CameraStatus(BaseModel, frozen=True):
     """One camera of one worker. Rates are those of the last seconds; an age is None until there is something to count
-    from."""
+    from. ``drops``: frames a second that were given up, by reason. ``refused``: faces a second that could not be used,
+    by reason; many that are ``blurred`` or of poor ``exposure`` tell of focus and light."""
 
     camera_id: _Line
     state: _Line
@@ -44,6 +45,8 @@ class CameraStatus(BaseModel, frozen=True):
     latency_p95_s: _Amount | None = None
     last_frame_age_s: _Amount | None = None
     last_event_age_s: _Amount | None = None
+    drops: dict[_Line, _Amount] = {}
+    refused: dict[_Line, _Amount] = {}
 
 
 class DatabaseStatus(BaseModel, frozen=True):

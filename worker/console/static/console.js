@@ -155,3 +155,49 @@ if (code && location.hash.length > 1) {
   code.value = decodeURIComponent(location.hash.slice(1));
   history.replaceState(null, "", location.pathname);
 }
+
+// A camera is tried without leaving the page: nothing that was typed has to be typed again.
+const trial = document.getElementById("trial");
+trial?.addEventListener("submit", async (event) => {
+  if (event.submitter?.value !== "test") {
+    return;
+  }
+  event.preventDefault();
+  const told = document.getElementById("tried");
+  const fields = new FormData(trial);
+  const say = (kind, ...parts) => {
+    const line = document.createElement("p");
+    line.className = kind;
+    line.append(...parts);
+    told.replaceChildren(line);
+  };
+  say("dim", trial.dataset.waiting);
+  event.submitter.disabled = true;
+  try {
+    const user = encodeURIComponent(fields.get("user"));
+    const password = encodeURIComponent(fields.get("password"));
+    const login = user && `${user}${password && `:${password}`}@`;
+    const source = login ? fields.get("source").trim().replace(/^([a-z]+:\/\/)(?:[^/]*@)?/i, `$1${login}`) : fields.get("source").trim();
+    const answer = await fetch("/api/v1/cameras/check", {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "X-CSRF-Token": fields.get("csrf") },
+      body: JSON.stringify({ camera_id: fields.get("camera_id"), source, transport: fields.get("transport") }),
+    });
+    const found = await answer.json();
+    if (found.works) {
+      say("said", `${trial.dataset.works} ${found.width}×${found.height}`);
+      const picture = document.createElement("img");
+      picture.className = "shot";
+      picture.alt = trial.dataset.picture;
+      picture.src = `data:image/jpeg;base64,${found.picture}`;
+      told.append(picture);
+    } else {
+      const reason = document.createElement("bdi");
+      reason.textContent = found.reason ?? found.detail;
+      say("wrong", `${trial.dataset.fails} `, reason);
+    }
+  } catch {
+    say("wrong", trial.dataset.lost);
+  }
+  event.submitter.disabled = false;
+});
