@@ -34,12 +34,14 @@ def checks(tools: Path, scratch: Path) -> Iterator[Check]:
     yield "compose.yaml: docker compose config", compose
     yield "Prometheus: promtool check config", ["promtool", "check", "config", DEPLOY / "prometheus/prometheus.yml"]
     yield from _kubernetes_checks(tools, scratch)
-    unit = (DEPLOY / "systemd/facestream.service").read_text()
-    here = scratch / "facestream.service"
-    # verify looks for the program, which is installed elsewhere.
-    here.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", unit, flags=re.MULTILINE))
-    yield "systemd: verify", ["systemd-analyze", "verify", here]
-    yield "systemd: exposure below 2", ["systemd-analyze", "security", "--offline=true", "--threshold=20", here]
+    for unit in sorted((DEPLOY / "systemd").glob("*.service")):
+        here = scratch / unit.name
+        # verify looks for the program, which is installed elsewhere.
+        text = re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", unit.read_text(), flags=re.MULTILINE)
+        here.write_text(text)
+        yield f"systemd, {unit.stem}: verify", ["systemd-analyze", "verify", here]
+        measure = ["systemd-analyze", "security", "--offline=true", "--threshold=20", here]
+        yield f"systemd, {unit.stem}: exposure below 2", measure
 
 
 def _kubernetes_checks(tools: Path, scratch: Path) -> Iterator[Check]:

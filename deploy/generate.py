@@ -1,4 +1,5 @@
-"""Writes what is made from something else: Grafana's dashboards, and the alert rules for the Prometheus operator.
+"""Writes what is made from something else: Grafana's dashboards, the alert rules for the Prometheus operator, and the
+templates of the Helm chart.
 
 Usage: python deploy/generate.py
 """
@@ -11,16 +12,19 @@ from typing import Any
 import yaml
 
 DEPLOY = Path(__file__).resolve().parent
-sys.path.insert(0, str(DEPLOY / "grafana"))
+sys.path[:0] = [str(DEPLOY / "grafana"), str(DEPLOY)]
 
+from chart import chart_files  # noqa: E402
 from dashboards import DASHBOARDS  # noqa: E402
 
 
 def generated() -> dict[Path, str]:
     """Each generated file and what stands in it."""
     files = {DEPLOY / "grafana" / "dashboards" / f"{name}.json": _json(make()) for name, make in DASHBOARDS.items()}
-    files[DEPLOY / "kubernetes" / "monitoring" / "rules.yaml"] = _operator_rules()
-    return files
+    rules = DEPLOY / "kubernetes" / "monitoring" / "rules.yaml"
+    files[rules] = _operator_rules()
+    # The chart takes up the rules as they are now.
+    return files | chart_files(files[rules])
 
 
 def _json(document: dict[str, Any]) -> str:

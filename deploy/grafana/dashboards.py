@@ -221,4 +221,33 @@ def events() -> dict[str, Any]:
     return dashboard("facestream-events", "facestream: events and consumers", rows)
 
 
-DASHBOARDS: Final = {"fleet": fleet, "camera": camera, "recognition": recognition, "events": events}
+def console() -> dict[str, Any]:
+    """Whether people who look are answered, and soon."""
+    pages = [
+        panel("Consoles that answer", "stat", 'sum(up{job="facestream-console"})', width=6, good=True),
+        panel("Followers", "stat", "sum(facestream_console_listeners)", width=6,
+              help="Pages and programs that follow live events."),
+        panel("Followers sent away", "stat", "sum(increase(facestream_console_listeners_sent_away_total[1h]))", width=6,
+              bad_from=1),
+        panel("Log-ins refused", "stat", 'sum(increase(facestream_console_logins_total{outcome!="ok"}[1h]))', width=6),
+        panel("Answers", "timeseries",
+              (_rate("facestream_console_requests_total", "kind, status"), "{{kind}} {{status}}"), unit="reqps"),
+        panel("Until an answer begins: 95 of 100", "timeseries",
+              (_quantile(0.95, "facestream_console_request_seconds", "kind"), "{{kind}}"), unit="s"),
+        panel("From the stream to the page", "timeseries",
+              (_quantile(0.5, "facestream_console_event_delay_seconds", "", over="5m"), "half"),
+              (_quantile(0.95, "facestream_console_event_delay_seconds", "", over="5m"), "95 of 100"), unit="s"),
+        panel("Log-ins", "timeseries",
+              ("sum by (outcome) (increase(facestream_console_logins_total[10m]))", "{{outcome}}"),
+              help="limited: too many had failed, and the password was not looked at."),
+    ]  # fmt: skip
+    return dashboard("facestream-console", "facestream: console", [("Console", pages)])
+
+
+DASHBOARDS: Final = {
+    "fleet": fleet,
+    "camera": camera,
+    "recognition": recognition,
+    "events": events,
+    "console": console,
+}

@@ -1,4 +1,4 @@
--- Three roles with the least rights that each needs. Run it as the owner of the tables, again after each upgrade:
+-- Four roles with the least rights that each needs. Run it as the owner of the tables, again after each upgrade:
 --   psql -d site -f roles.sql
 -- Then let a user have one of them: GRANT facestream_worker TO alice;
 
@@ -6,7 +6,7 @@ DO $$
 DECLARE
   role_name text;
 BEGIN
-  FOREACH role_name IN ARRAY ARRAY['facestream_reader', 'facestream_worker', 'facestream_operator'] LOOP
+  FOREACH role_name IN ARRAY ARRAY['facestream_reader', 'facestream_worker', 'facestream_operator', 'facestream_console'] LOOP
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
       EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
     END IF;
@@ -31,8 +31,19 @@ GRANT DELETE ON facestream.regroupings TO facestream_worker;
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA facestream TO facestream_operator;
 REVOKE INSERT, UPDATE, DELETE ON facestream.facestream_layout FROM facestream_operator;
 
--- Who may log in to the console, and by what, is nobody's business but the console's, which runs as an operator.
-REVOKE ALL
-  ON facestream.console_accounts, facestream.console_sessions, facestream.console_tokens,
-     facestream.console_attempts, facestream.console_replies
-  FROM facestream_reader, facestream_worker;
+-- The console changes people as an operator does, and keeps accounts. It reads no cameras: it follows no gallery and
+-- delivers no batches of sightings.
+GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA facestream TO facestream_console;
+REVOKE INSERT, UPDATE, DELETE ON facestream.facestream_layout, facestream.followers, facestream.batches
+  FROM facestream_console;
+
+-- Who may log in to the console, and by what, is nobody's business but the console's.
+DO $$
+DECLARE
+  name text;
+BEGIN
+  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'facestream' AND tablename LIKE 'console\_%' LOOP
+    EXECUTE format('REVOKE ALL ON facestream.%I FROM facestream_reader, facestream_worker, facestream_operator', name);
+  END LOOP;
+END
+$$;

@@ -110,12 +110,12 @@ def test_accounts_are_nobodys_business_but_the_consoles(postgres: PostgresServer
     owner.create("a", PASSWORD, "admin")
     owner.close()
     postgres.execute((REPOSITORY / "deploy" / "postgres" / "roles.sql").read_text(), database="test")
-    for role in ("reader", "worker", "operator"):
+    for role in ("reader", "worker", "operator", "console"):
         postgres.execute(
             f"DROP USER IF EXISTS a_{role}", f"CREATE USER a_{role} IN ROLE facestream_{role}", database="test"
         )
         accounts = Accounts.open(postgres_url.replace("postgres@", f"a_{role}@"))
-        if role == "operator":
+        if role == "console":
             assert accounts.log_in("a", PASSWORD, "", 60.0)[0].role == "admin"
         else:
             with pytest.raises(DatabaseError, match="permission denied"):

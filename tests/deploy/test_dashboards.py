@@ -12,9 +12,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from tests.support.prometheus_server import PrometheusServer, require_prometheus
 from tests.support.repository import REPOSITORY
+from worker.api.metrics import ConsoleMetrics, Login
 from worker.observer import SOURCE_STATES, Observer
 from worker.service.metrics import PrometheusObserver
 
@@ -54,6 +56,21 @@ def told() -> PrometheusObserver:
     return observer
 
 
+@pytest.fixture(scope="module")
+def told_by_console() -> ConsoleMetrics:
+    """The metrics of a console whose every method was called."""
+    metrics = ConsoleMetrics()
+    for path in ("/people", "/api/v1/people", "/faces/x", "/static/x.css"):
+        for status in (200, 303, 404, 503):
+            metrics.answered(path, status, 0.1)
+    metrics.follow(3)
+    metrics.sent_away()
+    metrics.told("1-0")
+    for outcome in get_args(Login):
+        metrics.login(outcome)
+    return metrics
+
+
 def _value(parameter: inspect.Parameter) -> Any:
     if parameter.name in _GIVEN:
         return _GIVEN[parameter.name]
@@ -68,10 +85,11 @@ def _value(parameter: inspect.Parameter) -> Any:
 
 
 @pytest.fixture(scope="module")
-def labels_of(told: PrometheusObserver) -> dict[str, set[str]]:
-    """Every series that may be asked for, with its labels: the workers' metrics, Prometheus's own, recorded ones."""
+def labels_of(told: PrometheusObserver, told_by_console: ConsoleMetrics) -> dict[str, set[str]]:
+    """Every series that may be asked for, with its labels: those of workers and console, Prometheus's own, recorded
+    ones."""
     known = {name: set(labels) for name, labels in PROMETHEUS_OWN.items()}
-    for family in told.registry.collect():
+    for family in [*told.registry.collect(), *told_by_console.registry.collect()]:
         for sample in family.samples:
             known.setdefault(sample.name, set()).update(sample.labels)
     for rule in _rules():
@@ -176,15 +194,17 @@ def test_a_dashboard_is_laid_out_without_overlap_and_provisioned(path: Path) -> 
 
 def test_dashboards_have_ids_of_their_own() -> None:
     ids = [json.loads(path.read_text())["uid"] for path in DASHBOARDS]
-    assert sorted(ids) == ["facestream-camera", "facestream-events", "facestream-fleet", "facestream-recognition"]
+    assert sorted(ids) == [f"facestream-{name}" for name in ("camera", "console", "events", "fleet", "recognition")]
 
 
 # The same in a real Prometheus.
 
 
 @pytest.fixture(scope="module")
-def prometheus(told: PrometheusObserver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
-    """Nine days of what ``told`` exports, and the rules."""
+def prometheus(
+    told: PrometheusObserver, told_by_console: ConsoleMetrics, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrometheusServer]:
+    """Nine days of what ``told`` and ``told_by_console`` export, and the rules."""
     require_prometheus()
     folder = tmp_path_factory.mktemp("prometheus")
     rules = folder / "rules"
@@ -194,7 +214,7 @@ def prometheus(told: PrometheusObserver, tmp_path_factory: pytest.TempPathFactor
     config = {"global": {"evaluation_interval": "1s"}, "rule_files": [f"{rules}/*.yml"]}
     server = PrometheusServer(folder, config)
     past = folder / "past.txt"
-    past.write_text(_openmetrics(told))
+    past.write_text(_openmetrics({"facestream": told.registry, "facestream-console": told_by_console.registry}))
     subprocess.run(
         ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", past, server.data],
         check=True,
@@ -211,17 +231,18 @@ def prometheus(told: PrometheusObserver, tmp_path_factory: pytest.TempPathFactor
     server.stop()
 
 
-def _openmetrics(observer: PrometheusObserver) -> str:
+def _openmetrics(jobs: dict[str, CollectorRegistry]) -> str:
     """All samples at some moments of the last nine days, and every 10 s of the last ten minutes."""
     now = time.time()
     ages_s = [*(3600 * hours for hours in (200, 120, 60, 26, 22, 12, 3)), *range(600, -1, -10)]
-    lines = [line for family in observer.registry.collect() for sample in family.samples
-             for line in _lines(sample.name, sample.labels, sample.value, now, ages_s)]  # fmt: skip
-    return "\n".join([*lines, *_lines("up", {}, 1, now, ages_s), "# EOF\n"])
+    lines = [line for job, registry in jobs.items() for family in registry.collect() for sample in family.samples
+             for line in _lines(sample.name, sample.labels | {"job": job}, sample.value, now, ages_s)]  # fmt: skip
+    up = [line for job in jobs for line in _lines("up", {"job": job}, 1, now, ages_s)]
+    return "\n".join([*lines, *up, "# EOF\n"])
 
 
 def _lines(name: str, labels: dict[str, str], value: float, now: float, ages_s: list[int]) -> Iterator[str]:
-    labels = labels | {"job": "facestream", "instance": "w1:9464"}
+    labels = labels | {"instance": "w1:9464"}
     written = ",".join(f'{label}="{text}"' for label, text in labels.items())
     for age_s in ages_s:
         yield f"{name}{{{written}}} {value} {now - age_s:.3f}"

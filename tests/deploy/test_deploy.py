@@ -124,7 +124,7 @@ def test_everything_in_the_image_comes_with_a_hash() -> None:
         assert all("--hash=sha256:" in entry for entry in entries)
 
 
-@pytest.mark.parametrize("lock", ["requirements-gpu.txt", "requirements-build.txt"])
+@pytest.mark.parametrize("lock", ["requirements-gpu.txt", "requirements-build.txt", "requirements-console.txt"])
 def test_the_locks_of_the_image_agree_with_those_that_are_tested(lock: str) -> None:
     pins = {
         name: dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (REPOSITORY / name).read_text(), re.MULTILINE))
@@ -146,7 +146,31 @@ def test_the_image_runs_as_nobody_in_particular_and_says_whether_it_is_well() ->
     assert json.loads(by_name["ENTRYPOINT"]) == ["facestream"]
     assert run_command_line([*json.loads(by_name["CMD"])[:1], "--help"]) == 0
     ports = {port.split()[0] for name, port in instructions() if name == "EXPOSE"}
-    assert ports == {str(load_config().metrics.port)}
+    config = load_config()
+    assert ports == {str(config.metrics.port), str(config.console.port)}
+
+
+def test_what_is_built_by_default_is_a_worker_that_has_nothing_of_the_console() -> None:
+    stages: dict[str, list[tuple[str, str]]] = {}
+    for name, rest in instructions():
+        if name == "FROM":
+            stages[rest.partition(" AS ")[2]] = []
+        elif stages:
+            list(stages.values())[-1].append((name, rest))
+    assert list(stages)[-1] == "cpu"
+    for target, extra in (("cpu", set()), ("console", {"argon2-cffi", "fastapi", "jinja2", "starlette", "uvicorn"})):
+        (lock,) = [
+            rest.split()[0] for name, rest in stages[f"installed-{target}"] if name == "COPY" and "--from" not in rest
+        ]
+        pinned = set(re.findall(r"^([\w.-]+)==", (REPOSITORY / lock).read_text(), re.MULTILINE))
+        console = {"argon2-cffi", "fastapi", "jinja2", "starlette", "uvicorn"}
+        assert pinned & console == extra
+        assert ("COPY", f"--from=installed-{target} /opt/facestream /opt/facestream") in stages[target]
+    (command,) = [json.loads(rest) for name, rest in stages["console"] if name == "CMD"]
+    assert run_command_line([command[0], "--help"]) == 0
+    told = " ".join(rest for name, rest in stages["console"] if name == "ENV")
+    settings = dict(re.findall(r"FACESTREAM_CONSOLE__(\w+)=(\S+)", told))
+    assert settings == {"HOST": "0.0.0.0", "METRICS_PORT": str(load_config().metrics.port)}
 
 
 class _Worker:
@@ -191,7 +215,9 @@ def test_the_health_check_tells_a_worker_that_hangs_from_one_that_does_not(statu
 def test_the_example_fleet_is_hardened_and_pinned() -> None:
     for name, service in read(DEPLOY / "compose.yaml")["services"].items():
         image = service["image"]
-        assert image.startswith("facestream:") or re.search(r":v?\d+\.\d+(\.\d+|-\w+)|@sha256:", image), image
+        assert image.startswith(("facestream:", "facestream-console:")) or re.search(
+            r":v?\d+\.\d+(\.\d+|-\w+)|@sha256:", image
+        ), image
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -204,6 +230,8 @@ def test_the_example_fleet_is_scraped_and_its_files_are_there() -> None:
     assert len(workers) == 2
     jobs = {job["job_name"]: job for job in read(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"]}
     assert {target.split(":")[0] for target in jobs["facestream"]["static_configs"][0]["targets"]} == workers
+    (console,) = jobs["facestream-console"]["static_configs"][0]["targets"]
+    assert console.split(":")[0] in compose["services"]
     mounts = [volume for service in compose["services"].values() for volume in service.get("volumes", ())]
     files = [mount.split(":")[0] for mount in mounts if mount.startswith("./")]
     files += [config["file"] for config in compose["configs"].values()]
@@ -212,12 +240,12 @@ def test_the_example_fleet_is_scraped_and_its_files_are_there() -> None:
 
 def test_commands_of_the_example_fleet_are_commands() -> None:
     services = read(DEPLOY / "compose.yaml")["services"]
-    own = [service for service in services.values() if service["image"].startswith("facestream:")]
+    own = [service for service in services.values() if service["image"].startswith("facestream")]
     lines = [
         shlex.join(service["command"]) if "entrypoint" not in service else service["command"][0] for service in own
     ]
     commands = [part.removeprefix("facestream ").split() for line in lines for part in line.split(" && ")]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for words in commands:
         name = words[:2] if words[0] in {"camera", "database"} else words[:1]
         assert run_command_line([*name, "--help"]) == 0
@@ -226,10 +254,14 @@ def test_commands_of_the_example_fleet_are_commands() -> None:
 # Kubernetes and systemd
 
 
-@pytest.mark.parametrize("path", [DEPLOY / "compose" / "worker.yaml", KUBERNETES / "base" / "worker.yaml"], ids=str)
+@pytest.mark.parametrize(
+    "path",
+    [DEPLOY / "compose" / "worker.yaml", KUBERNETES / "base" / "worker.yaml", KUBERNETES / "console" / "console.yaml"],
+    ids=str,
+)
 def test_configurations_that_are_shipped_are_accepted(path: Path) -> None:
     config = load_config(path)
-    assert config.fleet.enabled
+    assert config.fleet.enabled is (path.name == "worker.yaml")
     assert config.gallery is not None
     address = parse_database_url(config.gallery)
     assert (address.gallery, address.password_file is not None) == ("people", True)
@@ -237,7 +269,7 @@ def test_configurations_that_are_shipped_are_accepted(path: Path) -> None:
 
 def test_everything_that_kustomize_is_told_of_exists() -> None:
     kustomizations = [*KUBERNETES.rglob("kustomization.yaml"), DEPLOY / "grafana" / "kustomization.yaml"]
-    assert len(kustomizations) == 7
+    assert len(kustomizations) == 8
     for path in kustomizations:
         document = read(path)
         named = [*document.get("resources", ()), *document.get("components", ())]
@@ -266,6 +298,37 @@ def test_a_pod_may_do_nothing_that_a_worker_need_not(pod: dict[str, Any]) -> Non
     assert (probes, worker["readinessProbe"]["httpGet"]["path"]) == ({"/healthz"}, "/readyz")
 
 
+@pytest.mark.parametrize(("folder", "name"), [("base", "facestream"), ("console", "facestream-console")])
+def test_each_policy_is_for_its_own_pods(folder: str, name: str) -> None:
+    """Policies add up: one for all pods of the namespace would give a console the cameras."""
+    policy = read(KUBERNETES / folder / "networkpolicy.yaml")["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": name}}
+
+
+def test_the_budget_for_disruptions_names_the_workers() -> None:
+    """Without a selector it would hold for no pod."""
+    budget = read(KUBERNETES / "base" / "poddisruptionbudget.yaml")["spec"]
+    assert budget["selector"] == {"matchLabels": {"app.kubernetes.io/name": "facestream"}}
+
+
+def test_the_pod_of_the_console_is_as_narrow_and_is_probed_where_it_answers() -> None:
+    spec = read(KUBERNETES / "console" / "deployment.yaml")["spec"]
+    pod = spec["template"]["spec"]
+    worker = read(KUBERNETES / "base" / "statefulset.yaml")["spec"]["template"]["spec"]
+    (console,) = pod["containers"]
+    assert pod["securityContext"] == worker["securityContext"]
+    assert console["securityContext"] == worker["containers"][0]["securityContext"]
+    assert {"cpu", "memory"} <= console["resources"]["limits"].keys()
+    config = load_config(KUBERNETES / "console" / "console.yaml")
+    ports = {port["name"]: port["containerPort"] for port in console["ports"]}
+    assert ports == {"http": config.console.port, "metrics": config.console.metrics_port}
+    assert {console[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness")} == {"/healthz"}
+    assert console["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
+    (port,) = read(KUBERNETES / "console" / "service.yaml")["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (config.console.port, "http")
+    assert spec["strategy"] == {"type": "Recreate"}, "two pods cannot have its volume at once"
+
+
 def test_a_pod_is_given_the_time_that_a_stop_may_take(pod: dict[str, Any]) -> None:
     config = load_config(KUBERNETES / "base" / "worker.yaml")
     assert pod["terminationGracePeriodSeconds"] > 20 + config.fleet.lease_s + config.redis.flush_timeout_s
@@ -287,8 +350,9 @@ def test_the_last_worker_waits_a_little_for_somebody_to_hand_its_cameras_to(
     assert len(worker.asked) == (20 if waits else 1)
 
 
-def test_a_unit_of_systemd_starts_a_command_that_exists() -> None:
-    unit = (DEPLOY / "systemd" / "facestream.service").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["facestream", "facestream-console"])
+def test_a_unit_of_systemd_starts_a_command_that_exists(name: str) -> None:
+    unit = (DEPLOY / "systemd" / f"{name}.service").read_text(encoding="utf-8")
     (command,) = re.findall(r"^ExecStart=\S+/facestream (.+)$", unit, re.MULTILINE)
     assert run_command_line([command.split()[0], "--help"]) == 0
     settings = set(re.findall(r"(FACESTREAM_\w+)=", unit))

@@ -1,5 +1,6 @@
 """The application: the operations of ``/api/v1``, their errors and their description."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from worker.api import cameras, fleet, groups, keys, live, people, sightings, su
 from worker.api.door import Door
 from worker.api.keys import FirstCode
 from worker.api.live import Live
+from worker.api.metrics import Counted
 from worker.api.parts import Parts
 from worker.api.problems import MEDIA_TYPE, ProblemDocument, document_of, problem_of, responses
 from worker.errors import FacestreamError
@@ -39,7 +41,9 @@ def make_app(parts: Parts) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.live = Live(parts)
+        beating = asyncio.create_task(parts.metrics.beat())
         yield
+        beating.cancel()
         app.state.live.close()
         parts.close()
 
@@ -50,6 +54,7 @@ def make_app(parts: Parts) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _tell)
     app.add_exception_handler(FacestreamError, _tell)
     app.add_exception_handler(Exception, _tell)
+    app.add_middleware(Counted, metrics=parts.metrics)
     app.add_middleware(Door, hosts=(parts.config.console.host, *parts.config.console.allowed_hosts))
     return app
 

@@ -10,7 +10,7 @@ from typing import Final, cast
 from fastapi import APIRouter, Request, Response
 
 from worker.api.access import COOKIE, Caller, Manager, Reader, SharedParts, address_of, once, session_of
-from worker.api.accounts import Account, Accounts
+from worker.api.accounts import Account, Accounts, LoginError, TooManyAttemptsError
 from worker.api.documents import (
     AccountChange,
     AccountDocument,
@@ -91,7 +91,12 @@ def log_in(request: Request, response: Response, parts: Parts, name: str, passwo
         LoginError: the name or the password is wrong, or too many tries have failed.
     """
     session_s = parts.config.console.session_hours * 3600
-    _account, secret = parts.accounts.log_in(name, password, address_of(request), session_s)
+    try:
+        _account, secret = parts.accounts.log_in(name, password, address_of(request), session_s)
+    except LoginError as error:
+        parts.metrics.login("limited" if isinstance(error, TooManyAttemptsError) else "wrong")
+        raise
+    parts.metrics.login("ok")
     return enter(request, response, parts, secret)
 
 

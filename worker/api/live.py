@@ -72,11 +72,13 @@ class Live:
                 threading.Thread(target=self._read, args=(start, loop), name="live", daemon=True).start()
         queue: asyncio.Queue[Entry | None] = asyncio.Queue()
         self._listeners.add(queue)
+        self._parts.metrics.follow(len(self._listeners))
         return queue
 
     def leave(self, queue: asyncio.Queue[Entry | None]) -> None:
         """The listener has gone."""
         self._listeners.discard(queue)
+        self._parts.metrics.follow(len(self._listeners))
 
     def close(self) -> None:
         """Sends everybody away."""
@@ -86,9 +88,11 @@ class Live:
             queue.put_nowait(None)
 
     def _tell(self, entry: Entry) -> None:
+        self._parts.metrics.told(entry[0])
         for queue in tuple(self._listeners):
             if queue.qsize() >= _QUEUE:
                 self._listeners.discard(queue)
+                self._parts.metrics.sent_away()
                 queue.put_nowait(None)
             else:
                 queue.put_nowait(entry)

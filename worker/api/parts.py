@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from worker.api.accounts import Accounts
+from worker.api.metrics import ConsoleMetrics
 from worker.audit_log import note
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, default_state_dir, history_folder, history_place
-from worker.errors import ConfigError, GalleryError, HistoryUnavailableError
+from worker.errors import ConfigError, DatabaseError, GalleryError, HistoryUnavailableError, SinkError
 from worker.faces.alignment import split_variant
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
@@ -20,7 +21,8 @@ from worker.gallery.gallery import Gallery
 from worker.gallery.opening import gallery_exists, open_gallery, open_or_create_gallery
 from worker.history.evidence_store import EvidenceStore, open_store
 from worker.history.store import History
-from worker.redis.client import Client, connect
+from worker.redis.client import REDIS_ERRORS, Client, connect
+from worker.redis.errors import explain
 from worker.video.child_video import Decoders
 from worker.video.trial import Opener
 
@@ -51,6 +53,7 @@ class Parts:
             raise ConfigError("the console needs to know who is known: set gallery in the configuration")
         self.config = config
         self.gallery_path = config.gallery
+        self.metrics = ConsoleMetrics()
         self.audit_folder = history_folder(config) or default_state_dir()
         self._place: Path | str = place
         self._lock = threading.RLock()
@@ -168,6 +171,24 @@ class Parts:
             if self._client is None:
                 self._client = connect(self.config.redis)
             return self._client
+
+    def database_trouble(self) -> str:
+        """Why the database cannot be used; empty if it can."""
+        try:
+            self.accounts.accounts()
+        except DatabaseError as error:
+            return str(error)
+        return ""
+
+    def redis_trouble(self) -> str:
+        """Why Redis cannot be asked; empty if it can."""
+        try:
+            self.redis().ping()
+        except SinkError as error:
+            return str(error)
+        except REDIS_ERRORS as error:
+            return explain(error, self.config.redis)
+        return ""
 
     def pictures(self) -> EvidenceStore | None:
         """Where pictures of sightings are; None where none are kept.

@@ -7,6 +7,7 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from worker.api.metrics import probes
 from worker.config import ConsoleConfig
 from worker.errors import ConfigError, FacestreamError
 
@@ -50,8 +51,10 @@ def serve(app: FastAPI, config: ConsoleConfig, started: Callable[[str], None]) -
         opened.close()
         raise ConfigError(f"console.cert_file or console.key_file cannot be read: {error.strerror or error}") from None
     host = f"[{config.host}]" if ":" in config.host else config.host
-    started(f"http{'s' if config.cert_file else ''}://{host}:{port}")
-    _Server(options).run(sockets=[opened])
+    parts = app.state.parts
+    with probes(parts.config, parts.metrics, parts.database_trouble, parts.redis_trouble):
+        started(f"http{'s' if config.cert_file else ''}://{host}:{port}")
+        _Server(options).run(sockets=[opened])
 
 
 def _open(config: ConsoleConfig) -> socket.socket:

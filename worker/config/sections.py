@@ -466,6 +466,13 @@ class ConsoleConfig(_Section):
     )
     cert_file: UserPath | None = Field(None, description="certificate (TLS); without one, a proxy should have it")
     key_file: UserPath | None = Field(None, description="private key of cert_file")
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="port for /metrics, /healthz and /readyz of the console, on metrics.host and as the other settings "
+        "of metrics say; without one they are not served",
+    )
     session_hours: float = Field(12.0, gt=0, le=720, description="how long somebody stays logged in, hours")
 
 

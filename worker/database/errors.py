@@ -16,7 +16,9 @@ _FULL_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _SQLITE_VALUE_ERRORS: Final = (sqlite3.ProgrammingError, sqlite3.InterfaceError)
 _PLAIN_VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError, AttributeError)
 
-_GRANT: Final = "grant this user the role facestream_worker, facestream_operator or facestream_reader"
+_GRANT: Final = (
+    "grant this user the role facestream_worker, facestream_operator, facestream_console or facestream_reader"
+)
 _UPGRADE: Final = "run 'facestream database upgrade' with a user that may create tables"
 # By the kind of SQLSTATE (PostgreSQL's appendix "Error Codes"), the longest first.
 _ADVICE: Final[tuple[tuple[str, type[DatabaseError], str], ...]] = (
