@@ -14,6 +14,7 @@ LEAST: dict[str, int] = {
     "set_up": NOBODY, "log_in": NOBODY,
     "list_groups": VIEWER, "set_group": OPERATOR, "delete_group": OPERATOR, "regroup_person": OPERATOR,
     "list_people": VIEWER, "show_person": VIEWER, "list_samples": VIEWER, "list_sightings": VIEWER,
+    "show_scene": VIEWER, "show_sample": VIEWER, "list_nearest": VIEWER,
     "show_sighting": VIEWER, "explain_sighting": VIEWER, "show_face": VIEWER, "search_photo": VIEWER,
     "list_unknowns": VIEWER, "show_unknown": VIEWER, "list_suggestions": VIEWER,
     "follow_events": VIEWER, "show_status": VIEWER,

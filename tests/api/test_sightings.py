@@ -7,8 +7,12 @@ import numpy as np
 from PIL import Image
 
 from tests.support.console import API, LONG_S, Console, keep_picture, of_anna
+from tests.support.past import AXES
 from tests.support.publishing import stored
 from tests.support.redis_servers import RedisServer
+from worker.gallery.contents import NewSample
+from worker.gallery.crops import Crop, CropStore
+from worker.types import Detections
 
 
 def test_sightings_are_found_by_person_camera_and_time_newest_first(console: Console) -> None:
@@ -26,6 +30,41 @@ def test_sightings_are_found_by_person_camera_and_time_newest_first(console: Con
     assert [item["sighting_id"] for item in page["items"]] == ["door_5", "door_4", "door_3"]
     assert ids(limit=3, cursor=page["next_cursor"]) == ["door_2", "door_1"]
     assert client.get(f"{API}/sightings", params={"since": "yesterday"}).status_code == 400
+
+
+def test_the_nearest_people_come_with_the_face_that_is_the_most_similar(console: Console) -> None:
+    other = (0.8 * AXES[0] + 0.6 * AXES[4]).astype(np.float32)
+    console.parts.gallery().add([NewSample("Anna", other, "other.jpg", "f" * 64)])
+    client = console.as_role("viewer")
+    found = client.get(f"{API}/sightings/door_1/nearest").json()["items"]
+    assert [(each["identity_name"], each["similarity"], each["photo"], each["samples"]) for each in found] == [
+        ("Anna", 1.0, "Anna.jpg", 2), ("Bob", 0.0, "Bob.jpg", 1),
+    ]  # fmt: skip
+    assert client.get(f"{API}/sightings/door_99/nearest").status_code == 404
+
+
+def test_the_scene_of_a_sighting_and_the_photo_of_a_person_are_shown_where_they_are_kept(
+    console: Console, tmp_path: Path
+) -> None:
+    keep_picture(tmp_path / "pictures", of_anna(1))
+    (sample,) = console.parts.gallery().person("Anna").samples
+    client = console.as_role("viewer")
+    scene = client.get(f"{API}/sightings/door_1/scene")
+    assert Image.open(io.BytesIO(scene.content)).size == (320, 240)
+    assert client.get(f"{API}/sightings/door_2/scene").status_code == 404
+    photo = f"{API}/people/p-anna/samples/{sample.sample_id}/face"
+    assert client.get(photo).status_code == 404, "enrolled without its picture"
+    crops = CropStore(tmp_path / "people")
+    crops.open_for_writing()
+    found = Detections(
+        np.array([[20, 20, 60, 60]], np.float32), np.ones(1, np.float32), np.full((1, 5, 2), 40, np.float32)
+    )
+    crops.add(sample.sample_id, Crop(np.full((80, 80, 3), (0, 200, 0), np.uint8), found))
+    shown = Image.open(io.BytesIO(client.get(photo, params={"side_px": 64}).content))
+    assert shown.size == (64, 64)
+    assert client.get(f"{API}/people/p-anna/samples/none/face").status_code == 404
+    for path in (photo, f"{API}/sightings/door_1/scene", "/scenes/door_1", f"/samples/p-anna/{sample.sample_id}"):
+        assert console.anybody().get(path).status_code in {303, 401}, path
 
 
 def test_a_sighting_that_names_nobody_is_given_a_name(console: Console, redis_url: str) -> None:

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import redis
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.support.console import API, Console
+from tests.support.console import API, Console, keep_picture, of_anna
 from tests.support.publishing import STREAM
 from tests.support.sample_events import make_event, stream_fields
 from worker.gallery.contents import NewSample
@@ -156,10 +157,65 @@ def test_now_shows_what_comes_and_what_came_while_the_line_was_cut(
     page.get_by_label("Show").select_option("no")
     expect(strip.locator("li:visible")).to_have_count(0)
     page.get_by_label("Show").select_option("")
+    page.get_by_label("Name or camera").fill("ben")
+    expect(strip.locator("li:visible")).to_have_count(1)
+    page.get_by_label("Name or camera").fill("")
     page.get_by_role("button", name="Pause").click()
     add(redis_url, make_event(4, sighting_id="door_2026-03-01T08:32:00.000Z_9"))
     page.get_by_role("button", name="Go on").click()
     expect(strip.locator("li")).to_have_count(3)
+
+
+def test_who_waits_for_somebody_is_told_once_and_of_nobody_else(enter: Enter, redis_url: str) -> None:
+    page = enter("viewer")
+    page.add_init_script(
+        "window.told = []; window.Notification = class { constructor(text) { told.push(text); } };"
+        "Notification.permission = 'granted';"
+    )
+    page.reload()
+    expect(page.locator("#link")).to_have_text("live")
+    page.get_by_text("Notify me").click()
+    page.get_by_label("Of whom?").select_option("named")
+    page.get_by_role("textbox", name="Names").fill("Ben, Zoë Ångström")
+    page.get_by_label("Of whom?").focus()
+    add(redis_url, make_event(1, identity_name="Ada", sighting_id="door_1"))
+    for number in (2, 3):
+        add(redis_url, make_event(number, identity_name="Ben", sighting_id="door_2"))
+    expect(page.locator("#alarmed")).to_contain_text("seen: Ben")
+    assert page.evaluate("told") == ["Ben · door"]
+    page.reload()
+    expect(page.locator("#link")).to_have_text("live")
+    page.get_by_text("Notify me").click()
+    expect(page.get_by_role("textbox", name="Names")).to_have_value("Ben, Zoë Ångström")
+    page.get_by_label("Of whom?").select_option("no")
+    add(redis_url, make_event(4, identity_id="", identity_name="", sighting_id="door_4"))
+    expect(page.locator("#alarmed")).to_contain_text("seen: unknown")
+
+
+def test_a_sighting_is_compared_enlarged_and_shared(enter: Enter, console: Console, tmp_path: Path) -> None:
+    keep_picture(tmp_path / "pictures", of_anna(1))
+    page = enter("operator")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{console.address}/sightings/door_1")
+    expect(page.locator("main")).to_contain_text("Nearest people, as they are enrolled now")
+    page.get_by_role("button", name="Copy the link").click()
+    expect(page.get_by_text("The link is copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == f"{console.address}/sightings/door_1"
+    page.get_by_text("The whole picture").click()
+    scene = page.get_by_alt_text("The picture from which the face is")
+    assert scene.evaluate("image => image.decode().then(() => image.naturalWidth)") == 320
+
+
+def test_a_photo_that_is_not_of_the_person_is_removed_where_it_was_taken_for_them(
+    enter: Enter, console: Console
+) -> None:
+    gallery = console.parts.gallery()
+    gallery.add([NewSample("Anna", gallery.vectors("p-bob")[0][0], "wrong.jpg", "f" * 64)])
+    page = enter("operator")
+    page.goto(f"{console.address}/sightings/door_1")
+    page.get_by_role("button", name="This photo is not Anna").click()
+    expect(page.get_by_role("status")).to_contain_text("The sample was removed")
+    assert [sample.photo for sample in console.parts.gallery().person("Anna").samples] == ["wrong.jpg"]
 
 
 @pytest.mark.usefixtures("door")

@@ -21,8 +21,8 @@ from worker.api.camera_documents import (
 from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IdempotencyKey, IfMatch
+from worker.api.pictures import jpeg_of
 from worker.api.problems import Problem, not_found, responses
-from worker.api.sightings import jpeg_of
 from worker.audit_log import note
 from worker.config import CameraConfig
 from worker.errors import FacestreamError, SinkError

@@ -178,6 +178,23 @@ class Found(BaseModel):
     threshold: float
 
 
+class NearDocument(BaseModel):
+    """Somebody enrolled whom a sighting resembles."""
+
+    identity_id: str
+    identity_name: str
+    similarity: float = Field(description="cosine to the nearest of the person's faces, as they are enrolled now")
+    sample_id: str = Field(description="that face")
+    photo: str = Field(description="name of the file it came from, or of the sighting")
+    samples: int = Field(description="how many faces of the person are enrolled")
+
+
+class NearPage(BaseModel):
+    """The nearest people, the most similar first."""
+
+    items: list[NearDocument]
+
+
 class CorrectionRequest(Given):
     """Whom a sighting shows; null: somebody unknown."""
 

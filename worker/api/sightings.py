@@ -1,6 +1,5 @@
 """The past: who was seen when and where, and why; what was wrong is corrected; who is in a photo is looked for."""
 
-import io
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,9 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Final
 
-import numpy as np
 from fastapi import APIRouter, File, Query, Response, UploadFile
-from PIL import Image as Pillow
 
 from worker.api.access import Changer, Reader, SharedParts
 from worker.api.documents import (
@@ -19,6 +16,8 @@ from worker.api.documents import (
     Explanation,
     Found,
     FoundSighting,
+    NearDocument,
+    NearPage,
     SightingDocument,
     SightingsPage,
 )
@@ -31,19 +30,17 @@ from worker.errors import SinkError, SourceError
 from worker.events.publisher import publish_at_once
 from worker.gallery.enrolment import choose_face
 from worker.history.documents import sighting_document
-from worker.history.evidence import Seen, stored_face
 from worker.history.records import EmbedderId, PastSighting, Vector, explain
 from worker.recognition import corrections
 from worker.recognition.corrections import Correction
-from worker.types import Image
+from worker.recognition.unknowns import made_with
+from worker.types import Embeddings
 from worker.video.photos import read_photo
 from worker.wire import parse_rfc3339
 
 router = APIRouter(tags=["sightings"])
 
-_THUMBNAIL_PX: Final = 240
-_LARGEST_PX: Final = 1200
-_JPEG_QUALITY: Final = 80
+_NEAREST: Final = 4
 _OF_CORRECTIONS: Final = responses(
     HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.SERVICE_UNAVAILABLE
 )
@@ -141,25 +138,6 @@ def correct(
     return made
 
 
-def face_jpeg(parts: Parts, sighting: Seen, side_px: int) -> bytes | None:
-    """The best face of a sighting as a JPEG with sides of at most ``side_px``; None if no picture is kept.
-
-    Raises:
-        SinkError: the store cannot be read.
-    """
-    store = parts.pictures()
-    face = None if store is None else stored_face(store, sighting)
-    return None if face is None else jpeg_of(face, side_px)
-
-
-def jpeg_of(image: Image, side_px: int) -> bytes:
-    """A JPEG with sides of at most ``side_px``."""
-    picture, out = Pillow.fromarray(np.ascontiguousarray(image)), io.BytesIO()
-    picture.thumbnail((side_px, side_px))
-    picture.save(out, "JPEG", quality=_JPEG_QUALITY)
-    return out.getvalue()
-
-
 def search(parts: Parts, photo: UploadFile, limit: int) -> tuple[list[tuple[PastSighting, float]], float]:
     """The sightings of the person in a photo, the most similar first, and the lowest cosine that counts.
 
@@ -215,6 +193,32 @@ def time_of(text: str | None, name: str) -> datetime | None:
         ) from None  # fmt: skip
 
 
+def nearest(parts: Parts, sighting: PastSighting) -> list[NearDocument]:
+    """The people whose enrolled faces are the most similar to a sighting's, today; nobody where they cannot be
+    compared."""
+    if sighting.template is None or not parts.has_gallery():
+        return []
+    gallery, found = parts.gallery(), list[NearDocument]()
+    if sighting.embedder != made_with(gallery):
+        return []
+    probe = Embeddings(sighting.template[None], gallery.model_id)
+    while len(found) < min(_NEAREST, len(gallery)):
+        (candidate,) = gallery.search(probe, {each.identity_id for each in found})
+        if not candidate.identity_id:
+            break
+        vectors, samples = gallery.vectors(candidate.identity_id)
+        likeness = vectors @ sighting.template
+        best = int(likeness.argmax())
+        found.append(
+            NearDocument(
+                identity_id=candidate.identity_id, identity_name=candidate.identity_name,
+                similarity=round(float(likeness[best]), 4), sample_id=samples[best].sample_id,
+                photo=samples[best].photo, samples=len(samples),
+            )
+        )  # fmt: skip
+    return found
+
+
 def items_of(found: Sequence[PastSighting]) -> list[SightingDocument]:
     """As the API shows them."""
     return [SightingDocument(**sighting_document(sighting)) for sighting in found]
@@ -257,23 +261,10 @@ def explain_sighting(_caller: Reader, parts: SharedParts, sighting_id: str) -> E
     return Explanation(**{"sighting_id": sighting_id, "text": explain(sighting)} | sighting.account.to_json())
 
 
-@router.get(
-    "/sightings/{sighting_id}/face",
-    operation_id="show_face",
-    response_class=Response,
-    responses=responses(HTTPStatus.NOT_FOUND, media="image/jpeg", meaning="the picture"),
-)
-def show_face(
-    _caller: Reader,
-    parts: SharedParts,
-    sighting_id: str,
-    side_px: Annotated[int, Query(ge=16, le=_LARGEST_PX)] = _THUMBNAIL_PX,
-) -> Response:
-    """The best face of a sighting, if pictures are kept (``evidence.store``)."""
-    jpeg = face_jpeg(parts, find(parts, sighting_id), side_px)
-    if jpeg is None:
-        raise not_found("no picture of this sighting is kept")
-    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
+@router.get("/sightings/{sighting_id}/nearest", operation_id="list_nearest", responses=responses(HTTPStatus.NOT_FOUND))
+def list_nearest(_caller: Reader, parts: SharedParts, sighting_id: str) -> NearPage:
+    """The enrolled people whom a sighting resembles most, with the face of each that is the most similar."""
+    return NearPage(items=nearest(parts, look(parts, sighting_id)))
 
 
 @router.post(

@@ -8,11 +8,11 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
-from worker.api import sightings
+from worker.api import pictures, sightings
 from worker.api.access import SharedParts
 from worker.api.problems import Problem
 from worker.console.pages import HERE, Visitor
-from worker.errors import SinkError
+from worker.errors import GalleryError, SinkError
 from worker.wire import parse_rfc3339
 
 router = APIRouter(include_in_schema=False)
@@ -41,7 +41,35 @@ def face(
     """The best face of a sighting, also of one that is going on, as soon as the worker has written it."""
     jpeg = None
     with suppress(Problem, SinkError):
-        jpeg = sightings.face_jpeg(parts, _going(sighting_id) or sightings.find(parts, sighting_id), px)
+        jpeg = pictures.face_jpeg(parts, _going(sighting_id) or sightings.find(parts, sighting_id), px)
+    return _shown(jpeg)
+
+
+@router.get("/samples/{identity_id}/{sample_id}")
+def sample(
+    _caller: Visitor,
+    parts: SharedParts,
+    identity_id: str,
+    sample_id: str,
+    px: Annotated[int, Query(ge=16, le=_LARGEST_PX)] = 96,
+) -> Response:
+    """An enrolled face."""
+    jpeg = None
+    with suppress(Problem, GalleryError):
+        jpeg = pictures.sample_jpeg(parts, identity_id, sample_id, px)
+    return _shown(jpeg)
+
+
+@router.get("/scenes/{sighting_id}")
+def scene(_caller: Visitor, parts: SharedParts, sighting_id: str) -> Response:
+    """The frame from which the best face of a sighting is; to be enlarged."""
+    jpeg = None
+    with suppress(SinkError):
+        jpeg = pictures.scene_jpeg(parts, sightings.look(parts, sighting_id), pictures.LARGEST_PX)
+    return _shown(jpeg)
+
+
+def _shown(jpeg: bytes | None) -> Response:
     if jpeg is None:
         return Response(_HEAD, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=5"})
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})

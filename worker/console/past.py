@@ -55,7 +55,8 @@ def one_page(caller: Visitor, parts: SharedParts, sighting_id: str, said: str = 
     sighting = sightings.look(parts, sighting_id)
     return render(
         "sighting", caller, sighting=sighting, why=explain(sighting), account=sighting.account, said=said,
-        etag=sightings.etag(sighting), names=_names(parts),
+        etag=sightings.etag(sighting), names=_names(parts), near=sightings.nearest(parts, sighting),
+        has_pictures=parts.pictures() is not None,
     )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def remove(_caller: Sender, parts: SharedParts, identity_id: str, etag: Annotate
 
 @router.post("/people/{identity_id}/samples/{sample_id}/remove")
 def remove_sample(
-    _caller: Sender, parts: SharedParts, identity_id: str, sample_id: str, etag: Annotated[str, Form()]
+    _caller: Sender, parts: SharedParts, identity_id: str, sample_id: str, etag: Annotated[str | None, Form()] = None
 ) -> RedirectResponse:
     """Removes one face."""
     people.remove_sample(parts, identity_id, sample_id, etag)

@@ -236,7 +236,15 @@ def stored_face(store: EvidenceStore, sighting: Seen) -> Image | None:
         SinkError: the store cannot be read.
         EncryptionError: it is encrypted, and its key is not among those of this process.
     """
-    path = f"{_path(sighting)}.face.jpg"
+    return _stored(store, f"{_path(sighting)}.face.jpg")
+
+
+def stored_scene(store: EvidenceStore, sighting: Seen) -> Image | None:
+    """The whole frame from which that face is, in the same form. Raises as :func:`stored_face` does."""
+    return _stored(store, f"{_path(sighting)}.frame.jpg")
+
+
+def _stored(store: EvidenceStore, path: str) -> Image | None:
     content = store.get(path)
     if content is None:
         return None

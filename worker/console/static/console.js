@@ -30,6 +30,61 @@ function takeDrops(form) {
   });
 }
 
+// Tells of chosen people, or of unknown ones, once a sighting. What was chosen stays in this browser.
+class Alarm {
+  constructor() {
+    this.whom = document.getElementById("whom");
+    this.chosen = document.getElementById("chosen");
+    this.told = document.getElementById("alarmed");
+    this.heard = new Set();
+    document.getElementById("alarm").hidden = false;
+    for (const field of [this.whom, this.chosen]) {
+      field.value = localStorage.getItem(`facestream-${field.id}`) ?? "";
+      field.addEventListener("change", () => this.keep(field));
+    }
+  }
+
+  keep(field) {
+    localStorage.setItem(`facestream-${field.id}`, field.value);
+    this.sound ??= new AudioContext();
+    if (this.whom.value && "Notification" in window && Notification.permission === "default") {
+      Notification.requestPermission();
+    }
+  }
+
+  isMeant(event) {
+    if (this.whom.value === "named") {
+      const names = this.chosen.value.toLowerCase().split(",").map((name) => name.trim());
+      return event.identity_name !== "" && names.includes(event.identity_name.toLowerCase());
+    }
+    return this.whom.value === "no" && event.identity_name === "" && event.type !== "erased";
+  }
+
+  hear(event, unknown) {
+    if (!this.isMeant(event) || event.type === "corrected" || this.heard.has(event.sighting_id)) {
+      return;
+    }
+    this.heard.add(event.sighting_id);
+    const text = `${event.identity_name || unknown} · ${event.camera_id}`;
+    this.told.textContent = this.told.dataset.of.replace("{name}", text);
+    if ("Notification" in window && Notification.permission === "granted") {
+      new Notification(text, { icon: `/faces/${encodeURIComponent(event.sighting_id)}?px=96`, tag: event.sighting_id });
+    }
+    this.beep();
+  }
+
+  beep() {
+    if (this.sound?.state !== "running") {
+      return;
+    }
+    const tone = this.sound.createOscillator();
+    tone.frequency.value = 880;
+    tone.connect(this.sound.destination);
+    tone.start();
+    tone.stop(this.sound.currentTime + 0.25);
+  }
+}
+
 class Strip {
   constructor(list) {
     this.list = list;
@@ -41,7 +96,10 @@ class Strip {
     this.button = document.getElementById("pause");
     this.waiting = [];
     this.paused = false;
+    this.words = document.getElementById("words");
+    this.alarm = new Alarm();
     this.show.addEventListener("change", () => this.filter());
+    this.words.addEventListener("input", () => this.filter());
     this.button.hidden = false;
     this.button.addEventListener("click", () => this.pause());
     this.filter();
@@ -59,6 +117,7 @@ class Strip {
     source.addEventListener("sighting", (message) => {
       this.after = message.lastEventId;
       const event = JSON.parse(message.data);
+      this.alarm.hear(event, this.list.dataset.unknown);
       if (this.paused) {
         this.waiting.push(event);
       } else {
@@ -122,8 +181,10 @@ class Strip {
 
   filter() {
     const wanted = this.show.value;
+    const words = this.words.value.toLowerCase().split(" ").filter(Boolean);
     for (const item of this.list.children) {
-      item.hidden = wanted !== "" && item.dataset.known !== wanted;
+      const text = `${item.querySelector("bdi").textContent} ${item.querySelector(".camera").textContent}`.toLowerCase();
+      item.hidden = (wanted !== "" && item.dataset.known !== wanted) || !words.every((word) => text.includes(word));
     }
     document.getElementById("nobody").hidden = [...this.list.children].some((item) => !item.hidden);
   }
@@ -146,6 +207,14 @@ function suggestNames(field) {
 document.querySelectorAll("time").forEach(local);
 document.querySelectorAll("input[list=names]").forEach(suggestNames);
 document.querySelectorAll("form.drop").forEach(takeDrops);
+const copy = document.getElementById("copy");
+if (copy && navigator.clipboard) {
+  copy.hidden = false;
+  copy.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(location.origin + location.pathname);
+    document.getElementById("copied").textContent = copy.dataset.done;
+  });
+}
 const strip = document.getElementById("strip");
 if (strip) {
   new Strip(strip);

@@ -1,0 +1,76 @@
+"""What it takes to do the usual things with the pages alone: clicks and seconds, counted in a real browser.
+
+``python -m pytest -n0 tests/console/test_journeys.py`` prints them at the end.
+"""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.console import Console
+
+pytestmark = pytest.mark.slow
+
+Enter = Callable[..., Page]
+
+
+class Hand:
+    """Does what a person would do, and counts: a click, a field that is filled in, or Enter is one action."""
+
+    def __init__(self, page: Page, tell: Callable[[str], None]) -> None:
+        self.page, self._tell = page, tell
+        self._clicks = self._fields = 0
+        self._begun_s = time.monotonic()
+
+    def click(self, role: str, name: str) -> None:
+        self._clicks += 1
+        self.page.get_by_role(role, name=name).first.click()  # type: ignore[arg-type] # any role of a page
+
+    def open(self, text: str) -> None:
+        self._clicks += 1
+        self.page.get_by_text(text, exact=True).first.click()
+
+    def fill(self, label: str, text: str) -> None:
+        self._fields += 1
+        self.page.get_by_label(label).first.fill(text)
+
+    def enter(self) -> None:
+        self.page.keyboard.press("Enter")
+
+    def done(self, what: str) -> None:
+        took_s = time.monotonic() - self._begun_s
+        self._tell(f"{what}: {self._clicks} clicks, {self._fields} fields, {took_s:.1f} s (of the pages; nobody reads)")
+
+
+def test_a_stranger_gets_a_name(enter: Enter, tell: Callable[[str], None]) -> None:
+    hand = Hand(enter("operator"), tell)
+    hand.click("link", "Unknown")
+    hand.fill("Who is it?", "Carla")
+    hand.enter()
+    expect(hand.page.get_by_role("status")).to_contain_text("This is Carla now")
+    hand.done("a stranger is named")
+
+
+def test_where_was_somebody_on_a_day(enter: Enter, tell: Callable[[str], None]) -> None:
+    hand = Hand(enter("viewer"), tell)
+    hand.click("link", "Sightings")
+    hand.fill("Person", "Anna")
+    hand.fill("From (UTC)", "2026-01-01T00:00")
+    hand.fill("To (UTC)", "2026-01-01T23:59")
+    hand.click("button", "Show")
+    expect(hand.page.locator("main ol li")).to_have_count(2)
+    expect(hand.page.locator("main ol li").first).to_contain_text("door")
+    hand.done("where somebody was on a given day")
+
+
+def test_a_person_is_removed(enter: Enter, console: Console, tell: Callable[[str], None]) -> None:
+    hand = Hand(enter("operator"), tell)
+    hand.click("link", "People")
+    hand.click("link", "Bob")
+    hand.open("Remove this person")
+    hand.click("button", "Remove Bob")
+    expect(hand.page.get_by_role("status")).to_contain_text("Removed")
+    hand.done("a person is removed")
+    assert [person.name for person in console.parts.people()] == ["Anna"]
