@@ -85,8 +85,8 @@ def test_a_wrong_password_or_user_is_named(tmp_path: Path, monkeypatch: pytest.M
         server.execute("SELECT pg_reload_conf()")
         url = server.url("site", "worker")
         assert "correct the password" in complaint(url.replace("worker@", f"worker:no-{SECRET}@"))
-        assert "correct the password" in complaint(url)
-        assert "pg_hba.conf" in complaint(url.replace("worker@", "somebody@"))
+        assert "no password supplied; correct the password in ~/.pgpass" in complaint(url)
+        assert "correct the user in the URL" in complaint(url.replace("worker@", "somebody@"))
         with_password = url.replace("worker@", f"worker:{SECRET}@")
         assert "facestream database upgrade" in complaint(with_password)
         (tmp_path / "password").write_text(f"{SECRET}\n")
@@ -156,7 +156,20 @@ def test_a_user_without_rights_and_a_read_only_server_are_named(postgres: Postgr
     postgres.execute("DROP USER IF EXISTS nobody_much", "CREATE USER nobody_much", database="test")
     owner = opened(postgres_url)
     upgrade(owner)
-    assert "grant this user the role" in complaint(postgres_url.replace("postgres@", "nobody_much@"))
+    nobody_much = postgres_url.replace("postgres@", "nobody_much@")
+    assert "grant this user the role" in complaint(nobody_much)
+    empty = postgres.new_database("empty").replace("postgres@", "nobody_much@")
+    with pytest.raises(DatabaseError, match="take a user that may create tables there"):
+        upgrade(opened(empty))
+    owner.engine.dispose()
+    half = opened(postgres_url)
+    with half.writing() as connection:
+        connection.exec_driver_sql("ALTER TABLE facestream.sightings RENAME TO gone")
+    with pytest.raises(DatabaseError, match="'facestream database check' says what is missing"), half.reading() as read:
+        read.exec_driver_sql("SELECT * FROM facestream.sightings")
+    with half.writing() as connection:
+        connection.exec_driver_sql("ALTER TABLE facestream.gone RENAME TO sightings")
+    half.close()
     read_only = opened(f"{postgres_url}?options=-c%20default_transaction_read_only%3Don")
     with pytest.raises(DatabaseUnavailableError, match="name the primary"), read_only.writing() as connection:
         connection.exec_driver_sql("DELETE FROM facestream.sightings")

@@ -304,6 +304,45 @@ def test_a_damaged_row_is_named_and_all_others_are_used(
     assert sql("SELECT count(*) FROM samples") == [(3,)]
 
 
+def test_a_gallery_whose_rows_are_all_damaged_can_be_opened_and_mended(
+    gallery: DatabaseGallery, opened: Opener, sql: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    gallery.add([sample("a", 1), sample("b", 2)])
+    sql("UPDATE samples SET vector = 'short'")
+    damaged = opened()
+    assert enrolled(damaged) == {"a": set(), "b": set()}
+    damaged.add([sample("a", 1)])
+    assert enrolled(opened()) == {"a": {"1.jpg"}, "b": set()}
+
+
+def test_who_has_a_damaged_consent_is_found_by_nobody_and_all_others_are(
+    gallery: DatabaseGallery,
+    opened: Opener,
+    sql: Callable[..., list[tuple[Any, ...]]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gallery.add([sample(name, seed) for seed, name in enumerate("abc", 1)])
+    ids = {name: gallery.person(name).identity_id for name in "ab"}
+    for name, wrong in (("a", "{"), ("b", '{"until": "no time"}')):
+        sql(f"UPDATE people SET consent = '{wrong}', groups = '[' WHERE identity_id = '{ids[name]}'")
+    with caplog.at_level(logging.WARNING):
+        found = [match.identity_name for match in opened().search(probe(1, 2, 3))]
+    assert found[2] == "c"
+    assert {"a", "b"}.isdisjoint(found)
+    told = [record.msg for record in caplog.records if "gallery_person_damaged" in str(record.msg)]
+    assert {entry["person"] for entry in told if isinstance(entry, dict)} == set(ids.values())
+
+
+@pytest.mark.parametrize("wrong", ["calibration = '{'", "camera_thresholds = '[1'", "dimension = -3", "groups = '[1]'"])
+def test_a_damaged_row_of_the_gallery_itself_is_one_line(
+    gallery: DatabaseGallery, opened: Opener, sql: Callable[..., list[tuple[Any, ...]]], wrong: str
+) -> None:
+    gallery.add([sample("a", 1)])
+    sql(f"UPDATE galleries SET {wrong}")
+    with pytest.raises(GalleryError, match="its row in the table galleries is damaged; restore it from a backup"):
+        opened()
+
+
 def test_a_database_that_went_back_is_read_whole_and_told(
     gallery: DatabaseGallery,
     opened: Opener,

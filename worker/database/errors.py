@@ -16,19 +16,24 @@ _FULL_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _SQLITE_VALUE_ERRORS: Final = (sqlite3.ProgrammingError, sqlite3.InterfaceError)
 _PLAIN_VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError, AttributeError)
 
+<<<<<<< HEAD
 _GRANT: Final = (
     "grant this user the role facestream_worker, facestream_operator, facestream_console or facestream_reader"
 )
 _UPGRADE: Final = "run 'facestream database upgrade' with a user that may create tables"
+=======
+_GRANT: Final = "grant this user the role facestream_worker, facestream_operator or facestream_reader"
+_INCOMPLETE: Final = "'facestream database check' says what is missing"
+>>>>>>> 50ef2a1 (Open a gallery whose rows are damaged, whatever is damaged, and say of a database what helps)
 # By the kind of SQLSTATE (PostgreSQL's appendix "Error Codes"), the longest first.
 _ADVICE: Final[tuple[tuple[str, type[DatabaseError], str], ...]] = (
-    ("28P01", DatabaseError, "correct the password: ~/.pgpass, PGPASSFILE, PGPASSWORD, or the URL"),
-    ("28000", DatabaseError, "let pg_hba.conf of the server admit this user from here"),
+    ("28P01", DatabaseError, "correct the password in ~/.pgpass, PGPASSFILE, PGPASSWORD or the URL"),
+    ("28000", DatabaseError, "correct the user in the URL, or let pg_hba.conf of the server admit it from here"),
     ("3D000", DatabaseError, "correct the name in the URL, or create the database"),
     ("42501", DatabaseError, _GRANT),
-    ("42P01", DatabaseError, _UPGRADE),
-    ("42703", DatabaseError, _UPGRADE),
-    ("3F000", DatabaseError, _UPGRADE),
+    ("42P01", DatabaseError, _INCOMPLETE),
+    ("42703", DatabaseError, _INCOMPLETE),
+    ("3F000", DatabaseError, _INCOMPLETE),
     ("25006", DatabaseUnavailableError, "it is a standby, or read-only: name the primary in the URL"),
     ("53100", DatabaseFullError, "make room on the disk of the server"),
     ("53300", DatabaseUnavailableError, "raise max_connections of the server, or put a pooler before it"),
@@ -102,6 +107,8 @@ def _of_postgres(label: str, error: Any) -> DatabaseError:
     code = getattr(error, "sqlstate", None) or _code_of(str(error))
     for prefix, kind, advice in _ADVICE:
         if code.startswith(prefix):
+            if advice == _GRANT and re.search(r"permission denied for database|must be owner", text):
+                advice = "take a user that may create tables there, such as the owner of the database"
             if kind is DatabaseValueError:
                 return kind(f"{label} cannot store a value: {text}")
             return kind(f"{label}: {text}; {advice}")
@@ -125,7 +132,8 @@ def _is_psycopg(error: BaseException) -> bool:
 
 def _line(error: BaseException) -> str:
     """The last line that says something: before it come hints, and the attempts at other hosts."""
-    lines = [line.strip() for line in redact(str(error)).splitlines()]
+    # libpq's own name for a step of the log-in looks like one for a password.
+    lines = [line.strip() for line in redact(str(error).replace("fe_sendauth: ", "")).splitlines()]
     said = [line for line in lines if line and not line.startswith(("LINE ", "^", "HINT", "DETAIL", "CONTEXT", "- "))]
     text = said[0] if said else type(error).__name__
     # Of several hosts, libpq tells each with the same beginning.

@@ -21,8 +21,8 @@ from worker.database.database import Database, open_postgres
 from worker.database.layout import require_newest
 from worker.database.owned import opened
 from worker.erased import Erased, Erasure
-from worker.errors import DatabaseError, DatabaseUnavailableError, GalleryError, GalleryUnavailableError
-from worker.gallery.consents import consents_of
+from worker.errors import ConfigError, DatabaseError, DatabaseUnavailableError, GalleryError, GalleryUnavailableError
+from worker.gallery.consents import Consent, consents_of
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, changes_between
 from worker.gallery.groups import groups_of
 from worker.logs import get_logger
@@ -30,6 +30,7 @@ from worker.names import clean_text
 from worker.observer import Observer
 from worker.people_keys import BYTES_HEAD, TEXT_HEAD, Owned, tag_in
 from worker.types import Vectors
+from worker.wire import parse_rfc3339
 
 CHANNEL: Final = "facestream_gallery"
 """Where each change is announced, with the name of the gallery."""
@@ -39,6 +40,8 @@ _PRUNE_EVERY: Final = 100
 _AT_ONCE: Final = 5000
 _UNIT: Final = 1e-3
 _WITH_PEOPLE: Final = ("people", "samples", "sightings", "unknowns", "denials")
+_UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError)
+_LONG_AGO: Final = "1970-01-01T00:00:00Z"
 _FORGET_S: Final = 24 * 3600
 _COLUMNS: Final = 9
 _GONE: Final = "its key was destroyed: somebody was forgotten, and the row goes in a moment"
@@ -287,7 +290,12 @@ class GalleryStore:
             return None
         if known is not None and (row.version, row.change_id) == (known.contents.version, known.change_id):
             return known
-        meta = _contents_of(row)
+        try:
+            meta = _contents_of(row)
+        except _UNREADABLE:
+            raise GalleryError(
+                f"gallery {self.label}: its row in the table galleries is damaged; restore it from a backup"
+            ) from None
         if known is None or not known.same_model(Copy(meta, row.change_id)):
             return Copy(self._whole(connection, meta, {}), row.change_id)
         if self._descends_from(connection, known):
@@ -350,13 +358,36 @@ class GalleryStore:
             else [*connection.execute(query.where(sa.or_(_people.c.consent != "", _people.c.groups != "")))]
         )
         told = {row.identity_id for row in rows}
-        consents = consents_of({row.identity_id: json.loads(row.consent) for row in rows if row.consent})
-        groups = {row.identity_id: tuple(json.loads(row.groups)) for row in rows if row.groups}
+        consents = {row.identity_id: self._consent(row) for row in rows if row.consent}
+        groups = {row.identity_id: groups for row in rows if row.groups and (groups := self._groups(row))}
         return replace(
             contents,
             consents={key: one for key, one in before.consents.items() if key not in told} | consents,
             memberships={key: one for key, one in before.memberships.items() if key not in told} | groups,
         )
+
+    def _consent(self, row: Any) -> Consent:
+        """That of a row of people. One that cannot be read allows nothing: nobody finds the person."""
+        try:
+            consent = consents_of({"": json.loads(row.consent)})[""]
+            for bound in filter(None, (consent.since, consent.until)):
+                parse_rfc3339(bound)
+        except _UNREADABLE:
+            self._tell_damaged_person(row, "its consent cannot be read: nobody finds the person")
+            return Consent(until=_LONG_AGO, note="the consent that was stored cannot be read")
+        return consent
+
+    def _groups(self, row: Any) -> tuple[str, ...]:
+        """Those of a row of people; none where they cannot be read."""
+        try:
+            return tuple(map(str, json.loads(row.groups)))
+        except _UNREADABLE:
+            self._tell_damaged_person(row, "its groups cannot be read: the person is in none")
+            return ()
+
+    def _tell_damaged_person(self, row: Any, problem: str) -> None:
+        _log.warning("gallery_person_damaged", gallery=self.label, person=row.identity_id, problem=problem,
+                     advice="set it again, or restore the database from a backup")  # fmt: skip
 
     def _column(self, connection: sa.Connection, column: Any, *conditions: Any) -> Sequence[Any]:
         query = sa.select(column).where(column.table.c.gallery == self.name, *conditions)
@@ -379,7 +410,9 @@ class GalleryStore:
         while chunk := list(islice(rows, BLOCK_SAMPLES)):
             problems = [_problem_of(row, length) for row in chunk]
             whole = [row for row, problem in zip(chunk, problems, strict=True) if not problem]
-            vectors = np.frombuffer(b"".join(row.vector[:length] for row in whole), "<f4").reshape(len(whole), -1)
+            vectors = np.frombuffer(b"".join(row.vector[:length] for row in whole), "<f4").reshape(
+                -1, contents.dimension
+            )
             are_unit = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < _UNIT
             for row, is_unit in zip(whole, are_unit.tolist(), strict=True):
                 if not is_unit:
@@ -531,11 +564,17 @@ def _meta(contents: Contents, change_id: str) -> dict[str, Any]:
 
 
 def _contents_of(row: Any) -> Contents:
-    """What a row of galleries says, with nobody in it."""
+    """What a row of galleries says, with nobody in it.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, ConfigError: it is damaged.
+    """
+    if row.dimension < 1:
+        raise ValueError(f"no vector has {row.dimension} numbers")
     return Contents(
         row.version, row.model_id, row.preprocessing, row.dimension, {},
-        (Block((), np.empty((0, row.dimension), np.float32)),), row.threshold, json.loads(row.camera_thresholds),
-        json.loads(row.calibration), row.created_at, groups=groups_of(json.loads(row.groups)),
+        (Block((), np.empty((0, row.dimension), np.float32)),), row.threshold, dict(json.loads(row.camera_thresholds)),
+        dict(json.loads(row.calibration)), row.created_at, groups=groups_of(json.loads(row.groups)),
     )  # fmt: skip
 
 
