@@ -76,7 +76,7 @@ class Worker:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         return sum(
             sample.value
