@@ -16,15 +16,10 @@ _FULL_CODES: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _SQLITE_VALUE_ERRORS: Final = (sqlite3.ProgrammingError, sqlite3.InterfaceError)
 _PLAIN_VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError, AttributeError)
 
-<<<<<<< HEAD
 _GRANT: Final = (
     "grant this user the role facestream_worker, facestream_operator, facestream_console or facestream_reader"
 )
-_UPGRADE: Final = "run 'facestream database upgrade' with a user that may create tables"
-=======
-_GRANT: Final = "grant this user the role facestream_worker, facestream_operator or facestream_reader"
 _INCOMPLETE: Final = "'facestream database check' says what is missing"
->>>>>>> 50ef2a1 (Open a gallery whose rows are damaged, whatever is damaged, and say of a database what helps)
 # By the kind of SQLSTATE (PostgreSQL's appendix "Error Codes"), the longest first.
 _ADVICE: Final[tuple[tuple[str, type[DatabaseError], str], ...]] = (
     ("28P01", DatabaseError, "correct the password in ~/.pgpass, PGPASSFILE, PGPASSWORD or the URL"),
