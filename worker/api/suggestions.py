@@ -1,5 +1,6 @@
 """Whom unknown people resemble, and what naming them risks."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -79,11 +80,12 @@ def alike(parts: Parts) -> list[AlikeDocument]:
                 (candidate.similarity, person, candidate.identity_name)
             )
     a_day = _strangers_a_day(people)
+    samples = Counter(sample.identity_id for sample in gallery.contents.samples)
     made = []
     for identity_id, group in groups.items():
         group.sort(key=lambda each: (-each[0], each[1].unknown_id))
         ids = [person.unknown_id for _, person, _ in group]
-        taken = min((risk.false_match_rate or 0.0) * len(gallery.contents.samples_of(identity_id)), 1.0)
+        taken = min((risk.false_match_rate or 0.0) * samples[identity_id], 1.0)
         made.append(
             AlikeDocument(
                 identity_id=identity_id, identity_name=group[0][2], unknown_ids=ids,
