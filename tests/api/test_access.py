@@ -25,6 +25,7 @@ LEAST: dict[str, int] = {
     "heed_unknown": OPERATOR,
     "list_cameras": VIEWER, "show_camera": VIEWER, "add_camera": ADMIN, "check_camera": ADMIN, "change_camera": ADMIN,
     "remove_camera": ADMIN, "look_through_camera": ADMIN,
+    "show_settings": ADMIN, "list_audit": ADMIN, "verify_audit": ADMIN,
     "list_accounts": ADMIN, "create_account": ADMIN, "change_account": ADMIN, "remove_account": ADMIN,
 }  # fmt: skip
 """Every operation, and the least role that may do it."""

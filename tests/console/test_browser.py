@@ -22,6 +22,7 @@ Enter = Callable[..., Page]
 PAGES = (
     "/", "/sightings", "/sightings/door_1", "/unknown", "/unknown/u-1", "/unknown?ignored=true", "/people",
     "/people/p-anna", "/find", "/health", "/cameras", "/add-camera", "/cameras/door", "/cameras/door/areas",
+    "/settings", "/settings/audit", "/settings/audit?verify=true",
 )  # fmt: skip
 
 

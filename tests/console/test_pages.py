@@ -31,7 +31,7 @@ from worker.gallery.opening import open_gallery
 PAGES = (
     "/", "/sightings", "/sightings/door_1", "/unknown", "/people", "/people/p-anna", "/find", "/health",
     "/sightings?person=Anna", "/sightings?unknown=u-1&since=2026-01-01T00:00", "/people?q=nobody",
-    "/unknown/u-1", "/unknown?ignored=true", "/cameras",
+    "/unknown/u-1", "/unknown?ignored=true", "/cameras", "/settings",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ BY_VALUE = {
     "none", "red", "orange", "yellow", "green", "blue", "violet", "grey",
     "clearly", "likely", "just", "hardly", "unknown", "not recognised", "the calibration of this gallery",
     "nothing: calibrate the gallery to learn it", "pairs of people in the evidence of the model or the calibration",
+    "viewer", "operator", "admin",
     "connecting", "streaming", "waiting", "stalled", "failed", "ended", "paused", "refused", "nobody reads it",
     "worker silent", "worker gone", "damaged pictures", "hardly a face", "in a mask", "out of focus",
     "the camera was taken away", "the worker is too slow for all of them", "they came too late",

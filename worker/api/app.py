@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.types import Lifespan
 
-from worker.api import cameras, fleet, groups, keys, live, people, pictures, sightings, suggestions, unknowns
+from worker.api import cameras, fleet, groups, keys, live, people, pictures, settings, sightings, suggestions, unknowns
 from worker.api.door import Door
 from worker.api.keys import FirstCode
 from worker.api.live import Live
@@ -75,7 +75,7 @@ def _with_operations(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for module in (people, groups, sightings, pictures, unknowns, suggestions, live, cameras, fleet, keys):
+    for module in (people, groups, sightings, pictures, unknowns, suggestions, live, cameras, fleet, settings, keys):
         app.include_router(module.router, prefix=PREFIX, responses=responses(*_ANYWHERE))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # FastAPI's own way to furnish the description
     return app

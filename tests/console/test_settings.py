@@ -1,0 +1,87 @@
+"""The page Settings: accounts, tokens, the threshold in words, the audit log."""
+
+import re
+
+from tests.support.console import API, PASSWORD, Console, form
+from worker.audit_log import LOG
+from worker.gallery.opening import open_gallery
+
+
+def test_an_admin_makes_changes_and_removes_an_account(console: Console) -> None:
+    admin = console.as_role("admin")
+    long = "محمد 🎉 " + "x" * 50
+    assert (
+        form(admin, "/settings", "/settings/accounts", name=long, password=PASSWORD, role="viewer").status_code == 303
+    )
+    assert "choose another name" in form(
+        admin, "/settings", "/settings/accounts", name=long, password=PASSWORD, role="viewer"
+    ).text  # fmt: skip
+    short = form(admin, "/settings", "/settings/accounts", name="guard", password="short", role="operator")
+    assert (short.status_code, 'value="guard"' in short.text) == (422, True)
+    form(admin, "/settings", "/settings/accounts/viewer/role", role="operator")
+    viewer = console.as_role("viewer")
+    assert viewer.get(f"{API}/me").json()["role"] == "operator"
+    form(admin, "/settings", "/settings/accounts/viewer/password", password="another password")
+    assert viewer.get(f"{API}/me").status_code == 401
+    form(admin, "/settings", "/settings/accounts/viewer/remove")
+    assert [one.name for one in console.parts.accounts.accounts()] == ["admin", "operator", long]
+    last = form(admin, "/settings", "/settings/accounts/admin/remove")
+    assert (last.status_code, "last admin" in last.text) == (422, True)
+
+
+def test_a_token_is_shown_once_and_ended(console: Console) -> None:
+    viewer = console.as_role("viewer")
+    page = form(viewer, "/settings", "/settings/tokens", name="script", scopes="read", days="1").text
+    (secret,) = re.findall(r"<code>(fst_[^<]+)</code>", page)
+    program = console.anybody(Authorization=f"Bearer {secret}")
+    assert program.get(f"{API}/me").json()["scopes"] == ["read"]
+    again = viewer.get("/settings").text
+    assert "script" in again
+    assert secret not in again
+    (token,) = console.parts.accounts.tokens()
+    form(viewer, "/settings", f"/settings/tokens/{token.token_id}/end")
+    assert program.get(f"{API}/me").status_code == 401
+    csrf = viewer.headers["X-CSRF-Token"]
+    more = viewer.post("/settings/tokens", data={"csrf": csrf, "name": "x", "scopes": "manage", "days": "1"})
+    assert (more.status_code, "may have these scopes" in more.text) == (422, True)
+
+
+def test_who_does_not_manage_sees_their_own_tokens_alone(console: Console) -> None:
+    form(console.as_role("admin"), "/settings", "/settings/tokens", name="of the admin", scopes="read", days="1")
+    operator = console.as_role("operator")
+    text = operator.get("/settings").text
+    assert "of the admin" not in text
+    assert "/settings/accounts" not in text
+    csrf = operator.headers["X-CSRF-Token"]
+    assert operator.get("/settings/audit").status_code == 403
+    for path in ("accounts", "accounts/viewer/role", "accounts/viewer/password", "accounts/viewer/remove"):
+        assert operator.post(f"/settings/{path}", data={"csrf": csrf, "role": "admin"}).status_code == 403, path
+    assert [one.name for one in console.parts.accounts.accounts()] == ["admin", "operator", "viewer"]
+
+
+def test_the_threshold_is_told_as_false_alarms_and_the_days_as_configured(console: Console) -> None:
+    open_gallery(console.parts.gallery_path).set_thresholds(0.5, {}, {"default": {"fmr": 1e-4, "fpir": 0.002}})
+    text = console.as_role("admin").get("/settings").text
+    assert "from a similarity of 0.50 on" in text
+    assert "1 in 500 strangers is taken for somebody" in text
+    assert "7 days" in text
+
+
+def test_the_audit_log_is_shown_filtered_and_checked(console: Console) -> None:
+    admin = console.as_role("admin")
+    admin.get(f"{API}/sightings/door_1")
+    admin.get("/people/p-bob")
+    everything = admin.get(f"{API}/audit").json()["items"]
+    assert [line["number"] for line in everything] == sorted((line["number"] for line in everything), reverse=True)
+    about = admin.get(f"{API}/audit", params={"about": "door_1"}).json()["items"]
+    assert 0 < len(about) < len(everything)
+    assert admin.get(f"{API}/audit", params={"by": "somebody else"}).json()["items"] == []
+    first = admin.get(f"{API}/audit", params={"limit": 1}).json()
+    second = admin.get(f"{API}/audit", params={"limit": 1, "before": first["next_before"]}).json()
+    assert [first["items"][0], second["items"][0]] == everything[:2]
+    assert "past looked up" in admin.get("/settings/audit", params={"action": "looked"}).text
+    assert "The log is whole" in admin.get("/settings/audit", params={"verify": "true"}).text
+    log = console.parts.audit_folder / LOG
+    log.write_text(log.read_text().replace("past looked up", "past looked at", 1))
+    assert "was changed after it was written" in admin.get("/settings/audit", params={"verify": "true"}).text
+    assert admin.get(f"{API}/audit/verification").json()["problems"]
