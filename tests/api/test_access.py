@@ -26,6 +26,8 @@ LEAST: dict[str, int] = {
     "list_cameras": VIEWER, "show_camera": VIEWER, "add_camera": ADMIN, "check_camera": ADMIN, "change_camera": ADMIN,
     "remove_camera": ADMIN, "look_through_camera": ADMIN,
     "show_settings": ADMIN, "list_audit": ADMIN, "verify_audit": ADMIN,
+    "list_rules": OPERATOR, "show_rule": OPERATOR, "list_alerts": OPERATOR,
+    "create_rule": ADMIN, "change_rule": ADMIN, "delete_rule": ADMIN,
     "list_accounts": ADMIN, "create_account": ADMIN, "change_account": ADMIN, "remove_account": ADMIN,
 }  # fmt: skip
 """Every operation, and the least role that may do it."""

@@ -15,13 +15,14 @@ from tests.support.console import API, Console, keep_picture, of_anna
 from tests.support.publishing import STREAM
 from tests.support.sample_events import make_event, stream_fields
 from worker.gallery.contents import NewSample
+from worker.gallery.groups import Group
 
 pytestmark = pytest.mark.slow
 
 Enter = Callable[..., Page]
 PAGES = (
     "/", "/sightings", "/sightings/door_1", "/unknown", "/unknown/u-1", "/unknown?ignored=true", "/people",
-    "/people/p-anna", "/find", "/health", "/cameras", "/add-camera", "/cameras/door", "/cameras/door/areas",
+    "/people/p-anna", "/find", "/rules", "/health", "/cameras", "/add-camera", "/cameras/door", "/cameras/door/areas",
     "/settings", "/settings/audit", "/settings/audit?verify=true",
 )  # fmt: skip
 
@@ -134,6 +135,40 @@ def test_of_thousands_of_names_those_that_fit_are_offered(enter: Enter, console:
     page.goto(f"{console.address}/unknown")
     page.get_by_label("Who is it?").first.press_sequentially("Person 599")
     expect(page.locator('#names option[value="Person 599"]')).to_have_count(1)
+
+
+def test_a_rule_is_made_changed_and_deleted(enter: Enter, console: Console) -> None:
+    console.parts.gallery().set_group("family", Group())
+    page = enter("admin")
+    page.get_by_role("link", name="Rules").click()
+    page.get_by_label("Name of the rule").fill("Strangers at night")
+    page.locator("select[name=who]").select_option("unknown")
+    page.get_by_role("group", name="Never of these groups").get_by_label("family").check()
+    page.get_by_label("After").fill("20:00")
+    page.get_by_label("Time zone").fill("Europe/Berlin")
+    page.get_by_label("Webhook an https address").fill("https://example.org/secret-path")
+    page.get_by_label("Secret of the webhook").fill("sixteen characters")
+    page.get_by_role("button", name="Make the rule").click()
+    expect(page.get_by_role("status")).to_contain_text("The rule is made")
+    expect(page.locator("main")).to_contain_text("somebody unknown, never family")
+    expect(page.locator("main")).to_contain_text("after 20:00 Europe/Berlin")
+    expect(page.locator("main")).not_to_contain_text("secret-path")
+    page.get_by_text("Change the rule Strangers at night").click()
+    form = page.locator("form", has=page.get_by_role("button", name="Save"))
+    expect(form.get_by_label("family").nth(1)).to_be_checked()
+    form.get_by_label("Name of the rule").fill("Strangers")
+    form.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status")).to_contain_text("The rule is changed")
+    (stored,) = console.parts.book.rules()
+    assert (stored.rule.name, stored.rule.webhook) == ("Strangers", "https://example.org/secret-path")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.get_by_text("Change the rule Strangers").click()
+    page.get_by_role("button", name="Delete the rule Strangers").click()
+    expect(page.get_by_role("status")).to_contain_text("The rule is deleted")
+    assert console.parts.book.rules() == []
 
 
 def test_now_shows_what_comes_and_what_came_while_the_line_was_cut(

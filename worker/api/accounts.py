@@ -7,8 +7,6 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
@@ -17,13 +15,9 @@ import argon2
 import sqlalchemy as sa
 
 from worker.database import schema
-from worker.database.address import parse_database_url
-from worker.database.database import Database, open_postgres, open_sqlite
-from worker.database.layout import require_newest, upgrade
 from worker.database.owned import REPLIES
-from worker.errors import DatabaseError, FacestreamError
-from worker.files import is_of_state, private_folder
-from worker.history.store import FILE
+from worker.errors import FacestreamError
+from worker.history.shared import SharedDatabase
 from worker.names import person_name
 from worker.people_keys import Owned
 
@@ -47,7 +41,6 @@ _MOST_FAILURES: Final = 5
 """Of one account from one address, within the window."""
 _MOST_FAILURES_ANYWHERE: Final = 50
 _REPLY_S: Final = 86_400.0
-_CONNECTIONS: Final = 4
 
 
 class LoginError(FacestreamError):
@@ -104,45 +97,29 @@ class Reply:
 class Accounts:
     """Safe to use from any thread. All methods raise DatabaseError where the database cannot be used."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SharedDatabase) -> None:
         self._database = database
         self._hasher = argon2.PasswordHasher()
         # Each hash takes 64 MiB for a moment.
         self._hashing = threading.BoundedSemaphore(2)
         self._nobody = ""
-        # A SQLite file has one connection, for one thread at a time.
-        self._one_at_a_time = threading.Lock()
 
     @classmethod
     def open(cls, place: Path | str) -> Self:
-        """Beside the history at ``place``, a folder or the URL of a database.
-
-        Raises:
-            DatabaseError: it cannot be opened, or has another layout.
-        """
-        if isinstance(place, str):
-            database = open_postgres(parse_database_url(place), connections=_CONNECTIONS)
-            require_newest(database)
-            return cls(database)
-        try:
-            private_folder(place, is_of_state)
-            database = open_sqlite(place / FILE)
-        except OSError as error:
-            raise DatabaseError(f"{place / FILE} cannot be opened: {error.strerror or error}") from None
-        upgrade(database)
-        return cls(database)
+        """As :meth:`SharedDatabase.open`."""
+        return cls(SharedDatabase.open(place))
 
     def close(self) -> None:
         self._database.close()
 
     def has_admin(self) -> bool:
         """Whether somebody can manage accounts."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             return _admins(connection) > 0
 
     def accounts(self) -> list[Account]:
         """Everybody, by name."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(sa.select(schema.accounts).order_by(schema.accounts.c.account)).all()
         return [_account(row) for row in rows]
 
@@ -155,7 +132,7 @@ class Accounts:
         name = _checked_name(name)
         now_s = time.time()
         row = {"account": name, "role": role, "password_hash": self._hash(password), "created_s": now_s}
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             if first and _admins(connection):
                 raise AccountError("there is an admin already: ask them for an account")
             added = self._database.insert(schema.accounts).values(row).on_conflict_do_nothing()
@@ -173,7 +150,7 @@ class Accounts:
         values: dict[str, Any] = {} if role is None else {"role": role}
         if password is not None:
             values["password_hash"] = self._hash(password)
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             _find(connection, name)
             if values:
                 connection.execute(schema.accounts.update().where(schema.accounts.c.account == name).values(values))
@@ -189,7 +166,7 @@ class Accounts:
             NoSuchAccountError: there is no such account.
             AccountError: nobody could manage accounts any more.
         """
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             _find(connection, name)
             for table in (schema.sessions, schema.tokens, schema.accounts):
                 connection.execute(table.delete().where(table.c.account == name))
@@ -204,7 +181,7 @@ class Accounts:
         """
         name = person_name(name)
         self._count_attempt(name, address)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(sa.select(schema.accounts).where(schema.accounts.c.account == name)).one_or_none()
         # Somebody who is not there takes as long as somebody who is.
         if not self._matches(self._hash_of_nobody() if row is None else row.password_hash, password) or row is None:
@@ -218,7 +195,7 @@ class Accounts:
             NoSuchAccountError: there is no such account.
         """
         secret, now_s = secrets.token_urlsafe(32), time.time()
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             _find(connection, name)
             for table in (schema.sessions, schema.attempts, schema.replies, schema.tokens):
                 connection.execute(table.delete().where(table.c.expires_s <= now_s))
@@ -235,13 +212,13 @@ class Accounts:
             .join(schema.sessions, schema.sessions.c.account == schema.accounts.c.account)
             .where(schema.sessions.c.digest == _digest(secret), schema.sessions.c.expires_s > time.time())
         )
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _account(row)
 
     def end_session(self, secret: str) -> None:
         """Somebody logs out."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(schema.sessions.delete().where(schema.sessions.c.digest == _digest(secret)))
 
     def create_token(self, account: Account, name: str, scopes: tuple[Scope, ...], lives_s: float) -> tuple[Token, str]:
@@ -260,7 +237,7 @@ class Accounts:
             "token_id": token.token_id, "digest": _digest(secret), "name": name, "account": account.name,
             "scopes": " ".join(ordered), "created_s": now_s, "expires_s": token.expires_s,
         }  # fmt: skip
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             _find(connection, account.name)
             connection.execute(schema.tokens.insert(), row)
         return token, secret
@@ -272,7 +249,7 @@ class Accounts:
             .join(schema.accounts, schema.accounts.c.account == schema.tokens.c.account)
             .where(schema.tokens.c.digest == _digest(secret), schema.tokens.c.expires_s > time.time())
         )
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
             return None
@@ -283,7 +260,7 @@ class Accounts:
         query = sa.select(schema.tokens).where(schema.tokens.c.expires_s > time.time())
         if account is not None:
             query = query.where(schema.tokens.c.account == account)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return [_token(row) for row in connection.execute(query.order_by(schema.tokens.c.created_s.desc()))]
 
     def revoke_token(self, token_id: str, account: str | None = None) -> None:
@@ -295,14 +272,14 @@ class Accounts:
         chosen = schema.tokens.c.token_id == token_id
         if account is not None:
             chosen &= schema.tokens.c.account == account
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             if not connection.execute(schema.tokens.delete().where(chosen)).rowcount:
                 raise NoSuchAccountError(f"there is no token {token_id}; it may have been revoked")
 
     def claim_reply(self, request: str, digest: str) -> Reply | None:
         """Notes that a request is at work, if it was not heard before: None. Otherwise what is known of it."""
         row = {"request": request, "digest": digest, "status": 0, "body": "", "expires_s": time.time() + _REPLY_S}
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(schema.replies.delete().where(schema.replies.c.expires_s <= time.time()))
             added = self._database.insert(schema.replies).values(row).on_conflict_do_nothing()
             if connection.execute(added.returning(schema.replies.c.request)).first() is not None:
@@ -312,21 +289,21 @@ class Accounts:
 
     def keep_reply(self, request: str, status: int, body: str) -> None:
         """What was answered."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             of_it = schema.replies.c.request == request
             kept = Owned(REPLIES, body, again=True)
             connection.execute(schema.replies.update().where(of_it).values(status=status, body=kept))
 
     def drop_reply(self, request: str) -> None:
         """The request failed, and may be made again."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(schema.replies.delete().where(schema.replies.c.request == request))
 
     def _count_attempt(self, name: str, address: str) -> None:
         """Counts it as failed before it is looked at: many at once cannot slip through."""
         now_s = time.time()
         limits = zip(_subjects(name, address), (_MOST_FAILURES, _MOST_FAILURES_ANYWHERE), strict=True)
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(schema.attempts.delete().where(schema.attempts.c.expires_s <= now_s))
             for subject, most in limits:
                 insert = self._database.insert(schema.attempts).values(
@@ -356,24 +333,6 @@ class Accounts:
                 return self._hasher.verify(password_hash, password[: LONGEST_PASSWORD + 1])
             except argon2.exceptions.VerificationError:
                 return False
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with self._turn(), self._database.reading() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with self._turn(), self._database.writing() as connection:
-            yield connection
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._database.is_sqlite:
-            yield
-            return
-        with self._one_at_a_time:
-            yield
 
 
 def csrf_of(secret: str) -> str:

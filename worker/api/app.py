@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,7 +13,21 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.types import Lifespan
 
-from worker.api import cameras, fleet, groups, keys, live, people, pictures, settings, sightings, suggestions, unknowns
+from worker.alerts.watch import Watch
+from worker.api import (
+    cameras,
+    fleet,
+    groups,
+    keys,
+    live,
+    people,
+    pictures,
+    rules,
+    settings,
+    sightings,
+    suggestions,
+    unknowns,
+)
 from worker.api.door import Door
 from worker.api.keys import FirstCode
 from worker.api.live import Live
@@ -26,6 +40,7 @@ from worker.redaction import redact
 
 PREFIX: Final = "/api/v1"
 _VERSION: Final = "1"
+_PICTURE_PX: Final = 480
 _ANYWHERE: Final = (
     HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -41,10 +56,13 @@ def make_app(parts: Parts) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.live = Live(parts)
+        app.state.watch = _watch(parts)
+        app.state.watch.start()
         beating = asyncio.create_task(parts.metrics.beat())
         yield
         beating.cancel()
         app.state.live.close()
+        app.state.watch.close()
         parts.close()
 
     app = _with_operations(lifespan)
@@ -57,6 +75,21 @@ def make_app(parts: Parts) -> FastAPI:
     app.add_middleware(Counted, metrics=parts.metrics)
     app.add_middleware(Door, hosts=(parts.config.console.host, *parts.config.console.allowed_hosts))
     return app
+
+
+def _watch(parts: Parts) -> Watch:
+    def advice(names: Sequence[str]) -> str:
+        found = groups.known(parts) if names else {}
+        return "; ".join(found[name].advice for name in names if name in found and found[name].advice)
+
+    return Watch(
+        parts.book,
+        parts.config.redis,
+        parts.config.network.policy,
+        audit_folder=parts.audit_folder,
+        picture=lambda event: pictures.face_jpeg(parts, event, _PICTURE_PX),
+        advice=advice,
+    )
 
 
 def described() -> dict[str, Any]:
@@ -75,7 +108,20 @@ def _with_operations(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for module in (people, groups, sightings, pictures, unknowns, suggestions, live, cameras, fleet, settings, keys):
+    for module in (
+        people,
+        groups,
+        sightings,
+        pictures,
+        unknowns,
+        rules,
+        suggestions,
+        live,
+        cameras,
+        fleet,
+        settings,
+        keys,
+    ):
         app.include_router(module.router, prefix=PREFIX, responses=responses(*_ANYWHERE))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # FastAPI's own way to furnish the description
     return app

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from worker.alerts.book import Book
 from worker.api.accounts import Accounts
 from worker.api.metrics import ConsoleMetrics
 from worker.audit_log import note
@@ -20,6 +21,7 @@ from worker.gallery.contents import Person
 from worker.gallery.gallery import Gallery
 from worker.gallery.opening import gallery_exists, open_gallery, open_or_create_gallery
 from worker.history.evidence_store import EvidenceStore, open_store
+from worker.history.shared import SharedDatabase
 from worker.history.store import History
 from worker.redis.client import REDIS_ERRORS, Client, connect
 from worker.redis.errors import explain
@@ -61,7 +63,8 @@ class Parts:
         self._history: History | None = None
         with self.history():
             pass
-        self.accounts = Accounts.open(place)
+        database = SharedDatabase.open(place)
+        self.accounts, self.book = Accounts(database), Book(database)
         self._gallery: Gallery | None = None
         self._people: tuple[int, list[Person]] | None = None
         self._client: Client | None = None

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from worker.api.access import COOKIE, session_of
 from worker.api.app import PREFIX, make_app, problem_in, tell
 from worker.api.parts import Parts
-from worker.console import cameras, entry, faces, health, now, past, people, settings, strangers
+from worker.console import cameras, entry, faces, health, now, past, people, rules, settings, strangers
 from worker.console.pages import HERE, NotLoggedInError, render, to_login
 from worker.console.texts import speak, speaking
 from worker.errors import FacestreamError
@@ -23,7 +23,7 @@ _KINDS: Final = (HTTPException, RequestValidationError, FacestreamError, Excepti
 def make_console(parts: Parts) -> FastAPI:
     """The API and the pages over ``parts``, which are closed with it."""
     app = make_app(parts)
-    for module in (entry, now, past, strangers, people, cameras, health, settings, faces):
+    for module in (entry, now, past, strangers, people, rules, cameras, health, settings, faces):
         app.include_router(module.router, dependencies=[Depends(speaking)])
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     for kind in _KINDS:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from worker.database.owned import OwnAccount, OwnBytes, OwnText
 
-LAYOUT: Final = 11
+LAYOUT: Final = 12
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -204,6 +204,32 @@ replies: Final = Table(
     _seconds("expires_s"),
 )
 """What was answered to a request with an idempotency key. The status is 0 while the request is at work."""
+
+rules: Final = Table(
+    "console_rules",
+    past,
+    Column("rule_id", Text, primary_key=True),
+    _text("document"),
+    _seconds("made_s"),
+)
+"""``document``: whom somebody wants to be told of, where, when and how, as JSON; with addresses that hold passwords."""
+
+alerts: Final = Table(
+    "console_alerts",
+    past,
+    Column("rule_id", Text, ForeignKey("console_rules.rule_id", ondelete="CASCADE"), primary_key=True),
+    Column("sighting_id", Text, primary_key=True),
+    Column("receiver", Text, primary_key=True),
+    _own("event"),
+    _text("state"),
+    _text("problem"),
+    Column("tries", Integer, nullable=False),
+    _seconds("made_s"),
+    _seconds("due_s"),
+)
+"""What is to be told, or was. ``state``: due, sent or failed; ``event`` (JSON) is empty once it is not due any more.
+The key sees to it that nobody is told twice of one visit by one rule."""
+Index("console_alerts_by_due", alerts.c.state, alerts.c.due_s)
 
 known: Final = MetaData()
 """Who is known: galleries, in PostgreSQL alone."""

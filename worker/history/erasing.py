@@ -18,6 +18,7 @@ from worker.names import person_name
 from worker.people_keys import Owned
 from worker.types import Vectors
 
+_alerts = schema.alerts
 _sightings, _unknowns, _denials, _regroupings = schema.sightings, schema.unknowns, schema.denials, schema.regroupings
 _ROWS: Final = 4096
 _AT_ONCE: Final = 500
@@ -119,6 +120,7 @@ def erase(connection: sa.Connection, erased: Erased, names: Collection[str], rev
     count["regroupings"] += _forget_regroupings(connection, erased)
     # What the console has answered may name anybody; it is kept for a day, in case that somebody asks again.
     count["answers"] += connection.execute(schema.replies.delete()).rowcount
+    count["alerts"] += _forget_alerts(connection, erased)
     done = known(connection).ids
     for erasure in erased.erasures:
         if erasure.erasure_id not in done:
@@ -127,6 +129,26 @@ def erase(connection: sa.Connection, erased: Erased, names: Collection[str], rev
     denials.remove_orphans(connection)
     denials.changed(connection)
     return +count
+
+
+def _forget_alerts(connection: sa.Connection, erased: Erased) -> int:
+    """Nobody is told of them any more, and no rule is about them."""
+    gone = 0
+    rows = connection.execute(sa.select(_alerts.c.sighting_id, _alerts.c.event).distinct()).all()
+    for row in rows:
+        event = json.loads(row.event) if row.event else {}
+        if row.sighting_id in erased or event.get("identity_id") in erased or event.get("unknown_id") in erased:
+            gone += connection.execute(_alerts.delete().where(_alerts.c.sighting_id == row.sighting_id)).rowcount
+    for row in connection.execute(sa.select(schema.rules)).all():
+        rule = json.loads(row.document)
+        left = [identity_id for identity_id in rule.get("people", ()) if identity_id not in erased]
+        if len(left) < len(rule.get("people", ())):
+            # A rule that was about nobody else would be about everybody now.
+            rule |= {"people": left, "enabled": rule["enabled"] and bool(left or rule.get("groups"))}
+            changed = schema.rules.update().where(schema.rules.c.rule_id == row.rule_id)
+            connection.execute(changed.values(document=json.dumps(rule)))
+            gone += 1
+    return gone
 
 
 def _doomed_sightings(connection: sa.Connection, erased: Erased) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:

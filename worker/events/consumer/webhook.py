@@ -130,7 +130,7 @@ class Webhook:
         first_pause_s: float = 0.5,
         longest_pause_s: float = 10.0,
     ) -> None:
-        _check(url, allow_http=allow_http)
+        check_address(url, allow_http=allow_http, advice=", or add --allow-http")
         self._url = url
         self._secret = secret
         self._is_away = False
@@ -150,16 +150,17 @@ class Webhook:
         parts = urlsplit(self._url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
-    def send(self, event: Event) -> None:
-        """Returns when the receiver has taken the event (any status 2xx).
+    def send(self, event: Event, more: Mapping[str, str] | None = None, *, name: str = "") -> None:
+        """Returns when the receiver has taken the event (any status 2xx), with the fields ``more``. ``name`` takes the
+        place of the event's id in the header by which receivers know a repeat.
 
         Raises:
             AwayError: it cannot be reached, or is too busy (5xx, 429, 408, 425), for now.
             UntrustedError: it refuses the sender (401, 403, 407).
             RejectedError: it refuses the event (any other status); redirects are refused as well.
         """
-        body = json.dumps(encode(event), ensure_ascii=False).encode()
-        self._retrying(self._try, body, event.event_id)
+        body = json.dumps({**encode(event), **(more or {})}, ensure_ascii=False).encode()
+        self._retrying(self._try, body, name or event.event_id)
 
     def close(self) -> None:
         """Give up the connections."""
@@ -253,18 +254,23 @@ def _send_when_trusted(webhook: Webhook, event: Event, stop: threading.Event, pa
             return
 
 
-def _check(url: str, *, allow_http: bool) -> None:
-    # The path of a webhook's URL is often a secret: it is never shown.
+def check_address(url: str, *, name: str = "--url", allow_http: bool = False, advice: str = "") -> None:
+    """Does nothing if events may be posted to ``url``, which messages call ``name``.
+
+    Raises:
+        ConfigError: it is not a web address, or goes to another machine by http without ``allow_http``. The path, which
+            is often a secret, is not shown.
+    """
     try:
         parts = urlsplit(url)
         host = httpx.URL(url).host
     except (ValueError, httpx.InvalidURL):
-        raise ConfigError("--url is not a URL: write https://host/path") from None
+        raise ConfigError(f"{name} is not a URL: write https://host/path") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError("--url is not a web address: write https://host/path")
+        raise ConfigError(f"{name} is not a web address: write https://host/path")
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):
         raise ConfigError(
-            f"--url: http://{host} would show who was seen to everybody on the way: write https://, or add --allow-http"
+            f"{name}: http://{host} would show who was seen to everybody on the way: write https://{advice}"
         )
 
 

@@ -1,0 +1,310 @@
+"""Rules: whom somebody is told of, where, when and how; and what became of the alerts."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal, cast
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field, ValidationError
+
+from worker.alerts.book import RuleError, StoredRule
+from worker.alerts.delivery import shown
+from worker.alerts.rules import Names, Rule, Weekday
+from worker.alerts.watch import Watch
+from worker.api.access import Changer, Manager, SharedParts, once
+from worker.api.documents import Given
+from worker.api.groups import known
+from worker.api.paging import etag_of, require_match
+from worker.api.parts import Parts
+from worker.api.people import IdempotencyKey, IfMatch
+from worker.api.problems import Problem, not_found, responses
+from worker.audit_log import note
+from worker.errors import ConfigError
+from worker.redaction import first_problem
+from worker.wire import rfc3339
+
+router = APIRouter(tags=["rules"])
+
+_SECRETS: Final = ("webhook", "webhook_secret", "apprise")
+
+
+class RuleSettings(Given):
+    """What a rule says. Where ``webhook``, ``webhook_secret`` and ``apprise`` are null, those of a rule that is there
+    stay: they are not shown, because they may hold passwords."""
+
+    name: str
+    enabled: bool = True
+    who: Literal["anyone", "known", "unknown"] = "anyone"
+    people: Names = Field((), description="ids of people, one of whom it must be, or somebody of the groups")
+    groups: Names = Field((), description="groups, one of which it must be, or one of the people")
+    not_groups: Names = Field((), description="nobody of these groups")
+    cameras: Names = Field((), description="none: all")
+    weekdays: Annotated[tuple[Weekday, ...], Field(max_length=7)] = Field((), description="none: every day")
+    after: str = Field("", description="time of the clock such as 20:00")
+    before: str = Field("", description="time of the clock; one before 'after' is of the next day")
+    time_zone: str = Field("UTC", description="such as Europe/Berlin")
+    webhook: str | None = Field(None, description="https address; empty: none")
+    webhook_secret: str | None = Field(None, description="signs what is sent; 16 characters or more")
+    apprise: Annotated[list[str], Field(max_length=10)] | None = Field(None, description="addresses of Apprise")
+    picture: bool = Field(False, description="whether the face is sent with it")
+
+
+class ReceiverDocument(BaseModel):
+    """Where alerts go; the address itself is not shown."""
+
+    receiver: str
+    address: str = Field(description="its kind, such as mailtos://***")
+
+
+class RuleDocument(BaseModel):
+    """A rule, without its secrets."""
+
+    rule_id: str
+    name: str
+    enabled: bool
+    who: str
+    people: list[str]
+    groups: list[str]
+    not_groups: list[str]
+    cameras: list[str]
+    weekdays: list[str]
+    after: str
+    before: str
+    time_zone: str
+    picture: bool
+    receivers: list[ReceiverDocument]
+
+
+class RulesPage(BaseModel):
+    """The rules, by name."""
+
+    items: list[RuleDocument]
+
+
+class AlertDocument(BaseModel):
+    """What became of an alert."""
+
+    rule_id: str
+    rule: str
+    sighting_id: str
+    address: str
+    state: str = Field(description="due, sent or failed")
+    problem: str
+    tries: int
+    made_at: str
+
+
+class AlertsPage(BaseModel):
+    """The newest alerts, newest first."""
+
+    items: list[AlertDocument]
+
+
+def document(stored: StoredRule) -> RuleDocument:
+    """A rule as it is shown."""
+    told = stored.rule.model_dump(mode="json", exclude=set(_SECRETS))
+    receivers = [
+        ReceiverDocument(receiver=key, address=shown(address)) for key, address in stored.rule.receivers.items()
+    ]
+    return RuleDocument(rule_id=stored.rule_id, receivers=receivers, **told)
+
+
+def listed(parts: Parts) -> list[RuleDocument]:
+    """All rules, by name."""
+    return [document(stored) for stored in parts.book.rules()]
+
+
+def etag(stored: StoredRule) -> str:
+    """Another one after each change."""
+    return etag_of(stored.rule_id, stored.rule.model_dump_json())
+
+
+def find(parts: Parts, rule_id: str) -> StoredRule:
+    """
+    Raises:
+        Problem: there is none.
+    """
+    for stored in parts.book.rules():
+        if stored.rule_id == rule_id:
+            return stored
+    raise not_found(f"there is no rule {rule_id}; it may have been deleted")
+
+
+def make(parts: Parts, watch: Watch, settings: RuleSettings) -> StoredRule:
+    """Makes a rule, which is about what is captured from now on.
+
+    Raises:
+        Problem: it makes no sense, names a group or a person who is not there, or a receiver that cannot be used.
+    """
+    rule = _checked(parts, settings, {})
+    try:
+        stored = parts.book.add(rule)
+    except RuleError as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error)) from None
+    watch.changed()
+    _note(parts, "rule made", stored)
+    return stored
+
+
+def change(parts: Parts, watch: Watch, rule_id: str, settings: RuleSettings, if_match: str | None = None) -> StoredRule:
+    """Lets a rule say something else.
+
+    Raises:
+        Problem: as :func:`make`; or there is none, or it was changed meanwhile.
+    """
+    before = find(parts, rule_id)
+    require_match(if_match, etag(before))
+    rule = _checked(parts, settings, before.rule.model_dump(include=set(_SECRETS)))
+    parts.book.change(rule_id, rule)
+    watch.changed()
+    stored = StoredRule(rule_id, rule, before.made_s)
+    _note(parts, "rule changed", stored)
+    return stored
+
+
+def remove(parts: Parts, watch: Watch, rule_id: str, if_match: str | None = None) -> None:
+    """Deletes a rule.
+
+    Raises:
+        Problem: there is none, or it was changed meanwhile.
+    """
+    stored = find(parts, rule_id)
+    require_match(if_match, etag(stored))
+    parts.book.remove(rule_id)
+    watch.changed()
+    _note(parts, "rule removed", stored)
+
+
+def alerts(parts: Parts, most: int) -> list[AlertDocument]:
+    """What became of the newest alerts."""
+    rules = {stored.rule_id: stored.rule for stored in parts.book.rules()}
+    found = []
+    for alert in parts.book.recent(most):
+        rule = rules.get(alert.rule_id)
+        address = "" if rule is None else rule.receivers.get(alert.receiver, "")
+        found.append(
+            AlertDocument(
+                rule_id=alert.rule_id, rule="" if rule is None else rule.name, sighting_id=alert.sighting_id,
+                address=shown(address) if address else "taken out", state=alert.state, problem=alert.problem,
+                tries=alert.tries, made_at=rfc3339(datetime.fromtimestamp(alert.made_s, UTC)),
+            )
+        )  # fmt: skip
+    return found
+
+
+def settings_of(values: dict[str, Any]) -> RuleSettings:
+    """What a form says.
+
+    Raises:
+        Problem: a value cannot be.
+    """
+    try:
+        return RuleSettings.model_validate(values)
+    except ValidationError as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
+
+
+def watch_of(request: Request) -> Watch:
+    """What carries the rules out."""
+    return cast(Watch, request.app.state.watch)
+
+
+def _checked(parts: Parts, settings: RuleSettings, before: dict[str, Any]) -> Rule:
+    given = settings.model_dump()
+    kept = {name: before[name] for name in _SECRETS if given[name] is None and name in before}
+    given = {name: value for name, value in given.items() if value is not None} | kept
+    try:
+        rule = Rule.model_validate(given)
+        rule.require_receivers()
+    except ValidationError as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
+    except ConfigError as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+    groups = known(parts)
+    for name in (*rule.groups, *rule.not_groups):
+        if name not in groups:
+            raise Problem(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"there is no group {name!r}: make it first, or leave it out"
+            )
+    for identity_id in rule.people:
+        if not (parts.has_gallery() and parts.gallery().knows(identity_id)):
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"nobody with the id {identity_id} is enrolled")
+    return rule
+
+
+def _note(parts: Parts, action: str, stored: StoredRule) -> None:
+    rule = stored.rule
+    note(parts.audit_folder, action, rule.people, rule=rule.name, receivers=len(rule.receivers))
+
+
+@router.get("/rules", operation_id="list_rules")
+def list_rules(_caller: Changer, parts: SharedParts) -> RulesPage:
+    """All rules; addresses are not shown."""
+    return RulesPage(items=listed(parts))
+
+
+@router.post(
+    "/rules",
+    operation_id="create_rule",
+    status_code=HTTPStatus.CREATED,
+    response_model=RuleDocument,
+    responses=responses(HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+def create_rule(
+    request: Request,
+    caller: Manager,
+    parts: SharedParts,
+    settings: RuleSettings,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Make a rule. It is about what is captured from now on."""
+
+    def answer() -> tuple[HTTPStatus, str]:
+        return HTTPStatus.CREATED, document(make(parts, watch_of(request), settings)).model_dump_json()
+
+    return once(parts, caller, idempotency_key, f"rule {settings.model_dump_json()}", answer)
+
+
+@router.get("/rules/{rule_id}", operation_id="show_rule", responses=responses(HTTPStatus.NOT_FOUND))
+def show_rule(_caller: Changer, parts: SharedParts, rule_id: str, response: Response) -> RuleDocument:
+    """One rule; addresses are not shown."""
+    stored = find(parts, rule_id)
+    response.headers["ETag"] = etag(stored)
+    return document(stored)
+
+
+@router.put(
+    "/rules/{rule_id}",
+    operation_id="change_rule",
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+def change_rule(
+    request: Request,
+    _caller: Manager,
+    parts: SharedParts,
+    rule_id: str,
+    settings: RuleSettings,
+    response: Response,
+    if_match: IfMatch = None,
+) -> RuleDocument:
+    """Let a rule say something else. Addresses that are null stay as they are."""
+    stored = change(parts, watch_of(request), rule_id, settings, if_match)
+    response.headers["ETag"] = etag(stored)
+    return document(stored)
+
+
+@router.delete(
+    "/rules/{rule_id}",
+    operation_id="delete_rule",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
+)
+def delete_rule(request: Request, _caller: Manager, parts: SharedParts, rule_id: str, if_match: IfMatch = None) -> None:
+    """Delete a rule; what it would still have told is not told."""
+    remove(parts, watch_of(request), rule_id, if_match)
+
+
+@router.get("/alerts", operation_id="list_alerts")
+def list_alerts(_caller: Changer, parts: SharedParts, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> AlertsPage:
+    """What became of the newest alerts."""
+    return AlertsPage(items=alerts(parts, limit))

@@ -1,0 +1,95 @@
+"""Rules: who is told of whom, where and when; and what became of the alerts."""
+
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from worker.alerts.rules import WEEKDAYS
+from worker.api import fleet, groups, rules
+from worker.api.access import Caller, SharedParts
+from worker.api.problems import Problem
+from worker.api.rules import RuleSettings
+from worker.console.pages import Visitor, gone_to, render, sender
+
+router = APIRouter(include_in_schema=False)
+
+Admin = Annotated[Caller, Depends(sender("manage"))]
+Line = Annotated[str, Form(max_length=300)]
+Several = Annotated[list[str] | None, Form()]
+_SHOWN: Final = 50
+
+
+@router.get("/rules")
+def list_page(caller: Visitor, parts: SharedParts, said: str = "") -> HTMLResponse:
+    """All rules, and what became of the newest alerts; for who may change something."""
+    if not caller.may("change"):
+        raise Problem(HTTPStatus.FORBIDDEN, f"{caller.account.name} may not see rules: ask an operator")
+    stored = parts.book.rules()
+    status = fleet.status(parts)
+    cameras = {camera["camera_id"] for worker in status.workers for camera in worker["cameras"]} | {*status.unowned}
+    return render(
+        "rules", caller, rules=[(rules.document(each), rules.etag(each)) for each in stored], said=said,
+        alerts=rules.alerts(parts, _SHOWN), groups=list(groups.known(parts)), cameras=sorted(cameras),
+        people=parts.people(), weekdays=WEEKDAYS,
+    )  # fmt: skip
+
+
+def _settings(
+    name: Line = "",
+    enabled: Line = "",
+    who: Line = "anyone",
+    people: Several = None,
+    group: Several = None,
+    not_group: Several = None,
+    cameras: Annotated[str, Form(max_length=3000)] = "",
+    weekday: Several = None,
+    after: Line = "",
+    before: Line = "",
+    time_zone: Line = "UTC",
+    webhook: Annotated[str, Form(max_length=2000)] = "",
+    webhook_secret: Line = "",
+    apprise: Annotated[str, Form(max_length=20_000)] = "",
+    forget: Line = "",
+    picture: Line = "",
+) -> RuleSettings:
+    """What a form says. An address that is not given stays as it is, unless all are to be forgotten."""
+    addresses = [line.strip() for line in apprise.splitlines() if line.strip()]
+    values: dict[str, Any] = {
+        "name": name, "enabled": bool(enabled), "who": who, "people": people or (), "groups": group or (),
+        "not_groups": not_group or (), "cameras": [each.strip() for each in cameras.split(",") if each.strip()],
+        "weekdays": weekday or (), "after": after.strip(), "before": before.strip(), "time_zone": time_zone.strip(),
+        "webhook": webhook.strip() or ("" if forget else None),
+        "webhook_secret": webhook_secret or ("" if forget else None),
+        "apprise": addresses or ([] if forget else None), "picture": bool(picture),
+    }  # fmt: skip
+    return rules.settings_of(values)
+
+
+Given = Annotated[RuleSettings, Depends(_settings)]
+
+
+@router.post("/rules")
+def make(request: Request, _caller: Admin, parts: SharedParts, given: Given) -> RedirectResponse:
+    """Makes a rule."""
+    rules.make(parts, rules.watch_of(request), given)
+    return gone_to("/rules", said="made")
+
+
+@router.post("/rules/{rule_id}")
+def change(
+    request: Request, _caller: Admin, parts: SharedParts, rule_id: str, etag: Annotated[str, Form()], given: Given
+) -> RedirectResponse:
+    """Lets a rule say something else."""
+    rules.change(parts, rules.watch_of(request), rule_id, given, etag)
+    return gone_to("/rules", said="changed")
+
+
+@router.post("/rules/{rule_id}/delete")
+def delete(
+    request: Request, _caller: Admin, parts: SharedParts, rule_id: str, etag: Annotated[str, Form()]
+) -> RedirectResponse:
+    """Deletes a rule."""
+    rules.remove(parts, rules.watch_of(request), rule_id, etag)
+    return gone_to("/rules", said="deleted")
