@@ -28,6 +28,7 @@ from worker.database.database import open_postgres  # noqa: E402
 from worker.database.layout import upgrade  # noqa: E402
 from worker.history.rows import sighting_row  # noqa: E402
 from worker.history.store import History  # noqa: E402
+from worker.people_keys import Owned  # noqa: E402
 from worker.types import Vectors  # noqa: E402
 
 BATCH = 100
@@ -48,7 +49,9 @@ def write(url: str, worker: int, count: int, dimension: int) -> None:
 def fill(url: str, count: int, dimension: int) -> None:
     """Puts so many sightings into the table, without a worker."""
     rng = np.random.default_rng(0)
-    row = sighting_row(sighting()) | {"recorded_s": time.time(), "expires_s": time.time() + KEEP_S}
+    # As they are stored where people have no keys of their own.
+    plain = {name: each.value if isinstance(each, Owned) else each for name, each in sighting_row(sighting()).items()}
+    row = plain | {"recorded_s": time.time(), "expires_s": time.time() + KEEP_S}
     kinds = {"template": "bytea", "evidence": "int4", "corrections": "int4", "quality": "float8"}
     rows = f"COPY facestream.sightings ({', '.join(row)}) FROM STDIN (FORMAT BINARY)"
     with psycopg.connect(url) as connection, connection.cursor().copy(rows) as out:
