@@ -89,6 +89,10 @@ docs: $(VENV)/.test  ## the documentation, as HTML in build/docs; a broken link 
 	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
+.PHONY: screenshots
+screenshots: $(VENV)/.test system-parts  ## the pictures of docs/console.md, from the demo's real pages
+	FACESTREAM_SCREENSHOTS=docs/images $(PY) -m pytest -n 0 tests/console/test_demo.py -k newcomer
+
 .PHONY: check-deploy
 check-deploy: $(VENV)/.test  ## lint what is in deploy/ with the field's own tools
 	$(PY) deploy/check.py

@@ -32,6 +32,8 @@ router = APIRouter(tags=["live"])
 
 Entry = tuple[str, Event]
 """The id of an entry in the stream, and what it says."""
+Told = tuple[str, str]
+"""The id of an event, and the message about it."""
 
 _ENTRY_ID: Final = re.compile(r"\d{1,20}-\d{1,20}")
 _QUEUE: Final = 1000
@@ -50,12 +52,12 @@ class Live:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._listeners: set[asyncio.Queue[Entry | None]] = set()
+        self._listeners: set[asyncio.Queue[Told | None]] = set()
         self._stop = threading.Event()
         self._reading = False
         self.closed = False
 
-    async def listen(self) -> asyncio.Queue[Entry | None]:
+    async def listen(self) -> asyncio.Queue[Told | None]:
         """A queue that gets each event from now on, and None when the listener is to go.
 
         Raises:
@@ -70,12 +72,12 @@ class Live:
                 self._reading = True
                 loop = asyncio.get_running_loop()
                 threading.Thread(target=self._read, args=(start, loop), name="live", daemon=True).start()
-        queue: asyncio.Queue[Entry | None] = asyncio.Queue()
+        queue: asyncio.Queue[Told | None] = asyncio.Queue()
         self._listeners.add(queue)
         self._parts.metrics.follow(len(self._listeners))
         return queue
 
-    def leave(self, queue: asyncio.Queue[Entry | None]) -> None:
+    def leave(self, queue: asyncio.Queue[Told | None]) -> None:
         """The listener has gone."""
         self._listeners.discard(queue)
         self._parts.metrics.follow(len(self._listeners))
@@ -89,13 +91,14 @@ class Live:
 
     def _tell(self, entry: Entry) -> None:
         self._parts.metrics.told(entry[0])
+        told = entry[1].event_id, _message(entry)  # once, however many listen
         for queue in tuple(self._listeners):
             if queue.qsize() >= _QUEUE:
                 self._listeners.discard(queue)
                 self._parts.metrics.sent_away()
                 queue.put_nowait(None)
             else:
-                queue.put_nowait(entry)
+                queue.put_nowait(told)
 
     def _read(self, start: str, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread of its own, until the stop. Where it left off, it goes on."""
@@ -143,7 +146,7 @@ def _message(entry: Entry) -> str:
 
 
 async def _messages(
-    request: Request, live: Live, parts: Parts, caller: Caller, queue: asyncio.Queue[Entry | None], backlog: list[Entry]
+    request: Request, live: Live, parts: Parts, caller: Caller, queue: asyncio.Queue[Told | None], backlog: list[Entry]
 ) -> AsyncIterator[str]:
     try:
         yield "retry: 1000\n\n"
@@ -161,8 +164,8 @@ async def _messages(
                 if heard is None:
                     return
                 # What came while the backlog was read is in both.
-                if heard[1].event_id not in seen:
-                    yield _message(heard)
+                if heard[0] not in seen:
+                    yield heard[1]
             if time.monotonic() - checked_s > HEARTBEAT_S:
                 checked_s = time.monotonic()
                 if not await run_in_threadpool(_is_still_allowed, request, parts, caller):

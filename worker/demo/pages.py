@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Final
 
 import cv2
+from pydantic import SecretStr
 
 from worker.api.parts import Parts
 from worker.api.server import serve
-from worker.config import Config, load_config
+from worker.config import CameraConfig, Config, load_config
 from worker.console.app import make_console
 from worker.console.entry import one_time_path
 from worker.demo.stranger import make_stranger_clip
 from worker.errors import FacestreamError
+from worker.fleet.registry import CameraRegistry
+from worker.redis.client import connect
 from worker.redis.embedded import embedded_redis
 from worker.service.service import Service, Stopped
 from worker.video.clips import open_clip
@@ -45,12 +48,12 @@ def show_pages(gallery: Path, output: Path, say: Callable[[str], None]) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="facestream-demo-") as scratch,
         embedded_redis() as redis_url,
-        _camera(clip) as source,
+        camera(clip) as source,
     ):
         config = load_config(
             None,
             {
-                "cameras": [{"id": CAMERA_ID, "source": source}],
+                "fleet": {"enabled": True},  # so that the console sees the camera, and others can be added there
                 "gallery": str(gallery),
                 "state_dir": str(Path(scratch, "state")),
                 "redis": {"url": redis_url},
@@ -60,6 +63,7 @@ def show_pages(gallery: Path, output: Path, say: Callable[[str], None]) -> None:
                 "console": {"host": "127.0.0.1", "port": 0},
             },
         )
+        CameraRegistry(connect(config.redis), config.fleet).add(CameraConfig(id=CAMERA_ID, source=SecretStr(source)))
         with _worker(config) as at_work:
             _serve(config, at_work, say)
 
@@ -108,7 +112,7 @@ def _worker(config: Config) -> "Iterator[Future[Stopped]]":
 
 
 @contextmanager
-def _camera(clip: Path) -> Iterator[str]:
+def camera(clip: Path) -> Iterator[str]:
     """The address of a camera that shows ``clip`` again and again, as JPEGs over HTTP."""
     with open_clip(clip) as frames:
         step = max(1, round(float(frames.fps) / _PICTURES_A_S))
