@@ -24,11 +24,13 @@ SOURCES = sorted((REPOSITORY / "worker").rglob("*.py"))
 ENVIRONMENT_OWNERS = {
     "config/environment.py",
     "config/loading.py",
+    "bench/contest.py",
     "bench/live.py",
     "database/backup.py",
     "database/database.py",
     "cli/options.py",
     "cli/parsing.py",
+    "cli/screen.py",
     "faces/device/runtimes.py",
     "faces/engines/backend.py",
     "faces/networks/conversion.py",
