@@ -24,6 +24,7 @@ SOURCES = sorted((REPOSITORY / "worker").rglob("*.py"))
 ENVIRONMENT_OWNERS = {
     "config/environment.py",
     "config/loading.py",
+    "alerts/delivery.py",
     "bench/contest.py",
     "bench/live.py",
     "database/backup.py",
