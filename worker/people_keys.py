@@ -41,7 +41,7 @@ SEALED_BYTES: Final = len(_MARKER) + _TAG_BYTES + _NONCE_BYTES + 16
 BYTES_HEAD: Final = len(_MARKER) + _TAG_BYTES
 TEXT_HEAD: Final = len(_TEXT_MARKER) + _TAG_BYTES * 4 // 3
 """So many bytes or characters of what is sealed say by which key."""
-_DIGITS: Final = [bytes([digit]) for digit in range(16)]
+_DIGITS: Final = {f"{digit:x}": bytes([digit]) for digit in range(16)}
 _LOOK_S: Final = 0.25
 _LOCK_S: Final = 30.0
 _MOST_CIPHERS: Final = 65_536
@@ -184,7 +184,7 @@ class PeopleKeys:
             return None
         node = nodes[tag[:start]]
         for digit in tag[start:]:
-            node = _child(node, int(digit, 16))
+            node = _child(node, digit)
         return node
 
     def _look(self, *, at_once: bool = False) -> None:
@@ -278,14 +278,13 @@ def _without(state: _State, tags: Iterable[str]) -> _State:
 def _beside(node: bytes, tag: str, start: int) -> Iterator[tuple[str, bytes]]:
     """The nodes beside the way from ``node``, which is ``start`` digits deep, to a leaf."""
     for depth in range(start, TAG_DIGITS):
-        own = int(tag[depth], 16)
-        for digit in range(16):
-            if digit != own:
-                yield f"{tag[:depth]}{digit:x}", _child(node, digit)
-        node = _child(node, own)
+        for digit in _DIGITS:
+            if digit != tag[depth]:
+                yield tag[:depth] + digit, _child(node, digit)
+        node = _child(node, tag[depth])
 
 
-def _child(node: bytes, digit: int) -> bytes:
+def _child(node: bytes, digit: str) -> bytes:
     return hashlib.sha256(node + _DIGITS[digit]).digest()
 
 

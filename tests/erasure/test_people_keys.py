@@ -15,6 +15,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.remembered import BEN, DIMENSION, MODEL, face, sample
 from tests.support.sample_events import make_event
 from tests.support.stand_ins import StandInDetector, StandInEmbedder, detector_of, embedder_of
+from worker.api.parts import Parts
 from worker.cli import run_command_line
 from worker.config import Config, OutboxConfig
 from worker.database.address import parse_database_url
@@ -175,6 +176,21 @@ def test_a_worker_on_another_machine_destroys_its_own_copy_before_it_says_that_i
         own.close()
         gallery.close()
         outbox.close()
+    assert not any(opened(PeopleKeys(theirs), sealed))
+
+
+def test_a_console_on_another_machine_destroys_its_own_copy_with_its_next_look_at_the_gallery(
+    site: Site, tmp_path: Path
+) -> None:
+    sealed, theirs = site.sealed(), tmp_path / "machine 3.key"
+    theirs.write_bytes(site.key_file.read_bytes())
+    assert site.forget(tmp_path / "receipt.json") == 0
+    use(Keys(people=PeopleKeys(theirs)))
+    parts = Parts(Config(gallery=site.url))
+    try:
+        assert [person.name for person in parts.people()] == [BEN]
+    finally:
+        parts.close()
     assert not any(opened(PeopleKeys(theirs), sealed))
 
 

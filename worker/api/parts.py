@@ -1,6 +1,7 @@
 """What requests share: gallery, history, Redis, pictures, networks; each is opened when it is first needed."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from worker.api.accounts import Accounts
 from worker.api.metrics import ConsoleMetrics
 from worker.audit_log import note
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, default_state_dir, history_folder, history_place
+from worker.erasure.own import destroy_keys
 from worker.errors import ConfigError, DatabaseError, GalleryError, HistoryUnavailableError, SinkError
 from worker.faces.alignment import split_variant
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.faces.manifests import load_manifest
 from worker.gallery.contents import Person
+from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.opening import gallery_exists, open_gallery, open_or_create_gallery
 from worker.history.evidence_store import EvidenceStore, open_store
@@ -31,6 +34,7 @@ from worker.video.trial import Opener
 _PHOTO_MIN_FACE_PX: Final = 20
 _TRIALS: Final = 4
 """Cameras that are looked through at once."""
+_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Parts:
         database = SharedDatabase.open(place)
         self.accounts, self.book = Accounts(database), Book(database)
         self._gallery: Gallery | None = None
+        self._looked_s = float("-inf")
         self._people: tuple[int, list[Person]] | None = None
         self._client: Client | None = None
         self._store: EvidenceStore | None = None
@@ -114,12 +119,19 @@ class Parts:
                 self._gallery = open_gallery(self.gallery_path)
             try:
                 self._gallery.reload_if_changed()
+                self._destroy_keys(self._gallery)
             except GalleryError:
                 # Another model's gallery may have taken its place.
                 self._gallery.close()
                 self._gallery = None
                 raise
             return self._gallery
+
+    def _destroy_keys(self, gallery: Gallery) -> None:
+        """As each worker does: the keys of people who were erased from a database go from this machine's file too."""
+        if isinstance(gallery, DatabaseGallery) and time.monotonic() - self._looked_s >= _LOOK_S:
+            self._looked_s = time.monotonic()
+            destroy_keys(gallery.erased())
 
     def gallery_like(self, model_id: str, preprocessing_digest: str, dimension: int) -> Gallery:
         """The gallery of these vectors, made now if there is none.

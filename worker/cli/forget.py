@@ -25,6 +25,7 @@ from worker.cli.options import (
 )
 from worker.cli.screen import Document, count_of, print_json, say, say_lines, screen_width, wrapped
 from worker.errors import ConfigError, SinkError
+from worker.names import person_name
 
 if TYPE_CHECKING:
     from worker.config import Config
@@ -69,6 +70,12 @@ def forget(
     wait_s: Annotated[
         float, typer.Option("--wait-s", min=0, help="How long to wait for the workers that run, in seconds.")
     ] = 15.0,
+    classifier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--classifier", metavar="DIR", help="Say whether this classifier was trained on the person; repeatable."
+        ),
+    ] = None,
     verify: Annotated[
         Path | None, typer.Option("--verify", metavar="RECEIPT", help="Check a receipt; nothing is changed.")
     ] = None,
@@ -88,10 +95,10 @@ def forget(
     if who is None:
         raise ConfigError("whom? give a name, an id or a photo; or --verify RECEIPT")
     galleries = open_galleries(config_)
-    request = _request(who, galleries, models_dir or config_.models_dir, engine)
+    request = _named_by(config_.classifier, who) or _request(who, galleries, models_dir or config_.models_dir, engine)
     signed, kept = erase(
         request, galleries, config_, yes=yes, events=events, delete_entries=delete_entries, wait_s=wait_s,
-        json_output=json_output,
+        json_output=json_output, classifiers=classifier or (),
     )  # fmt: skip
     if receipt is not None:
         _write(receipt, signed)
@@ -121,8 +128,10 @@ def erase(
     delete_entries: bool,
     wait_s: float,
     json_output: bool,
+    classifiers: Sequence[Path] = (),
 ) -> tuple[Document, Path]:
-    """Erases the people of ``request`` everywhere; returns the receipt, and where it lies.
+    """Erases the people of ``request`` everywhere; returns the receipt, and where it lies. ``classifiers`` are looked
+    at, beside that of the configuration.
 
     Raises:
         FacestreamError: nobody is like that, or it cannot be begun; nothing was changed.
@@ -137,6 +146,7 @@ def erase(
     folders = erasure_folders(config_)
     if not folders:
         raise ConfigError("where is the person kept? give --gallery PATH, --state-dir DIR or --config FILE")
+    trained = _people_of([*classifiers, *([config_.classifier] if config_.classifier else [])])
     plan = make_plan(request, galleries, config_, _DEFAULT_THRESHOLD)
     _tell_plan(plan, galleries, json_output)
     # Before anything is changed: those who have read events of this person must learn of it.
@@ -162,6 +172,9 @@ def erase(
     for one in galleries:
         one.close()
     work.search(_searched(config_))
+    for path, people in trained.items():
+        if not people.isdisjoint(plan.names):
+            work.remains(f"the classifier {path} was trained on this person", "train it anew without them")
     _note_remains(work, plan, config_, events=events, deleted=delete_entries)
     log.add("erased" if work.outcome.is_whole else "erased in part", erasure=erasure.erasure_id)
     head, _ = log.verify()
@@ -353,13 +366,30 @@ def _searched(config: "Config") -> list[Path]:
     return [folder for folder in folders if folder.exists()]
 
 
-def _note_remains(work: "Forgetting", plan: "Plan", config: "Config", *, events: bool, deleted: bool) -> None:
+def _named_by(classifier: Path | str | None, who: str) -> "Request | None":
+    """The person of this name or id, if it is a classifier that says who it is."""
+    from worker.erasure.plan import Request
+    from worker.gallery.classifier import identity_id_of
+
+    if classifier is None:
+        return None
+    known = {identity_id_of(name): name for people in _people_of([classifier]).values() for name in people}
+    found = [(key, name) for key, name in known.items() if person_name(who) in (key, name)]
+    return Request(trained=tuple(found)) if found else None
+
+
+def _people_of(classifiers: Sequence[Path | str]) -> dict[Path | str, frozenset[str]]:
+    """Whom each was trained on.
+
+    Raises:
+        ClassifierError: one cannot be read.
+    """
     from worker.gallery.classifier import Classifier
 
-    if config.classifier is not None:
-        people = Classifier.open(config.classifier).people
-        if any(name in people for name in plan.names):
-            work.remains(f"the classifier {config.classifier} was trained on this person", "train it anew without them")
+    return {path: frozenset(map(person_name, Classifier.open(path).people)) for path in classifiers}
+
+
+def _note_remains(work: "Forgetting", plan: "Plan", config: "Config", *, events: bool, deleted: bool) -> None:
     if not events:
         work.remains("consumers were not told", "tell each that keeps events; docs/data-protection.md says what to do")
     else:

@@ -30,9 +30,12 @@ from worker.types import Embeddings, Vectors
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Who asks to be forgotten: ids and names of people, ids of unknown people, or faces (n, d) of one model."""
+    """Who asks to be forgotten: ids and names of people, ids of unknown people, or faces (n, d) of one model.
+
+    ``trained``: id and name of somebody whom a classifier names, where there is no gallery."""
 
     people: tuple[str, ...] = ()
+    trained: tuple[tuple[str, str], ...] = ()
     unknown_ids: tuple[str, ...] = ()
     faces: tuple[EmbedderId, Vectors, float] | None = None
 
@@ -109,7 +112,7 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config, de
         HistoryError: the past cannot be read.
         ErasureError: there is nobody like that.
     """
-    identity_ids = {_resolve(galleries, person) for person in request.people}
+    identity_ids = {_resolve(galleries, person) for person in request.people} | {key for key, _ in request.trained}
     if request.faces is not None:
         identity_ids |= _shown(request.faces, galleries)
     versions = [version for gallery in galleries for version in _versions(gallery)]
@@ -134,7 +137,7 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config, de
             if isinstance(place, str):
                 tags |= history.tags_of(seen, unknown_ids)
     staying = {name for gallery in galleries for key, name in gallery.contents.names.items() if key not in identity_ids}
-    gone_names = frozenset({*names, *past_names} - staying)
+    gone_names = frozenset({*names, *past_names, *(name for _, name in request.trained)} - staying)
     of_names, unsearched = search.needles_of_names(gone_names, staying)
     of_vectors = [needle for some in vectors if len(some) for needle in search.needles_of_vectors(some)]
     needles = tuple(dict.fromkeys([*of_names, *of_vectors, *(raw[: search.NEEDLE_BYTES] for raw in templates)]))

@@ -44,13 +44,18 @@ _UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, Recursion
 _LONG_AGO: Final = "1970-01-01T00:00:00Z"
 _FORGET_S: Final = 24 * 3600
 _COLUMNS: Final = 9
-_GONE: Final = "its key was destroyed: somebody was forgotten, and the row goes in a moment"
+_GONE: Final = "its key was destroyed"
+"""Somebody was forgotten, and the row goes in a moment."""
 _DOUBLE: Final = struct.Struct(">d")
 
 _galleries, _people, _samples = schema.galleries, schema.people, schema.samples
 _removed, _changes, _followers = schema.removed, schema.changes, schema.followers
 
 _log = get_logger(__name__)
+
+
+Photo = tuple[str, str, str]
+"""What it was called, its SHA-256, and its perceptual hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,20 +413,23 @@ class GalleryStore:
         contents = replace(contents, names=names)
         length = 4 * contents.dimension
         while chunk := list(islice(rows, BLOCK_SAMPLES)):
-            problems = [_problem_of(row, length) for row in chunk]
-            whole = [row for row, problem in zip(chunk, problems, strict=True) if not problem]
-            vectors = np.frombuffer(b"".join(row.vector[:length] for row in whole), "<f4").reshape(
-                -1, contents.dimension
-            )
+            whole: list[tuple[Any, Photo]] = []
+            for row in chunk:
+                found = _photo_or_problem(row, length)
+                if not isinstance(found, str):
+                    whole.append((row, found))
+                elif found is not _GONE:
+                    self._tell_damaged(row, names, found)
+            raw = b"".join([row.vector[:length] for row, _ in whole])
+            vectors = np.frombuffer(raw, "<f4").reshape(-1, contents.dimension)
             are_unit = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < _UNIT
-            for row, is_unit in zip(whole, are_unit.tolist(), strict=True):
-                if not is_unit:
-                    problems[chunk.index(row)] = "its vector is not finite and of unit length"
-            for row, problem in zip(chunk, problems, strict=True):
-                if problem and problem is not _GONE:
-                    self._tell_damaged(row, names, problem)
-            sound = [row for row, is_unit in zip(whole, are_unit.tolist(), strict=True) if is_unit]
-            contents = contents.plus([_sample(row, length) for row in sound], vectors[are_unit], names)
+            sound: list[Sample] = []
+            for (row, photo), is_unit in zip(whole, are_unit.tolist(), strict=True):
+                if is_unit:
+                    sound.append(_sample(row, photo))
+                else:
+                    self._tell_damaged(row, names, "its vector is not finite and of unit length")
+            contents = contents.plus(sound, vectors if len(sound) == len(whole) else vectors[are_unit], names)
         return contents
 
     def _tell_damaged(self, row: Any, names: dict[str, str], problem: str) -> None:
@@ -594,31 +602,25 @@ def _with_meta(contents: Contents, meta: Contents) -> Contents:
     return replace(meta, names=contents.names, blocks=contents.blocks)
 
 
-def _problem_of(row: Any, length: int) -> str:
-    """Why a row is damaged whose vector has ``length`` bytes; "" if it is not."""
-    vector = bytes(row.vector)
-    if not vector and not row.digest:
-        return _GONE
+def _photo_or_problem(row: Any, length: int) -> Photo | str:
+    """Of a row whose vector has ``length`` bytes: its photo, or why it is damaged."""
+    vector = row.vector
     if row.digest:
         if len(vector) != length:
             return f"its vector has {len(vector)} bytes, not {length}"
-        return "" if _digest(vector) == row.digest else "its vector does not match its digest"
-    return "" if len(vector) > length and _photo_in(vector[length:]) else "it was not sealed by facestream"
-
-
-def _photo_in(sealed: bytes) -> tuple[str, str, str] | None:
-    """What lies behind a sealed vector: of the photo, what it was called, its SHA-256, and its perceptual hash."""
+        if _digest(vector) != row.digest:
+            return "its vector does not match its digest"
+        return row.photo, row.photo_sha256, row.photo_hash
+    if not vector:
+        return _GONE
     try:
-        photo, sha256, photo_hash = json.loads(sealed)
-        return str(photo), str(sha256), str(photo_hash)
+        photo, photo_sha256, photo_hash = json.loads(vector[length:])
+        return str(photo), str(photo_sha256), str(photo_hash)
     except (ValueError, TypeError, RecursionError):
-        return None
+        return "it was not sealed by facestream"
 
 
-def _sample(row: Any, length: int) -> Sample:
-    photo = row.photo, row.photo_sha256, row.photo_hash
-    if not row.digest:
-        photo = _photo_in(row.vector[length:]) or photo
+def _sample(row: Any, photo: Photo) -> Sample:
     return Sample(row.sample_id, row.identity_id, clean_text(photo[0]), *photo[1:], row.quality, row.added_at)
 
 
