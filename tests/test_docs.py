@@ -131,3 +131,22 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     )
     assert built.returncode == 0, built.stderr
     assert "facestream run" in (tmp_path / "html" / "reference" / "commands.html").read_text()
+
+
+def test_each_threat_names_tests_that_exist() -> None:
+    """And each named test stands in the file that is named last before it, in the same row."""
+    table = (REPOSITORY / "SECURITY.md").read_text().split("| who | what they try |")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines()[2:] if line.startswith("|")]
+    assert len(rows) > 40
+    missing = []
+    for row in rows:
+        content = ""
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)`|`(test_\w+)`", row[-1]):
+            if path:
+                file = REPOSITORY / path
+                content = file.read_text() if file.exists() else ""
+            if (path and not content) or (name and f"def {name}(" not in content):
+                missing.append(path or name)
+        if "tests/" not in row[-1]:
+            missing.append(f"no test is named: {row}")
+    assert missing == []

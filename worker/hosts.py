@@ -2,6 +2,7 @@
 by which name this one is asked."""
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, Literal
@@ -50,6 +51,16 @@ class HostPolicy:
             text, reason = next(iter(reasons.items()), (host, _NEVER))
             raise HostRefusedError(f"{host} ({text}) {reason}")
         return kept
+
+    def permits(self, address: str, *, own: str) -> bool:
+        """Whether a connection to this address may be made on behalf of ``own``, the host that the user named."""
+        if self._is_listed(address):
+            return True
+        for host in (own, *self.allowed):
+            with suppress(HostRefusedError, OSError, ValueError):
+                if _plain(address) in map(_plain, self.addresses(host, 0, own=own)):
+                    return True
+        return False
 
     def _is_listed(self, text: str) -> bool:
         address = _plain(text)

@@ -172,7 +172,7 @@ def test_a_classifier_that_was_trained_on_them_is_named_as_stale(
     config.write_text(json.dumps({"classifier": str(tmp_path / "with her"), "state_dir": str(tmp_path / "past")}))
     of_anna: dict[str, Any] = {"identity_id": identity_id_of(ANNA), "identity_name": ANNA}
     with History.open(tmp_path / "past", create=True) as history:
-        history.write([sighting(1, AXES[0], **of_anna), sighting(2)], keep_s=WEEK_S, remember_s=WEEK_S)
+        history.write([sighting(1, AXES[0], **of_anna), sighting(2, AXES[1])], keep_s=WEEK_S, remember_s=WEEK_S)
     assert run_command_line(["forget", ANNA, "--config", str(config), "--yes", "--json", "--no-events"]) == 0
     receipt = json.loads(capsys.readouterr().out)
     assert receipt["found"]["past_sightings"] == 1

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.config import CameraConfig
 from worker.errors import SourceError
-from worker.hosts import HostPolicy
+from worker.hosts import ALLOW, HostPolicy
 from worker.observer import Observer, Stage
 from worker.redaction import redact
 from worker.types import Planes
@@ -36,6 +37,7 @@ from worker.video.child_messages import (
     parse_answer,
     send,
 )
+from worker.video.connect_guard import guard_connections
 from worker.video.decoder import ImageFolder, SourceMemoryError, Video, open_video
 from worker.video.planes import packed
 from worker.video.web import SourceSilentError
@@ -46,6 +48,7 @@ _MOST_HELD: Final = 4
 """So many pictures may wait for the worker's answer while the next one is decoded."""
 _MOST_PASSED: Final = 100
 _MOST_FILES: Final = 64
+_REFUSED: Final = f"which is not the source's own host; {ALLOW}"
 _FIRST_TO_GO: Final = "500"
 """The kernel, short of memory, ends a decoder before it ends the worker."""
 
@@ -135,7 +138,11 @@ class _Child:
         self._gone = threading.Event()
 
     def run(self, address: Address, camera: CameraConfig, hosts: HostPolicy) -> None:
-        video = open_video(address, camera, self._clock, hosts)
+        refused = self._guard(address, hosts)
+        try:
+            video = open_video(address, camera, self._clock, hosts)
+        except SourceError as error:
+            raise SourceError(f"{address.label} leads to {refused[0]}, {_REFUSED}") if refused else error from None
         try:
             self._tell(Opened(video.recording, _is_still(video), video.frame_interval_s, video.duration_s))
             if isinstance(video, Video):
@@ -156,6 +163,22 @@ class _Child:
             self._tell(Ended("", ""))
         finally:
             video.close()
+
+    def _guard(self, address: Address, hosts: HostPolicy) -> list[str]:
+        """Where FFmpeg connects by itself, it is led to no other host; returns the addresses that are refused, as they
+        come."""
+        refused: list[str] = []
+        if address.kind != "network" or address.target[:4].lower() == "http":
+            return refused
+        own = urlsplit(address.target).hostname or ""
+
+        def may_connect(to: str) -> bool:
+            if not (permitted := hosts.permits(to, own=own)):
+                refused.append(to)
+            return permitted
+
+        guard_connections(may_connect)
+        return refused
 
     def _tell(self, message: Any) -> None:
         self._told_s = time.monotonic()
