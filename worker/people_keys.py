@@ -23,7 +23,6 @@ from typing import Any, Final, Generic, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from filelock import FileLock, Timeout
 
 from worker.errors import ConfigError, EncryptionError
 from worker.files import replace_file, why_unwritable
@@ -139,6 +138,8 @@ class PeopleKeys:
         Raises:
             EncryptionError: the file cannot be written.
         """
+        from filelock import FileLock, Timeout
+
         wanted = {tag for tag in tags if _is_tag(tag)}
         try:
             self._look(at_once=True)

@@ -345,7 +345,8 @@ def _digest(secret: str) -> str:
 
 
 def _subjects(name: str, address: str) -> tuple[str, str]:
-    return f"{address} {name}", f"* {name}"
+    """As digests: what was typed in the place of the name may be a password."""
+    return _digest(f"{address} {name}"), _digest(f"* {name}")
 
 
 def _checked_name(name: str) -> str:
