@@ -33,6 +33,7 @@ _TAG_BYTES: Final = TAG_DIGITS // 2
 _MARKER: Final = b"FSOWN1\0\0"
 _TEXT_MARKER: Final = "\x01own1:"
 """No text from outside begins so: control characters are taken out of all of them."""
+_DAMAGED: Final = "\ufffd"
 _NODE_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 SEALED_BYTES: Final = len(_MARKER) + _TAG_BYTES + _NONCE_BYTES + 16
@@ -123,13 +124,16 @@ class PeopleKeys:
         return self._opened(tag, sealed[BYTES_HEAD : BYTES_HEAD + _NONCE_BYTES], sealed[BYTES_HEAD + _NONCE_BYTES :])
 
     def unseal_text(self, sealed: str) -> str:
-        """As :meth:`unseal`."""
+        """As :meth:`unseal`; a text that is damaged becomes one that nobody can take for what it was."""
         try:
             raw = base64.b64decode(sealed[len(_TEXT_MARKER) :], validate=True)
         except (ValueError, binascii.Error):
-            return ""
+            return _DAMAGED
         start = _TAG_BYTES + _NONCE_BYTES
-        opened = self._opened(raw[:_TAG_BYTES].hex(), raw[_TAG_BYTES:start], raw[start:])
+        tag = raw[:_TAG_BYTES].hex()
+        opened = self._opened(tag, raw[_TAG_BYTES:start], raw[start:])
+        if not opened and (len(raw) < start or self.has(tag)):
+            return _DAMAGED
         return opened.decode("utf-8", errors="replace")
 
     def destroy(self, tags: Iterable[str]) -> None:
