@@ -32,6 +32,8 @@ def checks(tools: Path, scratch: Path) -> Iterator[Check]:
     yield "Dockerfile: hadolint", [tools / "hadolint", DEPLOY / "Dockerfile"]
     compose = [tools / "docker-compose", "-f", DEPLOY / "compose.yaml", "config", "--quiet"]
     yield "compose.yaml: docker compose config", compose
+    both = [*compose[:3], "-f", DEPLOY / "compose.gpu.yaml", *compose[3:]]
+    yield "compose.gpu.yaml: docker compose config", both
     yield "Prometheus: promtool check config", ["promtool", "check", "config", DEPLOY / "prometheus/prometheus.yml"]
     yield from _kubernetes_checks(tools, scratch)
     for unit in sorted((DEPLOY / "systemd").glob("*.service")):

@@ -238,6 +238,19 @@ def test_the_example_fleet_is_scraped_and_its_files_are_there() -> None:
     assert all((DEPLOY / file).exists() for file in files)
 
 
+def test_the_fleet_on_a_gpu_changes_only_its_workers_and_builds_a_stage_that_there_is() -> None:
+    services = read(DEPLOY / "compose.yaml")["services"]
+    workers = {name for name, service in services.items() if "--fleet" in service.get("command", ())}
+    on_gpu = read(DEPLOY / "compose.gpu.yaml")["services"]
+    assert set(on_gpu) == workers
+    stages = re.findall(r"^FROM \S+ AS (\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    for name, service in on_gpu.items():
+        assert service["build"]["target"] in stages
+        assert service["image"] != services[name]["image"], "an image of the processor must not be taken for it"
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device["capabilities"] == ["gpu"]
+
+
 def test_commands_of_the_example_fleet_are_commands() -> None:
     services = read(DEPLOY / "compose.yaml")["services"]
     own = [service for service in services.values() if service["image"].startswith("facestream")]

@@ -219,7 +219,8 @@ from worker.faces.networks import vggface2
 from worker.faces.networks.parity import write_random_h5
 write_random_h5("resnet50", sys.argv[4], 0)
 arguments = dict(network="resnet50", weights=sys.argv[4], channel_order="bgr", mean=(91.4953, 103.8827, 131.0912))
-network = DeviceNetwork("worker.faces.networks.vggface2:build", arguments, runtime, Pictures(runtime), precision="fp32")
+network = DeviceNetwork("worker.faces.networks.vggface2:build", arguments, runtime, Pictures(runtime),
+                        precision=sys.argv[5])
 given = np.load(sys.argv[2])
 chips, image = given["chips"], given["image"]
 plain = np.asarray(vggface2.build(**arguments).predict_on_batch(chips))
@@ -308,13 +309,13 @@ def test_more_candidates_than_there_is_room_for_are_looked_at_again(expected: li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["jax", "tensorflow"])
-def test_the_same_vectors_are_made(runtime: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("runtime", "precision"), [("jax", "fp32"), ("jax", "fp16"), ("tensorflow", "fp32")])
+def test_the_same_vectors_are_made(runtime: str, precision: str, tmp_path: Path) -> None:
     image = data.astronaut()
     boxes = np.array([[170, 60, 270, 190], [180, 80, 260, 170], [0, 0, 120, 130], [300, 200, 420, 330]], np.float32)
     matrices = box_matrices(boxes, 224, 1.3, 256)
     np.savez(tmp_path / "given.npz", chips=warp(image, matrices, 224), image=image, matrices=matrices)
-    run(_VECTORS, runtime, tmp_path / "given.npz", tmp_path / "made.npz", tmp_path / "random.h5")
+    run(_VECTORS, runtime, tmp_path / "given.npz", tmp_path / "made.npz", tmp_path / "random.h5", precision)
     with np.load(tmp_path / "made.npz") as made:
         mean = made["plain"].mean(axis=0)
         for name in ("of_chips", "of_faces"):

@@ -46,7 +46,9 @@ EngineName = Annotated[
     str,
     typer.Option("--engine", help="What runs the networks: auto, openvino, keras, tensorflow, jax, torch, onnx, dlib."),
 ]
-PrecisionName = Annotated[str, typer.Option("--precision", help="Arithmetic of the embedder: auto, fp32, bf16, int8.")]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="Arithmetic of the embedder: auto, fp32, bf16, fp16, int8.")
+]
 DetectorName = Annotated[
     str | None,
     typer.Option("--detector", help="What finds faces: mtcnn, yunet or dlib-hog (default: as configured, else mtcnn)."),

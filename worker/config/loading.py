@@ -83,7 +83,7 @@ class Config(BaseSettings):
     model: PathText | None = Field(None, description="model id or manifest path; default: the gallery's model")
     models_dir: UserPath | None = Field(None, description="folder in which weight files are looked for, at any depth")
     engine: ENGINE_NAMES = Field("auto", description="what runs the networks")
-    precision: Literal["auto", "fp32", "bf16", "int8"] = Field("auto", description="arithmetic of the embedder")
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field("auto", description="arithmetic of the embedder")
     threads: int = Field(0, ge=0, le=256, description="processor threads for inference; 0 takes all cores")
     detection: DetectionConfig = DetectionConfig()
     tracking: TrackingConfig = TrackingConfig()
