@@ -10,6 +10,7 @@ from worker.cli import run_command_line
 from worker.evaluation.audit import Finding, audit, compare, counts, fold_look_alikes
 from worker.gallery.contents import NewSample
 from worker.gallery.folder import FolderGallery
+from worker.gallery.resemblance import resemblance_in
 
 DIMENSION = 128
 THRESHOLD, MARGIN = 0.4, 0.03
@@ -146,6 +147,44 @@ def test_a_threshold_with_many_look_alikes_is_called_too_low(
     assert sum(line.startswith("look-alikes: ") for line in out.splitlines()) <= 20
     assert run_command_line(["gallery", "audit", "--gallery", str(tmp_path / "g"), "--threshold", "0.4"]) == 0
     assert "too low" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def relatives() -> list[NewSample]:
+    """Four photos of each of 30 people who have much in common: at the model's threshold many of their pairs are alike.
+
+    The last two are one person under two names.
+    """
+    kin = People(seed=3)
+    for number in range(30):
+        kin.blend(f"cousin {number}", "grandmother", 0.7)
+        kin.enroll(f"cousin {number}", 4)
+    kin.enroll("cousin 29 again", 4, shows="cousin 29")
+    return kin.samples
+
+
+def test_pairs_that_are_ordinary_among_people_who_resemble_each_other_are_not_blamed(
+    relatives: list[NewSample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = "face-reidentification-retail-0095"  # whose manifest tells how alike other people are
+    made = FolderGallery.create(tmp_path / "g", model, "d", DIMENSION)
+    made.add(relatives)
+    resemblance = resemblance_in(made, THRESHOLD)
+    assert resemblance is not None
+    assert resemblance.is_high
+    assert 0.05 < resemblance.share < 0.5
+    ordinary = counts(audit(made, threshold=THRESHOLD, margin=MARGIN, between=THRESHOLD))
+    found = audit(made, threshold=THRESHOLD, margin=MARGIN)
+    assert [sorted(finding.people) for finding in found if finding.kind == "same_person"] == [
+        ["cousin 29", "cousin 29 again"]
+    ]
+    assert counts(found)["resemblance"] == 1
+    assert counts(found)["look_alikes"] < ordinary["look_alikes"] / 4
+    assert counts(found)["wrong_sample"] == counts(found)["odd_sample"] == 0
+    assert run_command_line(["gallery", "audit", "--gallery", str(tmp_path / "g")]) == 0
+    assert "people here resemble each other: two of them were compared at 0." in capsys.readouterr().out
+    assert run_command_line(["gallery", "audit", "--gallery", str(tmp_path / "g"), "--threshold", "0.4"]) == 0
+    assert "were compared at" not in capsys.readouterr().out
 
 
 def test_a_wrong_photo_explains_why_others_seem_alike(people: People) -> None:

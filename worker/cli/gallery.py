@@ -467,14 +467,20 @@ def audit_gallery(
 
     opened = open_gallery(gallery)
     limit_from = threshold if threshold is not None else _threshold_in_use(opened)
-    findings = audit.audit(opened, threshold=limit_from, margin=RecognitionConfig().margin)
+    between = audit.pair_threshold(opened, limit_from) if threshold is None else threshold
+    findings = audit.audit(opened, threshold=limit_from, margin=RecognitionConfig().margin, between=between)
     if json_output:
         for finding in findings:
             print_json(dataclasses.asdict(finding))
     else:
         _print_findings(findings, audit.counts(findings), limit)
-        _tell_crowded(findings, len(opened), limit_from)
+        _tell_crowded(findings, len(opened), between)
         say(f"{people_of(len(opened))}, {count_of(opened.sample_count, 'sample')}, threshold {limit_from:.3f}")
+        if between > limit_from:
+            say(
+                f"people here resemble each other: two of them were compared at {between:.3f}, which keeps the promise "
+                "for them; --threshold names another one"
+            )
     if sheet:
         _draw_findings(opened, findings, limit_from, sheet)
         say(f"written: {sheet}", err=json_output)

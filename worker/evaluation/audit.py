@@ -71,13 +71,31 @@ class Neighbours:
     pair_mean: Vectors
 
 
-def audit(gallery: Gallery, *, threshold: float, margin: float, block_rows: int = _BLOCK_ROWS) -> list[Finding]:
+def pair_threshold(gallery: Gallery, threshold: float) -> float:
+    """From which cosine on two people of ``gallery`` are conspicuous, if people are named from ``threshold`` on.
+
+    It is the same, unless the people resemble each other more than those in the evidence: then many reach ``threshold``
+    without being one person, and the one that keeps its promise for them is higher.
+    """
+    found = resemblance_in(gallery, threshold)
+    return max(threshold, found.offered) if found and found.is_high else threshold
+
+
+def audit(
+    gallery: Gallery,
+    *,
+    threshold: float,
+    margin: float,
+    between: float | None = None,
+    block_rows: int = _BLOCK_ROWS,
+) -> list[Finding]:
     """Everything that is worth looking at in ``gallery``, the gravest kinds and cases first.
 
     Args:
         gallery: who is enrolled.
         threshold: cosine from which a person is named.
         margin: how much nearer than the next person a named person must be.
+        between: cosine from which two people look alike; None: see :func:`pair_threshold`.
         block_rows: how many samples are compared with all others at a time.
     """
     people = gallery.people()
@@ -87,9 +105,10 @@ def audit(gallery: Gallery, *, threshold: float, margin: float, block_rows: int 
     row_of = {sample.sample_id: row for row, sample in enumerate(samples)}
     order = np.array([row_of[sample.sample_id] for person in people for sample in person.samples], np.int64)
     owners = np.repeat(np.arange(len(people)), [len(person.samples) for person in people])
-    numbers = compare(vectors[order], owners, near=threshold - margin, block_rows=block_rows)
+    between = pair_threshold(gallery, threshold) if between is None else between
+    numbers = compare(vectors[order], owners, near=between - margin, block_rows=block_rows)
     report = _Audit(
-        people, [samples[row] for row in order.tolist()], vectors[order], owners, numbers, threshold, margin
+        people, [samples[row] for row in order.tolist()], vectors[order], owners, numbers, threshold, between, margin
     )  # fmt: skip
     findings = [*_of_everybody(gallery, threshold), *report.pairs(), *report.samples(), *report.coverage()]
     worth = {kind: rank for rank, kind in enumerate(KINDS)}
@@ -168,11 +187,12 @@ class _Audit:
         owners: Rows,
         numbers: Neighbours,
         threshold: float,
+        between: float,
         margin: float,
     ) -> None:
         self._people, self._samples, self._owners, self._numbers = people, samples, owners, numbers
         self._vectors = vectors
-        self._threshold, self._margin = threshold, margin
+        self._threshold, self._between, self._margin = threshold, between, margin
         self._rows = np.split(np.arange(len(owners)), np.flatnonzero(np.diff(owners)) + 1)
         self._same_from = self._likeness_of_one_person()
         self._doubles: set[tuple[int, int]] = set()
@@ -196,9 +216,9 @@ class _Audit:
                     "if they are one, 'facestream gallery merge' makes them one",
                 )  # fmt: skip
             elif not self._explained(a, b):
-                effect = "would be taken for each other" if nearest >= self._threshold else "are near the threshold"
+                effect = "would be taken for each other" if nearest >= self._between else "are near the threshold"
                 yield self._of_pair(
-                    "look_alikes", a, b, nearest, f"{effect} (threshold {self._threshold:.2f})",
+                    "look_alikes", a, b, nearest, f"{effect} (threshold {self._between:.2f})",
                     "enroll more and better photos of both; raise the threshold if they are still confused",
                 )  # fmt: skip
 
@@ -247,10 +267,11 @@ class _Audit:
     def _likeness_of_one_person(self) -> float:
         """The mean similarity of the samples of two people from which they are probably one person.
 
-        It is the one that people of this gallery have to themselves, and at least the threshold plus the margin.
+        It is the one that people of this gallery have to themselves, and at least the threshold for pairs plus the
+        margin.
         """
         inner = [float(np.median(self._numbers.own_median[rows])) for rows in self._rows if len(rows) > 1]
-        floor = self._threshold + self._margin
+        floor = self._between + self._margin
         if len(inner) < _FEWEST_FOR_QUANTILE:
             return floor
         return max(floor, float(np.quantile(inner, _SAME_PERSON_QUANTILE)))
@@ -261,7 +282,7 @@ class _Audit:
         # People whose own samples are unlike each other have wrong samples, which say nothing about two being one.
         if np.isnan(inner).any() or min(inner) < self._threshold:
             return float("inf")
-        return max(self._threshold + self._margin, _OWN_LIKENESS * min(inner))
+        return max(self._between + self._margin, _OWN_LIKENESS * min(inner))
 
     def _find_wrong_samples(self) -> None:
         """A sample is suspect if it is nearer to another person, by the margin, than to all others of its own."""
