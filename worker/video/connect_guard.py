@@ -39,7 +39,7 @@ class _Program(ctypes.Structure):
 def guard_connections(may_connect: Callable[[str], bool]) -> bool:
     """From now on, ``may_connect`` is asked, in another thread, with the address of each TCP connection; one that it
     refuses fails with EACCES. Returns whether the system can do that; once in a thread, and for good."""
-    if platform.machine() not in _MACHINES:
+    if platform.system() != "Linux" or platform.machine() not in _MACHINES:
         return False
     listener: queue.SimpleQueue[int] = queue.SimpleQueue()
     # It begins before, so the filter is not its own.

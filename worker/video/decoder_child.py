@@ -136,6 +136,7 @@ class _Child:
         self._held: dict[int, list[NDArray[np.uint8]]] = {}
         self._room = threading.Semaphore(_MOST_HELD)
         self._gone = threading.Event()
+        self._unguarded = False
 
     def run(self, address: Address, camera: CameraConfig, hosts: HostPolicy) -> None:
         refused = self._guard(address, hosts)
@@ -145,6 +146,8 @@ class _Child:
             raise SourceError(f"{address.label} leads to {refused[0]}, {_REFUSED}") if refused else error from None
         try:
             self._tell(Opened(video.recording, _is_still(video), video.frame_interval_s, video.duration_s))
+            if self._unguarded:
+                self._tell(Told("this system cannot keep a redirect of the camera from other hosts", False))
             if isinstance(video, Video):
                 video.tell = lambda text: self._tell(Told(text, refused=bool(video.refused)))
             self._heed(video)
@@ -177,7 +180,7 @@ class _Child:
                 refused.append(to)
             return permitted
 
-        guard_connections(may_connect)
+        self._unguarded = not guard_connections(may_connect)
         return refused
 
     def _tell(self, message: Any) -> None:
