@@ -44,7 +44,7 @@ class StandInDetector:
 class StandInEmbedder:
     """Makes the vector of the place at which a face is; keeps the sizes of its batches."""
 
-    dimension, threshold = PLACES, 0.5
+    dimension, threshold, engine = PLACES, 0.5, "openvino"
 
     def __init__(self, model_id: str = "model") -> None:
         self.model_id = model_id

@@ -895,7 +895,7 @@ def test_jpegs_one_after_another_are_a_camera_and_each_is_taken_when_it_comes(
     serve: Any, make: Make, kind: str, path: str
 ) -> None:
     """The second picture is not sent before the first one has been taken, and so on."""
-    taken = threading.Semaphore(0)
+    taken, over = threading.Semaphore(0), threading.Event()
     pictures = [
         picture("jpeg", 40),
         with_thumbnail(picture("jpeg", 80)),
@@ -906,6 +906,8 @@ def test_jpegs_one_after_another_are_a_camera_and_each_is_taken_when_it_comes(
     ]
 
     def play(handler: _Handler) -> None:
+        if over.is_set():
+            return
         handler.send_response(200)
         if kind == "chunked":
             handler.send_header("Transfer-Encoding", kind)
@@ -919,6 +921,7 @@ def test_jpegs_one_after_another_are_a_camera_and_each_is_taken_when_it_comes(
                 handler.wfile.flush()
             if number != 2:  # which ends where the next one begins
                 taken.acquire(timeout=20)
+        over.wait(60)
 
     server = serve(play)
     rig = make(server.url + path, policy="every", read_timeout_s=20)
@@ -927,8 +930,10 @@ def test_jpegs_one_after_another_are_a_camera_and_each_is_taken_when_it_comes(
         for frame in rig.take(1):
             shades.append(brightness(frame))
             taken.release()
+    requests = server.requests
+    over.set()
     assert shades == pytest.approx([60, 100, 140, 180, 217, 234], abs=6)
-    assert server.requests == 1
+    assert requests == 1
 
 
 def test_bytes_without_a_picture_are_given_up_by_their_number(serve: Any, make: Make) -> None:
