@@ -212,7 +212,7 @@ def test_two_workers_go_on_through_minutes_of_faults_and_nothing_is_lost(
             healed_s.setdefault(fault.__name__, []).append(took_s)
         took_s, read = frames()[0] - begun_s, frames()[1] - before
         told = ended()
-        assert told.items() <= stored().items()
+        fleet.wait_until(lambda: told.items() <= stored().items(), HEALED_WITHIN_S, "the last sightings are stored")
         for worker in fleet.workers:
             assert worker.stop(60) == 0, worker.tail()
     held = {person.name: len(person.samples) for person in DatabaseGallery.open(site.url).people()}

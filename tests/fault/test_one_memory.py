@@ -78,9 +78,13 @@ def test_twelve_strangers_before_the_cameras_of_two_workers_have_twelve_ids(
         at_each = Counter(camera_id for camera_id, _ in seen)
         return len(at_each) == len(cameras.ids) and min(at_each.values()) >= STRANGERS
 
+    def all_told() -> bool:
+        """Everywhere, and each of them has a sighting that is over: one that goes on is not in the past yet."""
+        return everywhere() and len(told()) >= STRANGERS
+
     with fleet.running():
         fleet.wait_until(fleet.balanced, 120, "each worker has its share of the cameras")
-        passed_s = fleet.wait_until(everywhere, PATIENCE_S, "all strangers were seen by all cameras")
+        passed_s = fleet.wait_until(all_told, PATIENCE_S, "all strangers were seen by all cameras")
         owners = Counter(owner for owner, _ in fleet.owners().values())
         for worker in fleet.workers:
             assert worker.stop(60) == 0, worker.tail()
