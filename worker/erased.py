@@ -16,7 +16,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from worker.errors import ErasureError
-from worker.files import is_of_state, private_folder, replace_file, why_unwritable
+from worker.files import file_stamp, is_of_state, private_folder, replace_file, why_unwritable
 
 FILE: Final = "erased.jsonl"
 LOCK: Final = "erased.lock"
@@ -127,7 +127,7 @@ def read_erased(folders: Sequence[Path]) -> Erased:
 
 def stamp_of(folders: Sequence[Path]) -> Stamp:
     """A value that changes with each change of the list; costs one ``stat`` for each folder."""
-    return tuple(_stamp(folder / FILE) for folder in folders)
+    return tuple(file_stamp(folder / FILE) for folder in folders)
 
 
 def add_erasure(folders: Sequence[Path], erasure: Erasure) -> Erased:
@@ -186,14 +186,6 @@ def _parsed(line: str) -> Erasure | None:
 
 def _check(erasure_id: str, body: str) -> str:
     return hashlib.sha256(f"{erasure_id} {body}".encode()).hexdigest()
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _unwritable(folder: Path, error: OSError | NotImplementedError) -> ErasureError:

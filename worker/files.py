@@ -51,6 +51,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """A value that changes whenever another file takes the place of ``path``, or it is written; None if it cannot be
+    looked at. Costs one ``stat``."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
 def private_folder(folder: Path, ours: Callable[[str], bool] = lambda _name: True) -> None:
     """Makes ``folder`` for its owner only, with the folders above it.
 

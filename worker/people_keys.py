@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.errors import ConfigError, EncryptionError
-from worker.files import replace_file, why_unwritable
+from worker.files import file_stamp, replace_file, why_unwritable
 
 FORMAT: Final = "facestream.people-keys.v1"
 TAG_DIGITS: Final = 12
@@ -198,7 +198,7 @@ class PeopleKeys:
         if not at_once and now_s - self._looked_s < _LOOK_S:
             return
         self._looked_s = now_s
-        stamp = _stamp(self.path)
+        stamp = file_stamp(self.path)
         # A file that has gone meanwhile, such as that of a credential, is no reason to stop.
         if self._stamp is None:
             self._take(_read(self.path))
@@ -207,7 +207,7 @@ class PeopleKeys:
                 self._take(_read(self.path))
 
     def _take(self, state: _State) -> None:
-        self._state, self._ciphers, self._stamp = state, {}, _stamp(self.path)
+        self._state, self._ciphers, self._stamp = state, {}, file_stamp(self.path)
 
 
 def named(name: str) -> Owned[str]:
@@ -295,11 +295,3 @@ def _child(node: bytes, digit: str) -> bytes:
 
 def _is_tag(text: str) -> bool:
     return len(text) == TAG_DIGITS and all(letter in "0123456789abcdef" for letter in text)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -11,6 +11,7 @@ import pytest
 import redis as redis_client
 import sqlalchemy as sa
 
+from tests.support.postgres import with_tables
 from tests.support.publishing import STREAM
 from tests.support.receivers import SECRET, Receiver, mail_server
 from tests.support.sample_events import make_event, stream_fields
@@ -20,9 +21,6 @@ from worker.alerts.rules import Rule
 from worker.alerts.watch import Watch
 from worker.config import RedisConfig
 from worker.database import schema
-from worker.database.address import parse_database_url
-from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.erased import Erased, Erasure, digest_of
 from worker.history.shared import SharedDatabase
 from worker.history.store import History
@@ -84,9 +82,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     if request.param == "sqlite":
         return tmp_path / "people.state"
     url: str = request.getfixturevalue("postgres_url")
-    database = open_postgres(parse_database_url(url))
-    upgrade(database)
-    database.close()
+    with_tables(url)
     return url
 
 

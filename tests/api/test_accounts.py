@@ -8,28 +8,19 @@ from typing import Any
 import pytest
 
 from tests.support.console import PASSWORD, add_account
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, with_tables
 from tests.support.repository import REPOSITORY
 from worker.api.accounts import AccountError, Accounts, LoginError, TooManyAttemptsError
-from worker.database.address import parse_database_url
-from worker.database.database import open_postgres, open_sqlite
-from worker.database.layout import upgrade
+from worker.database.database import open_sqlite
 from worker.errors import DatabaseError
 from worker.history.store import FILE
-
-
-def upgraded(url: str) -> str:
-    database = open_postgres(parse_database_url(url))
-    upgrade(database)
-    database.close()
-    return url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Accounts, Accounts]]:
     """Accounts as two consoles see them."""
     is_file = request.param == "sqlite"
-    place: Any = tmp_path / "state" if is_file else upgraded(request.getfixturevalue("postgres_url"))
+    place: Any = tmp_path / "state" if is_file else with_tables(request.getfixturevalue("postgres_url"))
     opened = Accounts.open(place), Accounts.open(place)
     yield opened
     for each in opened:
@@ -106,7 +97,7 @@ def test_a_request_is_claimed_by_one_of_many(two: tuple[Accounts, Accounts]) -> 
 
 
 def test_accounts_are_nobodys_business_but_the_consoles(postgres: PostgresServer, postgres_url: str) -> None:
-    owner = Accounts.open(upgraded(postgres_url))
+    owner = Accounts.open(with_tables(postgres_url))
     owner.create("a", PASSWORD, "admin")
     owner.close()
     postgres.execute((REPOSITORY / "deploy" / "postgres" / "roles.sql").read_text(), database="test")

@@ -10,7 +10,7 @@ import redis
 from PIL import Image
 
 from tests.support.console import API, Console, console_config, running_console
-from tests.support.rtsp import RtspServer, require_rtsp, write_clip
+from tests.support.rtsp import RtspServer, camera_with_login
 from worker.config import FleetConfig
 from worker.fleet.registry import CameraRegistry, decode_camera
 from worker.redis.keys import fleet_key
@@ -25,11 +25,8 @@ MASK = [[0, 0], [0.5, 0], [0.5, 0.5]]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspServer]:
-    require_rtsp()
-    running = RtspServer({"/cam": write_clip(tmp_path_factory.mktemp("clips") / "cam.mp4")}, login="admin:secret")
-    running.start()
-    yield running
-    running.stop()
+    with camera_with_login(tmp_path_factory.mktemp("clips"), "admin:secret") as running:
+        yield running
 
 
 def report(url: str, *cameras: CameraStatus) -> None:

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support.console import API, Console
-from tests.support.rtsp import RtspServer, require_rtsp, write_clip
+from tests.support.rtsp import RtspServer, camera_with_login
 from worker.api.camera_documents import CameraDocument
 
 pytestmark = pytest.mark.slow
@@ -16,11 +16,8 @@ Enter = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspServer]:
-    require_rtsp()
-    running = RtspServer({"/cam": write_clip(tmp_path_factory.mktemp("clips") / "cam.mp4")}, login="admin:s3cret")
-    running.start()
-    yield running
-    running.stop()
+    with camera_with_login(tmp_path_factory.mktemp("clips"), "admin:s3cret") as running:
+        yield running
 
 
 def stored(console: Console, camera_id: str = "door") -> CameraDocument:

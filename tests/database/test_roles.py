@@ -6,12 +6,11 @@ import pytest
 
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, sample
 from tests.support.past import AXES, sighting, unknown
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, with_tables
 from tests.support.repository import REPOSITORY
 from tests.support.waiting import PATIENCE_S
 from worker.database.address import parse_database_url
 from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.errors import GalleryError, HistoryError
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.history.store import History
@@ -22,9 +21,7 @@ ROLES = (REPOSITORY / "deploy" / "postgres" / "roles.sql").read_text()
 @pytest.fixture
 def url_of(postgres: PostgresServer, postgres_url: str) -> Callable[[str], str]:
     """The URL for a user of a role; "" for the owner."""
-    database = open_postgres(parse_database_url(postgres_url))
-    upgrade(database)
-    database.close()
+    with_tables(postgres_url)
     for _ in range(2):  # it may be run again
         postgres.execute(ROLES, database="test")
     for role in ("reader", "worker", "operator"):

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from tests.support.past import sighting, unknown
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, with_tables
 from tests.support.remembered import BEN, DIMENSION, MODEL, face, sample
 from tests.support.sample_events import make_event
 from tests.support.stand_ins import StandInDetector, StandInEmbedder, detector_of, embedder_of
 from worker.api.parts import Parts
 from worker.cli import run_command_line
 from worker.config import Config, OutboxConfig
-from worker.database.address import parse_database_url
-from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.encryption import Keys, use
 from worker.erasure.own import OwnErasure, erasure_folders
 from worker.events.codec import encode
@@ -43,9 +40,7 @@ class Site:
         self.name = f"Anna Ångström {secrets.token_hex(6)}"
         seed = secrets.randbits(32)
         self.vectors = [face(seed + number) for number in range(4)]
-        database = open_postgres(parse_database_url(url))
-        upgrade(database)
-        database.close()
+        with_tables(url)
         gallery = DatabaseGallery.create(url, MODEL.model_id, MODEL.preprocessing_digest, DIMENSION)
         gallery.add(
             [

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample
+from tests.support.galleries import DIGEST, DIMENSION, MODEL, made_gallery, probe, sample
 from tests.support.stand_ins import Film, StandInDetector, StandInEmbedder, camera, detector_of, embedder_of, gallery_of
 from worker.cli import run_command_line
 from worker.config import Config
-from worker.database.address import parse_database_url
-from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.errors import ConfigError
 from worker.gallery import opening
 from worker.gallery.consents import Consent
-from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.recognition.pipeline import Pipeline
@@ -31,15 +27,7 @@ def after(**time: float) -> str:
 def gallery(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gallery:
     """Anna and Ben."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    made: Gallery
-    if request.param == "folder":
-        made = FolderGallery.create(tmp_path / "people", MODEL, DIGEST, DIMENSION)
-    else:
-        url = request.getfixturevalue("postgres_url")
-        database = open_postgres(parse_database_url(url))
-        upgrade(database)
-        database.close()
-        made = DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)
+    made = made_gallery(request, tmp_path / "people")
     made.add([sample("Anna", 1), sample("Ben", 2)])
     return made
 

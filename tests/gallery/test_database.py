@@ -15,13 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from prometheus_client import CollectorRegistry
 
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample, vector
-from tests.support.postgres import PostgresServer, locked_table, running_postgres
+from tests.support.postgres import PostgresServer, locked_table, running_postgres, with_tables
 from tests.support.waiting import PATIENCE_S, eventually
 from worker.background import Heartbeats
 from worker.config import load_config
-from worker.database.address import parse_database_url
-from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
 from worker.gallery.contents import Contents, NewSample
 from worker.gallery.database.gallery import DatabaseGallery
@@ -40,13 +37,6 @@ from worker.gallery.opening import (
 from worker.service.metrics import PrometheusObserver
 
 Opener = Callable[[], DatabaseGallery]
-
-
-def with_tables(url: str) -> str:
-    database = open_postgres(parse_database_url(url))
-    upgrade(database)
-    database.close()
-    return url
 
 
 @pytest.fixture

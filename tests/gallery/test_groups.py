@@ -6,20 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample
+from tests.support.galleries import DIGEST, DIMENSION, MODEL, made_gallery, probe, sample
 from tests.support.past import sighting
 from tests.support.sample_events import make_event
 from tests.support.stand_ins import Film, StandInDetector, StandInEmbedder, camera, detector_of, embedder_of, gallery_of
 from worker.cli import run_command_line
 from worker.config import Config, RecognitionConfig
-from worker.database.address import parse_database_url
-from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.erased import Erased, Erasure, digest_of
 from worker.errors import ConfigError, GalleryError
 from worker.events.codec import decode, encode
 from worker.gallery import opening
-from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.groups import Group
@@ -40,15 +36,7 @@ def address_of(gallery: Gallery, request: pytest.FixtureRequest) -> Path | str:
 def gallery(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gallery:
     """Anna, Ben and Carl."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    made: Gallery
-    if request.param == "folder":
-        made = FolderGallery.create(tmp_path / "people", MODEL, DIGEST, DIMENSION)
-    else:
-        url = request.getfixturevalue("postgres_url")
-        database = open_postgres(parse_database_url(url))
-        upgrade(database)
-        database.close()
-        made = DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)
+    made = made_gallery(request, tmp_path / "people")
     made.add([sample("Anna", 1), sample("Ben", 2), sample("Carl", 3)])
     made.set_group("banned", STRICT)
     made.set_group("staff", Group())

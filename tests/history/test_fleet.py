@@ -11,13 +11,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.support.past import AXES, MODEL, NOON, sighting, unknown
-from tests.support.postgres import PostgresServer, locked_table, running_postgres
+from tests.support.postgres import PostgresServer, locked_table, running_postgres, with_tables
 from tests.support.waiting import eventually
 from worker.background import Heartbeats
 from worker.config import Config, UnknownsConfig, history_place
-from worker.database.address import parse_database_url
-from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.history.fleet_past import FleetPast
 from worker.history.recorder import Recorder, open_recorder
 from worker.history.store import History
@@ -26,13 +23,6 @@ from worker.recognition.unknowns import Unknowns, unknown_id_of
 from worker.service.metrics import PrometheusObserver
 
 REMEMBER_S = 7 * 86_400.0
-
-
-def with_tables(url: str) -> str:
-    database = open_postgres(parse_database_url(url))
-    upgrade(database)
-    database.close()
-    return url
 
 
 @pytest.fixture

@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 
 from tests.support.past import AXES, MODEL, NOON, sighting, unknown
+from tests.support.postgres import with_tables
 from worker.config import Config, history_folder
-from worker.database.address import parse_database_url
-from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.errors import HistoryError, SinkError
 from worker.history.records import EmbedderId, PastSighting, Tally
 from worker.history.store import FILE, History
@@ -41,9 +39,7 @@ def past(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     place: Path | str = tmp_path / "state"
     if request.param == "postgres":
         place = str(request.getfixturevalue("postgres_url"))
-        database = open_postgres(parse_database_url(place))
-        upgrade(database)
-        database.close()
+        with_tables(place)
     with History.open(place, create=True) as opened:
         yield opened
 

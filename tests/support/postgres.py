@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 from tests.support.waiting import eventually
+from worker.database.address import parse_database_url
+from worker.database.database import open_postgres
+from worker.database.layout import upgrade
 
 
 def postgres_programs(*, carried: bool = False) -> Path:
@@ -140,3 +143,11 @@ def locked_table(server: PostgresServer, database: str, table: str) -> Iterator[
         eventually(lambda: server.execute(waiting.format(table), database=database))
         yield
         holder.rollback()
+
+
+def with_tables(url: str) -> str:
+    """The database at ``url`` has the tables of today."""
+    database = open_postgres(parse_database_url(url))
+    upgrade(database)
+    database.close()
+    return url

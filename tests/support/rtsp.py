@@ -5,8 +5,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -146,3 +146,15 @@ def require_rtsp() -> None:
             "no GStreamer RTSP server: install gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-good "
             f"and gstreamer1.0-plugins-bad ({found.stderr.strip().splitlines()[-1]})"
         )
+
+
+@contextmanager
+def camera_with_login(folder: Path, login: str) -> Iterator[RtspServer]:
+    """A running server whose ``/cam`` asks for ``login`` (user:password); skips the test where none can be run."""
+    require_rtsp()
+    server = RtspServer({"/cam": write_clip(folder / "cam.mp4")}, login=login)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.errors import ClassifierError
-from worker.files import replace_file
+from worker.files import file_stamp, replace_file
 from worker.logs import get_logger
 from worker.types import Candidate, Embeddings, Vectors
 
@@ -133,13 +133,9 @@ def _last_version(path: Path) -> int:
         return 0
 
 
-def stamp(path: Path) -> tuple[int, ...]:
-    """A value that changes with every training into the folder ``path``; empty if there is no classifier."""
-    try:
-        found = (path / DESCRIPTION_FILE).stat()
-    except OSError:
-        return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """A value that changes with every training into the folder ``path``; None if there is no classifier."""
+    return file_stamp(path / DESCRIPTION_FILE)
 
 
 def read_classifier(path: Path) -> tuple[Description, Head, Vectors, NDArray[np.int64]]:

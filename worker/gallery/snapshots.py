@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from worker.encryption import is_sealed, seal, unseal
 from worker.errors import GalleryError
-from worker.files import private_folder, replace_file, sync_folder, tighten, why_unwritable, write_durably
+from worker.files import file_stamp, private_folder, replace_file, sync_folder, tighten, why_unwritable, write_durably
 from worker.logs import get_logger
 
 KEPT_SNAPSHOTS: Final = 3
@@ -85,11 +85,7 @@ class SnapshotStore:
 
     def stamp(self) -> tuple[int, int, int] | None:
         """A value that changes whenever another snapshot comes into use; costs one ``stat``."""
-        try:
-            status = self._current.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino, status.st_size
+        return file_stamp(self._current)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
