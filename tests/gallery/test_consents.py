@@ -81,6 +81,19 @@ def test_a_switch_keeps_a_consent_that_the_new_gallery_does_not_know(
     assert found(opening.open_gallery(path)) == ["Ben", "Ben"]
 
 
+def test_who_was_put_aside_comes_back_with_their_consent(
+    gallery: Gallery, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    path = gallery.folder or request.getfixturevalue("postgres_url")
+    opening.copy_gallery(path, tmp_path / "new").remove("Anna")
+    gallery.set_consent("Anna", Consent(until=after(days=-1)))
+    opening.switch(path, tmp_path / "new", accept=opening.difference(path, tmp_path / "new"))
+    opening.roll_back(path, accept=opening.difference(path, opening.previous_of(path)))
+    back = opening.open_gallery(path)
+    assert [person.name for person in back.people()] == ["Anna", "Ben"]
+    assert found(back) == ["Ben", "Ben"]
+
+
 def test_who_stands_in_front_of_a_camera_loses_the_name_when_the_consent_ends() -> None:
     embedder = StandInEmbedder()
     people = gallery_of(embedder, alice=1)

@@ -101,7 +101,11 @@ def test_a_threshold_does_not_go_over_to_another_model(
     path = address_of(gallery, request)
     difference = opening.difference(path, tmp_path / "new")
     opening.switch(path, tmp_path / "new", accept=difference)
-    assert opening.open_gallery(path).groups["banned"] == Group(None, "red", "call the guard")
+    switched = opening.open_gallery(path)
+    assert switched.groups["banned"] == Group(None, "red", "call the guard")
+    switched.set_group("banned", Group(0.5, "red", "call the guard"))
+    opening.roll_back(path, accept=opening.difference(path, opening.previous_of(path)))
+    assert opening.open_gallery(path).groups["banned"] == STRICT
 
 
 def test_an_erased_person_leaves_no_group_behind(gallery: Gallery) -> None:

@@ -210,11 +210,13 @@ def _with_notes_of(old: Contents, new: Contents) -> Contents:
 def _exchange(folder: Path, source: Path, accept: Difference | None) -> None:
     store, source_store, aside = SnapshotStore(folder), SnapshotStore(source), SnapshotStore(folder / PREVIOUS)
     with store.locked(), aside.locked():
-        _check(folder, source, difference(folder, source), accept)
+        old, new = FolderGallery.open(folder), FolderGallery.open(source)
+        _check(folder, source, difference(old, new), accept)
+        # Before anything is written: the source may be the gallery that was put aside, which is written over.
+        noted = _with_notes_of(old.contents, new.contents)
         before, after = store.read(), source_store.read()
         _copy_crops(source, folder)
         aside.write(before.files, _own_fields(before))
-        noted = _with_notes_of(FolderGallery.open(folder).contents, FolderGallery.open(source).contents)
         store.write(after.files, _own_fields(after) | what_is_noted(noted))
 
 
