@@ -56,8 +56,7 @@ def rows(database: Database) -> str:
 
 
 def in_tables(postgres: PostgresServer, *needles: bytes) -> list[str]:
-    files = [path for path in (postgres.data / "base").rglob("*") if path.is_file()]
-    return [str(path) for path in files if any(needle in path.read_bytes() for needle in needles)]
+    return postgres.files_with(*needles, below="base")
 
 
 def forget(url: str, receipt: Path, *more: str) -> int:

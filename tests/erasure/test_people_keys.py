@@ -75,8 +75,7 @@ class Site:
     def files_with(self, *needles: bytes) -> list[str]:
         """Of the whole server: tables, indexes, write-ahead log."""
         self.server.execute("CHECKPOINT")
-        files = [path for path in self.server.data.rglob("*") if path.is_file()]
-        return [str(path) for path in files if any(needle in path.read_bytes() for needle in needles)]
+        return self.server.files_with(*needles)
 
     def sealed(self) -> list[Any]:
         """What the rows hold of Anna, as the server has it."""

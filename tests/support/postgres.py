@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,16 @@ class PostgresServer:
                 cursor = connection.execute(statement.encode())
                 rows = cursor.fetchall() if cursor.description else []
         return rows
+
+    def files_with(self, *needles: bytes, below: str = "") -> list[str]:
+        """The files of the server that hold one of the needles; one that it removes meanwhile holds nothing."""
+        found = []
+        for path in (self.data / below).rglob("*"):
+            content = b""
+            with suppress(FileNotFoundError, IsADirectoryError):
+                content = path.read_bytes()
+            found += [str(path)] if any(needle in content for needle in needles) else []
+        return found
 
     def new_database(self, name: str) -> str:
         """The URL of a new, empty database."""
