@@ -184,7 +184,7 @@ class PeopleKeys:
 
     def _key(self, tag: str) -> bytes | None:
         nodes = self._state.nodes
-        start = next((length for length in range(TAG_DIGITS + 1) if tag[:length] in nodes), None)
+        start = _start(nodes, tag)
         if start is None:
             return None
         node = nodes[tag[:start]]
@@ -273,11 +273,16 @@ def _written(state: _State) -> bytes:
 def _without(state: _State, tags: Iterable[str]) -> _State:
     nodes = dict(state.nodes)
     for tag in tags:
-        start = next((length for length in range(TAG_DIGITS + 1) if tag[:length] in nodes), None)
+        start = _start(nodes, tag)
         if start is None:
             continue
         nodes |= dict(_beside(nodes.pop(tag[:start]), tag, start))
     return _State(nodes, state.secret)
+
+
+def _start(nodes: Mapping[str, bytes], tag: str) -> int | None:
+    """How deep the node lies of which this key is made; None if the key is destroyed."""
+    return next((length for length in range(TAG_DIGITS + 1) if tag[:length] in nodes), None)
 
 
 def _beside(node: bytes, tag: str, start: int) -> Iterator[tuple[str, bytes]]:

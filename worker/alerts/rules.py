@@ -57,9 +57,7 @@ class Rule(BaseModel):
     def _is_a_zone(cls, value: str) -> str:
         try:
             _zone(value)
-        except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError
-            raise ValueError(f"{value!r} is not a time zone: write one such as Europe/Berlin") from None
-        except KeyError:
+        except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
             raise ValueError(f"{value!r} is not a time zone: write one such as Europe/Berlin") from None
         return value
 

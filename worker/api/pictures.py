@@ -56,7 +56,7 @@ def sample_jpeg(parts: Parts, identity_id: str, sample_id: str, side_px: int) ->
         return None
     key = load_config(None, {}).read_gallery_key()
     crops = CropStore(folder, None if key is None else parse_key(key, "the gallery key"))
-    return None if crops.read(sample_id) is None else _jpeg(crops.faces(samples)[0], side_px)
+    return _jpeg(crops.face(sample_id), side_px)
 
 
 def _jpeg(image: Image | None, side_px: int) -> bytes | None:

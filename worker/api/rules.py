@@ -178,10 +178,11 @@ def remove(parts: Parts, watch: Watch, rule_id: str, if_match: str | None = None
 def alerts(parts: Parts, most: int) -> list[AlertDocument]:
     """What became of the newest alerts."""
     rules = {stored.rule_id: stored.rule for stored in parts.book.rules()}
+    receivers = {rule_id: rule.receivers for rule_id, rule in rules.items()}
     found = []
     for alert in parts.book.recent(most):
         rule = rules.get(alert.rule_id)
-        address = "" if rule is None else rule.receivers.get(alert.receiver, "")
+        address = receivers.get(alert.rule_id, {}).get(alert.receiver, "")
         found.append(
             AlertDocument(
                 rule_id=alert.rule_id, rule="" if rule is None else rule.name, sighting_id=alert.sighting_id,
@@ -226,8 +227,9 @@ def _checked(parts: Parts, settings: RuleSettings, before: dict[str, Any]) -> Ru
             raise Problem(
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"there is no group {name!r}: make it first, or leave it out"
             )
+    gallery = parts.gallery() if rule.people and parts.has_gallery() else None
     for identity_id in rule.people:
-        if not (parts.has_gallery() and parts.gallery().knows(identity_id)):
+        if gallery is None or not gallery.knows(identity_id):
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"nobody with the id {identity_id} is enrolled")
     return rule
 

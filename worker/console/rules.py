@@ -8,14 +8,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from worker.alerts.rules import WEEKDAYS
 from worker.api import fleet, groups, rules
-from worker.api.access import Caller, SharedParts
+from worker.api.access import SharedParts
 from worker.api.problems import Problem
 from worker.api.rules import RuleSettings
-from worker.console.pages import Visitor, gone_to, render, sender
+from worker.console.pages import Manager, Visitor, gone_to, render
 
 router = APIRouter(include_in_schema=False)
 
-Admin = Annotated[Caller, Depends(sender("manage"))]
 Line = Annotated[str, Form(max_length=300)]
 Several = Annotated[list[str] | None, Form()]
 _SHOWN: Final = 50
@@ -71,7 +70,7 @@ Given = Annotated[RuleSettings, Depends(_settings)]
 
 
 @router.post("/rules")
-def make(request: Request, _caller: Admin, parts: SharedParts, given: Given) -> RedirectResponse:
+def make(request: Request, _caller: Manager, parts: SharedParts, given: Given) -> RedirectResponse:
     """Makes a rule."""
     rules.make(parts, rules.watch_of(request), given)
     return gone_to("/rules", said="made")
@@ -79,7 +78,7 @@ def make(request: Request, _caller: Admin, parts: SharedParts, given: Given) -> 
 
 @router.post("/rules/{rule_id}")
 def change(
-    request: Request, _caller: Admin, parts: SharedParts, rule_id: str, etag: Annotated[str, Form()], given: Given
+    request: Request, _caller: Manager, parts: SharedParts, rule_id: str, etag: Annotated[str, Form()], given: Given
 ) -> RedirectResponse:
     """Lets a rule say something else."""
     rules.change(parts, rules.watch_of(request), rule_id, given, etag)
@@ -88,7 +87,7 @@ def change(
 
 @router.post("/rules/{rule_id}/delete")
 def delete(
-    request: Request, _caller: Admin, parts: SharedParts, rule_id: str, etag: Annotated[str, Form()]
+    request: Request, _caller: Manager, parts: SharedParts, rule_id: str, etag: Annotated[str, Form()]
 ) -> RedirectResponse:
     """Deletes a rule."""
     rules.remove(parts, rules.watch_of(request), rule_id, etag)

@@ -153,6 +153,11 @@ class CropStore:
                 face[:] = _squared(crop)
         return faces
 
+    def face(self, sample_id: str) -> Image | None:
+        """One of :meth:`faces`, of the sample of this id; None if no crop was kept. Raises as :meth:`faces`."""
+        crop = self.read(sample_id)
+        return None if crop is None else _squared(crop)
+
     def _read(self, sample_id: str) -> bytes | None:
         path = _crop_files(self._folder).get(sample_id)
         if path is None:

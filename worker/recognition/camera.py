@@ -113,8 +113,9 @@ class PipelineCamera:
         if not self.settings.masks or not len(found):
             return found
         masked = np.any([centres_in(found.boxes, mask, *frame.size) for mask in self.settings.masks], axis=0)
-        if masked.any():
-            self._context.observer.face_rejected(frame.camera_id, "masked", int(masked.sum()))
+        if not masked.any():
+            return found
+        self._context.observer.face_rejected(frame.camera_id, "masked", int(masked.sum()))
         return found.take(np.flatnonzero(~masked))
 
     def _note_zones(self, frame: Frame, tracks: Tracks) -> None:

@@ -114,8 +114,10 @@ class Unknowns:
 
     def conclude(self, sighting_id: str, template: Vector, evidence: int, at: datetime) -> str:
         """The id of the person of a sighting that ends: empty, unless the database of the fleet is asked for it."""
-        own = UnknownPerson(unknown_id_of(sighting_id), self._embedder, template.copy(), evidence, at, at)
-        return self._claimed(own, None) if own.unknown_id in self._asked else ""
+        own_id = unknown_id_of(sighting_id)
+        if own_id not in self._asked:
+            return ""
+        return self._claimed(UnknownPerson(own_id, self._embedder, template.copy(), evidence, at, at), None)
 
     def _claimed(self, own: UnknownPerson, choose: Choice | None) -> str:
         """Who ``own`` is. Without ``choose`` there is no time left to be told."""

@@ -34,6 +34,11 @@ class Address:
         """Frames come at their own pace and the stream is expected not to end."""
         return self.kind in ("network", "device")
 
+    @property
+    def over_http(self) -> bool:
+        """It is asked for by HTTP, with or without TLS: our own connection is used, not FFmpeg's."""
+        return self.target[:4].lower() == "http"
+
 
 def parse_address(text: str) -> Address:
     """What ``text`` names. A path need not exist yet; anything that FFmpeg would take for a protocol is refused.

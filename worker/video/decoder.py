@@ -174,7 +174,7 @@ class Video:
         if self.still:
             return False
         if self._address.kind == "network":
-            return self.duration_s is not None and self._address.target[:4].lower() == "http"
+            return self.duration_s is not None and self._address.over_http
         return self._address.kind == "file"
 
     def pictures(self, keep_going: Callable[[], bool]) -> Iterator[Picture | None]:
@@ -419,7 +419,7 @@ def _way_to(
     """What FFmpeg is to open, and by which HTTP; adds to its ``arguments``."""
     if address.kind != "network":
         return None, address.target
-    if address.target[:4].lower() != "http":
+    if not address.over_http:
         _require_reachable(address, hosts)
         return None, address.target
     web = Web(address.target, address.label, camera, hosts)

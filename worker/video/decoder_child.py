@@ -171,7 +171,7 @@ class _Child:
         """Where FFmpeg connects by itself, it is led to no other host; returns the addresses that are refused, as they
         come."""
         refused: list[str] = []
-        if address.kind != "network" or address.target[:4].lower() == "http":
+        if address.kind != "network" or address.over_http:
             return refused
         own = urlsplit(address.target).hostname or ""
 
