@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
@@ -152,11 +152,11 @@ class Contents:
         """The groups of a person."""
         return membership(self.memberships.get(identity_id or "", ()), self.groups)
 
-    def grouped(self, identity_id: str, groups: Collection[str]) -> "Contents":
-        """With these groups of a person."""
-        others = {key: names for key, names in self.memberships.items() if key != identity_id}
-        mine = {identity_id: tuple(sorted(set(groups)))} if groups else {}
-        return replace(self, memberships=others | mine)
+    def grouped(self, groups: Mapping[str, Collection[str]]) -> "Contents":
+        """With these groups of the people named in ``groups``, by identity_id."""
+        others = {key: names for key, names in self.memberships.items() if key not in groups}
+        theirs = {key: tuple(sorted(set(names))) for key, names in groups.items() if names}
+        return replace(self, memberships=others | theirs)
 
     def called(self, names: dict[str, str]) -> "Contents":
         """With these people alone, by identity_id: what was noted of others is forgotten."""
@@ -217,7 +217,7 @@ class Contents:
         vectors = self.vectors_of(other_id)
         names = {key: name for key, name in self.names.items() if key != other_id}
         groups = {*self.memberships.get(identity_id, ()), *self.memberships.get(other_id, ())}
-        left = self.minus({sample.sample_id for sample in moved}).called(names).grouped(identity_id, groups)
+        left = self.minus({sample.sample_id for sample in moved}).called(names).grouped({identity_id: groups})
         return left.plus([replace(sample, identity_id=identity_id) for sample in moved], vectors, names)
 
 

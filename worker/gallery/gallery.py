@@ -259,9 +259,9 @@ class Gallery:
 
         def change(contents: Contents) -> Contents:
             self._require_groups(contents, [name])
-            for identity_id, names in contents.memberships.items():
-                if name in names:
-                    contents = contents.grouped(identity_id, {*names} - {name})
+            contents = contents.grouped(
+                {key: {*names} - {name} for key, names in contents.memberships.items() if name in names}
+            )
             return replace(contents, groups={key: group for key, group in contents.groups.items() if key != name})
 
         self._change(change)
@@ -278,11 +278,9 @@ class Gallery:
         def change(contents: Contents) -> Contents:
             self._require_groups(contents, [*join, *leave])
             regrouped[:] = [self._resolve(contents, identity) for identity in identities]
-            for identity_id in regrouped:
-                before = contents.memberships.get(identity_id, ())
-                after = ({*before} | {*join}) - {*leave}
-                contents = contents if after == {*before} else contents.grouped(identity_id, after)
-            return contents
+            before = {identity_id: {*contents.memberships.get(identity_id, ())} for identity_id in regrouped}
+            after = {identity_id: (names | {*join}) - {*leave} for identity_id, names in before.items()}
+            return contents if after == before else contents.grouped(after)
 
         self._change(change)
         note(self.audit_folder, "regrouped", regrouped, joined=", ".join(sorted(join)), left=", ".join(sorted(leave)))
