@@ -464,11 +464,15 @@ def audit_gallery(
     quiet_logs()
     from worker.config import RecognitionConfig
     from worker.evaluation import audit
+    from worker.gallery.resemblance import resemblance_in
 
     opened = open_gallery(gallery)
     limit_from = threshold if threshold is not None else _threshold_in_use(opened)
-    between = audit.pair_threshold(opened, limit_from) if threshold is None else threshold
-    findings = audit.audit(opened, threshold=limit_from, margin=RecognitionConfig().margin, between=between)
+    resemblance = resemblance_in(opened, limit_from)
+    between = audit.pair_threshold(resemblance, limit_from) if threshold is None else threshold
+    findings = audit.audit(
+        opened, threshold=limit_from, margin=RecognitionConfig().margin, between=between, resemblance=resemblance
+    )
     if json_output:
         for finding in findings:
             print_json(dataclasses.asdict(finding))

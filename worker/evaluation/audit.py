@@ -10,7 +10,7 @@ import numpy as np
 from worker.evaluation.misplaced import Misplaced, find_misplaced
 from worker.gallery.contents import Person, Sample
 from worker.gallery.gallery import Gallery
-from worker.gallery.resemblance import resemblance_in
+from worker.gallery.resemblance import Resemblance, resemblance_in
 from worker.types import Rows, Vectors
 
 Kind = Literal[
@@ -71,13 +71,13 @@ class Neighbours:
     pair_mean: Vectors
 
 
-def pair_threshold(gallery: Gallery, threshold: float) -> float:
-    """From which cosine on two people of ``gallery`` are conspicuous, if people are named from ``threshold`` on.
+def pair_threshold(found: Resemblance | None, threshold: float) -> float:
+    """From which cosine on two people are conspicuous who resemble each other as ``found``, if people are named from
+    ``threshold`` on.
 
     It is the same, unless the people resemble each other more than those in the evidence: then many reach ``threshold``
     without being one person, and the one that keeps its promise for them is higher.
     """
-    found = resemblance_in(gallery, threshold)
     return max(threshold, found.offered) if found and found.is_high else threshold
 
 
@@ -87,6 +87,7 @@ def audit(
     threshold: float,
     margin: float,
     between: float | None = None,
+    resemblance: Resemblance | None = None,
     block_rows: int = _BLOCK_ROWS,
 ) -> list[Finding]:
     """Everything that is worth looking at in ``gallery``, the gravest kinds and cases first.
@@ -96,6 +97,7 @@ def audit(
         threshold: cosine from which a person is named.
         margin: how much nearer than the next person a named person must be.
         between: cosine from which two people look alike; None: see :func:`pair_threshold`.
+        resemblance: how much its people resemble each other at ``threshold``; None: that is worked out.
         block_rows: how many samples are compared with all others at a time.
     """
     people = gallery.people()
@@ -105,19 +107,19 @@ def audit(
     row_of = {sample.sample_id: row for row, sample in enumerate(samples)}
     order = np.array([row_of[sample.sample_id] for person in people for sample in person.samples], np.int64)
     owners = np.repeat(np.arange(len(people)), [len(person.samples) for person in people])
-    between = pair_threshold(gallery, threshold) if between is None else between
+    resemblance = resemblance or resemblance_in(gallery, threshold)
+    between = pair_threshold(resemblance, threshold) if between is None else between
     numbers = compare(vectors[order], owners, near=between - margin, block_rows=block_rows)
     report = _Audit(
         people, [samples[row] for row in order.tolist()], vectors[order], owners, numbers, threshold, between, margin
     )  # fmt: skip
-    findings = [*_of_everybody(gallery, threshold), *report.pairs(), *report.samples(), *report.coverage()]
+    findings = [*_of_everybody(resemblance), *report.pairs(), *report.samples(), *report.coverage()]
     worth = {kind: rank for rank, kind in enumerate(KINDS)}
     return sorted(findings, key=lambda finding: (worth[finding.kind], -(finding.similarity or 0.0), finding.people))
 
 
-def _of_everybody(gallery: Gallery, threshold: float) -> Iterator[Finding]:
+def _of_everybody(found: Resemblance | None) -> Iterator[Finding]:
     """That the people resemble each other more than those for whom the threshold was chosen."""
-    found = resemblance_in(gallery, threshold)
     if found and found.is_high:
         yield Finding(
             "resemblance", (), (), (), (), None, found.warning,
