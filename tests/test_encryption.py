@@ -27,8 +27,7 @@ from worker.evaluation.face_cache import FaceCache
 from worker.events.outbox import Outbox
 from worker.gallery.crops import CropStore
 from worker.gallery.folder import FolderGallery
-from worker.history.evidence import stored_face
-from worker.history.evidence_store import open_store
+from worker.history.evidence_store import open_store, stored_face
 from worker.history.recorder import open_recorder
 from worker.history.records import EmbedderId
 from worker.history.store import FILE, History

@@ -20,8 +20,7 @@ from worker.config import EvidenceConfig, RedisConfig
 from worker.encryption import new_key, parse_keys, use
 from worker.gallery.classifier import identity_id_of, write_classifier
 from worker.gallery.folder import FolderGallery
-from worker.history.evidence import paths_of, picture_path
-from worker.history.evidence_store import open_store
+from worker.history.evidence_store import open_store, paths_of, picture_path
 from worker.history.store import History
 from worker.redis.client import connect
 from worker.training import svm

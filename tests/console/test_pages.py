@@ -1,6 +1,7 @@
 """The pages without a browser: what they hold, whom they let do what, and what forms change."""
 
 import re
+from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from tests.support.console import (
 )
 from tests.support.past import AXES, MODEL, unknown
 from tests.support.publishing import stored
+from tests.support.sample_events import make_event
 from worker.api.parts import Parts
 from worker.console.app import make_console
 from worker.console.pages import HERE
+from worker.events.codec import sighting_id
 from worker.gallery.contents import NewSample
 from worker.gallery.opening import open_gallery
 
@@ -212,7 +215,13 @@ def test_names_are_text_whatever_is_in_them(console: Console) -> None:
 def test_a_picture_is_shown_or_a_drawn_head_and_only_to_a_session(console: Console, tmp_path: Path) -> None:
     keep_picture(tmp_path / "pictures", of_anna(1))
     client = console.as_role("viewer")
-    assert client.get("/faces/door_1?px=64").headers["content-type"] == "image/jpeg"
+    past = client.get("/faces/door_1?px=64")
+    assert (past.headers["content-type"], past.headers["cache-control"]) == ("image/jpeg", "private, max-age=300")
+    at = datetime.now(UTC)
+    going = make_event(camera_id="door", started_at=at, sighting_id=sighting_id("door", at, 1))
+    keep_picture(tmp_path / "pictures", going)
+    now = client.get(f"/faces/{going.sighting_id}")
+    assert (now.headers["content-type"], now.headers["cache-control"]) == ("image/jpeg", "private, max-age=5")
     for none in (
         "door_2",
         "door_2026-03-01T08:30:00.123Z_7",

@@ -19,9 +19,10 @@ from tests.support.s3_server import S3, s3_server
 from tests.support.sample_events import make_event
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
-from worker.history.evidence import Evidence, stored_face
-from worker.history.evidence_store import FolderStore, open_store
+from worker.history.evidence import Evidence
+from worker.history.evidence_store import FolderStore, open_store, stored_face
 from worker.observer import Observer
+from worker.types import LazyImage, Planes
 from worker.video.photos import read_photo
 
 BOX = np.array([100, 60, 140, 110], np.float32)
@@ -37,6 +38,14 @@ class Dropped(Observer):
 
     def evidence_dropped(self, reason: str) -> None:
         self.reasons.append(reason)
+
+
+class Written(Observer):
+    def __init__(self) -> None:
+        self.times = threading.Semaphore(0)
+
+    def evidence_written(self) -> None:
+        self.times.release()
 
 
 def keeper(folder: Path, observer: Observer | None = None, **settings: Any) -> Evidence:
@@ -79,6 +88,112 @@ def test_somebody_who_is_there_can_be_seen_before_they_leave(tmp_path: Path) -> 
     evidence.told(make_event(type="started", sighting_id="s1"))
     evidence.close()
     assert levels(tmp_path) == {"face.jpg": 50, "frame.jpg": 50}
+
+
+def test_a_better_face_takes_the_place_of_the_first_one_while_the_visit_lasts(tmp_path: Path) -> None:
+    written = Written()
+    evidence = keeper(tmp_path, written)
+    evidence.face("s1", picture(50), BOX, 0.5)
+    evidence.told(make_event(type="started", sighting_id="s1"))
+    assert written.times.acquire(timeout=60)
+    assert levels(tmp_path) == {"face.jpg": 50, "frame.jpg": 50}
+    evidence.face("s1", picture(200), BOX, 0.9)
+    assert written.times.acquire(timeout=60)
+    assert levels(tmp_path) == {"face.jpg": 200, "frame.jpg": 200}
+    evidence.close()
+    assert len(list(tmp_path.rglob("*.jpg"))) == 2
+
+
+def test_of_two_faces_that_are_as_good_for_networks_people_get_the_larger_one(tmp_path: Path) -> None:
+    evidence = keeper(tmp_path)
+    for level, side_px in ((50, 80), (200, 160), (100, 90)):
+        evidence.face("s1", picture(level), np.array([20, 20, 20 + side_px, 20 + side_px], np.float32), 1.0)
+    evidence.told(make_event(type="ended", sighting_id="s1"))
+    evidence.close()
+    assert levels(tmp_path) == {"face.jpg": 200, "frame.jpg": 200}
+
+
+@pytest.mark.parametrize(("of", "before", "after"), [("unknown", "", "p-1"), ("known", "p-1", "")])
+def test_pictures_go_if_the_verdict_becomes_one_whose_pictures_nobody_wants(
+    tmp_path: Path, of: str, before: str, after: str
+) -> None:
+    written = Written()
+    evidence = keeper(tmp_path, written, of=of)
+    evidence.face("s1", picture(50), BOX, 0.5)
+    evidence.told(make_event(type="started", sighting_id="s1", identity_id=before))
+    assert written.times.acquire(timeout=60)
+    evidence.told(make_event(type="updated", sighting_id="s1", identity_id=after))
+    evidence.face("s1", picture(200), BOX, 0.9)
+    evidence.close()
+    assert levels(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("quality", "kept"), [(0.4, 50), (0.9, 200)])
+def test_a_worker_that_goes_on_with_a_sighting_keeps_the_better_picture_of_both(
+    tmp_path: Path, quality: float, kept: int
+) -> None:
+    first, second = keeper(tmp_path), keeper(tmp_path)
+    first.face("s1", picture(50), BOX, 0.6)
+    first.told(make_event(type="started", sighting_id="s1"))
+    first.close()
+    second.face("s1", picture(200), BOX, quality)
+    second.told(make_event(type="ended", sighting_id="s1"))
+    second.close()
+    assert levels(tmp_path) == {"face.jpg": kept, "frame.jpg": kept}
+
+
+def test_where_no_frame_is_kept_no_more_than_the_face_is_made_of_a_picture(tmp_path: Path) -> None:
+    sizes = []
+
+    def convert(planes: Planes) -> Any:
+        sizes.append((planes.height, planes.width))
+        return np.full((planes.height, planes.width, 3), 50, np.uint8)
+
+    grey = tuple(np.zeros(size, np.uint8) for size in ((240, 320), (120, 160), (120, 160)))
+    lazy = LazyImage(Planes("yuv420p", 320, 240, grey), convert)
+    evidence = keeper(tmp_path, frames=False)
+    evidence.face("s1", lazy, BOX, 0.5)
+    evidence.face("s1", lazy, BOX, 0.4)
+    evidence.told(make_event(type="ended", sighting_id="s1"))
+    evidence.close()
+    assert levels(tmp_path) == {"face.jpg": 50}
+    assert sizes == [(90, 92)], "the cut, up to the next pixel of colour"
+
+
+class Slow:
+    """A store that writes when it may."""
+
+    def __init__(self) -> None:
+        self.busy, self.go = threading.Event(), threading.Event()
+        self.written: list[bytes] = []
+
+    def put(self, path: str, content: bytes) -> None:
+        self.busy.set()
+        assert self.go.wait(60)
+        self.written.append(content)
+
+    def get(self, path: str) -> bytes | None:
+        return None
+
+    def remove(self, paths: Sequence[str]) -> int:
+        return 0
+
+    def prune(self, before: float) -> int:
+        return 0
+
+
+def test_for_a_slow_store_the_best_picture_waits_and_no_other() -> None:
+    store = Slow()
+    evidence = Evidence(EvidenceConfig(store="anywhere", frames=False), store)
+    evidence.face("s1", picture(50), BOX, 0.3)
+    evidence.told(make_event(type="started", sighting_id="s1"))
+    assert store.busy.wait(60)
+    for step in range(1, 6):
+        evidence.face("s1", picture(50 + 20 * step), BOX, 0.3 + step / 10)
+    store.go.set()
+    evidence.close()
+    found = [cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE) for content in store.written]
+    assert [round(float(each.mean())) for each in found if each is not None] == [50, 150]
 
 
 def test_sightings_that_turn_out_to_be_one_have_the_better_picture_of_both(tmp_path: Path) -> None:
@@ -168,11 +283,20 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 
 def test_pictures_go_to_a_bucket_and_expire_there(s3: S3) -> None:
     config = EvidenceConfig(store="s3://faces/site-a", s3_endpoint=s3.endpoint)
-    evidence = Evidence(config, open_store(config))
+    written = Written()
+    evidence = Evidence(config, open_store(config), written)
+    evidence.face("s1", picture(200), BOX, 0.3)
+    evidence.told(make_event(type="started", sighting_id="s1"))
+    assert written.times.acquire(timeout=60)
     evidence.face("s1", picture(50), BOX, 0.5)
     event = make_event(type="ended", sighting_id="s1")
     evidence.told(event)
     evidence.close()
+    assert levels(s3.folder) == {"face.jpg": 50, "frame.jpg": 50}
+    later = Evidence(config, open_store(config))
+    later.face("s1", picture(200), BOX, 0.3)
+    later.told(event)
+    later.close()
     assert levels(s3.folder) == {"face.jpg": 50, "frame.jpg": 50}
     (face,) = s3.folder.rglob("*.face.jpg")
     assert str(face.relative_to(s3.folder)) == (f"site-a/{event.camera_id}/{event.started_at:%Y-%m-%d}/s1.face.jpg")

@@ -30,7 +30,7 @@ from worker.events.codec import encode
 from worker.gallery.contents import NewSample
 from worker.gallery.opening import create_gallery
 from worker.history.evidence import Evidence
-from worker.history.evidence_store import FolderStore
+from worker.history.evidence_store import FolderStore, Seen
 from worker.history.records import PastSighting
 from worker.history.store import FILE, History
 
@@ -114,8 +114,8 @@ def fill(gallery: Path | str, past: Path | str) -> None:
         )  # fmt: skip
 
 
-def keep_picture(folder: Path, past: PastSighting) -> None:
-    """A picture of a past sighting: all green."""
+def keep_picture(folder: Path, past: Seen) -> None:
+    """A picture of a sighting: all green."""
     evidence = Evidence(EvidenceConfig(store=str(folder)), FolderStore(folder))
     evidence.face(past.sighting_id, GREEN, np.array([100, 60, 140, 110], np.float32), 0.9)
     evidence.told(make_event(sighting_id=past.sighting_id, camera_id=past.camera_id, started_at=past.started_at))

@@ -20,8 +20,7 @@ from worker.gallery import opening
 from worker.gallery.contents import NewSample
 from worker.gallery.crops import Crop, CropStore
 from worker.gallery.folder import FolderGallery
-from worker.history.evidence import paths_of, picture_path
-from worker.history.evidence_store import open_store
+from worker.history.evidence_store import open_store, paths_of, picture_path
 from worker.history.records import Account, EmbedderId
 from worker.history.store import History
 from worker.types import Detections

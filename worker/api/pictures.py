@@ -15,7 +15,7 @@ from worker.api.problems import not_found, responses
 from worker.config import load_config
 from worker.encryption import parse_key
 from worker.gallery.crops import CropStore
-from worker.history.evidence import Seen, stored_face, stored_scene
+from worker.history.evidence_store import Seen, stored_face, stored_scene
 from worker.types import Image
 
 router = APIRouter()

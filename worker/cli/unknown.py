@@ -183,8 +183,7 @@ def _draw_sheet(who: str, sightings: "list[PastSighting]", config: "EvidenceConf
         SinkError: the store cannot be read.
         OutputError: ``sheet`` cannot be written.
     """
-    from worker.history.evidence import stored_face
-    from worker.history.evidence_store import open_store
+    from worker.history.evidence_store import open_store, stored_face
     from worker.video.drawing import Tile, contact_sheet
 
     if config.store is None:

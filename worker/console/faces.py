@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
@@ -19,6 +19,10 @@ router = APIRouter(include_in_schema=False)
 
 _HEAD: Final = (HERE / "static" / "head.svg").read_bytes()
 _LARGEST_PX: Final = 800
+_LONG_AGO: Final = timedelta(hours=1)
+"""A sighting that began before that has got its best face."""
+_GOES_ON_S: Final = 5
+_DONE_S: Final = 300
 _NAME: Final = re.compile(r"(?P<camera>[A-Za-z0-9][A-Za-z0-9._-]{0,63})_(?P<start>\d{4}-\d\d-\d\dT[0-9:.]{8,15}Z)_\d+")
 
 
@@ -39,10 +43,13 @@ def face(
     px: Annotated[int, Query(ge=16, le=_LARGEST_PX)] = 96,
 ) -> Response:
     """The best face of a sighting, also of one that is going on, as soon as the worker has written it."""
-    jpeg = None
+    jpeg, kept_s = None, _DONE_S
     with suppress(Problem, SinkError):
-        jpeg = pictures.face_jpeg(parts, _going(sighting_id) or sightings.find(parts, sighting_id), px)
-    return _shown(jpeg)
+        seen = _going(sighting_id) or sightings.find(parts, sighting_id)
+        if datetime.now(UTC) - seen.started_at < _LONG_AGO:
+            kept_s = _GOES_ON_S
+        jpeg = pictures.face_jpeg(parts, seen, px)
+    return _shown(jpeg, kept_s)
 
 
 @router.get("/samples/{identity_id}/{sample_id}")
@@ -69,10 +76,10 @@ def scene(_caller: Visitor, parts: SharedParts, sighting_id: str) -> Response:
     return _shown(jpeg)
 
 
-def _shown(jpeg: bytes | None) -> Response:
-    if jpeg is None:
-        return Response(_HEAD, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=5"})
-    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
+def _shown(jpeg: bytes | None, kept_s: int = _DONE_S) -> Response:
+    """For so long the browser shows it without asking again."""
+    content, kind, kept_s = (_HEAD, "svg+xml", _GOES_ON_S) if jpeg is None else (jpeg, "jpeg", kept_s)
+    return Response(content, media_type=f"image/{kind}", headers={"Cache-Control": f"private, max-age={kept_s}"})
 
 
 def _going(sighting_id: str) -> _Going | None:

@@ -27,8 +27,7 @@ from worker.events.spool import InUseError
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
-from worker.history.evidence import paths_of, picture_path
-from worker.history.evidence_store import open_store
+from worker.history.evidence_store import open_store, paths_of, picture_path
 from worker.history.store import History
 from worker.recognition.saved import without_erased
 from worker.wire import now_rfc3339

@@ -1,18 +1,43 @@
-"""Where pictures of sightings are kept: a folder, or a bucket of an S3-compatible store."""
+"""Where pictures of sightings are kept: a folder, or a bucket of an S3-compatible store; and what is found there."""
 
+import io
 import os
+import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
+import numpy as np
+from PIL import Image as Pillow
+
 from worker.config import EvidenceConfig
 from worker.encryption import is_as_wanted, seal, unseal
-from worker.errors import ConfigError, SinkError
+from worker.errors import ConfigError, EncryptionError, SinkError
 from worker.files import private_folder, replace_file
+from worker.types import Image
 
 _SUFFIXES: Final = (".face.jpg", ".frame.jpg")
 _LEVELS: Final = 3
 """A picture lies in the folder of its camera and day."""
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]")
+_MERIT: Final = re.compile(rb"\xff\xd8\xff\xfe..facestream (\d\.\d{4})", re.DOTALL)
+"""How a picture says how good it is, in a comment at its beginning: for the worker that goes on with the sighting."""
+_MOST_PIXELS: Final = 36_000_000
+"""Of a face: no frame of a camera is larger, unless it was allowed to be."""
+
+
+class Seen(Protocol):
+    """A sighting, by what names its pictures."""
+
+    @property
+    def sighting_id(self) -> str: ...
+
+    @property
+    def camera_id(self) -> str: ...
+
+    @property
+    def started_at(self) -> datetime: ...
 
 
 class EvidenceStore(Protocol):
@@ -154,3 +179,62 @@ class FolderStore:
     def _unwritable(self, error: OSError) -> SinkError:
         reason = error.strerror or error
         return SinkError(f"evidence.store {self._folder} cannot be written: {reason}; check permissions and space")
+
+
+def paths_of(path: str) -> list[str]:
+    """Both pictures of the sighting at ``path``, as :func:`picture_path` gives it."""
+    return [f"{path}.face.jpg", f"{path}.frame.jpg"]
+
+
+def picture_path(camera_id: str, started_at: datetime, sighting_id: str) -> str:
+    """Where the pictures of a sighting are, without what tells the two apart."""
+    return f"{camera_id}/{started_at:%Y-%m-%d}/{_NOT_IN_NAMES.sub('', sighting_id)}"
+
+
+def path_of(sighting: Seen) -> str:
+    # A sighting's id is made of a camera's id and a time; not every file system takes its colons. Whatever else is in
+    # it, it names one file in the folder of its camera and day.
+    return picture_path(sighting.camera_id, sighting.started_at, sighting.sighting_id)
+
+
+def stored_face(store: EvidenceStore, sighting: Seen) -> Image | None:
+    """The picture of the face in a sighting, uint8 RGB; None if none is kept that can be read.
+
+    Raises:
+        SinkError: the store cannot be read.
+        EncryptionError: it is encrypted, and its key is not among those of this process.
+    """
+    return _stored(store, f"{path_of(sighting)}.face.jpg")
+
+
+def stored_scene(store: EvidenceStore, sighting: Seen) -> Image | None:
+    """The whole frame from which that face is, in the same form. Raises as :func:`stored_face` does."""
+    return _stored(store, f"{path_of(sighting)}.frame.jpg")
+
+
+def _stored(store: EvidenceStore, path: str) -> Image | None:
+    content = store.get(path)
+    if content is None:
+        return None
+    # The store is not trusted: a few bytes may declare a picture that takes all memory.
+    try:
+        content = bytes(unseal(content, about(path), f"picture {path}"))
+        with Pillow.open(io.BytesIO(content), formats=["JPEG"]) as opened:
+            return None if opened.width * opened.height > _MOST_PIXELS else np.array(opened.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
+        return None
+
+
+def stored_merit(store: EvidenceStore, path: str) -> float:
+    """How good the face is that is stored there; less than any if it cannot be told."""
+    try:
+        found = _MERIT.match(bytes(unseal(store.get(path) or b"", about(path), f"picture {path}")))
+    except (ValueError, EncryptionError):
+        return -1.0
+    return -1.0 if found is None else float(found[1])
+
+
+def with_merit(jpeg: bytes, merit: float) -> bytes:
+    """``jpeg`` with a comment that says how good it is (0..1)."""
+    text = f"facestream {merit:.4f}".encode()
+    return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2) + text + jpeg[2:]

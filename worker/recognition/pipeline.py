@@ -319,7 +319,7 @@ class Pipeline:
                 evidence = self._context.evidence
                 if evidence and (shown := sightings.of_track(face.track_id)):
                     doubtful = shown.doubtful.count > 0
-                    evidence.face(shown.sighting_id, face.frame.image, box[0], face.quality, doubtful=doubtful)
+                    evidence.face(shown.sighting_id, face.frame.picture, box[0], face.quality, doubtful=doubtful)
             if self._on_faces:
                 self._on_faces(batch)
 
