@@ -50,4 +50,4 @@ $$;
 
 -- Except what an erasure needs: nobody may be named by what waits to be told, or by a rule.
 GRANT SELECT, DELETE ON facestream.console_alerts, facestream.console_replies TO facestream_operator;
-GRANT SELECT, UPDATE ON facestream.console_rules TO facestream_operator;
+GRANT SELECT, UPDATE, DELETE ON facestream.console_rules TO facestream_operator;

@@ -9,10 +9,14 @@ from tests.support.past import AXES, sighting, unknown
 from tests.support.postgres import PostgresServer, with_tables
 from tests.support.repository import REPOSITORY
 from tests.support.waiting import PATIENCE_S
+from worker.alerts.book import Book
+from worker.alerts.rules import Rule
 from worker.database.address import parse_database_url
 from worker.database.database import open_postgres
+from worker.erased import Erased, Erasure, digest_of
 from worker.errors import GalleryError, HistoryError
 from worker.gallery.database.gallery import DatabaseGallery
+from worker.history.shared import SharedDatabase
 from worker.history.store import History
 
 ROLES = (REPOSITORY / "deploy" / "postgres" / "roles.sql").read_text()
@@ -54,6 +58,22 @@ def test_a_worker_remembers_and_follows_and_changes_nobody(url_of: Callable[[str
         with pytest.raises(GalleryError, match=r"permission denied.*facestream_operator"):
             change()
     assert [person.name for person in DatabaseGallery.open(url_of("")).people()] == ["a", "b"]
+
+
+def test_a_worker_and_an_operator_erase_as_far_as_each_may(url_of: Callable[[str], str]) -> None:
+    remember(url_of(""))
+    shared = SharedDatabase.open(url_of(""))
+    book, hook = Book(shared), {"webhook": "https://site.example/hook", "webhook_secret": "0123456789abcdef"}
+    book.add(Rule.model_validate({"name": "she is here", "people": ["p-1"], **hook}))
+    erased = Erased([Erasure("e", "2026-03-01T08:30:00.000Z", frozenset(map(digest_of, ("p-1", "u-1"))))])
+    with History.open(url_of("worker")) as past:
+        assert past.erase(erased)["unknown people"] == 1
+        assert past.sightings() == []
+    assert [stored.rule.people for stored in book.rules()] == [("p-1",)], "which is not for the eyes of a worker"
+    with History.open(url_of("operator")) as past:
+        assert past.erase(erased, again=True)["rules"] == 1
+    assert [stored.rule.people for stored in book.rules()] == [()]
+    shared.close()
 
 
 def test_a_reader_only_reads(url_of: Callable[[str], str]) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from tests.support.postgres import PostgresServer, with_tables
 from tests.support.remembered import BEN, DIMENSION, MODEL, face, sample
 from tests.support.sample_events import make_event
 from tests.support.stand_ins import StandInDetector, StandInEmbedder, detector_of, embedder_of
+from worker.alerts.book import Book
+from worker.alerts.rules import Rule
+from worker.api.accounts import Accounts
 from worker.api.parts import Parts
 from worker.cli import run_command_line
 from worker.config import Config, OutboxConfig
@@ -25,11 +29,13 @@ from worker.events.outbox import Outbox
 from worker.gallery.contents import NewSample
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.history.records import Account
+from worker.history.shared import SharedDatabase
 from worker.history.store import History
 from worker.people_keys import PeopleKeys
 from worker.recognition.pipeline import Pipeline
 
 WEEK_S = 7 * 86_400.0
+HEAD = len("\x01own1:")
 
 
 class Site:
@@ -67,6 +73,21 @@ class Site:
             (wrong,) = history.sightings(sighting_id="door_4")
             history.deny(wrong, identity_id=ben, identity_name=BEN)
             self.other, _ = history.split_unknown("u-1", ["door_6"])
+        self._tell()
+
+    def _tell(self) -> None:
+        """Rules that are about Anna, or called after her, alerts that wait, and an answer of the console."""
+        shared = SharedDatabase.open(self.url)
+        book, accounts = Book(shared), Accounts(shared)
+        told = {"webhook": "https://site.example/hook", "webhook_secret": "0123456789abcdef"}
+        for name, people in ((f"{self.name} is here", [self.anna]), (f"not {self.name.upper()}", []), ("all", [])):
+            book.add(Rule.model_validate({"name": name, "people": people, **told}))
+        for number, who in enumerate(({"identity_id": self.anna, "identity_name": self.name}, {"unknown_id": "u-1"})):
+            known: dict[str, Any] = {"identity_id": "", "identity_name": ""} | who
+            book.note(make_event(sighting_id=f"door_9{number}", **known), book.rules())
+        accounts.claim_reply("request", "digest")
+        accounts.keep_reply("request", 201, json.dumps({"identity_name": self.name}))
+        shared.close()
 
     @property
     def needles(self) -> list[bytes]:
@@ -86,6 +107,8 @@ class Site:
             f"SELECT template {past}", f"SELECT event {past}",
             "SELECT template FROM facestream.unknowns WHERE unknown_id = 'u-1'",
             "SELECT identity_name FROM facestream.sightings WHERE sighting_id = 'door_1'",
+            "SELECT event FROM facestream.console_alerts",
+            "SELECT document FROM facestream.console_rules ORDER BY made_s LIMIT 2",
         )  # fmt: skip
         return [row[0] for statement in statements for row in self.server.execute(statement, database="test")]
 
@@ -118,7 +141,7 @@ def test_what_the_server_still_has_of_somebody_cannot_be_opened_any_more(site: S
     copy = tmp_path / "copy.key"
     copy.write_bytes(site.key_file.read_bytes())
     sealed = site.sealed()
-    assert len(sealed) == 2 * 2 + 2 + 3 + 3 + 1 + 1, "the gallery, and the one that was put aside"
+    assert len(sealed) == 2 * 2 + 2 + 3 + 3 + 1 + 1 + 6 + 2, "the gallery, and the one that was put aside"
     assert all(opened(PeopleKeys(site.key_file), sealed))
     assert site.files_with(*site.needles) == [], "not even before"
     assert site.forget(tmp_path / "receipt.json") == 0
@@ -132,6 +155,41 @@ def test_what_the_server_still_has_of_somebody_cannot_be_opened_any_more(site: S
     assert len(shared) == 3
     assert all(place["physical_at"] for place in shared)
     assert any(str(site.key_file) in one["what"] for one in receipt["remains"])
+
+
+def test_no_key_that_is_left_opens_anything_about_them(site: Site, tmp_path: Path) -> None:
+    """Not even what an erasure itself has written on its way."""
+    found = everything_sealed(site.server)
+    assert any(site.name in text for text in opened(PeopleKeys(site.key_file), found)), "the search finds what is there"
+    assert site.forget(tmp_path / "receipt.json") == 0
+    found = everything_sealed(site.server)
+    texts = opened(PeopleKeys(site.key_file), found)
+    assert any(BEN in text for text in texts)
+    for needle in (site.name, site.name.upper(), json.dumps(site.name)[1:-1], site.anna):
+        assert not [text for text in texts if needle in text]
+
+
+def everything_sealed(server: PostgresServer) -> list[str]:
+    """All texts that are sealed in any file of the server, its log included."""
+    server.execute("CHECKPOINT")
+    found = set()
+    for path in (path for path in server.data.rglob("*") if path.is_file()):
+        found |= set(re.findall(rb"\x01own1:[A-Za-z0-9+/]{16,}={0,2}", path.read_bytes()))
+    # What lies behind a text in a file may look as if it belonged to it.
+    texts = [one.decode() for one in found]
+    return [text[: len(text) - cut] for text in texts for cut in range(8) if (len(text) - cut - HEAD) % 4 == 0]
+
+
+def test_rules_and_alerts_of_others_stay(site: Site, tmp_path: Path) -> None:
+    assert site.forget(tmp_path / "receipt.json") == 0
+    shared = SharedDatabase.open(site.url)
+    book = Book(shared)
+    rules = {stored.rule.name: stored.rule for stored in book.rules()}
+    assert {name: (rule.people, rule.enabled) for name, rule in rules.items()} == {
+        "all": ((), True), "not …": ((), True), "… is here": ((), False),
+    }  # fmt: skip
+    assert book.recent(9) == []
+    shared.close()
 
 
 def test_what_was_said_of_others_stays_readable(site: Site, tmp_path: Path) -> None:

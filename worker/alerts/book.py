@@ -16,9 +16,12 @@ import sqlalchemy as sa
 
 from worker.alerts.rules import Rule
 from worker.database import schema
+from worker.database.owned import apart
 from worker.errors import FacestreamError, SinkError
 from worker.events.codec import decode, encode
+from worker.history.sealing import owner_of_event
 from worker.history.shared import SharedDatabase
+from worker.logs import get_logger
 from worker.people_keys import Owned
 from worker.types import Event
 
@@ -33,6 +36,8 @@ MOST_RULES: Final = 200
 _DOUBLINGS: Final = 12
 
 _rules, _alerts = schema.rules, schema.alerts
+
+_log = get_logger(__name__)
 
 
 class RuleError(FacestreamError):
@@ -83,13 +88,23 @@ class Book:
 
     def __init__(self, database: SharedDatabase) -> None:
         self._database = database
+        self._damaged: set[str] = set()
 
     def rules(self) -> list[StoredRule]:
-        """All rules, by name."""
+        """All rules, by name. One that cannot be read is left out, and the log names it once."""
         with self._database.reading() as connection:
             rows = connection.execute(sa.select(_rules)).all()
-        found = [StoredRule(row.rule_id, Rule.model_validate_json(row.document), row.made_s) for row in rows]
+        found = [stored for row in rows if (stored := self._stored(row)) is not None]
         return sorted(found, key=lambda stored: (stored.rule.name.casefold(), stored.rule_id))
+
+    def _stored(self, row: Any) -> StoredRule | None:
+        try:
+            return StoredRule(row.rule_id, Rule.model_validate_json(row.document), float(row.made_s))
+        except (ValueError, TypeError):
+            if row.rule_id not in self._damaged:
+                self._damaged.add(row.rule_id)
+                _log.error("a rule is damaged and tells nobody: make it anew, and remove its row", rule=row.rule_id)
+        return None
 
     def add(self, rule: Rule) -> StoredRule:
         """
@@ -97,7 +112,8 @@ class Book:
             RuleError: there are too many.
         """
         stored = StoredRule(secrets.token_hex(6), rule, time.time())
-        row = {"rule_id": stored.rule_id, "document": rule.model_dump_json(), "made_s": stored.made_s}
+        document = apart(stored.rule_id, rule.model_dump_json())
+        row = {"rule_id": stored.rule_id, "document": document, "made_s": stored.made_s}
         with self._database.writing() as connection:
             if connection.execute(sa.select(sa.func.count()).select_from(_rules)).scalar_one() >= MOST_RULES:
                 raise RuleError(f"there are {MOST_RULES} rules already: delete one first")
@@ -108,7 +124,7 @@ class Book:
         """The rule says something else from now on; what was told stays told."""
         with self._database.writing() as connection:
             of_it = _rules.c.rule_id == rule_id
-            connection.execute(_rules.update().where(of_it).values(document=rule.model_dump_json()))
+            connection.execute(_rules.update().where(of_it).values(document=apart(rule_id, rule.model_dump_json())))
 
     def remove(self, rule_id: str) -> None:
         """What it would still have told is not told."""
@@ -120,11 +136,12 @@ class Book:
         """Notes that ``event`` is to be told to the receivers of these rules, unless they were told of this visit or
         are to be; returns how many alerts are new."""
         now_s = time.time()
-        owner = event.identity_id or event.unknown_id or event.sighting_id
+        fields = encode(event)
+        told = Owned(owner_of_event(fields, event.sighting_id), json.dumps(fields))
         rows = [
             {
                 "rule_id": stored.rule_id, "sighting_id": event.sighting_id, "receiver": receiver, "state": "due",
-                "event": Owned(owner, json.dumps(encode(event))), "problem": "", "tries": 0, "made_s": now_s,
+                "event": told, "problem": "", "tries": 0, "made_s": now_s,
                 "due_s": now_s,
             }
             for stored in wanted

@@ -138,14 +138,14 @@ class Watch:
             deliver(self._alert(rule, alert, picture), address, secret, self._policy)
         except AwayError as error:
             self._book.away(alert, str(error))
-            _log.warning("an alert waits", rule=rule.name, reason=str(error), tries=alert.tries)
+            _log.warning("an alert waits", rule=alert.rule_id, reason=str(error), tries=alert.tries)
         except RejectedError as error:
             self._book.refused(alert, str(error))
-            _log.error("an alert is given up", rule=rule.name, reason=str(error))
+            _log.error("an alert is given up", rule=alert.rule_id, reason=str(error))
         else:
             subjects = filter(None, [alert.event.identity_id, alert.event.unknown_id, alert.sighting_id])
             kind = "webhook" if secret else address.partition("://")[0]
-            note(self._audit_folder, "alert sent", subjects, rule=rule.name, kind=kind, picture=int(bool(picture)))
+            note(self._audit_folder, "alert sent", subjects, rule=alert.rule_id, kind=kind, picture=int(bool(picture)))
             self._book.sent(alert)
         return 0.0
 

@@ -235,8 +235,8 @@ def _checked(parts: Parts, settings: RuleSettings, before: dict[str, Any]) -> Ru
 
 
 def _note(parts: Parts, action: str, stored: StoredRule) -> None:
-    rule = stored.rule
-    note(parts.audit_folder, action, rule.people, rule=rule.name, receivers=len(rule.receivers))
+    # By its id: its name may be that of a person, and the log is for good.
+    note(parts.audit_folder, action, stored.rule.people, rule=stored.rule_id, receivers=len(stored.rule.receivers))
 
 
 @router.get("/rules", operation_id="list_rules")

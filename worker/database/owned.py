@@ -5,14 +5,17 @@ which key it is sealed. SQLite overwrites what is deleted, and needs none of thi
 """
 
 import json
+import secrets
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import LargeBinary, Text, TypeDecorator
 
 from worker import encryption
 from worker.errors import EncryptionError
 from worker.people_keys import Owned, PeopleKeys, head_of, is_sealed, named
+
+_Value = TypeVar("_Value", str, bytes)
 
 REPLIES: Final = "answers of the console"
 """To whom the console's answers belong, which may name anybody. An erasure deletes all of them, and their key."""
@@ -72,6 +75,11 @@ class OwnAccount(TypeDecorator[str]):
         if not isinstance(value, str) or "\\u0001" not in value:
             return value
         return _renamed(value, lambda name: _known_keys().unseal_text(name) if is_sealed(name) else name)
+
+
+def apart(an_id: str, value: _Value) -> Owned[_Value]:
+    """``value`` under a key that seals nothing else: it can be destroyed alone."""
+    return Owned(f"{an_id} {secrets.token_hex(8)}", value)
 
 
 def opened(value: Any) -> Any:

@@ -209,7 +209,7 @@ rules: Final = Table(
     "console_rules",
     past,
     Column("rule_id", Text, primary_key=True),
-    _text("document"),
+    _own("document"),
     _seconds("made_s"),
 )
 """``document``: whom somebody wants to be told of, where, when and how, as JSON; with addresses that hold passwords."""

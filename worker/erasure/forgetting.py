@@ -103,8 +103,7 @@ class Forgetting:
         if isinstance(past, str) and self._plan.tags - {""}:
             # While all have the keys: what was written of the person may be of somebody else by now.
             with History.open(past) as history:
-                seen = {trace.sighting_id for trace in self._plan.traces}
-                history.part_from(self._plan.tags - {""}, seen, self._plan.unknown_ids)
+                history.part_from(self._plan.tags - {""}, self._plan.someone, self._erased)
         whole = add_erasure(self._folders, self.outcome.erasure)
         place = Place("list of erased people", ", ".join(str(folder / FILE) for folder in self._folders))
         place.removed, place.logical_at = f"{len(whole.ids)} erasures noted, as digests of ids", now_rfc3339()

@@ -21,7 +21,7 @@ from worker.gallery.crops import CropStore
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
-from worker.history.erasing import Trace, Wanted
+from worker.history.erasing import Someone, Trace, Wanted
 from worker.history.records import EmbedderId
 from worker.history.store import FILE, History
 from worker.people_keys import named
@@ -65,6 +65,12 @@ class Plan:
         """What the list of erased people gets."""
         ids = {*self.identity_ids, *self.sample_ids, *self.unknown_ids, *(trace.sighting_id for trace in self.traces)}
         return Erasure(erasure_id, at, frozenset(map(digest_of, ids)) | with_keys(self.tags - {""}))
+
+    @property
+    def someone(self) -> Someone:
+        """What the past has of them."""
+        seen = {trace.sighting_id for trace in self.traces}
+        return Someone(self.identity_ids, self.unknown_ids, seen, self.names)
 
     @property
     def is_sealed(self) -> bool:
@@ -125,19 +131,19 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config, de
     traces: Sequence[Trace] = ()
     unknown_ids = frozenset(request.unknown_ids)
     beside: tuple[tuple[str, str, float], ...] = ()
-    past_names: Collection[str] = ()
+    staying = {name for gallery in galleries for key, name in gallery.contents.names.items() if key not in identity_ids}
+    gone_names = frozenset({*names, *(name for _, name in request.trained)} - staying)
     templates: list[bytes] = []
     tags: set[str] = set()
     if (place := history_place(config)) is not None and has_past(place):
         with History.open(place) as history:
             traces, unknown_ids, past_names = history.traces(wanted)
+            gone_names |= past_names - staying
             beside = tuple(history.beside(traces))
             seen = {trace.sighting_id for trace in traces}
             templates = history.templates_of(seen, unknown_ids)
             if isinstance(place, str):
-                tags |= history.tags_of(seen, unknown_ids)
-    staying = {name for gallery in galleries for key, name in gallery.contents.names.items() if key not in identity_ids}
-    gone_names = frozenset({*names, *past_names, *(name for _, name in request.trained)} - staying)
+                tags |= history.tags_of(Someone(identity_ids, unknown_ids, seen, gone_names))
     of_names, unsearched = search.needles_of_names(gone_names, staying)
     of_vectors = [needle for some in vectors if len(some) for needle in search.needles_of_vectors(some)]
     needles = tuple(dict.fromkeys([*of_names, *of_vectors, *(raw[: search.NEEDLE_BYTES] for raw in templates)]))

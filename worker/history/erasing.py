@@ -1,8 +1,10 @@
 """What the past holds of somebody, and how it is erased. Part of the history's database."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from worker.database import schema
-from worker.database.owned import names_in_account
+from worker.database.owned import apart, names_in_account
 from worker.erased import Erased, Erasure
 from worker.history import denials
 from worker.history.records import EmbedderId, Vector
@@ -22,6 +24,8 @@ _alerts = schema.alerts
 _sightings, _unknowns, _denials, _regroupings = schema.sightings, schema.unknowns, schema.denials, schema.regroupings
 _ROWS: Final = 4096
 _AT_ONCE: Final = 500
+_SOMEBODY: Final = "…"
+"""Stands in the name of a rule in the place of a person's."""
 _OF_SOMEBODY: Final = ("identity_id", "identity_name", "unknown_id", "groups")
 
 
@@ -33,6 +37,22 @@ class Wanted:
     identity_ids: frozenset[str]
     unknown_ids: frozenset[str] = frozenset()
     faces: Mapping[EmbedderId, tuple[Vectors, float]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Someone:
+    """What is theirs: the ids that they have, their names, their past sightings."""
+
+    identity_ids: Collection[str]
+    unknown_ids: Collection[str]
+    sighting_ids: Collection[str]
+    names: Collection[str]
+
+    @property
+    def rows(self) -> dict[sa.Table, Collection[str]]:
+        """The ids of the rows that are about them, by table."""
+        return {_sightings: self.sighting_ids, _denials: self.sighting_ids, _alerts: self.sighting_ids,
+                _unknowns: self.unknown_ids}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +120,17 @@ def erase(connection: sa.Connection, erased: Erased, names: Collection[str], rev
     """Removes all that bears an id of ``erased``, and the ``names`` from what is told of others; returns how many rows
     of which kind. Of an unknown person a mark stays until it expires, so that every worker learns of it: the id, no
     template. ``revision``: of these marks."""
-    count: Counter[str] = Counter()
-    gone, changed = _doomed_sightings(connection, erased)
+    count = blank(connection, erased, names)
+    gone, _ = _doomed_sightings(connection, erased)
     for ids in _batched(gone):
         count["sightings"] += connection.execute(_sightings.delete().where(_sightings.c.sighting_id.in_(ids))).rowcount
-    for sighting_id, event in changed:
-        # Under the key of the sighting: what it was under goes with the person.
-        values = {"event": Owned(sighting_id, json.dumps(event))}
-        connection.execute(_sightings.update().where(_sightings.c.sighting_id == sighting_id).values(values))
-        count["events of others"] += 1
     people = connection.execute(sa.select(_unknowns.c.unknown_id)).scalars()
     for ids in _batched([unknown_id for unknown_id in people if unknown_id in erased]):
         mark: dict[str, Any] = {"template": None, "evidence": 0.0, "first_seen_s": 0.0, "last_seen_s": 0.0}
         mark["revision"] = revision
         update = _unknowns.update().where(_unknowns.c.unknown_id.in_(ids)).values(mark)
         count["unknown people"] += connection.execute(update).rowcount
-    count["accounts of others"] += _blank_names(connection, names)
-    count["corrections"] += _blank_denials(connection, erased)
     count["regroupings"] += _forget_regroupings(connection, erased)
-    # What the console has answered may name anybody; it is kept for a day, in case that somebody asks again.
-    count["answers"] += connection.execute(schema.replies.delete()).rowcount
-    count["alerts"] += _forget_alerts(connection, erased)
     done = known(connection).ids
     for erasure in erased.erasures:
         if erasure.erasure_id not in done:
@@ -131,23 +141,88 @@ def erase(connection: sa.Connection, erased: Erased, names: Collection[str], rev
     return +count
 
 
+def blank(connection: sa.Connection, erased: Erased, names: Collection[str]) -> Counter[str]:
+    """Takes what bears an id of ``erased``, and the ``names``, out of what stays because it is about others; returns
+    how many rows of which kind."""
+    count: Counter[str] = Counter()
+    _, changed = _doomed_sightings(connection, erased)
+    for sighting_id, event in changed:
+        # Under the key of the sighting: what it was under goes with the person.
+        values = {"event": Owned(sighting_id, json.dumps(event))}
+        connection.execute(_sightings.update().where(_sightings.c.sighting_id == sighting_id).values(values))
+        count["events of others"] += 1
+    count["accounts of others"] += _blank_names(connection, names)
+    count["corrections"] += _blank_denials(connection, erased)
+    if _may_see_rules(connection):
+        count["alerts"] += _forget_alerts(connection, erased)
+        count["rules"] += _blank_rules(connection, erased, names)
+        # What the console has answered may name anybody; it is kept for a day, in case that somebody asks again.
+        count["answers"] += connection.execute(schema.replies.delete()).rowcount
+    return count
+
+
+def _may_see_rules(connection: sa.Connection) -> bool:
+    """A worker may not, in PostgreSQL: each console sees to them as well, before it serves."""
+    if connection.dialect.name == "sqlite":
+        return True
+    table = f"{schema.SCHEMA}.{schema.rules.name}"
+    return bool(connection.execute(sa.select(sa.func.has_table_privilege(table, "UPDATE"))).scalar_one())
+
+
+def rules_about(connection: sa.Connection, ids: Container[str], names: Collection[str]) -> set[str]:
+    """The ids of the rules that are about one of these people, or bear one of these names."""
+    return {rule_id for rule_id, document in _rules(connection) if _without(document, ids, names) != document}
+
+
+def _rules(connection: sa.Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rules by their ids; one that cannot be read is empty."""
+    for row in connection.execute(sa.select(schema.rules.c.rule_id, schema.rules.c.document)).all():
+        document: Any = None
+        with suppress(ValueError, TypeError):
+            document = json.loads(row.document)
+        is_sound = isinstance(document, dict) and isinstance(document.get("people", []), list)
+        yield row.rule_id, document if is_sound else {}
+
+
+def _without(rule: dict[str, Any], ids: Container[str], names: Collection[str]) -> dict[str, Any]:
+    """A rule that neither is about these people nor bears one of these names."""
+    people = rule.get("people", [])
+    left = [identity_id for identity_id in people if identity_id not in ids]
+    if len(left) < len(people):
+        # A rule that was about nobody else would be about everybody now.
+        rule = rule | {"people": left, "enabled": bool(rule.get("enabled") and (left or rule.get("groups")))}
+    called = unnamed = person_name(str(rule.get("name", "")))
+    for name in filter(None, names):
+        unnamed = re.sub(rf"(?<!\w){re.escape(person_name(name))}(?!\w)", _SOMEBODY, unnamed, flags=re.IGNORECASE)
+    return rule if unnamed == called else rule | {"name": unnamed}
+
+
+def _blank_rules(connection: sa.Connection, erased: Erased, names: Collection[str]) -> int:
+    count = 0
+    for rule_id, document in _rules(connection):
+        left = _without(document, erased, names)
+        of_it = schema.rules.c.rule_id == rule_id
+        if not document:  # nobody can carry it out, or tell whom it names
+            connection.execute(schema.rules.delete().where(of_it))
+        elif left != document:
+            connection.execute(schema.rules.update().where(of_it).values(document=apart(rule_id, json.dumps(left))))
+        count += left != document or not document
+    return count
+
+
 def _forget_alerts(connection: sa.Connection, erased: Erased) -> int:
-    """Nobody is told of them any more, and no rule is about them."""
+    """Nobody is told of them any more."""
     gone = 0
-    rows = connection.execute(sa.select(_alerts.c.sighting_id, _alerts.c.event).distinct()).all()
-    for row in rows:
-        event = json.loads(row.event) if row.event else {}
-        if row.sighting_id in erased or event.get("identity_id") in erased or event.get("unknown_id") in erased:
+    for row in connection.execute(sa.select(_alerts).where(_alerts.c.state == "due")).all():
+        event: Any = None
+        with suppress(ValueError, TypeError):
+            event = json.loads(row.event)
+        # What cannot be read is told to nobody either: it is damaged, or its key is destroyed.
+        if not isinstance(event, dict) or any(event.get(name) in erased for name in ("identity_id", "unknown_id")):
             gone += connection.execute(_alerts.delete().where(_alerts.c.sighting_id == row.sighting_id)).rowcount
-    for row in connection.execute(sa.select(schema.rules)).all():
-        rule = json.loads(row.document)
-        left = [identity_id for identity_id in rule.get("people", ()) if identity_id not in erased]
-        if len(left) < len(rule.get("people", ())):
-            # A rule that was about nobody else would be about everybody now.
-            rule |= {"people": left, "enabled": rule["enabled"] and bool(left or rule.get("groups"))}
-            changed = schema.rules.update().where(schema.rules.c.rule_id == row.rule_id)
-            connection.execute(changed.values(document=json.dumps(rule)))
-            gone += 1
+    told = connection.execute(sa.select(_alerts.c.sighting_id).distinct()).scalars()
+    for ids in _batched([sighting_id for sighting_id in told if sighting_id in erased]):
+        gone += connection.execute(_alerts.delete().where(_alerts.c.sighting_id.in_(ids))).rowcount
     return gone
 
 

@@ -4,44 +4,47 @@ A row keeps the key by which it was written, whatever is said of it later. So a 
 person whose key seals it. Before that key is destroyed, such a row gets another one.
 """
 
-import secrets
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from worker.database import schema
+from worker.database.owned import OwnBytes, apart
 from worker.people_keys import BYTES_HEAD, TEXT_HEAD, Owned, tag_in
 
 _sightings, _unknowns, _denials = schema.sightings, schema.unknowns, schema.denials
+_alerts, _rules, _replies = schema.alerts, schema.rules, schema.replies
 _OWN: Final = (
-    (_sightings, ("template", "event", "identity_name")),
-    (_unknowns, ("template",)),
-    (_denials, ("identity_name",)),
+    (_sightings, ("sighting_id", "identity_id", "unknown_id"), ("template", "event", "identity_name")),
+    (_unknowns, ("unknown_id",), ("template",)),
+    (_denials, ("sighting_id", "ordinal", "identity_id", "unknown_id"), ("identity_name",)),
+    (_alerts, ("sighting_id", "rule_id", "receiver"), ("event",)),
+    (_rules, ("rule_id",), ("document",)),
+    (_replies, ("request",), ("body",)),
 )
+"""What tells a row from others, the id of whom it is about first; and what is sealed of it."""
 
 
-def tags_of(
-    connection: sa.Connection, sighting_ids: Collection[str] | None, unknown_ids: Collection[str] | None
-) -> set[str]:
-    """By which keys the rows of these (None: of all) are sealed; "" is among them if something is not sealed."""
+def tags_of(connection: sa.Connection, ids: Mapping[sa.Table, Collection[str]] | None) -> set[str]:
+    """By which keys the rows of these ``ids`` (None: all rows) are sealed; all rows of a table that is not among them.
+    "" is in it if something is not sealed."""
     found: set[str] = set()
     for table, row, tags in _heads(connection):
-        ids = unknown_ids if table is _unknowns else sighting_ids
-        if ids is None or row[0] in ids:
+        if ids is None or table not in ids or row[0] in ids[table]:
             found |= tags
     return found
 
 
-def part_from(
-    connection: sa.Connection, tags: Collection[str], sighting_ids: Collection[str], unknown_ids: Collection[str]
-) -> int:
-    """Seals all rows anew that are sealed by one of ``tags`` and are not of ``sighting_ids`` and ``unknown_ids``, each
-    by a key of its own; returns how many."""
+def part_from(connection: sa.Connection, tags: Collection[str], ids: Mapping[sa.Table, Collection[str]]) -> int:
+    """Seals all rows anew that are sealed by one of ``tags`` and are not of ``ids``, each by a key of its own; returns
+    how many."""
     count = 0
     for table, row, mine in list(_heads(connection)):
-        if row[0] not in (unknown_ids if table is _unknowns else sighting_ids) and not mine.isdisjoint(tags):
-            _write_anew(connection, table, row, f"{row[0]} {secrets.token_hex(8)}")
+        if table in ids and row[0] not in ids[table] and not mine.isdisjoint(tags):
+            _write_anew(connection, table, row, parted=True)
             count += 1
     return count
 
@@ -49,41 +52,52 @@ def part_from(
 def seal_anew(connection: sa.Connection) -> int:
     """Writes all rows as the keys of people say now; returns how many."""
     count = 0
+    # What the console answered is kept for a day, for who asks again.
+    connection.execute(_replies.delete())
     for table, row, _ in list(_heads(connection)):
-        owner = row[0] if table is _unknowns else row.identity_id or row.unknown_id or row.sighting_id
-        _write_anew(connection, table, row, owner)
+        _write_anew(connection, table, row, parted=False)
         count += 1
     return count
 
 
+def owner_of_event(event: Mapping[str, str], sighting_id: str) -> str:
+    """Whose an event is: of the person, else of the unknown person, else of the sighting."""
+    return event.get("identity_id") or event.get("unknown_id") or sighting_id
+
+
 def _heads(connection: sa.Connection) -> Iterator[tuple[sa.Table, Any, set[str]]]:
     """Every row, by its ids, with the keys by which it is sealed."""
-    for table, names in _OWN:
-        keys = [table.c.unknown_id]
-        if table is not _unknowns:
-            keys = [table.c.sighting_id, table.c.identity_id, table.c.unknown_id]
-        if table is _denials:
-            keys.append(table.c.ordinal)
+    for table, keys, names in _OWN:
         heads = [_head(table.c[name]).label(f"head_of_{name}") for name in names]
-        for row in connection.execute(sa.select(*keys, *heads)):
-            values = row[len(keys) :]
-            yield table, row, {tag_in(value) for value in values if value}
+        for row in connection.execute(sa.select(*(table.c[key] for key in keys), *heads)):
+            yield table, row, {tag_in(value) for value in row[len(keys) :] if value}
 
 
 def _head(column: sa.Column[Any]) -> Any:
-    is_bytes = column.name == "template"
+    is_bytes = isinstance(column.type, OwnBytes)
     plain = sa.type_coerce(column, sa.LargeBinary if is_bytes else sa.Text)
     return sa.func.substr(plain, 1, BYTES_HEAD if is_bytes else TEXT_HEAD)
 
 
-def _write_anew(connection: sa.Connection, table: sa.Table, row: Any, owner: str) -> None:
-    names = dict(_OWN)[table]
+def _write_anew(connection: sa.Connection, table: sa.Table, row: Any, *, parted: bool) -> None:
+    names = next(names for each, _, names in _OWN if each is table)
     more = ["account"] if table is _sightings else []
-    of_it = table.c[row._fields[0]] == row[0]
-    if table is _denials:
-        of_it &= table.c.ordinal == row.ordinal
+    of_it = sa.and_(*(key == getattr(row, key.name) for key in table.primary_key.columns))
     found = connection.execute(sa.select(*(table.c[name] for name in (*names, *more))).where(of_it)).one_or_none()
     if found is None:
         return
+    # A rule is about several people: it has a key of its own in any case.
+    owner = apart(row[0], "").owner if parted or table is _rules else _owner(table, row, found)
     values: dict[str, Any] = {name: Owned(owner, getattr(found, name)) for name in names if getattr(found, name)}
-    connection.execute(table.update().where(of_it).values(values | {name: getattr(found, name) for name in more}))
+    if values or more:
+        connection.execute(table.update().where(of_it).values(values | {name: getattr(found, name) for name in more}))
+
+
+def _owner(table: sa.Table, row: Any, found: Any) -> str:
+    if table is _unknowns:
+        return str(row.unknown_id)
+    if table is not _alerts:
+        return str(row.identity_id or row.unknown_id or row.sighting_id)
+    with suppress(ValueError, AttributeError):  # a damaged row is for its reader to judge
+        return owner_of_event(json.loads(found.event), row.sighting_id)
+    return str(row.sighting_id)

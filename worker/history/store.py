@@ -36,6 +36,7 @@ from worker.errors import (
 )
 from worker.files import is_of_state, private_folder
 from worker.history import denials, erasing, regrouping, sealing
+from worker.history.erasing import Someone
 from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.rows import (
@@ -555,22 +556,26 @@ class History:
             found += [row.template for row in rows if row[0] in wanted and isinstance(row.template, bytes)]
         return found
 
-    def tags_of(
-        self, sighting_ids: Collection[str] | None = None, unknown_ids: Collection[str] | None = None
-    ) -> set[str]:
-        """By which keys of people these rows (None: all) are sealed in a database; "" is among them if something is not
-        sealed."""
+    def tags_of(self, someone: Someone | None = None) -> set[str]:
+        """By which keys of people what is of ``someone`` (None: all) is sealed in a database; "" is among them if
+        something is not sealed."""
         with _told(), self._database.reading() as connection:
-            return sealing.tags_of(connection, sighting_ids, unknown_ids)
+            if someone is None:
+                return sealing.tags_of(connection, None)
+            rule_ids = erasing.rules_about(connection, someone.identity_ids, someone.names)
+            return sealing.tags_of(connection, someone.rows | {schema.rules: rule_ids})
 
-    def part_from(self, tags: Collection[str], sighting_ids: Collection[str], unknown_ids: Collection[str]) -> int:
-        """Before the keys ``tags`` are destroyed: seals what is of others than these anew; returns how many rows.
+    def part_from(self, tags: Collection[str], someone: Someone, erased: Erased) -> int:
+        """Before the keys ``tags`` are destroyed: takes ``someone`` out of what is of others, and seals that anew;
+        returns how many rows.
 
         Raises:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            return sealing.part_from(connection, tags, sighting_ids, unknown_ids)
+            # First, so that nothing of them is ever sealed by a key that stays.
+            erasing.blank(connection, erased, someone.names)
+            return sealing.part_from(connection, tags, someone.rows)
 
     def seal_anew(self) -> int:
         """Writes all rows as the keys of people say now; returns how many.

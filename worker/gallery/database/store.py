@@ -39,7 +39,9 @@ KEPT_CHANGES: Final = 10_000
 _PRUNE_EVERY: Final = 100
 _AT_ONCE: Final = 5000
 _UNIT: Final = 1e-3
-_WITH_PEOPLE: Final = ("people", "samples", "sightings", "unknowns", "denials")
+_WITH_PEOPLE: Final = (
+    "people", "samples", "sightings", "unknowns", "denials", "console_alerts", "console_rules", "console_replies",
+)  # fmt: skip
 _UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError)
 _LONG_AGO: Final = "1970-01-01T00:00:00Z"
 _FORGET_S: Final = 24 * 3600
