@@ -208,6 +208,7 @@ def test_detection_agrees_with_mtcnn_and_not_once_a_side_is_corrupted(tmp_path: 
         assert row(recorded.again({target: move_boxes})).agree is False
 
 
+@pytest.mark.slow
 def test_search_agrees_with_the_flat_index_and_not_once_a_side_is_corrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "SIZES", {"10k": (400, 12)})
     recorded = Recorded()
@@ -331,6 +332,7 @@ def test_int8_has_a_bar_of_its_own_and_says_what_it_does_not_show(tmp_path: Path
     assert "cannot show what INT8 costs in accuracy" in rows["embed/int8_b32"].note
 
 
+@pytest.mark.slow
 def test_int8_vectors_are_those_of_the_network_rounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACESTREAM_CACHE_DIR", str(tmp_path / "cache"))
     manifest = own_model(tmp_path, "onnx")
@@ -441,6 +443,7 @@ def test_made_up_vectors_depend_on_seeds_alone_and_queries_resemble_their_people
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_document_a_line_and_saves_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_every_frame_is_looked_at_or_counted_with_its_reason(clock: Clock, detec
         assert worker.looks[camera_id] + worker.account.of(camera_id) + len(buffer) == worker.read
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.rtsp
 def test_the_measurement_counts_what_a_real_worker_does(test_data: Path, shared_cache: Path) -> None:

@@ -236,7 +236,7 @@ def test_many_slow_connections_keep_no_probe_out_and_make_no_threads_without_end
     before = threading.active_count()
     slow = []
     try:
-        for _ in range(200):
+        for _ in range(24):
             slow.append(socket.create_connection(("127.0.0.1", server.port), 10))
             slow[-1].sendall(b"GET /metrics HTTP/1.0\r\nX: ")
         for _ in range(5):

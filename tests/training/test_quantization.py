@@ -21,6 +21,7 @@ from worker.video.photos import list_photos
 MODEL = "face-reidentification-retail-0095"
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_quantised_model_keeps_directions_and_belongs_to_its_own_galleries(
     test_data: Path, shared_cache: Path, tmp_path: Path
@@ -46,6 +47,7 @@ def test_quantised_model_keeps_directions_and_belongs_to_its_own_galleries(
     assert min(cosines) < 1 - 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.skipif(best_precision() == "bf16", reason="auto takes BF16 on this processor")
 def test_an_int8_form_stands_in_for_its_model_only_where_that_was_shown(
