@@ -11,6 +11,7 @@ from tests.support.command_line import Ended
 from tests.support.past import sighting
 from worker.cli import run_command_line
 from worker.database.schema import LAYOUT
+from worker.history.retention import Retention
 from worker.history.store import FILE, History
 
 DAY_S = 86_400.0
@@ -78,6 +79,18 @@ def test_what_has_expired_goes_without_a_worker(facestream: Callable[..., Ended]
     assert done.documents[0]["removed"] == ("://" in where)
     assert remembered(where) == ["door_1"]
     assert datetime.now(UTC) - timedelta(days=1) > sighting(1).started_at
+
+
+def test_what_is_set_in_the_database_expires_without_a_worker(facestream: Callable[..., Ended], where: str) -> None:
+    if "://" in where:
+        assert facestream("database", "upgrade", "--gallery", where).code == 0
+    remember(where, 1, keep_s=100 * DAY_S)
+    with History.open(place_of(where)) as past:
+        past.keep(Retention(sightings_days=1e-9))
+    done = facestream("database", "expire", "--gallery", where, "--json")
+    # Opening a file removes what has expired, too.
+    assert done.documents[0]["removed"] == ("://" in where)
+    assert remembered(where) == []
 
 
 def test_a_file_that_is_no_backup_changes_nothing(facestream: Callable[..., Ended], where: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import re
 
 from tests.support.console import API, PASSWORD, Console, form
 from worker.audit_log import LOG
+from worker.gallery.groups import Group
 from worker.gallery.opening import open_gallery
 
 
@@ -59,12 +60,55 @@ def test_who_does_not_manage_sees_their_own_tokens_alone(console: Console) -> No
     assert [one.name for one in console.parts.accounts.accounts()] == ["admin", "operator", "viewer"]
 
 
-def test_the_threshold_is_told_as_false_alarms_and_the_days_as_configured(console: Console) -> None:
-    open_gallery(console.parts.gallery_path).set_thresholds(0.5, {}, {"default": {"fmr": 1e-4, "fpir": 0.002}})
-    text = console.as_role("admin").get("/settings").text
+def test_thresholds_are_told_as_false_alarms_to_everybody(console: Console) -> None:
+    gallery = open_gallery(console.parts.gallery_path)
+    gallery.set_thresholds(0.5, {"yard": 0.7}, {"default": {"fmr": 1e-4, "fpir": 0.002}})
+    gallery.set_group("banned", Group(threshold=0.4))
+    viewer = console.as_role("viewer")
+    text = viewer.get("/settings").text
     assert "from a similarity of 0.50 on" in text
     assert "1 in 500 strangers is taken for somebody" in text
-    assert "7 days" in text
+    told = viewer.get(f"{API}/settings").json()["thresholds"]
+    assert [(each["of"], each["name"], each["threshold"]) for each in told][-1] == ("group", "banned", 0.4)
+    (everybody,) = (each for each in told if each["of"] == "everybody")
+    assert (everybody["stranger_rate"], everybody["false_alarm_days"] > 0) == (0.002, True)
+
+
+def test_an_admin_sets_how_long_things_are_kept_for_all_and_everybody_sees_it(console: Console) -> None:
+    admin, viewer = console.as_role("admin"), console.as_role("viewer")
+    assert viewer.get("/settings").text.count("as this console is configured") == 3
+    assert 'action="/settings/retention"' not in viewer.get("/settings").text
+    done = form(admin, "/settings", "/settings/retention", sightings="2,5", unknowns="", pictures=" 1 ")
+    assert done.headers["location"] == "/settings?said=kept"
+    text = viewer.get("/settings").text
+    assert ("2.5 days" in text, text.count("set here, for all workers")) == (True, 2)
+    assert viewer.get(f"{API}/retention").json() == {
+        "sightings_days": 2.5, "unknowns_days": None, "pictures_days": 1.0
+    }  # fmt: skip
+    line = admin.get(f"{API}/audit", params={"action": "retention changed"}).json()["items"][0]
+    assert (line["details"]["sightings_days"], line["details"]["unknowns_days"]) == ("2.5", "as configured")
+    assert line["by"].startswith("admin at the console")
+    wrong = form(admin, "/settings", "/settings/retention", sightings="soon", unknowns="2")
+    assert (wrong.status_code, 'value="soon"' in wrong.text, "sightings_days" in wrong.text) == (422, True, True)
+    assert console.parts.config.history.keep_days == 7.0
+
+
+def test_what_is_too_old_by_a_shorter_time_goes_at_once(console: Console) -> None:
+    admin = console.as_role("admin")
+    assert admin.get(f"{API}/sightings").json()["items"]
+    assert admin.put(f"{API}/retention", json={"sightings_days": 1e-9}).status_code == 200
+    assert admin.get(f"{API}/sightings").json()["items"] == []
+
+
+def test_two_who_set_how_long_things_are_kept_do_not_overwrite_each_other(console: Console) -> None:
+    admin = console.as_role("admin")
+    seen = admin.get(f"{API}/retention").headers["ETag"]
+    assert admin.put(f"{API}/retention", json={"unknowns_days": 3}, headers={"If-Match": seen}).status_code == 200
+    assert admin.put(f"{API}/retention", json={}, headers={"If-Match": seen}).status_code == 412
+    csrf = admin.headers["X-CSRF-Token"]
+    late = admin.post("/settings/retention", data={"csrf": csrf, "etag": seen, "sightings": "4"})
+    assert (late.status_code, 'value="4"' in late.text) == (422, True)
+    assert admin.get(f"{API}/retention").json()["unknowns_days"] == 3
 
 
 def test_the_audit_log_is_shown_filtered_and_checked(console: Console) -> None:

@@ -47,6 +47,8 @@ def unknown(name: str = "u-1", template: np.ndarray | None = AXES[0], **changes:
 class Notes:
     """A recorder that keeps in memory what it is told."""
 
+    retention = None
+
     def __init__(self) -> None:
         self.people: list[UnknownPerson] = []
         self.sightings: list[PastSighting] = []

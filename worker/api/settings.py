@@ -1,18 +1,28 @@
 """What holds here: thresholds and how often they are wrong, how long things are kept; and the audit log."""
 
-from collections import deque
+from collections import Counter, deque
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import timedelta
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from worker.api.access import Manager, SharedParts
-from worker.api.documents import Risk
+from worker.api.access import Manager, Reader, SharedParts
+from worker.api.cameras import everything
+from worker.api.documents import Given, Risk
+from worker.api.groups import known
+from worker.api.paging import etag_of, require_match
 from worker.api.parts import Parts
+from worker.api.people import IfMatch
 from worker.api.problems import responses
-from worker.api.suggestions import risk_of
-from worker.audit_log import AuditLog
+from worker.api.suggestions import risk_of, strangers_a_day
+from worker.audit_log import AuditLog, note
+from worker.config.sections import Days
+from worker.errors import SinkError
+from worker.history.retention import Retention
 
 router = APIRouter(tags=["settings"])
 
@@ -44,12 +54,34 @@ class AuditVerification(BaseModel):
     problems: list[str] = Field(description="what was changed, taken out or cut off; empty if all is well")
 
 
+class RetentionDocument(Given):
+    """For how many days things are kept. Where that is null, each worker goes by its own configuration."""
+
+    sightings_days: Days | None = Field(None, description="past sightings, after they were recorded")
+    unknowns_days: Days | None = Field(None, description="unknown people, after they were seen last")
+    pictures_days: Days | None = Field(None, description="pictures of sightings, after they were taken")
+
+
+class ThresholdDocument(Risk):
+    """From which similarity somebody is named, and how often that is wrong."""
+
+    of: Literal["everybody", "camera", "group"]
+    name: str = Field(description="the camera or the group; empty for everybody")
+    false_alarm_days: float | None = Field(
+        description="about once in so many days a stranger is taken for somebody, if as many come as did lately"
+    )
+
+
 class SettingsDocument(BaseModel):
-    """What holds here. Days of keeping are those of the console's configuration; workers go by their own."""
+    """What holds here. Days are those that are set for all; else those of the console's configuration, where workers go
+    by their own."""
 
     risk: Risk | None = Field(description="null where nobody is enrolled yet")
+    thresholds: list[ThresholdDocument] = Field(description="that of everybody, then those of cameras and groups")
     sightings_days: float
     unknowns_days: float
+    pictures_days: float | None = Field(description="null where no pictures are kept")
+    retention: RetentionDocument = Field(description="what is set for all who use this database")
     session_hours: float
 
 
@@ -58,12 +90,92 @@ def settings(parts: Parts) -> SettingsDocument:
     Raises:
         GalleryError: the gallery cannot be read.
     """
-    config = parts.config
+    kept = retention(parts)
+    config = kept.over(parts.config)
     return SettingsDocument(
-        risk=risk_of(parts, parts.gallery()) if parts.has_gallery() else None,
+        risk=risk_of(parts, parts.gallery()) if parts.has_gallery() else None, thresholds=thresholds(parts),
         sightings_days=config.history.keep_days, unknowns_days=config.unknowns.remember_days,
-        session_hours=config.console.session_hours,
+        pictures_days=None if config.evidence.store is None else config.evidence.keep_days,
+        retention=RetentionDocument(**asdict(kept)), session_hours=config.console.session_hours,
     )  # fmt: skip
+
+
+def retention(parts: Parts) -> Retention:
+    """For how long things are kept, as far as that is set for all."""
+    with parts.history() as history:
+        return history.retention()
+
+
+def etag(kept: Retention) -> str:
+    """Another one after each change."""
+    return etag_of(asdict(kept))
+
+
+def keep(parts: Parts, given: RetentionDocument, if_match: str | None = None) -> Retention:
+    """Sets for how long things are kept, for all who use the database. What is too old by it goes at once; pictures go
+    when the workers hear of it, within seconds.
+
+    Raises:
+        Problem: somebody else was quicker.
+        HistoryError: the database cannot be written.
+    """
+    wanted = Retention(**given.model_dump())
+    with parts.history() as history:
+        before = history.retention()
+        require_match(if_match, etag(before))
+        history.keep(wanted)
+        config = wanted.over(parts.config)
+        gone = (
+            history.prune(
+                keep_s=timedelta(days=config.history.keep_days).total_seconds(),
+                remember_s=timedelta(days=config.unknowns.remember_days).total_seconds(),
+            )
+            if wanted != before
+            else 0
+        )
+    told = {name: "as configured" if days is None else f"{days:g}" for name, days in asdict(wanted).items()}
+    note(parts.audit_folder, "retention changed", (), **told, rows_removed=gone)
+    return wanted
+
+
+def thresholds(parts: Parts) -> list[ThresholdDocument]:
+    """From which similarity somebody is named: in general, by cameras and for groups that have a threshold of their
+    own; nothing where nobody is enrolled.
+
+    Raises:
+        GalleryError: the gallery cannot be read.
+    """
+    if not parts.has_gallery():
+        return []
+    gallery = parts.gallery()
+    with parts.history() as history:
+        strangers, seen = history.unknowns()[0], history.seen_unknown()
+
+    def told(of: Literal["everybody", "camera", "group"], name: str, threshold: float | None, samples: int) -> None:
+        risk = risk_of(parts, gallery, threshold)
+        by_samples = None if risk.false_match_rate is None else min(1.0, risk.false_match_rate * samples)
+        rate = by_samples if risk.stranger_rate is None or of == "group" else risk.stranger_rate
+        there = [one for one in strangers if of != "camera" or name in seen.get(one.unknown_id, {})]
+        alarms = (rate or 0.0) * strangers_a_day(there)
+        found.append(
+            ThresholdDocument(
+                **risk.model_dump() | {"stranger_rate": rate}, of=of, name=name,
+                false_alarm_days=round(1 / alarms, 2) if alarms > 0 else None,
+            )
+        )  # fmt: skip
+
+    found: list[ThresholdDocument] = []
+    told("everybody", "", None, gallery.sample_count)
+    own = {} if parts.config.recognition.threshold is not None else gallery.camera_thresholds
+    with suppress(SinkError):  # Redis is away: Health says so
+        own |= {one.camera_id: one.threshold for one in everything(parts) if one.threshold is not None}
+    for camera_id, threshold in sorted(own.items()):
+        told("camera", camera_id, threshold, gallery.sample_count)
+    samples = Counter(name for person in parts.people() for name in person.groups for _ in person.samples)
+    for name, group in known(parts).items():
+        if group.threshold is not None:
+            told("group", name, group.threshold, samples[name])
+    return found
 
 
 def audit(
@@ -108,9 +220,32 @@ def verify(parts: Parts) -> AuditVerification:
 
 
 @router.get("/settings", operation_id="show_settings")
-def show_settings(_caller: Manager, parts: SharedParts) -> SettingsDocument:
-    """The threshold in use and how often it is wrong, and how long things are kept."""
+def show_settings(_caller: Reader, parts: SharedParts) -> SettingsDocument:
+    """The thresholds in use and how often they are wrong, and how long things are kept."""
     return settings(parts)
+
+
+@router.get("/retention", operation_id="show_retention")
+def show_retention(_caller: Reader, parts: SharedParts, response: Response) -> RetentionDocument:
+    """For how long things are kept, as far as that is set for all workers on this database."""
+    kept = retention(parts)
+    response.headers["ETag"] = etag(kept)
+    return RetentionDocument(**asdict(kept))
+
+
+@router.put(
+    "/retention",
+    operation_id="change_retention",
+    responses=responses(HTTPStatus.PRECONDITION_FAILED, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+def change_retention(
+    _caller: Manager, parts: SharedParts, given: RetentionDocument, response: Response, if_match: IfMatch = None
+) -> RetentionDocument:
+    """Set for how long things are kept, for all workers on this database and ``facestream database expire``. What is
+    too old by it is removed; what was recorded before is not kept longer than was said then."""
+    kept = keep(parts, given, if_match)
+    response.headers["ETag"] = etag(kept)
+    return RetentionDocument(**asdict(kept))
 
 
 @router.get("/audit", operation_id="list_audit", responses=responses(HTTPStatus.CONFLICT))

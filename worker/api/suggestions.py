@@ -79,7 +79,7 @@ def alike(parts: Parts) -> list[AlikeDocument]:
             groups.setdefault(candidate.identity_id or "", []).append(
                 (candidate.similarity, person, candidate.identity_name)
             )
-    a_day = _strangers_a_day(people)
+    a_day = strangers_a_day(people)
     samples = Counter(sample.identity_id for sample in gallery.contents.samples)
     made = []
     for identity_id, group in groups.items():
@@ -97,7 +97,7 @@ def alike(parts: Parts) -> list[AlikeDocument]:
     return sorted(made, key=lambda each: (-each.sightings, each.identity_name))
 
 
-def _strangers_a_day(people: Sequence[UnknownPerson]) -> float:
+def strangers_a_day(people: Sequence[UnknownPerson]) -> float:
     """How many new unknown people came a day, since the first of those who are remembered."""
     if not people:
         return 0.0
@@ -105,9 +105,9 @@ def _strangers_a_day(people: Sequence[UnknownPerson]) -> float:
     return len(people) / max(since_s / _DAY_S, 1.0)
 
 
-def risk_of(parts: Parts, gallery: Gallery) -> Risk:
-    """How often the threshold in use is wrong, as far as the calibration or the model's own data say."""
-    threshold = parts.threshold(gallery)
+def risk_of(parts: Parts, gallery: Gallery, threshold: float | None = None) -> Risk:
+    """How often ``threshold``, or the one in use, is wrong, as far as the calibration or the model's own data say."""
+    threshold = parts.threshold(gallery) if threshold is None else threshold
     made: dict[str, Any] = gallery.calibration.get("default") or {}
     impostors = known_impostors(gallery)
     rate, strangers, origin = None, None, "nothing: calibrate the gallery to learn it"

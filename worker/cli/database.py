@@ -165,6 +165,7 @@ def expire(
     if has_past(place) or config_.gallery is None or not gallery_exists(config_.gallery):
         with History.open(place) as history:
             told["database"] = history.label
+            config_ = history.retention().over(config_)
             told["removed"] = history.prune(
                 keep_s=timedelta(days=config_.history.keep_days).total_seconds(),
                 remember_s=timedelta(days=config_.unknowns.remember_days).total_seconds(),

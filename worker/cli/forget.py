@@ -390,6 +390,7 @@ def _people_of(classifiers: Sequence[Path | str]) -> dict[Path | str, frozenset[
 
 
 def _note_remains(work: "Forgetting", plan: "Plan", config: "Config", *, events: bool, deleted: bool) -> None:
+    config = plan.retention.over(config)
     if not events:
         work.remains("consumers were not told", "tell each that keeps events; docs/data-protection.md says what to do")
     else:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, cast, get_args
 
 from fastapi import APIRouter, Form, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import ValidationError
 
 from worker.api import settings
 from worker.api.access import Caller, SharedParts
@@ -12,7 +13,10 @@ from worker.api.accounts import ROLES, SHORTEST_PASSWORD, AccountError, Role, Sc
 from worker.api.documents import AccountDocument, TokenDocument
 from worker.api.parts import Parts
 from worker.api.problems import Problem
+from worker.api.settings import RetentionDocument
 from worker.console.pages import Looker, Manager, Visitor, gone_to, render
+from worker.history.retention import Retention
+from worker.redaction import first_problem
 
 router = APIRouter(include_in_schema=False)
 
@@ -24,7 +28,7 @@ Words = Annotated[str, Query(max_length=300)]
 
 @router.get("/settings")
 def settings_page(caller: Visitor, parts: SharedParts, said: str = "") -> HTMLResponse:
-    """Tokens of one's own; for who manages: accounts, all tokens, thresholds, retention."""
+    """Tokens of one's own, thresholds, how long things are kept; for who manages: accounts and all tokens."""
     return _page(caller, parts, said=said)
 
 
@@ -92,6 +96,24 @@ def end_token(caller: Looker, parts: SharedParts, token_id: str) -> RedirectResp
     return gone_to("/settings", said="ended")
 
 
+@router.post("/settings/retention")
+def keep(
+    caller: Manager, parts: SharedParts, etag: Text, sightings: Text = "", unknowns: Text = "", pictures: Text = ""
+) -> Response:
+    """Sets for how long things are kept, for all workers; an empty field: as each is configured."""
+    typed = {"sightings_days": sightings, "unknowns_days": unknowns, "pictures_days": pictures}
+    try:
+        given = RetentionDocument(**{name: _number(text) for name, text in typed.items()})
+        settings.keep(parts, given, etag)
+    except ValidationError as error:
+        return _page(caller, parts, problem=first_problem(error), typed=typed)
+    except Problem as problem:
+        if problem.status_code != HTTPStatus.PRECONDITION_FAILED:
+            raise
+        return _page(caller, parts, problem=str(problem.detail), typed=typed)
+    return gone_to("/settings", said="kept")
+
+
 @router.get("/settings/audit")
 def audit_page(
     caller: Manager,
@@ -116,13 +138,20 @@ def _page(
 ) -> HTMLResponse:  # fmt: skip
     manages = caller.may("manage")
     tokens = parts.accounts.tokens(None if manages else caller.account.name)
-    blank: dict[str, Any] = {"name": "", "role": "viewer", "token": ""}
+    holds = settings.settings(parts)
+    kept = {name: "" if days is None else f"{days:g}" for name, days in holds.retention.model_dump().items()}
+    blank: dict[str, Any] = {"name": "", "role": "viewer", "token": ""} | kept
     return render(
         "settings", caller, HTTPStatus.UNPROCESSABLE_ENTITY if problem else HTTPStatus.OK, said=said, problem=problem,
         secret=secret, tokens=[TokenDocument.of(token) for token in tokens], scopes=ROLES[caller.account.role],
         accounts=[AccountDocument.of(one) for one in parts.accounts.accounts()] if manages else [], roles=list(ROLES),
-        holds=settings.settings(parts) if manages else None, shortest=SHORTEST_PASSWORD, typed=blank | (typed or {}),
+        holds=holds, etag=settings.etag(Retention(**holds.retention.model_dump())), shortest=SHORTEST_PASSWORD,
+        typed=blank | (typed or {}),
     )  # fmt: skip
+
+
+def _number(text: str) -> str | None:
+    return text.strip().replace(",", ".") or None
 
 
 def _role(text: str) -> Role:

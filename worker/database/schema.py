@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from worker.database.owned import OwnAccount, OwnBytes, OwnText
 
-LAYOUT: Final = 12
+LAYOUT: Final = 13
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -230,6 +230,11 @@ alerts: Final = Table(
 """What is to be told, or was. ``state``: due, sent or failed; ``event`` (JSON) is empty once it is not due any more.
 The key sees to it that nobody is told twice of one visit by one rule."""
 Index("console_alerts_by_due", alerts.c.state, alerts.c.due_s)
+
+retention: Final = Table(
+    "retention", past, Column("kind", Text, primary_key=True), Column("days", Double, nullable=False)
+)
+"""For how long each kind is kept, whatever configurations say; what is not set here is as they say."""
 
 known: Final = MetaData()
 """Who is known: galleries, in PostgreSQL alone."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
 from worker.history.erasing import Someone, Trace, Wanted
 from worker.history.records import EmbedderId
+from worker.history.retention import Retention
 from worker.history.store import FILE, History
 from worker.people_keys import named
 from worker.types import Embeddings, Vectors
@@ -45,7 +46,7 @@ class Plan:
     """Everything of them. ``beside``: sightings of others (id, camera, start) whose whole frames may show them.
     ``needles``: what to look for in files afterwards; ``unsearched``: names that cannot be looked for. ``tags``: of the
     keys by which a database has sealed all of this, with "" among them if it has not sealed something; empty without a
-    database."""
+    database. ``retention``: for how long things are kept, as far as a database says so."""
 
     identity_ids: frozenset[str]
     names: frozenset[str]
@@ -57,6 +58,7 @@ class Plan:
     needles: tuple[bytes, ...]
     unsearched: tuple[str, ...]
     tags: frozenset[str] = frozenset()
+    retention: Retention = field(default_factory=Retention)
 
     def __bool__(self) -> bool:
         return bool(self.identity_ids or self.unknown_ids or self.traces)
@@ -135,6 +137,7 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config, de
     gone_names = frozenset({*names, *(name for _, name in request.trained)} - staying)
     templates: list[bytes] = []
     tags: set[str] = set()
+    retention = Retention()
     if (place := history_place(config)) is not None and has_past(place):
         with History.open(place) as history:
             traces, unknown_ids, past_names = history.traces(wanted)
@@ -142,6 +145,7 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config, de
             beside = tuple(history.beside(traces))
             seen = {trace.sighting_id for trace in traces}
             templates = history.templates_of(seen, unknown_ids)
+            retention = history.retention()
             if isinstance(place, str):
                 tags |= history.tags_of(Someone(identity_ids, unknown_ids, seen, gone_names))
     of_names, unsearched = search.needles_of_names(gone_names, staying)
@@ -152,7 +156,7 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config, de
     tags |= _tags(galleries, identity_ids, ids, gone_names, isinstance(place, str))
     crops = sum(len(sample_ids & CropStore(gallery.folder).sample_ids()) for gallery in galleries[:1] if gallery.folder)
     plan = Plan(frozenset(identity_ids), gone_names, frozenset(sample_ids), unknown_ids, tuple(traces), beside, crops,
-                needles, tuple(unsearched), frozenset(tags))  # fmt: skip
+                needles, tuple(unsearched), frozenset(tags), retention)  # fmt: skip
     if not plan:
         raise ErasureError("nobody like that is known, and no past sighting shows them: there is nothing to forget")
     return plan

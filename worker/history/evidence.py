@@ -32,6 +32,7 @@ from worker.history.evidence_store import (
     stored_merit,
     with_merit,
 )
+from worker.history.retention import Retention, kept_s
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Event, Image, LazyImage, Picture, image_of
@@ -74,7 +75,8 @@ class Evidence:
     """Writes the pictures of each sighting when it is first told, and each better one that comes until its end.
 
     Nothing waits for the store: where it is slow, a better picture takes the place of the one that waits; where it is
-    away, pictures are given up and counted. The thread is ``evidence`` in ``heartbeats``.
+    away, pictures are given up and counted. ``retention`` says for how long they are kept, where not ``config`` does;
+    None: that is not known yet, and none is removed. The thread is ``evidence`` in ``heartbeats``.
     """
 
     def __init__(
@@ -83,9 +85,11 @@ class Evidence:
         store: EvidenceStore,
         observer: Observer | None = None,
         *,
+        retention: Callable[[], Retention | None] = Retention,
         heartbeats: Heartbeats | None = None,
     ) -> None:
         self._config = config
+        self._retention = retention
         self._store = store
         self._observer = observer or Observer()
         self._open: OrderedDict[str, Pictures] = OrderedDict()
@@ -94,6 +98,7 @@ class Evidence:
         self._waiting: OrderedDict[str, tuple[Pictures, bool] | None] = OrderedDict()
         self._failed = False
         self._pruned_s = float("-inf")
+        self._pruned_by: Retention | None = None
         self._task = BackgroundTask("evidence", self._step, interval_s=_WAIT_S, heartbeats=heartbeats, drains=True)
         self._task.start()
 
@@ -193,9 +198,12 @@ class Evidence:
     # What follows runs in the writer's thread.
 
     def _step(self) -> float | None:
-        if time.monotonic() - self._pruned_s > _PRUNE_EVERY_S:
-            self._pruned_s = time.monotonic()
-            self._attempt(self._prune)
+        retention = self._retention()
+        if retention is not None and (
+            retention != self._pruned_by or time.monotonic() - self._pruned_s > _PRUNE_EVERY_S
+        ):
+            self._pruned_s, self._pruned_by = time.monotonic(), retention
+            self._attempt(partial(self._prune, kept_s(retention.pictures_days, self._config.keep_days * 86_400)))
         with self._lock:
             if not self._waiting:
                 return None
@@ -219,8 +227,8 @@ class Evidence:
     def _remove(self, path: str) -> None:
         self._store.remove(paths_of(path))
 
-    def _prune(self) -> None:
-        if removed := self._store.prune(time.time() - self._config.keep_days * 86_400):
+    def _prune(self, keep_s: float) -> None:
+        if removed := self._store.prune(time.time() - keep_s):
             _log.info("expired pictures removed", count=removed)
 
     def _attempt(self, action: Callable[[], None]) -> bool:
@@ -238,7 +246,11 @@ class Evidence:
 
 
 def open_evidence(
-    config: EvidenceConfig, observer: Observer, *, heartbeats: Heartbeats | None = None
+    config: EvidenceConfig,
+    observer: Observer,
+    *,
+    retention: Callable[[], Retention | None] = Retention,
+    heartbeats: Heartbeats | None = None,
 ) -> Evidence | None:
     """As ``config`` asks for; None where it asks for none.
 
@@ -248,7 +260,7 @@ def open_evidence(
     """
     if config.store is None:
         return None
-    return Evidence(config, open_store(config), observer, heartbeats=heartbeats)
+    return Evidence(config, open_store(config), observer, retention=retention, heartbeats=heartbeats)
 
 
 def _doubtful(sighting_id: str) -> str:

@@ -16,6 +16,7 @@ from worker.config import Config, default_state_dir, history_place
 from worker.erased import Erased
 from worker.errors import HistoryError, HistoryUnavailableError, HistoryValueError
 from worker.history.records import PastSighting, Tally, UnknownPerson
+from worker.history.retention import Retention
 from worker.history.store import History
 from worker.history.waiting import Waiting
 from worker.logs import get_logger
@@ -66,6 +67,7 @@ class Recorder:
         heartbeats: Heartbeats | None = None,
         queued: int = 10_000,
         gather_s: float = 0.5,
+        look_every_s: float = 10.0,
         retry_s: float = 2.0,
         busy_timeout_s: float = 5.0,
     ) -> None:
@@ -79,6 +81,10 @@ class Recorder:
         self._removals: list[str] = []
         self._erased = Erased()
         self._failed = False
+        self.retention: Retention | None = None
+        """For how long things are kept, as the database said when this last looked; None until it has answered."""
+        self._look_every_s = look_every_s
+        self._looked_s = float("-inf")
         self._pruned_s = time.monotonic()
         self._place = place
         self._waiting = waiting
@@ -147,7 +153,7 @@ class Recorder:
             self._catch_up(self._waiting)
         if self._unwritten and (pause_s := self._write()) is not None:
             return pause_s
-        if time.monotonic() - self._pruned_s > _PRUNE_EVERY_S:
+        if self._is_set_anew() or time.monotonic() - self._pruned_s > _PRUNE_EVERY_S:
             self._pruned_s = time.monotonic()
             self._prune()
         return 0.0 if self._task.stopping and not self._queue.empty() else None
@@ -157,8 +163,20 @@ class Recorder:
             self._history = History.open(
                 self._place, create=True, busy_timeout_s=self._busy_timeout_s, observer=self._observer
             )
+            self.retention = self._history.retention()
             self._history.prune(keep_s=self._keep_s, remember_s=self._remember_s)
         return self._history
+
+    def _is_set_anew(self) -> bool:
+        """Whether somebody has set for how long things are kept."""
+        if self._is_away() or time.monotonic() - self._looked_s < self._look_every_s:
+            return False
+        self._looked_s, before = time.monotonic(), self.retention
+        try:
+            self.retention = self._opened().retention()
+        except HistoryError as error:
+            self._note_failure(error)
+        return self.retention != before
 
     def _is_away(self) -> bool:
         """Whether the database did not answer a moment ago, so that it is not asked yet."""

@@ -39,6 +39,7 @@ from worker.history import denials, erasing, regrouping, sealing
 from worker.history.erasing import Someone
 from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
+from worker.history.retention import Retention, kept_s, read_retention, write_retention
 from worker.history.rows import (
     cleaned,
     hour_of,
@@ -160,7 +161,8 @@ class History:
         batch_id: str = "",
     ) -> None:
         """Stores or replaces, all or nothing; tallies are added up. A sighting that people have corrected stays as they
-        left it. Texts are cleaned, see :func:`worker.names.clean_text`. What bears a ``batch_id`` that was written
+        left it. Texts are cleaned, see :func:`worker.names.clean_text`. It expires after ``keep_s`` and ``remember_s``,
+        unless the database says otherwise, see :meth:`retention`. What bears a ``batch_id`` that was written
         before is not written again.
 
         Raises:
@@ -169,6 +171,8 @@ class History:
         """
         now_s = time.time()
         with _told(), self._database.writing() as connection, _values_checked(self.label):
+            set_here = read_retention(connection)
+            keep_s, remember_s = kept_s(set_here.sightings_days, keep_s), kept_s(set_here.unknowns_days, remember_s)
             if batch_id and not self._is_new(connection, batch_id, now_s + keep_s):
                 return
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
@@ -314,6 +318,7 @@ class History:
             same = choose(list(readable(connection.execute(query), unknown_of)))
             if same is not None:
                 return same
+            remember_s = kept_s(read_retention(connection).unknowns_days, remember_s)
             times = {"recorded_s": now_s, "expires_s": now_s + remember_s, "revision": _next_revision(connection)}
             connection.execute(self._meeting(), cleaned(unknown_row(person)) | times)
         return person
@@ -521,8 +526,24 @@ class History:
         with _told(), self._database.writing() as connection:
             return regrouping.undo(connection, step, partial(_next_revision, connection), tell)
 
+    def retention(self) -> Retention:
+        """For how long things are kept, as far as that is set in this database."""
+        with _told(), self._database.reading() as connection:
+            return read_retention(connection)
+
+    def keep(self, wanted: Retention) -> None:
+        """Sets that, for all who use this database. What it makes too old goes with the next :meth:`prune`; what was
+        recorded before is not kept longer than was promised then.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            write_retention(connection, wanted)
+
     def prune(self, *, keep_s: float | None = None, remember_s: float | None = None) -> int:
-        """Removes what has expired, or was recorded longer ago than these; returns how many rows went.
+        """Removes what has expired, or was recorded longer ago than these, unless the database says otherwise; returns
+        how many rows went.
 
         Raises:
             HistoryError: it cannot be written.
@@ -530,6 +551,8 @@ class History:
         now_s = time.time()
         gone = 0
         with _told(), self._database.writing() as connection:
+            set_here = read_retention(connection)
+            keep_s, remember_s = kept_s(set_here.sightings_days, keep_s), kept_s(set_here.unknowns_days, remember_s)
             for table in _EXPIRING:
                 gone += connection.execute(table.delete().where(table.c.expires_s <= now_s)).rowcount
             for table, age_s in ((schema.sightings, keep_s), (schema.unknowns, remember_s)):

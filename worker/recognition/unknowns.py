@@ -57,7 +57,6 @@ class Unknowns:
     ) -> None:
         self._config = config
         self._embedder = embedder
-        self._remember = timedelta(days=config.remember_days)
         self._recorder = recorder
         self._history = history
         self._fleet = fleet
@@ -71,6 +70,12 @@ class Unknowns:
 
     def __len__(self) -> int:
         return len(self._people)
+
+    @property
+    def _remember(self) -> timedelta:
+        retention = self._recorder.retention if self._recorder else None
+        days = retention.unknowns_days if retention else None
+        return timedelta(days=self._config.remember_days if days is None else days)
 
     def identify(
         self,

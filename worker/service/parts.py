@@ -41,6 +41,7 @@ from worker.history.evidence import Evidence, open_evidence
 from worker.history.fleet_past import FleetPast
 from worker.history.recorder import Recorder, open_recorder
 from worker.history.records import EmbedderId
+from worker.history.retention import Retention
 from worker.logs import get_logger
 from worker.observer import Observer
 from worker.recognition.counter_examples import CounterExamples
@@ -118,7 +119,8 @@ def _build(
     if on_device(detector) is not None:
         cameras.keep_planes()
     recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
-    evidence = open_evidence(config.evidence, observer, heartbeats=health.heartbeats)
+    retention = (lambda: recorder.retention) if recorder else Retention
+    evidence = open_evidence(config.evidence, observer, retention=retention, heartbeats=health.heartbeats)
     shadow = load_shadow(config, observer, health.heartbeats)
     fleet = open_fleet_past(config, recorder, observer, health.heartbeats)
     memory_of = partial(open_memory, config, recorder, fleet)
