@@ -18,6 +18,11 @@ def area(boxes: Boxes) -> Boxes:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
+def iou(a: Boxes, b: Boxes) -> Boxes:
+    """Intersection over union of each box of ``a`` (n, 4) with the one of ``b`` (n, 4) beside it: (n,), 0..1."""
+    return _overlap(a, b, "union")
+
+
 def iou_matrix(a: Boxes, b: Boxes) -> Boxes:
     """Intersection over union of each box of ``a`` (n, 4) with each of ``b`` (m, 4): (n, m), 0..1."""
     return _overlap(a[:, None, :], b[None, :, :], "union")

@@ -183,6 +183,15 @@ class Detections:
         """The detections at ``index`` (integers or a boolean mask), in that order."""
         return Detections(self.boxes[index], self.scores[index], self.landmarks[index])
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Detections]") -> "Detections":
+        """All ``parts``, one or more, in order."""
+        return cls(
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.landmarks for part in parts]),
+        )
+
     @staticmethod
     def empty() -> "Detections":
         return Detections(np.empty((0, 4), np.float32), np.empty((0,), np.float32), np.empty((0, 5, 2), np.float32))

@@ -96,7 +96,7 @@ def test_each_fault_is_named(image: Image, detections: Detections, reason: str) 
 
 
 def test_a_tilted_head_is_no_turned_head() -> None:
-    upright, tilted = measure(scene(), face()), measure(scene(), face(points=turned(30)))
+    upright, tilted = measure([scene()], face()), measure([scene()], face(points=turned(30)))
     assert tilted.roll_degrees[0] == pytest.approx(30, abs=0.1)
     assert tilted.yaw == pytest.approx(upright.yaw, abs=1e-3)
     assert tilted.pitch == pytest.approx(upright.pitch, abs=1e-3)
@@ -104,7 +104,7 @@ def test_a_tilted_head_is_no_turned_head() -> None:
 
 def test_haze_is_not_taken_for_blur() -> None:
     hazy = scene(contrast=15.0, brightness=180.0)
-    assert measure(hazy, face()).sharpness[0] == pytest.approx(measure(scene(), face()).sharpness[0], rel=0.2)
+    assert measure([hazy], face()).sharpness[0] == pytest.approx(measure([scene()], face()).sharpness[0], rel=0.2)
 
 
 def test_faces_are_judged_one_by_one_in_order() -> None:

@@ -18,7 +18,7 @@ from worker.bench.device_faces import compare_faces
 from worker.config import DetectionConfig, TrackingConfig
 from worker.faces.alignment import box_matrices
 from worker.faces.device.runtimes import DTYPES, Runtime, load_runtime
-from worker.recognition.tracking import Tracker
+from worker.recognition.tracking import Look, Tracker, update
 from worker.types import Detections, Image
 
 Document = dict[str, Any]
@@ -236,7 +236,7 @@ def _chain(meter: Meter, frames: Sequence[Image], precision: str, gallery: int) 
             for batch, found in zip(batches, _in_flight(detector, batches), strict=True):  # noqa: B023
                 note("detect")
                 clock += 0.04
-                tracks = [tracker.update(each, clock) for tracker, each in zip(trackers, found, strict=True)]  # noqa: B023
+                tracks = update([Look(tracker, each, clock) for tracker, each in zip(trackers, found, strict=True)])  # noqa: B023
                 note("track")
                 wanted = [each.detections for each in tracks]
                 faces += sum(map(len, wanted))

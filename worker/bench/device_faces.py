@@ -52,7 +52,7 @@ def compare_faces(
         data: the photos of its folders ``dlib_faces`` and ``photos`` are compared if it has them.
     """
     described = {"runtime": runtime.name, "card": runtime.card, "device": runtime.device}
-    frames = _frames(clip, every)
+    frames = frames_of(clip, every)
     sets: list[tuple[str, int, list[Picture]]] = [(f"{clip.name}, {px} px", px, frames) for px in (40, 20)]
     for name in _PHOTO_FOLDERS if data is not None and photos else ():
         if data is not None and (data / name).is_dir():
@@ -97,7 +97,7 @@ def agreement(reference: Sequence[Detections], found: Sequence[Detections]) -> D
     return {"faces": total, "same": same, "sure_missed": missed, "additional": more, "differ": differ}
 
 
-def _frames(clip: Path, every: int) -> list[Picture]:
+def frames_of(clip: Path, every: int) -> list[Picture]:
     """Every so many frames of ``clip``, as planes where a device can convert them."""
     camera = CameraConfig.model_validate({"id": "clip", "source": str(clip)})
     video = open_video(parse_address(str(clip)), camera, Observer())

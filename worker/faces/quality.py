@@ -1,5 +1,6 @@
 """How fit a face is for recognition, and what makes it unfit: size, sharpness, pose, exposure, detection score."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,10 +80,15 @@ def assess(image: Picture, detections: Detections, reject_below: float = REJECT_
 
     Faces that score less than ``reject_below`` (0..1) have a reason; at 0 none has.
     """
+    return assess_each([image] * len(detections), detections, reject_below)
+
+
+def assess_each(images: Sequence[Picture], detections: Detections, reject_below: float = REJECT_BELOW) -> Quality:
+    """As :func:`assess`, of faces of many pictures: ``images`` has that of each face."""
     n = len(detections)
     if n == 0:
         return Quality(np.empty(0, np.float32), [])
-    m = measure(image, detections)
+    m = measure(images, detections)
     properties = {
         "too_small": _ramp(m.size_px, *_RAMPS["size_px"]),
         "blurred": _ramp(m.sharpness, *_RAMPS["sharpness"]),
@@ -141,9 +147,9 @@ def smallest_face_px(reject_below: float = REJECT_BELOW) -> float:
     return worst + reject_below * (best - worst)
 
 
-def measure(image: Picture, detections: Detections) -> Measures:
-    """The single properties that :func:`assess` judges."""
-    sharpness, brightness, contrast = _texture(image, detections.boxes)
+def measure(images: Sequence[Picture], detections: Detections) -> Measures:
+    """The single properties that :func:`assess_each` judges."""
+    sharpness, brightness, contrast = _texture(images, detections.boxes)
     left_eye, right_eye, nose, left_mouth, right_mouth = detections.landmarks.transpose(1, 0, 2)
     across = right_eye - left_eye
     eye_distance = np.maximum(np.linalg.norm(across, axis=1), 1e-3)
@@ -166,10 +172,10 @@ def measure(image: Picture, detections: Detections) -> Measures:
     )
 
 
-def _texture(image: Picture, boxes: Floats) -> tuple[Floats, Floats, Floats]:
-    """Sharpness, brightness and contrast of each box; a box beyond the image has none of them."""
+def _texture(images: Sequence[Picture], boxes: Floats) -> tuple[Floats, Floats, Floats]:
+    """Sharpness, brightness and contrast of each box; a box beyond its image has none of them."""
     texture = np.zeros((len(boxes), 3), np.float32)
-    for row, box in enumerate(boxes):  # each is resized by its own factor
+    for row, (image, box) in enumerate(zip(images, boxes, strict=True)):  # each is resized by its own factor
         face = _cut(image, box)
         if face.size:
             crop = cv2.resize(face, (_CROP_PX, _CROP_PX), interpolation=cv2.INTER_LINEAR)

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from worker.boxes import centres_in
 from worker.config import CameraConfig, Config
-from worker.faces.quality import assess
-from worker.recognition.attention import TrackedFace, is_search_due
+from worker.recognition.attention import is_search_due
 from worker.recognition.saved import without_erased
 from worker.recognition.sighting import RecognitionContext, Sighting
 from worker.recognition.sightings import CameraSightings
-from worker.recognition.tracking import Tracker
+from worker.recognition.tracking import Look, Tracker
 from worker.types import Detections, Frame, Tracks
 
 _MISSED_FRAMES: Final = 2.5
@@ -80,34 +79,37 @@ class PipelineCamera:
         """The whole picture of ``frame`` was searched."""
         self._searched_pts_s = frame.pts_s
 
-    def see(self, frame: Frame, found: Detections) -> tuple[Tracks, list[TrackedFace]]:
-        """Joins the faces ``found`` in a frame to their tracks; returns these, and the faces that are worth embedding
-        and good enough for it."""
+    def look(self, frame: Frame, found: Detections) -> Look:
+        """The faces ``found`` in a frame, without those that are masked, and the tracks that they may continue."""
+        # Who is seen once a second is not gone after one.
+        self._tracker.max_lost_s = max(self._max_lost_s, _MISSED_FRAMES * frame.spacing_s)
+        return Look(self._tracker, self._without_masked(frame, found), frame.pts_s)
+
+    def see(self, frame: Frame, tracks: Tracks) -> list[int]:
+        """Notes whom a frame shows; returns the indices of the faces that are worth embedding if they are good
+        enough."""
         self.last_frame = frame
         self._go_on(frame.captured_at, frame.pts_s)
-        found, context = self._without_masked(frame, found), self._context
-        with context.observer.stage("track"):
-            # Who is seen once a second is not gone after one.
-            self._tracker.max_lost_s = max(self._max_lost_s, _MISSED_FRAMES * frame.spacing_s)
-            tracks = self._tracker.update(found, frame.pts_s)
-            wanted = self.sightings.see(frame, tracks)
-            self._note_zones(frame, tracks)
-        if untracked := len(found) - len(tracks):
-            context.observer.face_rejected(frame.camera_id, "low_start_score", untracked)
-            if context.recorder:
-                context.recorder.rejected(frame.camera_id, frame.captured_at, "low_start_score", faces=untracked)
-        faces = tracks.detections.take(np.array(wanted, np.int64))
-        quality = assess(frame.picture, faces, context.config.min_quality)
-        worth = []
-        for index, track_id in enumerate(tracks.track_ids[wanted].tolist()):
-            score, reason = float(quality.scores[index]), quality.reasons[index]
-            context.observer.face_quality(frame.camera_id, score)
-            if reason:
-                self.sightings.reject(track_id, reason)
-                context.observer.face_rejected(frame.camera_id, reason)
-            else:
-                worth.append(TrackedFace(frame, faces.take(np.array([index])), track_id, score))
-        return tracks, worth
+        wanted = self.sightings.see(frame, tracks)
+        self._note_zones(frame, tracks)
+        return wanted
+
+    def leave_out(self, frame: Frame, untracked: int) -> None:
+        """So many faces of a frame belong to no track: they score too low to start one."""
+        context = self._context
+        context.observer.face_rejected(frame.camera_id, "low_start_score", untracked)
+        if context.recorder:
+            context.recorder.rejected(frame.camera_id, frame.captured_at, "low_start_score", faces=untracked)
+
+    def judge(self, track_id: int, quality: float, reason: str) -> bool:
+        """Notes the ``quality`` of a face that is worth embedding; whether it is good enough. ``reason``: why it is
+        not, or empty."""
+        observer = self._context.observer
+        observer.face_quality(self.settings.id, quality)
+        if reason:
+            self.sightings.reject(track_id, reason)
+            observer.face_rejected(self.settings.id, reason)
+        return not reason
 
     def _without_masked(self, frame: Frame, found: Detections) -> Detections:
         if not self.settings.masks or not len(found):

@@ -8,7 +8,7 @@ may be begun (:meth:`Pipeline.begin`) before a batch is processed.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from worker.config import CameraConfig, Config, RecognitionConfig
 from worker.erased import Erased
 from worker.faces.detection import FaceDetector, on_device
 from worker.faces.embedding import FaceEmbedder
+from worker.faces.quality import assess_each
 from worker.history.evidence import Evidence
 from worker.history.recorder import Recorder
 from worker.observer import Observer
@@ -28,6 +29,7 @@ from worker.recognition.camera import PipelineCamera
 from worker.recognition.counter_examples import CounterExamples
 from worker.recognition.matching import People
 from worker.recognition.sighting import RecognitionContext, Sighting
+from worker.recognition.tracking import update
 from worker.recognition.unknowns import Unknowns
 from worker.types import Attention, Detections, Embeddings, Event, Frame, Tracks
 
@@ -174,10 +176,10 @@ class Pipeline:
         ``budget_s``, no more faces are embedded than that time allows, by what earlier ones took: those that are worth
         most.
         """
+        found = self._look(frames, patience, begun)
         worth: list[TrackedFace] = []
-        for frame, found in zip(frames, self._look(frames, patience, begun), strict=True):
-            self._observer.faces_detected(frame.camera_id, len(found))
-            worth += self._follow(frame, found)
+        for places in _in_turn(frames):
+            worth += self._follow([frames[place] for place in places], [found[place] for place in places])
         self._learn(self._affordable(best_of_each_track(worth), budget_s))
         self._decide()
         last = {frame.camera_id: frame for frame in frames}
@@ -282,13 +284,42 @@ class Pipeline:
             self._cameras[frames[index].camera_id].searched(frames[index])
         return looks
 
-    def _follow(self, frame: Frame, found: Detections) -> list[TrackedFace]:
-        """Joins the faces of a frame to their tracks; returns those worth embedding and good enough for it."""
-        camera = self._cameras[frame.camera_id]
-        tracks, worth = camera.see(frame, found)
-        if self._watcher:
-            self._watcher(frame, tracks, [camera.sightings.label(i) for i in tracks.track_ids.tolist()])
-        return worth
+    def _follow(self, frames: Sequence[Frame], found: Sequence[Detections]) -> list[TrackedFace]:
+        """Joins the faces of one frame each of many cameras to their tracks; returns those worth embedding and good
+        enough for it."""
+        cameras = [self._cameras[frame.camera_id] for frame in frames]
+        for frame, faces in zip(frames, found, strict=True):
+            self._observer.faces_detected(frame.camera_id, len(faces))
+        with self._observer.stage("track"):
+            looks = [camera.look(frame, faces) for camera, frame, faces in zip(cameras, frames, found, strict=True)]
+            seen = list(zip(cameras, frames, update(looks), strict=True))
+            wanted = [(camera, frame, tracks, camera.see(frame, tracks)) for camera, frame, tracks in seen]
+        for (camera, frame, tracks), look in zip(seen, looks, strict=True):
+            if untracked := len(look.detections) - len(tracks):
+                camera.leave_out(frame, untracked)
+            if self._watcher:
+                self._watcher(frame, tracks, [camera.sightings.label(i) for i in tracks.track_ids.tolist()])
+        return self._good_enough(wanted)
+
+    def _good_enough(self, seen: Sequence[tuple[PipelineCamera, Frame, Tracks, list[int]]]) -> list[TrackedFace]:
+        """Of the faces that are wanted of each frame, by their indices, those that are good enough to be embedded."""
+        faces = [
+            (camera, frame, tracks.detections.take(np.array([index])), int(tracks.track_ids[index]))
+            for camera, frame, tracks, wanted in seen
+            for index in wanted
+        ]
+        if not faces:
+            return []
+        pictures = [frame.picture for _, frame, _, _ in faces]
+        together = Detections.joined([face for _, _, face, _ in faces])
+        quality = assess_each(pictures, together, self._config.recognition.min_quality)
+        return [
+            TrackedFace(frame, face, track_id, score)
+            for (camera, frame, face, track_id), score, reason in zip(
+                faces, quality.scores.tolist(), quality.reasons, strict=True
+            )
+            if camera.judge(track_id, score, reason)
+        ]
 
     def _affordable(self, faces: list[TrackedFace], budget_s: float | None) -> list[TrackedFace]:
         """As many of ``faces`` as ``budget_s`` allows, and at least :data:`FEWEST_FACES`: those worth most."""
@@ -373,3 +404,12 @@ class Pipeline:
 
     def _transitions(self, frame: Frame) -> list[Event]:
         return self._cameras[frame.camera_id].sightings.transitions(frame.pts_s)
+
+
+def _in_turn(frames: Sequence[Frame]) -> Iterator[list[int]]:
+    """The places of ``frames`` in rounds, each of which has one frame at most of a camera: its oldest that is left."""
+    waiting = list(range(len(frames)))
+    while waiting:
+        oldest = {frames[place].camera_id: place for place in reversed(waiting)}.values()
+        yield sorted(oldest)
+        waiting = [place for place in waiting if place not in oldest]
