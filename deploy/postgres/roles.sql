@@ -27,6 +27,15 @@ GRANT UPDATE ON facestream.newest TO facestream_worker;
 GRANT UPDATE, DELETE ON facestream.denials TO facestream_worker;
 GRANT DELETE ON facestream.regroupings TO facestream_worker;
 
+-- Where the database has the extension pgvector: templates that the server compares by itself.
+DO $$
+BEGIN
+  IF to_regclass('facestream.half_templates') IS NOT NULL THEN
+    GRANT INSERT ON facestream.half_templates TO facestream_worker;
+  END IF;
+END
+$$;
+
 -- An operator does all that, and changes who is known: enrols, removes, renames, merges. No tables either.
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA facestream TO facestream_operator;
 REVOKE INSERT, UPDATE, DELETE ON facestream.facestream_layout FROM facestream_operator;

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from worker.database import half_templates
 from worker.database.address import DatabaseAddress
 from worker.database.database import Database, open_sqlite, password_of
 from worker.database.layout import layout_of, upgrade
@@ -42,7 +43,7 @@ def back_up(database: Database, file: Path, address: DatabaseAddress | None = No
         else:
             _run(
                 address, "pg_dump", "--format=custom", f"--schema={SCHEMA}", "--no-owner", "--no-privileges",
-                f"--file={file}",
+                f"--exclude-table={SCHEMA}.{half_templates.TABLE}", f"--file={file}",
             )  # fmt: skip
     except BaseException:
         file.unlink(missing_ok=True)
@@ -63,7 +64,7 @@ def restore(database: Database, file: Path, address: DatabaseAddress | None = No
     if address is None:
         _restore_sqlite(database, file)
     else:
-        _restore_postgres(address, file)
+        _restore_postgres(database, address, file)
     upgrade(database)
 
 
@@ -90,10 +91,11 @@ def _restore_sqlite(database: Database, file: Path) -> None:
             raise DatabaseError(f"{file} is no backup of a SQLite history: {error}") from None
 
 
-def _restore_postgres(address: DatabaseAddress, file: Path) -> None:
+def _restore_postgres(database: Database, address: DatabaseAddress, file: Path) -> None:
     rows = _run(address, "pg_restore", "--data-only", f"--table={VERSION_TABLE}", "--file=-", str(file), connects=False)
     found = re.search(rf"^COPY .*{VERSION_TABLE} .*\n(\d+)$", rows, re.MULTILINE)
     _check_layout(file, int(found[1]) if found else 0)
+    half_templates.drop(database)
     _run(
         address, "pg_restore", "--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-owner",
         "--no-privileges", str(file),

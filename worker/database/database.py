@@ -80,15 +80,19 @@ class Database:
             yield from _without_frame(rows)
 
     def rewrite(self, tables: Sequence[str]) -> bool:
-        """Writes ``tables`` of PostgreSQL anew, without what was deleted, and begins another file of the write-ahead
-        log; returns whether this user may do all of it."""
+        """Writes those of ``tables`` that there are in PostgreSQL anew, without what was deleted, and begins another
+        file of the write-ahead log; returns whether this user may do all of it."""
         import psycopg
 
         done = True
         refused: list[str] = []
-        statements = [f"VACUUM (FULL) {SCHEMA}.{table}" for table in tables]
         with self.outside() as connection:
             connection.set_autocommit(True)
+            there = {
+                name
+                for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [SCHEMA])
+            }
+            statements = [f"VACUUM (FULL) {SCHEMA}.{table}" for table in tables if table in there]
             # VACUUM passes over the tables of others, and only says so.
             connection.add_notice_handler(lambda notice: refused.append(str(notice.message_primary)))
             for statement in (*statements, "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"):

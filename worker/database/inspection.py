@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from worker.database.database import Database
+from worker.database.half_templates import half_templates, is_there
 from worker.database.layout import layout_of, missing_parts, tables_of
 from worker.database.schema import LAYOUT, newest
 
@@ -47,6 +48,8 @@ def inspect(database: Database) -> Inspection:
         problems.append(f"{database.label} lacks {', '.join(missing)}: restore it from a backup")
     there = [] if found == 0 else [table for table in tables_of(database) if table.name not in missing]
     with database.reading() as connection:
+        if is_there(connection):
+            there.append(half_templates)
         server, size = _server(database, connection)
         if database.is_sqlite:
             (sound,) = connection.exec_driver_sql("PRAGMA quick_check").one()

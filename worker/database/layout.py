@@ -9,6 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from worker.database import half_templates
 from worker.database.database import Database
 from worker.database.schema import LAYOUT, SCHEMA, VERSION_TABLE, known, layout, newest, past
 from worker.errors import DatabaseError
@@ -48,7 +49,8 @@ def require_newest(database: Database) -> None:
 
 
 def upgrade(database: Database) -> tuple[int, int]:
-    """Brings the database to the newest layout, in one transaction; returns the layout before and after.
+    """Brings the database to the newest layout, in one transaction; returns the layout before and after. Where
+    PostgreSQL has the extension pgvector, it also gets :mod:`worker.database.half_templates`.
 
     Raises:
         DatabaseError: it has a newer one, is not ours, or refuses; it stays as it was.
@@ -67,6 +69,10 @@ def upgrade(database: Database) -> tuple[int, int]:
                 # Programs of before look at this number alone, and refuse one that they do not know.
                 connection.exec_driver_sql(f"PRAGMA user_version = {LAYOUT}")
                 connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        if not database.is_sqlite:
+            half_templates.make(connection)
+    if not database.is_sqlite:
+        half_templates.fill(database)
     return found, LAYOUT
 
 

@@ -91,6 +91,11 @@ def opened(value: Any) -> Any:
     return _known_keys().unseal(value) if isinstance(value, bytes) and is_sealed(value) else value
 
 
+def seals(dialect: Any) -> bool:
+    """Whether what is written to this database now is sealed."""
+    return _keys(dialect) is not None
+
+
 def names_in_account(name: str, dialect: Any) -> list[str]:
     """What the JSON of an account holds if it names somebody called so."""
     keys = _keys(dialect)

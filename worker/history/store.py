@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 import sqlalchemy as sa
 
-from worker.database import schema
+from worker.database import half_templates, schema
 from worker.database.address import parse_database_url
 from worker.database.database import Database, open_postgres, open_sqlite
 from worker.database.layout import require_newest, upgrade
@@ -61,6 +61,7 @@ FILE: Final = "history.sqlite3"
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches, schema.regroupings)
 _POLL_S: Final = 0.05
+_AT_ONCE: Final = 500
 _LOCK: Final = 0x756E6B6E
 """The number of the lock under which somebody new is looked for among the unknown people of all workers."""
 
@@ -179,7 +180,7 @@ class History:
             if rows := [cleaned(sighting_row(sighting)) | times for sighting in sightings]:
                 kept = regrouping.kept_ids(connection, {row["unknown_id"] for row in rows} - {""})
                 rows = [row | {"unknown_id": kept.get(row["unknown_id"], row["unknown_id"])} for row in rows]
-                connection.execute(self._replacing_sighting(), last_of_each(rows, "sighting_id"))
+                self._store_sightings(connection, last_of_each(rows, "sighting_id"))
             times = {"recorded_s": now_s, "expires_s": now_s + remember_s}
             for person in unknowns:
                 row = cleaned(unknown_row(person)) | times | {"revision": _next_revision(connection)}
@@ -266,8 +267,13 @@ class History:
         ]
         with _told(), self._database.reading() as connection:
             found = like(self._database, connection, probe, threshold, conditions, chunk_rows)
-        hits = [(self.sightings(sighting_id=sighting_id), similarity) for similarity, sighting_id in found[:limit]]
-        return [(same[0], similarity) for same, similarity in hits if same]
+        same: dict[str, PastSighting] = {}
+        for first in range(0, len(found[:limit]), _AT_ONCE):
+            ids = [sighting_id for _, sighting_id in found[:limit][first : first + _AT_ONCE]]
+            query = sa.select(schema.sightings).where(columns.sighting_id.in_(ids))
+            same |= {sighting.sighting_id: sighting for sighting in self._read(query)}
+        hits = ((same.get(sighting_id), similarity) for similarity, sighting_id in found[:limit])
+        return [(sighting, similarity) for sighting, similarity in hits if sighting is not None]
 
     def newest_model(self) -> str | None:
         """The model of the latest sighting, None where there is none."""
@@ -672,6 +678,15 @@ class History:
         noted = self._database.insert(schema.batches).values(batch_id=batch_id, expires_s=expires_s)
         once = noted.on_conflict_do_nothing().returning(schema.batches.c.batch_id)
         return connection.execute(once).first() is not None
+
+    def _store_sightings(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+        connection.execute(self._replacing_sighting(), rows)
+        templates = {row["sighting_id"]: row["template"].value for row in rows if row["template"] is not None}
+        if halves := half_templates.halves_of(connection, templates):
+            # Those that people have corrected are not replaced.
+            columns = schema.sightings.c
+            stored = sa.select(columns.sighting_id).where(columns.sighting_id.in_(halves), columns.corrections == 0)
+            half_templates.add(connection, {key: halves[key] for key in connection.execute(stored).scalars()})
 
     def _replacing_sighting(self) -> Any:
         insert, columns = self._database.insert(schema.sightings), schema.sightings.c

@@ -15,7 +15,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from worker import encryption
-from worker.database import schema
+from worker.database import half_templates, schema
 from worker.database.address import DatabaseAddress
 from worker.database.database import Database, open_postgres
 from worker.database.layout import require_newest
@@ -41,6 +41,7 @@ _AT_ONCE: Final = 5000
 _UNIT: Final = 1e-3
 _WITH_PEOPLE: Final = (
     "people", "samples", "sightings", "unknowns", "denials", "console_alerts", "console_rules", "console_replies",
+    half_templates.TABLE,
 )  # fmt: skip
 _UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError)
 _LONG_AGO: Final = "1970-01-01T00:00:00Z"
