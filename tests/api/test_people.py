@@ -1,12 +1,15 @@
 """People by the API: what programs see of them, and how they change them."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.support.console import API, Console
+from worker.audit_log import AuditLog
 from worker.gallery.opening import open_gallery
 from worker.history.store import History
+from worker.wire import rfc3339
 
 
 def names(console: Console) -> list[str]:
@@ -19,7 +22,8 @@ def test_people_are_listed_page_by_page_and_found_by_words_of_their_names(consol
     assert [person["identity_name"] for person in first["items"]] == ["Anna"]
     assert first["total"] == 2
     second = client.get(f"{API}/people", params={"limit": 1, "cursor": first["next_cursor"]}).json()
-    assert second["items"] == [{"identity_id": "p-bob", "identity_name": "Bob", "samples": 1, "groups": []}]
+    bob = {"identity_id": "p-bob", "identity_name": "Bob", "samples": 1, "groups": []}
+    assert second["items"] == [bob | {"consent": None, "last_seen": None}]
     assert second["next_cursor"] is None
     assert client.get(f"{API}/people", params={"q": "NN"}).json()["total"] == 1
     refused = client.get(f"{API}/people", params={"cursor": "nonsense"})
@@ -54,6 +58,41 @@ def test_a_person_is_removed_with_what_was_said_of_past_sightings(console: Conso
         (denied,) = history.sightings(sighting_id="door_1")
     assert [denial.identity_name for denial in denied.denials] == [""]
     assert client.delete(f"{API}/people/p-anna").status_code == 404
+
+
+def test_who_asks_is_told_where_each_was_seen_last_and_the_audit_log_knows_it(console: Console) -> None:
+    client = console.as_role("viewer")
+
+    def last(**asked: bool) -> list[dict[str, object] | None]:
+        return [each["last_seen"] for each in client.get(f"{API}/people", params=asked).json()["items"]]
+
+    assert last() == [None, None]
+    at = {"sighting_id": "door_2", "camera_id": "door", "at": "2026-01-01T12:02:00.000Z"}
+    assert last(seen=True) == [at, None]
+    assert client.get(f"{API}/people/p-anna").json()["last_seen"] == at
+    looked_up = [line for line in AuditLog(console.parts.audit_folder).entries() if line["action"] == "past looked up"]
+    assert len(looked_up) == 2, "nobody's past was looked up by the first request"
+
+
+def test_a_consent_is_noted_warned_about_and_forgotten(console: Console) -> None:
+    client = console.as_role("operator")
+    soon, past = (rfc3339(datetime.now(UTC) + timedelta(days=days)) for days in (10, -1))
+    seen = client.get(f"{API}/people/p-anna").headers["ETag"]
+    noted = client.put(
+        f"{API}/people/p-anna/consent", json={"until": soon, "basis": "contract"}, headers={"If-Match": seen}
+    )
+    consent = {"since": "", "until": soon, "basis": "contract", "note": "", "state": "ends_soon"}
+    assert noted.json()["consent"] == consent
+    late = client.put(f"{API}/people/p-anna/consent", json={}, headers={"If-Match": seen})
+    assert late.status_code == 412
+    client.put(f"{API}/people/p-bob/consent", json={"until": past})
+    told = client.get(f"{API}/people", params={"consent": "over"}).json()
+    assert [each["identity_name"] for each in told["items"]] == ["Bob"]
+    assert (told["consents_ending"], told["consents_over"]) == (1, 1)
+    wrong = client.put(f"{API}/people/p-bob/consent", json={"since": soon, "until": past})
+    assert (wrong.status_code, "give a later end" in wrong.json()["detail"]) == (422, True)
+    assert client.delete(f"{API}/people/p-bob/consent").json()["consent"] is None
+    assert client.get(f"{API}/people", params={"consent": "over"}).json()["items"] == []
 
 
 def test_samples_are_listed_and_all_but_the_last_one_can_be_removed(console: Console) -> None:

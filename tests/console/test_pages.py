@@ -1,7 +1,8 @@
 """The pages without a browser: what they hold, whom they let do what, and what forms change."""
 
+import io
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from tests.support.console import (
+    API,
     LONG_S,
     PASSWORD,
     Console,
@@ -36,6 +39,12 @@ PAGES = (
     "/sightings?person=Anna", "/sightings?unknown=u-1&since=2026-01-01T00:00", "/people?q=nobody",
     "/unknown/u-1", "/unknown?ignored=true", "/cameras", "/settings",
 )  # fmt: skip
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Pillow.fromarray(image).save(out, "JPEG")
+    return out.getvalue()
 
 
 def names(console: Console) -> list[str]:
@@ -203,6 +212,22 @@ def test_two_who_edit_one_person_are_told(console: Console) -> None:
     assert names(console) == ["Anna"]
 
 
+def test_people_are_shown_with_where_they_were_seen_last_and_a_consent_that_ends(console: Console) -> None:
+    client = console.as_role("operator")
+    text = client.get("/people").text
+    assert "door_2" in text
+    assert "Not seen yet" in text
+    day = (datetime.now(UTC) + timedelta(days=5)).date().isoformat()
+    said = form(client, "/people/p-bob", "/people/p-bob/consent", until=day, basis="contract").headers["location"]
+    assert "The consent is noted." in client.get(said).text
+    text = client.get("/people").text
+    assert f"consent ends {day}" in text
+    assert "The consent of one person ends within 30 days." in text
+    assert "Anna" not in client.get("/people?consent=ending").text
+    wrong = form(client, "/people/p-bob", "/people/p-bob/consent", until="soon")
+    assert (wrong.status_code, "is not a day" in wrong.text) == (422, True)
+
+
 def test_names_are_text_whatever_is_in_them(console: Console) -> None:
     client = console.as_role("operator")
     form(client, "/people/p-bob", "/people/p-bob/rename", identity_name='<img src=x onerror="alert(1)">')
@@ -252,6 +277,26 @@ def test_photos_are_dropped_on_pages(tmp_path: Path, redis_url: str, test_data: 
         assert "0 sightings are similar by" in found.text
         none = client.post("/find", data=fields, files={"photo": ("b.jpg", b"no picture")})
         assert (none.status_code, "is not a picture" in none.text) == (200, True)
+        nobody = client.post(
+            "/find", data=fields, files={"photo": ("c.jpg", jpeg(np.full((6000, 6000, 3), 90, np.uint8)))}
+        )
+        assert "no face found" in nobody.text, "36 megapixels are read"
+        several = (test_data / "photos" / "test" / "obama_and_biden.jpg").read_bytes()
+        asked = client.post("/find", data=fields, files={"photo": ("d.jpg", several)}).text
+        assert "The photo shows 3 people" in asked
+        for face in re.findall(r'name="face" value="([^"]+)"', asked):
+            chosen = client.post("/find", data=fields | {"face": unescape(face)}).text
+            assert "The person who is looked for" in chosen
+            assert "sightings are similar by" in chosen
+        broken = client.post("/find", data=fields | {"face": "%%%"})
+        assert (broken.status_code, "Choose a photo" in broken.text) == (200, True)
+        told = client.post(f"{API}/faces", files={"photo": ("d.jpg", several)}).json()["items"]
+        assert [face["face"] for face in told] == [0, 1, 2]
+        assert told[0]["box"][0] < told[1]["box"][0]
+        unclear = client.post(f"{API}/search", files={"photo": ("d.jpg", several)})
+        assert (unclear.status_code, "face=0 to face=2" in unclear.json()["detail"]) == (422, True)
+        assert client.post(f"{API}/search?face=1", files={"photo": ("d.jpg", several)}).json()["items"] == []
+        assert client.post(f"{API}/search?face=3", files={"photo": ("d.jpg", several)}).status_code == 422
 
 
 def test_without_redis_pages_say_so_and_show_the_rest(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from worker.api.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, Account, Role, Scope, Token
+from worker.gallery.consents import Consent
 from worker.gallery.contents import Person, Sample
+from worker.history.glances import Glance
 from worker.wire import rfc3339
 
 MOST_PHOTOS: Final = 50
@@ -22,6 +24,35 @@ class Given(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class ConsentSettings(Given):
+    """From when until when a person may be recognised; outside of that time, no worker names them."""
+
+    since: datetime | None = Field(None, description="null: at once")
+    until: datetime | None = Field(None, description="null: without an end")
+    basis: Annotated[str, Field(max_length=200)] = Field("", description="why, such as 'contract'")
+    note: Annotated[str, Field(max_length=1000)] = ""
+
+
+class ConsentDocument(BaseModel):
+    """What is noted of a person's consent; ``since`` and ``until`` are empty where there is no bound."""
+
+    since: str
+    until: str
+    basis: str
+    note: str
+    state: Literal["given", "ends_soon", "over", "not_yet"] = Field(
+        description="now: given (ends_soon: it ends within 30 days), or the person is not recognised: over, not_yet"
+    )
+
+
+class LastSeen(BaseModel):
+    """Where somebody was seen last."""
+
+    sighting_id: str
+    camera_id: str
+    at: str
+
+
 class PersonDocument(BaseModel):
     """Somebody who is enrolled."""
 
@@ -29,6 +60,8 @@ class PersonDocument(BaseModel):
     identity_name: str
     samples: int = Field(description="how many faces of the person are enrolled")
     groups: list[str] = Field(description="the groups that the person is in, by name")
+    consent: ConsentDocument | None = Field(description="null: nothing bounds the time")
+    last_seen: LastSeen | None = Field(None, description="null where it was not asked for, or nobody was seen")
 
 
 class SampleDocument(BaseModel):
@@ -46,6 +79,8 @@ class PeoplePage(BaseModel):
     items: list[PersonDocument]
     next_cursor: str | None = Field(description="leads to the next page; null on the last one")
     total: int = Field(description="how many there are on all pages")
+    consents_ending: int = Field(description="of how many people in the gallery the consent ends within 30 days")
+    consents_over: int = Field(description="of how many it is over: they are not recognised")
 
 
 class SamplesPage(BaseModel):
@@ -176,6 +211,20 @@ class Found(BaseModel):
 
     items: list[FoundSighting]
     threshold: float
+
+
+class FaceDocument(BaseModel):
+    """A face in a photo."""
+
+    face: int = Field(description="0 for the one on the left")
+    box: list[float] = Field(description="x1, y1, x2, y2 in px of the upright photo")
+    picture: str = Field(description="the face and what is around it: a JPEG in base64")
+
+
+class FacesPage(BaseModel):
+    """The faces in a photo, from left to right."""
+
+    items: list[FaceDocument]
 
 
 class NearDocument(BaseModel):
@@ -455,12 +504,24 @@ class FirstAdmin(Given):
     password: Password
 
 
-def person_document(person: Person) -> PersonDocument:
-    """Of an enrolled person."""
+def person_document(person: Person, seen: Glance | None = None) -> PersonDocument:
+    """Of an enrolled person, who was ``seen`` last there and then."""
     return PersonDocument(
         identity_id=person.identity_id, identity_name=person.name, samples=len(person.samples),
-        groups=list(person.groups),
+        groups=list(person.groups), consent=None if person.consent is None else _consent(person.consent),
+        last_seen=None if seen is None
+        else LastSeen(sighting_id=seen.sighting_id, camera_id=seen.camera_id, at=rfc3339(seen.at)),
     )  # fmt: skip
+
+
+def _consent(consent: Consent) -> ConsentDocument:
+    now = datetime.now(UTC)
+    state: Literal["given", "ends_soon", "over", "not_yet"] = "given" if consent.is_given(now) else "not_yet"
+    if consent.is_over(now):
+        state = "over"
+    elif consent.ends_soon(now):
+        state = "ends_soon"
+    return ConsentDocument(**consent.document(), state=state)
 
 
 def sample_document(sample: Sample) -> SampleDocument:

@@ -11,6 +11,7 @@ from typing import Final
 from worker.alerts.book import Book
 from worker.api.accounts import Accounts
 from worker.api.metrics import ConsoleMetrics
+from worker.api.strangers import Strangers
 from worker.audit_log import note
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, default_state_dir, history_folder, history_place
 from worker.erasure.own import destroy_keys
@@ -18,11 +19,12 @@ from worker.errors import ConfigError, DatabaseError, GalleryError, HistoryUnava
 from worker.faces.alignment import split_variant
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
-from worker.faces.manifests import load_manifest
+from worker.faces.manifests import Impostors, load_manifest
 from worker.gallery.contents import Person
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.opening import gallery_exists, open_gallery, open_or_create_gallery
+from worker.gallery.resemblance import known_impostors
 from worker.history.evidence_store import EvidenceStore, open_store
 from worker.history.shared import SharedDatabase
 from worker.history.store import History
@@ -60,6 +62,7 @@ class Parts:
         self.config = config
         self.gallery_path = config.gallery
         self.metrics = ConsoleMetrics()
+        self.strangers = Strangers()
         self.audit_folder = history_folder(config) or default_state_dir()
         self._place: Path | str = place
         self._lock = threading.RLock()
@@ -72,6 +75,7 @@ class Parts:
         self._gallery: Gallery | None = None
         self._looked_s = float("-inf")
         self._people: tuple[int, list[Person]] | None = None
+        self._impostors: tuple[int, Impostors | None] | None = None
         self._client: Client | None = None
         self._store: EvidenceStore | None = None
         self._networks: Networks | None = None
@@ -176,6 +180,13 @@ class Parts:
             if configured is not None:
                 return configured
         return load_manifest(split_variant(gallery.model_id)[0]).threshold
+
+    def impostors(self, gallery: Gallery) -> Impostors | None:
+        """As :func:`worker.gallery.resemblance.known_impostors`, read once for a version."""
+        with self._lock:
+            if self._impostors is None or self._impostors[0] != gallery.version:
+                self._impostors = gallery.version, known_impostors(gallery)
+            return self._impostors[1]
 
     def redis(self) -> Client:
         """

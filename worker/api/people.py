@@ -3,22 +3,36 @@
 import dataclasses
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 
 from worker.api import documents
 from worker.api.access import Changer, Reader, SharedParts, once
-from worker.api.documents import Enrolled, PeoplePage, PersonChange, PersonDocument, PhotoDocument, Removed, SamplesPage
+from worker.api.documents import (
+    ConsentSettings,
+    Enrolled,
+    PeoplePage,
+    PersonChange,
+    PersonDocument,
+    PhotoDocument,
+    Removed,
+    SamplesPage,
+)
 from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
 from worker.api.problems import Problem, not_found, responses
+from worker.errors import ConfigError
+from worker.gallery.consents import Consent
 from worker.gallery.contents import Person
 from worker.gallery.enrolment import enroll_named
 from worker.gallery.opening import prune_crops, remove_person
-from worker.names import person_name
+from worker.history.glances import Glance
+from worker.names import clean_text, person_name
+from worker.wire import rfc3339
 
 router = APIRouter(tags=["people"])
 
@@ -28,6 +42,7 @@ IfMatch = Annotated[
 IdempotencyKey = Annotated[
     str | None, Header(description="a text of your own: the same request with it is done once within a day")
 ]
+Consents = Literal["ending", "over"]
 _PHOTO_NAME: Final = 150
 
 
@@ -44,7 +59,9 @@ def find(parts: Parts, identity_id: str) -> Person:
 
 def etag(person: Person) -> str:
     """Another one after each change of the person."""
-    return etag_of(person.identity_id, person.name, [sample.sample_id for sample in person.samples], person.groups)
+    consent = None if person.consent is None else person.consent.document()
+    samples = [sample.sample_id for sample in person.samples]
+    return etag_of(person.identity_id, person.name, samples, person.groups, consent)
 
 
 def matching(people: Sequence[Person], words: str) -> list[Person]:
@@ -53,16 +70,78 @@ def matching(people: Sequence[Person], words: str) -> list[Person]:
     return [person for person in people if all(word in person.name.casefold() for word in wanted)]
 
 
-def page(parts: Parts, words: str, cursor: str | None, limit: int, group: str = "") -> PeoplePage:
-    """Some of the people whose name holds ``words``, of ``group`` if one is named."""
+def page(
+    parts: Parts,
+    words: str,
+    cursor: str | None,
+    limit: int,
+    group: str = "",
+    *,
+    consent: Consents | None = None,
+    seen: bool = False,
+) -> PeoplePage:
+    """Some of the people whose name holds ``words``, of ``group`` if one is named, and with a ``consent`` of this kind;
+    ``seen``: also where each was seen last, of which the audit log tells."""
     found = [person for person in matching(parts.people(), words) if not group or group in person.groups]
+    if consent is not None:
+        found = [person for person in found if _has(person, consent)]
     total = len(found)
     if cursor is not None:
         after = place_of(cursor, str, str)
         found = [person for person in found if (person.name, person.identity_id) > after]
     items = found[:limit]
     more = cursor_of(items[-1].name, items[-1].identity_id) if len(found) > limit else None
-    return PeoplePage(items=[documents.person_document(each) for each in items], next_cursor=more, total=total)
+    last = last_seen(parts, [person.identity_id for person in items]) if seen and items else {}
+    soon, over = parts.gallery().consents_to_mind() if parts.has_gallery() else (0, 0)
+    return PeoplePage(
+        items=[documents.person_document(each, last.get(each.identity_id)) for each in items], next_cursor=more,
+        total=total, consents_ending=soon, consents_over=over,
+    )  # fmt: skip
+
+
+def _has(person: Person, kind: Consents) -> bool:
+    if person.consent is None:
+        return False
+    now = datetime.now(UTC)
+    return person.consent.ends_soon(now) if kind == "ending" else person.consent.is_over(now)
+
+
+def last_seen(parts: Parts, identity_ids: Sequence[str]) -> dict[str, Glance]:
+    """When and where each of these people was seen last; the audit log tells of all in one line."""
+    parts.looked_up("people seen", *identity_ids)
+    with parts.history() as history:
+        return history.last_seen(identity_ids)
+
+
+def set_consent(
+    parts: Parts, identity_id: str, settings: ConsentSettings | None, if_match: str | None = None
+) -> Person:
+    """Notes from when until when a person may be recognised; None: nothing bounds that.
+
+    Raises:
+        Problem: nobody has the id, they were changed meanwhile, or it would end before it begins.
+        GalleryError: the gallery cannot be written.
+    """
+    require_match(if_match, etag(find(parts, identity_id)))
+    consent = None
+    if settings is not None:
+        since, until = (rfc3339(_in_utc(at)) if at else "" for at in (settings.since, settings.until))
+        try:
+            consent = Consent(since, until, clean_text(settings.basis), clean_text(settings.note))
+        except ConfigError as error:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+    return parts.gallery().set_consent(identity_id, consent)
+
+
+def _in_utc(at: datetime) -> datetime:
+    """
+    Raises:
+        Problem: it is too near to the first or the last year that there is.
+    """
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{at} cannot be a time of UTC: give another year") from None
 
 
 def rename(parts: Parts, identity_id: str, name: str, if_match: str | None = None) -> Person:
@@ -151,11 +230,15 @@ def list_people(
     parts: SharedParts,
     q: Annotated[str, Query(max_length=200, description="words that the name holds")] = "",
     group: Annotated[str, Query(max_length=200, description="people of this group alone")] = "",
+    consent: Annotated[
+        Consents | None, Query(description="those alone whose consent ends within 30 days, or is over")
+    ] = None,
+    seen: Annotated[bool, Query(description="also where each was seen last; the audit log tells of it")] = False,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
 ) -> PeoplePage:
     """Everybody who is enrolled, by name."""
-    return page(parts, q, cursor, limit, group)
+    return page(parts, q, cursor, limit, group, consent=consent, seen=seen)
 
 
 @router.post("/people", operation_id="enroll_person", response_model=Enrolled, responses=responses(HTTPStatus.CONFLICT))
@@ -177,8 +260,41 @@ def enroll_person(
 
 @router.get("/people/{identity_id}", operation_id="show_person", responses=responses(HTTPStatus.NOT_FOUND))
 def show_person(_caller: Reader, parts: SharedParts, identity_id: str, response: Response) -> PersonDocument:
-    """One person."""
+    """One person, and where they were seen last."""
     person = find(parts, identity_id)
+    response.headers["ETag"] = etag(person)
+    return documents.person_document(person, last_seen(parts, [identity_id]).get(identity_id))
+
+
+@router.put(
+    "/people/{identity_id}/consent",
+    operation_id="set_consent",
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+def put_consent(
+    _caller: Changer,
+    parts: SharedParts,
+    identity_id: str,
+    settings: ConsentSettings,
+    response: Response,
+    if_match: IfMatch = None,
+) -> PersonDocument:
+    """Note from when until when a person may be recognised, as ``facestream gallery consent`` does."""
+    person = set_consent(parts, identity_id, settings, if_match)
+    response.headers["ETag"] = etag(person)
+    return documents.person_document(person)
+
+
+@router.delete(
+    "/people/{identity_id}/consent",
+    operation_id="clear_consent",
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
+)
+def clear_consent(
+    _caller: Changer, parts: SharedParts, identity_id: str, response: Response, if_match: IfMatch = None
+) -> PersonDocument:
+    """Forget the consent of a person: nothing bounds the time."""
+    person = set_consent(parts, identity_id, None, if_match)
     response.headers["ETag"] = etag(person)
     return documents.person_document(person)
 

@@ -1,21 +1,17 @@
 """The past: who was seen when and where, and why; what was wrong is corrected; who is in a photo is looked for."""
 
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated, Final
 
-from fastapi import APIRouter, File, Query, Response, UploadFile
+from fastapi import APIRouter, Query, Response
 
 from worker.api.access import Changer, Reader, SharedParts
 from worker.api.documents import (
     CorrectionDocument,
     CorrectionRequest,
     Explanation,
-    Found,
-    FoundSighting,
     NearDocument,
     NearPage,
     SightingDocument,
@@ -25,17 +21,14 @@ from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IfMatch
 from worker.api.problems import Problem, not_found, responses
-from worker.audit_log import note
-from worker.errors import SinkError, SourceError
+from worker.errors import SinkError
 from worker.events.publisher import publish_at_once
-from worker.gallery.enrolment import choose_face
 from worker.history.documents import sighting_document
-from worker.history.records import EmbedderId, PastSighting, Vector, explain
+from worker.history.records import PastSighting, explain
 from worker.recognition import corrections
 from worker.recognition.corrections import Correction
 from worker.recognition.unknowns import made_with
 from worker.types import Embeddings
-from worker.video.photos import read_photo
 from worker.wire import parse_rfc3339
 
 router = APIRouter(tags=["sightings"])
@@ -136,45 +129,6 @@ def correct(
             raise SinkError("Redis does not take the correction, and nothing was changed; try again")
         corrections.settle(made, history, parts.config)
     return made
-
-
-def search(parts: Parts, photo: UploadFile, limit: int) -> tuple[list[tuple[PastSighting, float]], float]:
-    """The sightings of the person in a photo, the most similar first, and the lowest cosine that counts.
-
-    Raises:
-        SourceError: the photo cannot be read, or shows no face or several.
-        ModelError: the networks cannot be loaded.
-    """
-    networks = parts.networks()
-    embedder = networks.embedder
-    threshold = parts.threshold(parts.gallery()) if parts.has_gallery() else embedder.threshold
-    probe = _face_of(parts, photo)
-    with parts.history() as history:
-        found = history.similar(
-            probe, EmbedderId(embedder.model_id, embedder.preprocessing_digest), threshold, limit=limit
-        )
-    subjects = {one for sighting, _ in found for one in (sighting.identity_id, sighting.unknown_id) if one}
-    note(parts.audit_folder, "past found", subjects, command="search", sightings=len(found))
-    return found, threshold
-
-
-def _face_of(parts: Parts, photo: UploadFile) -> Vector:
-    networks = parts.networks()
-    with tempfile.NamedTemporaryFile(prefix="facestream-photo-") as file:
-        file.write(photo.file.read())
-        file.flush()
-        try:
-            image = read_photo(Path(file.name))
-        except SourceError as error:
-            raise SourceError(str(error).replace(file.name, "")) from None
-    (found,) = networks.detector.detect([image])
-    chosen, problem = choose_face(found, (image.shape[1], image.shape[0]))
-    if problem == "no_face":
-        raise SourceError("no face found: take a photo in which the face is larger, or turned to the camera")
-    if problem:
-        raise SourceError(f"{len(found)} faces of similar size: cut out the one that you mean")
-    vector: Vector = networks.embedder.embed(networks.embedder.align(image, chosen)).vectors[0]
-    return vector
 
 
 def time_of(text: str | None, name: str) -> datetime | None:
@@ -289,21 +243,6 @@ def undo_correction(
 ) -> CorrectionDocument:
     """Take the last correction of a sighting back."""
     return _corrected(correct(parts, sighting_id, None, if_match, undo=True))
-
-
-@router.post("/search", operation_id="search_photo", responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY))
-def search_photo(
-    _caller: Reader,
-    parts: SharedParts,
-    photo: Annotated[UploadFile, File(description="a photo of one person")],
-    limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
-) -> Found:
-    """The past sightings of the person in a photo, as ``facestream search`` lists them. The photo is not kept."""
-    found, threshold = search(parts, photo, limit)
-    items = [
-        FoundSighting(**sighting_document(sighting), similarity=round(similarity, 4)) for sighting, similarity in found
-    ]
-    return Found(items=items, threshold=threshold)
 
 
 def _corrected(made: Correction) -> CorrectionDocument:

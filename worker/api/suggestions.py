@@ -1,21 +1,18 @@
 """Whom unknown people resemble, and what naming them risks."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import numpy as np
 from fastapi import APIRouter
 
 from worker.api.access import Reader, SharedParts
 from worker.api.documents import AlikeDocument, AlikePage, Risk, Suggestion
 from worker.api.parts import Parts
 from worker.gallery.gallery import Gallery
-from worker.gallery.resemblance import known_impostors
 from worker.history.records import UnknownPerson
-from worker.recognition.unknowns import made_with
-from worker.types import Candidate, Embeddings
+from worker.types import Candidate
 
 router = APIRouter(tags=["unknowns"])
 
@@ -25,13 +22,13 @@ _ALIKE: Final = 0.75
 
 
 def suggest(
-    people: Sequence[UnknownPerson], gallery: Gallery, denied: Collection[tuple[str, str]]
+    parts: Parts, people: Sequence[UnknownPerson], gallery: Gallery, denied: Collection[tuple[str, str]]
 ) -> dict[str, list[Suggestion]]:
     """The nearest enrolled people of each of these, by unknown_id; not those whom people ``denied`` them to be, and
     nobody where another model has seen the person."""
-    impostors = known_impostors(gallery)
+    impostors = parts.impostors(gallery)
     return {
-        person.unknown_id: [
+        unknown_id: [
             Suggestion(
                 identity_id=identity_id,
                 identity_name=name,
@@ -39,20 +36,10 @@ def suggest(
                 stranger_rate=impostors.rate_at(similarity) if impostors else None,
             )
             for identity_id, name, similarity in _nearest(candidate)
-            if (person.unknown_id, identity_id) not in denied
+            if (unknown_id, identity_id) not in denied
         ]
-        for person, candidate in _compared(people, gallery)
+        for unknown_id, candidate in parts.strangers.nearest(people, gallery)[0].items()
     }
-
-
-def _compared(people: Sequence[UnknownPerson], gallery: Gallery) -> list[tuple[UnknownPerson, Candidate]]:
-    own = made_with(gallery)
-    usable = [(each, each.template) for each in people if each.template is not None and each.embedder == own]
-    if not usable or not len(gallery):
-        return []
-    vectors = np.stack([template for _, template in usable])
-    found = gallery.search(Embeddings(vectors, gallery.model_id))
-    return [(person, candidate) for (person, _), candidate in zip(usable, found, strict=True)]
 
 
 def _nearest(candidate: Candidate) -> list[tuple[str, str, float]]:
@@ -63,19 +50,27 @@ def _nearest(candidate: Candidate) -> list[tuple[str, str, float]]:
     return [each for each in both if each[0]]
 
 
-def alike(parts: Parts) -> list[AlikeDocument]:
-    """Unknown people who resemble the same person, and what it risks that they are taken for them."""
+def alike(
+    parts: Parts, seen: Mapping[str, Mapping[str, int]] | None = None, most: int | None = None
+) -> tuple[list[AlikeDocument], bool]:
+    """Unknown people who resemble the same person, and what it risks that they are taken for them; ``seen``: how often
+    each camera saw each of them, if that is known already. And whether these are all: with ``most``, no more than so
+    many are compared now, and the others in the background."""
     if not parts.has_gallery():
-        return []
+        return [], True
     gallery = parts.gallery()
-    risk, impostors = risk_of(parts, gallery), known_impostors(gallery)
+    risk, impostors = risk_of(parts, gallery), parts.impostors(gallery)
     least = impostors.one_percent if impostors else _ALIKE * risk.threshold
     with parts.history() as history:
-        people = [person for person in history.unknowns()[0] if not person.is_ignored]
-        seen, denied = history.seen_unknown(), history.denied_people()
+        people = [person for person in parts.strangers.look(history) if not person.is_ignored]
+        seen, denied = history.seen_unknown() if seen is None else seen, history.denied_people()
     groups: dict[str, list[tuple[float, UnknownPerson, str]]] = {}
-    for person, candidate in _compared(people, gallery):
-        if candidate.similarity >= least and (person.unknown_id, candidate.identity_id) not in denied:
+    nearest, is_all = parts.strangers.nearest(people, gallery, most)
+    for person in people:
+        candidate = nearest.get(person.unknown_id)
+        if candidate is None or candidate.similarity < least:
+            continue
+        if (person.unknown_id, candidate.identity_id) not in denied:
             groups.setdefault(candidate.identity_id or "", []).append(
                 (candidate.similarity, person, candidate.identity_name)
             )
@@ -94,7 +89,7 @@ def alike(parts: Parts) -> list[AlikeDocument]:
                 stranger_days=round(1 / (a_day * taken), 2) if a_day * taken > 0 else None,
             )
         )  # fmt: skip
-    return sorted(made, key=lambda each: (-each.sightings, each.identity_name))
+    return sorted(made, key=lambda each: (-each.sightings, each.identity_name)), is_all
 
 
 def strangers_a_day(people: Sequence[UnknownPerson]) -> float:
@@ -109,7 +104,7 @@ def risk_of(parts: Parts, gallery: Gallery, threshold: float | None = None) -> R
     """How often ``threshold``, or the one in use, is wrong, as far as the calibration or the model's own data say."""
     threshold = parts.threshold(gallery) if threshold is None else threshold
     made: dict[str, Any] = gallery.calibration.get("default") or {}
-    impostors = known_impostors(gallery)
+    impostors = parts.impostors(gallery)
     rate, strangers, origin = None, None, "nothing: calibrate the gallery to learn it"
     if made and gallery.threshold is not None and abs(threshold - gallery.threshold) < 1e-9:
         rate, strangers = made.get("fmr"), made.get("fpir")
@@ -125,6 +120,6 @@ def risk_of(parts: Parts, gallery: Gallery, threshold: float | None = None) -> R
 @router.get("/suggestions", operation_id="list_suggestions")
 def list_suggestions(_caller: Reader, parts: SharedParts) -> AlikePage:
     """Unknown people who resemble the same enrolled person, and how often a stranger is taken for that person."""
-    found = alike(parts)
+    found, _ = alike(parts)
     parts.looked_up("unknown show", *(unknown_id for each in found for unknown_id in each.unknown_ids))
     return AlikePage(items=found)

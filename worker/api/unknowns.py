@@ -1,6 +1,6 @@
 """People who are not enrolled: listed, named, merged, split, ignored, forgotten."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated
@@ -58,31 +58,44 @@ def etag(person: UnknownPerson) -> str:
     return etag_of(person.unknown_id, person.embedded_faces, person.last_seen, person.is_ignored)
 
 
-def everybody(parts: Parts, *, ignored: bool = False) -> list[UnknownDocument]:
-    """All unknown people, those first who were seen most often, then the latest; or those who are ``ignored``."""
+def page(
+    parts: Parts,
+    cursor: str | None,
+    limit: int,
+    *,
+    ignored: bool = False,
+    seen: Mapping[str, Mapping[str, int]] | None = None,
+) -> UnknownsPage:
+    """Some of the unknown people, those first who were seen most often, then the latest; or of those who are
+    ``ignored``. ``seen``: how often each camera saw each of them, if that is known already."""
     with parts.history() as history:
-        people, _revision = history.unknowns()
-        seen = history.seen_unknown()
+        people = parts.strangers.look(history)
+        seen = history.seen_unknown() if seen is None else seen
     found = [
-        UnknownDocument(**unknown_document(person, sum(cameras.values()), cameras))
+        ((-sum(seen.get(person.unknown_id, {}).values()), -person.last_seen.timestamp(), person.unknown_id), person)
         for person in people
         if person.is_ignored == ignored
-        for cameras in [seen.get(person.unknown_id, {})]
     ]
-    found.sort(key=_order)
-    return found
+    found.sort(key=lambda each: each[0])
+    total = len(found)
+    if cursor is not None:
+        after = place_of(cursor, int, float, str)
+        found = [each for each in found if each[0] > after]
+    more = cursor_of(*found[limit - 1][0]) if len(found) > limit else None
+    return UnknownsPage(
+        items=[_document(person, seen) for _, person in found[:limit]], next_cursor=more, total=total
+    )  # fmt: skip
 
 
 def details(parts: Parts, documents: Sequence[UnknownDocument]) -> list[UnknownDetail]:
     """These unknown people, and whom they resemble."""
-    wanted = {document.unknown_id for document in documents}
     with parts.history() as history:
-        people = [person for person in history.unknowns()[0] if person.unknown_id in wanted]
+        people = history.unknown_people({document.unknown_id for document in documents})
         denied = history.denied_people()
     risk, found = None, dict[str, list[Suggestion]]()
     if parts.has_gallery():
         gallery = parts.gallery()
-        risk, found = risk_of(parts, gallery), suggest(people, gallery, denied)
+        risk, found = risk_of(parts, gallery), suggest(parts, people, gallery, denied)
     return [
         UnknownDetail(**document.model_dump(), suggestions=found.get(document.unknown_id, []), risk=risk)
         for document in documents
@@ -97,8 +110,13 @@ def detail(parts: Parts, unknown_id: str) -> UnknownDetail:
     """
     person = find(parts, unknown_id)
     with parts.history() as history:
-        cameras = history.seen_unknown().get(unknown_id, {})
-    return details(parts, [UnknownDocument(**unknown_document(person, sum(cameras.values()), cameras))])[0]
+        seen = history.seen_unknown([unknown_id])
+    return details(parts, [_document(person, seen)])[0]
+
+
+def _document(person: UnknownPerson, seen: Mapping[str, Mapping[str, int]]) -> UnknownDocument:
+    cameras = seen.get(person.unknown_id, {})
+    return UnknownDocument(**unknown_document(person, sum(cameras.values()), list(cameras)))
 
 
 def faces_of(parts: Parts, unknown_ids: Sequence[str], most: int) -> dict[str, list[PastSighting]]:
@@ -212,11 +230,6 @@ def _length(person: UnknownPerson) -> int:
     return 0 if person.template is None else len(person.template)
 
 
-def _order(document: UnknownDocument) -> tuple[int, str, str]:
-    # Texts of times sort as the times do; the latest comes first.
-    return -document.sightings, "".join(chr(255 - ord(c)) for c in document.last_seen), document.unknown_id
-
-
 @router.get("/unknowns", operation_id="list_unknowns")
 def list_unknowns(
     _caller: Reader,
@@ -226,13 +239,7 @@ def list_unknowns(
     ignored: Annotated[bool, Query(description="those about whom nobody wants to be asked, and no others")] = False,
 ) -> UnknownsPage:
     """Who was seen and is not enrolled, those first who were seen most often."""
-    found = everybody(parts, ignored=ignored)
-    total = len(found)
-    if cursor is not None:
-        after = place_of(cursor, int, str, str)
-        found = [document for document in found if _order(document) > after]
-    more = cursor_of(*_order(found[limit - 1])) if len(found) > limit else None
-    return UnknownsPage(items=found[:limit], next_cursor=more, total=total)
+    return page(parts, cursor, limit, ignored=ignored)
 
 
 @router.get("/unknowns/{unknown_id}", operation_id="show_unknown", responses=responses(HTTPStatus.NOT_FOUND))

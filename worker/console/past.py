@@ -1,17 +1,21 @@
 """The past: a list, one sighting with its why, "not this person", and who is in a photo."""
 
+import base64
+import binascii
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Final
+from io import BytesIO
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from worker.api import fleet, people, sightings
-from worker.api.access import SharedParts
+from worker.api import fleet, people, search, sightings
+from worker.api.access import Caller, SharedParts
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.console.pages import Looker, Sender, Visitor, gone_to, render
+from worker.console.texts import text
 from worker.errors import SourceError
 from worker.history.records import PastSighting, explain
 
@@ -87,17 +91,37 @@ def undo(_caller: Sender, parts: SharedParts, sighting_id: str, etag: Annotated[
 @router.get("/find")
 def find_page(caller: Visitor) -> HTMLResponse:
     """Asks for a photo."""
-    return render("find", caller, found=None, threshold=0.0, problem="")
+    return _find(caller)
 
 
 @router.post("/find")
-def find(caller: Looker, parts: SharedParts, photo: Annotated[UploadFile, File()]) -> HTMLResponse:
-    """Where and when was this person seen."""
+def find(
+    caller: Looker,
+    parts: SharedParts,
+    photo: Annotated[UploadFile | None, File()] = None,
+    face: Annotated[str, Form(max_length=900_000)] = "",
+) -> HTMLResponse:
+    """Where and when was this person seen; of several in a photo, which one is asked first. ``face`` is the one who was
+    chosen then, as a picture: photos are not kept in between."""
     try:
-        found, threshold = sightings.search(parts, photo, _FOUND)
+        chosen = UploadFile(BytesIO(base64.b64decode(face, validate=True))) if face else photo
+        if chosen is None:
+            return _find(caller, problem=text("Choose a photo."))
+        faces = search.faces_in(parts, chosen)
+        if len(faces.faces) > 1 and not face:
+            return _find(caller, choice=[search.face_picture(faces, number) for number in range(len(faces.faces))])
+        # Somebody at the edge of the picture is not meant: who was chosen is in its middle.
+        found, threshold = search.search(parts, faces, _FOUND, faces.middle if face else None)
+    except binascii.Error:
+        return _find(caller, problem=text("Choose a photo."))
     except SourceError as error:
-        return render("find", caller, found=None, threshold=0.0, problem=str(error))
-    return render("find", caller, found=found, threshold=threshold, problem="")
+        return _find(caller, problem=str(error))
+    return _find(caller, found=found, threshold=threshold, face=face)
+
+
+def _find(caller: Caller, **values: Any) -> HTMLResponse:
+    shown: dict[str, Any] = {"found": None, "threshold": 0.0, "problem": "", "choice": [], "face": ""}
+    return render("find", caller, **shown | values)
 
 
 def _meant(parts: Parts, words: str) -> tuple[str | None, str]:

@@ -7,9 +7,9 @@ from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import ValidationError
 
-from worker.api import groups, people, sightings
+from worker.api import documents, groups, people, sightings
 from worker.api.access import Caller, SharedParts
-from worker.api.documents import GroupSettings
+from worker.api.documents import ConsentSettings, GroupSettings
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.console.pages import Sender, Visitor, gone_to, render
@@ -26,20 +26,29 @@ def list_page(
     parts: SharedParts,
     q: Annotated[str, Query(max_length=200)] = "",
     group: Annotated[str, Query(max_length=200)] = "",
+    consent: people.Consents | None = None,
     cursor: str | None = None,
     said: str = "",
 ) -> HTMLResponse:
     """Everybody, by name; or those of one group."""
-    return _list(caller, parts, q=q, group=group, cursor=cursor, said=said)
+    return _list(caller, parts, q=q, group=group, consent=consent, cursor=cursor, said=said)
 
 
 def _list(
-    caller: Caller, parts: Parts, *, q: str = "", group: str = "", cursor: str | None = None, **values: Any
+    caller: Caller,
+    parts: Parts,
+    *,
+    q: str = "",
+    group: str = "",
+    consent: people.Consents | None = None,
+    cursor: str | None = None,
+    **values: Any,
 ) -> HTMLResponse:
-    found = people.page(parts, q, cursor, _SHOWN, group)
+    found = people.page(parts, q, cursor, _SHOWN, group, consent=consent, seen=True)
     shown = {"said": "", "photos": None, "name": ""} | values
     return render(
         "people", caller, people=found.items, more=found.next_cursor, total=found.total, q=q, group=group,
+        consent=consent, soon=found.consents_ending, over=found.consents_over,
         groups={each.group: each for each in groups.listed(parts)}, **shown,
     )  # fmt: skip
 
@@ -63,8 +72,8 @@ def one_page(caller: Visitor, parts: SharedParts, identity_id: str, said: str = 
     with parts.history() as history:
         namings = history.namings_of(identity_id)
     return render(
-        "person", caller, person=person, etag=people.etag(person), seen=seen, said=said, groups=groups.listed(parts),
-        namings=namings,
+        "person", caller, person=person, consent=documents.person_document(person).consent, etag=people.etag(person),
+        seen=seen, said=said, groups=groups.listed(parts), namings=namings,
     )  # fmt: skip
 
 
@@ -92,6 +101,30 @@ def regroup(
     """The groups of a person."""
     groups.regroup(parts, identity_id, group or [], etag)
     return gone_to(f"/people/{identity_id}", said="groups")
+
+
+@router.post("/people/{identity_id}/consent")
+def set_consent(
+    _caller: Sender,
+    parts: SharedParts,
+    identity_id: str,
+    etag: Annotated[str, Form()],
+    since: Annotated[str, Form(max_length=40)] = "",
+    until: Annotated[str, Form(max_length=40)] = "",
+    basis: Annotated[str, Form(max_length=200)] = "",
+    note: Annotated[str, Form(max_length=1000)] = "",
+) -> RedirectResponse:
+    """From when until when a person may be recognised; all left empty: nothing bounds that."""
+    settings = None
+    if since or until or basis or note:
+        try:
+            settings = ConsentSettings.model_validate(
+                {"since": since or None, "until": until or None, "basis": basis, "note": note}
+            )
+        except ValidationError:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{since or until!r} is not a day") from None
+    people.set_consent(parts, identity_id, settings, etag)
+    return gone_to(f"/people/{identity_id}", said="consent")
 
 
 @router.post("/groups")

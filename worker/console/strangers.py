@@ -11,6 +11,7 @@ from worker.api import suggestions, unknowns
 from worker.api.access import SharedParts
 from worker.api.parts import Parts
 from worker.api.problems import Problem
+from worker.api.strangers import AT_ONCE
 from worker.console.pages import Sender, Visitor, gone_to, inside, render
 from worker.gallery.contents import Person
 
@@ -33,7 +34,7 @@ Steps = Annotated[str, Query(max_length=20_000)]
 def list_page(
     caller: Visitor,
     parts: SharedParts,
-    start: Annotated[int, Query(ge=0)] = 0,
+    cursor: str | None = None,
     ignored: bool = False,
     named: str = "",
     steps: Steps = "",
@@ -41,21 +42,24 @@ def list_page(
     count: int = 0,
 ) -> HTMLResponse:
     """Unknown people with their best faces, those first who were seen most often."""
-    everybody = unknowns.everybody(parts, ignored=ignored)
-    shown = everybody[start : start + _SHOWN]
-    groups = [] if ignored or start else [each for each in suggestions.alike(parts) if len(each.unknown_ids) > 1]
+    with parts.history() as history:
+        often = history.seen_unknown()
+    shown = unknowns.page(parts, cursor, _SHOWN, ignored=ignored, seen=often)
+    groups, is_all = ([], True) if ignored or cursor else suggestions.alike(parts, often, AT_ONCE)
+    groups = [each for each in groups if len(each.unknown_ids) > 1]
     groups = groups[:_GROUPS]
     grouped = [unknown_id for each in groups for unknown_id in each.unknown_ids[:_GROUP]]
-    faces = unknowns.faces_of(parts, [*(person.unknown_id for person in shown), *grouped], _FACES)
-    cards = [(person, faces[person.unknown_id]) for person in unknowns.details(parts, shown)]
+    faces = unknowns.faces_of(parts, [*(person.unknown_id for person in shown.items), *grouped], _FACES)
+    cards = [(person, faces[person.unknown_id]) for person in unknowns.details(parts, shown.items)]
     alike = [
         (each, [(unknown_id, faces[unknown_id][:1]) for unknown_id in each.unknown_ids[:_GROUP]]) for each in groups
     ]
     people = parts.people()
     return render(
-        "unknown", caller, cards=cards, alike=alike, total=len(everybody), start=start, step=_SHOWN, ignored=ignored,
-        names=[person.name for person in people[:_NAMES]], others=[person.unknown_id for person in everybody[:_NAMES]],
-        named=_called(people, named), steps=steps, said=said, count=count,
+        "unknown", caller, cards=cards, alike=alike, is_all=is_all, total=shown.total, cursor=cursor,
+        more=shown.next_cursor, ignored=ignored, names=[person.name for person in people[:_NAMES]],
+        others=[person.unknown_id for person in shown.items], named=_called(people, named), steps=steps, said=said,
+        count=count,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from worker.database.owned import OwnAccount, OwnBytes, OwnText
 
-LAYOUT: Final = 13
+LAYOUT: Final = 14
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -72,8 +72,9 @@ sightings: Final = Table(
     _seconds("expires_s"),
 )
 Index("sightings_by_time", sightings.c.started_s)
-_unknown_alone: Final = sightings.c.unknown_id != ""
-Index("sightings_by_unknown", sightings.c.unknown_id, sqlite_where=_unknown_alone, postgresql_where=_unknown_alone)
+# Not of some rows alone: SQLite would take such an index for no query whose values it is given apart from the text.
+Index("sightings_by_unknown", sightings.c.unknown_id, sightings.c.started_s)
+Index("sightings_by_person", sightings.c.identity_id, sightings.c.started_s)
 
 unknowns: Final = Table(
     "unknowns",

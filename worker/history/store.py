@@ -35,7 +35,7 @@ from worker.errors import (
     HistoryValueError,
 )
 from worker.files import is_of_state, private_folder
-from worker.history import denials, erasing, regrouping, sealing
+from worker.history import denials, erasing, glances, regrouping, sealing
 from worker.history.erasing import Someone
 from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
@@ -229,18 +229,25 @@ class History:
         query = query.order_by(None).order_by(columns.started_s.desc(), columns.sighting_id.desc()).limit(limit)
         return self._read(query)
 
-    def seen_unknown(self) -> dict[str, dict[str, int]]:
-        """How often each camera saw each unknown person, by ``unknown_id`` and ``camera_id``."""
-        columns = schema.sightings.c
-        query = (
-            sa.select(columns.unknown_id, columns.camera_id, sa.func.count())
-            .where(columns.unknown_id != "", columns.expires_s > time.time())
-            .group_by(columns.unknown_id, columns.camera_id)
-        )
-        seen: dict[str, dict[str, int]] = {}
-        for unknown_id, camera_id, count in self._rows(query):
-            seen.setdefault(unknown_id, {})[camera_id] = count
-        return seen
+    def seen_unknown(self, unknown_ids: Collection[str] | None = None) -> dict[str, dict[str, int]]:
+        """How often each camera saw each of these unknown people (None: all), by ``unknown_id`` and ``camera_id``."""
+        with _told(), self._database.reading() as connection:
+            return glances.cameras(connection, unknown_ids)
+
+    def unknown_revisions(self) -> dict[str, tuple[int, bool]]:
+        """Of each unknown person: the revision, another one after each change, and whether they are ignored."""
+        with _told(), self._database.reading() as connection:
+            return glances.revisions(connection)
+
+    def unknown_people(self, unknown_ids: Collection[str]) -> list[UnknownPerson]:
+        """These unknown people, as far as they are remembered."""
+        with _told(), self._database.reading() as connection:
+            return glances.people(connection, unknown_ids)
+
+    def last_seen(self, identity_ids: Collection[str]) -> dict[str, glances.Glance]:
+        """When and where each of these people was seen last, by identity_id."""
+        with _told(), self._database.reading() as connection:
+            return glances.last_seen(connection, identity_ids)
 
     def similar(
         self,

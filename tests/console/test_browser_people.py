@@ -1,0 +1,70 @@
+"""What a person does on the pages about people, in a real browser."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.support.console import Console, console_config, running_console
+
+pytestmark = pytest.mark.slow
+
+Enter = Callable[..., Page]
+
+
+def check(page: Page) -> None:
+    """Nothing that axe knows is wrong, and the page holds on a phone."""
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    size = page.viewport_size
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert size is not None
+    page.set_viewport_size(size)
+
+
+def test_a_consent_is_noted_and_warned_about(enter: Enter) -> None:
+    page = enter("operator")
+    page.get_by_role("link", name="People").click()
+    expect(page.get_by_role("link", name="Seen last")).to_be_visible()
+    page.get_by_role("link", name="Bob").click()
+    page.get_by_text("Note a consent").click()
+    page.get_by_label("Until").fill((datetime.now(UTC) + timedelta(days=3)).date().isoformat())
+    page.get_by_label("Basis").fill("contract")
+    page.get_by_role("group").get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status")).to_contain_text("The consent is noted")
+    expect(page.locator("main")).to_contain_text("contract")
+    check(page)
+    page.get_by_role("link", name="People").click()
+    page.get_by_role("link", name="The consent of one person ends within 30 days.").click()
+    expect(page.locator("main > ul.list > li")).to_have_count(1)
+    expect(page.locator("main > ul.list > li")).to_contain_text("Bob")
+    check(page)
+
+
+class TestWithPhotos:
+    @pytest.fixture
+    def console(self, tmp_path: Path, redis_url: str, test_data: Path) -> Iterator[Console]:
+        from tests.support.command_line import RETAIL
+
+        config = console_config(
+            tmp_path, redis_url, model=RETAIL, models_dir=str(test_data / "models"), detection={"detector": "yunet"}
+        )
+        with running_console(config, filled=False) as running:
+            yield running
+
+    @pytest.mark.data
+    def test_of_several_people_in_a_photo_one_is_chosen(self, enter: Enter, test_data: Path) -> None:
+        page = enter("viewer")
+        page.get_by_role("link", name="Find").click()
+        page.get_by_label("A photo of one person").set_input_files(test_data / "photos/test/obama_and_biden.jpg")
+        page.get_by_role("button", name="Where was this person seen?").click()
+        expect(page.get_by_role("status")).to_contain_text("The photo shows 3 people")
+        check(page)
+        page.get_by_role("button", name="Person 2 from the left").click()
+        expect(page.get_by_alt_text("The person who is looked for")).to_be_visible()
+        expect(page.get_by_role("status")).to_contain_text("sightings are similar by")
+        check(page)
