@@ -12,7 +12,8 @@ from worker.api.accounts import Role
 NOBODY, VIEWER, OPERATOR, ADMIN = 0, 1, 2, 3
 LEAST: dict[str, int] = {
     "set_up": NOBODY, "log_in": NOBODY,
-    "list_groups": VIEWER, "set_group": OPERATOR, "delete_group": OPERATOR, "regroup_person": OPERATOR,
+    "list_groups": VIEWER, "show_group": VIEWER, "set_group": OPERATOR, "delete_group": OPERATOR,
+    "regroup_person": OPERATOR,
     "list_people": VIEWER, "show_person": VIEWER, "list_samples": VIEWER, "list_sightings": VIEWER,
     "show_scene": VIEWER, "show_sample": VIEWER, "list_nearest": VIEWER,
     "show_sighting": VIEWER, "explain_sighting": VIEWER, "show_face": VIEWER, "search_photo": VIEWER,

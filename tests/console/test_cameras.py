@@ -73,7 +73,7 @@ def test_who_was_slower_is_told_and_what_they_typed_is_still_there(door: Console
     csrf = one.headers["X-CSRF-Token"]
     typed = {"csrf": csrf, "etag": etag, "rotate": "180", "threshold": "0.7"}
     late = one.post("/cameras/door", data=typed)
-    assert (late.status_code, "Somebody else has changed this camera meanwhile" in late.text) == (412, True)
+    assert (late.status_code, "Somebody else has changed this meanwhile" in late.text) == (412, True)
     assert 'value="0.7"' in late.text
     assert defined(door)["rotate"] == 90
     fresh = unescape(re.findall(r'name="etag" value="([^"]+)"', late.text)[0])

@@ -72,7 +72,8 @@ def form(client: httpx.Client, page: str, path: str, **fields: str) -> httpx.Res
     action = re.search(rf'<form[^>]*action="{re.escape(path)}"[^>]*>(.*?)</form>', text, re.DOTALL)
     assert action, f"{page} has no form for {path}"
     hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', action[1]))
-    return client.post(path, data={name: unescape(value) for name, value in hidden.items()} | fields)
+    came = {"Referer": str(client.base_url.join(page)), "Origin": str(client.base_url).rstrip("/")}
+    return client.post(path, data={name: unescape(value) for name, value in hidden.items()} | fields, headers=came)
 
 
 def of_anna(number: int, **changes: Any) -> PastSighting:

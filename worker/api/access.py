@@ -12,13 +12,13 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
 from worker.api.accounts import ROLES, Account, Reply, Scope, csrf_of
+from worker.api.door import SAFE
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.audit_log import acting_as
 
 COOKIE: Final = "facestream_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
-_SAFE: Final = {"GET", "HEAD", "OPTIONS"}
 _LONGEST_KEY: Final = 200
 
 _bearer = HTTPBearer(auto_error=False, description="a token that an account has made")
@@ -80,7 +80,7 @@ def caller_of(
     caller = session_of(parts, cookie)
     if caller is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "log in, or send a token", {"WWW-Authenticate": "Bearer"})
-    if request.method not in _SAFE and not has_csrf(caller, request.headers.get(CSRF_HEADER)):
+    if request.method not in SAFE and not has_csrf(caller, request.headers.get(CSRF_HEADER)):
         raise Problem(HTTPStatus.FORBIDDEN, f"a change by a session needs the header {CSRF_HEADER}")
     return caller
 

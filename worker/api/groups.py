@@ -7,12 +7,12 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from worker.api import documents
+from worker.api import documents, people
 from worker.api.access import Changer, Reader, SharedParts
 from worker.api.documents import GroupDocument, Groups, GroupSettings, Memberships, PersonDocument
-from worker.api.paging import require_match
+from worker.api.paging import etag_of, require_match
 from worker.api.parts import Parts
-from worker.api.people import IfMatch, etag, find
+from worker.api.people import IfMatch
 from worker.api.problems import Problem, not_found, responses
 from worker.errors import ConfigError
 from worker.gallery.contents import Person
@@ -43,11 +43,30 @@ def listed(parts: Parts) -> list[GroupDocument]:
     return [_document(name, group, count[name]) for name, group in known(parts).items()]
 
 
-def set_group(parts: Parts, name: str, settings: GroupSettings) -> GroupDocument:
-    """Makes a group, or gives it these settings.
+def etag(group: GroupDocument) -> str:
+    """Another one after each change of its settings."""
+    return etag_of(group.model_dump(exclude={"people"}))
+
+
+def find(parts: Parts, name: str) -> GroupDocument:
+    """
+    Raises:
+        Problem: there is none of this name.
+    """
+    for group in listed(parts):
+        if group.group == name:
+            return group
+    raise not_found(f"there is no group {name!r}; it may have been deleted")
+
+
+def set_group(
+    parts: Parts, name: str, settings: GroupSettings, if_match: str | None = None, *, fresh: bool = False
+) -> GroupDocument:
+    """Makes a group, or gives it these settings; ``fresh``: only if there is none of this name.
 
     Raises:
-        Problem: the name cannot be one, there is no gallery yet, or there are too many groups.
+        Problem: the name cannot be one or is taken, there is no gallery yet, there are too many groups, or the group
+            was changed meanwhile.
         GalleryError: the gallery cannot be written.
     """
     if not parts.has_gallery():
@@ -57,6 +76,10 @@ def set_group(parts: Parts, name: str, settings: GroupSettings) -> GroupDocument
     except ConfigError as error:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
     groups = known(parts)
+    if name in groups and fresh:
+        raise Problem(HTTPStatus.CONFLICT, f"there is a group {name!r} already: change it, or choose another name")
+    if if_match is not None:
+        require_match(if_match, etag(find(parts, name)))
     if name not in groups and len(groups) >= _MOST:
         raise Problem(HTTPStatus.CONFLICT, f"there are {_MOST} groups already: delete one first")
     group = Group(settings.threshold, settings.colour, settings.advice)
@@ -64,14 +87,14 @@ def set_group(parts: Parts, name: str, settings: GroupSettings) -> GroupDocument
     return _document(name, group, sum(name in person.groups for person in parts.people()))
 
 
-def delete(parts: Parts, name: str) -> None:
+def delete(parts: Parts, name: str, if_match: str | None = None) -> None:
     """Deletes a group; its people stay.
 
     Raises:
-        Problem: there is none of this name.
+        Problem: there is none of this name, or it was changed meanwhile.
         GalleryError: the gallery cannot be written.
     """
-    _require(parts, [name])
+    require_match(if_match, etag(find(parts, name)))
     parts.gallery().remove_group(name)
 
 
@@ -82,11 +105,11 @@ def regroup(parts: Parts, identity_id: str, names: Sequence[str], if_match: str 
         Problem: nobody has the id, they were changed meanwhile, or there is no such group.
         GalleryError: the gallery cannot be written.
     """
-    person = find(parts, identity_id)
-    require_match(if_match, etag(person))
+    person = people.find(parts, identity_id)
+    require_match(if_match, people.etag(person))
     _require(parts, names)
     parts.gallery().regroup([identity_id], join=names, leave=set(person.groups) - set(names))
-    return find(parts, identity_id)
+    return people.find(parts, identity_id)
 
 
 def _require(parts: Parts, names: Sequence[str]) -> None:
@@ -106,21 +129,42 @@ def list_groups(_caller: Reader, parts: SharedParts) -> Groups:
     return Groups(items=listed(parts))
 
 
-@router.put("/groups/{group}", operation_id="set_group", responses=responses(HTTPStatus.CONFLICT))
-def put_group(_caller: Changer, parts: SharedParts, group: str, settings: GroupSettings) -> GroupDocument:
+@router.get("/groups/{group}", operation_id="show_group", responses=responses(HTTPStatus.NOT_FOUND))
+def show_group(_caller: Reader, parts: SharedParts, group: str, response: Response) -> GroupDocument:
+    """One group of people."""
+    found = find(parts, group)
+    response.headers["ETag"] = etag(found)
+    return found
+
+
+@router.put(
+    "/groups/{group}",
+    operation_id="set_group",
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED),
+)
+def put_group(
+    _caller: Changer,
+    parts: SharedParts,
+    group: str,
+    settings: GroupSettings,
+    response: Response,
+    if_match: IfMatch = None,
+) -> GroupDocument:
     """Make a group or set it anew, as ``facestream gallery group set`` does."""
-    return set_group(parts, group, settings)
+    made = set_group(parts, group, settings, if_match)
+    response.headers["ETag"] = etag(made)
+    return made
 
 
 @router.delete(
     "/groups/{group}",
     operation_id="delete_group",
     status_code=HTTPStatus.NO_CONTENT,
-    responses=responses(HTTPStatus.NOT_FOUND),
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED),
 )
-def delete_group(_caller: Changer, parts: SharedParts, group: str) -> None:
+def delete_group(_caller: Changer, parts: SharedParts, group: str, if_match: IfMatch = None) -> None:
     """Delete a group; its people stay."""
-    delete(parts, group)
+    delete(parts, group, if_match)
 
 
 @router.put(
@@ -138,5 +182,5 @@ def regroup_person(
 ) -> PersonDocument:
     """Put a person into these groups, and take them out of all others."""
     person = regroup(parts, identity_id, memberships.groups, if_match)
-    response.headers["ETag"] = etag(person)
+    response.headers["ETag"] = people.etag(person)
     return documents.person_document(person)

@@ -5,7 +5,9 @@ from http import HTTPStatus
 from typing import Final
 
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -13,10 +15,12 @@ from worker.api.access import COOKIE, session_of
 from worker.api.app import PREFIX, make_app, problem_in, tell
 from worker.api.parts import Parts
 from worker.console import cameras, entry, faces, health, now, past, people, rules, settings, strangers
-from worker.console.pages import HERE, NotLoggedInError, render, to_login
+from worker.console.forms import Once, RepeatedError, Sent, come_back
+from worker.console.pages import HERE, NotLoggedInError, ask_who, gone_to, render, to_login
 from worker.console.texts import speak, speaking
 from worker.errors import FacestreamError
 
+_AGAIN_S: Final = 5
 _KINDS: Final = (HTTPException, RequestValidationError, FacestreamError, Exception)
 
 
@@ -29,22 +33,40 @@ def make_console(parts: Parts) -> FastAPI:
     for kind in _KINDS:
         app.add_exception_handler(kind, _tell)
     app.add_exception_handler(NotLoggedInError, _ask)
+    app.add_exception_handler(RepeatedError, _done)
+    app.add_middleware(Once, parts=parts)
     return app
 
 
-async def _ask(_request: Request, error: Exception) -> Response:
-    return to_login(error.path if isinstance(error, NotLoggedInError) else "/")
+async def _ask(request: Request, error: Exception) -> Response:
+    """Asks who it is, and keeps what was typed until then."""
+    speak(request)
+    sent = await Sent.of(request)
+    return to_login(error.path if isinstance(error, NotLoggedInError) else "/") if sent is None else ask_who(sent)
 
 
-def _tell(request: Request, error: Exception) -> Response:
-    """A page that says what went wrong; to programs, a problem document."""
+async def _done(_request: Request, error: Exception) -> Response:
+    return gone_to(error.location if isinstance(error, RepeatedError) else "/")
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    """The form that was sent, on its page, or a page that says what went wrong; to programs, a problem document."""
     if request.url.path.startswith(f"{PREFIX}/"):
         return tell(error)
     speak(request)
-    status, detail, headers = problem_in(error)
+    code, detail, headers = problem_in(error)
+    status = HTTPStatus(code)
+    sent = await Sent.of(request)
+    page = None
     caller = None
     with suppress(FacestreamError):  # if the database is away, the page says so without a menu
-        caller = session_of(request.app.state.parts, request.cookies.get(COOKIE))
-    page = render("problem", caller, HTTPStatus(status), status=HTTPStatus(status), detail=detail)
-    page.headers.update(headers)
-    return page
+        caller = await run_in_threadpool(session_of, request.app.state.parts, request.cookies.get(COOKIE))
+        if sent is not None:
+            page = await come_back(request, sent, status, detail)
+    if page is not None:
+        return HTMLResponse(page, status, headers)
+    answer = render("problem", caller, status, status=status, detail=detail, sent=sent)
+    answer.headers.update(headers)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and request.method == "GET":
+        answer.headers["Refresh"] = str(_AGAIN_S)
+    return answer

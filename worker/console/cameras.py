@@ -15,7 +15,7 @@ from worker.api.camera_documents import CameraChange, CameraDocument, CamerasPag
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.console.pages import Manager, Visitor, gone_to, render
-from worker.errors import FleetError, SinkError
+from worker.errors import SinkError
 from worker.redaction import first_problem
 
 router = APIRouter(include_in_schema=False)
@@ -82,23 +82,24 @@ def add(
             return _add_page(caller, typed, tried)
         cameras.add(parts, given)
     except ValidationError as error:
-        return _add_page(caller, typed, None, first_problem(error), HTTPStatus.UNPROCESSABLE_ENTITY)
-    except Problem as problem:
-        return _add_page(caller, typed, None, str(problem.detail), HTTPStatus(problem.status_code))
-    except FleetError as error:
-        return _add_page(caller, typed, None, str(error), HTTPStatus.CONFLICT)
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
     return gone_to(f"/cameras/{given.camera_id}", said="added")
 
 
 @router.get("/cameras/{camera_id}")
 def one_page(caller: Visitor, parts: SharedParts, camera_id: str, said: str = "") -> HTMLResponse:
     """One camera."""
-    return _one(caller, parts, camera_id, said=said)
+    camera = cameras.find(parts, camera_id)
+    now = {
+        "source": "", "user": "", "transport": camera.transport, "rotate": camera.rotate, "flip": camera.flip,
+        "threshold": "" if camera.threshold is None else f"{camera.threshold:g}",
+    }  # fmt: skip
+    return render("camera", caller, camera=camera, etag=cameras.etag(camera), typed=now, said=said, why=_why)
 
 
 @router.post("/cameras/{camera_id}")
 def change(
-    caller: Manager,
+    _caller: Manager,
     parts: SharedParts,
     camera_id: str,
     etag: Text,
@@ -109,45 +110,43 @@ def change(
     rotate: Annotated[int, Form()] = 0,
     flip: Text = "none",
     threshold: Text = "",
-) -> Response:
+) -> RedirectResponse:
     """Changes its settings; an empty address leaves the address and its password as they are."""
-    typed = {"source": source, "user": user, "transport": transport, "rotate": rotate, "flip": flip,
-             "threshold": threshold}  # fmt: skip
-    fields: dict[str, Any] = {name: typed[name] for name in ("transport", "rotate", "flip")}
+    fields: dict[str, Any] = {"transport": transport, "rotate": rotate, "flip": flip}
     fields["threshold"] = threshold.replace(",", ".") or None
     if source:
         fields["source"] = _with_login(source, user, password)
-    return _changed(caller, parts, camera_id, etag, fields, typed, "changed")
+    return _changed(parts, camera_id, etag, fields, "changed")
 
 
 @router.get("/cameras/{camera_id}/areas")
 def areas_page(caller: Manager, parts: SharedParts, camera_id: str, said: str = "") -> HTMLResponse:
     """Masks and zones on a picture."""
-    return _areas(caller, parts, camera_id, said=said)
+    camera = cameras.find(parts, camera_id)
+    if not camera.defined:
+        raise Problem(HTTPStatus.CONFLICT, f"camera {camera.camera_id} is in the configuration of its worker")
+    return render(
+        "areas", caller, camera=camera, etag=cameras.etag(camera), areas=write_areas(camera), said=said,
+        tried=cameras.checked(lambda: cameras.look(parts, camera_id)),
+    )  # fmt: skip
 
 
 @router.post("/cameras/{camera_id}/areas")
-def draw(caller: Manager, parts: SharedParts, camera_id: str, etag: Text, areas: Text = "") -> Response:
+def draw(_caller: Manager, parts: SharedParts, camera_id: str, etag: Text, areas: Text = "") -> RedirectResponse:
     """Other masks and zones."""
     try:
         masks, zones = read_areas(areas)
-        given = CameraChange(masks=masks, zones=zones)
-        cameras.change(parts, camera_id, given, etag)
-    except (ValueError, Problem) as error:
-        status = HTTPStatus(error.status_code) if isinstance(error, Problem) else HTTPStatus.UNPROCESSABLE_ENTITY
-        if status not in {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.UNPROCESSABLE_ENTITY}:
-            raise
-        problem = first_problem(error) if isinstance(error, ValidationError) else str(getattr(error, "detail", error))
-        return _areas(caller, parts, camera_id, areas, problem, status)
-    return gone_to(f"/cameras/{camera_id}/areas", said="changed")
+    except ValueError as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+    return _changed(parts, camera_id, etag, {"masks": masks, "zones": zones}, "changed", "/areas")
 
 
 @router.post("/cameras/{camera_id}/pause")
 def pause(
-    caller: Manager, parts: SharedParts, camera_id: str, etag: Text, paused: Annotated[bool, Form()] = True
-) -> Response:
+    _caller: Manager, parts: SharedParts, camera_id: str, etag: Text, paused: Annotated[bool, Form()] = True
+) -> RedirectResponse:
     """Pauses it, or reads it again."""
-    return _changed(caller, parts, camera_id, etag, {"paused": paused}, {}, "paused" if paused else "resumed")
+    return _changed(parts, camera_id, etag, {"paused": paused}, "paused" if paused else "resumed")
 
 
 @router.post("/cameras/{camera_id}/remove")
@@ -158,56 +157,19 @@ def remove(_caller: Manager, parts: SharedParts, camera_id: str, etag: Text) -> 
 
 
 def _changed(
-    caller: Any, parts: Parts, camera_id: str, etag: str, fields: dict[str, Any], typed: Mapping[str, Any], said: str
-) -> Response:
-    """If somebody was quicker, the form comes back with what was typed, beside what holds now."""
+    parts: Parts, camera_id: str, etag: str, fields: Mapping[str, Any], said: str, page: str = ""
+) -> RedirectResponse:
     try:
-        cameras.change(parts, camera_id, CameraChange(**fields), etag)
+        given = CameraChange(**fields)
     except ValidationError as error:
-        return _one(caller, parts, camera_id, typed, first_problem(error), HTTPStatus.UNPROCESSABLE_ENTITY)
-    except Problem as problem:
-        status = HTTPStatus(problem.status_code)
-        if status not in {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.UNPROCESSABLE_ENTITY}:
-            raise
-        return _one(caller, parts, camera_id, typed, str(problem.detail), status)
-    return gone_to(f"/cameras/{camera_id}", said=said)
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
+    cameras.change(parts, camera_id, given, etag)
+    return gone_to(f"/cameras/{camera_id}{page}", said=said)
 
 
-def _one(
-    caller: Any, parts: Parts, camera_id: str, typed: Mapping[str, Any] | None = None, problem: str = "",
-    status: HTTPStatus = HTTPStatus.OK, *, said: str = "",
-) -> HTMLResponse:  # fmt: skip
-    camera = cameras.find(parts, camera_id)
-    now: dict[str, Any] = {
-        "source": "", "user": "", "transport": camera.transport, "rotate": camera.rotate, "flip": camera.flip,
-        "threshold": "" if camera.threshold is None else f"{camera.threshold:g}",
-    }  # fmt: skip
-    return render(
-        "camera", caller, status, camera=camera, etag=cameras.etag(camera), typed=now | dict(typed or {}), said=said,
-        problem=problem, late=status == HTTPStatus.PRECONDITION_FAILED, why=_why,
-    )  # fmt: skip
-
-
-def _areas(
-    caller: Any, parts: Parts, camera_id: str, typed: str | None = None, problem: str = "",
-    status: HTTPStatus = HTTPStatus.OK, *, said: str = "",
-) -> HTMLResponse:  # fmt: skip
-    camera = cameras.find(parts, camera_id)
-    if not camera.defined:
-        raise Problem(HTTPStatus.CONFLICT, f"camera {camera.camera_id} is in the configuration of its worker")
-    text = write_areas(camera) if typed is None else typed
-    return render(
-        "areas", caller, status, camera=camera, etag=cameras.etag(camera), areas=text, problem=problem, said=said,
-        late=status == HTTPStatus.PRECONDITION_FAILED, tried=cameras.checked(lambda: cameras.look(parts, camera_id)),
-    )  # fmt: skip
-
-
-def _add_page(
-    caller: Any, typed: Mapping[str, str], tried: CheckDocument | None = None, problem: str = "",
-    status: HTTPStatus = HTTPStatus.OK,
-) -> HTMLResponse:  # fmt: skip
+def _add_page(caller: Any, typed: Mapping[str, str], tried: CheckDocument | None = None) -> HTMLResponse:
     blank = {"camera_id": "", "source": "", "user": "", "transport": "tcp"}
-    return render("camera_new", caller, status, typed=blank | dict(typed), tried=tried, problem=problem)
+    return render("camera_new", caller, typed=blank | dict(typed), tried=tried)
 
 
 def _with_login(source: str, user: str, password: str) -> str:

@@ -5,17 +5,21 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Form, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 from worker.api import keys
 from worker.api.access import COOKIE, SharedParts, session_of
 from worker.api.accounts import SHORTEST_PASSWORD, AccountError, LoginError, TooManyAttemptsError
 from worker.api.problems import Problem
-from worker.console.pages import Looker, gone_to, inside, render
+from worker.console.forms import Sent, come_back
+from worker.console.pages import Looker, ask_who, gone_to, inside, render
+from worker.console.texts import text
 
 router = APIRouter(include_in_schema=False)
 
 Text = Annotated[str, Form(max_length=200)]
+Kept = Annotated[str, Form(max_length=500_000)]
 
 
 def one_time_path(app: FastAPI, name: str, to: str) -> str:
@@ -47,20 +51,30 @@ def login_page(request: Request, parts: SharedParts, to: str = "/") -> Response:
         return gone_to(inside(to))
     if keys.first_code_of(request).code:
         return gone_to("/setup")
-    return _login(to)
+    return ask_who(None, to, status=HTTPStatus.OK)
 
 
 @router.post("/login")
-def login(request: Request, parts: SharedParts, name: Text = "", password: Text = "", to: str = "/") -> Response:
-    """Begins a session."""
-    response = gone_to(inside(to))
+async def login(
+    request: Request, parts: SharedParts, name: Text = "", password: Text = "", to: str = "/", kept: Kept = ""
+) -> Response:
+    """Begins a session. A form that was sent without one comes back then."""
+    sent = Sent.read(kept)
+    answer: Response = gone_to(inside(to))
     try:
-        keys.log_in(request, response, parts, name, password)
+        caller = await run_in_threadpool(keys.log_in, request, answer, parts, name, password)
     except TooManyAttemptsError as error:
-        return _login(to, name, str(error), HTTPStatus.TOO_MANY_REQUESTS)
+        return ask_who(sent, to, name, str(error), HTTPStatus.TOO_MANY_REQUESTS)
     except LoginError as error:
-        return _login(to, name, str(error), HTTPStatus.UNAUTHORIZED)
-    return response
+        return ask_who(sent, to, name, str(error))
+    if sent is not None:
+        told = text("You are logged in again. Nothing was sent yet, and what you typed is still here.")
+        page = await come_back(request, sent, HTTPStatus.OK, told, session=caller.secret)
+        cookies = answer.headers.getlist("set-cookie")
+        answer = HTMLResponse(page) if page else render("problem", caller, status=HTTPStatus.OK, detail=told, sent=sent)
+        for cookie in cookies:
+            answer.headers.append("set-cookie", cookie)
+    return answer
 
 
 @router.post("/logout")
@@ -93,10 +107,6 @@ def setup(
     except AccountError as error:
         return _setup(code, name, str(error), HTTPStatus.UNPROCESSABLE_ENTITY)
     return response
-
-
-def _login(to: str, name: str = "", problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> HTMLResponse:
-    return render("login", None, status, to=inside(to), name=name, problem=problem)
 
 
 def _setup(code: str = "", name: str = "", problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> HTMLResponse:

@@ -1,5 +1,6 @@
 """What all pages share: who looks, how a page is made, and how a form comes back."""
 
+import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from worker.api.access import COOKIE, Caller, SharedParts, has_csrf, session_of
 from worker.api.accounts import Scope
 from worker.api.problems import Problem
 from worker.audit_log import acting_as
+from worker.console.forms import Sent, require_first
 from worker.console.texts import counted, language, text
 from worker.history.records import PastSighting
 
@@ -55,16 +57,22 @@ async def looking(caller: Annotated[Caller, Depends(visitor)]) -> Caller:
     return caller
 
 
-def sender(scope: Scope) -> Callable[[Request, Caller, str], Awaitable[Caller]]:
-    """A dependency: who has sent a form of ours, or looks at the page of one, and may do what needs ``scope``."""
+def sender(scope: Scope, *, once: bool = True) -> Callable[..., Awaitable[Caller]]:
+    """A dependency: who has sent a form of ours, or looks at the page of one, and may do what needs ``scope``.
+
+    ``once``: what was sent before is not done again.
+    """
 
     async def check(
-        request: Request, caller: Annotated[Caller, Depends(looking)], csrf: Annotated[str, Form()] = ""
-    ) -> Caller:
+        request: Request, caller: Annotated[Caller, Depends(looking)], parts: SharedParts,
+        csrf: Annotated[str, Form()] = "",
+    ) -> Caller:  # fmt: skip
         if request.method == "POST" and not has_csrf(caller, csrf):
             raise Problem(HTTPStatus.FORBIDDEN, "this form was of another session: open the page again")
         if not caller.may(scope):
             raise Problem(HTTPStatus.FORBIDDEN, f"{caller.account.name} may look, but not do this")
+        if once and request.method == "POST":
+            await require_first(request, parts, caller.account.name)
         return caller
 
     return check
@@ -74,6 +82,8 @@ Visitor = Annotated[Caller, Depends(looking)]
 Sender = Annotated[Caller, Depends(sender("change"))]
 Manager = Annotated[Caller, Depends(sender("manage"))]
 Looker = Annotated[Caller, Depends(sender("read"))]
+"""Who has sent a form that changes nothing of others."""
+Asker = Annotated[Caller, Depends(sender("read", once=False))]
 """Who has sent a form that changes nothing."""
 
 
@@ -91,6 +101,14 @@ def gone_to(path: str, **query: str) -> RedirectResponse:
 def to_login(path: str) -> RedirectResponse:
     """To the log-in, and then to ``path``."""
     return gone_to(_LOGIN, **({} if path == "/" else {"to": path}))
+
+
+def ask_who(
+    sent: Sent | None, to: str = "/", name: str = "", problem: str = "", status: HTTPStatus = HTTPStatus.UNAUTHORIZED
+) -> HTMLResponse:
+    """The log-in, which leads to where ``sent`` comes back, or to ``to``."""
+    kept = "" if sent is None else sent.model_dump_json()
+    return render("login", None, status, to=inside(to), name=name, problem=problem, kept=kept)
 
 
 def inside(path: str) -> str:
@@ -147,6 +165,7 @@ def _templates() -> Environment:
     made.filters |= {"moment": _moment, "readable": _readable, "segment": _segment, "who": who}
     made.globals |= {
         "sureness": sureness, "_": text, "n_": counted, "language": language, "one_in": one_in, "days": days,
+        "fresh_key": lambda: secrets.token_urlsafe(9),
     }  # fmt: skip
     return made
 

@@ -14,7 +14,7 @@ from worker.api import fleet, people, search, sightings
 from worker.api.access import Caller, SharedParts
 from worker.api.parts import Parts
 from worker.api.problems import Problem
-from worker.console.pages import Looker, Sender, Visitor, gone_to, render
+from worker.console.pages import Asker, Sender, Visitor, gone_to, render
 from worker.console.texts import text
 from worker.errors import SourceError
 from worker.history.records import PastSighting, explain
@@ -96,7 +96,7 @@ def find_page(caller: Visitor) -> HTMLResponse:
 
 @router.post("/find")
 def find(
-    caller: Looker,
+    caller: Asker,
     parts: SharedParts,
     photo: Annotated[UploadFile | None, File()] = None,
     face: Annotated[str, Form(max_length=900_000)] = "",

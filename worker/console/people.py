@@ -49,7 +49,7 @@ def _list(
     return render(
         "people", caller, people=found.items, more=found.next_cursor, total=found.total, q=q, group=group,
         consent=consent, soon=found.consents_ending, over=found.consents_over,
-        groups={each.group: each for each in groups.listed(parts)}, **shown,
+        groups={each.group: each for each in groups.listed(parts)}, version_of=groups.etag, **shown,
     )  # fmt: skip
 
 
@@ -135,8 +135,9 @@ def set_group(
     threshold: Annotated[str, Form(max_length=20)] = "",
     colour: Annotated[str, Form(max_length=20)] = "",
     advice: Annotated[str, Form(max_length=300)] = "",
+    etag: Annotated[str, Form()] = "",
 ) -> RedirectResponse:
-    """Makes a group, or sets it anew."""
+    """Makes a group; with the etag of one, sets it anew."""
     try:
         settings = GroupSettings.model_validate({"threshold": threshold or None, "colour": colour, "advice": advice})
     except ValidationError:
@@ -144,14 +145,16 @@ def set_group(
             HTTPStatus.UNPROCESSABLE_ENTITY,
             f"{threshold!r} is not a threshold: write a number from -1 to 1, or nothing",
         ) from None
-    groups.set_group(parts, group, settings)
+    groups.set_group(parts, group, settings, etag or None, fresh=not etag)
     return gone_to("/people", said="group")
 
 
 @router.post("/groups/delete")
-def delete_group(_caller: Sender, parts: SharedParts, group: Annotated[str, Form(max_length=200)]) -> RedirectResponse:
+def delete_group(
+    _caller: Sender, parts: SharedParts, group: Annotated[str, Form(max_length=200)], etag: Annotated[str, Form()]
+) -> RedirectResponse:
     """Deletes a group; its people stay."""
-    groups.delete(parts, group)
+    groups.delete(parts, group, etag)
     return gone_to("/people", said="no-group")
 
 

@@ -204,6 +204,29 @@ function suggestNames(field) {
   });
 }
 
+// A second click sends nothing; the server would do nothing for it either.
+function sendOnce(form) {
+  const enable = (is) => form.querySelectorAll("button").forEach((button) => (button.disabled = !is));
+  form.addEventListener("submit", (event) => setTimeout(() => event.defaultPrevented || enable(false)));
+  window.addEventListener("pageshow", () => enable(true));
+}
+
+// Who goes back sees what holds now, unless they have begun to type there.
+function comeBack() {
+  const fields = [...document.querySelectorAll("form[method=post] :is(input:not([type=hidden]), textarea)")];
+  if (fields.some((field) => field.value !== field.defaultValue || field.checked !== field.defaultChecked)) {
+    document.querySelectorAll("input[name=key]").forEach((field) => (field.value += "-"));
+  } else {
+    location.reload();
+  }
+}
+
+document.querySelectorAll("form[method=post]").forEach(sendOnce);
+window.addEventListener("pageshow", (event) => event.persisted && comeBack());
+const at = document.getElementById("main").dataset.at;
+if (at) {
+  history.replaceState(null, "", at);
+}
 document.querySelectorAll("time").forEach(local);
 document.querySelectorAll("input[list=names]").forEach(suggestNames);
 document.querySelectorAll("form.drop").forEach(takeDrops);
