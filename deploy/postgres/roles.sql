@@ -25,7 +25,8 @@ GRANT INSERT, UPDATE, DELETE
 GRANT INSERT ON facestream.erasures TO facestream_worker;
 GRANT UPDATE ON facestream.newest TO facestream_worker;
 GRANT UPDATE, DELETE ON facestream.denials TO facestream_worker;
-GRANT DELETE ON facestream.regroupings TO facestream_worker;
+-- Whoever got two ids while the database was away is one person again; only an operator may undo that.
+GRANT INSERT, DELETE ON facestream.regroupings TO facestream_worker;
 
 -- Where the database has the extension pgvector: templates that the server compares by itself.
 DO $$

@@ -1,5 +1,6 @@
 """Real workers, started and broken as the world would: killed, frozen, started again under their name."""
 
+import http.client
 import json
 import os
 import random
@@ -27,6 +28,8 @@ from worker.types import Event
 
 LEASE_S: Final = 3.0
 STREAM: Final = "facestream:events"
+PATIENCE_S: Final = 300.0
+"""How long a worker may need to answer on a machine that has other work."""
 
 
 @dataclass
@@ -76,14 +79,32 @@ class Worker:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
-            families = text_string_to_metric_families(answer.read().decode())
+        families = text_string_to_metric_families(self._metrics())
         return sum(
             sample.value
             for family in families
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def _metrics(self) -> str:
+        """A port whose worker has no time to answer ends a request after a while: that is no answer yet."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
+                    return str(answer.read().decode())
+            except (OSError, http.client.HTTPException):
+                if not self.alive or time.monotonic() > deadline_s:
+                    raise
+
+    @property
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=60) as answer:
+                return bool(answer.status == 200)
+        except (IndexError, OSError, http.client.HTTPException):
+            return False
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]
@@ -130,6 +151,10 @@ class Fleet:
             worker.metric("facestream_frames_read_total", camera=camera_id) for worker in self.workers if worker.alive
         )
 
+    def read_by_all(self) -> float:
+        """How many frames of all cameras all workers together have read."""
+        return sum(worker.metric("facestream_frames_read_total") for worker in self.workers if worker.alive)
+
     def wait_until_read(self, camera_ids: Sequence[str], frames: int = 10) -> None:
         """Until so many frames of each camera have been read: an owned camera is connected to first."""
         self.wait_until(
@@ -154,7 +179,7 @@ class Fleet:
             for camera in registered
         }
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> float:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float, what: str, *, every_s: float = 0.02) -> float:
         """After how many seconds ``condition`` held."""
         begun_s = time.monotonic()
         while not condition():
@@ -163,7 +188,7 @@ class Fleet:
             if waited_s > timeout_s or gone:
                 logs = "\n".join(f"--- {worker.name}\n{worker.tail()}" for worker in self.workers)
                 raise AssertionError(f"{what}: not within {timeout_s} s (ended: {gone})\n{self.owners()}\n{logs}")
-            time.sleep(0.02)
+            time.sleep(every_s)
         return time.monotonic() - begun_s
 
     def all_owned(self, by: set[str] | None = None) -> bool:
@@ -177,9 +202,9 @@ class Fleet:
         shares = [owners.count(worker.name) for worker in self.workers if worker.alive]
         return sum(shares) == len(owners) > 0 and max(shares) - min(shares) <= 1
 
-    def events(self) -> list[tuple[str, Event]]:
-        """All entries of the stream: id and event."""
-        return [(entry_id, decode(fields)) for entry_id, fields in entries_of(self.client, STREAM)]
+    def events(self, after: str = "") -> list[tuple[str, Event]]:
+        """The entries of the stream, or those behind the one of the id ``after``: id and event."""
+        return [(entry_id, decode(fields)) for entry_id, fields in entries_of(self.client, STREAM, after)]
 
     @contextmanager
     def running(self) -> Iterator["Fleet"]:

@@ -27,11 +27,15 @@ from tests.support.waiting import eventually
 from worker.errors import GalleryError
 from worker.gallery.contents import NewSample
 from worker.gallery.database.gallery import DatabaseGallery
+from worker.types import Event
 
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 
 FAULT_S = 15.0
-HEALED_WITHIN_S = 300.0
+FAULTLESS_S = 30.0
+HEALED_WITHIN_S = 600.0
+LOOK_EVERY_S = 0.5
+STRANGERS = 4
 CONNECTIONS = 40
 
 
@@ -136,9 +140,14 @@ class Site:
 
 @pytest.fixture
 def cameras(tmp_path: Path, test_data: Path) -> Iterator[Cameras]:
-    """Four cameras that show two people who are enrolled and four who are not, again and again."""
+    """Four cameras that show two people who are enrolled and four who are not, again and again.
+
+    With this seed no two of them resemble each other: 0.14 at most, while the model takes two for one from 0.32 on.
+    """
     require_rtsp()
-    found = Cameras(tmp_path / "cameras", test_data / "lfw_dev", 4, people=2, strangers=4, visit_s=(5.0, 7.0), seed=6)
+    found = Cameras(
+        tmp_path / "cameras", test_data / "lfw_dev", 4, people=2, strangers=STRANGERS, visit_s=(5.0, 7.0), seed=9
+    )
     found.start()
     yield found
     found.stop()
@@ -174,9 +183,13 @@ def test_two_workers_go_on_through_minutes_of_faults_and_nothing_is_lost(
     for camera_id in cameras.ids:
         fleet.add_camera(camera_id, cameras.url(camera_id))
 
+    entries: list[tuple[str, Event]] = []
+
     def ended() -> dict[str, tuple[str, str]]:
-        """Of the sightings that are over: whom the last event about each names."""
-        events = [event for event in accepted(fleet.events()) if event.ended_at is not None]
+        """Of the sightings that are over: whom the last event about each names. Only what is new is read, so that it
+        takes no longer after half an hour."""
+        entries.extend(fleet.events(entries[-1][0] if entries else ""))
+        events = [event for event in accepted(entries) if event.ended_at is not None]
         return {event.sighting_id: (event.identity_id, event.unknown_id) for event in events}
 
     def stored() -> dict[str, tuple[str, str]]:
@@ -188,7 +201,10 @@ def test_two_workers_go_on_through_minutes_of_faults_and_nothing_is_lost(
         return told.items() <= stored().items()
 
     def frames() -> tuple[float, float]:
-        return time.monotonic(), sum(fleet.read(camera_id) for camera_id in cameras.ids)
+        return time.monotonic(), fleet.read_by_all()
+
+    def rate(since: tuple[float, float], until: tuple[float, float]) -> float:
+        return (until[1] - since[1]) / (until[0] - since[0])
 
     enrolling = Enrolling(site.url)
     rates: list[float] = []
@@ -197,8 +213,10 @@ def test_two_workers_go_on_through_minutes_of_faults_and_nothing_is_lost(
     with fleet.running(), enrolling:
         fleet.wait_until(fleet.balanced, 120, "each worker has its share of the cameras")
         fleet.wait_until(lambda: len(ended()) > 0 and all_stored(), 240, "a first sighting is stored")
-        begun_s, before = frames()
-        deadline_s = begun_s + 60 * minutes
+        faultless = frames()
+        time.sleep(FAULTLESS_S)
+        begun = frames()
+        deadline_s = begun[0] + 60 * minutes
         first = [site.cut, site.killed, site.paused, site.read_only, site.crowded]
         faults = [*first, site.failed_over, site.full]
         while faults or time.monotonic() < deadline_s:
@@ -206,25 +224,27 @@ def test_two_workers_go_on_through_minutes_of_faults_and_nothing_is_lost(
             since = frames()
             with fault():
                 time.sleep(FAULT_S)
-            until = frames()
-            rates.append((until[1] - since[1]) / (until[0] - since[0]))
-            took_s = fleet.wait_until(all_stored, HEALED_WITHIN_S, f"after {fault.__name__}: all sightings are stored")
+            rates.append(rate(since, frames()))
+            took_s = fleet.wait_until(
+                all_stored, HEALED_WITHIN_S, f"after {fault.__name__}: all sightings are stored", every_s=LOOK_EVERY_S
+            )
             healed_s.setdefault(fault.__name__, []).append(took_s)
-        took_s, read = frames()[0] - begun_s, frames()[1] - before
+        over = frames()
+        fleet.wait_until(all_stored, HEALED_WITHIN_S, "the last sightings are stored", every_s=LOOK_EVERY_S)
         told = ended()
-        fleet.wait_until(lambda: told.items() <= stored().items(), HEALED_WITHIN_S, "the last sightings are stored")
         for worker in fleet.workers:
             assert worker.stop(60) == 0, worker.tail()
     held = {person.name: len(person.samples) for person in DatabaseGallery.open(site.url).people()}
     assert {name: held.get(name) for name in enrolling.acknowledged} == dict.fromkeys(enrolling.acknowledged, 2)
     assert set(held.values()) <= {1, 2}
     ids = {unknown_id for _, unknown_id in told.values() if unknown_id}
+    assert len(ids) == STRANGERS
     faults_made = ", ".join(f"{len(times)} {name}" for name, times in healed_s.items())
-    tell(f"{took_s / 60:.1f} minutes of faults ({faults_made}; {site.cuts} replies cut): {len(told)} of {len(told)} "
+    tell(f"{(over[0] - begun[0]) / 60:.1f} minutes of faults ({faults_made}; {site.cuts} replies cut): all {len(told)} "
          f"sightings stored as they were told; {enrolling.tried} enrolments tried, {len(enrolling.acknowledged)} "
-         f"acknowledged and all there, no half person; 4 strangers had {len(ids)} ids")  # fmt: skip
-    tell(f"4 cameras read {read / took_s:.1f} frames/s of {4 * cameras.fps:.1f}, {min(rates):.1f} at least during a "
-         "fault; everything was stored again within (s) "
+         f"acknowledged and all there, no half person; {STRANGERS} strangers had {len(ids)} ids")  # fmt: skip
+    tell(f"4 cameras read {rate(begun, over):.1f} frames/s of {4 * cameras.fps:.1f}, {rate(faultless, begun):.1f} "
+         f"before the first fault and {min(rates):.1f} at least during one; everything was stored again within (s) "
          + ", ".join(f"{name} {max(times):.0f}" for name, times in healed_s.items()))  # fmt: skip
 
 

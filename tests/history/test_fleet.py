@@ -17,6 +17,8 @@ from worker.background import Heartbeats
 from worker.config import Config, UnknownsConfig, history_place
 from worker.history.fleet_past import FleetPast
 from worker.history.recorder import Recorder, open_recorder
+from worker.history.records import Account
+from worker.history.reuniting import Moved
 from worker.history.store import History
 from worker.history.waiting import Waiting
 from worker.recognition.unknowns import Unknowns, unknown_id_of
@@ -177,7 +179,7 @@ def test_what_could_not_be_written_waits_in_a_file_and_is_written_once(tmp_path:
         recorder.sighting(sighting(1))
         eventually(lambda: count_of(server, "sightings") == 1)
         server.stop()
-        recorder.sighting(sighting(2))
+        recorder.sighting(sighting(2, unknown_id="u-1"))
         recorder.unknown(unknown("u-1"))
         recorder.rejected("door", NOON, "too_small", tracks=1, faces=3)
         eventually(lambda: (tmp_path / "first" / "now").exists())
@@ -198,6 +200,108 @@ def test_what_could_not_be_written_waits_in_a_file_and_is_written_once(tmp_path:
             assert [found.sighting_id for found in past.sightings()] == ["door_1", "door_2", "door_3"]
             assert [person.unknown_id for person in past.unknowns()[0]] == ["u-1"]
             assert [(tally.tracks, tally.faces) for tally in past.tallies()] == [(1, 3)]
+
+
+class Machine:
+    """What one worker remembers, on a machine of its own; ``moved``: which sightings it has told to be of whom."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.moved: dict[str, str] = {}
+        self._url, self._folder = url, folder
+        self._feed = FleetPast(url, REMEMBER_S, every_s=0.02, wait_s=20.0, pause_s=0.0)
+        self.start_recorder()
+
+    def start_recorder(self) -> None:
+        def tell(moved: Moved) -> None:
+            self.moved.update((one.sighting_id, unknown_id) for one, unknown_id in moved)
+
+        self.recorder = Recorder(
+            self._url, Config(), waiting=Waiting(self._folder), tell=tell, gather_s=0.01, retry_s=0.1
+        )  # fmt: skip
+        self._unknowns = Unknowns(UnknownsConfig(), MODEL, 16, recorder=self.recorder, fleet=self._feed)
+
+    def meet(self, number: int, template: np.ndarray) -> str:
+        eventually(lambda: identify(self._unknowns, number, template) != "")
+        return identify(self._unknowns, number, template)
+
+    def end(self, number: int, template: np.ndarray, unknown_id: str, **more: Any) -> None:
+        self._unknowns.met(unknown_id, template, 2, NOON, is_new=unknown_id == unknown_id_of(f"s{number}"))
+        seen = {"sighting_id": f"s{number}", "unknown_id": unknown_id, "account": Account(threshold=0.5)} | more
+        self.recorder.sighting(sighting(number, template, **seen))
+
+    def close(self) -> None:
+        self.recorder.close()
+        self._feed.close()
+
+
+def test_a_stranger_whom_two_workers_met_while_the_database_was_away_has_one_id_later(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        url = with_tables(server.new_database("site"))
+        one, other = Machine(url, tmp_path / "one"), Machine(url, tmp_path / "other")
+        server.stop()
+        ids = [(one.meet(person, AXES[person]), other.meet(10 + person, AXES[person])) for person in range(3)]
+        assert len({who for both in ids for who in both}) == 6
+        for person, (first, second) in enumerate(ids):
+            one.end(person, AXES[person], first, camera_id="yard")
+            # One is before the camera until the database is back.
+            if person:
+                other.end(10 + person, AXES[person], second)
+        other.end(20, AXES[1], ids[1][1])
+        eventually(lambda: all((tmp_path / name / "now").exists() for name in ("one", "other")))
+        # A worker that is started again has what it had on its disk.
+        other.recorder.close()
+        other.start_recorder()
+        server.start()
+        eventually(lambda: count_of(server, "sightings") == 6)
+        other.end(10, AXES[0], ids[0][1])
+        eventually(lambda: count_of(server, "sightings") == 7)
+        for machine in (one, other):
+            machine.close()
+        with History.open(url) as past:
+            whose = {found.sighting_id: found.unknown_id for found in past.sightings()}
+            assert {person.unknown_id for person in past.unknowns()[0]} == set(whose.values())
+            for number, person in {0: 0, 1: 1, 2: 2, 10: 0, 11: 1, 12: 2, 20: 1}.items():
+                assert whose[f"s{number}"] in ids[person]
+            assert len({whose[f"s{number}"] for number in (0, 10)}) == 1
+            assert len({whose[f"s{number}"] for number in (1, 11, 20)}) == 1
+            assert len(set(whose.values())) == 3
+        told = {f"s{number}": ids[person][number >= 10] for number, person in
+                {0: 0, 1: 1, 2: 2, 10: 0, 11: 1, 12: 2, 20: 1}.items()}  # fmt: skip
+        assert told | one.moved | other.moved == whose
+        late = Machine(url, tmp_path / "late")
+        assert [late.meet(30 + person, AXES[person]) in ids[person] for person in range(3)] == [True] * 3
+        late.close()
+
+
+def test_who_stood_side_by_side_while_the_database_was_away_stay_two(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        url = with_tables(server.new_database("site"))
+        machine = Machine(url, tmp_path)
+        server.stop()
+        # The faces of twins.
+        for number, unknown_id in enumerate(("u-1", "u-2")):
+            machine.end(number, AXES[0], unknown_id, started_at=NOON)
+        # By the camera's threshold, this is somebody else.
+        nearly = (0.45 * AXES[0] + (1 - 0.45**2) ** 0.5 * AXES[1]).astype(np.float32)
+        machine.end(2, nearly, "u-3", started_at=NOON + timedelta(hours=1), ended_at=NOON + timedelta(hours=1))
+        eventually((tmp_path / "now").exists)
+        server.start()
+        eventually(lambda: count_of(server, "sightings") == 3)
+        machine.close()
+        assert machine.moved == {}
+        with History.open(url) as past:
+            assert {person.unknown_id for person in past.unknowns()[0]} == {"u-1", "u-2", "u-3"}
+
+
+def test_a_sighting_that_went_on_at_a_merge_is_told_to_be_of_the_one_who_is_left(url: str, tmp_path: Path) -> None:
+    machine = Machine(url, tmp_path)
+    kept, other = machine.meet(1, AXES[0]), machine.meet(2, AXES[1])
+    with History.open(url) as past:
+        past.merge_unknowns(kept, other)
+        machine.end(2, AXES[1], other)
+        eventually(lambda: machine.moved == {"s2": kept})
+        machine.close()
+        assert [found.unknown_id for found in past.sightings()] == [kept]
 
 
 def test_whom_a_worker_is_told_to_forget_while_the_database_is_away_is_forgotten_later(tmp_path: Path) -> None:

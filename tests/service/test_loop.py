@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -344,6 +345,32 @@ def test_a_stop_closes_the_sources_then_ends_what_is_in_flight_then_delivers(rig
     assert rig.log == ["sources closed", "ended Alice", "gallery closed", "events delivered"]
     assert ([str(error) for error in errors], undelivered) == (["camera door: gone"], 0)
     assert rig.states.kept == {}
+
+
+def test_what_others_publish_comes_behind_the_batch_at_hand_and_before_the_delivery(rig: Rig) -> None:
+    rig.loop.start_camera(camera())
+    rig.run(5)
+    (started,) = rig.publisher.events
+    corrected = replace(started, type="corrected")
+    batches = rig.cameras.next_batch
+    other = threading.Thread(target=rig.loop.publish, args=([corrected],))
+
+    def next_batch(timeout_s: float) -> list[Frame] | None:
+        if len(rig.cameras.batches) == 2:
+            other.start()
+        return batches(timeout_s)
+
+    rig.cameras.next_batch = next_batch  # type: ignore[method-assign]
+    rig.run(2)
+    rig.log.clear()
+    # Whatever the run did not come to is not left behind by the stop.
+    rig.loop.shut_down(remember=lambda: rig.loop.publish([replace(corrected, identity_name="late")]))
+    other.join()
+    assert corrected in rig.publisher.events
+    late = ["gallery closed", "corrected late", "events delivered"]
+    assert [entry for entry in rig.log if entry in late] == late
+    with pytest.raises(SinkError, match="does not take events now"):
+        rig.loop.publish([corrected])
 
 
 def test_a_stop_in_a_fleet_ends_no_sighting_but_hands_on_each_state(rig: Rig) -> None:

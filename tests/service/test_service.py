@@ -67,10 +67,14 @@ class StandInLoop:
         self._log.append("loop runs")
         self._while_it_runs(stop)
 
-    def shut_down(self, leave: Callable[[Any], None] | None) -> tuple[tuple[FacestreamError, ...], int]:
+    def shut_down(
+        self, leave: Callable[[Any], None] | None, remember: Callable[[], None] | None
+    ) -> tuple[tuple[FacestreamError, ...], int]:
         self._log.append("loop shuts down")
         if leave:
             leave({})
+        if remember:
+            remember()
         return (SinkError("2 events could not be delivered"),), 2
 
 
@@ -109,7 +113,7 @@ def test_everything_is_started_and_stopped_in_the_order_that_loses_nothing() -> 
         "reloader starts", "reporter starts", "lag starts", "member starts", "door is read", "gate is read",
         "loop runs",
         "member claims no more", "loop shuts down", "member leaves",
-        "shadow closes", "recorder closes", "evidence closes", "observer closes",
+        "recorder closes", "shadow closes", "evidence closes", "observer closes",
         "lag closes", "reporter closes", "reloader closes",
     ]  # fmt: skip
     assert [str(error) for error in stopped.errors] == ["2 events could not be delivered"]
@@ -152,7 +156,7 @@ def test_a_loop_that_fails_is_stopped_as_well_as_one_that_ends() -> None:
 def test_a_stop_that_is_cut_short_still_takes_the_worker_out_of_the_fleet_s_status() -> None:
     rig = Rig("recorder", "reporter")
 
-    def interrupted(_leave: Any) -> Any:
+    def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     rig.loop.shut_down = interrupted  # type: ignore[method-assign, assignment]

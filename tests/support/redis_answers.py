@@ -14,9 +14,10 @@ def command(client: redis.Redis, *words: str | bytes | int) -> Any:
     return call(*words)
 
 
-def entries_of(client: redis.Redis, stream: str) -> list[tuple[Any, dict[Any, Any]]]:
-    """Ids and fields of all that is in ``stream``, oldest first: text or bytes, as ``client`` decodes."""
-    return cast("list[tuple[Any, dict[Any, Any]]]", client.xrange(stream))
+def entries_of(client: redis.Redis, stream: str, after: str = "") -> list[tuple[Any, dict[Any, Any]]]:
+    """Ids and fields of what is in ``stream`` behind the id ``after``, oldest first: text or bytes, as ``client``
+    decodes."""
+    return cast("list[tuple[Any, dict[Any, Any]]]", client.xrange(stream, f"({after}" if after else "-"))
 
 
 def events(redis_url: str) -> list[Event]:

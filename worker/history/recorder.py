@@ -17,6 +17,7 @@ from worker.erased import Erased
 from worker.errors import HistoryError, HistoryUnavailableError, HistoryValueError
 from worker.history.records import PastSighting, Tally, UnknownPerson
 from worker.history.retention import Retention
+from worker.history.reuniting import Tell
 from worker.history.store import History
 from worker.history.waiting import Waiting
 from worker.logs import get_logger
@@ -48,7 +49,8 @@ class Recorder:
     Nothing waits for the disk: what cannot be written is tried again, then given up and counted. If the disk is full
     or fails at the start, or the database is away, the history is opened as soon as there is something to write and it
     can be. A file that was removed while it was open is made again. What cannot be written to a database now is kept in
-    ``waiting``, if that is given. The thread is ``history`` in ``heartbeats``.
+    ``waiting``, if that is given. ``tell`` is given the sightings whose unknown person has another id than was told, by
+    the writer's thread, see :meth:`History.write`. The thread is ``history`` in ``heartbeats``.
 
     Of what was told, at most ``queued`` rows wait; what was told within ``gather_s`` is one transaction; what could not
     be written is tried again after ``retry_s``; for another process that writes, ``busy_timeout_s`` are waited.
@@ -64,6 +66,7 @@ class Recorder:
         observer: Observer | None = None,
         *,
         waiting: Waiting | None = None,
+        tell: Tell | None = None,
         heartbeats: Heartbeats | None = None,
         queued: int = 10_000,
         gather_s: float = 0.5,
@@ -88,6 +91,8 @@ class Recorder:
         self._pruned_s = time.monotonic()
         self._place = place
         self._waiting = waiting
+        self._tell = tell
+        self._threshold = config.unknowns.threshold
         self._tried_s = float("-inf")
         self._history: History | None = None
         try:
@@ -186,7 +191,10 @@ class Recorder:
         """Writes what waits in the file, if the database is back."""
         waited = len(waiting)
         try:
-            waiting.write_to(self._opened(), keep_s=self._keep_s, remember_s=self._remember_s)
+            waiting.write_to(
+                self._opened(), keep_s=self._keep_s, remember_s=self._remember_s, tell=self._tell,
+                threshold=self._threshold,
+            )  # fmt: skip
         except HistoryError as error:
             self._note_failure(error)
         else:
@@ -272,7 +280,10 @@ class Recorder:
             self._erased = self._erased.plus(request.erased.erasures)
         rows = self._without_erased(rows)
         sightings, unknowns, rejects = _by_kind(rows)
-        history.write(sightings, unknowns, _tallies(rejects), keep_s=self._keep_s, remember_s=self._remember_s)
+        history.write(
+            sightings, unknowns, _tallies(rejects), keep_s=self._keep_s, remember_s=self._remember_s, tell=self._tell,
+            threshold=self._threshold,
+        )  # fmt: skip
         self._removals += [row for row in rows if isinstance(row, str)]
         while self._removals:
             history.forget_denials_of(self._removals[-1])
@@ -302,7 +313,7 @@ class Recorder:
 
 
 def open_recorder(
-    config: Config, observer: Observer | None = None, *, heartbeats: Heartbeats | None = None
+    config: Config, observer: Observer | None = None, *, tell: Tell | None = None, heartbeats: Heartbeats | None = None
 ) -> Recorder | None:
     """The recorder that ``config`` asks for; None where it asks for none.
 
@@ -320,7 +331,7 @@ def open_recorder(
         state_dir = config.state_dir or default_state_dir()
         waiting = Waiting(state_dir / f"waiting-{quote(config.worker_id, safe='')}")
     try:
-        return Recorder(place, config, observer, waiting=waiting, heartbeats=heartbeats)
+        return Recorder(place, config, observer, waiting=waiting, tell=tell, heartbeats=heartbeats)
     except HistoryError as error:
         if config.state_dir is not None or waiting is not None:
             raise

@@ -35,7 +35,7 @@ from worker.errors import (
     HistoryValueError,
 )
 from worker.files import is_of_state, private_folder
-from worker.history import denials, erasing, glances, regrouping, sealing
+from worker.history import denials, erasing, glances, regrouping, reuniting, sealing
 from worker.history.erasing import Someone
 from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
@@ -62,9 +62,6 @@ _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches, schema.regroupings)
 _POLL_S: Final = 0.05
 _AT_ONCE: Final = 500
-_LOCK: Final = 0x756E6B6E
-"""The number of the lock under which somebody new is looked for among the unknown people of all workers."""
-
 
 _log = get_logger(__name__)
 
@@ -160,33 +157,50 @@ class History:
         keep_s: float,
         remember_s: float,
         batch_id: str = "",
+        tell: reuniting.Tell | None = None,
+        threshold: float | None = None,
     ) -> None:
         """Stores or replaces, all or nothing; tallies are added up. A sighting that people have corrected stays as they
         left it. Texts are cleaned, see :func:`worker.names.clean_text`. It expires after ``keep_s`` and ``remember_s``,
         unless the database says otherwise, see :meth:`retention`. What bears a ``batch_id`` that was written
         before is not written again.
 
+        ``tell`` is given the sightings whose person has another id than they say. With it, a database takes an unknown
+        person of whom it was not asked before only with their first sighting, see :func:`reuniting.reunite`, which goes
+        by ``threshold``.
+
         Raises:
             HistoryError: it cannot be written.
             HistoryValueError: a value can never be stored.
         """
-        now_s = time.time()
+        sightings, unknowns, now_s = list(sightings), list(unknowns), time.time()
         with _told(), self._database.writing() as connection, _values_checked(self.label):
             set_here = read_retention(connection)
             keep_s, remember_s = kept_s(set_here.sightings_days, keep_s), kept_s(set_here.unknowns_days, remember_s)
             if batch_id and not self._is_new(connection, batch_id, now_s + keep_s):
                 return
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
+            kept: dict[str, str] = {}
             if rows := [cleaned(sighting_row(sighting)) | times for sighting in sightings]:
                 kept = regrouping.kept_ids(connection, {row["unknown_id"] for row in rows} - {""})
                 rows = [row | {"unknown_id": kept.get(row["unknown_id"], row["unknown_id"])} for row in rows]
                 self._store_sightings(connection, last_of_each(rows, "sighting_id"))
+            moved = [(one, kept[one.unknown_id]) for one in sightings if one.unknown_id in kept]
+            if tell is not None and not self._database.is_sqlite:
+                moved += reuniting.reunite(
+                    connection, [one for one in sightings if one.unknown_id not in kept],
+                    threshold=threshold, now_s=now_s, remember_s=remember_s,
+                    next_revision=partial(_next_revision, connection),
+                )  # fmt: skip
+                unknowns = reuniting.without_strangers(connection, unknowns)
             times = {"recorded_s": now_s, "expires_s": now_s + remember_s}
             for person in unknowns:
                 row = cleaned(unknown_row(person)) | times | {"revision": _next_revision(connection)}
                 connection.execute(self._meeting(), row)
             for tally in tallies:
                 connection.execute(self._adding(), tally_row(tally) | {"expires_s": now_s + keep_s})
+            if tell is not None and moved:
+                tell(moved)
 
     def sightings(
         self,
@@ -320,7 +334,7 @@ class History:
         now_s = time.time()
         with _told(), self._database.writing() as connection:
             if not self._database.is_sqlite:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+                reuniting.one_at_a_time(connection)
             query = sa.select(schema.unknowns).where(
                 schema.unknowns.c.revision > after_revision,
                 schema.unknowns.c.expires_s > now_s,

@@ -13,6 +13,7 @@ from typing import Final
 from worker.erased import Erased
 from worker.errors import HistoryError
 from worker.history.records import PastSighting, Tally, UnknownPerson
+from worker.history.reuniting import Tell
 from worker.history.store import History
 from worker.logs import get_logger
 
@@ -66,8 +67,17 @@ class Waiting:
         self._count += len(fitting) + len(unknowns) + len(removed)
         return len(sightings) - len(fitting)
 
-    def write_to(self, history: History, *, keep_s: float, remember_s: float) -> None:
-        """Writes everything that waits to ``history``, and forgets it here.
+    def write_to(
+        self,
+        history: History,
+        *,
+        keep_s: float,
+        remember_s: float,
+        tell: Tell | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Writes everything that waits to ``history``, and forgets it here. The other arguments are those of
+        :meth:`History.write`.
 
         Raises:
             HistoryError: ``history`` cannot be written; what was not written waits on.
@@ -85,9 +95,11 @@ class Waiting:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             while chunk := list(islice(past, _CHUNK)):
-                history.write(chunk, keep_s=keep_s, remember_s=remember_s)
+                history.write(chunk, keep_s=keep_s, remember_s=remember_s, tell=tell, threshold=threshold)
             # Tallies add up: the name of the file says whether they were added before.
-            history.write((), people, tallies, keep_s=keep_s, remember_s=remember_s, batch_id=folder.name)
+            history.write(
+                (), people, tallies, keep_s=keep_s, remember_s=remember_s, batch_id=folder.name, tell=tell
+            )  # fmt: skip
             shutil.rmtree(folder)
         for identity_id in self._removed():
             history.forget_denials_of(identity_id)

@@ -4,13 +4,15 @@ First the event is made, then it is delivered, and only then the history notes t
 middle may be repeated: the event has the same id.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from worker.config import Config
-from worker.errors import HistoryError
+from worker.errors import HistoryError, HistoryUnavailableError, SinkError
 from worker.gallery.gallery import Gallery
 from worker.history.records import PastSighting, UnknownPerson
+from worker.history.reuniting import Moved
 from worker.history.store import History
 from worker.recognition.unknowns import Unknowns, correction, made_with, unknown_id_of
 from worker.types import Event
@@ -32,6 +34,28 @@ class Correction:
     new_unknown: UnknownPerson | None = None
     caveat: str = ""
     names: bool = False
+
+
+class Reunions:
+    """Tells the readers of events of sightings whose unknown person has another id than was told; see
+    :mod:`worker.history.reuniting`."""
+
+    def __init__(self) -> None:
+        self._publish: Callable[[Sequence[Event]], None] | None = None
+
+    def publish_by(self, publish: Callable[[Sequence[Event]], None]) -> None:
+        """``publish`` keeps the events behind all that were told before, or raises a SinkError."""
+        self._publish = publish
+
+    def __call__(self, moved: Moved) -> None:
+        """Raises HistoryUnavailableError: they cannot be told now; try again later."""
+        events = [correction(sighting, None, unknown_id=unknown_id) for sighting, unknown_id in moved]
+        if self._publish is None:
+            raise HistoryUnavailableError("the id of an unknown person cannot be corrected before the worker has begun")
+        try:
+            self._publish(events)
+        except SinkError as error:
+            raise HistoryUnavailableError(f"the id of an unknown person cannot be corrected yet: {error}") from None
 
 
 def correct(

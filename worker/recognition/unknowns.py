@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from worker.gallery.gallery import Gallery
 from worker.history.fleet_past import Choice, FleetPast
 from worker.history.recorder import Recorder
 from worker.history.records import EmbedderId, Naming, PastSighting, UnknownPerson, Vector
+from worker.history.reuniting import nearest
 from worker.history.store import History
 from worker.logs import get_logger
 from worker.redis.client import Client
@@ -107,15 +107,16 @@ class Unknowns:
             away = np.abs(self._last_seen_s[:count] - at.timestamp()) > self._remember.total_seconds()
             similarities[away] = -1.0
             similarities[[self._rows[unknown_id] for unknown_id in taken if unknown_id in self._rows]] = -1.0
-            nearest = int(similarities.argmax())
-            if similarities[nearest] >= threshold:
-                known_as = self._people[nearest].unknown_id
+            row = int(similarities.argmax())
+            if similarities[row] >= threshold:
+                known_as = self._people[row].unknown_id
                 if own_id in self._asked:
                     self.retract(own_id)
                 return known_as
         own = UnknownPerson(own_id, self._embedder, template.copy(), evidence, at, at)
         # Copies: the database is asked in another thread, which may answer after this one has gone on.
-        return self._claimed(own, partial(_same_person, own, threshold, frozenset(taken), self._remember))
+        kept_apart, remember_s = frozenset(taken), self._remember.total_seconds()
+        return self._claimed(own, lambda others: nearest(own, others, threshold, kept_apart, remember_s))
 
     def conclude(self, sighting_id: str, template: Vector, evidence: int, at: datetime) -> str:
         """The id of the person of a sighting that ends: empty, unless the database of the fleet is asked for it."""
@@ -233,20 +234,6 @@ class Unknowns:
 
 def _nobody(_others: list[UnknownPerson]) -> None:
     """It is not asked any more."""
-
-
-def _same_person(
-    person: UnknownPerson, threshold: float, taken: frozenset[str], remember: timedelta, others: list[UnknownPerson]
-) -> UnknownPerson | None:
-    """Who of ``others`` is ``person``, by the rules of :meth:`Unknowns.identify`."""
-    best, nearest = None, threshold
-    for other in others:
-        if other.template is None or person.template is None or other.unknown_id in taken:
-            continue
-        similarity = float(other.template @ person.template)
-        if similarity >= nearest and abs(other.last_seen - person.last_seen) <= remember:
-            best, nearest = other, similarity
-    return best
 
 
 _PAGE: Final = 500

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -34,6 +34,8 @@ STUCK_AFTER_S: Final = 60.0
 """A batch never takes this long: if one does, the pipeline hangs, and ``/healthz`` should say so."""
 
 _TELL_LOAD_S: Final = 1.0
+_PUBLISH_WITHIN_S: Final = 10.0
+_LOOK_EVERY_S: Final = 0.02
 
 _log = get_logger(__name__)
 
@@ -91,10 +93,11 @@ class StateKeeper:
 class Loop:
     """Frames of all cameras through the pipeline, until told to stop.
 
-    All methods except :meth:`order` and :meth:`load` belong to the thread that calls :meth:`run`. ``evidence`` is None
-    where it is not configured. When somebody has switched the gallery to another model, ``load_people`` gives the
-    gallery and the embedder as they are now (it raises a FacestreamError where they cannot be used), and
-    ``memory_of`` gives what tells unknown people apart by that embedder, and the counter-examples that it made.
+    All methods except :meth:`order`, :meth:`publish` and :meth:`load` belong to the thread that calls :meth:`run`.
+    ``evidence`` is None where it is not configured. When somebody has switched the gallery to another model,
+    ``load_people`` gives the gallery and the embedder as they are now (it raises a FacestreamError where they cannot be
+    used), and ``memory_of`` gives what tells unknown people apart by that embedder, and the counter-examples that it
+    made.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Loop:
         self._idle_tick_s = idle_tick_s
         self._keeper = StateKeeper(pipeline, states)
         self._has_ended = False
+        self._is_running = False
         self._newest: dict[str, Frame] = {}
         self._begun: tuple[list[Frame], Ticket] | None = None
         self._through: list[str] = []
@@ -134,10 +138,24 @@ class Loop:
         self._load_read = time.monotonic(), 0.0
         self._load_told_s = float("-inf")
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._told: SimpleQueue[tuple[Sequence[Event], threading.Event]] = SimpleQueue()
 
     def order(self, action: Callable[[], None]) -> None:
         """Has ``action`` done by the pipeline's thread between two batches, one after the other; from any thread."""
         self._orders.put(action)
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Publishes ``events`` behind those of the batch at hand, and waits until they are kept; from any other thread
+        than the pipeline's.
+
+        Raises:
+            SinkError: the pipeline is not running, or busy for longer than one waits.
+        """
+        done = threading.Event()
+        if self._is_running:
+            self._told.put((events, done))
+        if not (self._is_running and done.wait(_PUBLISH_WITHIN_S)):
+            raise SinkError("the pipeline does not take events now")
 
     def load(self) -> float:
         """The share of time, 0..1, for which the pipeline was busy since the last call; from any one thread."""
@@ -189,10 +207,12 @@ class Loop:
     def run(self, stop: threading.Event) -> None:
         """Until ``stop`` is set or all sources have ended."""
         beat = self._heartbeats.watch("pipeline", STUCK_AFTER_S)
+        self._is_running = True
         while not stop.is_set():
             beat()
             self._tell_load()
             self._follow_orders()
+            self._publish_told()
             frames = self._cameras.next_batch(0.0 if self._begun else self._idle_tick_s)
             if frames is None:
                 self._go_on([])
@@ -206,10 +226,13 @@ class Loop:
             self._busy_s += time.monotonic() - begun_s
 
     def shut_down(
-        self, leave: Callable[[Mapping[str, SightingState]], None] | None = None
+        self,
+        leave: Callable[[Mapping[str, SightingState]], None] | None = None,
+        remember: Callable[[], None] | None = None,
     ) -> tuple[tuple[FacestreamError, ...], int]:
         """What failed, and how many events could not be delivered. The sources stop first, so that nothing new
-        arrives; then what is in flight becomes events; then those are delivered.
+        arrives; then what is in flight becomes events; then ``remember`` writes what is remembered, which may give
+        events too; then those are delivered.
 
         ``leave`` is told the state of each camera's sightings. These then do not end: another worker goes on with them.
         """
@@ -225,6 +248,8 @@ class Loop:
                 self._keeper.hand_over(camera_id)
             leave({camera_id: self._pipeline.state(camera_id) for camera_id in cameras})
         self._pipeline.gallery.close()
+        if remember is not None:
+            self._publish_told_while(remember)
         undelivered = self._publisher.close(self._config.redis.flush_timeout_s)
         if undelivered:
             errors.append(
@@ -247,6 +272,27 @@ class Loop:
                 return
             self._go_on([])
             action()
+
+    def _publish_told(self) -> None:
+        while True:
+            try:
+                events, done = self._told.get_nowait()
+            except Empty:
+                return
+            for event in events:
+                self._publisher.publish(event)
+                self._on_event(event)
+            done.set()
+
+    def _publish_told_while(self, step: Callable[[], None]) -> None:
+        """Has ``step`` done by a thread of its own, whose events are published meanwhile."""
+        self._is_running = True
+        doing = threading.Thread(target=step, daemon=True)
+        doing.start()
+        while doing.is_alive():
+            self._publish_told()
+            doing.join(_LOOK_EVERY_S)
+        self._is_running = False
 
     def _go_on(self, frames: list[Frame]) -> None:
         """Makes events of the batch that was begun, while a device looks for faces in ``frames``. Without a device, or

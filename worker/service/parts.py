@@ -44,6 +44,7 @@ from worker.history.records import EmbedderId
 from worker.history.retention import Retention
 from worker.logs import get_logger
 from worker.observer import Observer
+from worker.recognition.corrections import Reunions
 from worker.recognition.counter_examples import CounterExamples
 from worker.recognition.matching import People
 from worker.recognition.pipeline import FrameWatcher, Pipeline
@@ -118,7 +119,8 @@ def _build(
     detector = load_configured_detector(config, observer)
     if on_device(detector) is not None:
         cameras.keep_planes()
-    recorder = open_recorder(config, observer, heartbeats=health.heartbeats)
+    reunions = Reunions()
+    recorder = open_recorder(config, observer, tell=reunions, heartbeats=health.heartbeats)
     retention = (lambda: recorder.retention) if recorder else Retention
     evidence = open_evidence(config.evidence, observer, retention=retention, heartbeats=health.heartbeats)
     shadow = load_shadow(config, observer, health.heartbeats)
@@ -159,6 +161,7 @@ def _build(
         on_event=on_event,
         heartbeats=health.heartbeats,
     )
+    reunions.publish_by(loop.publish)
     member = _open_member(config, loop, observer, health.heartbeats)
     board = StatusBoard(config.worker_id, observer, health, cameras, lambda: member.epochs if member else {})
     if isinstance(history_place(config), str):

@@ -5,10 +5,11 @@ Stop order. Each step would lose something if the one before it came later:
 1. The fleet gives this worker no more cameras.
 2. The sources stop, so that nothing new arrives.
 3. What is in flight becomes events, or the state with which another worker goes on.
-4. The outbox is delivered.
-5. The history, the pictures and the traces of all that are written.
-6. Nobody reports on the worker or reads its configuration any more.
-7. The port is closed: until then, probes and people can see how the stop goes.
+4. The history is written, which may correct what was told.
+5. The outbox is delivered.
+6. The pictures and the traces of all that are written.
+7. Nobody reports on the worker or reads its configuration any more.
+8. The port is closed: until then, probes and people can see how the stop goes.
 """
 
 import gc
@@ -142,8 +143,11 @@ class Service:
         try:
             if parts.member is not None:
                 parts.member.drain()
-            outcome = parts.loop.shut_down(parts.member.leave if parts.member is not None else None)
-            for part in (parts.shadow, parts.recorder, parts.evidence, self._observer):
+            outcome = parts.loop.shut_down(
+                parts.member.leave if parts.member is not None else None,
+                parts.recorder.close if parts.recorder is not None else None,
+            )
+            for part in (parts.shadow, parts.evidence, self._observer):
                 if part is not None:
                     part.close()
         finally:
