@@ -54,9 +54,10 @@ def test_what_an_older_epoch_caused_is_taken_until_the_newer_one_began(client: r
         event(began_ms, "new owner"),
         event(began_ms - 60_000, "late again", age_s=0),
         event(began_ms - 60_000, "other camera", camera="gate"),
+        event(0, "a correction, of no epoch"),
     )
-    assert answers == [True, False, True, False, True]
-    assert names(client) == ["before", "new owner", "other camera"]
+    assert answers == [True, False, True, False, True, True]
+    assert names(client) == ["before", "new owner", "other camera", "a correction, of no epoch"]
 
 
 def test_the_fence_rises_from_events_alone_where_redis_was_emptied(client: redis.Redis) -> None:

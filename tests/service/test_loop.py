@@ -355,10 +355,10 @@ def test_what_others_publish_comes_behind_the_batch_at_hand_and_before_the_deliv
     batches = rig.cameras.next_batch
     other = threading.Thread(target=rig.loop.publish, args=([corrected],))
 
-    def next_batch(timeout_s: float) -> list[Frame] | None:
+    def next_batch(_timeout_s: float) -> list[Frame] | None:
         if len(rig.cameras.batches) == 2:
             other.start()
-        return batches(timeout_s)
+        return batches(_timeout_s)
 
     rig.cameras.next_batch = next_batch  # type: ignore[method-assign]
     rig.run(2)

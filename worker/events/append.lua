@@ -7,7 +7,8 @@ while i <= #ARGV do
   local raised = redis.call('HMGET', KEYS[2], camera, camera .. '@')
   -- A fence that is not a number holds nobody back: the next epoch writes it anew.
   local fence = tonumber(raised[1] or '0') or 0
-  if epoch < fence and now_ms - age_ms >= math.min(fence, tonumber(raised[2] or fence) or fence) then
+  -- An event of no epoch is no owner's: a correction of what is past, beside those of a camera that the worker has.
+  if epoch > 0 and epoch < fence and now_ms - age_ms >= math.min(fence, tonumber(raised[2] or fence) or fence) then
     ids[#ids + 1] = ''
   else
     if epoch > fence then redis.call('HSET', KEYS[2], camera, ARGV[i + 1], camera .. '@', now_ms) end
