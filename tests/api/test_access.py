@@ -17,6 +17,8 @@ LEAST: dict[str, int] = {
     "list_people": VIEWER, "show_person": VIEWER, "list_samples": VIEWER, "list_sightings": VIEWER,
     "show_scene": VIEWER, "show_sample": VIEWER, "list_nearest": VIEWER,
     "show_sighting": VIEWER, "explain_sighting": VIEWER, "show_face": VIEWER, "search_photo": VIEWER,
+    "plan_erasure_of_person": OPERATOR, "erase_person": OPERATOR, "plan_erasure_of_unknown": OPERATOR,
+    "erase_unknown": OPERATOR, "list_erasures": OPERATOR, "show_erasure": OPERATOR,
     "find_faces": VIEWER, "set_consent": OPERATOR, "clear_consent": OPERATOR,
     "list_unknowns": VIEWER, "show_unknown": VIEWER, "list_suggestions": VIEWER,
     "follow_events": VIEWER, "show_status": VIEWER,

@@ -82,6 +82,8 @@ def use(console: Console) -> None:
     done(operator.delete(f"{API}/sightings/door_1/correction"))
     done(operator.patch(f"{API}/people/p-bob", json={"identity_name": "Bobby"}))
     done(operator.delete(f"{API}/people/p-bob"))
+    erased = done(operator.post(f"{API}/people/p-anna/erasure"))
+    assert erased["whole"], erased
     made = done(admin.post(f"{API}/accounts", json={"name": "x", "password": "long enough 1", "role": "viewer"}))
     done(admin.post(f"{API}/tokens", json={"name": "t", "scopes": ["read"], "days": 1}))
     done(admin.delete(f"{API}/accounts/{made['name']}"))

@@ -9,6 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.support.console import Console, console_config, running_console
+from worker.erasure.receipt import read_receipt
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,30 @@ def test_a_consent_is_noted_and_warned_about(enter: Enter) -> None:
     expect(page.locator("main > ul.list > li")).to_have_count(1)
     expect(page.locator("main > ul.list > li")).to_contain_text("Bob")
     check(page)
+
+
+def test_a_person_is_erased_with_a_receipt(enter: Enter, console: Console, tmp_path: Path) -> None:
+    page = enter("operator")
+    page.goto(f"{console.address}/people/p-anna")
+    page.get_by_text("Remove this person").click()
+    page.get_by_role("link", name="Erase everywhere, with a receipt").click()
+    expect(page.locator("h1")).to_have_text("Erase Anna everywhere")
+    check(page)
+    page.get_by_label("Yes, erase all of this for good").check()
+    page.get_by_role("button", name="Erase").click()
+    expect(page.get_by_role("status")).to_contain_text("Nothing is left within reach", timeout=120_000)
+    expect(page.get_by_role("log")).to_contain_text("past sightings")
+    check(page)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the receipt").click()
+    download.value.save_as(tmp_path / "receipt.json")
+    assert read_receipt(tmp_path / "receipt.json")["whole"] is True
+    page.goto(f"{console.address}/erasures")
+    page.locator("summary").click()
+    expect(page.get_by_role("link", name="Download the receipt")).to_be_visible()
+    check(page)
+    page.goto(f"{console.address}/people")
+    expect(page.locator("main")).not_to_contain_text("Anna")
 
 
 class TestWithPhotos:

@@ -16,6 +16,7 @@ from starlette.types import Lifespan
 from worker.alerts.watch import Watch
 from worker.api import (
     cameras,
+    erasing,
     fleet,
     groups,
     keys,
@@ -116,6 +117,7 @@ def _with_operations(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         search,
         pictures,
         unknowns,
+        erasing,
         rules,
         suggestions,
         live,

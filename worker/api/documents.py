@@ -73,6 +73,38 @@ class SampleDocument(BaseModel):
     added_at: str
 
 
+class ErasurePlan(BaseModel):
+    """How much there is of somebody, of what; all of it goes if they are erased."""
+
+    name: str
+    people: int
+    samples: int
+    crops: int = Field(description="kept pictures of enrolled faces")
+    unknown_people: int
+    past_sightings: int
+    frames_of_others: int = Field(description="kept frames of others in which they may be")
+
+
+class ErasedDocument(BaseModel):
+    """Somebody was erased."""
+
+    erasure_id: str
+    asked_at: str
+    finished_at: str
+    whole: bool = Field(description="all within reach is gone, and each worker has said so")
+    receipt: dict[str, Any] = Field(
+        description="signed, as 'facestream forget' writes it: 'places' says what was removed where and when, "
+        "'remains' what is out of reach and what to do about it. It names nobody"
+    )
+
+
+class ErasuresPage(BaseModel):
+    """Some of the erasures, the newest first."""
+
+    items: list[ErasedDocument]
+    next_cursor: str | None
+
+
 class PeoplePage(BaseModel):
     """Some of the people, by name."""
 

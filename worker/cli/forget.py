@@ -159,9 +159,7 @@ def erase(
     folders += _folders_of(config_.shadow_gallery, folders)
     asked_at = now_rfc3339()
     erasure = plan.erasure(uuid.uuid4().hex, asked_at)
-    work = Forgetting(
-        plan, erasure, galleries, config_, folders, (lambda _line: None) if json_output else lambda line: say(line)
-    )
+    work = Forgetting(plan, erasure, galleries, config_, folders, lambda line: say(line, err=json_output))
     work.begin()
     work.stores()
     work.at("faces of photos, kept for calibration", *_face_cache())

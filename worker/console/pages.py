@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from worker import __version__
@@ -91,6 +91,14 @@ def render(name: str, caller: Caller | None, status: HTTPStatus = HTTPStatus.OK,
     """The page made of the template ``name``."""
     page = _TEMPLATES.get_template(f"{name}.html")
     return HTMLResponse(page.render(me=caller, page=name, version=__version__, **values), status)
+
+
+def render_slowly(name: str, caller: Caller, /, **values: Any) -> StreamingResponse:
+    """The same, sent piece by piece as its values come; what they are must not raise."""
+    page = _TEMPLATES.get_template(f"{name}.html")
+    pieces = page.generate(me=caller, page=name, version=__version__, **values)
+    # A piece of a proxy's buffer is not waited for.
+    return StreamingResponse(pieces, media_type="text/html; charset=utf-8", headers={"X-Accel-Buffering": "no"})
 
 
 def gone_to(path: str, **query: str) -> RedirectResponse:

@@ -1,23 +1,26 @@
 """Everybody who is enrolled; one of them; and photos of somebody new."""
 
+import json
 from http import HTTPStatus
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
-from fastapi import APIRouter, File, Form, Query, UploadFile
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi import APIRouter, File, Form, Query, Response, UploadFile
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from pydantic import ValidationError
 
-from worker.api import documents, groups, people, sightings
+from worker.api import documents, erasing, groups, people, sightings
 from worker.api.access import Caller, SharedParts
 from worker.api.documents import ConsentSettings, GroupSettings
 from worker.api.parts import Parts
 from worker.api.problems import Problem
-from worker.console.pages import Sender, Visitor, gone_to, render
+from worker.console.pages import Sender, Visitor, gone_to, render, render_slowly
 
 router = APIRouter(include_in_schema=False)
 
 _SHOWN: Final = 60
 _SEEN: Final = 8
+_RECEIPTS: Final = 200
 
 
 @router.get("/people")
@@ -163,6 +166,54 @@ def remove(_caller: Sender, parts: SharedParts, identity_id: str, etag: Annotate
     """Removes a person with all samples."""
     people.remove(parts, identity_id, etag)
     return gone_to("/people", said="removed")
+
+
+@router.get("/people/{identity_id}/erase")
+def erase_page(caller: Sender, parts: SharedParts, identity_id: str) -> HTMLResponse:
+    """What there is of a person, and the question."""
+    plan = erasing.plan_of(parts, identity_id=identity_id)
+    back = f"/people/{quote(identity_id, safe='')}"
+    return render("erase", caller, plan=plan, back=back, etag=people.etag(people.find(parts, identity_id)))
+
+
+@router.post("/people/{identity_id}/erase")
+def erase(caller: Sender, parts: SharedParts, identity_id: str, etag: Annotated[str, Form()]) -> StreamingResponse:
+    """Erases a person, and tells each step when it is done."""
+    return _erased(caller, erasing.order(parts, etag, identity_id=identity_id))
+
+
+@router.get("/unknown/{unknown_id}/erase")
+def erase_unknown_page(caller: Sender, parts: SharedParts, unknown_id: str) -> HTMLResponse:
+    """The same of an unknown person."""
+    plan = erasing.plan_of(parts, unknown_id=unknown_id)
+    back = f"/unknown/{quote(unknown_id, safe='')}"
+    return render("erase", caller, plan=plan, back=back, etag="*")  # seen again or not
+
+
+@router.post("/unknown/{unknown_id}/erase")
+def erase_unknown(
+    caller: Sender, parts: SharedParts, unknown_id: str, etag: Annotated[str, Form()]
+) -> StreamingResponse:
+    """Erases an unknown person."""
+    return _erased(caller, erasing.order(parts, etag, unknown_id=unknown_id))
+
+
+def _erased(caller: Caller, work: erasing.Erasing) -> StreamingResponse:
+    return render_slowly("erased", caller, lines=work.lines(), work=work)
+
+
+@router.get("/erasures")
+def erasures(caller: Sender, parts: SharedParts) -> HTMLResponse:
+    """The receipts that are kept here."""
+    return render("erasures", caller, erasures=erasing.receipts(parts)[:_RECEIPTS])
+
+
+@router.get("/erasures/{erasure_id}/receipt")
+def receipt(_caller: Sender, parts: SharedParts, erasure_id: str) -> Response:
+    """A receipt as a file."""
+    signed = json.dumps(erasing.receipt(parts, erasure_id), indent=1)
+    name = f'attachment; filename="receipt-{erasure_id}.json"'
+    return Response(f"{signed}\n", media_type="application/json", headers={"Content-Disposition": name})
 
 
 @router.post("/people/{identity_id}/samples/{sample_id}/remove")
