@@ -1,6 +1,7 @@
 """A key for each person: what is destroyed is gone for good, for every copy of the file that has heard of it."""
 
 import base64
+import json
 import os
 from pathlib import Path
 
@@ -96,3 +97,18 @@ def test_a_file_that_cannot_be_written_keeps_the_erasure_from_being_called_done(
     monkeypatch.setattr("worker.people_keys.replace_file", refuse)
     with pytest.raises(EncryptionError, match=f"{file}.*Read-only"):
         keys.destroy([keys.tag_of("anna")])
+
+
+def test_of_a_file_with_several_ways_to_a_key_none_is_left(file: Path) -> None:
+    keys = PeopleKeys(file)
+    tag, sealed = keys.tag_of("anna"), keys.seal(Owned("anna", b"face"))
+    keys.destroy([keys.tag_of("ben")])
+    told = json.loads(file.read_text())
+    told["nodes"] |= {tag[:length]: base64.b64encode(os.urandom(32)).decode() for length in (0, 3, 12)}
+    file.write_text(json.dumps(told))
+    keys = PeopleKeys(file)
+    keys.destroy([tag])
+    for each in (keys, PeopleKeys(file)):
+        assert not each.has(tag)
+        assert each.unseal(sealed) == b""
+        assert each.has(each.tag_of("carla"))

@@ -180,8 +180,11 @@ def _parsed(line: str) -> Erasure | None:
     parts = line.split(" ", 2)
     if len(parts) != 3 or parts[1] != _check(parts[0], parts[2]):
         return None
-    body = json.loads(parts[2])
-    return Erasure(parts[0], body["at"], frozenset(body["digests"]))
+    try:
+        body = json.loads(parts[2])
+        return Erasure(parts[0], str(body["at"]), frozenset(map(str, body["digests"])))
+    except (ValueError, KeyError, TypeError, RecursionError):  # its digest is right, and nobody of ours has written it
+        return None
 
 
 def _check(erasure_id: str, body: str) -> str:

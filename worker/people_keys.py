@@ -261,6 +261,8 @@ def _parsed(text: str) -> _State:
     if found["format"] != FORMAT:
         raise ValueError("another format")
     nodes = {str(digits): base64.b64decode(node) for digits, node in found["nodes"].items()}
+    if any(len(node) != _NODE_BYTES for node in nodes.values()):
+        raise ValueError("a node has 32 bytes")
     return _State(nodes, base64.b64decode(found["secret"]))
 
 
@@ -276,7 +278,9 @@ def _without(state: _State, tags: Iterable[str]) -> _State:
         start = _start(nodes, tag)
         if start is None:
             continue
-        nodes |= dict(_beside(nodes.pop(tag[:start]), tag, start))
+        beside = dict(_beside(nodes[tag[:start]], tag, start))
+        # A file that was tampered with may have several.
+        nodes = {digits: node for digits, node in nodes.items() if not tag.startswith(digits)} | beside
     return _State(nodes, state.secret)
 
 

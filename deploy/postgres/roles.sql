@@ -41,10 +41,10 @@ $$;
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA facestream TO facestream_operator;
 REVOKE INSERT, UPDATE, DELETE ON facestream.facestream_layout FROM facestream_operator;
 
--- The console changes people as an operator does, and keeps accounts. It reads no cameras: it follows no gallery and
--- delivers no batches of sightings.
+-- The console changes people as an operator does, and keeps accounts. It reads no cameras and delivers no batches of
+-- sightings. Among the followers it says that it has carried out an erasure.
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA facestream TO facestream_console;
-REVOKE INSERT, UPDATE, DELETE ON facestream.facestream_layout, facestream.followers, facestream.batches
+REVOKE INSERT, UPDATE, DELETE ON facestream.facestream_layout, facestream.batches
   FROM facestream_console;
 
 -- Who may log in to the console, and by what, is nobody's business but the console's.

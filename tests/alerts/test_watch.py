@@ -41,6 +41,7 @@ class World:
         self.database = SharedDatabase.open(place)
         self.book = Book(self.database)
         self.pictures: list[bytes | None] = []
+        self.gone: set[str] = set()
 
     @contextmanager
     def watching(self, policy: HostPolicy | None = None) -> Iterator[Watch]:
@@ -50,6 +51,7 @@ class World:
             self.redis,
             policy or HostPolicy(),
             audit_folder=None,
+            is_erased=lambda event: event.identity_id in self.gone,
             picture=lambda _event: self.pictures.pop(0) if self.pictures else JPEG,
             advice=lambda groups: "call the guard" if "banned" in groups else "",
         )

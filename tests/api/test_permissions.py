@@ -129,7 +129,7 @@ def test_they_let_it_do_nothing_else(limited: Console, redis_server: RedisServer
             console.xadd("another", {"a": "b"})
     database = open_postgres(parse_database_url(limited.parts.gallery_path))
     for statement in ("DROP TABLE facestream.samples", "UPDATE facestream.facestream_layout SET version_num = '0'",
-                      "DELETE FROM facestream.followers", "CREATE TABLE facestream.mine (a int)"):  # fmt: skip
+                      "DELETE FROM facestream.batches", "CREATE TABLE facestream.mine (a int)"):  # fmt: skip
         with pytest.raises(Exception, match=r"permission denied|must be owner"), database.writing() as connection:
             connection.exec_driver_sql(statement)
     database.close()

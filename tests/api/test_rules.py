@@ -64,7 +64,7 @@ def test_a_rule_is_made_changed_and_deleted(console: Console, tmp_path: Path) ->
     [
         ({"groups": ["guests"]}, "there is no group 'guests'"),
         ({"people": ["p-nobody"]}, "nobody with the id p-nobody is enrolled"),
-        ({"after": "25:00"}, "'25:00' is not a time"),
+        ({"after": "25:00"}, "that is not a time"),
         ({"time_zone": "Mars/Olympus"}, "not a time zone"),
         ({"apprise": ["nonsense://CANARY"]}, "nonsense://*** is not an address of Apprise"),
         ({"webhook": "http://example.org/CANARY"}, "write https://"),

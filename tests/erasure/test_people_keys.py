@@ -19,6 +19,7 @@ from tests.support.stand_ins import StandInDetector, StandInEmbedder, detector_o
 from worker.alerts.book import Book
 from worker.alerts.rules import Rule
 from worker.api.accounts import Accounts
+from worker.api.own_erasure import ConsoleErasure
 from worker.api.parts import Parts
 from worker.cli import run_command_line
 from worker.config import Config, OutboxConfig
@@ -231,17 +232,18 @@ def test_a_worker_on_another_machine_destroys_its_own_copy_before_it_says_that_i
     assert not any(opened(PeopleKeys(theirs), sealed))
 
 
-def test_a_console_on_another_machine_destroys_its_own_copy_with_its_next_look_at_the_gallery(
-    site: Site, tmp_path: Path
-) -> None:
+def test_a_console_on_another_machine_destroys_its_own_copy_before_it_serves(site: Site, tmp_path: Path) -> None:
     sealed, theirs = site.sealed(), tmp_path / "machine 3.key"
     theirs.write_bytes(site.key_file.read_bytes())
     assert site.forget(tmp_path / "receipt.json") == 0
     use(Keys(people=PeopleKeys(theirs)))
     parts = Parts(Config(gallery=site.url))
+    erasure = ConsoleErasure(parts, lambda: None)
     try:
+        erasure.catch_up()
         assert [person.name for person in parts.people()] == [BEN]
     finally:
+        erasure.close()
         parts.close()
     assert not any(opened(PeopleKeys(theirs), sealed))
 

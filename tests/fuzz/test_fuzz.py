@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.targets import TARGETS, Target, check_row, row_seeds
+from tests.fuzz.common import Target
+from tests.fuzz.targets import TARGETS, check_row, row_seeds
 
-CASES = {"h5": 20, "video": 80, "folders": 80, "states": 60, "photos": 300}
+CASES = {"video": 80, "folders": 80, "states": 60, "photos": 300, "alerts": 60, "requests": 100, "rows": 100}
 LONGEST_S = 5.0
 
 
@@ -64,7 +65,10 @@ def test_whatever_comes_there_is_an_answer_or_one_line(name: str, tell: Callable
     for length in (0, 1, 7, 100):
         target.check(random.Random(length).randbytes(length))
         cases += 1
-    check()
+    try:
+        check()
+    finally:
+        target.close()
     tell(f"{cases} cases, the slowest took {slowest_s:.2f} s")
 
 

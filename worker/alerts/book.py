@@ -173,10 +173,14 @@ class Book:
         try:
             event = decode(json.loads(row.event))
         except (ValueError, SinkError):  # the person was erased with their key, or the row is damaged
-            with self._database.writing() as connection:
-                connection.execute(_alerts.delete().where(_key(row)))
+            self.drop(row)
             return None
         return DueAlert(row.rule_id, row.sighting_id, row.receiver, event, row.tries + 1, row.made_s)
+
+    def drop(self, alert: Any) -> None:
+        """It is told to nobody, and nothing is left of it."""
+        with self._database.writing() as connection:
+            connection.execute(_alerts.delete().where(_key(alert)))
 
     def sent(self, alert: DueAlert) -> None:
         """The receiver has it."""

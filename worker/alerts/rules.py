@@ -49,7 +49,7 @@ class Rule(BaseModel):
     @classmethod
     def _is_a_time(cls, value: str) -> str:
         if value and not _CLOCK.fullmatch(value):
-            raise ValueError(f"{value[:20]!r} is not a time: write 20:00")
+            raise ValueError("that is not a time: write 20:00")
         return value
 
     @field_validator("time_zone")
@@ -58,7 +58,7 @@ class Rule(BaseModel):
         try:
             _zone(value)
         except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
-            raise ValueError(f"{value!r} is not a time zone: write one such as Europe/Berlin") from None
+            raise ValueError("that is not a time zone: write one such as Europe/Berlin") from None
         return value
 
     @model_validator(mode="after")
@@ -100,14 +100,18 @@ class Rule(BaseModel):
         )
 
     def _is_time(self, at: datetime) -> bool:
-        local = at.astimezone(_zone(self.time_zone))
+        try:
+            local = at.astimezone(_zone(self.time_zone))
+            yesterday = local - timedelta(days=1)
+        except OverflowError:  # in the first year or the last one, as a damaged event may say
+            return False
         now = local.time()
         begin, end = (time.fromisoformat(text) if text else None for text in (self.after, self.before))
         day = local
         if begin is not None and end is not None and end <= begin:
             if not (now >= begin or now < end):
                 return False
-            day = local - timedelta(days=1) if now < end else local
+            day = yesterday if now < end else local
         elif (begin is not None and now < begin) or (end is not None and now >= end):
             return False
         return not self.weekdays or WEEKDAYS[day.weekday()] in self.weekdays

@@ -38,7 +38,8 @@ _log = get_logger(__name__)
 class Watch:
     """Carries out the rules in ``book`` on the events of ``redis``, beside all other consoles that do.
 
-    ``picture`` gives the face in a sighting as a JPEG, or None; ``advice`` what to do about people of some groups.
+    ``is_erased`` says whether an event is about somebody who was erased: nobody is told of them. ``picture`` gives the
+    face in a sighting as a JPEG, or None; ``advice`` what to do about people of some groups.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Watch:
         policy: HostPolicy,
         *,
         audit_folder: Path | None,
+        is_erased: Callable[[Event], bool],
         picture: Callable[[Event], bytes | None],
         advice: Callable[[Sequence[str]], str],
     ) -> None:
@@ -55,6 +57,7 @@ class Watch:
         self._redis = redis
         self._policy = policy
         self._audit_folder = audit_folder
+        self._is_erased = is_erased
         self._picture = picture
         self._advice = advice
         self._consumer: Consumer | None = None
@@ -101,7 +104,8 @@ class Watch:
         event = delivery.event
         # A rule is about what comes after it was made, and not about what a stream still holds of before.
         captured_s = event.captured_at.timestamp()
-        wanted = [each for each in self._current() if captured_s >= each.made_s and each.rule.is_about(event)]
+        rules = [] if self._is_erased(event) else self._current()
+        wanted = [each for each in rules if captured_s >= each.made_s and each.rule.is_about(event)]
         if wanted and self._book.note(event, wanted):
             for task in self._deliverers:
                 task.wake()
@@ -128,6 +132,9 @@ class Watch:
         address = None if rule is None else rule.receivers.get(alert.receiver)
         if rule is None or address is None:
             self._book.refused(alert, "the receiver was taken out of the rule")
+            return 0.0
+        if self._is_erased(alert.event):
+            self._book.drop(alert)
             return 0.0
         picture = self._picture_for(rule, alert)
         if picture is None:

@@ -34,6 +34,7 @@ from worker.api.door import Door
 from worker.api.keys import FirstCode
 from worker.api.live import Live
 from worker.api.metrics import Counted
+from worker.api.own_erasure import ConsoleErasure
 from worker.api.parts import Parts
 from worker.api.problems import MEDIA_TYPE, ProblemDocument, document_of, problem_of, responses
 from worker.errors import FacestreamError
@@ -53,18 +54,27 @@ _log = get_logger(__name__)
 
 
 def make_app(parts: Parts) -> FastAPI:
-    """The API over ``parts``, which are closed with it."""
+    """The API over ``parts``, which are closed with it. What was erased while no console ran is erased before.
+
+    Raises:
+        FacestreamError: it cannot be erased now.
+    """
+    live = Live(parts)
+    erasure = ConsoleErasure(parts, live.forget)
+    erasure.catch_up()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.live = Live(parts)
+        app.state.live = live
         app.state.watch = _watch(parts)
         app.state.watch.start()
+        erasure.start()
         beating = asyncio.create_task(parts.metrics.beat())
         yield
         beating.cancel()
         app.state.live.close()
         app.state.watch.close()
+        erasure.close()
         parts.close()
 
     app = _with_operations(lifespan)
@@ -89,6 +99,7 @@ def _watch(parts: Parts) -> Watch:
         parts.config.redis,
         parts.config.network.policy,
         audit_folder=parts.audit_folder,
+        is_erased=parts.is_erased,
         picture=lambda event: pictures.face_jpeg(parts, event, _PICTURE_PX),
         advice=advice,
     )

@@ -55,6 +55,7 @@ class Live:
         self._listeners: set[asyncio.Queue[Told | None]] = set()
         self._stop = threading.Event()
         self._reading = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
 
     async def listen(self) -> asyncio.Queue[Told | None]:
@@ -70,7 +71,7 @@ class Live:
             start = await run_in_threadpool(_present, self._parts)
             if not self._reading:
                 self._reading = True
-                loop = asyncio.get_running_loop()
+                loop = self._loop = asyncio.get_running_loop()
                 threading.Thread(target=self._read, args=(start, loop), name="live", daemon=True).start()
         queue: asyncio.Queue[Told | None] = asyncio.Queue()
         self._listeners.add(queue)
@@ -89,7 +90,22 @@ class Live:
         for queue in tuple(self._listeners):
             queue.put_nowait(None)
 
+    def forget(self) -> None:
+        """What waits for listeners may be about somebody who was erased: they are sent away, and come back with the id
+        of the last event that they got. May be called from any thread, also before anybody listens."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended before the thread
+                self._loop.call_soon_threadsafe(self._send_away)
+
+    def _send_away(self) -> None:
+        for queue in tuple(self._listeners):
+            while not queue.empty():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
     def _tell(self, entry: Entry) -> None:
+        if self._parts.is_erased(entry[1]):
+            return
         self._parts.metrics.told(entry[0])
         told = entry[1].event_id, _message(entry)  # once, however many listen
         for queue in tuple(self._listeners):
@@ -133,7 +149,7 @@ def missed(parts: Parts, after: str) -> list[Entry]:
     """
     found = []
     for entry in read_events(parts.redis(), parts.config.redis.stream, start=after, follow=False):
-        found.append(entry)
+        found += [] if parts.is_erased(entry[1]) else [entry]
         if len(found) >= _BACKLOG:
             break
     return found

@@ -1,7 +1,6 @@
 """What requests share: gallery, history, Redis, pictures, networks; each is opened when it is first needed."""
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ from worker.api.metrics import ConsoleMetrics
 from worker.api.strangers import Strangers
 from worker.audit_log import note
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, default_state_dir, history_folder, history_place
-from worker.erasure.own import destroy_keys
+from worker.erased import Erased
 from worker.errors import ConfigError, DatabaseError, GalleryError, HistoryUnavailableError, SinkError
 from worker.faces.alignment import split_variant
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.faces.manifests import Impostors, load_manifest
 from worker.gallery.contents import Person
-from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.gallery import Gallery
 from worker.gallery.opening import gallery_exists, open_gallery, open_or_create_gallery
 from worker.gallery.resemblance import known_impostors
@@ -30,13 +28,13 @@ from worker.history.shared import SharedDatabase
 from worker.history.store import History
 from worker.redis.client import REDIS_ERRORS, Client, connect
 from worker.redis.errors import explain
+from worker.types import Event
 from worker.video.child_video import Decoders
 from worker.video.trial import Opener
 
 _PHOTO_MIN_FACE_PX: Final = 20
 _TRIALS: Final = 4
 """Cameras that are looked through at once."""
-_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,8 @@ class Parts:
         database = SharedDatabase.open(place)
         self.accounts, self.book = Accounts(database), Book(database)
         self._gallery: Gallery | None = None
-        self._looked_s = float("-inf")
+        self.erased = Erased()
+        """Who was erased: nothing is shown of them."""
         self._people: tuple[int, list[Person]] | None = None
         self._impostors: tuple[int, Impostors | None] | None = None
         self._client: Client | None = None
@@ -121,9 +120,9 @@ class Parts:
         with self._lock:
             if self._gallery is None:
                 self._gallery = open_gallery(self.gallery_path)
+                self._gallery.hide(self.erased)
             try:
                 self._gallery.reload_if_changed()
-                self._destroy_keys(self._gallery)
             except GalleryError:
                 # Another model's gallery may have taken its place.
                 self._gallery.close()
@@ -131,11 +130,29 @@ class Parts:
                 raise
             return self._gallery
 
-    def _destroy_keys(self, gallery: Gallery) -> None:
-        """As each worker does: the keys of people who were erased from a database go from this machine's file too."""
-        if isinstance(gallery, DatabaseGallery) and time.monotonic() - self._looked_s >= _LOOK_S:
-            self._looked_s = time.monotonic()
-            destroy_keys(gallery.erased())
+    @property
+    def is_shared(self) -> bool:
+        """Whether the past lies in a database."""
+        return isinstance(self._place, str)
+
+    @property
+    def gallery_in_use(self) -> Gallery | None:
+        """The gallery as it was read last; None if it was not needed yet."""
+        return self._gallery
+
+    def forget(self, erased: Erased) -> None:
+        """From now on nothing is shown of people in this list."""
+        with self._lock:
+            self.erased = erased
+            self._people = None
+            self.strangers.forget()
+            if self._gallery is not None:
+                self._gallery.hide(erased)
+
+    def is_erased(self, event: Event) -> bool:
+        """Whether an event, which the stream may still hold, is about somebody who was erased."""
+        ids = (event.identity_id, event.unknown_id, event.sighting_id)
+        return event.type != "erased" and any(an_id in self.erased for an_id in ids)
 
     def gallery_like(self, model_id: str, preprocessing_digest: str, dimension: int) -> Gallery:
         """The gallery of these vectors, made now if there is none.

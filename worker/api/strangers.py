@@ -33,6 +33,11 @@ class Strangers:
         self._compared_with: object = None
         self._lock, self._working = threading.Lock(), threading.Lock()
 
+    def forget(self) -> None:
+        """Nothing is kept of anybody; what is needed is read anew."""
+        with self._lock:
+            self._known.clear()
+
     def look(self, history: History) -> list[UnknownPerson]:
         """Everybody who is remembered now.
 

@@ -57,7 +57,8 @@ def recent(parts: Parts, most: int) -> list[Entry]:
             for raw_id, fields in client.xrevrange(key, count=most):
                 entry_id = as_text(raw_id)
                 with suppress(SinkError):  # what is no event is none of ours
-                    found.append((_order(entry_id), (entry_id, decode(fields))))
+                    event = decode(fields)
+                    found += [] if parts.is_erased(event) else [(_order(entry_id), (entry_id, event))]
     except REDIS_ERRORS as error:
         raise SinkError(explain(error, parts.config.redis)) from None
     found.sort(key=lambda each: each[0], reverse=True)

@@ -153,10 +153,17 @@ def blank(connection: sa.Connection, erased: Erased, names: Collection[str]) -> 
         count["events of others"] += 1
     count["accounts of others"] += _blank_names(connection, names)
     count["corrections"] += _blank_denials(connection, erased)
-    if _may_see_rules(connection):
-        count["alerts"] += _forget_alerts(connection, erased)
-        count["rules"] += _blank_rules(connection, erased, names)
-        # What the console has answered may name anybody; it is kept for a day, in case that somebody asks again.
+    return count + (blank_told(connection, erased, names) if _may_see_rules(connection) else Counter())
+
+
+def blank_told(
+    connection: sa.Connection, erased: Erased, names: Collection[str], *, answers: bool = True
+) -> Counter[str]:
+    """The same for what the console keeps: rules, alerts, and its ``answers``."""
+    count: Counter[str] = Counter()
+    count["alerts"] += _forget_alerts(connection, erased)
+    count["rules"] += _blank_rules(connection, erased, names)
+    if answers:  # they may name anybody, and are kept for a day, in case that somebody asks again
         count["answers"] += connection.execute(schema.replies.delete()).rowcount
     return count
 

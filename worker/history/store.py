@@ -659,6 +659,16 @@ class History:
         self._vanish()
         return gone
 
+    def erase_told(self, erased: Erased, names: Collection[str], *, answers: bool = True) -> None:
+        """Removes what is of the console: alerts about people in this list, their part in rules, and all its
+        ``answers``. A worker may not do that in a database.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            erasing.blank_told(connection, erased, names, answers=answers)
+
     def erased(self) -> Erased:
         """Who was erased here."""
         with _told(), self._database.reading() as connection:

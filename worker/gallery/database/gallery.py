@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -26,6 +27,8 @@ LIVE_S: Final = 7.0
 """A worker that has been silent for longer counts as dead or cut off."""
 PREVIOUS: Final = "previous"
 """What the gallery is called, after its own name, that the last switch of models put aside."""
+ALWAYS_NEWEST: Final = 2**62
+"""The version of who looks anew whenever they are asked."""
 _POLL_S: Final = 0.05
 
 _log = get_logger(__name__)
@@ -254,6 +257,20 @@ class DatabaseGallery(Gallery):
         """This worker has forgotten everybody in the list ``erased``, as :meth:`erased` gave it."""
         if self._follower is not None:
             self._follower.tell_erased(erased.stamp)
+
+    def attend(self, name: str, erased: Erased) -> None:
+        """Says that the process ``name``, which looks anew whenever it is asked, has carried out this list; to be said
+        every few seconds, or others take it for dead.
+
+        Raises:
+            GalleryError: the database cannot be reached.
+        """
+        self._store.acknowledge(name, ALWAYS_NEWEST, erased.stamp)
+
+    def leave(self, name: str) -> None:
+        """The process that has said so is not there any more. Who cannot be told learns it in a few seconds."""
+        with suppress(GalleryError):
+            self._store.leave(name)
 
     def wait_for_erasure(self, wait_s: float) -> list[tuple[Follower, bool]]:
         """Waits, up to ``wait_s``, until every live worker has carried out the list of erased people; returns those
