@@ -64,6 +64,11 @@ def _policy(name: str) -> list[Change]:
         (_CAMERAS, _with("cameras.networks", 8, "- ipBlock: {cidr: {{ . }}}", "range")),
         (_PORTS, _with("cameras.ports", 8, "- {port: {{ . }}, protocol: TCP}", "range")),
     ]
+    if name == "facestream-console":
+        cameras += [
+            (_RECEIVERS, _with("receivers.networks", 8, "- ipBlock: {{ toJson . }}", "range")),
+            (_MESSAGES, _with("receivers.ports", 8, "- {port: {{ . }}, protocol: TCP}", "range")),
+        ]
     return [_named(name), *namespaces, *cameras]
 
 
@@ -76,6 +81,11 @@ _CAMERAS: Final = """        - ipBlock: {cidr: 10.0.0.0/8}
         - ipBlock: {cidr: 172.16.0.0/12}
         - ipBlock: {cidr: 192.168.0.0/16}
 """
+_RECEIVERS: Final = (
+    "        - ipBlock: {cidr: 0.0.0.0/0, "
+    "except: [10.0.0.0/8, 100.64.0.0/10, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16]}\n"
+)
+_MESSAGES: Final = "".join(f"        - {{port: {port}, protocol: TCP}}\n" for port in (443, 465, 587))
 _PORTS: Final = "".join(f"        - {{port: {port}, protocol: TCP}}\n" for port in (554, 8554, 322))
 _MADE: Final[dict[str, tuple[str, str, list[Change]]]] = {
     "serviceaccount": ("base", "", [_named("facestream")]),

@@ -79,6 +79,9 @@ def test_the_wheel_holds_the_package_its_manifests_schemas_and_licence_and_no_we
     pages = [path for path in (REPOSITORY / "worker/console").rglob("*.*") if path.suffix in {".html", ".css", ".js"}]
     assert len(pages) > 10
     assert {path.relative_to(REPOSITORY).as_posix() for path in pages} <= names
+    runbooks = {f"worker/console/runbooks/{path.name}" for path in (REPOSITORY / "docs/runbooks").glob("*.md")}
+    assert len(runbooks) > 10
+    assert runbooks <= names
     assert "worker/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.endswith((".h5", ".onnx", ".dat", ".bin", ".npz"))]

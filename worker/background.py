@@ -11,6 +11,9 @@ from worker.logs import get_logger
 _TICK_S: Final = 1.0
 """A task that waits for longer beats this often meanwhile."""
 
+NO_SIGN: Final = "no sign of life"
+"""How it is told that a thread hangs."""
+
 _log = get_logger(__name__)
 
 
@@ -45,7 +48,7 @@ class Heartbeats:
         with self._lock:
             beats = dict(self._beats)
         return {
-            name: f"no sign of life for {now_s - beaten_s:.1f} s (limit {max_silence_s:g} s)"
+            name: f"{NO_SIGN} for {now_s - beaten_s:.1f} s (limit {max_silence_s:g} s)"
             for name, (beaten_s, max_silence_s) in beats.items()
             if now_s - beaten_s > max_silence_s
         }

@@ -144,6 +144,16 @@ class Observer:
     def camera_removed(self, camera_id: str) -> None:
         """The worker no longer reads this camera."""
 
+    def rules_asked(self, alerts: int) -> None:
+        """The rules of the console were asked about an event, which raised so many ``alerts``."""
+
+    def alert_ended(self, outcome: str, seconds: float) -> None:
+        """A receiver was told, ``seconds`` after the alert was raised: it was ``delivered``, ``postponed``, or
+        ``given_up``."""
+
+    def alerts_waiting(self, count: int, oldest_s: float) -> None:
+        """So many alerts of all consoles are still to be delivered, the oldest since ``oldest_s`` seconds."""
+
     def config_reloaded(self, outcome: str) -> None:
         """The configuration was read again: ``taken``, ``restart_needed`` (for a part of it), or ``refused``."""
 

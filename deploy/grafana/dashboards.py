@@ -241,7 +241,20 @@ def console() -> dict[str, Any]:
               ("sum by (outcome) (increase(facestream_console_logins_total[10m]))", "{{outcome}}"),
               help="limited: too many had failed, and the password was not looked at."),
     ]  # fmt: skip
-    return dashboard("facestream-console", "facestream: console", [("Console", pages)])
+    rules = [
+        panel("Alerts that wait", "stat", "max(facestream_console_alerts_waiting)", width=6, bad_from=1),
+        panel("Age of the oldest", "stat", "max(facestream_console_alert_oldest_seconds)", width=6, unit="s"),
+        panel("Alerts given up", "stat",
+              'sum(increase(facestream_console_alert_deliveries_total{outcome="given_up"}[1h]))', width=6, bad_from=1),
+        panel("Until an alert is delivered: 95 of 100", "stat",
+              _quantile(0.95, "facestream_console_alert_seconds", "", over="1h"), width=6, unit="s"),
+        panel("Events about which rules were asked", "timeseries",
+              ("sum(rate(facestream_console_rules_events_total[5m]))", "events"), unit="cps"),
+        panel("Deliveries", "timeseries",
+              ("sum by (outcome) (increase(facestream_console_alert_deliveries_total[10m]))", "{{outcome}}"),
+              help="postponed: the receiver is away, and is tried again."),
+    ]  # fmt: skip
+    return dashboard("facestream-console", "facestream: console", [("Console", pages), ("Rules", rules)])
 
 
 DASHBOARDS: Final = {

@@ -25,6 +25,7 @@ from worker.erased import Erased, Erasure, digest_of
 from worker.history.shared import SharedDatabase
 from worker.history.store import History
 from worker.hosts import HostPolicy
+from worker.observer import Observer
 from worker.types import Event
 
 JPEG = b"\xff\xd8 a face \xff\xd9"
@@ -44,7 +45,7 @@ class World:
         self.gone: set[str] = set()
 
     @contextmanager
-    def watching(self, policy: HostPolicy | None = None) -> Iterator[Watch]:
+    def watching(self, policy: HostPolicy | None = None, observer: Observer | None = None) -> Iterator[Watch]:
         database = SharedDatabase.open(self.place)
         watch = Watch(
             Book(database),
@@ -54,6 +55,7 @@ class World:
             is_erased=lambda event: event.identity_id in self.gone,
             picture=lambda _event: self.pictures.pop(0) if self.pictures else JPEG,
             advice=lambda groups: "call the guard" if "banned" in groups else "",
+            observer=observer,
         )
         watch.start()
         try:
@@ -160,6 +162,43 @@ def test_a_receiver_that_is_away_gets_it_later_and_one_that_refuses_is_asked_onc
         world.receiver.status = 400
         world.happens(2)
         eventually(lambda: world.states() == ["failed", "sent"])
+
+
+class Counts(Observer):
+    def __init__(self) -> None:
+        self.asked = self.raised = 0
+        self.ended: list[str] = []
+        self.waiting: list[tuple[int, bool]] = []
+
+    def rules_asked(self, alerts: int) -> None:
+        self.asked += 1
+        self.raised += alerts
+
+    def alert_ended(self, outcome: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.ended.append(outcome)
+
+    def alerts_waiting(self, count: int, oldest_s: float) -> None:
+        self.waiting.append((count, oldest_s > 0))
+
+
+def test_what_becomes_of_alerts_is_counted(world: World) -> None:
+    counts = Counts()
+    world.receiver.status = 503
+    world.rule(groups=["banned"])
+    with world.watching(observer=counts):
+        eventually(lambda: counts.waiting)
+        world.happens(1)
+        world.happens(2, groups="staff")
+        eventually(lambda: "postponed" in counts.ended)
+        eventually(lambda: (1, True) in counts.waiting)
+        world.receiver.status = 200
+        eventually(lambda: "delivered" in counts.ended)
+        world.receiver.status = 400
+        world.happens(3)
+        eventually(lambda: counts.ended[-1] == "given_up")
+        eventually(lambda: counts.waiting[-1] == (0, False))
+    assert (counts.waiting[0], counts.asked, counts.raised) == ((0, False), 3, 2)
 
 
 def test_a_host_in_a_range_that_is_refused_is_not_asked(world: World) -> None:

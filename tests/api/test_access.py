@@ -27,12 +27,13 @@ LEAST: dict[str, int] = {
     "correct_sighting": OPERATOR, "undo_correction": OPERATOR, "name_unknown": OPERATOR, "merge_unknowns": OPERATOR,
     "forget_unknown": OPERATOR, "undo_step": OPERATOR, "split_unknown": OPERATOR, "ignore_unknown": OPERATOR,
     "heed_unknown": OPERATOR,
+    "list_camera_hours": VIEWER,
     "list_cameras": VIEWER, "show_camera": VIEWER, "add_camera": ADMIN, "check_camera": ADMIN, "change_camera": ADMIN,
     "remove_camera": ADMIN, "look_through_camera": ADMIN,
     "show_settings": VIEWER, "show_retention": VIEWER, "change_retention": ADMIN,
     "list_audit": ADMIN, "verify_audit": ADMIN,
     "list_rules": OPERATOR, "show_rule": OPERATOR, "list_alerts": OPERATOR,
-    "create_rule": ADMIN, "change_rule": ADMIN, "delete_rule": ADMIN,
+    "create_rule": ADMIN, "change_rule": ADMIN, "delete_rule": ADMIN, "try_rule": ADMIN,
     "list_accounts": ADMIN, "create_account": ADMIN, "change_account": ADMIN, "remove_account": ADMIN,
 }  # fmt: skip
 """Every operation, and the least role that may do it."""

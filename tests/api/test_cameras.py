@@ -2,20 +2,24 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import redis
 from PIL import Image
 
-from tests.support.console import API, Console, console_config, running_console
+from tests.support.console import API, LONG_S, Console, console_config, running_console
+from tests.support.past import sighting
 from tests.support.rtsp import RtspServer, camera_with_login
 from worker.config import FleetConfig
 from worker.fleet.registry import CameraRegistry, decode_camera
+from worker.history.records import Account, Tally
 from worker.redis.keys import fleet_key
 from worker.service.status import CameraStatus, WorkerStatus
-from worker.wire import now_rfc3339
+from worker.wire import now_rfc3339, rfc3339
 
 CAMERAS = f"{API}/cameras"
 SECRET = "s3cret/p:w"
@@ -151,3 +155,29 @@ def test_the_list_says_how_each_camera_is_and_why(console: Console, redis_url: s
 def test_without_redis_it_says_so(tmp_path: Path) -> None:
     with running_console(console_config(tmp_path, "redis://127.0.0.1:9")) as console:
         assert console.as_role("admin").get(CAMERAS).status_code == 503
+
+
+def test_focus_and_light_are_told_hour_by_hour(console: Console, redis_url: str) -> None:
+    report(redis_url, CameraStatus(camera_id="door", state="streaming", reason="", fps=9.0))
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    account = Account(faces=9, rejected=Counter(blurred=3, too_short=4, exposure=1), embedded=2)
+    with console.parts.history() as history:
+        history.write(
+            [
+                sighting(90, started_at=now, ended_at=now, account=account),
+                sighting(91, started_at=now - timedelta(days=5), ended_at=now, account=account),
+                sighting(92, camera_id="yard", started_at=now, ended_at=now, account=account),
+            ],
+            tallies=[Tally("door", now - timedelta(hours=3), "blurred", 1, 5), Tally("door", now, "too_short", 1, 9)],
+            keep_s=LONG_S,
+            remember_s=LONG_S,
+        )  # fmt: skip
+    viewer = console.as_role("viewer")
+    assert viewer.get(f"{CAMERAS}/door/hours").json()["items"] == [
+        {"hour": rfc3339(now - timedelta(hours=3)), "faces": 5, "blurred": 5, "exposure": 0},
+        {"hour": rfc3339(now), "faces": 6, "blurred": 3, "exposure": 1},
+    ]
+    assert viewer.get(f"{CAMERAS}/none/hours").status_code == 404
+    page = viewer.get("/cameras/door").text
+    assert "faces out of focus: 73 % of all" in page
+    assert page.count('class="part"') == 4

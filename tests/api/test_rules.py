@@ -9,7 +9,17 @@ import pytest
 import redis
 
 from tests.support.command_line import running
-from tests.support.console import API, Console, add_accounts, console_config, fill, keep_picture, of_anna, place_of
+from tests.support.console import (
+    API,
+    Console,
+    add_accounts,
+    console_config,
+    fill,
+    form,
+    keep_picture,
+    of_anna,
+    place_of,
+)
 from tests.support.publishing import STREAM
 from tests.support.receivers import SECRET, Receiver
 from tests.support.sample_events import make_event, stream_fields
@@ -102,6 +112,33 @@ def test_a_console_tells_with_the_picture_that_it_keeps(console: Console, redis_
     assert len(told["picture"]) > 100
     actions = [entry["action"] for entry in AuditLog(tmp_path / "people.state").entries()]
     assert "alert sent" in actions
+    receiver.close()
+
+
+def test_a_rule_is_tried_and_each_receiver_says_what_came_back(console: Console, tmp_path: Path) -> None:
+    receiver = Receiver()
+    client = console.as_role("admin")
+    rule = {
+        "name": "nights", "who": "unknown", "enabled": False, "webhook": receiver.url, "webhook_secret": SECRET,
+        "apprise": ["mailto://u:CANARY@127.0.0.1:9?from=a@b.org&to=c@d.org"],
+    }  # fmt: skip
+    rule_id = client.post(f"{API}/rules", json=rule).json()["rule_id"]
+    answer = client.post(f"{API}/rules/{rule_id}/try")
+    assert [(each["address"], each["taken"]) for each in answer.json()["items"]] == [
+        ("http://***", True), ("mailto://***", False)
+    ]  # fmt: skip
+    assert answer.json()["items"][1]["problem"]
+    (told,) = receiver.got
+    assert (told["test"], told["rule"], told["camera_id"], told["identity_id"]) == ("true", "nights", "test", "")
+    assert told["text"].startswith("This is a test of the rule")
+    assert told["alert_id"].startswith("test-")
+    assert client.get(f"{API}/alerts").json()["items"] == [], "nothing was seen"
+    entry = [each for each in AuditLog(tmp_path / "people.state").entries() if each["action"] == "rule tried"][-1]
+    assert (entry["details"]["rule"], entry["details"]["failed"]) == (rule_id, 1)
+    receiver.status = 418
+    page = form(client, "/rules", f"/rules/{rule_id}/try").text
+    assert "status 418" in page
+    assert "CANARY" not in page + answer.text
     receiver.close()
 
 

@@ -71,6 +71,14 @@ class DueAlert:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many alerts are still to be delivered, and for how many seconds the oldest of them has been."""
+
+    count: int
+    oldest_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PastAlert:
     """What became of an alert; Unix times."""
 
@@ -190,18 +198,26 @@ class Book:
         """It will never be taken."""
         self._settle(alert, {"state": "failed", "event": "", "problem": problem})
 
-    def away(self, alert: DueAlert, problem: str) -> None:
-        """It is tried again, with pauses that grow; after a day it is given up."""
+    def away(self, alert: DueAlert, problem: str) -> bool:
+        """It is tried again, with pauses that grow; after a day it is given up. Returns whether it is tried again."""
         now_s = time.time()
         if now_s - alert.made_s > GIVEN_UP_S:
             self.refused(alert, problem)
-            return
+            return False
         pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(alert.tries - 1, _DOUBLINGS))
         self._settle(alert, {"problem": problem, "due_s": now_s + pause_s})
+        return True
 
     def wait(self, alert: DueAlert, pause_s: float) -> None:
         """It is taken again after ``pause_s``, and this was no try."""
         self._settle(alert, {"tries": alert.tries - 1, "due_s": time.time() + pause_s})
+
+    def waiting(self) -> Waiting:
+        """What is still to be delivered, by whichever process."""
+        query = sa.select(sa.func.count(), sa.func.min(_alerts.c.made_s)).where(_alerts.c.state == "due")
+        with self._database.reading() as connection:
+            count, first_s = connection.execute(query).one()
+        return Waiting(count, max(0.0, time.time() - first_s) if count else 0.0)
 
     def recent(self, most: int) -> list[PastAlert]:
         """The newest alerts, newest first."""

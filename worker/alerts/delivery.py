@@ -29,7 +29,8 @@ __all__ = ["Alert", "AwayError", "RejectedError", "deliver", "require_receiver",
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """``alert_id`` is the same however often it is sent; ``picture`` is a JPEG, empty for none."""
+    """``alert_id`` is the same however often it is sent; ``picture`` is a JPEG, empty for none. If it ``is_test``,
+    nothing has happened."""
 
     alert_id: str
     rule: str
@@ -37,6 +38,7 @@ class Alert:
     text: str
     event: Event
     picture: bytes = b""
+    is_test: bool = False
 
 
 def deliver(alert: Alert, address: str, secret: str, policy: HostPolicy) -> None:
@@ -91,6 +93,8 @@ def _to_webhook(alert: Alert, address: str, secret: str, policy: HostPolicy) -> 
         raise AwayError("the name of the receiver cannot be resolved") from None
     webhook = Webhook(address, secret.encode(), timeout_s=WEBHOOK_S, patience_s=0.0)
     more = {"alert_id": alert.alert_id, "rule": alert.rule, "text": alert.text}
+    if alert.is_test:
+        more["test"] = "true"
     if alert.picture:
         more["picture"] = base64.b64encode(alert.picture).decode()
     try:

@@ -17,6 +17,7 @@ from worker.events.consumer.blocking import Consumer, Delivery
 from worker.hosts import HostPolicy
 from worker.logs import get_logger
 from worker.names import clean_text
+from worker.observer import Observer
 from worker.types import Event
 
 GROUP: Final = "facestream-rules"
@@ -29,6 +30,7 @@ _PAUSE_S: Final = 3.0
 _PICTURE_S: Final = 10.0
 """For so long an alert waits for its picture."""
 _OLD_S: Final = 3600.0
+_COUNT_S: Final = 5.0
 _STOP_S: Final = 5.0
 _MOST_DELIVERIES: Final = 1000
 
@@ -52,6 +54,7 @@ class Watch:
         is_erased: Callable[[Event], bool],
         picture: Callable[[Event], bytes | None],
         advice: Callable[[Sequence[str]], str],
+        observer: Observer | None = None,
     ) -> None:
         self._book = book
         self._redis = redis
@@ -60,10 +63,11 @@ class Watch:
         self._is_erased = is_erased
         self._picture = picture
         self._advice = advice
+        self._observer = observer or Observer()
         self._consumer: Consumer | None = None
         self._held: Delivery | None = None
         self._rules: list[StoredRule] = []
-        self._rules_at_s = self._tidied_s = float("-inf")
+        self._rules_at_s = self._tidied_s = self._counted_s = float("-inf")
         self._reader = BackgroundTask("rules", self._read, interval_s=_PAUSE_S)
         self._deliverers = [
             BackgroundTask(f"alerts-{number}", self._deliver, interval_s=_PAUSE_S) for number in range(_DELIVERERS)
@@ -106,7 +110,9 @@ class Watch:
         captured_s = event.captured_at.timestamp()
         rules = [] if self._is_erased(event) else self._current()
         wanted = [each for each in rules if captured_s >= each.made_s and each.rule.is_about(event)]
-        if wanted and self._book.note(event, wanted):
+        new = self._book.note(event, wanted) if wanted else 0
+        self._observer.rules_asked(new)
+        if new:
             for task in self._deliverers:
                 task.wake()
         self._consumer.done(delivery)
@@ -125,6 +131,10 @@ class Watch:
         if now_s - self._tidied_s > _OLD_S:
             self._tidied_s = now_s
             self._book.forget_old()
+        if now_s - self._counted_s > _COUNT_S:
+            self._counted_s = now_s
+            waiting = self._book.waiting()
+            self._observer.alerts_waiting(waiting.count, waiting.oldest_s)
         alert = self._book.take()
         if alert is None:
             return _IDLE_S
@@ -132,6 +142,7 @@ class Watch:
         address = None if rule is None else rule.receivers.get(alert.receiver)
         if rule is None or address is None:
             self._book.refused(alert, "the receiver was taken out of the rule")
+            self._observer.alert_ended("given_up", time.time() - alert.made_s)
             return 0.0
         if self._is_erased(alert.event):
             self._book.drop(alert)
@@ -144,16 +155,19 @@ class Watch:
         try:
             deliver(self._alert(rule, alert, picture), address, secret, self._policy)
         except AwayError as error:
-            self._book.away(alert, str(error))
+            goes_on = self._book.away(alert, str(error))
+            self._observer.alert_ended("postponed" if goes_on else "given_up", time.time() - alert.made_s)
             _log.warning("an alert waits", rule=alert.rule_id, reason=str(error), tries=alert.tries)
         except RejectedError as error:
             self._book.refused(alert, str(error))
+            self._observer.alert_ended("given_up", time.time() - alert.made_s)
             _log.error("an alert is given up", rule=alert.rule_id, reason=str(error))
         else:
             subjects = filter(None, [alert.event.identity_id, alert.event.unknown_id, alert.sighting_id])
             kind = "webhook" if secret else address.partition("://")[0]
             note(self._audit_folder, "alert sent", subjects, rule=alert.rule_id, kind=kind, picture=int(bool(picture)))
             self._book.sent(alert)
+            self._observer.alert_ended("delivered", time.time() - alert.made_s)
         return 0.0
 
     def _picture_for(self, rule: Rule, alert: DueAlert) -> bytes | None:

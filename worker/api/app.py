@@ -15,6 +15,7 @@ from starlette.types import Lifespan
 
 from worker.alerts.watch import Watch
 from worker.api import (
+    camera_hours,
     cameras,
     erasing,
     fleet,
@@ -102,6 +103,7 @@ def _watch(parts: Parts) -> Watch:
         is_erased=parts.is_erased,
         picture=lambda event: pictures.face_jpeg(parts, event, _PICTURE_PX),
         advice=advice,
+        observer=parts.metrics,
     )
 
 
@@ -133,6 +135,7 @@ def _with_operations(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         suggestions,
         live,
         cameras,
+        camera_hours,
         fleet,
         settings,
         keys,

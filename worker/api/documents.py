@@ -427,6 +427,14 @@ class UndoneDocument(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
 
+class WrongDocument(BaseModel):
+    """Something that is wrong now."""
+
+    what: str
+    alert: str = Field(description="the alert of Prometheus that says the same; empty if there is none")
+    runbook: str = Field(description="the page in 'docs/runbooks' that says what to do; empty if there is none")
+
+
 class StatusDocument(BaseModel):
     """How everything is."""
 
@@ -434,6 +442,7 @@ class StatusDocument(BaseModel):
     workers: list[dict[str, Any]] = Field(description="as 'facestream status --json' has them")
     unowned: dict[str, str] = Field(description="cameras of the fleet that nobody reads, and why")
     problems: list[str] = Field(description="what is wrong now, one line each")
+    wrong: list[WrongDocument] = Field(description="the same, with what to do")
     people: int | None
     gallery_version: int | None
 

@@ -1,5 +1,6 @@
 """How everything is: workers, cameras, Redis, the database."""
 
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -7,56 +8,88 @@ from fastapi import APIRouter
 
 from worker import __version__
 from worker.api.access import Reader, SharedParts
-from worker.api.documents import StatusDocument
+from worker.api.documents import StatusDocument, WrongDocument
 from worker.api.parts import Parts
-from worker.errors import GalleryError, HistoryError, SinkError
+from worker.background import NO_SIGN
+from worker.errors import DatabaseError, GalleryError, HistoryError, SinkError
 from worker.fleet.registry import CameraRegistry, why_unowned
 from worker.redis.client import REDIS_ERRORS
 from worker.redis.errors import explain
-from worker.service.status import condition_of, reported
+from worker.service.status import CameraStatus, WorkerStatus, condition_of, reported
 
 router = APIRouter(tags=["status"])
 
 _WELL: Final = {"streaming", "connecting", "ended"}
+_STALLED_S: Final = 40.0
+_DAMAGED: Final = 0.05
+_BEHIND: Final = 0.3
+_LATE_S: Final = 2.0
+_OLD_COPY_S: Final = 30.0
+_WAITING_S: Final = 300.0
+_GIVEN_UP_S: Final = 3600.0
+_RECENT: Final = 50
+"""From where on it is wrong: as in ``deploy/prometheus/rules``."""
+_MANY_EVENTS: Final = 100
+RUNBOOKS: Final = {
+    "FacestreamCameraDown": "camera-down", "FacestreamCameraStalled": "camera-stalled",
+    "FacestreamCameraDamaged": "camera-damaged", "FacestreamFallingBehind": "falling-behind",
+    "FacestreamOverloaded": "falling-behind", "FacestreamEventsLate": "falling-behind",
+    "FacestreamRedisUnreachable": "redis-unreachable", "FacestreamOutboxGrowing": "outbox-growing",
+    "FacestreamOutboxDegraded": "outbox-degraded", "FacestreamHistoryDegraded": "history-degraded",
+    "FacestreamThreadSilent": "thread-silent", "FacestreamWorkerLost": "worker-lost",
+    "FacestreamNoWorkers": "worker-lost", "FacestreamCamerasUnowned": "cameras-unowned",
+    "FacestreamGalleryOutOfDate": "gallery-out-of-date", "FacestreamConsoleFails": "console-down",
+    "FacestreamAlertsWait": "console-alerts", "FacestreamAlertsGivenUp": "console-alerts",
+}  # fmt: skip
+"""The alerts of Prometheus that the console sees for itself, and the page that says what to do."""
+_OF_CONDITION: Final = {
+    "redis": "FacestreamRedisUnreachable", "outbox": "FacestreamOutboxDegraded", "sources": "FacestreamCameraDown",
+    "gallery": "FacestreamGalleryOutOfDate", "load": "FacestreamOverloaded",
+}  # fmt: skip
+"""What keeps a worker from being ready."""
 
 
 def status(parts: Parts) -> StatusDocument:
     """All of it; what cannot be asked is among the problems."""
-    problems: list[str] = []
+    wrong: list[WrongDocument] = []
+    unreadable: list[str] = []
     workers: list[dict[str, object]] = []
     unowned: dict[str, str] = {}
     try:
         client = parts.redis()
-        for found in reported(client, parts.config.fleet.name, problems.append):
+        for found in reported(client, parts.config.fleet.name, unreadable.append):
             condition = condition_of(found)
             workers.append(found.document() | {"state": condition})
-            problems += _of_worker(found.worker_id, condition, found.reasons | found.warnings)
-            problems += [
-                f"camera {camera.camera_id}: {camera.state}{': ' if camera.reason else ''}{camera.reason}"
-                for camera in found.cameras
-                if camera.state not in _WELL and condition not in {"silent", "gone"}
-            ]
+            wrong += _of_worker(found, condition)
+        wrong += map(_wrong, unreadable)
         for camera in CameraRegistry(client, parts.config.fleet).cameras():
             if not camera.owner:
                 unowned[camera.definition.camera_id] = why_unowned(camera)
-        problems += [f"camera {camera_id}: {why}" for camera_id, why in unowned.items() if why != "paused"]
+        wrong += [
+            _wrong(f"camera {camera_id}: {why}", "FacestreamCamerasUnowned")
+            for camera_id, why in unowned.items()
+            if why != "paused"
+        ]
         if not workers:
-            problems.append("no worker has reported: is one running with this Redis and fleet.name?")
+            wrong.append(
+                _wrong("no worker has reported: is one running with this Redis and fleet.name?", "FacestreamNoWorkers")
+            )
     except SinkError as error:
-        problems.append(str(error))
+        wrong.append(_wrong(str(error), "FacestreamRedisUnreachable"))
     except REDIS_ERRORS as error:
-        problems.append(explain(error, parts.config.redis))
+        wrong.append(_wrong(explain(error, parts.config.redis), "FacestreamRedisUnreachable"))
     people = version = None
     try:
         with parts.history() as history:
             history.newest_model()
         people = len(parts.people())
         version = parts.gallery().version if parts.has_gallery() else None
-    except (HistoryError, GalleryError) as error:
-        problems.append(str(error))
+        wrong += _of_alerts(parts)
+    except (HistoryError, GalleryError, DatabaseError) as error:
+        wrong.append(_wrong(str(error), "FacestreamConsoleFails"))
     return StatusDocument(
-        version=__version__, workers=workers, unowned=unowned, problems=problems, people=people,
-        gallery_version=version,
+        version=__version__, workers=workers, unowned=unowned, problems=[each.what for each in wrong], wrong=wrong,
+        people=people, gallery_version=version,
     )  # fmt: skip
 
 
@@ -68,10 +101,62 @@ def cameras(parts: Parts) -> list[str]:
     return []
 
 
-def _of_worker(worker_id: str, condition: str, reasons: dict[str, str]) -> list[str]:
+def _wrong(what: str, alert: str = "") -> WrongDocument:
+    return WrongDocument(what=what, alert=alert, runbook=RUNBOOKS[alert] if alert else "")
+
+
+def _of_worker(found: WorkerStatus, condition: str) -> list[WrongDocument]:
+    name = f"worker {found.worker_id}"
     if condition in {"silent", "gone"}:
-        return [f"worker {worker_id} is {condition}: it has not reported for a while"]
-    return [f"worker {worker_id}: {name}: {reason}" for name, reason in reasons.items()]
+        return [_wrong(f"{name} is {condition}: it has not reported for a while", "FacestreamWorkerLost")]
+    told = [
+        _wrong(
+            f"{name}: {part}: {reason}",
+            "FacestreamThreadSilent" if reason.startswith(NO_SIGN) else _OF_CONDITION.get(part, ""),
+        )
+        for part, reason in (found.reasons | found.warnings).items()
+    ]
+    if found.outbox_events > _MANY_EVENTS:
+        told.append(_wrong(f"{name}: {found.outbox_events} events wait in its outbox", "FacestreamOutboxGrowing"))
+    if (database := found.database) is not None:
+        if database.waiting_rows:
+            text = f"{name}: {database.waiting_rows} rows wait for the database: {database.problem or 'it is slow'}"
+            told.append(_wrong(text, "FacestreamHistoryDegraded"))
+        if (database.copy_age_s or 0.0) > _OLD_COPY_S and "gallery" not in found.warnings:
+            text = f"{name}: its copy of the gallery is {database.copy_age_s:.0f} s old"
+            told.append(_wrong(text, "FacestreamGalleryOutOfDate"))
+    return told + [one for camera in found.cameras for one in _of_camera(camera)]
+
+
+def _of_camera(camera: CameraStatus) -> list[WrongDocument]:
+    name = f"camera {camera.camera_id}"
+    if camera.state not in _WELL:
+        return [_wrong(f"{name}: {camera.state}{': ' if camera.reason else ''}{camera.reason}", "FacestreamCameraDown")]
+    told = []
+    if camera.state == "streaming" and (camera.last_frame_age_s or 0.0) > _STALLED_S:
+        told.append(_wrong(f"{name}: no frame for {camera.last_frame_age_s:.0f} s", "FacestreamCameraStalled"))
+    for reasons, most, what, alert in (
+        ({"undecodable"}, _DAMAGED, "frames are damaged", "FacestreamCameraDamaged"),
+        ({"superseded", "stale"}, _BEHIND, "frames come too late for the worker", "FacestreamFallingBehind"),
+    ):
+        lost = sum(rate for reason, rate in camera.drops.items() if reason in reasons)
+        if lost and lost / (lost + camera.fps) > most:
+            told.append(_wrong(f"{name}: {100 * lost / (lost + camera.fps):.0f} % of its {what}", alert))
+    if (camera.latency_p95_s or 0.0) > _LATE_S:
+        text = f"{name}: one event in twenty takes longer than {camera.latency_p95_s:.1f} s"
+        told.append(_wrong(text, "FacestreamEventsLate"))
+    return told
+
+
+def _of_alerts(parts: Parts) -> list[WrongDocument]:
+    told = []
+    if (waiting := parts.book.waiting()).oldest_s > _WAITING_S:
+        text = f"rules: {waiting.count} alerts wait, the oldest for {waiting.oldest_s / 60:.0f} minutes"
+        told.append(_wrong(text, "FacestreamAlertsWait"))
+    since_s = time.time() - _GIVEN_UP_S
+    if lost := sum(each.state == "failed" and each.made_s > since_s for each in parts.book.recent(_RECENT)):
+        told.append(_wrong(f"rules: {lost} alerts of the last hour were given up", "FacestreamAlertsGivenUp"))
+    return told
 
 
 @router.get("/status", operation_id="show_status")

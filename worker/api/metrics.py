@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from worker.background import Heartbeats
 from worker.config import Config
 from worker.errors import FacestreamError
+from worker.observer import Observer
 from worker.service.health import Condition, Health, HealthServer
 
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -22,7 +23,7 @@ _BEAT_S: Final = 1.0
 Login = Literal["ok", "wrong", "limited"]
 
 
-class ConsoleMetrics:
+class ConsoleMetrics(Observer):
     """One console's metrics; ``docs/metrics.md`` describes each. Safe to use from any thread."""
 
     def __init__(self) -> None:
@@ -44,6 +45,16 @@ class ConsoleMetrics:
         self._logins = Counter("logins", "Tries to log in", ["outcome"], **given)
         for outcome in ("ok", "wrong", "limited"):
             self._logins.labels(outcome)
+        self._rules_events = Counter("rules_events", "Events about which the rules were asked", **given)
+        self._alerts_raised = Counter("alerts_raised", "Alerts that rules have raised", **given)
+        self._alerts = Counter("alert_deliveries", "Tries to deliver an alert", ["outcome"], **given)
+        for outcome in ("delivered", "postponed", "given_up"):
+            self._alerts.labels(outcome)
+        self._alert_s = Histogram(
+            "alert_seconds", "Time from an event's alert to its delivery", buckets=(*_SECONDS, 300, 3600), **given
+        )  # fmt: skip
+        self._waiting = Gauge("alerts_waiting", "Alerts of all consoles that are to be delivered", **given)
+        self._oldest_s = Gauge("alert_oldest_seconds", "Age of the oldest alert that waits", **given)
 
     def answered(self, path: str, status: int, took_s: float) -> None:
         """A request; ``path`` is that of its address."""
@@ -67,6 +78,19 @@ class ConsoleMetrics:
     def login(self, outcome: Login) -> None:
         """Somebody tried to log in."""
         self._logins.labels(outcome).inc()
+
+    def rules_asked(self, alerts: int) -> None:
+        self._rules_events.inc()
+        self._alerts_raised.inc(alerts)
+
+    def alert_ended(self, outcome: str, seconds: float) -> None:
+        self._alerts.labels(outcome).inc()
+        if outcome == "delivered":
+            self._alert_s.observe(seconds)
+
+    def alerts_waiting(self, count: int, oldest_s: float) -> None:
+        self._waiting.set(count)
+        self._oldest_s.set(oldest_s)
 
     async def beat(self) -> None:
         """Shows that the event loop goes round, until it is cancelled."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from worker.alerts.book import RuleError, StoredRule
 from worker.alerts.delivery import shown
 from worker.alerts.rules import Names, Rule, Weekday
+from worker.alerts.trial import try_rule
 from worker.alerts.watch import Watch
 from worker.api.access import Changer, Manager, SharedParts, once
 from worker.api.documents import Given
@@ -79,6 +80,20 @@ class RulesPage(BaseModel):
     """The rules, by name."""
 
     items: list[RuleDocument]
+
+
+class TrialOutcome(ReceiverDocument):
+    """What came back from a receiver."""
+
+    taken: bool
+    problem: str = Field(description="why it did not take the message; empty if it did")
+
+
+class TrialDocument(BaseModel):
+    """What came back from the receivers of a rule."""
+
+    rule_id: str
+    items: list[TrialOutcome]
 
 
 class AlertDocument(BaseModel):
@@ -193,6 +208,27 @@ def alerts(parts: Parts, most: int) -> list[AlertDocument]:
     return found
 
 
+def tried(parts: Parts, rule_id: str) -> TrialDocument:
+    """Sends one marked test message to each receiver of a rule, and tells what came back.
+
+    Raises:
+        Problem: there is none.
+    """
+    stored = find(parts, rule_id)
+    outcomes = try_rule(stored.rule, parts.config.network.policy)
+    failed = sum(bool(each.problem) for each in outcomes)
+    note(parts.audit_folder, "rule tried", (), rule=rule_id, receivers=len(outcomes), failed=failed)
+    return TrialDocument(
+        rule_id=rule_id,
+        items=[
+            TrialOutcome(
+                receiver=each.receiver, address=shown(each.address), taken=not each.problem, problem=each.problem
+            )
+            for each in outcomes
+        ],
+    )  # fmt: skip
+
+
 def settings_of(values: dict[str, Any]) -> RuleSettings:
     """What a form says.
 
@@ -304,6 +340,13 @@ def change_rule(
 def delete_rule(request: Request, _caller: Manager, parts: SharedParts, rule_id: str, if_match: IfMatch = None) -> None:
     """Delete a rule; what it would still have told is not told."""
     remove(parts, watch_of(request), rule_id, if_match)
+
+
+@router.post("/rules/{rule_id}/try", operation_id="try_rule", responses=responses(HTTPStatus.NOT_FOUND))
+def try_one(_caller: Manager, parts: SharedParts, rule_id: str) -> TrialDocument:
+    """Send one message, which says that it is a test, to each receiver of a rule; it takes up to 20 seconds. The answer
+    says what came back. A webhook gets it with the field ``test``."""
+    return tried(parts, rule_id)
 
 
 @router.get("/alerts", operation_id="list_alerts")

@@ -1,6 +1,7 @@
 """The cameras: how each is; added after a live test, changed, paused, removed; masks and zones drawn on a picture."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -9,14 +10,15 @@ from fastapi import APIRouter, Form, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
 
-from worker.api import cameras
+from worker.api import camera_hours, cameras
 from worker.api.access import SharedParts
 from worker.api.camera_documents import CameraChange, CameraDocument, CamerasPage, CheckDocument, NewCamera
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.console.pages import Manager, Visitor, gone_to, render
-from worker.errors import SinkError
+from worker.errors import HistoryError, SinkError
 from worker.redaction import first_problem
+from worker.wire import parse_rfc3339
 
 router = APIRouter(include_in_schema=False)
 
@@ -94,7 +96,10 @@ def one_page(caller: Visitor, parts: SharedParts, camera_id: str, said: str = ""
         "source": "", "user": "", "transport": camera.transport, "rotate": camera.rotate, "flip": camera.flip,
         "threshold": "" if camera.threshold is None else f"{camera.threshold:g}",
     }  # fmt: skip
-    return render("camera", caller, camera=camera, etag=cameras.etag(camera), typed=now, said=said, why=_why)
+    return render(
+        "camera", caller, camera=camera, etag=cameras.etag(camera), typed=now, said=said, why=_why,
+        charts=_charts(parts, camera_id),
+    )  # fmt: skip
 
 
 @router.post("/cameras/{camera_id}")
@@ -165,6 +170,33 @@ def _changed(
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
     cameras.change(parts, camera_id, given, etag)
     return gone_to(f"/cameras/{camera_id}{page}", said=said)
+
+
+def _charts(parts: Parts, camera_id: str) -> list[tuple[str, int, list[tuple[int, float, str]]]]:
+    """Focus and light of the last days: what it is about, the faces in all of it that were of no use, in percent, and
+    the hours (from left to right) with their share 0..1 and their time."""
+    try:
+        found = camera_hours.hours(parts, camera_id)
+    except HistoryError:  # Health says so
+        return []
+    faces = sum(hour.faces for hour in found)
+    last = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    return [
+        (
+            name,
+            round(100 * sum(getattr(hour, field) for hour in found) / faces),
+            [
+                (
+                    camera_hours.HOURS - 1 - int((last - parse_rfc3339(hour.hour)).total_seconds() // 3600),
+                    getattr(hour, field) / max(hour.faces, 1),
+                    hour.hour,
+                )
+                for hour in found
+            ],
+        )
+        for name, field in (("faces out of focus", "blurred"), ("faces too dark or too bright", "exposure"))
+        if faces
+    ]
 
 
 def _add_page(caller: Any, typed: Mapping[str, str], tried: CheckDocument | None = None) -> HTMLResponse:

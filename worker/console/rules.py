@@ -8,10 +8,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from worker.alerts.rules import WEEKDAYS
 from worker.api import fleet, groups, rules
-from worker.api.access import SharedParts
+from worker.api.access import Caller, SharedParts
+from worker.api.parts import Parts
 from worker.api.problems import Problem
-from worker.api.rules import RuleSettings
+from worker.api.rules import RuleSettings, TrialDocument
 from worker.console.pages import Manager, Visitor, gone_to, render
+from worker.console.texts import text
 
 router = APIRouter(include_in_schema=False)
 
@@ -23,15 +25,17 @@ _SHOWN: Final = 50
 @router.get("/rules")
 def list_page(caller: Visitor, parts: SharedParts, said: str = "") -> HTMLResponse:
     """All rules, and what became of the newest alerts; for who may change something."""
+    return _page(caller, parts, said=said)
+
+
+def _page(caller: Caller, parts: Parts, *, said: str = "", tried: TrialDocument | None = None) -> HTMLResponse:
     if not caller.may("change"):
         raise Problem(HTTPStatus.FORBIDDEN, f"{caller.account.name} may not see rules: ask an operator")
-    stored = parts.book.rules()
-    status = fleet.status(parts)
-    cameras = {camera["camera_id"] for worker in status.workers for camera in worker["cameras"]} | {*status.unowned}
     return render(
-        "rules", caller, rules=[(rules.document(each), rules.etag(each)) for each in stored], said=said,
-        alerts=rules.alerts(parts, _SHOWN), groups=list(groups.known(parts)), cameras=sorted(cameras),
-        people=parts.people(), weekdays=WEEKDAYS,
+        "rules", caller, rules=[(rules.document(each), rules.etag(each)) for each in parts.book.rules()], said=said,
+        alerts=rules.alerts(parts, _SHOWN), waiting=parts.book.waiting(), tried=tried, cameras=fleet.cameras(parts),
+        groups=[(name, name) for name in groups.known(parts)], people=parts.people(),
+        weekdays=[(day, text(day)) for day in WEEKDAYS],
     )  # fmt: skip
 
 
@@ -83,6 +87,12 @@ def change(
     """Lets a rule say something else."""
     rules.change(parts, rules.watch_of(request), rule_id, given, etag)
     return gone_to("/rules", said="changed")
+
+
+@router.post("/rules/{rule_id}/try")
+def send_test(caller: Manager, parts: SharedParts, rule_id: str) -> HTMLResponse:
+    """Sends a test to the receivers of a rule, and says what came back."""
+    return _page(caller, parts, tried=rules.tried(parts, rule_id))
 
 
 @router.post("/rules/{rule_id}/delete")

@@ -37,6 +37,7 @@ from worker.errors import (
 from worker.files import is_of_state, private_folder
 from worker.history import denials, erasing, glances, regrouping, reuniting, sealing
 from worker.history.erasing import Someone
+from worker.history.hours import Hour, by_hour
 from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.retention import Retention, kept_s, read_retention, write_retention
@@ -385,6 +386,11 @@ class History:
             query = query.where(schema.tallies.c.camera_id == clean_text(camera_id))
         query = query.order_by(schema.tallies.c.camera_id, schema.tallies.c.hour, schema.tallies.c.reason)
         return list(readable(self._rows(query), tally_of))
+
+    def faces_by_hour(self, camera_id: str, since: datetime, reasons: Collection[str]) -> list[Hour]:
+        """As :func:`worker.history.hours.by_hour`."""
+        with _told(), self._database.reading() as connection:
+            return by_hour(connection, camera_id, since, reasons)
 
     def name_sightings(self, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
         """Notes who the person of these sightings was.
