@@ -1,15 +1,17 @@
 """The past by the API: found, explained, corrected; pictures only for who is logged in."""
 
+import base64
 import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tests.support.console import API, LONG_S, Console, keep_picture, of_anna
+from tests.support.console import API, LONG_S, Console, console_config, keep_picture, of_anna, running_console
 from tests.support.past import AXES
 from tests.support.publishing import stored
 from tests.support.redis_servers import RedisServer
+from worker.encryption import parse_key
 from worker.gallery.contents import NewSample
 from worker.gallery.crops import Crop, CropStore
 from worker.types import Detections
@@ -67,6 +69,20 @@ def test_the_scene_of_a_sighting_and_the_photo_of_a_person_are_shown_where_they_
         assert console.anybody().get(path).status_code in {303, 401}, path
 
 
+def test_the_photo_of_a_person_opens_with_the_key_of_the_configuration(tmp_path: Path, redis_url: str) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    with running_console(console_config(tmp_path, redis_url, gallery_key=key)) as console:
+        (sample,) = console.parts.gallery().person("Anna").samples
+        crops = CropStore(tmp_path / "people", parse_key(key, "the key"))
+        crops.open_for_writing()
+        found = Detections(
+            np.array([[20, 20, 60, 60]], np.float32), np.ones(1, np.float32), np.full((1, 5, 2), 40, np.float32)
+        )
+        crops.add(sample.sample_id, Crop(np.full((80, 80, 3), (0, 200, 0), np.uint8), found))
+        photo = f"{API}/people/p-anna/samples/{sample.sample_id}/face"
+        assert console.as_role("viewer").get(photo).status_code == 200
+
+
 def test_a_sighting_that_names_nobody_is_given_a_name(console: Console, redis_url: str) -> None:
     with console.parts.history() as history:
         history.write([of_anna(6, identity_id="", identity_name="", template=None)], keep_s=LONG_S, remember_s=LONG_S)
@@ -112,7 +128,6 @@ def test_a_wrong_name_is_corrected_and_the_correction_is_published_and_undone(co
 
 
 def test_without_redis_nothing_is_corrected_and_the_answer_says_so(tmp_path: Path, redis_server: RedisServer) -> None:
-    from tests.support.console import console_config, running_console
 
     with running_console(console_config(tmp_path, redis_server.url)) as console:
         client = console.as_role("operator")

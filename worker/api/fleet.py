@@ -151,11 +151,14 @@ def _of_camera(camera: CameraStatus) -> list[WrongDocument]:
 def _of_alerts(parts: Parts) -> list[WrongDocument]:
     told = []
     if (waiting := parts.book.waiting()).oldest_s > _WAITING_S:
-        text = f"rules: {waiting.count} alerts wait, the oldest for {waiting.oldest_s / 60:.0f} minutes"
+        many = "1 alert waits" if waiting.count == 1 else f"{waiting.count} alerts wait"
+        text = f"rules: {many}, the oldest for {waiting.oldest_s / 60:.0f} minutes"
         told.append(_wrong(text, "FacestreamAlertsWait"))
     since_s = time.time() - _GIVEN_UP_S
     if lost := sum(each.state == "failed" and each.made_s > since_s for each in parts.book.recent(_RECENT)):
-        told.append(_wrong(f"rules: {lost} alerts of the last hour were given up", "FacestreamAlertsGivenUp"))
+        told.append(
+            _wrong(f"rules: {lost} alert{'s' * (lost != 1)} of the last hour given up", "FacestreamAlertsGivenUp")
+        )
     return told
 
 

@@ -12,7 +12,6 @@ from worker.api import people, sightings
 from worker.api.access import Reader, SharedParts
 from worker.api.parts import Parts
 from worker.api.problems import not_found, responses
-from worker.config import load_config
 from worker.encryption import parse_key
 from worker.gallery.crops import CropStore
 from worker.history.evidence_store import Seen, stored_face, stored_scene
@@ -54,7 +53,7 @@ def sample_jpeg(parts: Parts, identity_id: str, sample_id: str, side_px: int) ->
     folder = parts.gallery().folder
     if not samples or folder is None:
         return None
-    key = load_config(None, {}).read_gallery_key()
+    key = parts.config.read_gallery_key()
     crops = CropStore(folder, None if key is None else parse_key(key, "the gallery key"))
     return _jpeg(crops.face(sample_id), side_px)
 

@@ -38,7 +38,7 @@ def _cleaned(value: Any) -> Any:
 
 def sighting_row(sighting: PastSighting) -> Row:
     """Without its times of storage. What a face and a name are seen in is theirs of whom it shows."""
-    owner = sighting.identity_id or sighting.unknown_id or sighting.sighting_id
+    owner = owner_of(sighting.identity_id, sighting.unknown_id, sighting.sighting_id)
     return {
         "sighting_id": sighting.sighting_id,
         "camera_id": sighting.camera_id,
@@ -56,6 +56,11 @@ def sighting_row(sighting: PastSighting) -> Row:
         "account": json.dumps(sighting.account.to_json()),
         "corrections": sighting.corrections,
     }
+
+
+def owner_of(identity_id: str | None, unknown_id: str | None, sighting_id: str) -> str:
+    """Whose the rows and events about a sighting are: of the person, else of the unknown person, else of itself."""
+    return identity_id or unknown_id or sighting_id
 
 
 def readable(rows: Iterable[Any], read: Callable[[Any], _Record]) -> Iterator[_Record]:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from worker.database import schema
 from worker.database.owned import OwnBytes, apart
+from worker.history.rows import owner_of
 from worker.people_keys import BYTES_HEAD, TEXT_HEAD, Owned, tag_in
 
 _sightings, _unknowns, _denials = schema.sightings, schema.unknowns, schema.denials
@@ -61,8 +62,8 @@ def seal_anew(connection: sa.Connection) -> int:
 
 
 def owner_of_event(event: Mapping[str, str], sighting_id: str) -> str:
-    """Whose an event is: of the person, else of the unknown person, else of the sighting."""
-    return event.get("identity_id") or event.get("unknown_id") or sighting_id
+    """Whose an event is, see :func:`worker.history.rows.owner_of`."""
+    return owner_of(event.get("identity_id"), event.get("unknown_id"), sighting_id)
 
 
 def _heads(connection: sa.Connection) -> Iterator[tuple[sa.Table, Any, set[str]]]:
@@ -97,7 +98,7 @@ def _owner(table: sa.Table, row: Any, found: Any) -> str:
     if table is _unknowns:
         return str(row.unknown_id)
     if table is not _alerts:
-        return str(row.identity_id or row.unknown_id or row.sighting_id)
+        return owner_of(row.identity_id, row.unknown_id, row.sighting_id)
     with suppress(ValueError, AttributeError):  # a damaged row is for its reader to judge
         return owner_of_event(json.loads(found.event), row.sighting_id)
     return str(row.sighting_id)
