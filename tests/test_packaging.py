@@ -144,6 +144,7 @@ def test_everything_that_the_code_imports_is_declared() -> None:
         "argon2-cffi",
         "fastapi",
         "jinja2",
+        "markdown-it-py",
         "markupsafe",
         "minio",
         "onnxruntime",

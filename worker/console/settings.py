@@ -98,19 +98,15 @@ def end_token(caller: Looker, parts: SharedParts, token_id: str) -> RedirectResp
 
 @router.post("/settings/retention")
 def keep(
-    caller: Manager, parts: SharedParts, etag: Text, sightings: Text = "", unknowns: Text = "", pictures: Text = ""
+    _caller: Manager, parts: SharedParts, etag: Text, sightings: Text = "", unknowns: Text = "", pictures: Text = ""
 ) -> Response:
     """Sets for how long things are kept, for all workers; an empty field: as each is configured."""
     typed = {"sightings_days": sightings, "unknowns_days": unknowns, "pictures_days": pictures}
     try:
         given = RetentionDocument(**{name: _number(text) for name, text in typed.items()})
-        settings.keep(parts, given, etag)
     except ValidationError as error:
-        return _page(caller, parts, problem=first_problem(error), typed=typed)
-    except Problem as problem:
-        if problem.status_code != HTTPStatus.PRECONDITION_FAILED:
-            raise
-        return _page(caller, parts, problem=str(problem.detail), typed=typed)
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
+    settings.keep(parts, given, etag)
     return gone_to("/settings", said="kept")
 
 
@@ -139,8 +135,7 @@ def _page(
     manages = caller.may("manage")
     tokens = parts.accounts.tokens(None if manages else caller.account.name)
     holds = settings.settings(parts)
-    kept = {name: "" if days is None else f"{days:g}" for name, days in holds.retention.model_dump().items()}
-    blank: dict[str, Any] = {"name": "", "role": "viewer", "token": ""} | kept
+    blank: dict[str, Any] = {"name": "", "role": "viewer", "token": ""}
     return render(
         "settings", caller, HTTPStatus.UNPROCESSABLE_ENTITY if problem else HTTPStatus.OK, said=said, problem=problem,
         secret=secret, tokens=[TokenDocument.of(token) for token in tokens], scopes=ROLES[caller.account.role],
