@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.command_line import Ended
 from tests.support.past import sighting
+from tests.support.postgres import PostgresServer
 from worker.cli import run_command_line
 from worker.database.schema import LAYOUT
 from worker.history.retention import Retention
@@ -65,6 +66,38 @@ def test_a_database_is_made_saved_and_put_back(facestream: Callable[..., Ended],
     assert "--replace" in facestream("database", "restore", saved, *option).only_error(2)
     assert facestream("database", "restore", saved, *option, "--replace").code == 0
     assert remembered(where) == ["door_1", "door_2"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "checked", "upgraded"),
+    [
+        ("UPDATE facestream.facestream_layout SET version_num = '3'", "says that it has layout 3",
+         "another layout than it says, and stays as it is"),
+        ("DROP TABLE facestream.tallies; UPDATE facestream.facestream_layout SET version_num = '6'",
+         "has layout 6, this version needs", "another layout than it says, and stays as it is"),
+        ("ALTER TABLE facestream.sightings DROP COLUMN evidence", "lacks sightings.evidence: restore", ""),
+        ("DELETE FROM facestream.facestream_layout", "says of itself the layout []", "restore it from a backup"),
+    ],
+)  # fmt: skip
+def test_a_database_that_is_half_of_another_layout_is_named_and_stays_as_it_is(
+    facestream: Callable[..., Ended],
+    postgres: PostgresServer,
+    postgres_url: str,
+    broken: str,
+    checked: str,
+    upgraded: str,
+) -> None:
+    option = ["--gallery", postgres_url]
+    assert facestream("database", "upgrade", *option).code == 0
+    remember(postgres_url, 1)
+    postgres.execute(*broken.split("; "), database="test")
+    looked = facestream("database", "check", *option)
+    assert (looked.code, checked in looked.stderr) == (1, True)
+    tried = facestream("database", "upgrade", *option)
+    if upgraded:
+        assert upgraded in tried.only_error(1)
+    assert facestream("database", "check", *option).stderr == looked.stderr
+    assert postgres.execute("SELECT count(*) FROM facestream.sightings", database="test") == [(1,)]
 
 
 def test_what_has_expired_goes_without_a_worker(facestream: Callable[..., Ended], where: str) -> None:

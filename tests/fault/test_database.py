@@ -5,21 +5,27 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from tests.fault.proxy import FaultProxy
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample
+from tests.support.past import sighting
 from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.waiting import eventually
 from worker.database.address import parse_database_url
+from worker.database.backup import back_up, restore
 from worker.database.database import open_postgres
 from worker.database.layout import upgrade
-from worker.errors import GalleryError, GalleryUnavailableError
+from worker.errors import GalleryError, GalleryUnavailableError, HistoryError
 from worker.gallery.database.gallery import DatabaseGallery
+from worker.history.store import History
 
 pytestmark = pytest.mark.slow
 
@@ -129,6 +135,127 @@ def test_a_standby_that_lacks_the_last_change_takes_over_and_that_is_told(
         worker.close()
     finally:
         standby.remove()
+
+
+class Writers:
+    """Enrols people with two samples each, and stores sightings, again and again, until the end; ``people`` and
+    ``sightings`` are those that were acknowledged, each with the time."""
+
+    def __init__(self, url: str) -> None:
+        self.people: dict[str, float] = {}
+        self.sightings: dict[str, float] = {}
+        self._url = url
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=step) for step in (self._enrol, self._remember)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_more(self, number: int = 10) -> None:
+        people, sightings = len(self.people) + number, len(self.sightings) + number
+        eventually(lambda: len(self.people) >= people and len(self.sightings) >= sightings)
+
+    def _enrol(self) -> None:
+        gallery = DatabaseGallery.open(self._url)
+        for number in count():
+            if self._over.is_set():
+                return
+            with suppress(GalleryError):
+                gallery.add([sample(f"person {number}", 2 * number + row) for row in range(2)])
+                self.people[f"person {number}"] = time.monotonic()
+
+    def _remember(self) -> None:
+        with History.open(self._url) as past:
+            for number in count():
+                if self._over.is_set():
+                    return
+                with suppress(HistoryError):
+                    past.write([sighting(number)], keep_s=1e6, remember_s=1e6)
+                    self.sightings[f"door_{number}"] = time.monotonic()
+
+
+def people_in(url: str) -> dict[str, int]:
+    return {person.name: len(person.samples) for person in DatabaseGallery.open(url).people()}
+
+
+def sightings_in(url: str) -> set[str]:
+    with History.open(url) as past:
+        return {found.sighting_id for found in past.sightings()}
+
+
+def test_a_standby_that_replicates_at_once_lacks_nothing_that_was_acknowledged(
+    server: PostgresServer, tell: Callable[[str], None]
+) -> None:
+    server.new_database("site")
+    upgrade(open_postgres(parse_database_url(server.url("site"))))
+    standby = PostgresServer("fsync=on", primary=server)
+    hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
+    url = f"postgresql://postgres@{hosts}/site?target_session_attrs=read-write&gallery=site"
+    try:
+        standby.start()
+        server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+        eventually(lambda: server.execute("SELECT sync_state FROM pg_stat_replication") == [("sync",)])
+        DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)
+        worker = DatabaseGallery.open(url)
+        worker.follow("worker")
+        with Writers(url) as writers:
+            writers.wait_for_more()
+            server.stop(signal.SIGKILL)
+            before = len(writers.people) + len(writers.sightings)
+            standby.execute("SELECT pg_promote()")
+            writers.wait_for_more()
+        held = people_in(url)
+        assert writers.people.keys() <= held.keys()
+        assert set(held.values()) == {2}
+        assert writers.sightings.keys() <= sightings_in(url)
+        eventually(lambda: worker.reload_if_changed() or {person.name for person in worker.people()} == held.keys())
+        worker.close()
+        tell(f"{before} enrolments and sightings acknowledged before the fail-over and "
+             f"{len(writers.people) + len(writers.sightings) - before} after it: all there")  # fmt: skip
+    finally:
+        standby.remove()
+
+
+def test_a_backup_and_a_restore_while_others_write_are_whole(
+    server: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = server.new_database("site")
+    upgrade(open_postgres(parse_database_url(url)))
+    DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)
+    address = parse_database_url(url)
+    database = open_postgres(address)
+    worker = DatabaseGallery.open(url)
+    worker.follow("worker")
+    with Writers(url) as writers:
+        writers.wait_for_more()
+        begun_s = time.monotonic()
+        back_up(database, tmp_path / "backup", address)
+        writers.wait_for_more()
+        restore(database, tmp_path / "backup", address)
+        done_s = time.monotonic()
+        writers.wait_for_more()
+    saved = parse_database_url(server.new_database("copy"))
+    restore(open_postgres(saved), tmp_path / "backup", saved)
+    kept = [name for name, at_s in writers.people.items() if not begun_s <= at_s <= done_s]
+    seen = [name for name, at_s in writers.sightings.items() if not begun_s <= at_s <= done_s]
+    held = people_in(url)
+    assert set(held.values()) == {2}
+    assert held.keys() >= set(kept)
+    assert sightings_in(url) >= set(seen)
+    of_backup = people_in(server.url("copy"))
+    assert set(of_backup.values()) == {2}
+    assert of_backup.keys() >= {name for name, at_s in writers.people.items() if at_s < begun_s}
+    assert sightings_in(server.url("copy")) >= {name for name, at_s in writers.sightings.items() if at_s < begun_s}
+    eventually(lambda: worker.reload_if_changed() or {person.name for person in worker.people()} == held.keys())
+    assert any("the gallery went back" in str(record.msg) for record in caplog.records)
+    worker.close()
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ from tests.support.postgres import PostgresServer, locked_table, running_postgre
 from tests.support.waiting import eventually
 from worker.background import Heartbeats
 from worker.config import Config, UnknownsConfig, history_place
+from worker.database.address import parse_database_url
+from worker.database.backup import back_up, restore
+from worker.database.database import open_postgres
 from worker.history.fleet_past import FleetPast
 from worker.history.recorder import Recorder, open_recorder
 from worker.history.records import Account
@@ -271,6 +274,31 @@ def test_a_stranger_whom_two_workers_met_while_the_database_was_away_has_one_id_
         late = Machine(url, tmp_path / "late")
         assert [late.meet(30 + person, AXES[person]) in ids[person] for person in range(3)] == [True] * 3
         late.close()
+
+
+def test_a_past_that_went_back_is_taken_up_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with running_postgres() as server:
+        url = with_tables(server.new_database("site"))
+        one = Machine(url, tmp_path / "one")
+        first = one.meet(1, AXES[1])
+        address = parse_database_url(url)
+        database = open_postgres(address)
+        back_up(database, tmp_path / "backup", address)
+        lost = one.meet(2, AXES[2])
+        for number in (3, 4, 5):
+            one.meet(number, AXES[number])
+        restore(database, tmp_path / "backup", address)
+        other = Machine(url, tmp_path / "other")
+        again, new = other.meet(12, AXES[2]), other.meet(16, AXES[6])
+        assert len({first, lost, again, new}) == 4
+        assert other.meet(11, AXES[1]) == first
+        eventually(lambda: one.meet(26, AXES[6]) == new)
+        assert any("went back" in str(record.msg) for record in caplog.records)
+        # Whom the backup did not know comes back with the next sighting, as one person.
+        one.end(2, AXES[2], lost)
+        eventually(lambda: one.moved == {"s2": again})
+        for machine in (one, other):
+            machine.close()
 
 
 def test_who_stood_side_by_side_while_the_database_was_away_stay_two(tmp_path: Path) -> None:

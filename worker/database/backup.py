@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 import subprocess
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from worker.files import draft_beside, writing
 from worker.redaction import redact
 from worker.sqlite import source_for
 
+_MOST_TRIES: Final = 20
 _TOOLS_MISSING: Final = "install PostgreSQL's client programs (Debian: postgresql-client), not older than the server"
 
 
@@ -96,10 +98,18 @@ def _restore_postgres(database: Database, address: DatabaseAddress, file: Path) 
     found = re.search(rf"^COPY .*{VERSION_TABLE} .*\n(\d+)$", rows, re.MULTILINE)
     _check_layout(file, int(found[1]) if found else 0)
     half_templates.drop(database)
-    _run(
-        address, "pg_restore", "--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-owner",
-        "--no-privileges", str(file),
-    )  # fmt: skip
+    for tries in count(1):
+        try:
+            _run(
+                address, "pg_restore", "--clean", "--if-exists", "--single-transaction", "--exit-on-error",
+                "--no-owner", "--no-privileges", str(file),
+            )  # fmt: skip
+        except DatabaseError as error:
+            # A writer may hold a table and wait for one that is restored already. Then nothing was changed.
+            if tries == _MOST_TRIES or "deadlock detected" not in str(error):
+                raise
+        else:
+            return
 
 
 def _check_layout(file: Path, layout: int) -> None:

@@ -20,6 +20,7 @@ _GRANT: Final = (
     "grant this user the role facestream_worker, facestream_operator, facestream_console or facestream_reader"
 )
 _INCOMPLETE: Final = "'facestream database check' says what is missing"
+_CONTRADICTORY: Final = "it has tables of another layout than it says, and stays as it is: restore it from a backup"
 # By the kind of SQLSTATE (PostgreSQL's appendix "Error Codes"), the longest first.
 _ADVICE: Final[tuple[tuple[str, type[DatabaseError], str], ...]] = (
     ("28P01", DatabaseError, "correct the password in ~/.pgpass, PGPASSFILE, PGPASSWORD or the URL"),
@@ -28,6 +29,8 @@ _ADVICE: Final[tuple[tuple[str, type[DatabaseError], str], ...]] = (
     ("42501", DatabaseError, _GRANT),
     ("42P01", DatabaseError, _INCOMPLETE),
     ("42703", DatabaseError, _INCOMPLETE),
+    ("42P07", DatabaseError, _CONTRADICTORY),
+    ("42701", DatabaseError, _CONTRADICTORY),
     ("3F000", DatabaseError, _INCOMPLETE),
     ("25006", DatabaseUnavailableError, "it is a standby, or read-only: name the primary in the URL"),
     ("53100", DatabaseFullError, "make room on the disk of the server"),

@@ -37,7 +37,12 @@ def inspect(database: Database) -> Inspection:
     found = layout_of(database)
     missing = [] if found == 0 else missing_parts(database)
     problems = []
-    if found < LAYOUT:
+    if 0 < found < LAYOUT and not missing:
+        problems.append(
+            f"{database.label} says that it has layout {found}, but has all that layout {LAYOUT} has: the number was "
+            "changed, or only a part was restored: restore it from a backup"
+        )
+    elif found < LAYOUT:
         problems.append(
             f"{database.label} has {f'layout {found}' if found else 'no tables'}, this version needs layout {LAYOUT}: "
             "run 'facestream database upgrade'"

@@ -15,7 +15,7 @@ from typing import Final
 from worker.background import BackgroundTask, Heartbeats
 from worker.errors import HistoryError
 from worker.history.records import CounterExample, EmbedderId, UnknownPerson
-from worker.history.store import History
+from worker.history.store import EVERYBODY, History
 from worker.logs import get_logger
 from worker.observer import Observer
 
@@ -157,10 +157,11 @@ class FleetPast:
         if claim.person.unknown_id not in self._claims:
             return
         try:
-            claim.known_as = self._opened().claim(
-                claim.person, claim.revision, claim.choose, remember_s=self._remember_s
-            )
+            # Of who is there after an outage, nothing is known before the next look.
+            revision = EVERYBODY if self._problem else claim.revision
+            claim.known_as = self._opened().claim(claim.person, revision, claim.choose, remember_s=self._remember_s)
         except HistoryError as error:
+            self._problem = str(error)
             self._away_until_s = time.monotonic() + self._pause_s
             _log.warning("unknown people of the fleet cannot be looked up", reason=str(error))
 
@@ -172,7 +173,8 @@ class FleetPast:
     def _look_once(self) -> None:
         try:
             history = self._opened()
-            changed, revision = history.unknowns(self._revision)
+            # After an outage it may be another server, which has another past.
+            changed, revision = history.unknowns(EVERYBODY if self._problem else self._revision)
             embedder, said = self._embedder, history.denials_revision()
             examples = self._examples
             if embedder is not None and said != examples[0]:
@@ -182,9 +184,12 @@ class FleetPast:
                 _log.warning("unknown people are remembered by this worker alone", reason=str(error))
             self._problem = str(error)
             return
-        self._problem = ""
         with self._lock:
             self._changed += changed
-            self._revision = revision
+            if revision < self._revision:
+                _log.warning("the past of the fleet went back: what is there now is taken up anew")
+            if self._problem or revision < self._revision:
+                self._taken_up = EVERYBODY
+            self._revision, self._problem = revision, ""
             if embedder == self._embedder:
                 self._examples = examples

@@ -59,6 +59,8 @@ from worker.observer import Observer
 from worker.people_keys import Owned
 
 FILE: Final = "history.sqlite3"
+EVERYBODY: Final = -1
+"""The revision before all unknown people, also those who are gone."""
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches, schema.regroupings)
 _POLL_S: Final = 0.05
@@ -303,18 +305,21 @@ class History:
         return next((str(row.model_id) for row in self._rows(query)), None)
 
     def unknowns(self, after_revision: int = 0) -> tuple[list[UnknownPerson], int]:
-        """The unknown people that changed after ``after_revision``, and the newest revision.
+        """The unknown people that changed after ``after_revision``, and the newest revision. All of them, if the
+        database has not come that far: it was restored from a backup, or a standby that lacks the last ones took over.
 
         People who are gone are among them, without a template, so that every worker learns of it; with 0, they are not.
         """
-        query = (
-            sa.select(schema.unknowns)
-            .where(schema.unknowns.c.revision > after_revision, schema.unknowns.c.expires_s > time.time())
-            .order_by(schema.unknowns.c.first_seen_s, schema.unknowns.c.unknown_id)
-        )
         with _told(), self._database.reading() as connection:
+            revision = _newest_revision(connection)
+            if revision < after_revision:
+                after_revision = EVERYBODY
+            query = (
+                sa.select(schema.unknowns)
+                .where(schema.unknowns.c.revision > after_revision, schema.unknowns.c.expires_s > time.time())
+                .order_by(schema.unknowns.c.first_seen_s, schema.unknowns.c.unknown_id)
+            )
             rows = connection.execute(query).all()
-        revision = max([after_revision, *(row.revision for row in rows if isinstance(row.revision, int))])
         people = list(readable(rows, unknown_of))
         return [person for person in people if person.template is not None or after_revision], revision
 
@@ -336,6 +341,8 @@ class History:
         with _told(), self._database.writing() as connection:
             if not self._database.is_sqlite:
                 reuniting.one_at_a_time(connection)
+            if _newest_revision(connection) < after_revision:
+                after_revision = EVERYBODY
             query = sa.select(schema.unknowns).where(
                 schema.unknowns.c.revision > after_revision,
                 schema.unknowns.c.expires_s > now_s,
@@ -842,4 +849,8 @@ def _drop(connection: sa.Connection, unknown_id: str, *, sightings_too: bool) ->
 
 def _next_revision(connection: sa.Connection) -> int:
     connection.execute(schema.newest.update().values(revision=schema.newest.c.revision + 1))
+    return _newest_revision(connection)
+
+
+def _newest_revision(connection: sa.Connection) -> int:
     return int(connection.execute(sa.select(schema.newest.c.revision)).scalar_one())

@@ -14,12 +14,11 @@ from worker.erased import Erased
 from worker.errors import HistoryError
 from worker.history.records import PastSighting, Tally, UnknownPerson
 from worker.history.reuniting import Tell
-from worker.history.store import History
+from worker.history.store import EVERYBODY, History
 from worker.logs import get_logger
 
 _NOW: Final = "now"
 _CHUNK: Final = 500
-_EVERYBODY: Final = -1
 _REMOVED: Final = "removed"
 
 _log = get_logger(__name__)
@@ -88,7 +87,7 @@ class Waiting:
         for folder in self._folders():
             try:
                 with History.open(folder) as kept:
-                    past, (people, _) = iter(kept.sightings()), kept.unknowns(_EVERYBODY)
+                    past, (people, _) = iter(kept.sightings()), kept.unknowns(EVERYBODY)
                     tallies = kept.tallies()
             except HistoryError as error:
                 _log.error("what waited for the database cannot be read", folder=str(folder), problem=str(error))
@@ -147,7 +146,7 @@ class Waiting:
         for folder in [*self._folders(), *filter(Path.exists, [self._folder / _NOW])]:
             try:
                 with History.open(folder) as kept:
-                    count += len(kept.sightings()) + len(kept.unknowns(_EVERYBODY)[0])
+                    count += len(kept.sightings()) + len(kept.unknowns(EVERYBODY)[0])
             except HistoryError:
                 continue
         return count
