@@ -38,6 +38,12 @@ LEAST: dict[str, int] = {
 }  # fmt: skip
 """Every operation, and the least role that may do it."""
 
+OF_PEOPLE = {
+    "set_up", "log_in", "create_token", "choose_password", "change_own_password", "list_sessions", "end_session",
+    "end_other_sessions",
+}  # fmt: skip
+"""What a token may not do, whatever its scopes are: it must not outlive its own end."""
+
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 
 
@@ -67,6 +73,24 @@ def test_every_operation_is_open_to_the_roles_that_the_table_says(console: Conso
             refused = {401} if rank == NOBODY else {403}
             status = asked(client, method, path)
             assert (status in refused) == (rank < LEAST[operation]), (operation, rank, status)
+
+
+def test_every_operation_is_open_to_tokens_with_the_scopes_that_the_table_says(console: Console) -> None:
+    admin = console.as_role("admin")
+    clients = []
+    for number in (VIEWER, OPERATOR, ADMIN):
+        asked_for = {"name": "program", "scopes": ["read", "change", "manage"][:number], "days": 1}
+        token = admin.post(f"{API}/tokens", json=asked_for).json()["token"]
+        clients.append(console.anybody(Authorization=f"Bearer {token}"))
+    for operation, (method, path) in operations(console).items():
+        for rank, client in enumerate(clients, start=VIEWER):
+            answer = asked(client, method, path)
+            if rank < LEAST[operation]:
+                assert answer == 403, (operation, rank, answer)
+            elif operation not in OF_PEOPLE:
+                assert answer not in {401, 403}, (operation, rank, answer)
+    for wrong in ("Bearer fst_guess", "Bearer", "Basic dTpw", "fst_guess"):
+        assert console.anybody(Authorization=wrong).get(f"{API}/people").status_code == 401, wrong
 
 
 def test_a_change_by_a_session_needs_the_value_that_only_our_pages_know(console: Console) -> None:

@@ -1,14 +1,18 @@
 """Forms that cannot be taken come back as they were sent, whatever the reason; what is sent twice is done once."""
 
+import io
 import re
 import threading
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
-from tests.support.console import API, PASSWORD, Console, form
+from tests.support.command_line import RETAIL
+from tests.support.console import API, PASSWORD, Console, console_config, form, running_console
 from worker.api.parts import Parts
 from worker.gallery.groups import Group
 
@@ -253,3 +257,40 @@ def test_a_cursor_that_was_tampered_with_is_refused_and_a_link_that_is_forged_le
         answer = client.get(link)
         assert answer.status_code < 500, link
         assert "Anna" not in answer.text, link
+    assert client.get("/enter/guess").headers["location"] == "/", "who has a session needs no link"
+    assert console.anybody().get("/enter/guess").status_code == 403
+
+
+@pytest.mark.data
+@pytest.mark.timeout(300)
+def test_photos_of_every_kind_are_taken_or_say_why_not(tmp_path: Path, redis_url: str, test_data: Path) -> None:
+    photos = test_data / "photos"
+    face = next(path for path in sorted((photos / "train" / "obama").iterdir()))
+    large, empty = io.BytesIO(), io.BytesIO()
+    with Image.open(face) as picture:
+        scale = (36_000_000 / (picture.width * picture.height)) ** 0.5
+        size = (round(picture.width * scale), round(picture.height * scale))
+        picture.convert("RGB").resize(size).save(large, "JPEG")
+    Image.new("RGB", (600, 400), (90, 90, 90)).save(empty, "PNG")
+    given = {
+        "large.jpg": large.getvalue(), "nobody.png": empty.getvalue(), "text.jpg": b"no picture", "none.jpg": b"",
+        "three.jpg": (photos / "test" / "obama_and_biden.jpg").read_bytes(),
+    }  # fmt: skip
+    config = console_config(
+        tmp_path, redis_url, model=RETAIL, models_dir=str(test_data / "models"), detection={"detector": "yunet"}
+    )
+    with running_console(config, filled=False) as console:
+        client = console.as_role("operator")
+        files = [("photos", (name, content)) for name, content in given.items()]
+        fields = {"csrf": client.headers["X-CSRF-Token"], "identity_name": "Barack"}
+        page = client.post("/people", data=fields, files=files, timeout=120).text
+        told = dict(re.findall(r"<li><bdi>(\w+\.\w+)</bdi>: <b[^>]*>((?:not )?taken)</b>", page))
+        assert told == {
+            "large.jpg": "taken", "nobody.png": "not taken", "text.jpg": "not taken", "none.jpg": "not taken",
+            "three.jpg": "not taken",
+        }  # fmt: skip
+        assert people(console.parts) == ["Barack"]
+        answer = client.post(
+            f"{API}/people", data={"identity_name": "Nobody"}, files=[("photos", ("nobody.png", empty.getvalue()))]
+        )
+        assert [(photo["accepted"], photo["reason"]) for photo in answer.json()["photos"]] == [(False, "no_face")]

@@ -5,11 +5,13 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.console import Console
+from tests.support.console import API, Console
+from tests.support.rtsp import camera_with_login
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +37,11 @@ class Hand:
     def fill(self, label: str, text: str) -> None:
         self._fields += 1
         self.page.get_by_label(label).first.fill(text)
+
+    def press(self, name: str) -> None:
+        """A button of exactly this name."""
+        self._clicks += 1
+        self.page.get_by_role("button", name=name, exact=True).click()
 
     def enter(self) -> None:
         self.page.keyboard.press("Enter")
@@ -74,3 +81,20 @@ def test_a_person_is_removed(enter: Enter, console: Console, tell: Callable[[str
     expect(hand.page.get_by_role("status")).to_contain_text("Removed")
     hand.done("a person is removed")
     assert [person.name for person in console.parts.people()] == ["Anna"]
+
+
+def test_a_camera_is_tested_and_added(
+    enter: Enter, console: Console, tell: Callable[[str], None], tmp_path: Path
+) -> None:
+    with camera_with_login(tmp_path, "admin:s3cret") as server:
+        hand = Hand(enter("admin"), tell)
+        hand.click("link", "Cameras")
+        hand.click("link", "Add a camera")
+        hand.fill("Name", "back-door")
+        hand.fill("Address", server.url("/cam"))
+        hand.fill("User", "admin")
+        hand.fill("Password", "s3cret")
+        hand.press("Test and add")
+        expect(hand.page.get_by_role("status")).to_contain_text("The camera was added", timeout=90_000)
+        hand.done("a camera is tested and added")
+    assert console.as_role("viewer").get(f"{API}/cameras/back-door").json()["defined"] is True

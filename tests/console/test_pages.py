@@ -29,7 +29,7 @@ from tests.support.publishing import stored
 from tests.support.sample_events import make_event
 from worker.api.parts import Parts
 from worker.console.app import make_console
-from worker.console.pages import HERE
+from worker.console.pages import HERE, sureness
 from worker.events.codec import sighting_id
 from worker.gallery.contents import NewSample
 from worker.gallery.opening import open_gallery
@@ -112,6 +112,7 @@ def test_a_stranger_gets_a_name_beside_the_number_that_says_what_it_risks(consol
     client = console.as_role("operator")
     text = client.get("/unknown").text
     assert "similar by 0.60" in text
+    assert "below the 0.50" not in text
     assert "names somebody from a similarity of 0.50 on" in text
     assert "calibrate the gallery to learn it" in text
     open_gallery(console.parts.gallery_path).set_thresholds(0.5, {}, {"default": {"fmr": 1e-4, "fpir": 0.002}})
@@ -122,6 +123,25 @@ def test_a_stranger_gets_a_name_beside_the_number_that_says_what_it_risks(consol
     assert "Carla" in told
     assert [event.identity_name for event in stored(redis_url)] == ["Carla", "Carla"]
     assert names(console) == ["Anna", "Bob", "Carla"]
+
+
+@pytest.mark.parametrize(
+    ("similarity", "threshold", "word"),
+    [
+        (0.7, 0.5, "clearly"),
+        (0.56, 0.5, "likely"),
+        (0.51, 0.5, "just"),
+        (0.49, 0.5, "hardly"),
+        (0.96, 0.91, "clearly"),
+        (0.92, 0.91, "likely"),
+        (1.0, 1.0, "just"),
+        (None, 0.5, ""),
+    ],
+)
+def test_a_word_says_how_sure_a_name_is_whatever_the_model(
+    similarity: float | None, threshold: float, word: str
+) -> None:
+    assert str(sureness(similarity, threshold)) == word
 
 
 def test_two_unknown_people_are_merged_parted_and_forgotten(console: Console) -> None:
@@ -184,6 +204,7 @@ def test_unknown_people_who_look_like_one_person_are_named_by_one_button(console
     text = client.get("/unknown").text
     assert "These 2 look like <bdi>Anna</bdi>: 0.45 to 0.60" in text
     assert "2 past sightings are theirs" in text
+    assert re.search(r"similar by 0\.45, below the 0\.50 from which a camera names", text)
     chosen(client, do="name", ids=["u-1", "u-3"], identity_name="Anna")
     assert names(console) == ["Anna", "Bob"]
     assert "u-3" not in client.get("/unknown").text

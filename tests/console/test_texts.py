@@ -44,7 +44,7 @@ def unspoken(path: Path) -> set[str]:
     source = path.read_text()
     bare = re.sub(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", "\0", source, flags=re.DOTALL)
     pieces = [*re.findall(READ_OUT, bare), *re.sub(r"<[^>]*>", "\0", bare).split("\0")]
-    found = {piece.strip(" \n\N{MIDDLE DOT}") for piece in pieces if WORD.search(piece)}
+    found = {piece.strip(" \n\N{MIDDLE DOT}") for piece in pieces if WORD.search(piece) and not piece.startswith("/")}
     tree = Environment(autoescape=True).parse(source)
     asked = {
         id(inner)

@@ -19,8 +19,9 @@ from worker.config import Config, FleetConfig, MetricsConfig, load_config
 from worker.service.health import Health, HealthServer
 from worker.service.metrics import PrometheusObserver
 from worker.service.reporting import StatusBoard, StatusReporter
-from worker.service.status import WorkerStatus, condition_of, reported
+from worker.service.status import WorkerStatus, age_s, condition_of, reported
 from worker.video.cameras import Cameras
+from worker.wire import rfc3339
 
 
 class Rig:
@@ -142,6 +143,22 @@ def test_a_worker_reports_to_its_fleet_until_it_leaves(rig: Rig, client: redis.R
     finally:
         reporter.close()
     assert list(reported(client, fleet)) == []
+
+
+@pytest.mark.parametrize("off_h", [-1, 1])
+def test_a_worker_whose_clock_is_an_hour_off_is_neither_gone_nor_of_the_future(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, off_h: int
+) -> None:
+    wrong = rfc3339(datetime.now(UTC) + timedelta(hours=off_h))
+    monkeypatch.setattr("worker.service.reporting.now_rfc3339", lambda: wrong)
+    reporter = StatusReporter(client, "facestream", Rig().board)
+    reporter.start()
+    try:
+        [status] = eventually(lambda: list(reported(client, "facestream")))
+    finally:
+        reporter.close()
+    assert condition_of(status) != "gone"
+    assert abs(age_s(status)) < 1800
 
 
 def test_who_has_been_silent_for_a_day_is_forgotten(rig: Rig, client: redis.Redis) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final, cast
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -20,11 +20,11 @@ from fastapi.responses import StreamingResponse
 from worker.api.access import Caller, Reader, SharedParts, session_of
 from worker.api.parts import Parts
 from worker.api.problems import Problem, responses
-from worker.errors import SinkError
+from worker.errors import DatabaseError, SinkError
 from worker.events.codec import encode
 from worker.events.consumer.tail import read_events
 from worker.logs import get_logger
-from worker.redis.client import REDIS_ERRORS, connect
+from worker.redis.client import REDIS_ERRORS, connect, server_time_ms
 from worker.redis.errors import explain
 from worker.types import Event
 
@@ -133,12 +133,10 @@ class Live:
 
 def _present(parts: Parts) -> str:
     """The id that comes before those of entries that are written from now on."""
-    client: Any = parts.redis()
     try:
-        seconds, microseconds = client.time()
+        return f"{server_time_ms(parts.redis())}-0"
     except REDIS_ERRORS as error:
         raise SinkError(explain(error, parts.config.redis)) from None
-    return f"{seconds}{microseconds // 1000:03d}-0"
 
 
 def missed(parts: Parts, after: str) -> list[Entry]:
@@ -191,10 +189,13 @@ async def _messages(
 
 
 def _is_still_allowed(request: Request, parts: Parts, caller: Caller) -> bool:
-    if caller.secret:
-        return session_of(parts, caller.secret) is not None
-    _, _, secret = request.headers.get("Authorization", "").partition(" ")
-    return parts.accounts.of_token(secret.strip()) is not None
+    """Not while the database cannot be asked: the listener comes back, and nothing is missed."""
+    with suppress(DatabaseError):
+        if caller.secret:
+            return session_of(parts, caller.secret) is not None
+        _, _, secret = request.headers.get("Authorization", "").partition(" ")
+        return parts.accounts.of_token(secret.strip()) is not None
+    return False
 
 
 @router.get(

@@ -37,6 +37,8 @@ def enter(request: Request, parts: SharedParts, code: str) -> Response:
     """Takes the link of :func:`one_time_path`."""
     guest = getattr(request.app.state, "guests", {}).pop(code, None)
     if guest is None:
+        if session_of(parts, request.cookies.get(COOKIE)) is not None:
+            return gone_to("/")
         raise Problem(HTTPStatus.FORBIDDEN, "this link was used before, or is not one of this console: log in")
     name, to = guest
     response = gone_to(to)

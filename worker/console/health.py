@@ -5,7 +5,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
@@ -18,6 +18,12 @@ router = APIRouter(include_in_schema=False)
 
 _SUFFIX: Final = ".md"
 _TEXT: Final = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+@router.get("/standing")
+def standing(_caller: Visitor, parts: SharedParts) -> PlainTextResponse:
+    """For pages that are open: why Redis cannot be asked; empty if it can."""
+    return PlainTextResponse(parts.redis_trouble())
 
 
 @router.get("/health")

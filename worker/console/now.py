@@ -36,12 +36,22 @@ def now_page(caller: Visitor, parts: SharedParts) -> HTMLResponse:
     newest: dict[str, Any] = {}
     for _, event in entries:
         newest.setdefault(event.sighting_id, event)
-    status = fleet.status(parts)
-    cameras = [camera | {"worker": worker} for worker in status.workers for camera in worker["cameras"]]
     return render(
         "now", caller, events=list(newest.values())[:_SHOWN], after=entries[0][0] if entries else _BEGINNING,
-        problem=problem, cameras=cameras, unowned=status.unowned, most=_SHOWN,
+        problem=problem, most=_SHOWN, **_tiles(parts),
     )  # fmt: skip
+
+
+@router.get("/now/cameras")
+def tiles(caller: Visitor, parts: SharedParts) -> HTMLResponse:
+    """The cameras alone, which the open page asks for again and again."""
+    return render("tiles", caller, **_tiles(parts))
+
+
+def _tiles(parts: Parts) -> dict[str, Any]:
+    status = fleet.status(parts)
+    cameras = [camera | {"worker": worker} for worker in status.workers for camera in worker["cameras"]]
+    return {"cameras": cameras, "unowned": status.unowned}
 
 
 def recent(parts: Parts, most: int) -> list[Entry]:

@@ -23,7 +23,8 @@ from worker.history.records import PastSighting
 
 HERE: Final = Path(__file__).parent
 _LOGIN: Final = "/login"
-_SURE: Final = ((0.15, "clearly"), (0.05, "likely"), (0.0, "just"))
+_SURE: Final = ((0.3, "clearly"), (0.1, "likely"), (0.0, "just"))
+"""From which share of the way from the threshold to 1 on: models differ in how far apart people are."""
 _HARDLY: Final = "hardly"
 _UNKNOWN: Final = "unknown"
 _NOT_RECOGNISED: Final = "not recognised"
@@ -129,7 +130,8 @@ def sureness(similarity: float | None, threshold: float | None) -> str:
     """How sure a name is, in a word."""
     if similarity is None or threshold is None:
         return ""
-    return text(next((word for least, word in _SURE if similarity - threshold >= least), _HARDLY))
+    above = (similarity - threshold) / max(1 - threshold, 1e-6)
+    return text(next((word for least, word in _SURE if above >= least), _HARDLY))
 
 
 def who(sighting: PastSighting) -> str:

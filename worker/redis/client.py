@@ -102,6 +102,7 @@ __all__ = [
     "is_wrong_type",
     "longest_block_s",
     "one_transaction_each",
+    "server_time_ms",
     "socket_timeout_s",
 ]
 
@@ -218,6 +219,17 @@ def socket_timeout_s(client: Client) -> float | None:
     )
     timeout_s: float | None = options.get("socket_timeout")
     return timeout_s
+
+
+def server_time_ms(client: Client) -> int:
+    """Redis' clock, by which machines agree whose own clocks do not; on a Cluster, the earliest of its servers'.
+
+    Raises:
+        redis.RedisError: Redis cannot be asked, or this user may not ask for the time.
+    """
+    answer: Any = client.time()
+    seconds, microseconds = min(answer.values()) if isinstance(answer, dict) else answer
+    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 def one_transaction_each(client: Client | AsyncClient, keys: Iterable[str]) -> list[list[str]]:

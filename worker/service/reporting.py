@@ -19,9 +19,9 @@ from worker.redis.errors import reply_of
 from worker.redis.keys import fleet_key
 from worker.service.health import Health
 from worker.service.metrics import PrometheusObserver
-from worker.service.status import CameraStatus, DatabaseStatus, WorkerStatus
+from worker.service.status import CameraStatus, DatabaseStatus, WorkerStatus, redis_time
 from worker.video.cameras import Cameras
-from worker.wire import now_rfc3339
+from worker.wire import now_rfc3339, rfc3339
 
 _WINDOW_S: Final = 10.0
 
@@ -135,6 +135,7 @@ class StatusReporter:
     def _report(self) -> None:
         status = self._board.status()
         try:
+            status = status.model_copy(update={"at": rfc3339(redis_time(self._client))})
             self._client.hset(self._key, self._field, status.model_dump_json())
         except REDIS_ERRORS as error:
             if not self._failing:

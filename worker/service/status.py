@@ -4,15 +4,17 @@ Of all that a worker is made of, this module loads nothing: ``facestream status`
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from redis.exceptions import NoPermissionError
 
 from worker.redaction import first_problem
-from worker.redis.client import Client
+from worker.redis.client import Client, server_time_ms
 from worker.redis.keys import fleet_key
-from worker.wire import as_text, parse_rfc3339
+from worker.wire import as_text, parse_rfc3339, rfc3339
 
 SILENT_AFTER_S: Final = 6.0
 """A worker that has not reported for this long is shown as silent."""
@@ -106,18 +108,22 @@ def reported(
     was started again under its name, what it reported before is left out. A report that cannot be read is passed over,
     and ``on_problem`` is told which.
 
+    Reports bear the time of Redis' clock; what is given here bears that of this machine.
+
     Raises:
         redis.RedisError: Redis cannot be asked.
     """
     key = fleet_key(fleet, "status")
     entries: dict[Any, Any] = client.hgetall(key)
     found: list[WorkerStatus] = []
+    ahead = datetime.now(UTC) - redis_time(client)
     for name, text in sorted(entries.items()):
         try:
             status = WorkerStatus.model_validate_json(text)
         except ValidationError as error:
             on_problem(f"the status of worker {as_text(name)} cannot be read: {first_problem(error)}")
             continue
+        status = status.model_copy(update={"at": rfc3339(parse_rfc3339(status.at) + ahead)})
         if age_s(status) < _FORGET_AFTER_S:
             found.append(status)
         else:
@@ -125,6 +131,17 @@ def reported(
     for status in sorted(found, key=lambda status: (status.worker_id, status.process)):
         if not any(_follows(other, status) for other in found):
             yield status
+
+
+def redis_time(client: Client) -> datetime:
+    """What Redis' clock says; for a user who may not ask for it, what this machine's does.
+
+    Raises:
+        redis.RedisError: Redis cannot be asked.
+    """
+    with suppress(NoPermissionError):
+        return datetime.fromtimestamp(server_time_ms(client) / 1000, UTC)
+    return datetime.now(UTC)
 
 
 def condition_of(status: WorkerStatus) -> Literal["ready", "not ready", "silent", "gone"]:

@@ -2,9 +2,10 @@
 // dropped photos, and lets new sightings appear.
 "use strict";
 
-const SURE = [0.15, 0.05, 0];
+const SURE = [0.3, 0.1, 0];
 const TYPES = ["started", "updated", "ended", "corrected"];
 const AGAIN_MS = 3000;
+const STANDING_MS = 5000;
 
 function local(time) {
   const at = new Date(time.dateTime);
@@ -106,8 +107,16 @@ class Strip {
     this.connect();
   }
 
+  // The line to the console may hold while Redis behind it is away.
+  standing(isWell) {
+    if (this.source.readyState === EventSource.OPEN) {
+      this.say(isWell ? this.link.dataset.live : this.link.dataset.away);
+    }
+    document.getElementById("asked")?.toggleAttribute("hidden", isWell);
+  }
+
   connect() {
-    const source = new EventSource(`/api/v1/events?after=${encodeURIComponent(this.after)}`);
+    const source = (this.source = new EventSource(`/api/v1/events?after=${encodeURIComponent(this.after)}`));
     source.onopen = () => this.say(this.link.dataset.live);
     source.onerror = () => {
       this.say(this.link.dataset.away);
@@ -158,7 +167,7 @@ class Strip {
     time.dateTime = event.started_at;
     local(time);
     item.querySelector(".camera").textContent = event.camera_id;
-    const above = Number(event.similarity) - Number(event.threshold);
+    const above = (Number(event.similarity) - Number(event.threshold)) / (1 - Number(event.threshold));
     const told = event.identity_name && event.similarity !== "" && event.threshold !== "";
     item.querySelector(".sure").textContent = told ? this.sure(above) : "";
     item.querySelector(".numbers").textContent = told
@@ -213,11 +222,64 @@ function sendOnce(form) {
 
 // Who goes back sees what holds now, unless they have begun to type there.
 function comeBack() {
-  const fields = [...document.querySelectorAll("form[method=post] :is(input:not([type=hidden]), textarea)")];
-  if (fields.some((field) => field.value !== field.defaultValue || field.checked !== field.defaultChecked)) {
+  if (isTyped()) {
     document.querySelectorAll("input[name=key]").forEach((field) => (field.value += "-"));
   } else {
     location.reload();
+  }
+}
+
+function isTyped() {
+  const fields = [...document.querySelectorAll("form[method=post] :is(input:not([type=hidden]), textarea)")];
+  return fields.some((field) => field.value !== field.defaultValue || field.checked !== field.defaultChecked);
+}
+
+// An open page says what is away, and comes back by itself. What shows how things are now is fetched again.
+class Standing {
+  constructor(line) {
+    this.line = line;
+    this.parts = [...document.querySelectorAll("[data-live]")];
+    document.addEventListener("visibilitychange", () => this.look());
+    setInterval(() => this.look(), STANDING_MS);
+  }
+
+  async look() {
+    if (document.hidden) {
+      return;
+    }
+    const trouble = await this.ask("/standing").catch(() => this.line.dataset.lost);
+    const wasAway = !this.line.hidden || document.querySelector("#asked .wrong") !== null;
+    if (this.line.textContent !== trouble) {
+      this.line.textContent = trouble;
+    }
+    this.line.hidden = trouble === "";
+    strip?.standing(trouble === "");
+    if (wasAway && trouble === "" && strip === null && !isTyped()) {
+      location.reload();
+    }
+    if (trouble === "") {
+      this.parts.forEach((part) => this.renew(part).catch(() => {}));
+    }
+  }
+
+  async ask(path) {
+    const answer = await fetch(path);
+    if (answer.redirected) {
+      return this.line.dataset.out;
+    }
+    if (!answer.ok) {
+      throw new Error(answer.statusText);
+    }
+    return answer.text();
+  }
+
+  async renew(part) {
+    if (part.contains(document.activeElement)) {
+      return;
+    }
+    const page = new DOMParser().parseFromString(await this.ask(part.dataset.live || location.href), "text/html");
+    part.replaceChildren(...(page.getElementById(part.id) ?? page.body).childNodes);
+    part.querySelectorAll("time").forEach(local);
   }
 }
 
@@ -238,9 +300,11 @@ if (copy && navigator.clipboard) {
     document.getElementById("copied").textContent = copy.dataset.done;
   });
 }
-const strip = document.getElementById("strip");
-if (strip) {
-  new Strip(strip);
+const list = document.getElementById("strip");
+const strip = list && new Strip(list);
+const standing = document.getElementById("standing");
+if (standing) {
+  new Standing(standing);
 }
 const code = document.getElementById("code");
 if (code && location.hash.length > 1) {
