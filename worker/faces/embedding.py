@@ -123,7 +123,7 @@ class FaceEmbedder:
         if self._cuts is None:
             return self.embed(Chips.joined([self.align(image_of(picture), face) for picture, face in faces]))
         network, matrices = self._cuts
-        to_chip = np.concatenate([matrices(face) for _, face in faces])
+        to_chip = matrices(Detections.joined([face for _, face in faces]))
         there = np.hypot(to_chip[:, 0, 0], to_chip[:, 1, 0]) >= _AVERAGED_BELOW
         vectors = np.empty((len(faces), self.dimension), np.float32)
         waiting = network.submit_faces([faces[index][0] for index in np.flatnonzero(there).tolist()], to_chip[there])

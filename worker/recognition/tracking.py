@@ -52,6 +52,7 @@ _TRACK: Final = np.dtype(
         ("missed", np.int64),  # looks since then
     ]
 )
+_BYTES: Final = np.dtype((np.void, _TRACK.itemsize))
 
 
 class Tracker:
@@ -121,7 +122,7 @@ def update(looks: Sequence[Look]) -> list[Tracks]:
     _correct(table, rows, faces)
     starting = np.flatnonzero((rows < 0) & faces.confident)
     rows[starting] = len(table) + np.arange(len(starting))
-    table = np.concatenate([table, _started(trackers, faces, starting, now_s)])
+    table = _joined([table, _started(trackers, faces, starting, now_s)])
     owners = np.concatenate([owners, faces.owners[starting]])
     kept = np.flatnonzero(rows >= 0)
     rows, of = rows[kept], faces.owners[kept]
@@ -156,6 +157,11 @@ def _faces_of(looks: Sequence[Look]) -> _Faces:
     return _Faces(found, owners, found.scores >= least[owners], *_centres_and_sizes(found.boxes))
 
 
+def _joined(tables: Sequence[_Table]) -> _Table:
+    # As bytes: NumPy would compare the names and kinds of all columns for each table.
+    return np.concatenate([table.view(_BYTES) for table in tables]).view(_TRACK)
+
+
 def _parted(values: NDArray[Any], owners: Places, count: int) -> list[NDArray[Any]]:
     """``values`` of each of ``count`` owners, which are in order."""
     ends = np.searchsorted(owners, np.arange(1, count + 1)).tolist()
@@ -166,7 +172,7 @@ def _at_their_times(looks: Sequence[Look]) -> tuple[Doubles, _Table, Places, lis
     """The time of each look, the tracks that are still followed there with the places of their looks, and the ids of
     those that have ended at each."""
     trackers = [look.tracker for look in looks]
-    table = np.concatenate([tracker.table for tracker in trackers])
+    table = _joined([tracker.table for tracker in trackers])
     owners = np.repeat(np.arange(len(looks)), [len(tracker.table) for tracker in trackers])
     pts_s = np.array([look.pts_s for look in looks], np.float64)
     before_s = np.array([tracker.now_s for tracker in trackers])

@@ -90,8 +90,8 @@ class DeviceNetwork:
                 size = _size(len(some))
                 owners, cut = np.zeros(size, np.int32), np.zeros((size, 2, 3), np.float32)
                 owners[: len(some)], cut[: len(some)] = places[start : start + len(some)], to_picture[some]
-                put = self._runtime.put
-                features = self._features_of(self._weights, on_device.pixels, put(owners), put(cut), on_device.last)
+                where = self._runtime.put([owners, cut])
+                features = self._features_of(self._weights, on_device.pixels, *where, on_device.last)
                 waiting.append((some, features))
         return waiting
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 from keras import ops
-from numpy.typing import NDArray
 
 from worker.faces.device.runtimes import Runtime
 from worker.faces.device.sampling import channels_first, rgb
@@ -67,13 +66,15 @@ class Pictures:
         filling = batch - len(images)
         if any(isinstance(image, LazyImage) for image in images):
             planes = [image.planes for image in images if isinstance(image, LazyImage)]
-            columns = [[self._put(each.planes[number]) for each in planes] for number in range(3)]
+            luma_and_chroma = [[np.ascontiguousarray(each.planes[number]) for each in planes] for number in range(3)]
+            colours = np.array([colours_of(each) for each in planes] + [(0,) * 6] * filling, np.int32)
+            *columns, there = self._runtime.put([*luma_and_chroma, colours])
             for column, plane in zip(columns, planes[0].planes, strict=True):
                 column += [self._blank(plane.shape)] * filling
-            colours = [colours_of(each) for each in planes] + [(0,) * 6] * filling
-            pixels = self._stacked(True, (*columns, self._put(np.array(colours, np.int32))), width, height)
+            pixels = self._stacked(True, (*columns, there), width, height)
         else:
-            tensors = [self._put(image) for image in images if not isinstance(image, LazyImage)]
+            arrays = [np.ascontiguousarray(image) for image in images if not isinstance(image, LazyImage)]
+            tensors = self._runtime.put(arrays)
             pixels = self._stacked(False, (tensors + [self._blank(images[0].shape)] * filling,), width, height)
         shown_height, shown_width = images[0].shape[:2]
         last = self._runtime.put(np.array([shown_width - 1, shown_height - 1], np.float32))
@@ -88,9 +89,6 @@ class Pictures:
                 if ref() is image:
                     return on_device, place
         return None
-
-    def _put(self, array: NDArray[Any]) -> Any:
-        return self._runtime.put(np.ascontiguousarray(array))
 
     def _stacked(self, planar: bool, tensors: tuple[Any, ...], width: int, height: int) -> Any:
         """``tensors``: pictures of RGB, or three lists of planes and the colours of each picture."""

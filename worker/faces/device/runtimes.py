@@ -35,8 +35,9 @@ class Runtime(Protocol):
     device: str
     card: str
 
-    def put(self, array: Array) -> Any:
-        """A tensor of ``array`` on the device; the copy may still be under way."""
+    def put(self, arrays: Any) -> Any:
+        """Tensors on the device of an array or of arrays in lists, as they are nested; the copies may still be under
+        way. To send many at once costs JAX a fraction."""
         ...
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,8 +135,8 @@ class _TensorFlow:
         self.device = "GPU" if gpus else "CPU"
         self.card = str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")) if gpus else "CPU"
 
-    def put(self, array: Array) -> Any:
-        return self._tf.constant(array)
+    def put(self, arrays: Any) -> Any:
+        return _of_each(self._tf.constant, arrays)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         run: Callable[..., Any] = self._tf.function(function, jit_compile=True, autograph=False)
@@ -165,8 +166,8 @@ class _Jax:
         self.device = "GPU" if self._device.platform == "gpu" else "CPU"
         self.card = str(self._device.device_kind)
 
-    def put(self, array: Array) -> Any:
-        return self._jax.device_put(array, self._device)
+    def put(self, arrays: Any) -> Any:
+        return self._jax.device_put(arrays, self._device)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         run: Callable[..., Any] = self._jax.jit(function)
@@ -190,7 +191,10 @@ class _Torch:
         self.device = "GPU" if torch.cuda.is_available() and not processor else "CPU"
         self.card = torch.cuda.get_device_name() if self.device == "GPU" else "CPU"
 
-    def put(self, array: Array) -> Any:
+    def put(self, arrays: Any) -> Any:
+        return _of_each(self._put, arrays)
+
+    def _put(self, array: Array) -> Any:
         tensor = self._torch.from_numpy(np.ascontiguousarray(array))
         return tensor.pin_memory().to("cuda", non_blocking=True) if self.device == "GPU" else tensor
 
@@ -206,6 +210,10 @@ class _Torch:
 
     def free_bytes(self) -> int | None:
         return int(self._torch.cuda.mem_get_info()[0]) if self.device == "GPU" else None
+
+
+def _of_each(put: Callable[[Array], Any], arrays: Any) -> Any:
+    return [_of_each(put, each) for each in arrays] if isinstance(arrays, list) else put(arrays)
 
 
 def _free_by_driver() -> int | None:
