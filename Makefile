@@ -105,7 +105,8 @@ lock: $(VENV)/.uv  ## resolve the pinned requirements anew
 	$(COMPILE) --extra dlib --extra encryption --extra postgres pyproject.toml -o requirements.txt
 	$(COMPILE) --extra test -c requirements.txt pyproject.toml -o requirements-test.txt
 	$(COMPILE) --extra console --extra dlib --extra encryption --extra postgres -c requirements.txt -c requirements-test.txt pyproject.toml -o requirements-console.txt
-	$(COMPILE) --extra gpu --extra dlib --extra encryption --extra postgres -c requirements.txt pyproject.toml -o requirements-gpu.txt
+	for extra in gpu gpu-jax gpu-torch; do $(COMPILE) --extra $$extra --extra dlib --extra encryption --extra postgres \
+		-c requirements.txt -c requirements-test.txt pyproject.toml -o requirements-$$extra.txt || exit 1; done
 	echo 'uv' | $(COMPILE) - -o requirements-uv.txt
 	echo 'hatchling' | $(COMPILE) -c requirements-test.txt - -o requirements-build.txt
 

@@ -13,7 +13,7 @@ from tests.support.repository import REPOSITORY
 from worker.config import load_config
 
 CHART = REPOSITORY / "deploy" / "helm" / "facestream"
-OVERLAY = REPOSITORY / "deploy" / "kubernetes" / "overlays" / "cpu"
+OVERLAYS = REPOSITORY / "deploy" / "kubernetes" / "overlays"
 MADE_ELSEWHERE = {("Namespace", "facestream"), ("ScaledObject", "facestream"), ("ConfigMap", "facestream-dashboards")}
 """In the overlay of kustomize, and not in the chart."""
 
@@ -53,17 +53,20 @@ def test_lint_finds_nothing() -> None:
     assert [each for each in report["messages"] if each["error"] != "icon is recommended"] == []
 
 
-def test_it_makes_the_same_objects_as_kustomize() -> None:
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_it_makes_the_same_objects_as_kustomize(overlay: str) -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("no kubectl: install it, for kustomize")
-    done = subprocess.run(["kubectl", "kustomize", OVERLAY], capture_output=True, text=True, check=True)
+    done = subprocess.run(["kubectl", "kustomize", OVERLAYS / overlay], capture_output=True, text=True, check=True)
     theirs = [plain(each) for each in yaml.safe_load_all(done.stdout)]
     expected = {(each["kind"], each["metadata"]["name"]): each for each in theirs}
     for key in MADE_ELSEWHERE:
         del expected[key]
     # There KEDA sets how many workers there are.
     expected["StatefulSet", "facestream"]["spec"]["replicas"] = 2
-    ours = {key: plain(each) for key, each in rendered(monitoring={"enabled": True}).items()}
+    own = CHART / f"values-{overlay}.yaml"
+    values = yaml.safe_load(own.read_text()) if own.exists() else {}
+    ours = {key: plain(each) for key, each in rendered(monitoring={"enabled": True}, **values).items()}
     assert ours.keys() == expected.keys()
     for key, made in ours.items():
         assert made == expected[key], key

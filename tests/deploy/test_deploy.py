@@ -124,7 +124,12 @@ def test_everything_in_the_image_comes_with_a_hash() -> None:
         assert all("--hash=sha256:" in entry for entry in entries)
 
 
-@pytest.mark.parametrize("lock", ["requirements-gpu.txt", "requirements-build.txt", "requirements-console.txt"])
+RUNTIMES = {"gpu": "tensorflow", "gpu-jax": "jax-cuda13-plugin", "gpu-torch": "torch"}
+
+
+@pytest.mark.parametrize(
+    "lock", [*(f"requirements-{extra}.txt" for extra in RUNTIMES), "requirements-build.txt", "requirements-console.txt"]
+)
 def test_the_locks_of_the_image_agree_with_those_that_are_tested(lock: str) -> None:
     pins = {
         name: dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (REPOSITORY / name).read_text(), re.MULTILINE))
@@ -134,8 +139,9 @@ def test_the_locks_of_the_image_agree_with_those_that_are_tested(lock: str) -> N
     assert {
         package: version for package, version in pins[lock].items() if tested.get(package, version) != version
     } == {}
-    if lock == "requirements-gpu.txt":
-        assert pins["requirements.txt"].keys() <= pins[lock].keys()
+    extra = lock.removeprefix("requirements-").removesuffix(".txt")
+    if extra in RUNTIMES:
+        assert {*pins["requirements.txt"], RUNTIMES[extra]} <= pins[lock].keys()
         assert any(package.startswith("nvidia-") for package in pins[lock])
 
 
@@ -244,8 +250,12 @@ def test_the_fleet_on_a_gpu_changes_only_its_workers_and_builds_a_stage_that_the
     on_gpu = read(DEPLOY / "compose.gpu.yaml")["services"]
     assert set(on_gpu) == workers
     stages = re.findall(r"^FROM \S+ AS (\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    (chosen,) = {service["build"]["target"] for service in on_gpu.values()}
+    assert all(service["image"].endswith(f"-{chosen}") for service in on_gpu.values())
+    default = re.fullmatch(r"\$\{FACESTREAM_GPU:-([\w-]+)\}", chosen)
+    assert default
+    assert {default[1], "gpu-jax", "gpu-torch"} <= set(stages)
     for name, service in on_gpu.items():
-        assert service["build"]["target"] in stages
         assert service["image"] != services[name]["image"], "an image of the processor must not be taken for it"
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]

@@ -4,6 +4,7 @@ Keras has one backend in a process, so each runtime works in a process of its ow
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,16 +40,18 @@ class Counting(Observer):
         self.passes += 1
 
 images = list(np.load(sys.argv[2]).values())
-counting, found = Counting(), {}
 config = DetectionConfig(min_face_px=int(sys.argv[4]))
-detector = DeviceDetector(config, runtime, Pictures(runtime), precision="fp32", observer=counting,
-                          first_capacity=Capacity(*map(int, sys.argv[5].split(","))))
-faces = detector.detect(images)
-followed = detector.follow(images, [each.boxes for each in faces])
-for index, each in enumerate(faces):
-    found |= {f"boxes{index}": each.boxes, f"scores{index}": each.scores, f"landmarks{index}": each.landmarks,
-              f"followed{index}": followed[index].boxes}
-np.savez(sys.argv[3], passes=counting.passes, **found)
+for name in sys.argv[5:]:
+    counting, found = Counting(), {}
+    detector = DeviceDetector(config, runtime, Pictures(runtime), precision="fp32", observer=counting,
+                              first_capacity=Capacity(*map(int, name.split(","))))
+    faces = detector.detect(images)
+    passes = counting.passes
+    followed = detector.follow(images, [each.boxes for each in faces])
+    for index, each in enumerate(faces):
+        found |= {f"boxes{index}": each.boxes, f"scores{index}": each.scores, f"landmarks{index}": each.landmarks,
+                  f"followed{index}": followed[index].boxes}
+    np.savez(f"{sys.argv[3]}/{name}.npz", passes=passes, later=counting.passes - passes, **found)
 """
 
 _WORKER = """
@@ -255,9 +258,9 @@ def expected(shared_cache: Path) -> list[Detections]:
 @pytest.mark.parametrize("runtime", ["jax", pytest.param("tensorflow", marks=pytest.mark.slow)])
 def test_the_same_faces_are_found(runtime: str, expected: list[Detections], tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", *portraits())
-    run(_FACES, runtime, tmp_path / "images.npz", tmp_path / "found.npz", 30, "1024,256,32")
+    run(_FACES, runtime, tmp_path / "images.npz", tmp_path, 30, "1024,256,32")
     assert [len(each) for each in expected] == [1, 1, 1, 0]
-    with np.load(tmp_path / "found.npz") as found:
+    with np.load(tmp_path / "1024,256,32.npz") as found:
         assert found["passes"] == 0
         for index, faces in enumerate(expected):
             boxes = found[f"boxes{index}"]
@@ -302,8 +305,8 @@ def test_the_line_on_a_device_causes_the_events_of_the_processor_and_converts_no
 @pytest.mark.slow
 def test_more_candidates_than_there_is_room_for_are_looked_at_again(expected: list[Detections], tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", *portraits()[:1])
-    run(_FACES, "jax", tmp_path / "images.npz", tmp_path / "found.npz", 30, "2,1,1")
-    with np.load(tmp_path / "found.npz") as found:
+    run(_FACES, "jax", tmp_path / "images.npz", tmp_path, 30, "2,1,1")
+    with np.load(tmp_path / "2,1,1.npz") as found:
         assert found["passes"] > 0
         assert iou_matrix(expected[0].boxes, found["boxes0"]).max() > 0.95
 
@@ -324,17 +327,44 @@ def test_the_same_vectors_are_made(runtime: str, precision: str, tmp_path: Path)
             assert cosines.min() > 0.999
 
 
-def test_without_a_gpu_nothing_falls_back_silently(tmp_path: Path) -> None:
-    program = (
-        "import sys\nfrom pathlib import Path\nfrom worker.config import DetectionConfig\n"
-        "from worker.errors import ModelError\nfrom worker.faces.detection import load_detector\n"
-        "try:\n    load_detector(DetectionConfig(), cache_dir=Path(sys.argv[2]), engine=sys.argv[1])\n"
-        "except ModelError as error:\n    import json; print(json.dumps(str(error)))\n"
-    )
+_REFUSED = """
+import sys
+from pathlib import Path
+from worker.config import DetectionConfig
+from worker.errors import ModelError
+from worker.faces.detection import load_detector
+if len(sys.argv) > 3:
+    import importlib.util
+    find = importlib.util.find_spec
+    importlib.util.find_spec = lambda name, *more: None if name == sys.argv[1] else find(name, *more)
+try:
+    load_detector(DetectionConfig(), cache_dir=Path(sys.argv[2]), engine=sys.argv[1])
+except ModelError as error:
+    print(str(error))
+"""
+
+
+@pytest.mark.parametrize(
+    ("runtime", "installed", "platforms", "expected"),
+    [
+        ("jax", True, "", "jax sees no GPU"),
+        pytest.param("tensorflow", True, "", "tensorflow sees no GPU", marks=pytest.mark.slow),
+        ("jax", True, "cuda", "jax cannot be used: "),
+        ("torch", False, "", "the runtime torch is not installed: pip install 'facestream[gpu-torch]'"),
+    ],
+)
+def test_without_a_gpu_or_the_library_one_line_says_what_to_do(
+    runtime: str, installed: bool, platforms: str, expected: str, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": platforms}
     done = subprocess.run(
-        [sys.executable, "-c", program, "jax", str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert "jax sees no GPU" in json.loads(done.stdout.strip().splitlines()[-1])
+        [sys.executable, "-c", _REFUSED, runtime, str(tmp_path), *([] if installed else ["missing"])],
+        capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(expected)
+    assert "pip install" in line
+    assert "Traceback" not in done.stderr
 
 
 def test_auto_takes_the_processor_where_there_is_no_gpu_and_says_so_where_no_runtime_sees_it(
@@ -345,7 +375,8 @@ def test_auto_takes_the_processor_where_there_is_no_gpu_and_says_so_where_no_run
     assert runtime_for_auto(devices=[tmp_path / "nvidia0"]) is None
     assert not caplog.records
     (tmp_path / "nvidia0").touch()
-    assert runtime_for_auto(devices=[tmp_path / "nvidia0"]) is None
+    for _each_network in range(3):
+        assert runtime_for_auto(devices=[tmp_path / "nvidia0"]) is None
     (line,) = caplog.records
     assert "cannot be used: going on with the processor" in line.getMessage()
 

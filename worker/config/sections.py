@@ -169,7 +169,7 @@ class DetectionConfig(_Section):
     score_threshold: Fraction = Field(0.9, description="faces below this detection score start no track")
     max_side_px: int = Field(2400, ge=64, description="larger pictures are scaled down to this before detection")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="arithmetic of MTCNN; 'auto' takes bf16 where the processor has it"
+        "auto", description="arithmetic of MTCNN; 'auto' takes bf16 where the processor has it, fp16 on a GPU"
     )
     interval_s: float = Field(
         0.08,

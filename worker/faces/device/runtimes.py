@@ -20,6 +20,8 @@ RUNTIMES: Final = {"tensorflow": "gpu", "jax": "gpu-jax", "torch": "gpu-torch"}
 GPU_DEVICES: Final = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """A system that has one of these has a GPU, whether anything can use it or not."""
 
+_LONGEST_REASON: Final = 300
+
 Array = NDArray[Any]
 
 _log = get_logger(__name__)
@@ -78,9 +80,7 @@ def load_runtime(name: str | None = None, *, cache_dir: Path | None = None, proc
     if importlib.util.find_spec(chosen) is None:
         raise ModelError(f"the runtime {chosen} is not installed: {extra}")
     use_backend(chosen)
-    runtime = _loaded.get(chosen)
-    if runtime is None:
-        runtime = _CLASSES[chosen](cache_dir, processor)
+    runtime = _loaded.get(chosen) or _made(chosen, cache_dir, processor)
     if runtime.device != "GPU" and not processor and chosen not in _loaded:
         raise ModelError(
             f"{chosen} sees no GPU: check the driver with nvidia-smi, install {chosen} for it ({extra}), or choose the "
@@ -92,15 +92,18 @@ def load_runtime(name: str | None = None, *, cache_dir: Path | None = None, proc
 def runtime_for_auto(cache_dir: Path | None = None, devices: Sequence[Path] = GPU_DEVICES) -> str | None:
     """The runtime that the engine ``auto`` stands for: the first one that sees the GPU; None where there is no GPU.
 
-    Of a GPU that no runtime sees one line of the log tells, and the processor is used. ``devices`` are the files by
-    which a GPU is known.
+    Of a GPU that no runtime sees one line of the log tells, once in a process, and the processor is used. ``devices``
+    are the files by which a GPU is known.
     """
     if not any(device.exists() for device in devices):
         return None
     try:
         return load_runtime(cache_dir=cache_dir).name
-    except ModelError as problem:
-        _log.warning("there is a GPU, and it cannot be used: going on with the processor", problem=str(problem))
+    except ModelError as error:
+        problem = str(error)
+        if problem not in _told:
+            _told.add(problem)
+            _log.warning("there is a GPU, and it cannot be used: going on with the processor", problem=problem)
         return None
 
 
@@ -110,19 +113,36 @@ def _first_with_gpu(processor: bool) -> str:
         raise ModelError("no runtime for a GPU is installed: pip install 'facestream[gpu]'")
     if processor:
         return there[0]
+    broken = ""
     for name in there:
-        if _CLASSES[name](None, processor).device == "GPU":
-            return name
+        try:
+            if _made(name, None, processor).device == "GPU":
+                return name
+        except ModelError as problem:
+            broken += f" ({problem})"
     raise ModelError(
         f"no GPU is seen by {' or '.join(there)}: check the driver with nvidia-smi, or choose the engine "
-        "openvino, which runs on the processor"
+        f"openvino, which runs on the processor{broken}"
     )
+
+
+def _made(name: str, cache_dir: Path | None, processor: bool) -> Runtime:
+    try:
+        return _CLASSES[name](cache_dir, processor)
+    except (AssertionError, ImportError, OSError, RuntimeError) as error:
+        # A plugin of another version, a library of the driver that is missing, a driver that is too old.
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise ModelError(
+            f"{name} cannot be used: {reason}. Install it anew (pip install 'facestream[{RUNTIMES[name]}]'), check the "
+            "driver with nvidia-smi, or choose the engine openvino, which runs on the processor"
+        ) from None
 
 
 class _TensorFlow:
     name = "tensorflow"
 
     def __init__(self, _cache_dir: Path | None, processor: bool) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import tensorflow as tf
 
         self._tf = tf
@@ -234,4 +254,6 @@ _CLASSES: Final[dict[str, Callable[[Path | None, bool], Runtime]]] = {
 
 _loaded: Final[dict[str, Runtime]] = {}
 """Detector, embedder and search share what lies on the device."""
+_told: Final[set[str]] = set()
+"""Detector and embedder ask for a GPU, each for itself."""
 DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
