@@ -2,11 +2,17 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.console import API, Console
+from tests.support.past import AXES
+from tests.support.waiting import eventually
 from worker.audit_log import AuditLog
+from worker.evaluation.audit import audit
+from worker.gallery.contents import NewSample
 from worker.gallery.opening import open_gallery
 from worker.history.store import History
 from worker.wire import rfc3339
@@ -93,6 +99,31 @@ def test_a_consent_is_noted_warned_about_and_forgotten(console: Console) -> None
     assert (wrong.status_code, "give a later end" in wrong.json()["detail"]) == (422, True)
     assert client.delete(f"{API}/people/p-bob/consent").json()["consent"] is None
     assert client.get(f"{API}/people", params={"consent": "over"}).json()["items"] == []
+
+
+def test_look_alikes_are_those_of_the_audit_and_are_found_anew_when_the_gallery_changes(console: Console) -> None:
+    client = console.as_role("viewer")
+
+    def findings(**asked: str) -> list[dict[str, Any]]:
+        told: dict[str, Any] = eventually(
+            lambda: (answer := client.get(f"{API}/findings", params=asked).json())["state"] == "ready" and answer
+        )
+        return list(told["items"])
+
+    assert {each["kind"] for each in findings()} == {"poor_coverage"}, "one sample of each"
+    gallery = open_gallery(console.parts.gallery_path)
+    like_anna = (0.52 * AXES[0] + np.sqrt(1 - 0.52**2) * AXES[6]).astype(np.float32)
+    gallery.add([NewSample("Anne", like_anna, "anne.jpg", "a" * 64, quality=0.9, identity_id="p-anne")])
+    expected = audit(gallery, threshold=0.5, margin=console.parts.config.recognition.margin)
+    told = findings()
+    assert [each["detail"] for each in told] == [each.detail for each in expected]
+    (alike,) = [each for each in told if each["kind"] == "look_alikes"]
+    assert ({*alike["identity_ids"]}, alike["similarity"]) == ({"p-anna", "p-anne"}, 0.52)
+    assert alike in findings(identity_id="p-anne")
+    assert alike not in findings(identity_id="p-bob")
+    first = client.get(f"{API}/findings", params={"limit": 1}).json()
+    second = client.get(f"{API}/findings", params={"limit": 1, "cursor": first["next_cursor"]}).json()
+    assert first["items"] + second["items"] == told[:2]
 
 
 def test_samples_are_listed_and_all_but_the_last_one_can_be_removed(console: Console) -> None:

@@ -151,3 +151,20 @@ def test_the_face_of_a_sighting_is_shown_to_who_is_logged_in(console: Console, t
         assert np.asarray(picture.convert("RGB"))[..., 1].mean() > 150
     assert client.get(f"{API}/sightings/door_2/face").status_code == 404
     assert console.anybody().get(f"{API}/sightings/door_1/face").status_code == 401
+
+
+def test_the_timeline_of_a_sighting_tells_what_was_said_of_it(console: Console) -> None:
+    client = console.as_role("operator")
+    client.post(f"{API}/sightings/door_1/correction", json={"identity_id": "p-bob"})
+    told = client.get(f"{API}/sightings/door_1/timeline").json()["items"]
+    assert [each["what"] for each in told] == ["started", "ended", "denied"]
+    assert [each["identity_name"] for each in told] == ["", "Anna", "Bob"]
+    assert told[2]["not_name"] == "Anna"
+    assert told[0]["at"] < told[1]["at"] < told[2]["at"]
+    client.post(f"{API}/unknowns/u-1/name", json={"identity_name": "Carla"})
+    named = client.get(f"{API}/sightings/door_3/timeline").json()["items"]
+    assert [(each["what"], each["identity_name"], each["unknown_id"]) for each in named] == [
+        ("started", "", ""), ("ended", "", "u-1"), ("named", "Carla", ""),
+    ]  # fmt: skip
+    assert named[2]["at"] is None, "no time is kept of it"
+    assert client.get(f"{API}/sightings/none/timeline").status_code == 404

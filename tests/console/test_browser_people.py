@@ -4,12 +4,16 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.support.console import Console, console_config, running_console
+from tests.support.past import AXES
+from tests.support.waiting import eventually
 from worker.erasure.receipt import read_receipt
+from worker.gallery.contents import NewSample
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +74,42 @@ def test_a_person_is_erased_with_a_receipt(enter: Enter, console: Console, tmp_p
     expect(page.locator("main")).not_to_contain_text("Anna")
 
 
+def test_a_look_alike_is_shown_with_the_other_and_how_similar_they_are(enter: Enter, console: Console) -> None:
+    gallery = console.parts.gallery()
+    like_anna = (0.52 * AXES[0] + np.sqrt(1 - 0.52**2) * AXES[6]).astype(np.float32)
+    gallery.add([NewSample("Anne", like_anna, "anne.jpg", "a" * 64, quality=0.2, identity_id="p-anne")])
+    page = enter("viewer")
+    page.get_by_role("link", name="People").click()
+    page.get_by_role("link", name="Look-alikes, and photos that are worth a look").click()
+    line = page.locator("li", has_text="Look-alikes")
+    expect(compared(page, line)).to_contain_text("similar by 0.52")
+    check(page)
+    line.get_by_role("link", name="Anne").click()
+    expect(page.locator("li", has_text="Look-alikes").get_by_role("link", name="Anna")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("poor: small, blurred, dark or turned away")
+    check(page)
+
+
+def compared(page: Page, line: Locator) -> Locator:
+    """The line, once the comparison in the background is done."""
+    eventually(lambda: line.count() > 0 or (page.reload() is None))
+    return line
+
+
+def test_a_sighting_tells_what_was_said_when_and_another_face_is_chosen(enter: Enter, console: Console) -> None:
+    page = enter("operator")
+    page.goto(f"{console.address}/sightings/door_1")
+    expect(page.get_by_alt_text("The enrolled face that is the most similar")).to_be_visible()
+    page.get_by_role("button", name="This is Bob").click()
+    expect(page.get_by_role("status").first).to_contain_text("Corrected")
+    expect(page.locator("ol.timeline li")).to_have_count(3)
+    expect(page.locator("ol.timeline li").last).to_contain_text("not Anna, but Bob")
+    check(page)
+    page.goto(f"{console.address}/sightings/door_3")
+    page.get_by_role("button", name="This is Anna").click()
+    expect(page.get_by_role("status")).to_contain_text("This is Anna now")
+
+
 class TestWithPhotos:
     @pytest.fixture
     def console(self, tmp_path: Path, redis_url: str, test_data: Path) -> Iterator[Console]:
@@ -80,6 +120,24 @@ class TestWithPhotos:
         )
         with running_console(config, filled=False) as running:
             yield running
+
+    @pytest.mark.data
+    def test_a_photo_of_the_webcam_is_added_and_the_reason_told_why_not(self, enter: Enter, console: Console) -> None:
+        page = enter("operator")
+        page.get_by_role("link", name="People").click()
+        page.get_by_label("Name").fill("Carla")
+        page.get_by_role("button", name="Use the webcam").click()
+        page.get_by_role("button", name="Take a photo").click()
+        expect(page.get_by_text("Photos to be added: 1")).to_be_visible()
+        check(page)
+        page.get_by_role("button", name="Take a photo").click()
+        expect(page.get_by_text("Photos to be added: 2")).to_be_visible()
+        page.get_by_role("button", name="Add", exact=True).click()
+        expect(page.get_by_role("status").first).to_contain_text("not taken, no face", timeout=120_000)
+        page.add_init_script("Object.defineProperty(window, 'isSecureContext', { get: () => false })")
+        page.goto(f"{console.address}/people")
+        page.get_by_role("button", name="Use the webcam").click()
+        expect(page.get_by_text("The webcam works over https")).to_be_visible()
 
     @pytest.mark.data
     def test_of_several_people_in_a_photo_one_is_chosen(self, enter: Enter, test_data: Path) -> None:

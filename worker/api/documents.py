@@ -121,6 +121,52 @@ class SamplesPage(BaseModel):
     items: list[SampleDocument]
 
 
+class FindingDocument(BaseModel):
+    """Something to look at in the gallery; as ``facestream gallery audit --json`` has it."""
+
+    kind: str
+    people: list[str] = Field(description="names; the person to act on comes first")
+    identity_ids: list[str]
+    sample_ids: list[str] = Field(description="the faces that show it")
+    photos: list[str]
+    similarity: float | None = Field(description="a cosine; null where it is not about one")
+    detail: str
+    advice: str
+
+
+class FindingsPage(BaseModel):
+    """Some of the findings, the gravest first."""
+
+    state: Literal["ready", "working", "too_large"] = Field(
+        description="working: everybody is being compared with everybody, ask again in a moment; too_large: only "
+        "'facestream gallery audit' does that"
+    )
+    items: list[FindingDocument]
+    next_cursor: str | None
+
+
+class TimelineEntry(BaseModel):
+    """One moment of a sighting."""
+
+    at: str | None = Field(description="null where the time is not kept")
+    what: Literal["started", "ended", "denied", "named"] = Field(
+        description="ended: with the verdict of the camera; denied: somebody said that it shows somebody else than the "
+        "person named before; named: somebody gave a name"
+    )
+    identity_id: str = Field(description="whom it was taken for from then on; empty: somebody unknown, or not kept")
+    identity_name: str
+    unknown_id: str
+    similarity: float | None
+    threshold: float | None
+    not_name: str = Field(description="of 'denied': the name that was wrong; empty if that person has been removed")
+
+
+class Timeline(BaseModel):
+    """What is kept of the verdicts of a sighting, oldest first."""
+
+    items: list[TimelineEntry]
+
+
 class PersonChange(Given):
     """A new name."""
 

@@ -15,6 +15,7 @@ from worker.audit_log import note
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, default_state_dir, history_folder, history_place
 from worker.erased import Erased
 from worker.errors import ConfigError, DatabaseError, GalleryError, HistoryUnavailableError, SinkError
+from worker.evaluation.audit import Finding
 from worker.faces.alignment import split_variant
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
@@ -61,6 +62,8 @@ class Parts:
         self.gallery_path = config.gallery
         self.metrics = ConsoleMetrics()
         self.strangers = Strangers()
+        self.findings: tuple[object, list[Finding]] = (None, [])
+        """What an audit has found, and in which version of the gallery."""
         self.audit_folder = history_folder(config) or default_state_dir()
         self._place: Path | str = place
         self._lock = threading.RLock()

@@ -16,6 +16,8 @@ from worker.api.documents import (
     NearPage,
     SightingDocument,
     SightingsPage,
+    Timeline,
+    TimelineEntry,
 )
 from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
@@ -29,7 +31,7 @@ from worker.recognition import corrections
 from worker.recognition.corrections import Correction
 from worker.recognition.unknowns import made_with
 from worker.types import Embeddings
-from worker.wire import parse_rfc3339
+from worker.wire import parse_rfc3339, rfc3339
 
 router = APIRouter(tags=["sightings"])
 
@@ -173,6 +175,34 @@ def nearest(parts: Parts, sighting: PastSighting) -> list[NearDocument]:
     return found
 
 
+def timeline(parts: Parts, sighting: PastSighting) -> list[TimelineEntry]:
+    """What is kept of its verdicts: when it began, how it ended, and what people said since."""
+    names = {person.identity_id: person.name for person in parts.people()}
+    told, account = sighting.event, sighting.account
+    blank = TimelineEntry(
+        at=rfc3339(sighting.started_at), what="started", identity_id="", identity_name="", unknown_id="",
+        similarity=None, threshold=None, not_name="",
+    )  # fmt: skip
+    by_camera = str(told.get("identity_id", ""))
+    ended = {
+        "at": rfc3339(sighting.ended_at), "what": "ended", "identity_id": by_camera,
+        "identity_name": told.get("identity_name", ""), "unknown_id": told.get("unknown_id", ""),
+        "similarity": account.similarity, "threshold": account.threshold,
+    }  # fmt: skip
+    made = [blank, blank.model_copy(update=ended)]
+    for denial in sighting.denials:
+        said = {
+            "at": rfc3339(denial.at), "what": "denied", "identity_id": denial.given_id,
+            "identity_name": names.get(denial.given_id, ""), "unknown_id": denial.unknown_id,
+            "not_name": denial.identity_name,
+        }  # fmt: skip
+        made.append(blank.model_copy(update=said))
+    if sighting.identity_id and sighting.identity_id != made[-1].identity_id:
+        now = {"at": None, "what": "named", "identity_id": sighting.identity_id}
+        made.append(blank.model_copy(update=now | {"identity_name": sighting.identity_name}))
+    return made
+
+
 def items_of(found: Sequence[PastSighting]) -> list[SightingDocument]:
     """As the API shows them."""
     return [SightingDocument(**sighting_document(sighting)) for sighting in found]
@@ -219,6 +249,14 @@ def explain_sighting(_caller: Reader, parts: SharedParts, sighting_id: str) -> E
 def list_nearest(_caller: Reader, parts: SharedParts, sighting_id: str) -> NearPage:
     """The enrolled people whom a sighting resembles most, with the face of each that is the most similar."""
     return NearPage(items=nearest(parts, look(parts, sighting_id)))
+
+
+@router.get(
+    "/sightings/{sighting_id}/timeline", operation_id="show_timeline", responses=responses(HTTPStatus.NOT_FOUND)
+)
+def show_timeline(_caller: Reader, parts: SharedParts, sighting_id: str) -> Timeline:
+    """What is kept of the verdicts of a sighting, oldest first."""
+    return Timeline(items=timeline(parts, look(parts, sighting_id)))
 
 
 @router.post(

@@ -60,6 +60,7 @@ def one_page(caller: Visitor, parts: SharedParts, sighting_id: str, said: str = 
     return render(
         "sighting", caller, sighting=sighting, why=explain(sighting), account=sighting.account, said=said,
         etag=sightings.etag(sighting), names=_names(parts), near=sightings.nearest(parts, sighting),
+        timeline=sightings.timeline(parts, sighting),
         has_pictures=parts.pictures() is not None,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from pydantic import ValidationError
 
-from worker.api import documents, erasing, groups, people, sightings
+from worker.api import documents, erasing, findings, groups, people, sightings
 from worker.api.access import Caller, SharedParts
 from worker.api.documents import ConsentSettings, GroupSettings
 from worker.api.parts import Parts
@@ -21,6 +21,7 @@ router = APIRouter(include_in_schema=False)
 _SHOWN: Final = 60
 _SEEN: Final = 8
 _RECEIPTS: Final = 200
+_FOUND: Final = 200
 
 
 @router.get("/people")
@@ -76,7 +77,7 @@ def one_page(caller: Visitor, parts: SharedParts, identity_id: str, said: str = 
         namings = history.namings_of(identity_id)
     return render(
         "person", caller, person=person, consent=documents.person_document(person).consent, etag=people.etag(person),
-        seen=seen, said=said, groups=groups.listed(parts), namings=namings,
+        seen=seen, said=said, groups=groups.listed(parts), namings=namings, audit=findings.look(parts, identity_id),
     )  # fmt: skip
 
 
@@ -166,6 +167,13 @@ def remove(_caller: Sender, parts: SharedParts, identity_id: str, etag: Annotate
     """Removes a person with all samples."""
     people.remove(parts, identity_id, etag)
     return gone_to("/people", said="removed")
+
+
+@router.get("/findings")
+def findings_page(caller: Visitor, parts: SharedParts) -> HTMLResponse:
+    """What an audit finds in the gallery."""
+    state, found = findings.look(parts)
+    return render("findings", caller, state=state, found=found[:_FOUND], total=len(found))
 
 
 @router.get("/people/{identity_id}/erase")

@@ -100,8 +100,8 @@ def audit(
         resemblance: how much its people resemble each other at ``threshold``; None: that is worked out.
         block_rows: how many samples are compared with all others at a time.
     """
-    people = gallery.people()
-    vectors, samples = gallery.vectors()
+    contents = gallery.contents  # one version, while others change the gallery
+    people, vectors, samples = contents.people(), contents.vectors_of(), contents.samples
     if not samples:
         return []
     row_of = {sample.sample_id: row for row, sample in enumerate(samples)}

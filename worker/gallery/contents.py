@@ -143,6 +143,14 @@ class Contents:
     def samples_of(self, identity_id: str) -> tuple[Sample, ...]:
         return tuple(sample for sample in self.samples if sample.identity_id == identity_id)
 
+    def people(self) -> list[Person]:
+        """Everybody, by name."""
+        samples: dict[str, list[Sample]] = {identity_id: [] for identity_id in self.names}
+        for sample in self.samples:
+            samples[sample.identity_id].append(sample)
+        people = [self.person(key, tuple(own)) for key, own in samples.items()]
+        return sorted(people, key=lambda person: (person.name, person.identity_id))
+
     def person(self, identity_id: str, samples: tuple[Sample, ...]) -> Person:
         """The person with this id, whose ``samples`` these are."""
         groups = self.membership(identity_id).groups

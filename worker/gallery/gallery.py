@@ -421,12 +421,7 @@ class Gallery:
 
     def people(self) -> list[Person]:
         """Everybody, by name."""
-        contents = self._live.contents
-        samples: dict[str, list[Sample]] = {identity_id: [] for identity_id in contents.names}
-        for sample in contents.samples:
-            samples[sample.identity_id].append(sample)
-        people = [contents.person(key, tuple(own)) for key, own in samples.items()]
-        return sorted(people, key=lambda person: (person.name, person.identity_id))
+        return self._live.contents.people()
 
     def person(self, identity: str) -> Person:
         """The person with this id or name.
