@@ -42,8 +42,9 @@ _CHANGES: Final = responses(
 )
 
 
-def everything(parts: Parts) -> list[CameraDocument]:
-    """All cameras by id: those that the fleet defines, and those that only a worker's own configuration names.
+def everything(parts: Parts, only: str | None = None) -> list[CameraDocument]:
+    """All cameras by id: those that the fleet defines, and those that only a worker's own configuration names; or the
+    one called ``only``.
 
     Raises:
         SinkError: Redis cannot be asked.
@@ -51,9 +52,10 @@ def everything(parts: Parts) -> list[CameraDocument]:
     with _registry(parts) as registry:
         defined = {row.definition.camera_id: row for row in registry.cameras()}
         reports = _reports(parts)
+    known = defined.keys() | reports.keys()
     return [
         camera_document(camera_id, defined.get(camera_id), reports.get(camera_id))
-        for camera_id in sorted(defined.keys() | reports.keys())
+        for camera_id in sorted(known if only is None else known & {only})
     ]
 
 
@@ -88,9 +90,8 @@ def find(parts: Parts, camera_id: str) -> CameraDocument:
         Problem: there is no such camera.
         SinkError: Redis cannot be asked.
     """
-    for one in everything(parts):
-        if one.camera_id == camera_id:
-            return one
+    for one in everything(parts, camera_id):
+        return one
     raise not_found(f"there is no camera {camera_id}; it may have been removed")
 
 
@@ -200,7 +201,7 @@ def _defined(parts: Parts, camera_id: str, if_match: str | None = None) -> Regis
     with _registry(parts) as registry:
         rows = [row for row in registry.cameras() if row.definition.camera_id == camera_id]
     if not rows:
-        if any(one.camera_id == camera_id for one in everything(parts)):
+        if everything(parts, camera_id):
             raise Problem(
                 HTTPStatus.CONFLICT, f"camera {camera_id} is in the configuration of its worker: change it there"
             )

@@ -203,10 +203,7 @@ def undo(parts: Parts, step: str) -> tuple[str, str]:
         naming = history.naming(step)
         if naming is None:
             return history.undo_regrouping(step, _correcting(parts))
-        client, gallery = parts.redis(), parts.gallery()
-        if publish_at_once(client, parts.config.redis, unknowns.unnamed(naming, history, gallery)):
-            raise SinkError("Redis does not take the corrections, and the name stays: try again")
-        unknowns.take_name_back(naming, history, gallery)
+        unknowns.take_name_back(naming, history, parts.gallery(), parts.redis(), parts.config.redis)
     return naming.identity_id, naming.unknown_id
 
 

@@ -291,15 +291,9 @@ def _correcting(config: "Config") -> "Tell":
 
 
 def _take_name_back(naming: "Naming", history: "History", config: "Config") -> None:
-    from worker.events.publisher import publish_at_once
     from worker.recognition import unknowns
     from worker.redis.client import connect
 
     if config.gallery is None:
         raise ConfigError("which gallery holds the name? give --gallery PATH or --config FILE")
-    client, gallery = connect(config.redis), open_gallery(config.gallery)
-    if lost := publish_at_once(client, config.redis, unknowns.unnamed(naming, history, gallery)):
-        raise SinkError(
-            f"{count_of(lost, 'corrected event')} could not be delivered, and the name stays; run the command again"
-        )
-    unknowns.take_name_back(naming, history, gallery)
+    unknowns.take_name_back(naming, history, open_gallery(config.gallery), connect(config.redis), config.redis)

@@ -283,8 +283,8 @@ def enroll_unknown(unknown_id: str, name: str, history: History, gallery: Galler
 
 
 def settle(unknown_id: str, named: Named, history: History) -> str:
-    """Notes in ``history`` who the person was, and that they are unknown no more. Returns the id of this step, for
-    :func:`unnamed`.
+    """Notes in ``history`` who the person was, and that they are unknown no more. Returns the id of this step, by
+    which :meth:`History.naming` finds what :func:`take_name_back` takes back.
 
     Raises:
         HistoryError: it cannot be written.
@@ -295,27 +295,25 @@ def settle(unknown_id: str, named: Named, history: History) -> str:
     )  # fmt: skip
 
 
-def unnamed(naming: Naming, history: History, gallery: Gallery) -> tuple[Event, ...]:
-    """The ``corrected`` events which say that a name was wrong. Call :func:`take_name_back` once they are delivered.
+def take_name_back(naming: Naming, history: History, gallery: Gallery, client: Client, config: RedisConfig) -> None:
+    """Publishes that a name was wrong, removes what the naming has enrolled, and makes the person unknown again. May be
+    repeated after a failure.
 
     If nothing but this naming made the person known, all sightings that bear the name are meant, also later ones.
-    """
-    return tuple(
-        correction(sighting, None, unknown_id=naming.unknown_id) for sighting in _named(naming, history, gallery)
-    )
-
-
-def take_name_back(naming: Naming, history: History, gallery: Gallery) -> None:
-    """Removes what the naming has enrolled, and makes the person unknown again. May be repeated after a failure.
 
     Raises:
+        SinkError: Redis does not take it, and nothing was changed.
         GalleryError: the gallery cannot be written.
         HistoryError: it was undone meanwhile, or cannot be written.
     """
-    sightings = [sighting.sighting_id for sighting in _named(naming, history, gallery)]
+    theirs = _named(naming, history, gallery)
+    corrections = [correction(sighting, None, unknown_id=naming.unknown_id) for sighting in theirs]
+    if lost := publish_at_once(client, config, corrections):
+        raise SinkError(f"{lost} of {len(corrections)} 'corrected' events could not be delivered, and the name stays; "
+                        "try again")  # fmt: skip
     for sample_id in sorted(set(naming.samples) & _samples_of(naming.identity_id, gallery)):
         gallery.remove_sample(sample_id)
-    history.take_name_back(naming, sightings)
+    history.take_name_back(naming, [sighting.sighting_id for sighting in theirs])
     if not gallery.knows(naming.identity_id):
         history.forget_denials_of(naming.identity_id)
 

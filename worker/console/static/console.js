@@ -92,7 +92,7 @@ class Webcam {
     this.box = box;
     this.field = box.closest("form").querySelector("input[type=file]");
     this.video = box.querySelector("video");
-    this.told = box.querySelector("[role=status]");
+    this.told = box.querySelector(".told");
     this.take = box.querySelector(".take");
     this.open = box.querySelector(".open");
     box.hidden = false;
