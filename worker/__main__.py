@@ -8,6 +8,9 @@ import sys
 from worker import signals
 from worker.arguments import blank_secrets
 
+_OTHERS = 0o077
+"""What a command writes of people is for its user only, also what a library or another program writes for it."""
+
 
 def main() -> None:
     """Runs the command line and exits: 0 done, 1 an error, 2 wrong arguments or configuration, 130 interrupted."""
@@ -19,6 +22,8 @@ def main() -> None:
             sys.stdout.reconfigure(errors="backslashreplace")
         # First of all: until then every user of the machine can read the arguments.
         blank_secrets()
+        if sys.argv[1:2] != ["models"]:  # weights are nobody's, and may be shared
+            os.umask(os.umask(0) | _OTHERS)
         # What a start makes stays: to look for garbage in it again and again takes an eighth of its time.
         gc.disable()
         from worker.cli import run_command_line

@@ -72,7 +72,9 @@ def private_folder(folder: Path, ours: Callable[[str], bool] = lambda _name: Tru
         OSError: the folder cannot be made.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        for above in reversed([above for above in folder.parents if not above.exists()]):
+            # Who may write to a folder above may put another one in the place of this.
+            above.mkdir(mode=_FOLDER_MODE, exist_ok=True)
         folder.mkdir(mode=_FOLDER_MODE)
     except FileExistsError:
         if not folder.is_dir():

@@ -320,3 +320,13 @@ def test_an_error_of_yaml_says_where_and_quotes_nothing(tmp_path: Path, text: st
     with pytest.raises(ConfigError, match=r"not valid YAML: .* line \d, column \d+") as caught:
         load_config(tmp_path / "config.yaml")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("last", ["cameras: *a9", "gallery: *a9", "detection: {x: *a9}", "recognition: {<<: {y: *a9}}"])
+def test_a_few_lines_whose_aliases_unfold_without_end_are_refused(last: str, tmp_path: Path) -> None:
+    """Each line holds the one before nine times: 3.5 thousand million values in all."""
+    lines = ["a0: &a0 [x]", *(f"a{one}: &a{one} [{', '.join([f'*a{one - 1}'] * 9)}]" for one in range(1, 10)), last]
+    path = tmp_path / "worker.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="its aliases unfold to more than"):
+        load_config(path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -407,3 +408,16 @@ def test_a_download_takes_no_more_than_the_file_may_have(behaviour: Behaviour, t
         download(f"{server.url}/x", tmp_path / "x", sha256=DIGEST, size=len(CONTENT), retry_wait_s=0)
     left = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert left <= len(CONTENT)
+
+
+def test_a_manifest_that_unfolds_or_nests_without_end_or_is_a_pipe_is_one_line(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x]", *(f"a{one}: &a{one} [{', '.join([f'*a{one - 1}'] * 9)}]" for one in range(1, 10))]
+    path, pipe = tmp_path / "model.yaml", tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    for content in ("\n".join(lines), "id: " + "[" * 5000):
+        path.write_text(content)
+        with pytest.raises(ModelError, match="is not valid YAML") as told:
+            load_manifest(str(path))
+        assert "\n" not in str(told.value)
+    with pytest.raises(ModelError, match="no ordinary file"):
+        load_manifest(str(pipe))

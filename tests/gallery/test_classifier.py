@@ -1,6 +1,9 @@
+import hashlib
+import io
 import json
 import pickle
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,6 +172,22 @@ def test_a_description_that_does_not_fit_is_told_in_one_line(tmp_path: Path, cha
     with pytest.raises(ClassifierError, match="is damaged") as caught:
         Classifier.open(tmp_path / "c")
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_that_are_none_or_unpack_to_gigabytes_are_told_in_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "c")
+    file, (arrays,) = tmp_path / "c" / "classifier.json", (tmp_path / "c").glob("*.npz")
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("references.npy", "w") as part:
+        for _ in range(1025):
+            part.write(bytes(1 << 20))
+    for content in (bomb.getvalue(), b"no zip", b"PK\x03\x04", arrays.read_bytes()[:-40]):
+        arrays.write_bytes(content)
+        told = json.loads(file.read_text()) | {"arrays_sha256": hashlib.sha256(content).hexdigest()}
+        file.write_text(json.dumps(told))
+        with pytest.raises(ClassifierError, match=arrays.name) as caught:
+            Classifier.open(tmp_path / "c")
+        assert "\n" not in str(caught.value)
 
 
 def test_nothing_in_the_folder_is_an_object_to_be_unpickled(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class Document:
     lines: dict[FieldPath, int] = field(default_factory=dict)
 
 
+_MOST_VALUES: Final = 1_000_000
 _QUOTED: Final = re.compile(r"'[^']{2,}'")
 
 
@@ -34,9 +35,7 @@ def read_document(path: Path) -> Document:
     """
     try:
         text = _text_of(path)
-        # Values are made from a tree of their own: that puts what anchors stand for into its mappings.
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        root, values = parse_yaml(text)
     except OSError as error:
         raise ConfigError(f"configuration {path}: {error.strerror or error}") from None
     except yaml.MarkedYAMLError as error:
@@ -56,6 +55,29 @@ def read_document(path: Path) -> Document:
             f"configuration {path}: the top level must be a mapping of fields, not {type(values).__name__}"
         )
     return Document({str(key).lower(): value for key, value in values.items()}, lines)
+
+
+def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
+    """The tree of a document, and its values.
+
+    Raises:
+        yaml.YAMLError, ValueError, RecursionError: it is no YAML, or its aliases unfold to too much.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None and _unfolded(root, {}) > _MOST_VALUES:
+        raise yaml.YAMLError(f"its aliases unfold to more than {_MOST_VALUES} values")
+    # Values are made from a tree of their own: that puts what anchors stand for into its mappings.
+    return root, yaml.safe_load(text)
+
+
+def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values whoever follows each alias meets; one that leads back to itself counts once."""
+    if id(node) not in known:
+        known[id(node)] = 1
+        parts: Any = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inside = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
+        known[id(node)] += sum(_unfolded(each, known) for each in inside)
+    return known[id(node)]
 
 
 def _text_of(path: Path) -> str:

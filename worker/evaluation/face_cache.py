@@ -17,6 +17,7 @@ import numpy as np
 
 from worker import __version__
 from worker.errors import DatabaseError, OutputError
+from worker.files import private_folder
 from worker.logs import get_logger
 from worker.sqlite import connect_sqlite, is_as_wanted
 from worker.types import Vectors
@@ -56,7 +57,7 @@ class FaceCache:
         folder = cache_dir / FOLDER
         connection: sqlite3.Connection | None = None
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
             if not is_as_wanted(folder / _FILE):
                 # Another key is used now, or none any more: all that is lost is time.
                 remove_cache(cache_dir)

@@ -15,8 +15,10 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from worker.config import expand_user
+from worker.config.document import parse_yaml
 from worker.errors import ModelError
 from worker.faces.weights import MODEL_ID, DetectorManifest, Part, WeightSet
+from worker.files import open_regular
 from worker.redaction import first_problem
 
 ARCFACE_TEMPLATE: Final = (
@@ -29,6 +31,7 @@ ARCFACE_TEMPLATE: Final = (
 """The five points to which ArcFace models are aligned (112 px), as fractions of the chip's side."""
 
 _PREPROCESSING_VERSION: Final = 1
+_MOST_BYTES: Final = 1 << 20
 _Kind = TypeVar("_Kind", bound=WeightSet)
 Point = tuple[Annotated[float, Field(ge=-1, le=2)], Annotated[float, Field(ge=-1, le=2)]]
 
@@ -223,10 +226,11 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _validated(kind: type[_Kind], path: Path) -> _Kind:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            _, document = parse_yaml(file.read(_MOST_BYTES).decode())
     except OSError as error:
         raise ModelError(f"manifest {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ModelError(f"manifest {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise ModelError(f"manifest {path}: the top level must be a mapping of fields; see models/README.md")

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from worker.types import Candidate, Embeddings, Vectors
 _log = get_logger(__name__)
 
 DESCRIPTION_FILE: Final = "classifier.json"
+_MOST_BYTES: Final = 1 << 30
 """The file that is read first and replaced last. It names the other files of the folder, with their digests."""
 
 Kind = Literal["svm", "cnn"]
@@ -157,12 +160,19 @@ def read_classifier(path: Path) -> tuple[Description, Head, Vectors, NDArray[np.
         ) from None
     if hashlib.sha256(content).hexdigest() != description.arrays_sha256:
         raise ClassifierError(f"classifier {path} is damaged: {description.arrays} has another digest; train it anew")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        head = Head(
-            description.calibration,
-            *(arrays[name] for name in ("coefficients", "intercepts", "slopes", "offsets")),
-        )
-        references, owners = arrays["references"], arrays["owners"]
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            if sum(part.file_size for part in packed.infolist()) > _MOST_BYTES:
+                raise ClassifierError(f"classifier {path}: {description.arrays} unpacks to more than 1 GiB")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            head = Head(
+                description.calibration,
+                *(arrays[name] for name in ("coefficients", "intercepts", "slopes", "offsets")),
+            )
+            references, owners = arrays["references"], arrays["owners"]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise ClassifierError(f"classifier {path} is damaged: {description.arrays}: {problem}; train it anew") from None
     rows = 1 if len(description.people) == 2 and description.calibration == "sigmoid" else len(description.people)
     fits = head.coefficients.shape == (rows, description.dimension) and references.shape[1:] == (description.dimension,)
     if not fits or set(owners.tolist()) != set(range(len(description.people))):

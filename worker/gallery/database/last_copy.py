@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import GalleryError
+from worker.files import private_folder
 from worker.gallery.contents import Block, Contents, removed_samples
 from worker.gallery.database.store import Copy
 from worker.gallery.folder import read_contents, write_contents
@@ -54,7 +55,7 @@ class LastCopy:
         if not hurry and time.monotonic() - self._written_s < EVERY_S:
             return
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self.folder)
             # Blocks that were written before are linked, not written again.
             blocks = tuple(self._stems.get(id(block), (block, block))[1] for block in copy.contents.blocks)
             of_database = {"version": copy.contents.version, "change_id": copy.change_id}
