@@ -36,6 +36,8 @@ LEAST: dict[str, int] = {
     "list_rules": OPERATOR, "show_rule": OPERATOR, "list_alerts": OPERATOR,
     "create_rule": ADMIN, "change_rule": ADMIN, "delete_rule": ADMIN, "try_rule": ADMIN,
     "list_accounts": ADMIN, "create_account": ADMIN, "change_account": ADMIN, "remove_account": ADMIN,
+    "make_password_link": ADMIN, "end_sessions_of": ADMIN, "choose_password": NOBODY, "change_own_password": VIEWER,
+    "list_sessions": VIEWER, "end_session": VIEWER, "end_other_sessions": VIEWER,
 }  # fmt: skip
 """Every operation, and the least role that may do it."""
 

@@ -10,105 +10,124 @@ import pytest
 from tests.support.console import PASSWORD, add_account
 from tests.support.postgres import PostgresServer, with_tables
 from tests.support.repository import REPOSITORY
-from worker.api.accounts import AccountError, Accounts, LoginError, TooManyAttemptsError
+from worker.api.accounts import Accounts
+from worker.api.errors import AccountError, LoginError, TooManyAttemptsError
+from worker.api.replies import Replies
+from worker.api.sessions import Sessions
+from worker.api.tokens import Tokens
 from worker.database.database import open_sqlite
 from worker.errors import DatabaseError
+from worker.history.shared import SharedDatabase
 from worker.history.store import FILE
 
 
+class Keys:
+    """Accounts and what belongs to them, as one console has them."""
+
+    def __init__(self, place: Path | str) -> None:
+        self._database = SharedDatabase.open(place)
+        self.accounts = Accounts(self._database)
+        self.sessions = Sessions(self._database, self.accounts)
+        self.tokens = Tokens(self._database)
+        self.replies = Replies(self._database)
+
+    def close(self) -> None:
+        self._database.close()
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Accounts, Accounts]]:
+def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Keys, Keys]]:
     """Accounts as two consoles see them."""
     is_file = request.param == "sqlite"
     place: Any = tmp_path / "state" if is_file else with_tables(request.getfixturevalue("postgres_url"))
-    opened = Accounts.open(place), Accounts.open(place)
+    opened = Keys(place), Keys(place)
     yield opened
     for each in opened:
         each.close()
 
 
-def test_what_one_console_stores_another_one_knows(two: tuple[Accounts, Accounts]) -> None:
+def test_what_one_console_stores_another_one_knows(two: tuple[Keys, Keys]) -> None:
     one, other = two
-    assert not one.has_admin()
-    account = one.create("Zoë", PASSWORD, "admin", first=True)
-    assert other.has_admin()
+    assert not one.accounts.has_admin()
+    account = one.accounts.create("Zoë", PASSWORD, "admin", first=True)
+    assert other.accounts.has_admin()
     with pytest.raises(AccountError, match="admin already"):
-        other.create("second", PASSWORD, "admin", first=True)
+        other.accounts.create("second", PASSWORD, "admin", first=True)
     with pytest.raises(AccountError, match="choose another name"):
-        other.create("Zoe\u0308", PASSWORD, "viewer")
-    _account, secret = other.log_in("Zoë", PASSWORD, "10.0.0.1", 60.0)
-    assert one.of_session(secret) == account
-    assert one.of_session("guess") is None
-    token, key = one.create_token(account, "script", ("change", "read"), 60.0)
+        other.accounts.create("Zoe\u0308", PASSWORD, "viewer")
+    _account, secret = other.sessions.log_in("Zoë", PASSWORD, "10.0.0.1", 60.0)
+    assert one.sessions.of(secret) == account
+    assert one.sessions.of("guess") is None
+    token, key = one.tokens.create(account, "script", ("change", "read"), 60.0)
     assert token.scopes == ("read", "change")
-    assert other.of_token(key) == (account, token)
-    one.create("second", PASSWORD, "admin")
-    other.remove("Zoë")
-    assert one.of_session(secret) is None
-    assert one.of_token(key) is None
-    assert one.tokens() == []
+    assert other.tokens.of(key) == (account, token)
+    one.accounts.create("second", PASSWORD, "admin")
+    other.accounts.remove("Zoë")
+    assert one.sessions.of(secret) is None
+    assert one.tokens.of(key) is None
+    assert one.tokens.all() == []
 
 
-def test_a_session_ends_by_itself(two: tuple[Accounts, Accounts]) -> None:
-    accounts, _ = two
-    accounts.create("a", PASSWORD, "viewer")
-    _account, secret = accounts.log_in("a", PASSWORD, "10.0.0.1", -1.0)
-    assert accounts.of_session(secret) is None
+def test_a_session_ends_by_itself(two: tuple[Keys, Keys]) -> None:
+    keys, _ = two
+    keys.accounts.create("a", PASSWORD, "viewer")
+    _account, secret = keys.sessions.log_in("a", PASSWORD, "10.0.0.1", -1.0)
+    assert keys.sessions.of(secret) is None
 
 
-def test_failures_count_over_all_consoles_and_for_each_address(two: tuple[Accounts, Accounts]) -> None:
-    accounts = two
-    accounts[0].create("a", PASSWORD, "viewer")
+def test_failures_count_over_all_consoles_and_for_each_address(two: tuple[Keys, Keys]) -> None:
+    keys = two
+    keys[0].accounts.create("a", PASSWORD, "viewer")
     for number in range(5):
         with pytest.raises(LoginError, match="name or the password"):
-            accounts[number % 2].log_in("a", "wrong password", "10.0.0.1", 60.0)
+            keys[number % 2].sessions.log_in("a", "wrong password", "10.0.0.1", 60.0)
     with pytest.raises(TooManyAttemptsError, match="15 minutes"):
-        accounts[0].log_in("a", PASSWORD, "10.0.0.1", 60.0)
-    assert accounts[1].log_in("a", PASSWORD, "10.0.0.2", 60.0)[0].name == "a"
+        keys[0].sessions.log_in("a", PASSWORD, "10.0.0.1", 60.0)
+    assert keys[1].sessions.log_in("a", PASSWORD, "10.0.0.2", 60.0)[0].name == "a"
 
 
 def test_who_guesses_from_many_addresses_is_stopped_too(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    accounts = Accounts.open(tmp_path)
-    request.addfinalizer(accounts.close)
+    keys = Keys(tmp_path)
+    request.addfinalizer(keys.close)
     database = open_sqlite(tmp_path / FILE)
     add_account(database, "a", "viewer")
     database.close()
     for number in range(50):
         with pytest.raises(LoginError, match="name or the password"):
-            accounts.log_in("a", "w", f"10.0.1.{number}", 60.0)
+            keys.sessions.log_in("a", "w", f"10.0.1.{number}", 60.0)
     with pytest.raises(TooManyAttemptsError):
-        accounts.log_in("a", PASSWORD, "10.0.2.1", 60.0)
+        keys.sessions.log_in("a", PASSWORD, "10.0.2.1", 60.0)
 
 
-def test_a_request_is_claimed_by_one_of_many(two: tuple[Accounts, Accounts]) -> None:
+def test_a_request_is_claimed_by_one_of_many(two: tuple[Keys, Keys]) -> None:
     claimed: list[object] = []
     threads = [
-        threading.Thread(target=lambda each=each: claimed.append(each.claim_reply("r", "d"))) for each in two * 4
+        threading.Thread(target=lambda each=each: claimed.append(each.replies.claim("r", "d"))) for each in two * 4
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert claimed.count(None) == 1
-    two[0].keep_reply("r", 200, "{}")
-    reply = two[1].claim_reply("r", "d")
+    two[0].replies.keep("r", 200, "{}")
+    reply = two[1].replies.claim("r", "d")
     assert reply is not None
     assert (reply.status, reply.body) == (200, "{}")
 
 
 def test_accounts_are_nobodys_business_but_the_consoles(postgres: PostgresServer, postgres_url: str) -> None:
-    owner = Accounts.open(with_tables(postgres_url))
-    owner.create("a", PASSWORD, "admin")
+    owner = Keys(with_tables(postgres_url))
+    owner.accounts.create("a", PASSWORD, "admin")
     owner.close()
     postgres.execute((REPOSITORY / "deploy" / "postgres" / "roles.sql").read_text(), database="test")
     for role in ("reader", "worker", "operator", "console"):
         postgres.execute(
             f"DROP USER IF EXISTS a_{role}", f"CREATE USER a_{role} IN ROLE facestream_{role}", database="test"
         )
-        accounts = Accounts.open(postgres_url.replace("postgres@", f"a_{role}@"))
+        keys = Keys(postgres_url.replace("postgres@", f"a_{role}@"))
         if role == "console":
-            assert accounts.log_in("a", PASSWORD, "", 60.0)[0].role == "admin"
+            assert keys.sessions.log_in("a", PASSWORD, "", 60.0)[0].role == "admin"
         else:
             with pytest.raises(DatabaseError, match="permission denied"):
-                accounts.accounts()
-        accounts.close()
+                keys.accounts.accounts()
+        keys.close()

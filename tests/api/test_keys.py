@@ -124,7 +124,78 @@ def test_a_token_works_until_it_is_revoked_and_only_its_digest_is_kept(console: 
     assert console.as_role("viewer").delete(f"{API}/tokens/{made['token_id']}").status_code == 404
 
 
+def test_a_disabled_account_has_no_session_and_its_tokens_stop(console: Console) -> None:
+    admin, operator = console.as_role("admin"), console.as_role("operator")
+    made = operator.post(f"{API}/tokens", json={"name": "script", "scopes": ["read"]}).json()
+    program = console.anybody(Authorization=f"Bearer {made['token']}")
+    link = admin.post(f"{API}/accounts/operator/link").json()
+    assert admin.patch(f"{API}/accounts/operator", json={"disabled": True}).json()["disabled"] is True
+    assert [client.get(f"{API}/me").status_code for client in (operator, program)] == [401, 401]
+    chosen = console.anybody().post(f"{API}/password", json={"secret": link["secret"], "password": PASSWORD})
+    assert chosen.status_code == 401, "a link made before does not open it"
+    assert admin.post(f"{API}/accounts/operator/link").status_code == 422
+    admin.patch(f"{API}/accounts/operator", json={"disabled": False})
+    assert [client.get(f"{API}/me").status_code for client in (operator, program)] == [401, 200]
+    assert admin.patch(f"{API}/accounts/admin", json={"disabled": True}).status_code == 422, "the last admin stays"
+
+
+def test_a_link_sets_a_password_once_and_its_secret_is_not_kept(console: Console, tmp_path: Path) -> None:
+    admin, nobody = console.as_role("admin"), console.anybody()
+    made = admin.post(f"{API}/accounts", json={"name": "guard", "role": "viewer", "cameras": ["door"]}).json()
+    assert (made["has_password"], made["cameras"]) == (False, ["door"])
+    assert nobody.post(f"{API}/session", json={"name": "guard", "password": PASSWORD}).status_code == 401
+    before, link = (admin.post(f"{API}/accounts/guard/link").json() for _ in range(2))
+
+    def choose(secret: str, password: str = PASSWORD) -> int:
+        return nobody.post(f"{API}/password", json={"secret": secret, "password": password}).status_code
+
+    assert choose(before["secret"]) == 401, "the link before holds no more"
+    assert choose(link["secret"], "short") == 422
+    assert choose(link["secret"]) == 200
+    assert choose(link["secret"]) == 401
+    assert nobody.post(f"{API}/session", json={"name": "guard", "password": PASSWORD}).status_code == 200
+    expired, _expires_s = console.parts.accounts.link("guard", -1.0)
+    assert choose(expired) == 401
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "people.state").glob(f"{FILE}*"))
+    assert not [secret for secret in (link["secret"], before["secret"]) if secret.encode() in stored]
+    actions = [line["action"] for line in admin.get(f"{API}/audit").json()["items"]]
+    assert {"account made", "password link made", "password chosen by link"} <= set(actions)
+
+
+def test_an_admin_who_cannot_log_in_counts_for_none(console: Console) -> None:
+    admin = console.as_role("admin")
+    assert admin.post(f"{API}/accounts", json={"name": "second", "role": "admin"}).status_code == 201
+    assert admin.delete(f"{API}/accounts/admin").status_code == 422
+    secret = admin.post(f"{API}/accounts/second/link").json()["secret"]
+    console.anybody().post(f"{API}/password", json={"secret": secret, "password": PASSWORD})
+    assert admin.delete(f"{API}/accounts/admin").status_code == 204
+
+
+def test_sessions_are_listed_and_ended(console: Console) -> None:
+    here, there = console.as_role("viewer"), console.as_role("viewer")
+    listed = here.get(f"{API}/sessions").json()["items"]
+    assert sorted(one["current"] for one in listed) == [False, True]
+    assert {one["address"] for one in listed} == {"127.0.0.1"}
+    assert all("httpx" in one["agent"] for one in listed)
+    of_another = console.as_role("operator").delete(f"{API}/sessions/{listed[0]['session_id']}")
+    assert of_another.status_code == 404
+    assert here.delete(f"{API}/sessions").json() == {"sessions": 1}
+    assert there.get(f"{API}/me").status_code == 401
+    made = here.post(f"{API}/tokens", json={"name": "script", "scopes": ["read"]}).json()
+    program = console.anybody(Authorization=f"Bearer {made['token']}")
+    assert program.delete(f"{API}/sessions").status_code == 403
+    assert console.as_role("admin").delete(f"{API}/accounts/viewer/sessions").json() == {"sessions": 1}
+    assert here.get(f"{API}/me").status_code == 401
+
+
+def test_wrong_old_passwords_are_limited(console: Console) -> None:
+    client = console.as_role("viewer")
+    for status in [403] * 5 + [429]:
+        changed = client.put(f"{API}/me/password", json={"old": "guess", "new": "a new password"})
+        assert changed.status_code == status
+
+
 def test_an_expired_token_is_none(console: Console) -> None:
     account = next(each for each in console.parts.accounts.accounts() if each.name == "viewer")
-    _token, secret = console.parts.accounts.create_token(account, "old", ("read",), lives_s=-1.0)
+    _token, secret = console.parts.tokens.create(account, "old", ("read",), lives_s=-1.0)
     assert console.anybody(Authorization=f"Bearer {secret}").get(f"{API}/me").status_code == 401

@@ -63,7 +63,7 @@ def test_who_was_logged_out_hears_no_more(console: Console, redis_url: str, monk
     monkeypatch.setattr("worker.api.live.HEARTBEAT_S", 0.05)
     client = console.as_role("viewer")
     with listening(client) as events:
-        console.parts.accounts.end_session(client.cookies["facestream_session"])
+        console.parts.sessions.end(client.cookies["facestream_session"])
         assert list(events) == [], "the stream ends"
 
 

@@ -133,7 +133,7 @@ def test_a_page_says_that_the_session_or_the_console_has_gone(browser: Browser, 
     with running_console(console_config(tmp_path, redis_url)) as console:
         page, other = open_page(browser, console, "/people"), open_page(browser, console, "/health")
         (cookie,) = [each for each in page.context.cookies() if each.get("name") == "facestream_session"]
-        console.parts.accounts.end_session(cookie.get("value", ""))
+        console.parts.sessions.end(cookie.get("value", ""))
         expect(page.locator("#standing")).to_contain_text("not logged in any more", timeout=PATIENCE_MS)
     expect(other.locator("#standing")).to_contain_text("The console does not answer", timeout=PATIENCE_MS)
 

@@ -21,7 +21,7 @@ def log_in_again(page: Page, role: str) -> None:
 
 def expire(console: Console, page: Page) -> None:
     (cookie,) = [each for each in page.context.cookies() if each.get("name") == "facestream_session"]
-    console.parts.accounts.end_session(cookie.get("value", ""))
+    console.parts.sessions.end(cookie.get("value", ""))
 
 
 def people(console: Console) -> list[str]:

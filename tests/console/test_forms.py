@@ -33,7 +33,7 @@ def came_back(client: httpx.Client, answer: httpx.Response, **changes: str) -> h
 
 
 def expire(console: Console, client: httpx.Client) -> None:
-    console.parts.accounts.end_session(client.cookies["facestream_session"])
+    console.parts.sessions.end(client.cookies["facestream_session"])
 
 
 def people(parts: Parts) -> list[str]:
@@ -203,7 +203,7 @@ def test_what_was_typed_survives_a_database_that_is_away(console: Console, monke
         raise DatabaseUnavailableError("the database cannot be reached")
 
     with monkeypatch.context() as broken:
-        broken.setattr(console.parts.accounts, "of_session", away)
+        broken.setattr(console.parts.sessions, "of", away)
         page = client.get("/people")
         assert (page.status_code, page.headers["refresh"]) == (503, "5"), "the page comes back by itself"
         refused = client.post("/people/p-bob/rename", data=given)

@@ -11,23 +11,93 @@ from worker.gallery.opening import open_gallery
 def test_an_admin_makes_changes_and_removes_an_account(console: Console) -> None:
     admin = console.as_role("admin")
     long = "محمد 🎉 " + "x" * 50
-    assert (
-        form(admin, "/settings", "/settings/accounts", name=long, password=PASSWORD, role="viewer").status_code == 303
+    made = form(admin, "/settings", "/settings/accounts", name=long, role="viewer")
+    assert (made.status_code, long in made.text) == (200, True)
+    again = form(admin, "/settings", "/settings/accounts", name=long, role="viewer")
+    assert (again.status_code, "choose another name" in again.text, f'value="{long}"' in again.text) == (
+        422,
+        True,
+        True,
     )
-    assert "choose another name" in form(
-        admin, "/settings", "/settings/accounts", name=long, password=PASSWORD, role="viewer"
-    ).text  # fmt: skip
-    short = form(admin, "/settings", "/settings/accounts", name="guard", password="short", role="operator")
-    assert (short.status_code, 'value="guard"' in short.text) == (422, True)
-    form(admin, "/settings", "/settings/accounts/viewer/role", role="operator")
+    one = "/settings/accounts/viewer"
     viewer = console.as_role("viewer")
+    form(admin, one, one, role="operator")
     assert viewer.get(f"{API}/me").json()["role"] == "operator"
-    form(admin, "/settings", "/settings/accounts/viewer/password", password="another password")
+    form(admin, one, f"{one}/remove")
     assert viewer.get(f"{API}/me").status_code == 401
-    form(admin, "/settings", "/settings/accounts/viewer/remove")
-    assert [one.name for one in console.parts.accounts.accounts()] == ["admin", "operator", long]
-    last = form(admin, "/settings", "/settings/accounts/admin/remove")
-    assert (last.status_code, "last admin" in last.text) == (422, True)
+    assert [account.name for account in console.parts.accounts.accounts()] == ["admin", "operator", long]
+    last = "/settings/accounts/admin"
+    for path, fields in ((f"{last}/remove", {}), (last, {"role": "viewer"}), (f"{last}/disabled", {})):
+        refused = form(admin, last, path, **fields)
+        assert (refused.status_code, "last admin" in refused.text) == (422, True), path
+
+
+def test_a_link_lets_its_owner_choose_a_password_once(console: Console) -> None:
+    admin = console.as_role("admin")
+    page = form(admin, "/settings", "/settings/accounts", name="guard", role="viewer").text
+    (link,) = re.findall(r"<code>([^<]+)</code>", page)
+    assert link.startswith(f"{console.address}/password/")
+    assert link not in admin.get("/settings/accounts/guard").text
+    path = link.removeprefix(console.address)
+    guard = console.anybody()
+    assert "guard" in guard.get(path).text
+    assert guard.get(path).status_code == 200, "to look at it uses nothing up"
+    for fields, problem in (
+        ({"password": PASSWORD, "again": "another one 1"}, "not the same"),
+        ({"password": "short", "again": "short"}, "characters"),
+    ):
+        refused = guard.post(path, data=fields)
+        assert (refused.status_code, problem in refused.text) == (422, True)
+    assert guard.post(path, data={"password": PASSWORD, "again": PASSWORD}).status_code == 303
+    assert guard.get(f"{API}/me").json()["name"] == "guard"
+    used = guard.post(path, data={"password": PASSWORD, "again": PASSWORD})
+    assert (used.status_code, "used before" in used.text) == (403, True)
+    (other,) = re.findall(
+        r"<code>([^<]+)</code>", form(admin, "/settings/accounts/guard", "/settings/accounts/guard/link").text
+    )
+    assert guard.get(f"{API}/me").status_code == 200, "the old password holds until the link is used"
+    console.anybody().post(other.removeprefix(console.address), data={"password": "b" * 12, "again": "b" * 12})
+    assert guard.get(f"{API}/me").status_code == 401, "a new password ends the sessions"
+
+
+def test_an_account_is_disabled_and_enabled(console: Console) -> None:
+    admin, viewer = console.as_role("admin"), console.as_role("viewer")
+    one = "/settings/accounts/viewer"
+    form(admin, one, f"{one}/disabled")
+    assert viewer.get("/", follow_redirects=True).url.path == "/login"
+    refused = console.anybody().post("/login", data={"name": "viewer", "password": PASSWORD})
+    assert (refused.status_code, "is disabled: ask an admin" in refused.text) == (401, True)
+    assert "disabled" in admin.get("/settings").text
+    form(admin, one, f"{one}/disabled")
+    console.as_role("viewer")
+
+
+def test_who_is_logged_in_sees_where_and_logs_out_elsewhere(console: Console) -> None:
+    here, there, third = (console.as_role("viewer") for _ in range(3))
+    there.get("/settings")
+    page = here.get("/settings").text
+    (first, second) = sorted(re.findall(r"/settings/sessions/(\w+)/end", page))
+    assert first != second
+    assert page.count("127.0.0.1") >= 2
+    form(here, "/settings", f"/settings/sessions/{first}/end")
+    assert sorted(client.get(f"{API}/me").status_code for client in (there, third)) == [200, 401]
+    form(here, "/settings", "/settings/sessions")
+    assert [client.get(f"{API}/me").status_code for client in (here, there, third)] == [200, 401, 401]
+
+
+def test_ones_own_password_is_changed_by_the_old_one(console: Console) -> None:
+    here, there = console.as_role("viewer"), console.as_role("viewer")
+    new = "a new password"
+    for old, first, second, problem in (
+        ("wrong password", new, new, "old password is wrong"), (PASSWORD, new, "another", "not the same"),
+        (PASSWORD, "short", "short", "characters"),
+    ):  # fmt: skip
+        refused = form(here, "/settings", "/settings/password", old_password=old, password=first, again=second)
+        assert (refused.status_code, problem in refused.text) == (422, True), problem
+    changed = form(here, "/settings", "/settings/password", old_password=PASSWORD, password=new, again=new)
+    assert changed.status_code == 303
+    assert [client.get(f"{API}/me").status_code for client in (here, there)] == [200, 401]
+    assert console.anybody().post(f"{API}/session", json={"name": "viewer", "password": new}).status_code == 200
 
 
 def test_a_token_is_shown_once_and_ended(console: Console) -> None:
@@ -39,7 +109,7 @@ def test_a_token_is_shown_once_and_ended(console: Console) -> None:
     again = viewer.get("/settings").text
     assert "script" in again
     assert secret not in again
-    (token,) = console.parts.accounts.tokens()
+    (token,) = console.parts.tokens.all()
     form(viewer, "/settings", f"/settings/tokens/{token.token_id}/end")
     assert program.get(f"{API}/me").status_code == 401
     csrf = viewer.headers["X-CSRF-Token"]
@@ -55,7 +125,9 @@ def test_who_does_not_manage_sees_their_own_tokens_alone(console: Console) -> No
     assert "/settings/accounts" not in text
     csrf = operator.headers["X-CSRF-Token"]
     assert operator.get("/settings/audit").status_code == 403
-    for path in ("accounts", "accounts/viewer/role", "accounts/viewer/password", "accounts/viewer/remove"):
+    assert operator.get("/settings/accounts/viewer").status_code == 403
+    actions = ("", "/link", "/disabled", "/sessions", "/remove")
+    for path in ("accounts", *(f"accounts/viewer{action}" for action in actions)):
         assert operator.post(f"/settings/{path}", data={"csrf": csrf, "role": "admin"}).status_code == 403, path
     assert [one.name for one in console.parts.accounts.accounts()] == ["admin", "operator", "viewer"]
 

@@ -18,9 +18,9 @@ from tests.support.sample_events import make_event
 from tests.support.stand_ins import StandInDetector, StandInEmbedder, detector_of, embedder_of
 from worker.alerts.book import Book
 from worker.alerts.rules import Rule
-from worker.api.accounts import Accounts
 from worker.api.own_erasure import ConsoleErasure
 from worker.api.parts import Parts
+from worker.api.replies import Replies
 from worker.cli import run_command_line
 from worker.config import Config, OutboxConfig
 from worker.encryption import Keys, use
@@ -79,15 +79,15 @@ class Site:
     def _tell(self) -> None:
         """Rules that are about Anna, or called after her, alerts that wait, and an answer of the console."""
         shared = SharedDatabase.open(self.url)
-        book, accounts = Book(shared), Accounts(shared)
+        book, replies = Book(shared), Replies(shared)
         told = {"webhook": "https://site.example/hook", "webhook_secret": "0123456789abcdef"}
         for name, people in ((f"{self.name} is here", [self.anna]), (f"not {self.name.upper()}", []), ("all", [])):
             book.add(Rule.model_validate({"name": name, "people": people, **told}))
         for number, who in enumerate(({"identity_id": self.anna, "identity_name": self.name}, {"unknown_id": "u-1"})):
             known: dict[str, Any] = {"identity_id": "", "identity_name": ""} | who
             book.note(make_event(sighting_id=f"door_9{number}", **known), book.rules())
-        accounts.claim_reply("request", "digest")
-        accounts.keep_reply("request", 201, json.dumps({"identity_name": self.name}))
+        replies.claim("request", "digest")
+        replies.keep("request", 201, json.dumps({"identity_name": self.name}))
         shared.close()
 
     @property

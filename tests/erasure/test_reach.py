@@ -14,7 +14,7 @@ from tests.support.remembered import ANNA, ANNAS, BEN, DIMENSION, MODEL, face, s
 from tests.support.sample_events import make_event
 from worker.alerts.book import Book
 from worker.alerts.rules import Rule
-from worker.api.accounts import Accounts
+from worker.api.replies import Replies
 from worker.cli import run_command_line
 from worker.database import schema
 from worker.database.address import parse_database_url
@@ -57,9 +57,10 @@ NOBODYS = {
     "regroupings": "step number whole undone expires_s",
     "erasures": "erasure_id made_at digests",
     # Those who use the console.
-    "console_accounts": "account role password_hash created_s",
-    "console_sessions": "digest account expires_s",
-    "console_tokens": "token_id digest name account scopes created_s expires_s",
+    "console_accounts": "account role password_hash created_s cameras disabled provider subject",
+    "console_links": "digest account expires_s",
+    "console_sessions": "digest account expires_s begun_s address agent",
+    "console_tokens": "token_id digest name account scopes created_s expires_s cameras",
     "console_attempts": "subject failures expires_s",
     "console_replies": "request digest status expires_s",
     "console_rules": "rule_id made_s",
@@ -129,12 +130,12 @@ def make_past(url: str) -> list[str]:
         history.merge_unknowns("u-anna", "u-again")
         history.name_unknown("u-named", ["door_6"], anna, ANNA, [stored.sample_id])
     shared = SharedDatabase.open(url)
-    book, accounts = Book(shared), Accounts(shared)
+    book, replies = Book(shared), Replies(shared)
     hook = {"webhook": "https://site.example/hook", "webhook_secret": "0123456789abcdef"}
     book.add(Rule.model_validate({"name": f"{ANNA} is here", "people": [anna], **hook}))
     book.note(make_event(sighting_id="door_1", identity_id=anna, identity_name=ANNA), book.rules())
-    accounts.claim_reply("request", "digest")
-    accounts.keep_reply("request", 201, json.dumps({"identity_name": ANNA}))
+    replies.claim("request", "digest")
+    replies.keep("request", 201, json.dumps({"identity_name": ANNA}))
     shared.close()
     vectors = [vector.tobytes() for vector in ANNAS]
     digests = [photo, HASH, hashlib.sha256(vectors[0]).hexdigest()]

@@ -66,7 +66,7 @@ class Asked:
         add_account(database, "admin", "admin")
         database.close()
         (admin,) = self.parts.accounts.accounts()
-        _, self.secret = self.parts.accounts.create_token(admin, "fuzz", ROLES["admin"], 1e6)
+        _, self.secret = self.parts.tokens.create(admin, "fuzz", ROLES["admin"], 1e6)
         self.app: FastAPI = make_app(self.parts)
         self.loop = asyncio.new_event_loop()
         self.lifespan = self.app.router.lifespan_context(self.app)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -219,10 +219,15 @@ class Book:
             count, first_s = connection.execute(query).one()
         return Waiting(count, max(0.0, time.time() - first_s) if count else 0.0)
 
-    def recent(self, most: int) -> list[PastAlert]:
-        """The newest alerts, newest first."""
+    def recent(self, most: int, cameras: Sequence[str] | None = None) -> list[PastAlert]:
+        """The newest alerts, newest first; or those about past sightings of these ``cameras``."""
+        query = sa.select(_alerts).order_by(_alerts.c.made_s.desc()).limit(most)
+        if cameras is not None:
+            past = schema.sightings.c
+            theirs = sa.select(past.sighting_id).where(past.camera_id.in_(cameras))
+            query = query.where(_alerts.c.sighting_id.in_(theirs))
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(_alerts).order_by(_alerts.c.made_s.desc()).limit(most)).all()
+            rows = connection.execute(query).all()
         return [
             PastAlert(row.rule_id, row.sighting_id, row.receiver, row.state, row.problem, row.tries, row.made_s)
             for row in rows

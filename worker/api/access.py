@@ -11,10 +11,13 @@ from fastapi import Depends, Request, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
-from worker.api.accounts import ROLES, Account, Reply, Scope, csrf_of
+from worker.api.accounts import ROLES, Account, Scope
 from worker.api.door import SAFE
 from worker.api.parts import Parts
 from worker.api.problems import Problem
+from worker.api.replies import Reply
+from worker.api.sessions import csrf_of
+from worker.api.sight import Cameras, in_sight, look_through
 from worker.audit_log import acting_as
 
 COOKIE: Final = "facestream_session"
@@ -29,10 +32,11 @@ _cookie = APIKeyCookie(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. ``secret`` is that of a session, and empty for a token."""
+    """Who asks, and which cameras they see. ``secret`` is that of a session, and empty for a token."""
 
     account: Account
     scopes: frozenset[Scope]
+    cameras: Cameras
     secret: str = ""
 
     @property
@@ -54,8 +58,23 @@ SharedParts = Annotated[Parts, Depends(parts_of)]
 
 def session_of(parts: Parts, secret: str | None) -> Caller | None:
     """Whose session has this ``secret``; None where it has ended."""
-    account = parts.accounts.of_session(secret) if secret else None
-    return None if account is None else Caller(account, frozenset(ROLES[account.role]), secret or "")
+    account = parts.sessions.of(secret) if secret else None
+    return None if account is None else Caller(account, frozenset(ROLES[account.role]), account.cameras, secret or "")
+
+
+def token_of(parts: Parts, secret: str) -> Caller | None:
+    """Whose token has this ``secret``; None where it has ended."""
+    if (found := parts.tokens.of(secret)) is None:
+        return None
+    account, token = found
+    return Caller(account, frozenset(token.scopes) & frozenset(ROLES[account.role]), token.cameras)
+
+
+def admit(caller: Caller) -> None:
+    """What this task does from now on is done for ``caller``: the audit log names them, and they see no more than
+    their cameras."""
+    acting_as(caller.account.name)
+    look_through(caller.cameras)
 
 
 def caller_of(
@@ -70,13 +89,12 @@ def caller_of(
         Problem: nobody who is known; or a change for which the browser has not shown that one of our pages asks.
     """
     if bearer is not None:
-        if (found := parts.accounts.of_token(bearer.credentials)) is None:
+        if (caller := token_of(parts, bearer.credentials)) is None:
             raise Problem(
                 HTTPStatus.UNAUTHORIZED, "this token is not known: it has expired, or was revoked",
                 {"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
-        account, token = found
-        return Caller(account, frozenset(token.scopes) & frozenset(ROLES[account.role]))
+        return caller
     caller = session_of(parts, cookie)
     if caller is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "log in, or send a token", {"WWW-Authenticate": "Bearer"})
@@ -91,13 +109,13 @@ def has_csrf(caller: Caller, given: str | None) -> bool:
 
 
 def allowed(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:
-    """A dependency: the caller, who may do what needs ``scope``. The audit log names them from then on."""
+    """A dependency: the caller, who may do what needs ``scope``, and is admitted."""
 
     # Not in a thread: what it says of the caller must hold for the operation that comes after it.
     async def check(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
         if not caller.may(scope):
             raise Problem(HTTPStatus.FORBIDDEN, f"{caller.account.name} may not do this: it needs the scope '{scope}'")
-        acting_as(caller.account.name)
+        admit(caller)
         return caller
 
     return check
@@ -108,9 +126,26 @@ Changer = Annotated[Caller, Depends(allowed("change"))]
 Manager = Annotated[Caller, Depends(allowed("manage"))]
 
 
+def require_all_cameras() -> None:
+    """Does nothing for somebody who sees all cameras.
+
+    Raises:
+        Problem: what they ask for tells of all cameras, or reaches what all have seen.
+    """
+    if in_sight() is not None:
+        raise Problem(
+            HTTPStatus.FORBIDDEN, "this reaches what all cameras have seen: ask somebody who sees all of them"
+        )
+
+
 def address_of(request: Request) -> str:
     """Where a request comes from."""
     return request.client.host if request.client else ""
+
+
+def agent_of(request: Request) -> str:
+    """What a browser calls itself."""
+    return request.headers.get("user-agent", "")
 
 
 def once(
@@ -128,15 +163,16 @@ def once(
     if not 0 < len(key) <= _LONGEST_KEY:
         raise Problem(HTTPStatus.BAD_REQUEST, f"Idempotency-Key has 1 to {_LONGEST_KEY} characters")
     request = f"{caller.account.name} {key}"
-    digest = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
-    if (known := parts.accounts.claim_reply(request, digest)) is not None:
+    # A token may see less than the session that asked before.
+    digest = hashlib.sha256(f"{asked} {in_sight()}".encode("utf-8", "surrogatepass")).hexdigest()
+    if (known := parts.replies.claim(request, digest)) is not None:
         return _replayed(known, digest)
     try:
         status, body = make()
     except BaseException:
-        parts.accounts.drop_reply(request)
+        parts.replies.drop(request)
         raise
-    parts.accounts.keep_reply(request, status, body)
+    parts.replies.keep(request, status, body)
     return _json(status, body)
 
 

@@ -1,25 +1,24 @@
-"""Accounts, sessions and tokens of the console, in the database of the history.
+"""Accounts of the console, in the database of the history: their roles, cameras and passwords.
 
-Passwords are stored as argon2 hashes; of sessions and tokens, which are long random texts, the SHA-256 is stored.
+Passwords are stored as argon2 hashes; of one-time links, which are long random texts, the SHA-256 is stored.
 """
 
 import hashlib
+import re
 import secrets
-import threading
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal
 
-import argon2
 import sqlalchemy as sa
 
+from worker.api.errors import AccountError, LoginError, NoSuchAccountError
+from worker.api.passwords import Passwords
+from worker.api.sight import Cameras, in_order, read_cameras, write_cameras
 from worker.database import schema
-from worker.database.owned import REPLIES
-from worker.errors import FacestreamError
 from worker.history.shared import SharedDatabase
 from worker.names import person_name
-from worker.people_keys import Owned
 
 Role = Literal["viewer", "operator", "admin"]
 Scope = Literal["read", "change", "manage"]
@@ -32,66 +31,27 @@ ROLES: Final[dict[Role, tuple[Scope, ...]]] = {
 """``read``: see everything but accounts; ``change``: people, sightings and unknown people; ``manage``: accounts and
 cameras."""
 
-SHORTEST_PASSWORD: Final = 10
-LONGEST_PASSWORD: Final = 200
+MOST_CAMERAS: Final = 1000
+LINK_S: Final = 2 * 86_400.0
+"""How long a one-time link may be used."""
 _LONGEST_NAME: Final = 64
-_TOKEN_PREFIX: Final = "fst_"  # noqa: S105 - how a token begins
-_WINDOW_S: Final = 900.0
-_MOST_FAILURES: Final = 5
-"""Of one account from one address, within the window."""
-_MOST_FAILURES_ANYWHERE: Final = 50
-_REPLY_S: Final = 86_400.0
-
-
-class LoginError(FacestreamError):
-    """The name or the password is wrong. It does not say which."""
-
-
-class TooManyAttemptsError(LoginError):
-    """Too many log-ins have failed; the next one may come after ``wait_s``."""
-
-    def __init__(self, wait_s: float) -> None:
-        minutes = int(wait_s // 60) + 1
-        super().__init__(f"too many failed log-ins: try again in {minutes} minute{'' if minutes == 1 else 's'}")
-        self.wait_s = wait_s
-
-
-class AccountError(FacestreamError):
-    """An account or a token cannot be made or changed so."""
-
-
-class NoSuchAccountError(AccountError):
-    """There is no such account or token."""
+_CAMERA: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_accounts, _links = schema.accounts, schema.links
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """``created_s`` is a Unix time."""
+    """``created_s`` is a Unix time. ``provider`` and ``subject``: who it is at the OpenID provider that let them in;
+    empty for somebody with a password."""
 
     name: str
     role: Role
     created_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A program's key, without its secret. Times are Unix times."""
-
-    token_id: str
-    name: str
-    account: str
-    scopes: tuple[Scope, ...]
-    created_s: float
-    expires_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What was answered to a request; a status of 0 means that it is still at work."""
-
-    digest: str
-    status: int
-    body: str
+    cameras: Cameras = None
+    disabled: bool = False
+    has_password: bool = True
+    provider: str = ""
+    subject: str = ""
 
 
 class Accounts:
@@ -99,18 +59,7 @@ class Accounts:
 
     def __init__(self, database: SharedDatabase) -> None:
         self._database = database
-        self._hasher = argon2.PasswordHasher()
-        # Each hash takes 64 MiB for a moment.
-        self._hashing = threading.BoundedSemaphore(2)
-        self._nobody = ""
-
-    @classmethod
-    def open(cls, place: Path | str) -> Self:
-        """As :meth:`SharedDatabase.open`."""
-        return cls(SharedDatabase.open(place))
-
-    def close(self) -> None:
-        self._database.close()
+        self._passwords = Passwords()
 
     def has_admin(self) -> bool:
         """Whether somebody can manage accounts."""
@@ -120,44 +69,72 @@ class Accounts:
     def accounts(self) -> list[Account]:
         """Everybody, by name."""
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(schema.accounts).order_by(schema.accounts.c.account)).all()
-        return [_account(row) for row in rows]
+            rows = connection.execute(sa.select(_accounts).order_by(_accounts.c.account)).mappings().all()
+        return [account_of(row) for row in rows]
 
-    def create(self, name: str, password: str, role: Role, *, first: bool = False) -> Account:
-        """A new account. ``first``: only if there is no admin yet.
+    def create(
+        self, name: str, password: str | None, role: Role, *, cameras: Cameras = None, first: bool = False
+    ) -> Account:
+        """A new account; without a password, :meth:`link` lets somebody choose one. ``first``: only if there is no
+        admin yet.
 
         Raises:
-            AccountError: the name is taken or no name, or the password is too short.
+            AccountError: the name is taken or no name, the password is too short, or an admin is to see few cameras.
         """
-        name = _checked_name(name)
-        now_s = time.time()
-        row = {"account": name, "role": role, "password_hash": self._hash(password), "created_s": now_s}
+        made = Account(checked_name(name), role, time.time(), _cameras_for(role, cameras), has_password=bool(password))
+        hashed = "" if password is None else self._passwords.hash(password)
         with self._database.writing() as connection:
             if first and _admins(connection):
                 raise AccountError("there is an admin already: ask them for an account")
-            added = self._database.insert(schema.accounts).values(row).on_conflict_do_nothing()
-            if connection.execute(added.returning(schema.accounts.c.account)).first() is None:
-                raise AccountError(f"there is an account {name} already: choose another name")
-        return Account(name, role, now_s)
+            self._add(connection, made, hashed)
+        return made
 
-    def change(self, name: str, *, role: Role | None = None, password: str | None = None) -> Account:
-        """Another role, or another password, which ends all sessions of the account.
+    def _add(self, connection: sa.Connection, made: Account, password_hash: str) -> None:
+        row = {
+            "account": made.name, "role": made.role, "password_hash": password_hash, "created_s": made.created_s,
+            "cameras": write_cameras(made.cameras), "provider": made.provider, "subject": made.subject,
+        }  # fmt: skip
+        added = self._database.insert(_accounts).values(row).on_conflict_do_nothing()
+        if connection.execute(added.returning(_accounts.c.account)).first() is None:
+            raise AccountError(f"there is an account {made.name} already: choose another name")
+
+    def change(
+        self,
+        name: str,
+        *,
+        role: Role | None = None,
+        password: str | None = None,
+        cameras: Cameras | Literal["same"] = "same",
+        disabled: bool | None = None,
+        keep: str = "",
+    ) -> Account:
+        """Another role, other cameras, or another password; what is not given stays. A new password ends all sessions
+        and links of the account, except the session with the secret ``keep``; so it is if the account is ``disabled``,
+        and then its tokens stop, too.
 
         Raises:
             NoSuchAccountError: there is no such account.
-            AccountError: nobody could manage accounts any more, or the password is too short.
+            AccountError: nobody could manage accounts any more, the password is too short, an admin is to see few
+                cameras, or the OpenID provider decides this.
         """
-        values: dict[str, Any] = {} if role is None else {"role": role}
-        if password is not None:
-            values["password_hash"] = self._hash(password)
+        hashed = None if password is None else self._passwords.hash(password)
         with self._database.writing() as connection:
-            _find(connection, name)
-            if values:
-                connection.execute(schema.accounts.update().where(schema.accounts.c.account == name).values(values))
+            before = require_account(connection, name)
+            if before.provider and (role or password or cameras != "same"):
+                raise AccountError(f"role, cameras and password of {name} are those of the OpenID provider")
+            wanted = before.cameras if cameras == "same" else cameras
+            values: dict[str, Any] = {
+                "role": role or before.role,
+                "cameras": write_cameras(_cameras_for(role or before.role, wanted)),
+                "disabled": int(before.disabled if disabled is None else disabled),
+            }
+            if hashed is not None:
+                values["password_hash"] = hashed
+            connection.execute(_accounts.update().where(_accounts.c.account == name).values(values))
             _require_admin(connection)
-            if password is not None:
-                connection.execute(schema.sessions.delete().where(schema.sessions.c.account == name))
-            return _find(connection, name)
+            if hashed is not None or disabled:
+                _end(connection, name, keep)
+            return require_account(connection, name)
 
     def remove(self, name: str) -> None:
         """Removes an account with its sessions and tokens.
@@ -167,218 +144,145 @@ class Accounts:
             AccountError: nobody could manage accounts any more.
         """
         with self._database.writing() as connection:
-            _find(connection, name)
-            for table in (schema.sessions, schema.tokens, schema.accounts):
+            require_account(connection, name)
+            _end(connection, name)
+            for table in (schema.tokens, _accounts):
                 connection.execute(table.delete().where(table.c.account == name))
             _require_admin(connection)
 
-    def log_in(self, name: str, password: str, address: str, session_s: float) -> tuple[Account, str]:
-        """The account, and the secret of a new session, which lasts for ``session_s``.
-
-        Raises:
-            TooManyAttemptsError: too many tries have failed; the password was not looked at.
-            LoginError: no such account, or not its password.
-        """
-        name = person_name(name)
-        self._count_attempt(name, address)
-        with self._database.reading() as connection:
-            row = connection.execute(sa.select(schema.accounts).where(schema.accounts.c.account == name)).one_or_none()
-        # Somebody who is not there takes as long as somebody who is.
-        if not self._matches(self._hash_of_nobody() if row is None else row.password_hash, password) or row is None:
-            raise LoginError("the name or the password is wrong")
-        return _account(row), self.begin_session(name, session_s, address)
-
-    def begin_session(self, name: str, session_s: float, address: str = "") -> str:
-        """The secret of a new session of an account; failed log-ins from ``address`` are forgotten.
+    def link(self, name: str, lives_s: float = LINK_S) -> tuple[str, float]:
+        """The secret of a link with which somebody chooses the password of an account, once; and when it expires (Unix
+        time). The one before holds no more.
 
         Raises:
             NoSuchAccountError: there is no such account.
+            AccountError: it is disabled, or its password is that of the OpenID provider.
         """
-        secret, now_s = secrets.token_urlsafe(32), time.time()
+        secret, expires_s = secrets.token_urlsafe(32), time.time() + lives_s
         with self._database.writing() as connection:
-            _find(connection, name)
-            for table in (schema.sessions, schema.attempts, schema.replies, schema.tokens):
-                connection.execute(table.delete().where(table.c.expires_s <= now_s))
-            failed = schema.attempts.c.subject.in_(_subjects(name, address))
-            connection.execute(schema.attempts.delete().where(failed))
-            session = {"digest": _digest(secret), "account": name, "expires_s": now_s + session_s}
-            connection.execute(schema.sessions.insert(), session)
-        return secret
+            account = require_account(connection, name)
+            if account.provider:
+                raise AccountError(f"the password of {name} is that of the OpenID provider")
+            if account.disabled:
+                raise AccountError(f"the account {name} is disabled: enable it first")
+            connection.execute(_links.delete().where((_links.c.account == name) | (_links.c.expires_s <= time.time())))
+            row = {"digest": digest_of(secret), "account": name, "expires_s": expires_s}
+            connection.execute(_links.insert(), row)
+        return secret, expires_s
 
-    def of_session(self, secret: str) -> Account | None:
-        """Whose session it is; None where it has ended."""
-        query = (
-            sa.select(schema.accounts)
-            .join(schema.sessions, schema.sessions.c.account == schema.accounts.c.account)
-            .where(schema.sessions.c.digest == _digest(secret), schema.sessions.c.expires_s > time.time())
-        )
+    def of_link(self, secret: str) -> Account | None:
+        """Whose password the link sets; None where it was used, has expired, or is none."""
         with self._database.reading() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else _account(row)
+            return _of_link(connection, secret)
 
-    def end_session(self, secret: str) -> None:
-        """Somebody logs out."""
-        with self._database.writing() as connection:
-            connection.execute(schema.sessions.delete().where(schema.sessions.c.digest == _digest(secret)))
-
-    def create_token(self, account: Account, name: str, scopes: tuple[Scope, ...], lives_s: float) -> tuple[Token, str]:
-        """A token of ``account``, and its secret, which is not kept and cannot be shown again.
+    def use_link(self, secret: str, password: str) -> Account:
+        """Sets the password, and ends all sessions of the account.
 
         Raises:
-            AccountError: it may do nothing, or more than its account, or has no name.
+            LoginError: the link was used, has expired, or is none.
+            AccountError: the password is too short; the link holds.
         """
-        name = _checked_name(name)
-        if not scopes or not set(scopes) <= set(ROLES[account.role]):
-            raise AccountError(f"a token of {account.name} may have these scopes: {', '.join(ROLES[account.role])}")
-        secret, now_s = _TOKEN_PREFIX + secrets.token_urlsafe(32), time.time()
-        ordered = tuple(scope for scope in get_args(Scope) if scope in scopes)
-        token = Token(secrets.token_hex(6), name, account.name, ordered, now_s, now_s + lives_s)
-        row = {
-            "token_id": token.token_id, "digest": _digest(secret), "name": name, "account": account.name,
-            "scopes": " ".join(ordered), "created_s": now_s, "expires_s": token.expires_s,
-        }  # fmt: skip
+        hashed = self._passwords.hash(password)
         with self._database.writing() as connection:
-            _find(connection, account.name)
-            connection.execute(schema.tokens.insert(), row)
-        return token, secret
+            used = _links.delete().where(_links.c.digest == digest_of(secret))
+            account = _of_link(connection, secret)
+            if account is None or not connection.execute(used).rowcount:
+                raise LoginError("this link was used before, or has expired: ask an admin for a new one")
+            theirs = _accounts.c.account == account.name
+            connection.execute(_accounts.update().where(theirs).values(password_hash=hashed))
+            _end(connection, account.name)
+            return require_account(connection, account.name)
 
-    def of_token(self, secret: str) -> tuple[Account, Token] | None:
-        """Whose token it is; None where there is none, or it has expired."""
-        query = (
-            sa.select(schema.tokens, schema.accounts.c.role, schema.accounts.c.created_s.label("account_created_s"))
-            .join(schema.accounts, schema.accounts.c.account == schema.tokens.c.account)
-            .where(schema.tokens.c.digest == _digest(secret), schema.tokens.c.expires_s > time.time())
-        )
+    def with_password(self, name: str, password: str) -> Account | None:
+        """The account with this name and password."""
         with self._database.reading() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            return None
-        return Account(row.account, row.role, row.account_created_s), _token(row)
-
-    def tokens(self, account: str | None = None) -> list[Token]:
-        """The tokens that have not expired, the newest first; those of one account, or all."""
-        query = sa.select(schema.tokens).where(schema.tokens.c.expires_s > time.time())
-        if account is not None:
-            query = query.where(schema.tokens.c.account == account)
-        with self._database.reading() as connection:
-            return [_token(row) for row in connection.execute(query.order_by(schema.tokens.c.created_s.desc()))]
-
-    def revoke_token(self, token_id: str, account: str | None = None) -> None:
-        """Ends a token; of ``account``, or anybody's.
-
-        Raises:
-            NoSuchAccountError: there is no such token.
-        """
-        chosen = schema.tokens.c.token_id == token_id
-        if account is not None:
-            chosen &= schema.tokens.c.account == account
-        with self._database.writing() as connection:
-            if not connection.execute(schema.tokens.delete().where(chosen)).rowcount:
-                raise NoSuchAccountError(f"there is no token {token_id}; it may have been revoked")
-
-    def claim_reply(self, request: str, digest: str) -> Reply | None:
-        """Notes that a request is at work, if it was not heard before: None. Otherwise what is known of it."""
-        row = {"request": request, "digest": digest, "status": 0, "body": "", "expires_s": time.time() + _REPLY_S}
-        with self._database.writing() as connection:
-            connection.execute(schema.replies.delete().where(schema.replies.c.expires_s <= time.time()))
-            added = self._database.insert(schema.replies).values(row).on_conflict_do_nothing()
-            if connection.execute(added.returning(schema.replies.c.request)).first() is not None:
-                return None
-            known = connection.execute(sa.select(schema.replies).where(schema.replies.c.request == request)).one()
-        return Reply(known.digest, known.status, known.body)
-
-    def keep_reply(self, request: str, status: int, body: str) -> None:
-        """What was answered."""
-        with self._database.writing() as connection:
-            of_it = schema.replies.c.request == request
-            kept = Owned(REPLIES, body, again=True)
-            connection.execute(schema.replies.update().where(of_it).values(status=status, body=kept))
-
-    def drop_reply(self, request: str) -> None:
-        """The request failed, and may be made again."""
-        with self._database.writing() as connection:
-            connection.execute(schema.replies.delete().where(schema.replies.c.request == request))
-
-    def _count_attempt(self, name: str, address: str) -> None:
-        """Counts it as failed before it is looked at: many at once cannot slip through."""
-        now_s = time.time()
-        limits = zip(_subjects(name, address), (_MOST_FAILURES, _MOST_FAILURES_ANYWHERE), strict=True)
-        with self._database.writing() as connection:
-            connection.execute(schema.attempts.delete().where(schema.attempts.c.expires_s <= now_s))
-            for subject, most in limits:
-                insert = self._database.insert(schema.attempts).values(
-                    subject=subject, failures=1, expires_s=now_s + _WINDOW_S
-                )
-                counted = insert.on_conflict_do_update(
-                    index_elements=["subject"], set_={"failures": schema.attempts.c.failures + 1}
-                ).returning(schema.attempts.c.failures, schema.attempts.c.expires_s)
-                failures, expires_s = connection.execute(counted).one()
-                if failures > most:
-                    raise TooManyAttemptsError(max(expires_s - now_s, 1.0))
-
-    def _hash(self, password: str) -> str:
-        if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-            raise AccountError(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
-        with self._hashing:
-            return self._hasher.hash(password)
-
-    def _hash_of_nobody(self) -> str:
-        if not self._nobody:
-            self._nobody = self._hash(secrets.token_hex(16))
-        return self._nobody
-
-    def _matches(self, password_hash: str, password: str) -> bool:
-        with self._hashing:
-            try:
-                return self._hasher.verify(password_hash, password[: LONGEST_PASSWORD + 1])
-            except argon2.exceptions.VerificationError:
-                return False
+            row = connection.execute(sa.select(_accounts).where(_accounts.c.account == name)).mappings().one_or_none()
+        fits = self._passwords.match("" if row is None else row["password_hash"], password)
+        return account_of(row) if row is not None and fits else None
 
 
-def csrf_of(secret: str) -> str:
-    """What a form of the session with this ``secret`` carries: a page of somebody else cannot know it."""
-    return hashlib.sha256(f"form {secret}".encode()).hexdigest()
+def digest_of(secret: str) -> str:
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _subjects(name: str, address: str) -> tuple[str, str]:
-    """As digests: what was typed in the place of the name may be a password."""
-    return _digest(f"{address} {name}"), _digest(f"* {name}")
-
-
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """
+    Raises:
+        AccountError: it is no name.
+    """
     name = person_name(name)
     if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
         raise AccountError(f"a name has 1 to {_LONGEST_NAME} characters")
     return name
 
 
-def _find(connection: sa.Connection, name: str) -> Account:
-    row = connection.execute(sa.select(schema.accounts).where(schema.accounts.c.account == name)).one_or_none()
+def checked_cameras(cameras: Iterable[str] | None) -> Cameras:
+    """In order, each once.
+
+    Raises:
+        AccountError: one cannot be the id of a camera, or there are too many.
+    """
+    found = in_order(cameras)
+    for camera_id in found or ():
+        if not _CAMERA.fullmatch(camera_id):
+            raise AccountError(f"{camera_id[:80]!r} cannot be a camera: an id has letters, digits, '.', '_' and '-'")
+    if found and len(found) > MOST_CAMERAS:
+        raise AccountError(f"name {MOST_CAMERAS} cameras at most, or none for all")
+    return found
+
+
+def account_of(row: Mapping[Any, Any]) -> Account:
+    """Of a row of the table."""
+    return Account(
+        row["account"], row["role"], row["created_s"], read_cameras(row["cameras"]), bool(row["disabled"]),
+        bool(row["password_hash"]), row["provider"], row["subject"],
+    )  # fmt: skip
+
+
+def require_account(connection: sa.Connection, name: str) -> Account:
+    """
+    Raises:
+        NoSuchAccountError: there is no such account.
+    """
+    row = connection.execute(sa.select(_accounts).where(_accounts.c.account == name)).mappings().one_or_none()
     if row is None:
         raise NoSuchAccountError(f"there is no account {name}")
-    return _account(row)
+    return account_of(row)
+
+
+def _cameras_for(role: Role, cameras: Cameras) -> Cameras:
+    cameras = checked_cameras(cameras)
+    if cameras is not None and role == "admin":
+        raise AccountError("an admin sees all cameras: choose another role, or name no cameras")
+    return cameras
+
+
+def _of_link(connection: sa.Connection, secret: str) -> Account | None:
+    query = (
+        sa.select(_accounts)
+        .join(_links, _links.c.account == _accounts.c.account)
+        .where(_links.c.digest == digest_of(secret), _links.c.expires_s > time.time(), _accounts.c.disabled == 0)
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else account_of(row)
+
+
+def _end(connection: sa.Connection, name: str, keep: str = "") -> None:
+    """All sessions and links of an account."""
+    for table in (schema.sessions, _links):
+        theirs = (table.c.account == name) & (table.c.digest != digest_of(keep))
+        connection.execute(table.delete().where(theirs))
 
 
 def _admins(connection: sa.Connection) -> int:
+    """How many can log in and manage accounts."""
     # Locked: two admins who remove each other at the same time must not both succeed.
-    query = sa.select(schema.accounts.c.account).where(schema.accounts.c.role == "admin").with_for_update()
-    return len(connection.execute(query).all())
+    enters = (_accounts.c.password_hash != "") | (_accounts.c.provider != "")
+    query = sa.select(_accounts.c.account).where(_accounts.c.role == "admin", _accounts.c.disabled == 0, enters)
+    return len(connection.execute(query.with_for_update()).all())
 
 
 def _require_admin(connection: sa.Connection) -> None:
     if not _admins(connection):
         raise AccountError("this is the last admin: make another one first")
-
-
-def _account(row: Any) -> Account:
-    return Account(row.account, row.role, row.created_s)
-
-
-def _token(row: Any) -> Token:
-    return Token(
-        row.token_id, row.name, row.account, tuple(row.scopes.split()), row.created_s, row.expires_s
-    )  # fmt: skip

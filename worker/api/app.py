@@ -15,6 +15,7 @@ from starlette.types import Lifespan
 
 from worker.alerts.watch import Watch
 from worker.api import (
+    administration,
     camera_hours,
     cameras,
     erasing,
@@ -30,6 +31,7 @@ from worker.api import (
     settings,
     sightings,
     suggestions,
+    token_operations,
     unknowns,
 )
 from worker.api.door import Door
@@ -141,6 +143,8 @@ def _with_operations(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         fleet,
         settings,
         keys,
+        token_operations,
+        administration,
     ):
         app.include_router(module.router, prefix=PREFIX, responses=responses(*_ANYWHERE))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # FastAPI's own way to furnish the description

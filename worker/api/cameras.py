@@ -30,7 +30,7 @@ from worker.fleet.registry import CameraRegistry, Registered, StaleDefinitionErr
 from worker.redaction import first_problem, redact_url
 from worker.redis.client import REDIS_ERRORS
 from worker.redis.errors import explain
-from worker.service.status import age_s, condition_of, reported
+from worker.service.status import age_s, condition_of
 from worker.types import Image
 from worker.video.trial import look_through
 
@@ -50,7 +50,7 @@ def everything(parts: Parts, only: str | None = None) -> list[CameraDocument]:
         SinkError: Redis cannot be asked.
     """
     with _registry(parts) as registry:
-        defined = {row.definition.camera_id: row for row in registry.cameras()}
+        defined = {row.definition.camera_id: row for row in parts.registered(registry)}
         reports = _reports(parts)
     known = defined.keys() | reports.keys()
     return [
@@ -62,7 +62,7 @@ def everything(parts: Parts, only: str | None = None) -> list[CameraDocument]:
 def _reports(parts: Parts) -> dict[str, dict[str, Any]]:
     """What was told last of each camera; the word of a worker that has fallen silent counts least."""
     told: dict[str, dict[str, Any]] = {}
-    for worker in sorted(reported(parts.redis(), parts.config.fleet.name), key=age_s, reverse=True):
+    for worker in sorted(parts.workers(), key=age_s, reverse=True):
         who = {"worker_id": worker.worker_id, "condition": condition_of(worker)}
         told |= {camera.camera_id: camera.model_dump() | who for camera in worker.cameras}
     return told
@@ -199,7 +199,7 @@ def _picture(parts: Parts, camera: CameraConfig) -> Image:
 
 def _defined(parts: Parts, camera_id: str, if_match: str | None = None) -> Registered:
     with _registry(parts) as registry:
-        rows = [row for row in registry.cameras() if row.definition.camera_id == camera_id]
+        rows = [row for row in parts.registered(registry) if row.definition.camera_id == camera_id]
     if not rows:
         if everything(parts, camera_id):
             raise Problem(

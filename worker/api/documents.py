@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from worker.api.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, Account, Role, Scope, Token
 from worker.gallery.consents import Consent
 from worker.gallery.contents import Person, Sample
 from worker.history.glances import Glance
@@ -493,104 +492,6 @@ class StatusDocument(BaseModel):
     gallery_version: int | None
 
 
-class AccountDocument(BaseModel):
-    """Somebody who may use the console."""
-
-    name: str
-    role: Role
-    created_at: str
-
-    @classmethod
-    def of(cls, account: Account) -> "AccountDocument":
-        return cls(name=account.name, role=account.role, created_at=_time(account.created_s))
-
-
-class MeDocument(AccountDocument):
-    """Who asks, and what they may do; ``csrf`` is the value of the header X-CSRF-Token, empty for a token."""
-
-    scopes: list[Scope]
-    csrf: str
-
-
-class AccountsPage(BaseModel):
-    """All accounts."""
-
-    items: list[AccountDocument]
-
-
-Password = Annotated[str, StringConstraints(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD)]
-AccountName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-
-
-class NewAccount(Given):
-    """An account to make."""
-
-    name: AccountName
-    password: Password
-    role: Role
-
-
-class AccountChange(Given):
-    """What is to change; what is left out stays."""
-
-    role: Role | None = None
-    password: Password | None = None
-
-
-class TokenDocument(BaseModel):
-    """A token, without its secret."""
-
-    token_id: str
-    name: str
-    account: str
-    scopes: list[Scope]
-    created_at: str
-    expires_at: str
-
-    @classmethod
-    def of(cls, token: Token) -> "TokenDocument":
-        return cls(**_token_fields(token))
-
-
-class NewTokenDocument(TokenDocument):
-    """A token that was made just now; its secret is shown this once, and null in a repeated answer."""
-
-    token: str | None
-
-    @classmethod
-    def with_secret(cls, token: Token, secret: str | None) -> "NewTokenDocument":
-        return cls(**_token_fields(token), token=secret)
-
-
-class TokensPage(BaseModel):
-    """All tokens of the caller; of everybody for who manages accounts."""
-
-    items: list[TokenDocument]
-
-
-class NewToken(Given):
-    """A token to make."""
-
-    name: AccountName
-    scopes: list[Scope] = Field(min_length=1, max_length=3)
-    days: float = Field(90, gt=0, le=3650, description="when it expires")
-
-
-class Credentials(Given):
-    """To log in."""
-
-    name: AccountName
-    password: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_PASSWORD)]
-
-
-class FirstAdmin(Given):
-    """To make the first admin; ``code`` stands on the console's standard output."""
-
-    code: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    name: AccountName
-    password: Password
-
-
 def person_document(person: Person, seen: Glance | None = None) -> PersonDocument:
     """Of an enrolled person, who was ``seen`` last there and then."""
     return PersonDocument(
@@ -616,14 +517,3 @@ def sample_document(sample: Sample) -> SampleDocument:
     return SampleDocument(
         sample_id=sample.sample_id, photo=sample.photo, quality=round(sample.quality, 3), added_at=sample.added_at
     )
-
-
-def _token_fields(token: Token) -> dict[str, Any]:
-    return {
-        "token_id": token.token_id, "name": token.name, "account": token.account, "scopes": list(token.scopes),
-        "created_at": _time(token.created_s), "expires_at": _time(token.expires_s),
-    }  # fmt: skip
-
-
-def _time(seconds: float) -> str:
-    return rfc3339(datetime.fromtimestamp(seconds, UTC))

@@ -19,7 +19,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import SecretStr
 
 from worker.api import people, unknowns
-from worker.api.access import Changer, SharedParts, once
+from worker.api.access import Changer, SharedParts, once, require_all_cameras
 from worker.api.documents import ErasedDocument, ErasurePlan, ErasuresPage
 from worker.api.paging import MOST, cursor_of, place_of, require_match
 from worker.api.parts import Parts
@@ -111,6 +111,7 @@ def plan_of(parts: Parts, *, identity_id: str = "", unknown_id: str = "") -> Era
         Problem: there is no such person.
         FacestreamError: something cannot be read.
     """
+    require_all_cameras()
     if identity_id:
         name = people.find(parts, identity_id).name
         request = Request(people=(identity_id,))
@@ -135,6 +136,7 @@ def order(parts: Parts, if_match: str | None = None, *, identity_id: str = "", u
     Raises:
         Problem: there is no such person, or they were changed meanwhile.
     """
+    require_all_cameras()
     if identity_id:
         require_match(if_match, people.etag(people.find(parts, identity_id)))
     else:
@@ -144,6 +146,7 @@ def order(parts: Parts, if_match: str | None = None, *, identity_id: str = "", u
 
 def receipts(parts: Parts) -> list[ErasedDocument]:
     """The receipts that this installation keeps, the newest first; one that is damaged is left out."""
+    require_all_cameras()
     found = []
     for folder in erasure_folders(parts.config):
         for path in (folder / RECEIPTS).glob("*.json"):
@@ -161,6 +164,7 @@ def receipt(parts: Parts, erasure_id: str) -> dict[str, Any]:
         Problem: there is none here.
         ErasureError: it was changed.
     """
+    require_all_cameras()
     for folder in erasure_folders(parts.config):
         for path in (folder / RECEIPTS).glob("*.json"):
             if path.stem == erasure_id:

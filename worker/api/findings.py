@@ -9,6 +9,7 @@ from worker.api.access import Reader, SharedParts
 from worker.api.documents import FindingDocument, FindingsPage
 from worker.api.paging import MOST, cursor_of, place_of
 from worker.api.parts import Parts
+from worker.api.people import origin
 from worker.evaluation.audit import Finding, audit
 from worker.gallery.gallery import Gallery
 
@@ -62,12 +63,15 @@ def list_findings(
     begun = 0 if cursor is None else max(int(place_of(cursor, int)[0]), 0)
     items = found[begun : begun + limit]
     more = cursor_of(begun + limit) if len(found) > begun + limit else None
-    return FindingsPage(state=state, items=[_document(each) for each in items], next_cursor=more)
+    return FindingsPage(state=state, items=[_document(parts, each) for each in items], next_cursor=more)
 
 
-def _document(finding: Finding) -> FindingDocument:
+def _document(parts: Parts, finding: Finding) -> FindingDocument:
+    photos, detail = [origin(parts, photo) for photo in finding.photos], finding.detail
+    for photo, shown in zip(finding.photos, photos, strict=True):
+        detail = detail.replace(photo, shown)
     return FindingDocument(
         kind=finding.kind, people=list(finding.people), identity_ids=list(finding.identity_ids),
-        sample_ids=list(finding.sample_ids), photos=list(finding.photos), similarity=finding.similarity,
-        detail=finding.detail, advice=finding.advice,
+        sample_ids=list(finding.sample_ids), photos=photos, similarity=finding.similarity,
+        detail=detail, advice=finding.advice,
     )  # fmt: skip

@@ -10,15 +10,17 @@ from worker import __version__
 from worker.api.access import Reader, SharedParts
 from worker.api.documents import StatusDocument, WrongDocument
 from worker.api.parts import Parts
+from worker.api.sight import in_sight
 from worker.background import NO_SIGN
 from worker.errors import DatabaseError, GalleryError, HistoryError, SinkError
 from worker.fleet.registry import CameraRegistry, why_unowned
 from worker.redis.client import REDIS_ERRORS
 from worker.redis.errors import explain
-from worker.service.status import CameraStatus, WorkerStatus, condition_of, reported
+from worker.service.status import CameraStatus, WorkerStatus, condition_of
 
 router = APIRouter(tags=["status"])
 
+_NOBODY: Final = "no worker has reported: is one running with this Redis and fleet.name?"
 _WELL: Final = {"streaming", "connecting", "ended"}
 _STALLED_S: Final = 40.0
 _DAMAGED: Final = 0.05
@@ -57,12 +59,12 @@ def status(parts: Parts) -> StatusDocument:
     unowned: dict[str, str] = {}
     try:
         client = parts.redis()
-        for found in reported(client, parts.config.fleet.name, unreadable.append):
+        for found in parts.workers(unreadable.append):
             condition = condition_of(found)
             workers.append(found.document() | {"state": condition})
             wrong += _of_worker(found, condition)
         wrong += map(_wrong, unreadable)
-        for camera in CameraRegistry(client, parts.config.fleet).cameras():
+        for camera in parts.registered(CameraRegistry(client, parts.config.fleet)):
             if not camera.owner:
                 unowned[camera.definition.camera_id] = why_unowned(camera)
         wrong += [
@@ -71,9 +73,8 @@ def status(parts: Parts) -> StatusDocument:
             if why != "paused"
         ]
         if not workers:
-            wrong.append(
-                _wrong("no worker has reported: is one running with this Redis and fleet.name?", "FacestreamNoWorkers")
-            )
+            told = _NOBODY if in_sight() is None else "no worker has reported one of your cameras"
+            wrong.append(_wrong(told, "FacestreamNoWorkers"))
     except SinkError as error:
         wrong.append(_wrong(str(error), "FacestreamRedisUnreachable"))
     except REDIS_ERRORS as error:
@@ -96,8 +97,7 @@ def status(parts: Parts) -> StatusDocument:
 def cameras(parts: Parts) -> list[str]:
     """The names of the cameras that are read now; none where Redis cannot be asked."""
     with suppress(SinkError, *REDIS_ERRORS):
-        found = reported(parts.redis(), parts.config.fleet.name)
-        return sorted({camera.camera_id for worker in found for camera in worker.cameras})
+        return sorted({camera.camera_id for worker in parts.workers() for camera in worker.cameras})
     return []
 
 
@@ -149,7 +149,9 @@ def _of_camera(camera: CameraStatus) -> list[WrongDocument]:
 
 
 def _of_alerts(parts: Parts) -> list[WrongDocument]:
-    told = []
+    told = list[WrongDocument]()
+    if in_sight() is not None:
+        return told
     if (waiting := parts.book.waiting()).oldest_s > _WAITING_S:
         many = "1 alert waits" if waiting.count == 1 else f"{waiting.count} alerts wait"
         text = f"rules: {many}, the oldest for {waiting.oldest_s / 60:.0f} minutes"

@@ -1,7 +1,6 @@
-"""Accounts, sessions and tokens: who may come in."""
+"""The way in: the first admin, log-ins, and passwords of one's own."""
 
 import hmac
-import json
 import secrets
 import threading
 from http import HTTPStatus
@@ -9,28 +8,27 @@ from typing import Final, cast
 
 from fastapi import APIRouter, Request, Response
 
-from worker.api.access import COOKIE, Caller, Manager, Reader, SharedParts, address_of, once, session_of
-from worker.api.accounts import Account, Accounts, LoginError, TooManyAttemptsError
-from worker.api.documents import (
-    AccountChange,
+from worker.api.access import COOKIE, Caller, Reader, SharedParts, address_of, agent_of, session_of
+from worker.api.account_documents import (
     AccountDocument,
-    AccountsPage,
+    ChosenPassword,
     Credentials,
+    EndedDocument,
     FirstAdmin,
     MeDocument,
-    NewAccount,
-    NewToken,
-    NewTokenDocument,
-    TokenDocument,
-    TokensPage,
+    PasswordChange,
+    SessionDocument,
+    SessionsPage,
 )
+from worker.api.accounts import Account, Accounts
+from worker.api.errors import LoginError, TooManyAttemptsError
 from worker.api.parts import Parts
-from worker.api.people import IdempotencyKey
 from worker.api.problems import Problem, responses
+from worker.api.sessions import session_id_of
+from worker.audit_log import acting_as, note
 
 router = APIRouter(tags=["accounts"])
 
-_DAY_S: Final = 86_400.0
 _MOST_WRONG_CODES: Final = 20
 
 
@@ -92,7 +90,7 @@ def log_in(request: Request, response: Response, parts: Parts, name: str, passwo
     """
     session_s = parts.config.console.session_hours * 3600
     try:
-        _account, secret = parts.accounts.log_in(name, password, address_of(request), session_s)
+        _account, secret = parts.sessions.log_in(name, password, address_of(request), session_s, agent_of(request))
     except LoginError as error:
         parts.metrics.login("limited" if isinstance(error, TooManyAttemptsError) else "wrong")
         raise
@@ -108,13 +106,67 @@ def set_up(request: Request, response: Response, parts: Parts, code: str, name: 
         AccountError: the name or the password cannot be taken.
     """
     account = first_code_of(request).use(code, name, password)
-    secret = parts.accounts.begin_session(account.name, parts.config.console.session_hours * 3600)
+    return begin(request, response, parts, account.name)
+
+
+def begin(request: Request, response: Response, parts: Parts, name: str) -> Caller:
+    """Begins a session of an account whose owner has shown who they are.
+
+    Raises:
+        NoSuchAccountError: there is no such account, or it is disabled.
+    """
+    session_s = parts.config.console.session_hours * 3600
+    secret = parts.sessions.begin(name, session_s, address_of(request), agent_of(request))
     return enter(request, response, parts, secret)
+
+
+def change_password(request: Request, parts: Parts, caller: Caller, old: str, new: str) -> None:
+    """Gives the caller another password; their other sessions end.
+
+    Raises:
+        Problem: the old password is wrong, or a token asks.
+        TooManyAttemptsError: too many wrong ones were given.
+        AccountError: the new one is too short, or theirs is that of the OpenID provider.
+    """
+    require_session(caller)
+    name = caller.account.name
+    try:
+        parts.sessions.check(name, old, address_of(request))
+    except TooManyAttemptsError:
+        raise
+    except LoginError:
+        raise Problem(HTTPStatus.FORBIDDEN, "the old password is wrong") from None
+    parts.accounts.change(name, password=new, keep=caller.secret)
+    note(parts.audit_folder, "password changed", account=name)
+
+
+def use_link(parts: Parts, secret: str, password: str) -> Account:
+    """As :meth:`worker.api.accounts.Accounts.use_link`; the audit log tells."""
+    account = parts.accounts.use_link(secret, password)
+    acting_as(account.name)
+    note(parts.audit_folder, "password chosen by link", account=account.name)
+    return account
+
+
+def sessions_of(parts: Parts, caller: Caller) -> list[SessionDocument]:
+    """Where the caller is logged in."""
+    current = session_id_of(caller.secret) if caller.secret else ""
+    return [SessionDocument.of(session, current) for session in parts.sessions.all(caller.account.name)]
+
+
+def require_session(caller: Caller) -> None:
+    """
+    Raises:
+        Problem: a token asks.
+    """
+    if not caller.secret:
+        raise Problem(HTTPStatus.FORBIDDEN, "a token does not do this: log in")
 
 
 def me_document(caller: Caller) -> MeDocument:
     """Who asks."""
     document = AccountDocument.of(caller.account).model_dump()
+    document["cameras"] = None if caller.cameras is None else list(caller.cameras)
     return MeDocument(**document, scopes=sorted(caller.scopes), csrf=caller.csrf)
 
 
@@ -136,7 +188,7 @@ def begin_session(request: Request, response: Response, parts: SharedParts, give
 def end_session(caller: Reader, response: Response, parts: SharedParts) -> None:
     """Log out."""
     if caller.secret:
-        parts.accounts.end_session(caller.secret)
+        parts.sessions.end(caller.secret)
     response.delete_cookie(COOKIE, path="/")
 
 
@@ -146,95 +198,46 @@ def show_me(caller: Reader) -> MeDocument:
     return me_document(caller)
 
 
-@router.get("/accounts", operation_id="list_accounts")
-def list_accounts(_caller: Manager, parts: SharedParts) -> AccountsPage:
-    """Everybody who may use the console."""
-    return AccountsPage(items=[AccountDocument.of(account) for account in parts.accounts.accounts()])
-
-
-@router.post(
-    "/accounts",
-    operation_id="create_account",
-    response_model=AccountDocument,
-    status_code=HTTPStatus.CREATED,
-    responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY),
-)
-def create_account(
-    caller: Manager, parts: SharedParts, given: NewAccount, idempotency_key: IdempotencyKey = None
-) -> Response:
-    """Make an account."""
-
-    def make() -> tuple[HTTPStatus, str]:
-        account = parts.accounts.create(given.name, given.password, given.role)
-        return HTTPStatus.CREATED, AccountDocument.of(account).model_dump_json()
-
-    return once(parts, caller, idempotency_key, f"account {given.name} {given.role}", make)
-
-
-@router.patch(
-    "/accounts/{name}",
-    operation_id="change_account",
-    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
-)
-def change_account(_caller: Manager, parts: SharedParts, name: str, change: AccountChange) -> AccountDocument:
-    """Give an account another role, or another password, which ends its sessions."""
-    return AccountDocument.of(parts.accounts.change(name, role=change.role, password=change.password))
-
-
-@router.delete(
-    "/accounts/{name}",
-    operation_id="remove_account",
+@router.put(
+    "/me/password",
+    operation_id="change_own_password",
     status_code=HTTPStatus.NO_CONTENT,
-    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
+    responses=responses(HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS),
 )
-def remove_account(_caller: Manager, parts: SharedParts, name: str) -> None:
-    """Remove an account with its sessions and tokens."""
-    parts.accounts.remove(name)
-
-
-@router.get("/tokens", operation_id="list_tokens")
-def list_tokens(caller: Reader, parts: SharedParts) -> TokensPage:
-    """The tokens of the caller; those of everybody for the scope ``manage``."""
-    found = parts.accounts.tokens(None if caller.may("manage") else caller.account.name)
-    return TokensPage(items=[TokenDocument.of(token) for token in found])
+def change_own_password(request: Request, caller: Reader, parts: SharedParts, given: PasswordChange) -> None:
+    """Choose another password of one's own, by the old one; all other sessions end."""
+    change_password(request, parts, caller, given.old, given.new)
 
 
 @router.post(
-    "/tokens",
-    operation_id="create_token",
-    response_model=NewTokenDocument,
-    status_code=HTTPStatus.CREATED,
-    responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.FORBIDDEN),
+    "/password", operation_id="choose_password", responses=responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 )
-def create_token(
-    caller: Reader, parts: SharedParts, given: NewToken, idempotency_key: IdempotencyKey = None
-) -> Response:
-    """Make a token for a program. Its secret is shown this once."""
-    if not caller.secret:
-        raise Problem(HTTPStatus.FORBIDDEN, "a token makes no tokens, or it would outlive its own end: log in")
-    shown: list[str] = []
+def choose_password(parts: SharedParts, given: ChosenPassword) -> AccountDocument:
+    """Choose the password of the account whose link this is; the link is used up, and all sessions of the account
+    end."""
+    return AccountDocument.of(use_link(parts, given.secret, given.password))
 
-    def make() -> tuple[HTTPStatus, str]:
-        token, secret = parts.accounts.create_token(
-            caller.account, given.name, tuple(given.scopes), given.days * _DAY_S
-        )
-        shown.append(secret)
-        # What is kept for a repeated request holds no secret.
-        return HTTPStatus.CREATED, NewTokenDocument.with_secret(token, None).model_dump_json()
 
-    response = once(parts, caller, idempotency_key, f"token {given.model_dump_json()}", make)
-    if not shown:
-        return response
-    document = json.loads(bytes(response.body)) | {"token": shown[0]}
-    return Response(json.dumps(document), HTTPStatus.CREATED, media_type="application/json")
+@router.get("/sessions", operation_id="list_sessions")
+def list_sessions(caller: Reader, parts: SharedParts) -> SessionsPage:
+    """Where the caller is logged in."""
+    return SessionsPage(items=sessions_of(parts, caller))
+
+
+@router.delete("/sessions", operation_id="end_other_sessions")
+def end_other_sessions(caller: Reader, parts: SharedParts) -> EndedDocument:
+    """Log the caller out everywhere else."""
+    require_session(caller)
+    return EndedDocument(sessions=parts.sessions.end_all(caller.account.name, but=caller.secret))
 
 
 @router.delete(
-    "/tokens/{token_id}",
-    operation_id="revoke_token",
+    "/sessions/{session_id}",
+    operation_id="end_session",
     status_code=HTTPStatus.NO_CONTENT,
     responses=responses(HTTPStatus.NOT_FOUND),
 )
-def revoke_token(caller: Reader, parts: SharedParts, token_id: str) -> None:
-    """End a token of the caller; anybody's for the scope ``manage``."""
-    parts.accounts.revoke_token(token_id, None if caller.may("manage") else caller.account.name)
+def end_one_session(caller: Reader, parts: SharedParts, session_id: str) -> None:
+    """End one session of the caller."""
+    require_session(caller)
+    parts.sessions.end_one(caller.account.name, session_id)

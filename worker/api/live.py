@@ -17,9 +17,10 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from worker.api.access import Caller, Reader, SharedParts, session_of
+from worker.api.access import Caller, Reader, SharedParts, session_of, token_of
 from worker.api.parts import Parts
 from worker.api.problems import Problem, responses
+from worker.api.sight import sees
 from worker.errors import DatabaseError, SinkError
 from worker.events.codec import encode
 from worker.events.consumer.tail import read_events
@@ -32,8 +33,8 @@ router = APIRouter(tags=["live"])
 
 Entry = tuple[str, Event]
 """The id of an entry in the stream, and what it says."""
-Told = tuple[str, str]
-"""The id of an event, and the message about it."""
+Told = tuple[str, str, str]
+"""The id of an event, its camera, and the message about it."""
 
 _ENTRY_ID: Final = re.compile(r"\d{1,20}-\d{1,20}")
 _QUEUE: Final = 1000
@@ -41,6 +42,8 @@ _QUEUE: Final = 1000
 _MOST_LISTENERS: Final = 500
 _BACKLOG: Final = 10_000
 HEARTBEAT_S: Final = 10.0
+_CHECK_S: Final = 2.0
+"""So old may be what is known of a listener's rights."""
 _BLOCK_S: Final = 1.0
 _RETRY_S: Final = 2.0
 
@@ -107,7 +110,7 @@ class Live:
         if self._parts.is_erased(entry[1]):
             return
         self._parts.metrics.told(entry[0])
-        told = entry[1].event_id, _message(entry)  # once, however many listen
+        told = entry[1].event_id, entry[1].camera_id, _message(entry)  # once, however many listen
         for queue in tuple(self._listeners):
             if queue.qsize() >= _QUEUE:
                 self._listeners.discard(queue)
@@ -167,34 +170,38 @@ async def _messages(
         seen = set()
         for entry in backlog:
             seen.add(entry[1].event_id)
-            yield _message(entry)
+            if sees(entry[1].camera_id):
+                yield _message(entry)
         checked_s = time.monotonic()
         while not live.closed:
             try:
                 heard = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
-            except TimeoutError:
-                yield ": here\n\n"
-            else:
                 if heard is None:
                     return
-                # What came while the backlog was read is in both.
-                if heard[0] not in seen:
-                    yield heard[1]
-            if time.monotonic() - checked_s > HEARTBEAT_S:
+            except TimeoutError:
+                heard = None
+            # Before it is told: who may not hear it any more does not hear it, except for these seconds.
+            if heard is None or time.monotonic() - checked_s > _CHECK_S:
                 checked_s = time.monotonic()
                 if not await run_in_threadpool(_is_still_allowed, request, parts, caller):
                     return
+            if heard is None:
+                yield ": here\n\n"
+            # What came while the backlog was read is in both.
+            elif heard[0] not in seen and sees(heard[1]):
+                yield heard[2]
     finally:
         live.leave(queue)
 
 
 def _is_still_allowed(request: Request, parts: Parts, caller: Caller) -> bool:
-    """Not while the database cannot be asked: the listener comes back, and nothing is missed."""
+    """The same account, which sees the same cameras; otherwise the page asks again, as who it is then. Not while the
+    database cannot be asked: the listener comes back, and nothing is missed."""
     with suppress(DatabaseError):
         if caller.secret:
-            return session_of(parts, caller.secret) is not None
+            return session_of(parts, caller.secret) == caller
         _, _, secret = request.headers.get("Authorization", "").partition(" ")
-        return parts.accounts.of_token(secret.strip()) is not None
+        return token_of(parts, secret.strip()) == caller
     return False
 
 

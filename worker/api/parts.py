@@ -1,16 +1,20 @@
 """What requests share: gallery, history, Redis, pictures, networks; each is opened when it is first needed."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from worker.alerts.book import Book
+from worker.alerts.book import Book, PastAlert, StoredRule, Waiting
 from worker.api.accounts import Accounts
 from worker.api.metrics import ConsoleMetrics
+from worker.api.replies import Replies
+from worker.api.sessions import Sessions
+from worker.api.sight import both, in_sight, sees
 from worker.api.strangers import Strangers
+from worker.api.tokens import Tokens
 from worker.audit_log import note
 from worker.config import DEFAULT_MODEL_ID, Config, cache_dir, default_state_dir, history_folder, history_place
 from worker.erased import Erased
@@ -20,6 +24,7 @@ from worker.faces.alignment import split_variant
 from worker.faces.detection import FaceDetector, load_detector
 from worker.faces.embedding import FaceEmbedder, load_embedder
 from worker.faces.manifests import Impostors, load_manifest
+from worker.fleet.registry import CameraRegistry, Registered
 from worker.gallery.contents import Person
 from worker.gallery.gallery import Gallery
 from worker.gallery.opening import gallery_exists, open_gallery, open_or_create_gallery
@@ -29,6 +34,7 @@ from worker.history.shared import SharedDatabase
 from worker.history.store import History
 from worker.redis.client import REDIS_ERRORS, Client, connect
 from worker.redis.errors import explain
+from worker.service.status import WorkerStatus, reported
 from worker.types import Event
 from worker.video.child_video import Decoders
 from worker.video.trial import Opener
@@ -71,8 +77,10 @@ class Parts:
         self._history: History | None = None
         with self.history():
             pass
-        database = SharedDatabase.open(place)
+        self._database = database = SharedDatabase.open(place)
         self.accounts, self.book = Accounts(database), Book(database)
+        self.sessions, self.tokens = Sessions(database, self.accounts), Tokens(database)
+        self.replies = Replies(database)
         self._gallery: Gallery | None = None
         self.erased = Erased()
         """Who was erased: nothing is shown of them."""
@@ -85,7 +93,7 @@ class Parts:
         self.trials = threading.BoundedSemaphore(_TRIALS)
 
     def close(self) -> None:
-        self.accounts.close()
+        self._database.close()
         for part in (self._history, self._gallery, self._client, self._decoders):
             if part is not None:
                 part.close()
@@ -96,7 +104,7 @@ class Parts:
 
     @contextmanager
     def history(self) -> Iterator[History]:
-        """The history, for the block alone.
+        """The history, for the block alone; of the cameras that are in sight.
 
         Raises:
             HistoryError: it cannot be opened.
@@ -108,7 +116,7 @@ class Parts:
             if self._history is None:
                 self._history = History.open(self._place, create=True)
             try:
-                yield self._history
+                yield self._history.of_cameras(in_sight())
             except HistoryUnavailableError:
                 self._history.close()
                 self._history = None
@@ -217,6 +225,47 @@ class Parts:
             if self._client is None:
                 self._client = connect(self.config.redis)
             return self._client
+
+    def workers(self, on_problem: Callable[[str], None] = lambda _problem: None) -> list[WorkerStatus]:
+        """What the workers of the fleet reported last, as :func:`worker.service.status.reported`. Who sees some cameras
+        alone is told of the workers that read these, and of nothing else that they do.
+
+        Raises:
+            SinkError: Redis cannot be reached.
+            redis.RedisError: it cannot be asked.
+        """
+        if in_sight() is None:
+            return list(reported(self.redis(), self.config.fleet.name, on_problem))
+        return [
+            worker.model_copy(update={"cameras": seen, "reasons": {}, "warnings": {}})
+            for worker in reported(self.redis(), self.config.fleet.name)
+            if (seen := [camera for camera in worker.cameras if sees(camera.camera_id)])
+        ]
+
+    def registered(self, registry: CameraRegistry) -> list[Registered]:
+        """The cameras in sight that the fleet defines. Raises as :meth:`CameraRegistry.cameras` does."""
+        return [row for row in registry.cameras() if sees(row.definition.camera_id)]
+
+    def rules(self) -> list[StoredRule]:
+        """The rules that are about a camera in sight, by name; of their cameras, those in sight."""
+        cameras = in_sight()
+        if cameras is None:
+            return self.book.rules()
+        found = []
+        for stored in self.book.rules():
+            seen = both(stored.rule.cameras or None, cameras)
+            if seen:
+                rule = stored.rule.model_copy(update={"cameras": seen if stored.rule.cameras else ()})
+                found.append(replace(stored, rule=rule))
+        return found
+
+    def alerts(self, most: int) -> list[PastAlert]:
+        """The newest alerts about sightings in sight, newest first."""
+        return self.book.recent(most, in_sight())
+
+    def waiting(self) -> Waiting:
+        """As :meth:`Book.waiting`; nothing for who sees some cameras alone."""
+        return self.book.waiting() if in_sight() is None else Waiting(0, 0.0)
 
     def database_trouble(self) -> str:
         """Why the database cannot be used; empty if it can."""

@@ -25,6 +25,7 @@ from worker.api.documents import (
 from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
 from worker.api.problems import Problem, not_found, responses
+from worker.api.sight import in_sight
 from worker.errors import ConfigError
 from worker.gallery.consents import Consent
 from worker.gallery.contents import Person
@@ -53,8 +54,19 @@ def find(parts: Parts, identity_id: str) -> Person:
         Problem: nobody has it.
     """
     if parts.has_gallery() and (gallery := parts.gallery()).knows(identity_id):
-        return gallery.person(identity_id)
+        person = gallery.person(identity_id)
+        samples = [dataclasses.replace(sample, photo=origin(parts, sample.photo)) for sample in person.samples]
+        return dataclasses.replace(person, samples=type(person.samples)(samples))
     raise not_found(f"nobody with the id {identity_id} is enrolled; the person may have been removed")
+
+
+def origin(parts: Parts, photo: str) -> str:
+    """Where a sample came from, without the name of a sighting that is not in sight."""
+    kind, _, subject = photo.partition(" ")
+    if in_sight() is None or kind not in {"sighting", "unknown"}:
+        return photo
+    with parts.history() as history:
+        return photo if kind == "sighting" and history.sightings(sighting_id=subject) else kind
 
 
 def etag(person: Person) -> str:

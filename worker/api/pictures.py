@@ -12,6 +12,7 @@ from worker.api import people, sightings
 from worker.api.access import Reader, SharedParts
 from worker.api.parts import Parts
 from worker.api.problems import not_found, responses
+from worker.api.sight import sees
 from worker.encryption import parse_key
 from worker.gallery.crops import CropStore
 from worker.history.evidence_store import Seen, stored_face, stored_scene
@@ -32,13 +33,13 @@ def face_jpeg(parts: Parts, sighting: Seen, side_px: int) -> bytes | None:
     Raises:
         SinkError: the store cannot be read.
     """
-    store = parts.pictures()
+    store = parts.pictures() if sees(sighting.camera_id) else None
     return None if store is None else _jpeg(stored_face(store, sighting), side_px)
 
 
 def scene_jpeg(parts: Parts, sighting: Seen, side_px: int) -> bytes | None:
     """The frame from which that face is, in the same form. Raises as :func:`face_jpeg` does."""
-    store = parts.pictures()
+    store = parts.pictures() if sees(sighting.camera_id) else None
     return None if store is None else _jpeg(stored_scene(store, sighting), side_px)
 
 

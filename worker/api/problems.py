@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from worker.api.accounts import AccountError, LoginError, NoSuchAccountError, TooManyAttemptsError
+from worker.api.errors import AccountError, LoginError, NoSuchAccountError, TooManyAttemptsError
 from worker.errors import (
     DatabaseUnavailableError,
     FacestreamError,

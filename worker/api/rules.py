@@ -126,7 +126,7 @@ def document(stored: StoredRule) -> RuleDocument:
 
 def listed(parts: Parts) -> list[RuleDocument]:
     """All rules, by name."""
-    return [document(stored) for stored in parts.book.rules()]
+    return [document(stored) for stored in parts.rules()]
 
 
 def etag(stored: StoredRule) -> str:
@@ -139,7 +139,7 @@ def find(parts: Parts, rule_id: str) -> StoredRule:
     Raises:
         Problem: there is none.
     """
-    for stored in parts.book.rules():
+    for stored in parts.rules():
         if stored.rule_id == rule_id:
             return stored
     raise not_found(f"there is no rule {rule_id}; it may have been deleted")
@@ -192,10 +192,10 @@ def remove(parts: Parts, watch: Watch, rule_id: str, if_match: str | None = None
 
 def alerts(parts: Parts, most: int) -> list[AlertDocument]:
     """What became of the newest alerts."""
-    rules = {stored.rule_id: stored.rule for stored in parts.book.rules()}
+    rules = {stored.rule_id: stored.rule for stored in parts.rules()}
     receivers = {rule_id: rule.receivers for rule_id, rule in rules.items()}
     found = []
-    for alert in parts.book.recent(most):
+    for alert in parts.alerts(most):
         rule = rules.get(alert.rule_id)
         address = receivers.get(alert.rule_id, {}).get(alert.receiver, "")
         found.append(

@@ -18,6 +18,7 @@ from worker.api.paging import etag_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IfMatch
 from worker.api.problems import responses
+from worker.api.sight import sees
 from worker.api.suggestions import risk_of, strangers_a_day
 from worker.audit_log import AuditLog, note
 from worker.config.sections import Days
@@ -167,6 +168,7 @@ def thresholds(parts: Parts) -> list[ThresholdDocument]:
     found: list[ThresholdDocument] = []
     told("everybody", "", None, gallery.sample_count)
     own = {} if parts.config.recognition.threshold is not None else gallery.camera_thresholds
+    own = {camera_id: threshold for camera_id, threshold in own.items() if sees(camera_id)}
     with suppress(SinkError):  # Redis is away: Health says so
         own |= {one.camera_id: one.threshold for one in everything(parts) if one.threshold is not None}
     for camera_id, threshold in sorted(own.items()):

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
+from worker.api import people
 from worker.api.access import Changer, Reader, SharedParts
 from worker.api.documents import (
     CorrectionDocument,
@@ -126,7 +127,7 @@ def correct(
         if undo:
             made = corrections.undo(sighting, gallery)
         else:
-            made = corrections.correct(sighting, identity_id, history, gallery, parts.config)
+            made = corrections.correct(sighting, identity_id, history.of_cameras(None), gallery, parts.config)
         if publish_at_once(client, parts.config.redis, [made.event]):
             raise SinkError("Redis does not take the correction, and nothing was changed; try again")
         corrections.settle(made, history, parts.config)
@@ -169,7 +170,7 @@ def nearest(parts: Parts, sighting: PastSighting) -> list[NearDocument]:
             NearDocument(
                 identity_id=candidate.identity_id, identity_name=candidate.identity_name,
                 similarity=round(float(likeness[best]), 4), sample_id=samples[best].sample_id,
-                photo=samples[best].photo, samples=len(samples),
+                photo=people.origin(parts, samples[best].photo), samples=len(samples),
             )
         )  # fmt: skip
     return found

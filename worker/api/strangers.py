@@ -39,24 +39,27 @@ class Strangers:
             self._known.clear()
 
     def look(self, history: History) -> list[UnknownPerson]:
-        """Everybody who is remembered now.
+        """Everybody who is remembered now, as far as ``history`` may be looked at.
 
         Raises:
             HistoryError: the history cannot be read.
         """
         with self._lock:
-            now = history.unknown_revisions()
+            # What is kept here is for all who look, whatever their cameras are.
+            whole = history.of_cameras(None)
+            now = whole.unknown_revisions()
             old = {key: known.revision for key, known in self._known.items()}
             stale = [key for key, (revision, _) in now.items() if old.get(key) != revision]
             for key in self._known.keys() - now.keys():
                 del self._known[key]
-            for person in history.unknown_people(stale):
+            for person in whole.unknown_people(stale):
                 if person.unknown_id in now:
                     self._known[person.unknown_id] = _Known(now[person.unknown_id][0], person)
             for key, known in self._known.items():
                 if known.person.is_ignored != now[key][1]:
                     known.person = replace(known.person, is_ignored=now[key][1])
-            return [known.person for known in self._known.values()]
+            people = [known.person for known in self._known.values()]
+        return history.people_in_sight(people)
 
     def nearest(
         self, people: Sequence[UnknownPerson], gallery: Gallery, most: int | None = None
@@ -110,6 +113,10 @@ class Strangers:
         with self._lock:
             for person, candidate in zip(people, candidates, strict=True):
                 kept = self._known.get(person.unknown_id)
-                if kept is not None and kept.person is person and self._compared_with == compared_with:
+                if (
+                    kept is not None
+                    and kept.person.template is person.template
+                    and self._compared_with == compared_with
+                ):
                     kept.nearest = candidate
         return {person.unknown_id: candidate for person, candidate in zip(people, candidates, strict=True)}

@@ -25,6 +25,7 @@ from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IdempotencyKey, IfMatch
 from worker.api.problems import Problem, not_found, responses
+from worker.api.sight import sees
 from worker.api.suggestions import risk_of, suggest
 from worker.errors import HistoryError, HistoryUnavailableError, SinkError
 from worker.events.publisher import publish_at_once
@@ -143,7 +144,7 @@ def name(parts: Parts, unknown_id: str, given: str) -> tuple[Named, str]:
     client = parts.redis()
     gallery = parts.gallery_like(person.embedder.model_id, person.embedder.preprocessing_digest, _length(person))
     with parts.history() as history:
-        named = unknowns.enroll_unknown(unknown_id, given, history, gallery)
+        named = unknowns.enroll_unknown(unknown_id, given, history.of_cameras(None), gallery)
         if publish_at_once(client, parts.config.redis, named.corrections):
             raise SinkError(f"{given} is enrolled, but Redis does not take the corrections: name them again")
         return named, unknowns.settle(unknown_id, named, history)
@@ -203,7 +204,7 @@ def undo(parts: Parts, step: str) -> tuple[str, str]:
         naming = history.naming(step)
         if naming is None:
             return history.undo_regrouping(step, _correcting(parts))
-        unknowns.take_name_back(naming, history, parts.gallery(), parts.redis(), parts.config.redis)
+        unknowns.take_name_back(naming, history.of_cameras(None), parts.gallery(), parts.redis(), parts.config.redis)
     return naming.identity_id, naming.unknown_id
 
 
@@ -266,7 +267,7 @@ def name_unknown(
         named, step = name(parts, unknown_id, request.identity_name)
         document = NamedDocument(
             unknown_id=unknown_id, identity_id=named.identity_id, identity_name=named.identity_name,
-            samples=named.samples, corrected=len(named.corrections), step=step,
+            samples=named.samples, corrected=sum(sees(event.camera_id) for event in named.corrections), step=step,
         )  # fmt: skip
         return HTTPStatus.OK, document.model_dump_json()
 

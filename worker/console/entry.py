@@ -10,7 +10,9 @@ from fastapi.responses import HTMLResponse
 
 from worker.api import keys
 from worker.api.access import COOKIE, SharedParts, session_of
-from worker.api.accounts import SHORTEST_PASSWORD, AccountError, LoginError, TooManyAttemptsError
+from worker.api.errors import AccountError, LoginError, TooManyAttemptsError
+from worker.api.parts import Parts
+from worker.api.passwords import SHORTEST
 from worker.api.problems import Problem
 from worker.console.forms import Sent, come_back
 from worker.console.pages import Looker, ask_who, gone_to, inside, render
@@ -82,7 +84,7 @@ async def login(
 @router.post("/logout")
 def logout(caller: Looker, parts: SharedParts) -> Response:
     """Ends the session."""
-    parts.accounts.end_session(caller.secret)
+    parts.sessions.end(caller.secret)
     response = gone_to("/login")
     response.delete_cookie(COOKIE, path="/")
     return response
@@ -111,5 +113,35 @@ def setup(
     return response
 
 
+@router.get("/password/{secret}")
+def password_page(parts: SharedParts, secret: str) -> Response:
+    """Takes the link with which somebody chooses a password."""
+    return _password(parts, secret)
+
+
+@router.post("/password/{secret}")
+def choose_password(
+    request: Request, parts: SharedParts, secret: str, password: Text = "", again: Text = ""
+) -> Response:
+    """Sets the password, and begins a session."""
+    if password != again:
+        return _password(parts, secret, "the two passwords are not the same")
+    try:
+        account = keys.use_link(parts, secret, password)
+    except (AccountError, LoginError) as error:
+        return _password(parts, secret, str(error))
+    response = gone_to("/")
+    keys.begin(request, response, parts, account.name)
+    return response
+
+
+def _password(parts: Parts, secret: str, problem: str = "") -> HTMLResponse:
+    account = parts.accounts.of_link(secret)
+    if account is None:
+        raise Problem(HTTPStatus.FORBIDDEN, "this link was used before, or has expired: ask an admin for a new one")
+    status = HTTPStatus.UNPROCESSABLE_ENTITY if problem else HTTPStatus.OK
+    return render("password", None, status, account=account, secret=secret, problem=problem, shortest=SHORTEST)
+
+
 def _setup(code: str = "", name: str = "", problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> HTMLResponse:
-    return render("setup", None, status, code=code, name=name, problem=problem, shortest=SHORTEST_PASSWORD)
+    return render("setup", None, status, code=code, name=name, problem=problem, shortest=SHORTEST)

@@ -182,7 +182,7 @@ async def require_first(request: Request, parts: Parts, account: str) -> None:
     asked = repr((account, request.url.path, given)).encode("utf-8", "surrogatepass")
     name = f"form {hashlib.sha256(asked).hexdigest()}"
     for _ in range(int(_PATIENCE_S / _ASK_AGAIN_S)):
-        known = await run_in_threadpool(parts.accounts.claim_reply, name, "")
+        known = await run_in_threadpool(parts.replies.claim, name, "")
         if known is None:
             request.state.once = name, _page_of(request)
             return
@@ -196,7 +196,7 @@ class Once:
     """Around an application: keeps where a form has led that :func:`require_first` let pass."""
 
     def __init__(self, app: ASGIApp, parts: Parts) -> None:
-        self._app, self._accounts = app, parts.accounts
+        self._app, self._replies = app, parts.replies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: dict[str, Any] = scope.setdefault("state", {})
@@ -206,14 +206,14 @@ class Once:
                 name, page = state.pop("once")
                 location = dict(message["headers"]).get(b"location", page.encode()).decode()
                 if message["status"] < HTTPStatus.BAD_REQUEST:
-                    await run_in_threadpool(self._accounts.keep_reply, name, HTTPStatus.SEE_OTHER, location)
+                    await run_in_threadpool(self._replies.keep, name, HTTPStatus.SEE_OTHER, location)
                 else:
-                    await run_in_threadpool(self._accounts.drop_reply, name)
+                    await run_in_threadpool(self._replies.drop, name)
             await send(message)
 
         try:
             await self._app(scope, receive, noted)
         except BaseException:
             if "once" in state:
-                self._accounts.drop_reply(state.pop("once")[0])
+                self._replies.drop(state.pop("once")[0])
             raise

@@ -10,6 +10,7 @@ from worker.api import fleet
 from worker.api.access import SharedParts
 from worker.api.live import Entry
 from worker.api.parts import Parts
+from worker.api.sight import in_sight, sees
 from worker.console.pages import Visitor, render
 from worker.errors import SinkError
 from worker.events.codec import decode
@@ -22,6 +23,8 @@ router = APIRouter(include_in_schema=False)
 
 _ENTRIES: Final = 120
 _SHOWN: Final = 30
+_PAGES: Final = 20
+"""So far back is looked for the events of some cameras alone."""
 _BEGINNING: Final = "0-0"
 
 
@@ -64,15 +67,29 @@ def recent(parts: Parts, most: int) -> list[Entry]:
     try:
         client: Any = parts.redis()
         for key in stream_keys(client, parts.config.redis.stream):
-            for raw_id, fields in client.xrevrange(key, count=most):
-                entry_id = as_text(raw_id)
-                with suppress(SinkError):  # what is no event is none of ours
-                    event = decode(fields)
-                    found += [] if parts.is_erased(event) else [(_order(entry_id), (entry_id, event))]
+            found += _newest(parts, client, key, most)
     except REDIS_ERRORS as error:
         raise SinkError(explain(error, parts.config.redis)) from None
     found.sort(key=lambda each: each[0], reverse=True)
     return [entry for _, entry in found[:most]]
+
+
+def _newest(parts: Parts, client: Any, key: str, most: int) -> list[tuple[tuple[int, int], Entry]]:
+    """Of one stream, those that are in sight; the events of other cameras may lie between them."""
+    found: list[tuple[tuple[int, int], Entry]] = []
+    end = "+"
+    for _ in range(_PAGES):
+        page = client.xrevrange(key, max=end, count=most)
+        for raw_id, fields in page:
+            entry_id = as_text(raw_id)
+            end = f"({entry_id}"
+            with suppress(SinkError):  # what is no event is none of ours
+                event = decode(fields)
+                if sees(event.camera_id) and not parts.is_erased(event):
+                    found.append((_order(entry_id), (entry_id, event)))
+        if len(found) >= most or len(page) < most or in_sight() is None:
+            break
+    return found
 
 
 def _order(entry_id: str) -> tuple[int, int]:

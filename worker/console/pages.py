@@ -13,10 +13,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from worker import __version__
-from worker.api.access import COOKIE, Caller, SharedParts, has_csrf, session_of
+from worker.api.access import COOKIE, Caller, SharedParts, admit, has_csrf, session_of
 from worker.api.accounts import Scope
 from worker.api.problems import Problem
-from worker.audit_log import acting_as
 from worker.console.forms import Sent, require_first
 from worker.console.texts import counted, language, text
 from worker.history.records import PastSighting
@@ -53,8 +52,8 @@ def visitor(request: Request, parts: SharedParts) -> Caller:
 
 
 async def looking(caller: Annotated[Caller, Depends(visitor)]) -> Caller:
-    """Who looks; the audit log names them from then on."""
-    acting_as(caller.account.name)
+    """Who looks, and is admitted."""
+    admit(caller)
     return caller
 
 
@@ -163,7 +162,8 @@ def _readable(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _segment(text: str) -> str:
+def segment(text: str) -> str:
+    """A text as one part of a path."""
     return quote(text, safe="")
 
 
@@ -172,7 +172,7 @@ def _templates() -> Environment:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    made.filters |= {"moment": _moment, "readable": _readable, "segment": _segment, "who": who}
+    made.filters |= {"moment": _moment, "readable": _readable, "segment": segment, "who": who}
     made.globals |= {
         "sureness": sureness, "_": text, "n_": counted, "language": language, "one_in": one_in, "days": days,
         "fresh_key": lambda: secrets.token_urlsafe(9),

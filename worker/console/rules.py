@@ -32,8 +32,8 @@ def _page(caller: Caller, parts: Parts, *, said: str = "", tried: TrialDocument 
     if not caller.may("change"):
         raise Problem(HTTPStatus.FORBIDDEN, f"{caller.account.name} may not see rules: ask an operator")
     return render(
-        "rules", caller, rules=[(rules.document(each), rules.etag(each)) for each in parts.book.rules()], said=said,
-        alerts=rules.alerts(parts, _SHOWN), waiting=parts.book.waiting(), tried=tried, cameras=fleet.cameras(parts),
+        "rules", caller, rules=[(rules.document(each), rules.etag(each)) for each in parts.rules()], said=said,
+        alerts=rules.alerts(parts, _SHOWN), waiting=parts.waiting(), tried=tried, cameras=fleet.cameras(parts),
         groups=[(name, name) for name in groups.known(parts)], people=parts.people(),
         weekdays=[(day, text(day)) for day in WEEKDAYS],
     )  # fmt: skip

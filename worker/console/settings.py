@@ -1,75 +1,68 @@
-"""Accounts, tokens, what holds here, and the audit log."""
+"""One's own password and log-ins, tokens, the accounts of all, what holds here, and the audit log."""
 
 from http import HTTPStatus
 from typing import Annotated, Any, Final, cast, get_args
 
-from fastapi import APIRouter, Form, Query
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
 
-from worker.api import settings
+from worker.api import keys, passwords, settings, token_operations
 from worker.api.access import Caller, SharedParts
-from worker.api.accounts import ROLES, SHORTEST_PASSWORD, AccountError, Role, Scope
-from worker.api.documents import AccountDocument, TokenDocument
+from worker.api.account_documents import AccountDocument
+from worker.api.accounts import ROLES, Scope
+from worker.api.errors import AccountError, TooManyAttemptsError
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.api.settings import RetentionDocument
+from worker.console.choices import chosen, known_cameras
 from worker.console.pages import Looker, Manager, Visitor, gone_to, render
+from worker.console.texts import text
 from worker.history.retention import Retention
 from worker.redaction import first_problem
 
 router = APIRouter(include_in_schema=False)
 
 _SHOWN: Final = 100
-_DAY_S: Final = 86_400.0
 Text = Annotated[str, Form(max_length=300)]
 Words = Annotated[str, Query(max_length=300)]
 
 
 @router.get("/settings")
-def settings_page(caller: Visitor, parts: SharedParts, said: str = "") -> HTMLResponse:
-    """Tokens of one's own, thresholds, how long things are kept; for who manages: accounts and all tokens."""
-    return _page(caller, parts, said=said)
+def settingspage(caller: Visitor, parts: SharedParts, said: str = "") -> HTMLResponse:
+    """One's own password, log-ins and tokens, thresholds, how long things are kept; for who manages: accounts and all
+    tokens."""
+    return page(caller, parts, said=said)
 
 
-@router.post("/settings/accounts")
-def add_account(caller: Manager, parts: SharedParts, name: Text = "", password: Text = "", role: Text = "") -> Response:
-    """Makes an account."""
+@router.post("/settings/password")
+def change_password(
+    request: Request, caller: Looker, parts: SharedParts, old_password: Text = "", password: Text = "", again: Text = ""
+) -> Response:
+    """Another password of one's own; all other sessions end."""
+    if password != again:
+        return page(caller, parts, problem=str(text("the two passwords are not the same")))
     try:
-        parts.accounts.create(name, password, _role(role))
-    except AccountError as error:
-        return _page(caller, parts, problem=str(error), typed={"name": name, "role": role})
-    return gone_to("/settings", said="made")
-
-
-@router.post("/settings/accounts/{name}/role")
-def change_role(caller: Manager, parts: SharedParts, name: str, role: Text = "") -> Response:
-    """Gives an account another role, at once."""
-    try:
-        parts.accounts.change(name, role=_role(role))
-    except AccountError as error:
-        return _page(caller, parts, problem=str(error))
-    return gone_to("/settings", said="role")
-
-
-@router.post("/settings/accounts/{name}/password")
-def change_password(caller: Manager, parts: SharedParts, name: str, password: Text = "") -> Response:
-    """Gives an account another password, which ends its sessions."""
-    try:
-        parts.accounts.change(name, password=password)
-    except AccountError as error:
-        return _page(caller, parts, problem=str(error))
+        keys.change_password(request, parts, caller, old_password, password)
+    except (AccountError, TooManyAttemptsError) as error:
+        return page(caller, parts, problem=str(error))
+    except Problem as problem:
+        return page(caller, parts, problem=str(problem.detail))
     return gone_to("/settings", said="password")
 
 
-@router.post("/settings/accounts/{name}/remove")
-def remove_account(caller: Manager, parts: SharedParts, name: str) -> Response:
-    """Removes an account with its sessions and tokens."""
-    try:
-        parts.accounts.remove(name)
-    except AccountError as error:
-        return _page(caller, parts, problem=str(error))
-    return gone_to("/settings", said="removed")
+@router.post("/settings/sessions")
+def end_other_sessions(caller: Looker, parts: SharedParts) -> RedirectResponse:
+    """Ends all sessions of one's own but this one."""
+    parts.sessions.end_all(caller.account.name, but=caller.secret)
+    return gone_to("/settings", said="elsewhere")
+
+
+@router.post("/settings/sessions/{session_id}/end")
+def end_session(caller: Looker, parts: SharedParts, session_id: str) -> RedirectResponse:
+    """Ends a session of one's own."""
+    parts.sessions.end_one(caller.account.name, session_id)
+    return gone_to("/settings", said="session")
 
 
 @router.post("/settings/tokens")
@@ -79,20 +72,21 @@ def add_token(
     name: Text = "",
     scopes: Annotated[list[str] | None, Form()] = None,
     days: Annotated[float, Form(gt=0, le=3650)] = 90.0,
+    camera: Annotated[list[str] | None, Form(max_length=1000)] = None,
 ) -> Response:
     """Makes a token; its secret is on this page and never again."""
-    chosen = tuple(cast(Scope, scope) for scope in scopes or () if scope in get_args(Scope))
+    wanted = tuple(cast(Scope, scope) for scope in scopes or () if scope in get_args(Scope))
     try:
-        _token, secret = parts.accounts.create_token(caller.account, name, chosen, days * _DAY_S)
+        _token, secret = token_operations.make_token(parts, caller, name, wanted, days, chosen(camera))
     except AccountError as error:
-        return _page(caller, parts, problem=str(error), typed={"token": name})
-    return _page(caller, parts, secret=secret)
+        return page(caller, parts, problem=str(error), typed={"token": name, "token_cameras": camera or []})
+    return page(caller, parts, secret=secret)
 
 
 @router.post("/settings/tokens/{token_id}/end")
 def end_token(caller: Looker, parts: SharedParts, token_id: str) -> RedirectResponse:
     """Ends a token of one's own; anybody's for who manages."""
-    parts.accounts.revoke_token(token_id, None if caller.may("manage") else caller.account.name)
+    token_operations.end_token(parts, caller, token_id)
     return gone_to("/settings", said="ended")
 
 
@@ -103,7 +97,7 @@ def keep(
     """Sets for how long things are kept, for all workers; an empty field: as each is configured."""
     typed = {"sightings_days": sightings, "unknowns_days": unknowns, "pictures_days": pictures}
     try:
-        given = RetentionDocument(**{name: _number(text) for name, text in typed.items()})
+        given = RetentionDocument(**{name: _number(value) for name, value in typed.items()})
     except ValidationError as error:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
     settings.keep(parts, given, etag)
@@ -128,28 +122,23 @@ def audit_page(
     )  # fmt: skip
 
 
-def _page(
+def page(
     caller: Caller, parts: Parts, *, said: str = "", problem: str = "", secret: str = "",
-    typed: dict[str, str] | None = None,
+    typed: dict[str, Any] | None = None,
 ) -> HTMLResponse:  # fmt: skip
+    """The page Settings; ``secret``: of a token that was made just now."""
     manages = caller.may("manage")
-    tokens = parts.accounts.tokens(None if manages else caller.account.name)
     holds = settings.settings(parts)
-    blank: dict[str, Any] = {"name": "", "role": "viewer", "token": ""}
+    blank: dict[str, Any] = {"name": "", "role": "viewer", "cameras": [], "token": "", "token_cameras": []}
     return render(
         "settings", caller, HTTPStatus.UNPROCESSABLE_ENTITY if problem else HTTPStatus.OK, said=said, problem=problem,
-        secret=secret, tokens=[TokenDocument.of(token) for token in tokens], scopes=ROLES[caller.account.role],
+        secret=secret, tokens=token_operations.tokens_of(parts, caller), scopes=ROLES[caller.account.role],
         accounts=[AccountDocument.of(one) for one in parts.accounts.accounts()] if manages else [], roles=list(ROLES),
-        holds=holds, etag=settings.etag(Retention(**holds.retention.model_dump())), shortest=SHORTEST_PASSWORD,
+        sessions=keys.sessions_of(parts, caller), cameras=known_cameras(parts),
+        holds=holds, etag=settings.etag(Retention(**holds.retention.model_dump())), shortest=passwords.SHORTEST,
         typed=blank | (typed or {}),
     )  # fmt: skip
 
 
-def _number(text: str) -> str | None:
-    return text.strip().replace(",", ".") or None
-
-
-def _role(text: str) -> Role:
-    if text not in ROLES:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"a role is one of these: {', '.join(ROLES)}")
-    return text
+def _number(value: str) -> str | None:
+    return value.strip().replace(",", ".") or None

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from worker.database.owned import OwnAccount, OwnBytes, OwnText
 
-LAYOUT: Final = 14
+LAYOUT: Final = 15
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -161,8 +161,26 @@ accounts: Final = Table(
     _text("role"),
     _text("password_hash"),
     _seconds("created_s"),
+    _text("cameras", server_default=""),
+    Column("disabled", Integer, nullable=False, server_default=text("0")),
+    _text("provider", server_default=""),
+    _text("subject", server_default=""),
 )
-"""Who may use the console and its API."""
+"""Who may use the console and its API. ``cameras``: those that the account may see (JSON); "" for all. ``provider`` and
+``subject``: who it is at the OpenID provider that let them in."""
+Index(
+    "console_accounts_by_subject", accounts.c.provider, accounts.c.subject, unique=True,
+    sqlite_where=accounts.c.provider != "", postgresql_where=accounts.c.provider != "",
+)  # fmt: skip
+
+links: Final = Table(
+    "console_links",
+    past,
+    Column("digest", Text, primary_key=True),
+    Column("account", Text, ForeignKey("console_accounts.account", ondelete="CASCADE"), nullable=False),
+    _seconds("expires_s"),
+)
+"""Links with which somebody chooses the password of an account, once."""
 
 sessions: Final = Table(
     "console_sessions",
@@ -170,6 +188,9 @@ sessions: Final = Table(
     Column("digest", Text, primary_key=True),
     Column("account", Text, ForeignKey("console_accounts.account", ondelete="CASCADE"), nullable=False),
     _seconds("expires_s"),
+    Column("begun_s", Double, nullable=False, server_default=text("0")),
+    _text("address", server_default=""),
+    _text("agent", server_default=""),
 )
 """``digest``: SHA-256, in hexadecimal, of what the browser sends; so it is with a token."""
 
@@ -183,6 +204,7 @@ tokens: Final = Table(
     _text("scopes"),
     _seconds("created_s"),
     _seconds("expires_s"),
+    _text("cameras", server_default=""),
 )
 Index("console_tokens_by_digest", tokens.c.digest, unique=True)
 

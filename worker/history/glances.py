@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from worker.database import schema
+from worker.history.in_sight import Sight
 from worker.history.records import UnknownPerson
 from worker.history.rows import readable, time_of, unknown_of
 
@@ -25,13 +26,14 @@ class Glance:
     at: datetime
 
 
-def last_seen(connection: sa.Connection, identity_ids: Collection[str]) -> dict[str, Glance]:
-    """The latest sighting of each of these people, by identity_id; of those alone who were seen."""
+def last_seen(connection: sa.Connection, identity_ids: Collection[str], sight: Sight) -> dict[str, Glance]:
+    """The latest sighting in sight of each of these people, by identity_id; of those alone who were seen."""
     found: dict[str, Glance] = {}
     for ids in _batched(sorted(identity_ids)):
         living = (
             _sightings.c.identity_id.in_(ids),
             _sightings.c.expires_s > time.time(),
+            *sight.of(_sightings.c.camera_id),
         )
         latest = (
             sa.select(_sightings.c.identity_id, sa.func.max(_sightings.c.started_s).label("at_s"))
@@ -43,6 +45,7 @@ def last_seen(connection: sa.Connection, identity_ids: Collection[str]) -> dict[
         query = sa.select(
             _sightings.c.sighting_id, _sightings.c.camera_id, _sightings.c.started_s, _sightings.c.identity_id
         ).join(latest, same)
+        query = query.where(*sight.of(_sightings.c.camera_id))
         for row in connection.execute(query.order_by(_sightings.c.sighting_id)):
             found[row.identity_id] = Glance(row.sighting_id, row.camera_id, time_of(row.started_s))
     return found
@@ -66,15 +69,16 @@ def people(connection: sa.Connection, unknown_ids: Collection[str]) -> list[Unkn
     return found
 
 
-def cameras(connection: sa.Connection, unknown_ids: Collection[str] | None) -> dict[str, dict[str, int]]:
-    """How often each camera saw each of these unknown people (None: of all), by ``unknown_id`` and ``camera_id``."""
+def cameras(connection: sa.Connection, unknown_ids: Collection[str] | None, sight: Sight) -> dict[str, dict[str, int]]:
+    """How often each camera in sight saw each of these unknown people (None: of all), by ``unknown_id`` and
+    ``camera_id``."""
     columns = _sightings.c
     seen: dict[str, dict[str, int]] = {}
     groups: Iterator[Any] = iter([None]) if unknown_ids is None else _batched(sorted(unknown_ids))
     for ids in groups:
         query = (
             sa.select(columns.unknown_id, columns.camera_id, sa.func.count())
-            .where(columns.unknown_id != "", columns.expires_s > time.time())
+            .where(columns.unknown_id != "", columns.expires_s > time.time(), *sight.of(columns.camera_id))
             .group_by(columns.unknown_id, columns.camera_id)
         )
         for unknown_id, camera_id, count in connection.execute(

@@ -61,7 +61,7 @@ def split(
     """
     own = {sighting.sighting_id: sighting for sighting in _sightings_of(connection, person.unknown_id)}
     if strange := [sighting_id for sighting_id in sighting_ids if sighting_id not in own]:
-        raise HistoryError(f"{strange[0]} is no sighting of {person.unknown_id}; 'facestream unknown show' lists them")
+        raise not_theirs(strange[0], person.unknown_id)
     if len(set(sighting_ids)) == len(own):
         raise HistoryError(f"these are all sightings of {person.unknown_id}: nobody would be left")
     moved = [own[sighting_id] for sighting_id in sorted(set(sighting_ids))]
@@ -126,7 +126,7 @@ def undo(connection: sa.Connection, step: str, next_revision: NextRevision, tell
     """
     row = connection.execute(sa.select(_regroupings).where(_regroupings.c.step == step)).one_or_none()
     if row is None or row.expires_s <= time.time():
-        raise HistoryError(f"no step {step}: 'unknown merge', 'split' and 'enroll' say theirs; it may have expired")
+        raise no_step(step)
     if row.undone:
         raise HistoryError(f"step {step} was undone before")
     ids = {row.from_id, row.to_id}
@@ -146,6 +146,22 @@ def undo(connection: sa.Connection, step: str, next_revision: NextRevision, tell
     for unknown_id in (row.from_id, row.to_id):
         _make_anew(connection, unknown_id, revision)
     return row.to_id, row.from_id
+
+
+def not_theirs(sighting_id: str, unknown_id: str) -> HistoryError:
+    """The sighting does not show this person."""
+    return HistoryError(f"{sighting_id} is no sighting of {unknown_id}; 'facestream unknown show' lists them")
+
+
+def no_step(step: str) -> HistoryError:
+    """There is no such step."""
+    return HistoryError(f"no step {step}: 'unknown merge', 'split' and 'enroll' say theirs; it may have expired")
+
+
+def moved_in(connection: sa.Connection, step: str) -> list[str]:
+    """The sightings that went to somebody else in this step; none if there is no such step."""
+    found = connection.execute(sa.select(_regroupings.c.sighting_ids).where(_regroupings.c.step == step)).scalar()
+    return list(json.loads(found)) if found else []
 
 
 def kept_ids(connection: sa.Connection, unknown_ids: set[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ Every row carries the time at which it expires. So a process that opens the hist
 what was promised when the row was written. What expires from a SQLite file is overwritten, not merely unlinked.
 """
 
+import copy
 import errno
 import secrets
 import time
@@ -38,6 +39,7 @@ from worker.files import is_of_state, private_folder
 from worker.history import denials, erasing, glances, regrouping, reuniting, sealing
 from worker.history.erasing import Someone
 from worker.history.hours import Hour, by_hour
+from worker.history.in_sight import Sight
 from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.retention import Retention, kept_s, read_retention, write_retention
@@ -83,6 +85,7 @@ class History:
         self._database = database
         self._path = path
         self._inode = None if path is None else path.stat().st_ino
+        self._sight = Sight()
 
     @classmethod
     def open(
@@ -133,6 +136,14 @@ class History:
 
     def close(self) -> None:
         self._database.close()
+
+    def of_cameras(self, cameras: tuple[str, ...] | None) -> Self:
+        """The same history for somebody who sees these cameras alone (None: all): sightings at others, and unknown
+        people who were seen nowhere else, are not there; of steps (merges, splits, names), those without one of these
+        sightings are not. What is then done to somebody who is there is done to all of them."""
+        limited = copy.copy(self)
+        limited._sight = Sight(cameras)
+        return limited
 
     def is_in_place(self) -> bool:
         """Whether an open file and its log are still those that others find; rows written to a removed file are lost
@@ -216,7 +227,7 @@ class History:
     ) -> list[PastSighting]:
         """Those that were going on between ``since`` and ``until``, oldest first. A row that cannot be read is left
         out, and the log names it."""
-        query = _narrowed(sa.select(schema.sightings), since, until, camera_id)
+        query = self._narrowed(sa.select(schema.sightings), since, until, camera_id)
         if unknown_id is not None:
             query = query.where(schema.sightings.c.unknown_id == clean_text(unknown_id))
         if sighting_id is not None:
@@ -237,7 +248,7 @@ class History:
         """The newest ``limit`` of these sightings, newest first; of those that come after ``before``, which is the Unix
         time at which a sighting started, and its id. A row that cannot be read is left out."""
         columns = schema.sightings.c
-        query = _narrowed(sa.select(schema.sightings), since, until, camera_id)
+        query = self._narrowed(sa.select(schema.sightings), since, until, camera_id)
         for column, wanted in ((columns.identity_id, identity_id), (columns.unknown_id, unknown_id)):
             if wanted is not None:
                 query = query.where(column == clean_text(wanted))
@@ -249,7 +260,7 @@ class History:
     def seen_unknown(self, unknown_ids: Collection[str] | None = None) -> dict[str, dict[str, int]]:
         """How often each camera saw each of these unknown people (None: all), by ``unknown_id`` and ``camera_id``."""
         with _told(), self._database.reading() as connection:
-            return glances.cameras(connection, unknown_ids)
+            return glances.cameras(connection, unknown_ids, self._sight)
 
     def unknown_revisions(self) -> dict[str, tuple[int, bool]]:
         """Of each unknown person: the revision, another one after each change, and whether they are ignored."""
@@ -259,12 +270,18 @@ class History:
     def unknown_people(self, unknown_ids: Collection[str]) -> list[UnknownPerson]:
         """These unknown people, as far as they are remembered."""
         with _told(), self._database.reading() as connection:
-            return glances.people(connection, unknown_ids)
+            return self._sight.people(connection, glances.people(connection, unknown_ids))
+
+    def people_in_sight(self, people: Sequence[UnknownPerson]) -> list[UnknownPerson]:
+        """Those of these unknown people whom the cameras of :meth:`of_cameras` have seen, with the times at which they
+        did."""
+        with _told(), self._database.reading() as connection:
+            return self._sight.people(connection, people)
 
     def last_seen(self, identity_ids: Collection[str]) -> dict[str, glances.Glance]:
         """When and where each of these people was seen last, by identity_id."""
         with _told(), self._database.reading() as connection:
-            return glances.last_seen(connection, identity_ids)
+            return glances.last_seen(connection, identity_ids, self._sight)
 
     def similar(
         self,
@@ -284,7 +301,7 @@ class History:
         """
         columns = schema.sightings.c
         conditions = [
-            *_within(since, until, camera_id),
+            *self._within(since, until, camera_id),
             columns.template.is_not(None),
             columns.model_id == embedder.model_id,
             columns.preprocessing == embedder.preprocessing_digest,
@@ -320,7 +337,7 @@ class History:
                 .order_by(schema.unknowns.c.first_seen_s, schema.unknowns.c.unknown_id)
             )
             rows = connection.execute(query).all()
-        people = list(readable(rows, unknown_of))
+            people = self._sight.people(connection, list(readable(rows, unknown_of)))
         return [person for person in people if person.template is not None or after_revision], revision
 
     def claim(
@@ -370,11 +387,13 @@ class History:
             schema.unknowns.c.expires_s > time.time(),
         )
         if (row := connection.execute(query).one_or_none()) is not None:
-            for person in readable([row], unknown_of):
+            people = list(readable([row], unknown_of))
+            if not people:
+                raise HistoryError(
+                    f"what {self.label} holds of {unknown_id} is damaged; 'facestream unknown forget' removes it"
+                )
+            for person in self._sight.people(connection, people):
                 return person
-            raise HistoryError(
-                f"what {self.label} holds of {unknown_id} is damaged; 'facestream unknown forget' removes it"
-            )
         raise HistoryError(
             f"no unknown person {unknown_id} in {self.label}: enrolled, forgotten or expired; "
             "'facestream unknown list' shows who is there"
@@ -384,7 +403,8 @@ class History:
         self, *, since: datetime | None = None, until: datetime | None = None, camera_id: str | None = None
     ) -> list[Tally]:
         """Of the hours between ``since`` and ``until``, both included."""
-        query = sa.select(schema.tallies).where(schema.tallies.c.expires_s > time.time())
+        columns = schema.tallies.c
+        query = sa.select(schema.tallies).where(columns.expires_s > time.time(), *self._sight.of(columns.camera_id))
         if since is not None:
             query = query.where(schema.tallies.c.hour >= hour_of(since))
         if until is not None:
@@ -395,7 +415,9 @@ class History:
         return list(readable(self._rows(query), tally_of))
 
     def faces_by_hour(self, camera_id: str, since: datetime, reasons: Collection[str]) -> list[Hour]:
-        """As :func:`worker.history.hours.by_hour`."""
+        """As :func:`worker.history.hours.by_hour`; none of a camera that is not in sight."""
+        if not self._sight.sees(camera_id):
+            return []
         with _told(), self._database.reading() as connection:
             return by_hour(connection, camera_id, since, reasons)
 
@@ -432,13 +454,16 @@ class History:
     def naming(self, step: str) -> Naming | None:
         """What was named in this step; None if it was something else, was undone, or has expired."""
         with _told(), self._database.reading() as connection:
-            found = regrouping.namings(connection, schema.regroupings.c.step == clean_text(step))
-        return found[0] if found else None
+            return next(iter(self._namings(connection, schema.regroupings.c.step == clean_text(step))), None)
 
     def namings_of(self, identity_id: str) -> list[Naming]:
         """The unknown people who became this person, the latest first, as far as that can still be undone."""
         with _told(), self._database.reading() as connection:
-            return regrouping.namings(connection, schema.regroupings.c.to_id == clean_text(identity_id))
+            return self._namings(connection, schema.regroupings.c.to_id == clean_text(identity_id))
+
+    def _namings(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Naming]:
+        found = regrouping.namings(connection, condition)
+        return [naming for naming in found if self._sight.any_of(connection, naming.sightings)]
 
     def take_name_back(self, naming: Naming, sighting_ids: Sequence[str]) -> None:
         """The person of ``naming`` is unknown again, with these sightings.
@@ -553,6 +578,8 @@ class History:
         new_id = f"u-{secrets.token_hex(6)}"
         with _told(), self._database.writing() as connection:
             person = self._person(connection, unknown_id)
+            if hidden := set(sighting_ids) - self._sight.sightings(connection, set(sighting_ids)):
+                raise regrouping.not_theirs(min(hidden), person.unknown_id)
             revision = partial(_next_revision, connection)
             return new_id, regrouping.split(connection, person, sighting_ids, new_id, revision, tell)
 
@@ -564,6 +591,8 @@ class History:
             HistoryError: there is no such step, it was undone, others came after it, or it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            if not self._sight.any_of(connection, regrouping.moved_in(connection, step)):
+                raise regrouping.no_step(step)
             return regrouping.undo(connection, step, partial(_next_revision, connection), tell)
 
     def retention(self) -> Retention:
@@ -710,6 +739,26 @@ class History:
             denied = denials.by_sighting(connection)
         return [replace(sighting, denials=denied.get(sighting.sighting_id, ())) for sighting in found]
 
+    def _narrowed(
+        self, query: sa.Select[Any], since: datetime | None, until: datetime | None, camera_id: str | None
+    ) -> sa.Select[Any]:
+        ordered = schema.sightings.c.started_s, schema.sightings.c.sighting_id
+        return query.where(*self._within(since, until, camera_id)).order_by(*ordered)
+
+    def _within(
+        self, since: datetime | None, until: datetime | None, camera_id: str | None
+    ) -> list[sa.ColumnElement[bool]]:
+        """Not expired, of this time and camera, and in sight."""
+        columns = schema.sightings.c
+        conditions = [columns.expires_s > time.time(), *self._sight.of(columns.camera_id)]
+        if since is not None:
+            conditions.append(columns.ended_s >= since.timestamp())
+        if until is not None:
+            conditions.append(columns.started_s <= until.timestamp())
+        if camera_id is not None:
+            conditions.append(columns.camera_id == clean_text(camera_id))
+        return conditions
+
     def _rows(self, query: sa.Select[Any], chunk_rows: int = 1000) -> Iterator[Any]:
         with (
             _told(),
@@ -806,26 +855,6 @@ def _values_checked(label: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, OverflowError, AttributeError) as error:
         raise HistoryValueError(f"history {label} cannot store a value: {error}") from error
-
-
-def _narrowed(
-    query: sa.Select[Any], since: datetime | None, until: datetime | None, camera_id: str | None
-) -> sa.Select[Any]:
-    ordered = schema.sightings.c.started_s, schema.sightings.c.sighting_id
-    return query.where(*_within(since, until, camera_id)).order_by(*ordered)
-
-
-def _within(since: datetime | None, until: datetime | None, camera_id: str | None) -> list[sa.ColumnElement[bool]]:
-    """Not expired, and of this time and camera."""
-    columns = schema.sightings.c
-    conditions = [columns.expires_s > time.time()]
-    if since is not None:
-        conditions.append(columns.ended_s >= since.timestamp())
-    if until is not None:
-        conditions.append(columns.started_s <= until.timestamp())
-    if camera_id is not None:
-        conditions.append(columns.camera_id == clean_text(camera_id))
-    return conditions
 
 
 def _name(connection: sa.Connection, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:

@@ -1,0 +1,35 @@
+"""What forms let people choose from."""
+
+from contextlib import suppress
+from http import HTTPStatus
+from typing import get_args
+
+from worker.api import cameras
+from worker.api.accounts import Role
+from worker.api.parts import Parts
+from worker.api.problems import Problem
+from worker.api.sight import Cameras
+from worker.errors import SinkError
+
+
+def known_cameras(parts: Parts) -> list[str]:
+    """The cameras that somebody may be restricted to; none where Redis cannot be asked."""
+    with suppress(SinkError):
+        return [camera.camera_id for camera in cameras.everything(parts)]
+    return []
+
+
+def chosen(ticked: list[str] | None) -> Cameras:
+    """The cameras that a form says; none: all."""
+    return tuple(ticked) if ticked else None
+
+
+def role_of(text: str) -> Role:
+    """
+    Raises:
+        Problem: there is no such role.
+    """
+    for role in get_args(Role):
+        if text == role:
+            return role  # type: ignore[no-any-return] # get_args tells no types
+    raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"a role is one of these: {', '.join(get_args(Role))}")
