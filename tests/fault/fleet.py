@@ -28,7 +28,7 @@ from worker.types import Event
 
 LEASE_S: Final = 3.0
 STREAM: Final = "facestream:events"
-PATIENCE_S: Final = 300.0
+PATIENCE_S: Final = 1200.0
 """How long a worker may need to answer on a machine that has other work."""
 
 
