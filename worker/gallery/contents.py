@@ -208,11 +208,11 @@ class Contents:
 
     def without(self, erased: Erased) -> "Contents":
         """Without the people and samples who were erased; itself if none is here."""
+        if not erased:
+            return self
         people = {identity_id for identity_id in self.names if identity_id in erased}
         gone = {
-            sample.sample_id
-            for sample in (self.samples if erased else ())
-            if sample.identity_id in people or sample.sample_id in erased
+            sample.sample_id for sample in self.samples if sample.identity_id in people or sample.sample_id in erased
         }
         if not people and not gone:
             return self
@@ -259,10 +259,9 @@ def enrolled(
     """
     stored: list[Sample | None] = []
     names = dict(contents.names)
-    # Galleries of earlier versions may hold names that a new one has in another form, or one name twice.
-    ids = {person_name(name): identity_id for identity_id, name in reversed(names.items())}
-    ids |= {name: identity_id for identity_id, name in reversed(names.items())}
-    photos = {sample.photo_sha256 for sample in contents.samples}
+    ids = _ids_of({sample.identity_name for sample in samples}, names)
+    wanted = {sample.photo_sha256 for sample in samples}
+    photos = {sample.photo_sha256 for sample in contents.samples if sample.photo_sha256 in wanted}
     for sample in samples:
         if sample.photo_sha256 in photos:
             stored.append(None)
@@ -279,6 +278,16 @@ def enrolled(
         return contents, stored
     new = [sample for sample in stored if sample is not None]
     return contents.plus(new, vectors[taken], names, block_samples=block_samples), stored
+
+
+def _ids_of(wanted: set[str], names: dict[str, str]) -> dict[str, str]:
+    """Who is called by these names, as :func:`worker.names.person_name` gives them."""
+    ids = {name: identity_id for identity_id, name in reversed(names.items()) if name in wanted}
+    if len(ids) < len(wanted):
+        # Galleries of earlier versions may hold names that a new one has in another form, or one name twice.
+        formed = {person_name(name): identity_id for identity_id, name in reversed(names.items())}
+        ids = {name: formed[name] for name in wanted & formed.keys()} | ids
+    return ids
 
 
 def _rows(block: Block, identity_id: str | None) -> slice | list[int]:

@@ -269,6 +269,8 @@ class GalleryStore:
         seen = {"version": version, "seen_at": sa.func.clock_timestamp(), "erased": erased}
         insert = self._database.insert(_followers).values(self._mine | {"worker_id": worker_id} | seen)
         with self._told(), self._database.writing() as connection:
+            # It is said again in a moment, so it need not wait for the disk: twenty workers say it at once.
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             connection.execute(insert.on_conflict_do_update(index_elements=["gallery", "worker_id"], set_=seen))
 
     def leave(self, worker_id: str) -> None:
@@ -280,8 +282,12 @@ class GalleryStore:
 
     # What follows is done within a transaction.
 
-    def _row(self, connection: sa.Connection) -> Any:
-        return connection.execute(sa.select(_galleries).where(_galleries.c.gallery == self.name)).one_or_none()
+    def _row(self, connection: sa.Connection, known: Copy | None = None) -> Any:
+        """The row of the gallery; its ``change_of_known`` is the change that made the version of ``known``."""
+        version = 0 if known is None else known.contents.version
+        change = sa.select(_changes.c.change_id).where(_changes.c.gallery == self.name, _changes.c.version == version)
+        query = sa.select(_galleries, change.scalar_subquery().label("change_of_known"))
+        return connection.execute(query.where(_galleries.c.gallery == self.name)).one_or_none()
 
     def _lock(self, connection: sa.Connection) -> Any:
         """Keeps every other change waiting until the end of the transaction."""
@@ -293,7 +299,7 @@ class GalleryStore:
         return connection.execute(query).first() is not None
 
     def _newest(self, connection: sa.Connection, known: Copy | None) -> Copy | None:
-        row = self._row(connection)
+        row = self._row(connection, known)
         if row is None:
             return None
         if known is not None and (row.version, row.change_id) == (known.contents.version, known.change_id):
@@ -306,7 +312,7 @@ class GalleryStore:
             ) from None
         if known is None or not known.same_model(Copy(meta, row.change_id)):
             return Copy(self._whole(connection, meta, {}), row.change_id)
-        if self._descends_from(connection, known):
+        if row.change_of_known == known.change_id:  # what came later is all known
             return Copy(self._grown(connection, meta, known.contents), row.change_id)
         _log.warning(
             "the gallery has another past than this copy: it is read whole",
@@ -314,25 +320,18 @@ class GalleryStore:
         )  # fmt: skip
         return Copy(self._whole(connection, meta, _vectors_by_id(known.contents)), row.change_id)
 
-    def _descends_from(self, connection: sa.Connection, known: Copy) -> bool:
-        """Whether the gallery was at the version of ``known`` by the same change, and what came later is all known."""
-        query = sa.select(_changes.c.change_id).where(
-            _changes.c.gallery == self.name, _changes.c.version == known.contents.version
-        )
-        return connection.execute(query).scalar_one_or_none() == known.change_id
-
     def _grown(self, connection: sa.Connection, meta: Contents, before: Contents) -> Contents:
         gone = self._column(connection, _removed.c.sample_id, _removed.c.changed > before.version)
         contents = before.minus(set(gone)) if gone else before
-        names = self._names(connection, _people.c.changed > before.version)
+        people = self._people(connection, _people.c.changed > before.version)
         rows = self._sample_rows(connection, _samples.c.changed > before.version)
-        contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **names})
-        return self._noted(connection, contents, before, _people.c.changed > before.version)
+        contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **_names_of(people)})
+        return self._noted(contents, before, people)
 
     def _whole(self, connection: sa.Connection, meta: Contents, known: dict[str, Any]) -> Contents:
         """Everything, except the vectors in ``known`` (by sample_id) whose digest is still right."""
-        names = self._names(connection)
-        meta = self._noted(connection, meta, meta)
+        people = self._people(connection)
+        names, meta = _names_of(people), self._noted(meta, meta, people)
         if not known or encryption.keys().people is not None:
             return self._filled(meta, self._sample_rows(connection), names)
         digests = self._digests(connection)
@@ -351,23 +350,15 @@ class GalleryStore:
         query = sa.select(_samples.c.sample_id, _samples.c.digest).where(_samples.c.gallery == self.name)
         return {row.sample_id: row.digest for row in connection.execute(query)}
 
-    def _names(self, connection: sa.Connection, *conditions: Any) -> dict[str, str]:
-        query = sa.select(_people.c.identity_id, _people.c.name).where(_people.c.gallery == self.name, *conditions)
-        return {row.identity_id: clean_text(row.name) for row in connection.execute(query)}
+    def _people(self, connection: sa.Connection, *conditions: Any) -> Sequence[Any]:
+        columns = _people.c.identity_id, _people.c.name, _people.c.consent, _people.c.groups
+        return connection.execute(sa.select(*columns).where(_people.c.gallery == self.name, *conditions)).all()
 
-    def _noted(self, connection: sa.Connection, contents: Contents, before: Contents, *conditions: Any) -> Contents:
-        """``contents`` with the consents and groups of ``before``, and what rows say that fulfil the ``conditions``."""
-        query = sa.select(_people.c.identity_id, _people.c.consent, _people.c.groups).where(
-            _people.c.gallery == self.name, *conditions
-        )
-        rows = (
-            connection.execute(query).all()
-            if conditions
-            else [*connection.execute(query.where(sa.or_(_people.c.consent != "", _people.c.groups != "")))]
-        )
-        told = {row.identity_id for row in rows}
-        consents = {row.identity_id: self._consent(row) for row in rows if row.consent}
-        groups = {row.identity_id: groups for row in rows if row.groups and (groups := self._groups(row))}
+    def _noted(self, contents: Contents, before: Contents, people: Sequence[Any]) -> Contents:
+        """``contents`` with the consents and groups of ``before``, and what the rows of ``people`` say."""
+        told = {row.identity_id for row in people}
+        consents = {row.identity_id: self._consent(row) for row in people if row.consent}
+        groups = {row.identity_id: groups for row in people if row.groups and (groups := self._groups(row))}
         return replace(
             contents,
             consents={key: one for key, one in before.consents.items() if key not in told} | consents,
@@ -453,25 +444,22 @@ class GalleryStore:
             marks = [self._mine | {"sample_id": sample_id} | changed for sample_id in ids]
             mark = self._database.insert(_removed)
             connection.execute(mark.on_conflict_do_update(index_elements=["gallery", "sample_id"], set_=changed), marks)
-        named = [
-            key
-            for key, name in after.names.items()
-            if before.names.get(key) != name
-            or before.consents.get(key) != after.consents.get(key)
-            or before.memberships.get(key) != after.memberships.get(key)
-        ]
+        named = {key for key, name in after.names.items() if before.names.get(key) != name}
+        for old, new in ((before.consents, after.consents), (before.memberships, after.memberships)):
+            noted = () if old is new else (old.keys() | new.keys()) & after.names.keys()
+            named |= {key for key in noted if old.get(key) != new.get(key)}
         if named:
             person = self._database.insert(_people)
             renamed = {name: person.excluded[name] for name in ("name", "consent", "groups")} | changed
             connection.execute(
                 person.on_conflict_do_update(index_elements=["gallery", "identity_id"], set_=renamed),
-                [self._mine | _person_row(after, key) | changed for key in named],
+                [self._mine | _person_row(after, key) | changed for key in sorted(named)],
             )
         self._replace_damaged(connection, [sample for sample, _ in added.values()])
         for some in _batched(added.values()):
             rows = [self._mine | _sample_row(sample, vector) | changed for sample, vector in some]
             connection.execute(_samples.insert(), rows)
-        for ids in _batched(before.names.keys() - after.names.keys()):
+        for ids in _batched(key for key in before.names if key not in after.names):
             # Damaged samples, which no contents hold, go with their person.
             for table in (_samples, _people):
                 connection.execute(table.delete().where(table.c.gallery == self.name, table.c.identity_id.in_(ids)))
@@ -599,6 +587,10 @@ def _person_row(contents: Contents, identity_id: str) -> dict[str, Any]:
         "consent": Owned(identity_id, text),
         "groups": Owned(identity_id, json.dumps(groups) if groups else ""),
     }
+
+
+def _names_of(people: Sequence[Any]) -> dict[str, str]:
+    return {row.identity_id: clean_text(row.name) for row in people}
 
 
 def _with_meta(contents: Contents, meta: Contents) -> Contents:
