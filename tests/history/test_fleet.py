@@ -396,3 +396,18 @@ def test_what_one_worker_is_told_of_a_face_others_hear(url: str) -> None:
         past.forget_denials_of("p-1")
         eventually(lambda: feed.counter_examples(MODEL) == [])
     feed.close()
+
+
+def test_workers_learn_of_a_merge_and_of_its_undoing(url: str, worker: Callable[..., Unknowns]) -> None:
+    early = worker()
+    with History.open(url) as past:
+        past.write(
+            [sighting(1, AXES[0], unknown_id="u-1"), sighting(2, AXES[1], unknown_id="u-2")],
+            [unknown("u-1"), unknown("u-2", AXES[1])], keep_s=REMEMBER_S, remember_s=REMEMBER_S,
+        )  # fmt: skip
+        step = past.merge_unknowns("u-1", "u-2")
+        late = worker()  # who has missed it
+        eventually(lambda: early.known_as("u-2") == late.known_as("u-2") == "u-1")
+        assert early.known_as("u-1") == "u-1"
+        past.undo_regrouping(step)
+        eventually(lambda: early.known_as("u-2") == late.known_as("u-2") == "u-2")

@@ -17,6 +17,7 @@ from tests.support.past import AXES, MODEL, NOON, sighting, unknown
 from tests.support.postgres import with_tables
 from worker.config import Config, history_folder
 from worker.errors import HistoryError, SinkError
+from worker.history.erasing import Wanted
 from worker.history.records import EmbedderId, PastSighting, Tally
 from worker.history.store import FILE, History
 
@@ -372,3 +373,13 @@ def _damaged_row(past: History, path: Path, column: str, value: object, caplog: 
         assert [person.unknown_id for person in past.unknowns()[0]] == ["u-2"]
         with pytest.raises(HistoryError, match="is damaged"):
             past.unknown("u-1")
+
+
+def test_who_is_forgotten_had_other_ids_before_they_were_merged(past: History) -> None:
+    write(past, [sighting(1, unknown_id="u-1"), sighting(2, unknown_id="u-2")],
+          [unknown(name) for name in ("u-1", "u-2", "u-3", "u-4")])  # fmt: skip
+    past.merge_unknowns("u-2", "u-3")
+    past.merge_unknowns("u-1", "u-2")
+    traces, ids, _names = past.traces(Wanted(frozenset(), frozenset({"u-1"})))
+    assert {trace.sighting_id for trace in traces} == {"door_1", "door_2"}
+    assert ids == {"u-1", "u-2", "u-3"}

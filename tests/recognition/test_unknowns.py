@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.past import NOON, Notes
 from tests.support.scenes import ALICE, STRANGER, Scene
+from tests.support.waiting import eventually
 from worker.config import Config, UnknownsConfig
 from worker.history.recorder import Recorder
 from worker.history.records import EmbedderId, UnknownPerson
@@ -148,6 +149,37 @@ def test_a_stranger_who_comes_back_has_the_same_id_and_somebody_known_has_none()
     assert len({event.sighting_id for event in strangers}) == 2
     assert {event.unknown_id for event in strangers} == {unknown_id_of(strangers[0].sighting_id)}
     assert {event.unknown_id for event in events if event.identity_id} == {""}
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_a_sighting_that_goes_on_while_its_person_is_merged_ends_under_the_id_that_remains(
+    tmp_path: Path, undone: bool
+) -> None:
+    recorder = Recorder(tmp_path, Config())
+    with History.open(tmp_path) as mine, History.open(tmp_path) as people:
+        scene = Scene(recorder, make(recorder, mine), linger_s=1.0)
+
+        def leaves(track_id: int) -> str:
+            return last(scene.frame({}, ended=(track_id,)) + scene.absent(2.0), "ended").unknown_id
+
+        ids = []
+        for track_id, face in ((1, STRANGER), (2, AXES[5])):
+            scene.frames(20, {track_id: face})
+            ids.append(leaves(track_id))
+        eventually(lambda: len(people.sightings()) == 2)
+        (started,) = scene.frames(20, {3: AXES[5]})
+        assert started.unknown_id == ids[1]
+        step = people.merge_unknowns(*ids)
+        if undone:
+            people.undo_regrouping(step)
+        now = ids[1] if undone else ids[0]
+        # Whoever comes beside them is somebody else, whatever the two look like together.
+        (beside,) = scene.frames(20, {3: AXES[5], 4: STRANGER})
+        assert (beside.unknown_id == ids[0]) == undone
+        assert leaves(3) == now
+        recorder.close()
+        assert people.sightings()[2].unknown_id == now
+        assert people.sightings()[2].event["unknown_id"] == now
 
 
 def test_two_strangers_at_once_are_two_people() -> None:

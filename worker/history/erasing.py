@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from worker.database import schema
 from worker.database.owned import apart, names_in_account
 from worker.erased import Erased, Erasure
-from worker.history import denials
+from worker.history import denials, regrouping
 from worker.history.records import EmbedderId, Vector
 from worker.names import person_name
 from worker.people_keys import Owned
@@ -72,6 +72,8 @@ def find(connection: sa.Connection, wanted: Wanted) -> tuple[list[Trace], frozen
     unknown_ids = set(wanted.unknown_ids)
     for row in _with_faces(connection, _unknowns, wanted):
         unknown_ids.add(row.unknown_id)
+    # A sighting that is going on has the id that its person had before a merge.
+    unknown_ids |= {before for before, now in regrouping.merged(connection).items() if now in unknown_ids}
     traces: dict[str, Trace] = {}
     names: set[str] = set()
     near = {row.sighting_id for row in _with_faces(connection, _sightings, wanted) if not row.identity_id}

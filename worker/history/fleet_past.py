@@ -70,6 +70,7 @@ class FleetPast:
         self._lock = threading.Lock()
         self._changed: list[UnknownPerson] = []
         self._revision = 0
+        self._merged: dict[str, str] = {}
         self._taken_up = 0
         self._away_until_s = 0.0
         self._claims: dict[str, _Claim] = {}
@@ -98,6 +99,10 @@ class FleetPast:
             changed, self._changed = self._changed, []
             self._taken_up = self._revision
         return changed
+
+    def merged(self) -> dict[str, str]:
+        """As :meth:`History.merged`, when it was last looked. Never waits."""
+        return self._merged
 
     def denials_revision(self) -> int:
         """As :meth:`History.denials_revision`, when it was last looked. Never waits."""
@@ -175,6 +180,8 @@ class FleetPast:
             history = self._opened()
             # After an outage it may be another server, which has another past.
             changed, revision = history.unknowns(EVERYBODY if self._problem else self._revision)
+            is_as_before = revision == self._revision and not self._problem
+            merged = self._merged if is_as_before else history.merged()
             embedder, said = self._embedder, history.denials_revision()
             examples = self._examples
             if embedder is not None and said != examples[0]:
@@ -190,6 +197,6 @@ class FleetPast:
                 _log.warning("the past of the fleet went back: what is there now is taken up anew")
             if self._problem or revision < self._revision:
                 self._taken_up = EVERYBODY
-            self._revision, self._problem = revision, ""
+            self._revision, self._merged, self._problem = revision, merged, ""
             if embedder == self._embedder:
                 self._examples = examples

@@ -164,7 +164,7 @@ def moved_in(connection: sa.Connection, step: str) -> list[str]:
     return list(json.loads(found)) if found else []
 
 
-def kept_ids(connection: sa.Connection, unknown_ids: set[str]) -> dict[str, str]:
+def merged(connection: sa.Connection) -> dict[str, str]:
     """Of people who were merged into others: who they are now. A sighting that was going on at the merge has the old
     id."""
     found: dict[str, str] = {}
@@ -172,8 +172,7 @@ def kept_ids(connection: sa.Connection, unknown_ids: set[str]) -> dict[str, str]
         _regroupings.c.undone == 0, _regroupings.c.whole == 1, _regroupings.c.samples == ""
     )
     now = {row.from_id: row.to_id for row in connection.execute(query.order_by(_regroupings.c.number))}
-    for unknown_id in unknown_ids & now.keys():
-        kept = now[unknown_id]
+    for unknown_id, kept in now.items():
         while kept in now and kept != unknown_id:
             kept = now[kept]
         found[unknown_id] = kept

@@ -196,7 +196,7 @@ class History:
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
             kept: dict[str, str] = {}
             if rows := [cleaned(sighting_row(sighting)) | times for sighting in sightings]:
-                kept = regrouping.kept_ids(connection, {row["unknown_id"] for row in rows} - {""})
+                kept = regrouping.merged(connection)
                 rows = [row | {"unknown_id": kept.get(row["unknown_id"], row["unknown_id"])} for row in rows]
                 self._store_sightings(connection, last_of_each(rows, "sighting_id"))
             moved = [(one, kept[one.unknown_id]) for one in sightings if one.unknown_id in kept]
@@ -565,6 +565,11 @@ class History:
             revision = partial(_next_revision, connection)
             people = self._person(connection, kept), self._person(connection, other)
             return regrouping.merge(connection, *people, revision, tell)
+
+    def merged(self) -> dict[str, str]:
+        """Of people who were merged into others: who they are now."""
+        with _told(), self._database.reading() as connection:
+            return regrouping.merged(connection)
 
     def split_unknown(
         self, unknown_id: str, sighting_ids: Sequence[str], tell: regrouping.Tell = _told_nobody

@@ -86,11 +86,9 @@ class Announcer:
     def _remember(self, sighting: Sighting, event: Event) -> None:
         context = self._context
         template = sighting.template.vector if sighting.template.count else None
-        if context.unknowns is not None and sighting.unknown_id and template is not None:
-            is_new = sighting.unknown_id == unknown_id_of(sighting.sighting_id)
-            context.unknowns.met(
-                sighting.unknown_id, template, sighting.template.count, sighting.seen_at, is_new=is_new
-            )
+        if context.unknowns is not None and event.unknown_id and template is not None:
+            is_new = event.unknown_id == unknown_id_of(sighting.sighting_id)
+            context.unknowns.met(event.unknown_id, template, sighting.template.count, sighting.seen_at, is_new=is_new)
         if context.recorder is None:
             return
         sighting.account.least_px = smallest_face_px(context.config.min_quality)
@@ -114,7 +112,7 @@ class Announcer:
         )
 
     def _event(self, sighting: Sighting, kind: EventType) -> Event:
-        match = sighting.match
+        match, unknowns = sighting.match, self._context.unknowns
         known = match is not None and match.similarity > -1.0
         event = Event(
             event_id=event_id(
@@ -140,7 +138,8 @@ class Announcer:
             gallery_version=match.gallery_version if match else 0,
             worker_id=self._context.worker_id,
             epoch=self._epoch,
-            unknown_id=sighting.unknown_id,
+            # The sighting keeps the id that it was given: a merge can be undone while it goes on.
+            unknown_id=unknowns.known_as(sighting.unknown_id) if unknowns else sighting.unknown_id,
             embedded_faces=sighting.template.count,
             zones=",".join(sorted(sighting.zones)),
             groups=",".join(match.groups) if match else "",

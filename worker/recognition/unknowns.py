@@ -61,6 +61,7 @@ class Unknowns:
         self._history = history
         self._fleet = fleet
         self._revision = 0
+        self._merged: dict[str, str] = {}
         self._asked: dict[str, UnknownPerson] = {}
         self._people: list[UnknownPerson] = []
         self._rows: dict[str, int] = {}
@@ -101,6 +102,7 @@ class Unknowns:
             # What the database has been told by this worker comes back with what others told it.
             self._unasked(own_id)
             return own_id
+        taken = {self._merged.get(unknown_id, unknown_id) for unknown_id in taken}
         count = len(self._people)
         if count:
             similarities = self._templates[:count] @ template
@@ -117,6 +119,12 @@ class Unknowns:
         # Copies: the database is asked in another thread, which may answer after this one has gone on.
         kept_apart, remember_s = frozenset(taken), self._remember.total_seconds()
         return self._claimed(own, lambda others: nearest(own, others, threshold, kept_apart, remember_s))
+
+    def known_as(self, unknown_id: str) -> str:
+        """Who an unknown person is now, in case that they were merged into another one meanwhile."""
+        if unknown_id:
+            self._refresh()
+        return self._merged.get(unknown_id, unknown_id)
 
     def conclude(self, sighting_id: str, template: Vector, evidence: int, at: datetime) -> str:
         """The id of the person of a sighting that ends: empty, unless the database of the fleet is asked for it."""
@@ -186,10 +194,13 @@ class Unknowns:
 
     def _refresh(self) -> None:
         if self._fleet is not None:
-            changed = self._fleet.changed()
+            changed, self._merged = self._fleet.changed(), self._fleet.merged()
         elif self._history is not None:
             try:
-                changed, self._revision = self._history.unknowns(self._revision)
+                before = self._revision
+                changed, self._revision = self._history.unknowns(before)
+                if self._revision != before:
+                    self._merged = self._history.merged()
             except HistoryError as error:
                 _log.warning("unknown people are remembered by this worker alone", reason=str(error))
                 return
