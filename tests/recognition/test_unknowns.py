@@ -169,7 +169,7 @@ def test_a_sighting_that_goes_on_while_its_person_is_merged_ends_under_the_id_th
         eventually(lambda: len(people.sightings()) == 2)
         (started,) = scene.frames(20, {3: AXES[5]})
         assert started.unknown_id == ids[1]
-        step = people.merge_unknowns(*ids)
+        step = people.merge_unknowns(ids[0], ids[1])
         if undone:
             people.undo_regrouping(step)
         now = ids[1] if undone else ids[0]
