@@ -5,6 +5,7 @@ change only the samples that changed are encoded.
 """
 
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
 
-from worker.gallery.stored import place_of, release, require_unit
+from worker.gallery.stored import place_of, release, require_unit, side_by_side
 from worker.types import Vectors
 
 NOTHING: Final = -1
@@ -149,7 +150,7 @@ class _Code:
         """A fixed random rotation, float32 (n, group * nibbles) with zeros at the end. It spreads each vector evenly
         over all components."""
         turned = np.zeros((len(vectors), self.group * self.nibbles), np.float32)
-        turned[:, : len(self.signs)] = dct(vectors * self.signs, norm="ortho", axis=1)
+        turned[:, : len(self.signs)] = dct(vectors * self.signs, norm="ortho", axis=1, overwrite_x=True)
         return turned
 
     def asked(self, queries: Vectors) -> Vectors:
@@ -158,6 +159,7 @@ class _Code:
 
     def codes(self, vectors: Vectors) -> NDArray[np.uint8]:
         """The codes of unit vectors, interleaved as FAISS scans them, with codes of nothing up to whole lanes."""
+        faiss.omp_set_num_threads(1)
         index = self.index()
         for start in range(0, len(vectors), _ENCODED_ROWS):
             index.add(self.rotated(require_unit(vectors[start : start + _ENCODED_ROWS], len(self.signs))))
@@ -167,6 +169,8 @@ class _Code:
 
 @functools.cache
 def _code_for(dimension: int) -> _Code:
+    # Threads of FAISS wait for each other with all their might, and so few numbers are no work for two.
+    faiss.omp_set_num_threads(1)
     group = -(-dimension // _NIBBLES)
     nibbles = -(-dimension // group)
     random = np.random.default_rng(dimension)
@@ -214,13 +218,17 @@ def _made_part(
         return Part(tuple(pieces), before.index)
     places = pieces[-1].place + pieces[-1].places
     codes = np.empty((places, code.nibbles // 2), np.uint8)
-    for piece in pieces:
+
+    def fill(piece: _Piece) -> None:
         own = codes[piece.place : piece.place + piece.places]
         if piece.key in known:
             part, source = known[piece.key]
             own[:] = part.codes().reshape(-1, own.shape[1])[source.place : source.place + source.places]
         else:
             own[:] = code.codes(piece.block[piece.begin : piece.end]).reshape(own.shape)
+
+    new = sum(piece.key not in known for piece in pieces)
+    side_by_side(fill, pieces, len(os.sched_getaffinity(0)) if new > 1 else 1)
     index = code.index()
     faiss.copy_array_to_AlignedTable(codes.ravel(), index.codes)
     index.ntotal = index.ntotal2 = places

@@ -382,7 +382,9 @@ def _people(block: Block, names: dict[str, str]) -> bytes:
 
 
 def _samples(people: dict[str, Any]) -> tuple[Sample, ...]:
-    return tuple(Sample(**(sample | {"photo": clean_text(sample["photo"])})) for sample in people["samples"])
+    for sample in people["samples"]:
+        sample["photo"] = clean_text(sample["photo"])
+    return tuple(Sample(**sample) for sample in people["samples"])
 
 
 def _npy(vectors: Vectors) -> bytes:
