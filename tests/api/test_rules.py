@@ -138,6 +138,9 @@ def test_a_rule_is_tried_and_each_receiver_says_what_came_back(console: Console,
     receiver.status = 418
     page = form(client, "/rules", f"/rules/{rule_id}/try").text
     assert "status 418" in page
+    listed, one = client.get("/rules").text, client.get(f"/rules/{rule_id}").text
+    assert (listed.count('name="webhook_secret"'), one.count('name="webhook_secret"')) == (1, 1), "a form each"
+    assert "CANARY" not in listed + one
     assert "CANARY" not in page + answer.text
     receiver.close()
 

@@ -95,7 +95,7 @@ def test_every_kind_of_field_comes_back_and_files_and_passwords_are_named(consol
         ("/people/p-bob", "/people/p-bob/groups", {"group": "family"}, "staff"),
         ("/cameras/door", "/cameras/door", {"threshold": "0.7"}, "0.6"),
         ("/cameras/door/areas", "/cameras/door/areas", {"areas": "mask: 0,0 1,0 1,1"}, "zone till"),
-        ("/rules", "/rules/RULE", {"name": "mine", "webhook": "", "time_zone": "UTC"}, "theirs"),
+        ("/rules/RULE", "/rules/RULE", {"name": "mine", "webhook": "", "time_zone": "UTC"}, "theirs"),
         ("/people", "/groups", {"group": "family", "advice": "greet"}, "call"),
     ],
 )
@@ -107,7 +107,8 @@ def test_who_is_slower_sees_what_the_other_has_changed_and_still_has_what_they_t
         console.parts.gallery().set_group(name, Group())
     quicker.post(f"{API}/cameras", json={"camera_id": "door", "source": "rtsp://127.0.0.1:9/1"})
     rule = {"name": "rule", "webhook": "https://example.org/h", "webhook_secret": "sixteen characters"}
-    path = path.replace("RULE", quicker.post(f"{API}/rules", json=rule).json()["rule_id"])
+    rule_id = quicker.post(f"{API}/rules", json=rule).json()["rule_id"]
+    page, path = page.replace("RULE", rule_id), path.replace("RULE", rule_id)
     before = hidden(one, page, path)
     field = next(iter(typed))
     if page == "/cameras/door/areas":

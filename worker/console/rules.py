@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from worker.alerts.book import StoredRule
 from worker.alerts.rules import WEEKDAYS
 from worker.api import fleet, groups, rules
 from worker.api.access import Caller, SharedParts
@@ -28,7 +29,16 @@ def list_page(caller: Visitor, parts: SharedParts, said: str = "") -> HTMLRespon
     return _page(caller, parts, said=said)
 
 
-def _page(caller: Caller, parts: Parts, *, said: str = "", tried: TrialDocument | None = None) -> HTMLResponse:
+@router.get("/rules/{rule_id}")
+def one_page(caller: Manager, parts: SharedParts, rule_id: str) -> HTMLResponse:
+    """One rule, to be changed or deleted."""
+    return _page(caller, parts, chosen=rules.find(parts, rule_id))
+
+
+def _page(
+    caller: Caller, parts: Parts, *, said: str = "", tried: TrialDocument | None = None,
+    chosen: StoredRule | None = None,
+) -> HTMLResponse:  # fmt: skip
     if not caller.may("change"):
         raise Problem(HTTPStatus.FORBIDDEN, f"{caller.account.name} may not see rules: ask an operator")
     return render(
@@ -36,6 +46,7 @@ def _page(caller: Caller, parts: Parts, *, said: str = "", tried: TrialDocument 
         alerts=rules.alerts(parts, _SHOWN), waiting=parts.waiting(), tried=tried, cameras=fleet.cameras(parts),
         groups=[(name, name) for name in groups.known(parts)], people=parts.people(),
         weekdays=[(day, text(day)) for day in WEEKDAYS],
+        chosen=None if chosen is None else (rules.document(chosen), rules.etag(chosen)),
     )  # fmt: skip
 
 
