@@ -173,7 +173,9 @@ def merged(connection: sa.Connection) -> dict[str, str]:
     )
     now = {row.from_id: row.to_id for row in connection.execute(query.order_by(_regroupings.c.number))}
     for unknown_id, kept in now.items():
-        while kept in now and kept != unknown_id:
+        passed = {unknown_id}
+        while kept in now and kept not in passed:  # a damaged table may lead round in a circle
+            passed.add(kept)
             kept = now[kept]
         found[unknown_id] = kept
     return found
