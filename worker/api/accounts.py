@@ -150,6 +150,29 @@ class Accounts:
                 connection.execute(table.delete().where(table.c.account == name))
             _require_admin(connection)
 
+    def of_provider(self, provider: str, subject: str, name: str, role: Role, cameras: Cameras) -> Account:
+        """The account of somebody whom an OpenID provider has let in, with the role and cameras of today; made at the
+        first time, under ``name`` or, if that is taken, a name like it.
+
+        Raises:
+            AccountError: the account is disabled, or something cannot be the id of a camera.
+        """
+        cameras = _cameras_for(role, cameras)
+        theirs = (_accounts.c.provider == provider) & (_accounts.c.subject == subject)
+        with self._database.writing() as connection:
+            row = connection.execute(sa.select(_accounts).where(theirs)).mappings().one_or_none()
+            if row is not None:
+                if row["disabled"]:
+                    raise AccountError(f"the account {row['account']} is disabled: ask an admin")
+                values = {"role": role, "cameras": write_cameras(cameras)}
+                connection.execute(_accounts.update().where(theirs).values(values))
+                return require_account(connection, row["account"])
+            if connection.execute(sa.select(_accounts).where(_accounts.c.account == name)).first() is not None:
+                name = f"{name[:40]} {digest_of(f'{provider} {subject}')[:8]}"
+            made = Account(checked_name(name[:64]), role, time.time(), cameras, False, False, provider, subject)
+            self._add(connection, made, "")
+            return made
+
     def link(self, name: str, lives_s: float = LINK_S) -> tuple[str, float]:
         """The secret of a link with which somebody chooses the password of an account, once; and when it expires (Unix
         time). The one before holds no more.

@@ -22,6 +22,7 @@ from worker.api.account_documents import (
 )
 from worker.api.accounts import Account, Accounts
 from worker.api.errors import LoginError, TooManyAttemptsError
+from worker.api.oidc import Person
 from worker.api.parts import Parts
 from worker.api.problems import Problem, responses
 from worker.api.sessions import session_id_of
@@ -145,6 +146,26 @@ def use_link(parts: Parts, secret: str, password: str) -> Account:
     account = parts.accounts.use_link(secret, password)
     acting_as(account.name)
     note(parts.audit_folder, "password chosen by link", account=account.name)
+    return account
+
+
+def known_by_provider(parts: Parts, person: Person) -> Account:
+    """The account of somebody whom the OpenID provider has let in; made at the first time. The audit log tells.
+
+    Raises:
+        LoginError: the provider gives them no role here; their sessions end.
+        AccountError: the account is disabled, or the provider names a camera that cannot be one.
+    """
+    issuer = "" if parts.provider is None else parts.provider.issuer
+    if person.role is None:
+        for account in parts.accounts.accounts():
+            if (account.provider, account.subject) == (issuer, person.subject):
+                parts.sessions.end_all(account.name)
+        claim = parts.config.console.oidc.roles_claim
+        raise LoginError(f"the provider gives you no role here (claim {claim}): ask those who keep your account there")
+    account = parts.accounts.of_provider(issuer, person.subject, person.name, person.role, person.cameras)
+    acting_as(account.name)
+    note(parts.audit_folder, "logged in by the provider", account=account.name, role=account.role)
     return account
 
 

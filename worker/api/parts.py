@@ -10,6 +10,7 @@ from typing import Final
 from worker.alerts.book import Book, PastAlert, StoredRule, Waiting
 from worker.api.accounts import Accounts
 from worker.api.metrics import ConsoleMetrics
+from worker.api.oidc import Provider
 from worker.api.replies import Replies
 from worker.api.sessions import Sessions
 from worker.api.sight import both, in_sight, sees
@@ -81,6 +82,8 @@ class Parts:
         self.accounts, self.book = Accounts(database), Book(database)
         self.sessions, self.tokens = Sessions(database, self.accounts), Tokens(database)
         self.replies = Replies(database)
+        oidc = config.console.oidc
+        self.provider = Provider(oidc, config.network.policy) if oidc.issuer else None
         self._gallery: Gallery | None = None
         self.erased = Erased()
         """Who was erased: nothing is shown of them."""

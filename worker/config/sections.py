@@ -451,6 +451,38 @@ class PreviewConfig(_Section):
         return _read_token("preview", self.token, self.token_file)
 
 
+class OidcConfig(_Section):
+    """OpenID Connect: people log in to the console with the account of their organisation, beside passwords."""
+
+    issuer: UrlText | None = Field(None, description="the provider, as its ID tokens name it; none: passwords alone")
+    client_id: str = Field("", max_length=300, description="what the provider calls the console")
+    client_secret: SecretStr | None = Field(None, description="what the provider has given; without one, PKCE alone")
+    client_secret_file: UserPath | None = Field(
+        None, description="file that holds the same; client_secret takes precedence"
+    )
+    ca_file: UserPath | None = Field(None, description="certificates that are trusted in place of the system's")
+    scopes: tuple[str, ...] = Field(("profile", "email"), description="what is asked for, beside openid")
+    roles_claim: str = Field("groups", description="claim of the ID token that decides on the role; realm_access.roles")
+    roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
+        default_factory=dict, description="role by value of that claim; the highest counts, nobody without one comes in"
+    )
+    cameras_claim: str = Field(
+        "", description="claim that names the cameras that somebody may see, '*' for all; without one, all see all"
+    )
+    allowed_domains: tuple[str, ...] = Field(
+        (), description="domains of which the claim email must have one, and be verified; none: it is not looked at"
+    )
+    label: str = Field("", max_length=60, description="what the page calls the provider; default: its host")
+
+    def read_client_secret(self) -> str | None:
+        """The secret; None without one.
+
+        Raises:
+            ConfigError: its file cannot be read.
+        """
+        return _read_secret("console.oidc.client_secret_file", self.client_secret, self.client_secret_file)
+
+
 class ConsoleConfig(_Section):
     """``facestream console``: the pages and the API (extra ``console``). A worker has none of it."""
 
@@ -474,6 +506,7 @@ class ConsoleConfig(_Section):
         "of metrics say; without one they are not served",
     )
     session_hours: float = Field(12.0, gt=0, le=720, description="how long somebody stays logged in, hours")
+    oidc: OidcConfig = OidcConfig()
 
 
 class TracingConfig(_Section):

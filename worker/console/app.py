@@ -14,7 +14,20 @@ from starlette.staticfiles import StaticFiles
 from worker.api.access import COOKIE, session_of
 from worker.api.app import PREFIX, make_app, problem_in, tell
 from worker.api.parts import Parts
-from worker.console import accounts, cameras, entry, faces, health, now, past, people, rules, settings, strangers
+from worker.console import (
+    accounts,
+    cameras,
+    entry,
+    faces,
+    health,
+    now,
+    past,
+    people,
+    provider,
+    rules,
+    settings,
+    strangers,
+)
 from worker.console.forms import Once, RepeatedError, Sent, come_back
 from worker.console.pages import HERE, NotLoggedInError, ask_who, gone_to, render, to_login
 from worker.console.texts import speak, speaking
@@ -27,7 +40,7 @@ _KINDS: Final = (HTTPException, RequestValidationError, FacestreamError, Excepti
 def make_console(parts: Parts) -> FastAPI:
     """The API and the pages over ``parts``, which are closed with it."""
     app = make_app(parts)
-    for module in (entry, now, past, strangers, people, rules, cameras, health, settings, accounts, faces):
+    for module in (entry, provider, now, past, strangers, people, rules, cameras, health, settings, accounts, faces):
         app.include_router(module.router, dependencies=[Depends(speaking)])
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     for kind in _KINDS:
@@ -42,7 +55,9 @@ async def _ask(request: Request, error: Exception) -> Response:
     """Asks who it is, and keeps what was typed until then."""
     speak(request)
     sent = await Sent.of(request)
-    return to_login(error.path if isinstance(error, NotLoggedInError) else "/") if sent is None else ask_who(sent)
+    if sent is None:
+        return to_login(error.path if isinstance(error, NotLoggedInError) else "/")
+    return ask_who(sent, provider=request.app.state.parts.provider)
 
 
 async def _done(_request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ from worker.api.passwords import SHORTEST
 from worker.api.problems import Problem
 from worker.console.forms import Sent, come_back
 from worker.console.pages import Looker, ask_who, gone_to, inside, render
+from worker.console.provider import leave_address
 from worker.console.texts import text
 
 router = APIRouter(include_in_schema=False)
@@ -49,13 +50,14 @@ def enter(request: Request, parts: SharedParts, code: str) -> Response:
 
 
 @router.get("/login")
-def login_page(request: Request, parts: SharedParts, to: str = "/") -> Response:
-    """Asks for name and password; who is logged in goes on."""
+def login_page(request: Request, parts: SharedParts, to: str = "/", out: bool = False) -> Response:
+    """Asks for name and password; who is logged in goes on. ``out``: somebody of the provider has just logged out."""
     if session_of(parts, request.cookies.get(COOKIE)) is not None:
         return gone_to(inside(to))
     if keys.first_code_of(request).code:
         return gone_to("/setup")
-    return ask_who(None, to, status=HTTPStatus.OK)
+    leave = leave_address(request, parts) if out else ""
+    return ask_who(None, to, status=HTTPStatus.OK, provider=parts.provider, leave=leave)
 
 
 @router.post("/login")
@@ -68,9 +70,9 @@ async def login(
     try:
         caller = await run_in_threadpool(keys.log_in, request, answer, parts, name, password)
     except TooManyAttemptsError as error:
-        return ask_who(sent, to, name, str(error), HTTPStatus.TOO_MANY_REQUESTS)
+        return ask_who(sent, to, name, str(error), HTTPStatus.TOO_MANY_REQUESTS, provider=parts.provider)
     except LoginError as error:
-        return ask_who(sent, to, name, str(error))
+        return ask_who(sent, to, name, str(error), provider=parts.provider)
     if sent is not None:
         told = text("You are logged in again. Nothing was sent yet, and what you typed is still here.")
         page = await come_back(request, sent, HTTPStatus.OK, told, session=caller.secret)
@@ -85,7 +87,7 @@ async def login(
 def logout(caller: Looker, parts: SharedParts) -> Response:
     """Ends the session."""
     parts.sessions.end(caller.secret)
-    response = gone_to("/login")
+    response = gone_to("/login", **({"out": "true"} if caller.account.provider else {}))
     response.delete_cookie(COOKIE, path="/")
     return response
 

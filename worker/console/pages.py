@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from worker import __version__
 from worker.api.access import COOKIE, Caller, SharedParts, admit, has_csrf, session_of
 from worker.api.accounts import Scope
+from worker.api.oidc import Provider
 from worker.api.problems import Problem
 from worker.console.forms import Sent, require_first
 from worker.console.texts import counted, language, text
@@ -112,11 +113,16 @@ def to_login(path: str) -> RedirectResponse:
 
 
 def ask_who(
-    sent: Sent | None, to: str = "/", name: str = "", problem: str = "", status: HTTPStatus = HTTPStatus.UNAUTHORIZED
-) -> HTMLResponse:
-    """The log-in, which leads to where ``sent`` comes back, or to ``to``."""
+    sent: Sent | None, to: str = "/", name: str = "", problem: str = "", status: HTTPStatus = HTTPStatus.UNAUTHORIZED,
+    *, provider: Provider | None = None, leave: str = "",
+) -> HTMLResponse:  # fmt: skip
+    """The log-in, which leads to where ``sent`` comes back, or to ``to``; also by ``provider``. ``leave``: where
+    somebody who has logged out here logs out there."""
     kept = "" if sent is None else sent.model_dump_json()
-    return render("login", None, status, to=inside(to), name=name, problem=problem, kept=kept)
+    return render(
+        "login", None, status, to=inside(to), name=name, problem=problem, kept=kept, leave=leave,
+        provider=None if provider is None else provider.label,
+    )  # fmt: skip
 
 
 def inside(path: str) -> str:
