@@ -117,9 +117,12 @@ def openapi() -> str:
 
 
 def write_copies(repository: Path) -> None:
-    """Writes the copies that the repository keeps: the JSON Schema of an event, the table in ``docs/events.md``, and
-    the description of the API."""
+    """Writes the copies that the repository keeps: the JSON Schema of an event, the table in ``docs/events.md``, the
+    description of the API, and its client."""
+    from api_client import source  # beside this file
+
     (repository / "docs" / "openapi.json").write_text(openapi(), encoding="utf-8")
+    (repository / "worker" / "api" / "client.py").write_text(source(json.loads(openapi())), encoding="utf-8")
     (repository / "worker" / "schemas" / "sighting.v1.json").write_text(event_schema(), encoding="utf-8")
     page = repository / "docs" / "events.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(TABLE_BEGINS)

@@ -4,22 +4,18 @@ import hashlib
 import re
 from datetime import datetime, time, timedelta
 from functools import cache
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from worker.alerts.delivery import require_receiver
+from worker.alerts.words import WEEKDAYS, Names, Weekday
 from worker.types import Event
 
-Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-WEEKDAYS: Final[tuple[Weekday, ...]] = get_args(Weekday)
 _OF_VISITS: Final = frozenset({"started", "updated", "ended"})
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _SHORTEST_SECRET: Final = 16
-
-Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
-Names = Annotated[tuple[Name, ...], Field(max_length=100)]
 
 
 class Rule(BaseModel):

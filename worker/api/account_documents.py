@@ -1,19 +1,21 @@
 """What the operations on accounts, sessions and tokens answer with, and what they are given."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from worker.api import passwords
-from worker.api.accounts import MOST_CAMERAS, Account, Role, Scope
 from worker.api.documents import Given
-from worker.api.sessions import Session
-from worker.api.tokens import Token
+from worker.api.roles import LONGEST_PASSWORD, MOST_CAMERAS, SHORTEST_PASSWORD, Role, Scope
 from worker.wire import rfc3339
 
-Password = Annotated[str, StringConstraints(min_length=passwords.SHORTEST, max_length=passwords.LONGEST)]
-SomePassword = Annotated[str, StringConstraints(min_length=1, max_length=passwords.LONGEST)]
+if TYPE_CHECKING:
+    from worker.api.accounts import Account
+    from worker.api.sessions import Session
+    from worker.api.tokens import Token
+
+Password = Annotated[str, StringConstraints(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD)]
+SomePassword = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_PASSWORD)]
 AccountName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 CameraId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _ALL = "ids of the cameras that may be seen; null: all. Of others nothing is shown, as if they did not exist"
@@ -34,7 +36,7 @@ class AccountDocument(BaseModel):
     provider: str = Field(description="the OpenID provider that let them in; empty for somebody with a password")
 
     @classmethod
-    def of(cls, account: Account) -> "AccountDocument":
+    def of(cls, account: "Account") -> "AccountDocument":
         return cls(
             name=account.name, role=account.role, created_at=time_text(account.created_s),
             cameras=None if account.cameras is None else list(account.cameras), disabled=account.disabled,
@@ -107,7 +109,7 @@ class SessionDocument(BaseModel):
     current: bool = Field(description="whether it is the one that asks")
 
     @classmethod
-    def of(cls, session: Session, current: str) -> "SessionDocument":
+    def of(cls, session: "Session", current: str) -> "SessionDocument":
         return cls(
             session_id=session.session_id, created_at=time_text(session.begun_s),
             expires_at=time_text(session.expires_s), address=session.address, agent=session.agent,
@@ -139,7 +141,7 @@ class TokenDocument(BaseModel):
     cameras: list[str] | None = Field(description="what it may see, if its account may; null: as its account")
 
     @classmethod
-    def of(cls, token: Token) -> "TokenDocument":
+    def of(cls, token: "Token") -> "TokenDocument":
         return cls(**_token_fields(token))
 
 
@@ -149,7 +151,7 @@ class NewTokenDocument(TokenDocument):
     token: str | None
 
     @classmethod
-    def with_secret(cls, token: Token, secret: str | None) -> "NewTokenDocument":
+    def with_secret(cls, token: "Token", secret: str | None) -> "NewTokenDocument":
         return cls(**_token_fields(token), token=secret)
 
 
@@ -188,7 +190,7 @@ def time_text(seconds: float) -> str:
     return rfc3339(datetime.fromtimestamp(seconds, UTC))
 
 
-def _token_fields(token: Token) -> dict[str, Any]:
+def _token_fields(token: "Token") -> dict[str, Any]:
     return {
         "token_id": token.token_id, "name": token.name, "account": token.account, "scopes": list(token.scopes),
         "created_at": time_text(token.created_s), "expires_at": time_text(token.expires_s),

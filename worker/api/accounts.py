@@ -15,23 +15,15 @@ import sqlalchemy as sa
 
 from worker.api.errors import AccountError, LoginError, NoSuchAccountError
 from worker.api.passwords import Passwords
+from worker.api.roles import MOST_CAMERAS
+from worker.api.roles import ROLES as ROLES
+from worker.api.roles import Role as Role
+from worker.api.roles import Scope as Scope
 from worker.api.sight import Cameras, in_order, read_cameras, write_cameras
 from worker.database import schema
 from worker.history.shared import SharedDatabase
 from worker.names import person_name
 
-Role = Literal["viewer", "operator", "admin"]
-Scope = Literal["read", "change", "manage"]
-
-ROLES: Final[dict[Role, tuple[Scope, ...]]] = {
-    "viewer": ("read",),
-    "operator": ("read", "change"),
-    "admin": ("read", "change", "manage"),
-}
-"""``read``: see everything but accounts; ``change``: people, sightings and unknown people; ``manage``: accounts and
-cameras."""
-
-MOST_CAMERAS: Final = 1000
 LINK_S: Final = 2 * 86_400.0
 """How long a one-time link may be used."""
 _LONGEST_NAME: Final = 64

@@ -34,13 +34,14 @@ from worker.api import (
     token_operations,
     unknowns,
 )
+from worker.api.documents import ProblemDocument
 from worker.api.door import Door
 from worker.api.keys import FirstCode
 from worker.api.live import Live
 from worker.api.metrics import Counted
 from worker.api.own_erasure import ConsoleErasure
 from worker.api.parts import Parts
-from worker.api.problems import MEDIA_TYPE, ProblemDocument, document_of, problem_of, responses
+from worker.api.problems import MEDIA_TYPE, document_of, problem_of, responses
 from worker.errors import FacestreamError
 from worker.logs import get_logger
 from worker.redaction import redact

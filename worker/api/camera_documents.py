@@ -1,15 +1,17 @@
 """What the operations on cameras answer with, and what they are given."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
 from worker.api.documents import Given
 from worker.config import CameraConfig, Outline, ZoneName
 from worker.errors import ConfigError
-from worker.fleet.registry import Registered, decode_camera, why_unowned
 from worker.redaction import redact_url
+
+if TYPE_CHECKING:
+    from worker.fleet.registry import Registered
 
 _WELL: Final = {"streaming", "ended", "paused"}
 Masks = Annotated[list[Outline], Field(max_length=32)]
@@ -98,11 +100,29 @@ class CheckDocument(BaseModel):
     picture: str | None = Field(None, description="a JPEG in base64")
 
 
-def camera_document(camera_id: str, row: Registered | None, report: Mapping[str, Any] | None) -> CameraDocument:
+class HourDocument(BaseModel):
+    """The faces before a camera within an hour."""
+
+    hour: str = Field(description="when it began")
+    faces: int = Field(description="whose quality was looked at")
+    blurred: int = Field(description="out of focus, or moved too fast")
+    exposure: int = Field(description="too dark or too bright")
+
+
+class HoursPage(BaseModel):
+    """The hours in which there were faces, oldest first."""
+
+    items: list[HourDocument]
+
+
+def camera_document(camera_id: str, row: "Registered | None", report: Mapping[str, Any] | None) -> CameraDocument:
     """Of a camera that the fleet defines in ``row``, or of which a worker has sent ``report``, or both.
 
     ``report``: the fields of :class:`worker.service.status.CameraStatus`, the worker and its condition.
     """
+    # Programs that use the documents alone need no Redis.
+    from worker.fleet.registry import decode_camera, why_unowned
+
     camera, refusal = CameraConfig(id="none", source="rtsp://none/"), ""
     if row is not None:
         try:

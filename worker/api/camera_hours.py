@@ -5,10 +5,10 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
 
 from worker.api import cameras
 from worker.api.access import Reader, SharedParts
+from worker.api.camera_documents import HourDocument, HoursPage
 from worker.api.parts import Parts
 from worker.api.problems import responses
 from worker.history.hours import Hour
@@ -19,21 +19,6 @@ router = APIRouter(tags=["cameras"])
 HOURS: Final = 48
 _MOST: Final = 24 * 31
 _QUALITY: Final = ("blurred", "exposure", "pose", "too_small", "low_score")
-
-
-class HourDocument(BaseModel):
-    """The faces before a camera within an hour."""
-
-    hour: str = Field(description="when it began")
-    faces: int = Field(description="whose quality was looked at")
-    blurred: int = Field(description="out of focus, or moved too fast")
-    exposure: int = Field(description="too dark or too bright")
-
-
-class HoursPage(BaseModel):
-    """The hours in which there were faces, oldest first."""
-
-    items: list[HourDocument]
 
 
 def hours(parts: Parts, camera_id: str, most: int = HOURS) -> list[HourDocument]:

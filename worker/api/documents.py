@@ -1,14 +1,16 @@
 """What the operations answer with, and what they are given. Times are RFC 3339 in UTC."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from worker.gallery.consents import Consent
-from worker.gallery.contents import Person, Sample
-from worker.history.glances import Glance
 from worker.wire import rfc3339
+
+if TYPE_CHECKING:
+    from worker.gallery.consents import Consent
+    from worker.gallery.contents import Person, Sample
+    from worker.history.glances import Glance
 
 MOST_PHOTOS: Final = 50
 
@@ -21,6 +23,15 @@ class Given(BaseModel):
     """What is sent to an operation: a field that is not known is a mistake."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field("about:blank", description="kind of the problem")
+    title: str = Field(description="the kind in words")
+    status: int = Field(description="HTTP status")
+    detail: str = Field(description="what is wrong with this request, and what to do next")
 
 
 class ConsentSettings(Given):
@@ -492,7 +503,7 @@ class StatusDocument(BaseModel):
     gallery_version: int | None
 
 
-def person_document(person: Person, seen: Glance | None = None) -> PersonDocument:
+def person_document(person: "Person", seen: "Glance | None" = None) -> PersonDocument:
     """Of an enrolled person, who was ``seen`` last there and then."""
     return PersonDocument(
         identity_id=person.identity_id, identity_name=person.name, samples=len(person.samples),
@@ -502,7 +513,7 @@ def person_document(person: Person, seen: Glance | None = None) -> PersonDocumen
     )  # fmt: skip
 
 
-def _consent(consent: Consent) -> ConsentDocument:
+def _consent(consent: "Consent") -> ConsentDocument:
     now = datetime.now(UTC)
     state: Literal["given", "ends_soon", "over", "not_yet"] = "given" if consent.is_given(now) else "not_yet"
     if consent.is_over(now):
@@ -512,7 +523,7 @@ def _consent(consent: Consent) -> ConsentDocument:
     return ConsentDocument(**consent.document(), state=state)
 
 
-def sample_document(sample: Sample) -> SampleDocument:
+def sample_document(sample: "Sample") -> SampleDocument:
     """Of an enrolled face."""
     return SampleDocument(
         sample_id=sample.sample_id, photo=sample.photo, quality=round(sample.quality, 3), added_at=sample.added_at

@@ -7,9 +7,10 @@ from typing import Final
 import argon2
 
 from worker.api.errors import AccountError
+from worker.api.roles import LONGEST_PASSWORD, SHORTEST_PASSWORD
 
-SHORTEST: Final = 10
-LONGEST: Final = 200
+SHORTEST: Final = SHORTEST_PASSWORD
+LONGEST: Final = LONGEST_PASSWORD
 
 
 class Passwords:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from worker.api.errors import AccountError, LoginError, NoSuchAccountError, TooManyAttemptsError
@@ -19,15 +18,6 @@ from worker.errors import (
 
 MEDIA_TYPE: Final = "application/problem+json"
 _AWAY: Final = (DatabaseUnavailableError, GalleryUnavailableError, HistoryUnavailableError, SinkError)
-
-
-class ProblemDocument(BaseModel):
-    """An error (RFC 9457)."""
-
-    type: str = Field("about:blank", description="kind of the problem")
-    title: str = Field(description="the kind in words")
-    status: int = Field(description="HTTP status")
-    detail: str = Field(description="what is wrong with this request, and what to do next")
 
 
 class Problem(HTTPException):

@@ -5,85 +5,34 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
 
 from worker.api.access import Manager, Reader, SharedParts
 from worker.api.cameras import everything
-from worker.api.documents import Given, Risk
 from worker.api.groups import known
 from worker.api.paging import etag_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IfMatch
 from worker.api.problems import responses
+from worker.api.setting_documents import (
+    AuditEntry,
+    AuditPage,
+    AuditVerification,
+    RetentionDocument,
+    SettingsDocument,
+    ThresholdDocument,
+)
 from worker.api.sight import sees
 from worker.api.suggestions import risk_of, strangers_a_day
 from worker.audit_log import AuditLog, note
-from worker.config.sections import Days
 from worker.errors import SinkError
 from worker.history.retention import Retention
 
 router = APIRouter(tags=["settings"])
 
 _MOST: Final = 200
-
-
-class AuditEntry(BaseModel):
-    """One line of the audit log. It names nobody: ``subjects`` are digests of ids."""
-
-    number: int
-    at: str
-    by: str
-    action: str
-    subjects: list[str]
-    details: dict[str, Any]
-
-
-class AuditPage(BaseModel):
-    """Some lines of the audit log, newest first."""
-
-    items: list[AuditEntry]
-    next_before: int | None = Field(description="give it back as 'before' for earlier lines; null on the last page")
-
-
-class AuditVerification(BaseModel):
-    """Whether the log is whole."""
-
-    lines: int
-    problems: list[str] = Field(description="what was changed, taken out or cut off; empty if all is well")
-
-
-class RetentionDocument(Given):
-    """For how many days things are kept. Where that is null, each worker goes by its own configuration."""
-
-    sightings_days: Days | None = Field(None, description="past sightings, after they were recorded")
-    unknowns_days: Days | None = Field(None, description="unknown people, after they were seen last")
-    pictures_days: Days | None = Field(None, description="pictures of sightings, after they were taken")
-
-
-class ThresholdDocument(Risk):
-    """From which similarity somebody is named, and how often that is wrong."""
-
-    of: Literal["everybody", "camera", "group"]
-    name: str = Field(description="the camera or the group; empty for everybody")
-    false_alarm_days: float | None = Field(
-        description="about once in so many days a stranger is taken for somebody, if as many come as did lately"
-    )
-
-
-class SettingsDocument(BaseModel):
-    """What holds here. Days are those that are set for all; else those of the console's configuration, where workers go
-    by their own."""
-
-    risk: Risk | None = Field(description="null where nobody is enrolled yet")
-    thresholds: list[ThresholdDocument] = Field(description="that of everybody, then those of cameras and groups")
-    sightings_days: float
-    unknowns_days: float
-    pictures_days: float | None = Field(description="null where no pictures are kept")
-    retention: RetentionDocument = Field(description="what is set for all who use this database")
-    session_hours: float
 
 
 def settings(parts: Parts) -> SettingsDocument:

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from worker.alerts.book import StoredRule
-from worker.alerts.rules import WEEKDAYS
+from worker.alerts.words import WEEKDAYS
 from worker.api import fleet, groups, rules
 from worker.api.access import Caller, SharedParts
 from worker.api.parts import Parts
 from worker.api.problems import Problem
-from worker.api.rules import RuleSettings, TrialDocument
+from worker.api.rule_documents import RuleSettings, TrialDocument
 from worker.console.pages import Manager, Visitor, gone_to, render
 from worker.console.texts import text
 

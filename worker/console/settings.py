@@ -14,7 +14,7 @@ from worker.api.accounts import ROLES, Scope
 from worker.api.errors import AccountError, TooManyAttemptsError
 from worker.api.parts import Parts
 from worker.api.problems import Problem
-from worker.api.settings import RetentionDocument
+from worker.api.setting_documents import RetentionDocument
 from worker.console.choices import chosen, known_cameras
 from worker.console.pages import Looker, Manager, Visitor, gone_to, render
 from worker.console.texts import text
