@@ -149,12 +149,13 @@ class DeviceDetector:
         """float32 (b, faces, 16); looks again while a capacity was too small."""
         while True:
             totals = self._runtime.fetched(part.totals)[: len(part.members)]
-            needed = _enough(part.capacity, totals.max(axis=0))
-            if needed == part.capacity:
+            most = totals.max(axis=0)
+            if _enough(part.capacity, most) == part.capacity:
                 return self._runtime.fetched(part.found)
             self._observer.second_pass("detect")
-            self._capacities[part.bucket] = needed
-            part = self._search(part.members, part.on_device, part.bucket, needed)
+            # A batch that was begun before may have found another stage too small: that one stays as it is.
+            more = self._capacities[part.bucket] = _enough(self._capacities.get(part.bucket, part.capacity), most)
+            part = self._search(part.members, part.on_device, part.bucket, more)
 
     def _compiled_search(self, bucket: Bucket, capacity: Capacity) -> Any:
         def search(tensors: dict[str, Any], pixels: Any) -> tuple[Any, Any]:
