@@ -3,8 +3,11 @@
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo
 
 import pytest
 import redis
@@ -226,6 +229,23 @@ def test_who_waits_for_somebody_is_told_once_and_of_nobody_else(enter: Enter, re
     page.get_by_label("Of whom?").select_option("no")
     add(redis_url, make_event(4, identity_id="", identity_name="", sighting_id="door_4"))
     expect(page.locator("#alarmed")).to_contain_text("seen: unknown")
+
+
+def test_times_are_shown_typed_and_asked_for_in_the_readers_own_zone(enter: Enter, console: Console) -> None:
+    found = console.as_role("viewer").get(f"{API}/sightings").json()["items"]
+    seen = [one for one in found if one["identity_name"] == "Anna"]
+    assert seen
+    first = min(datetime.fromisoformat(one["started_at"]) for one in seen).astimezone(ZoneInfo("Asia/Tokyo"))
+    typed = f"{first:%Y-%m-%dT%H:%M}"
+    page = enter("viewer")
+    page.context.new_cdp_session(page).send("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Tokyo"})
+    page.goto(f"{console.address}/sightings?person=Anna")
+    page.get_by_label("From").fill(typed)
+    page.get_by_label("Until").fill(f"{first + timedelta(minutes=1):%Y-%m-%dT%H:%M}")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_label("From")).to_have_value(typed)
+    expect(page.locator("main ol li")).to_have_count(len(seen))
+    assert f"{first.astimezone(UTC):%Y-%m-%dT%H}" in unquote(page.url)
 
 
 def test_a_sighting_is_compared_enlarged_and_shared(enter: Enter, console: Console, tmp_path: Path) -> None:

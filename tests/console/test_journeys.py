@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+import redis
+from playwright.sync_api import Browser, Page, expect
 
-from tests.support.console import API, Console
+from tests.support.console import API, PASSWORD, Console
 from tests.support.rtsp import camera_with_login
+from worker.config import CameraConfig, FleetConfig
+from worker.fleet.registry import CameraRegistry
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +67,8 @@ def test_where_was_somebody_on_a_day(enter: Enter, tell: Callable[[str], None]) 
     hand = Hand(enter("viewer"), tell)
     hand.click("link", "Sightings")
     hand.fill("Person", "Anna")
-    hand.fill("From (UTC)", "2026-01-01T00:00")
-    hand.fill("To (UTC)", "2026-01-01T23:59")
+    hand.fill("From", "2026-01-01T00:00")
+    hand.fill("Until", "2026-01-01T23:59")
     hand.click("button", "Show")
     expect(hand.page.locator("main ol li")).to_have_count(2)
     expect(hand.page.locator("main ol li").first).to_contain_text("door")
@@ -98,3 +101,29 @@ def test_a_camera_is_tested_and_added(
         expect(hand.page.get_by_role("status")).to_contain_text("The camera was added", timeout=90_000)
         hand.done("a camera is tested and added")
     assert console.as_role("viewer").get(f"{API}/cameras/back-door").json()["defined"] is True
+
+
+def test_a_guard_gets_an_account_for_one_camera(
+    enter: Enter, console: Console, tell: Callable[[str], None], browser: Browser
+) -> None:
+    with redis.Redis.from_url(console.parts.config.redis.url.get_secret_value()) as client:
+        CameraRegistry(client, FleetConfig()).add(CameraConfig(id="door", source="rtsp://127.0.0.1:9/door"))
+    hand = Hand(enter("admin"), tell)
+    hand.click("link", "Settings")
+    hand.open("Make an account")
+    hand.fill("Name", "guard")
+    hand.click("checkbox", "door")
+    hand.click("button", "Make the account")
+    link = hand.page.locator("code").inner_text()
+    hand.done("an account for a guard is made, for one camera")
+    context = browser.new_context()
+    guard = Hand(context.new_page(), tell)
+    guard.page.goto(link)
+    guard.fill("Password", PASSWORD)
+    guard.fill("The password again", PASSWORD)
+    guard.click("button", "Choose it and log in")
+    expect(guard.page.locator(".me")).to_have_text("guard")
+    guard.done("the guard chooses a password and is in")
+    guard.click("link", "Sightings")
+    expect(guard.page.locator("main ol li")).to_have_count(4)
+    context.close()

@@ -15,6 +15,21 @@ function local(time) {
   }
 }
 
+// A time that the server reads and writes in UTC, and a person in their own zone.
+function typeLocally(field) {
+  const shifted = (time, ms) => new Date(time.valueOf() + ms).toISOString().slice(0, 16);
+  const there = new Date(`${field.value}Z`);
+  if (field.value && !Number.isNaN(there.valueOf())) {
+    field.value = shifted(there, -there.getTimezoneOffset() * 60000);
+  }
+  field.parentElement.querySelector("span").remove();
+  field.form.addEventListener("formdata", (event) => {
+    if (field.value) {
+      event.formData.set(field.name, shifted(new Date(field.value), 0));
+    }
+  });
+}
+
 function takeDrops(form) {
   const field = form.querySelector("input[type=file]");
   const over = (event, is) => {
@@ -347,6 +362,7 @@ if (at) {
 document.querySelectorAll("time").forEach(local);
 document.querySelectorAll("input[list=names]").forEach(suggestNames);
 document.querySelectorAll("form.drop").forEach(takeDrops);
+document.querySelectorAll("input[data-utc]").forEach(typeLocally);
 document.querySelectorAll(".webcam").forEach((box) => new Webcam(box));
 const copy = document.getElementById("copy");
 if (copy && navigator.clipboard) {
