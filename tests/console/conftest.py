@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.support.console import PASSWORD, Console, console_config, running_console
 from worker.api.accounts import Role
+
+# A slow machine is not a fault.
+expect.set_options(timeout=60_000)
 
 CHROMIUM = Path("/usr/bin/chromium")
 EXPECTED = re.compile("ERR_INTERNET_DISCONNECTED|responded with a status of (401|404|409|412|422|503)")

@@ -22,7 +22,7 @@ OVER_TIME = {
     "FacestreamStreamLag", "FacestreamWorkerRestarting", "FacestreamLeasesNotRenewed", "FacestreamConfigRefused",
     "FacestreamGpuFallback", "FacestreamQualityDrift", "FacestreamSimilarityDrift", "FacestreamStrangersDrift",
     "FacestreamPeopleResemble", "FacestreamConsoleDown", "FacestreamConsoleSlow", "FacestreamConsoleLate",
-    "FacestreamConsoleLogins",
+    "FacestreamConsoleLogins", "FacestreamRecordsDropped",
 }  # fmt: skip
 """What Prometheus alone can tell: it counts over time, or looks at the console from outside."""
 

@@ -134,7 +134,7 @@ def test_no_command_says_it_when_it_fails(
 
 @pytest.mark.parametrize(
     "command", [("gallery", "list", "--gallery", "{place}"), ("encryption", "apply"), ("encryption", "check"),
-                ("run", "--source", "rtsp://127.0.0.1:9/1", "--debug"), ("identify", "--gallery", "{place}", "x.jpg")]
+                ("run", "--source", "rtsp://127.0.0.1:9/1", "--debug", "--metrics-port", "0"), ("identify", "--gallery", "{place}", "x.jpg")]
 )  # fmt: skip
 @pytest.mark.parametrize(
     "key", [CANARY, f"{CANARY} {'ab' * 32}", f"{'ab' * 32} {CANARY}"], ids=["alone", "first", "second"]
@@ -208,7 +208,7 @@ def test_a_worker_whose_camera_and_redis_need_it_shows_it_nowhere(
             eventually(lambda: any("health are served" in line for line in command.stderr))
             (line,) = [line for line in command.stderr if "health are served" in line]
             port = int(json.loads(line)["port"])
-            eventually(lambda: len(camera.requests) > 1)
+            command.until(lambda: len(camera.requests) > 1, 90)
             listed = Path(f"/proc/{command.process.pid}/cmdline").read_bytes().decode()
             everything = "".join(read(path, port) for path in ("/metrics", "/status", "/readyz", "/healthz", "/x"))
             command.process.send_signal(signal.SIGTERM)

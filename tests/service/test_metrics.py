@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 
 from tests.support.repository import REPOSITORY
 from worker import __version__
+from worker.api.metrics import ConsoleMetrics
 from worker.observer import SOURCE_STATES, Observer
 from worker.service.metrics import Exposition, PrometheusObserver
 
@@ -132,7 +133,7 @@ def test_only_the_engine_in_use_is_told(used: PrometheusObserver) -> None:
 def test_every_method_of_the_observer_has_a_metric() -> None:
     # The two that are left out tell of the passage of frames, which is for traces.
     reports = {name for name in vars(Observer) if not name.startswith("_")} - {"frames", "close"}
-    assert reports <= set(vars(PrometheusObserver))
+    assert reports <= set(vars(PrometheusObserver)) | set(vars(ConsoleMetrics))
 
 
 def test_a_source_is_in_one_state_at_a_time() -> None:

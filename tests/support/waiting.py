@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 def eventually(condition: Callable[[], Any]) -> Any:
