@@ -134,7 +134,8 @@ def test_no_command_says_it_when_it_fails(
 
 @pytest.mark.parametrize(
     "command", [("gallery", "list", "--gallery", "{place}"), ("encryption", "apply"), ("encryption", "check"),
-                ("run", "--source", "rtsp://127.0.0.1:9/1", "--debug", "--metrics-port", "0"), ("identify", "--gallery", "{place}", "x.jpg")]
+                ("run", "--source", "rtsp://127.0.0.1:9/1", "--debug", "--metrics-port", "0"),
+                ("identify", "--gallery", "{place}", "x.jpg")]
 )  # fmt: skip
 @pytest.mark.parametrize(
     "key", [CANARY, f"{CANARY} {'ab' * 32}", f"{'ab' * 32} {CANARY}"], ids=["alone", "first", "second"]
