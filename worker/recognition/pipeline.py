@@ -8,7 +8,8 @@ may be begun (:meth:`Pipeline.begin`) before a batch is processed.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -406,10 +407,14 @@ class Pipeline:
         return self._cameras[frame.camera_id].sightings.transitions(frame.pts_s)
 
 
-def _in_turn(frames: Sequence[Frame]) -> Iterator[list[int]]:
-    """The places of ``frames`` in rounds, each of which has one frame at most of a camera: its oldest that is left."""
-    waiting = list(range(len(frames)))
-    while waiting:
-        oldest = {frames[place].camera_id: place for place in reversed(waiting)}.values()
-        yield sorted(oldest)
-        waiting = [place for place in waiting if place not in oldest]
+def _in_turn(frames: Sequence[Frame]) -> list[list[int]]:
+    """The places of ``frames`` in rounds: the first frame of each camera, then the second of each that has one."""
+    rounds: list[list[int]] = []
+    earlier: Counter[str] = Counter()
+    for place, frame in enumerate(frames):
+        number = earlier[frame.camera_id]
+        earlier[frame.camera_id] += 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(place)
+    return rounds

@@ -121,21 +121,23 @@ def update(looks: Sequence[Look]) -> list[Tracks]:
     table["missed"] += 1
     _correct(table, rows, faces)
     starting = np.flatnonzero((rows < 0) & faces.confident)
-    rows[starting] = len(table) + np.arange(len(starting))
-    table = _joined([table, _started(trackers, faces, starting, now_s)])
-    owners = np.concatenate([owners, faces.owners[starting]])
+    if len(starting):
+        rows[starting] = len(table) + np.arange(len(starting))
+        table = _joined([table, _started(trackers, faces, starting, now_s)])
+        owners = np.concatenate([owners, faces.owners[starting]])
     kept = np.flatnonzero(rows >= 0)
     rows, of = rows[kept], faces.owners[kept]
     table["landmarks"][rows] = (faces.found.landmarks[kept] - faces.centres[kept, None]) / faces.sizes[kept, None]
     table["score"][rows], table["seen_s"][rows], table["missed"][rows] = faces.found.scores[kept], now_s[of], 0
     order = np.argsort(owners, kind="stable")
-    for tracker, own, own_now_s in zip(trackers, _parted(table[order], owners[order], len(looks)), now_s, strict=True):
-        tracker.table, tracker.now_s = own, float(own_now_s)
-    values = (kept - np.searchsorted(faces.owners, of), table["id"][rows], _ages_s(table["started_s"][rows], now_s[of]))
-    parts = zip(looks, *(_parted(each, of, len(looks)) for each in values), ended, strict=True)
+    (tables,) = _parted(owners[order], len(looks), table[order])
+    for tracker, own, own_now_s in zip(trackers, tables, now_s.tolist(), strict=True):
+        tracker.table, tracker.now_s = own, own_now_s
+    ages_s = _ages_s(table["started_s"][rows], now_s[of])
+    parts = _parted(of, len(looks), kept - np.searchsorted(faces.owners, of), table["id"][rows], ages_s)
     return [
-        Tracks(look.detections if len(own) == len(look.detections) else look.detections.take(own), ids, ages_s, gone)
-        for look, own, ids, ages_s, gone in parts
+        Tracks(look.detections if len(own) == len(look.detections) else look.detections.take(own), ids, ages, gone)
+        for look, own, ids, ages, gone in zip(looks, *parts, ended, strict=True)
     ]
 
 
@@ -162,10 +164,11 @@ def _joined(tables: Sequence[_Table]) -> _Table:
     return np.concatenate([table.view(_BYTES) for table in tables]).view(_TRACK)
 
 
-def _parted(values: NDArray[Any], owners: Places, count: int) -> list[NDArray[Any]]:
-    """``values`` of each of ``count`` owners, which are in order."""
+def _parted(owners: Places, count: int, *columns: NDArray[Any]) -> list[list[NDArray[Any]]]:
+    """Of each column the values of each of ``count`` owners, which are in order."""
     ends = np.searchsorted(owners, np.arange(1, count + 1)).tolist()
-    return [values[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+    spans = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+    return [[values[span] for span in spans] for values in columns]
 
 
 def _at_their_times(looks: Sequence[Look]) -> tuple[Doubles, _Table, Places, list[Places]]:
@@ -183,7 +186,8 @@ def _at_their_times(looks: Sequence[Look]) -> tuple[Doubles, _Table, Places, lis
     lost_for_s = now_s[owners] - table["seen_s"]
     gone = jumped[owners] | (lost_for_s > np.maximum(longest_s, LONGEST_UNSEEN_S)[owners])
     gone |= (lost_for_s > longest_s[owners]) & (table["missed"] >= MISSED_LOOKS)
-    return now_s, table[~gone], owners[~gone], _parted(table["id"][gone], owners[gone], len(looks))
+    (ended,) = _parted(owners[gone], len(looks), table["id"][gone])
+    return now_s, table[~gone], owners[~gone], ended
 
 
 def _advance(table: _Table, elapsed_s: Doubles, longest_s: Doubles) -> None:
@@ -216,7 +220,7 @@ def _associate(trackers: Sequence[Tracker], table: _Table, owners: Places, faces
         which, where = face[pairs], track[pairs]
         alone = (np.bincount(which)[which] == 1) & (np.bincount(where)[where] == 1)
         rows[which[alone]] = where[alone]
-        for camera in np.unique(faces.owners[which[~alone]]).tolist():
+        for camera in sorted(set(faces.owners[which[~alone]].tolist())):
             (top, bottom), (left, right) = first_face[camera : camera + 2], first_track[camera : camera + 2]
             block = affinity[begins[top] :][: (bottom - top) * (right - left)].reshape(bottom - top, right - left)
             wanted, free = np.flatnonzero(chosen[top:bottom]), np.flatnonzero(~taken[left:right])
