@@ -75,7 +75,7 @@ def test_what_takes_the_body_gets_more_time_only_for_what_comes() -> None:
     taken: list[bytes] = []
     with (
         serving(dripping(OK + b"\r\n\r\n", b"x")) as server,
-        closing(Asker(0.5, least_bytes_per_s=1000.0)) as asker,
+        closing(Asker(3.0, least_bytes_per_s=1000.0)) as asker,
         pytest.raises(httpx.ReadTimeout),
     ):
         asker.ask("GET", server.url, take=lambda _head, chunk: taken.append(chunk))

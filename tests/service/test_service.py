@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.processes import fork_servers_of
 from tests.support.stand_ins import StandInDetector, StandInEmbedder, gallery_of
+from tests.support.waiting import eventually
 from worker.background import Heartbeats
 from worker.config import Config, ConfigOrigin, load_config
 from worker.errors import FacestreamError, SinkError, SourceError
@@ -124,6 +125,8 @@ def test_decoders_are_prepared_first_and_end_with_a_worker_that_cannot_start(mon
     before, meanwhile = fork_servers_of(os.getpid()), []
 
     def connect(*_: object) -> Any:
+        # For a moment after it was started, the system has no command line of a process.
+        eventually(lambda: len(fork_servers_of(os.getpid())) > len(before))
         meanwhile.extend(fork_servers_of(os.getpid()))
         raise SinkError("Redis refused")
 
