@@ -16,6 +16,7 @@ from worker.database.owned import apart, names_in_account
 from worker.erased import Erased, Erasure
 from worker.history import denials, regrouping
 from worker.history.records import EmbedderId, Vector
+from worker.history.rows import batched
 from worker.names import person_name
 from worker.people_keys import Owned
 from worker.types import Vectors
@@ -23,9 +24,9 @@ from worker.types import Vectors
 _alerts = schema.alerts
 _sightings, _unknowns, _denials, _regroupings = schema.sightings, schema.unknowns, schema.denials, schema.regroupings
 _ROWS: Final = 4096
-_AT_ONCE: Final = 500
 _SOMEBODY: Final = "…"
 """Stands in the name of a rule in the place of a person's."""
+_Events = list[tuple[str, dict[str, str]]]
 _OF_SOMEBODY: Final = ("identity_id", "identity_name", "unknown_id", "groups")
 
 
@@ -122,12 +123,12 @@ def erase(connection: sa.Connection, erased: Erased, names: Collection[str], rev
     """Removes all that bears an id of ``erased``, and the ``names`` from what is told of others; returns how many rows
     of which kind. Of an unknown person a mark stays until it expires, so that every worker learns of it: the id, no
     template. ``revision``: of these marks."""
-    count = blank(connection, erased, names)
-    gone, _ = _doomed_sightings(connection, erased)
-    for ids in _batched(gone):
+    gone, changed = _doomed_sightings(connection, erased)
+    count = _blank(connection, changed, erased, names)
+    for ids in batched(gone):
         count["sightings"] += connection.execute(_sightings.delete().where(_sightings.c.sighting_id.in_(ids))).rowcount
     people = connection.execute(sa.select(_unknowns.c.unknown_id)).scalars()
-    for ids in _batched([unknown_id for unknown_id in people if unknown_id in erased]):
+    for ids in batched([unknown_id for unknown_id in people if unknown_id in erased]):
         mark: dict[str, Any] = {"template": None, "evidence": 0.0, "first_seen_s": 0.0, "last_seen_s": 0.0}
         mark["revision"] = revision
         update = _unknowns.update().where(_unknowns.c.unknown_id.in_(ids)).values(mark)
@@ -146,8 +147,12 @@ def erase(connection: sa.Connection, erased: Erased, names: Collection[str], rev
 def blank(connection: sa.Connection, erased: Erased, names: Collection[str]) -> Counter[str]:
     """Takes what bears an id of ``erased``, and the ``names``, out of what stays because it is about others; returns
     how many rows of which kind."""
-    count: Counter[str] = Counter()
     _, changed = _doomed_sightings(connection, erased)
+    return _blank(connection, changed, erased, names)
+
+
+def _blank(connection: sa.Connection, changed: _Events, erased: Erased, names: Collection[str]) -> Counter[str]:
+    count: Counter[str] = Counter()
     for sighting_id, event in changed:
         # Under the key of the sighting: what it was under goes with the person.
         values = {"event": Owned(sighting_id, json.dumps(event))}
@@ -230,15 +235,15 @@ def _forget_alerts(connection: sa.Connection, erased: Erased) -> int:
         if not isinstance(event, dict) or any(event.get(name) in erased for name in ("identity_id", "unknown_id")):
             gone += connection.execute(_alerts.delete().where(_alerts.c.sighting_id == row.sighting_id)).rowcount
     told = connection.execute(sa.select(_alerts.c.sighting_id).distinct()).scalars()
-    for ids in _batched([sighting_id for sighting_id in told if sighting_id in erased]):
+    for ids in batched([sighting_id for sighting_id in told if sighting_id in erased]):
         gone += connection.execute(_alerts.delete().where(_alerts.c.sighting_id.in_(ids))).rowcount
     return gone
 
 
-def _doomed_sightings(connection: sa.Connection, erased: Erased) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+def _doomed_sightings(connection: sa.Connection, erased: Erased) -> tuple[list[str], _Events]:
     """The ids of those that go, and those that stay but whose event names somebody who goes, with the new event."""
     gone: list[str] = []
-    changed: list[tuple[str, dict[str, str]]] = []
+    changed: _Events = []
     query = sa.select(
         _sightings.c.sighting_id, _sightings.c.identity_id, _sightings.c.unknown_id, _sightings.c.corrections,
         sa.case((_sightings.c.corrections > 0, _sightings.c.event), else_="").label("event"),
@@ -323,8 +328,3 @@ def _with_faces(connection: sa.Connection, table: sa.Table, wanted: Wanted) -> I
                 templates: Vector = np.frombuffer(b"".join(row.template for row in chunk), "<f4")
                 near = (templates.reshape(len(chunk), -1) @ faces.T).max(axis=1) >= threshold
                 yield from (chunk[place] for place in np.flatnonzero(near))
-
-
-def _batched(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(ids), _AT_ONCE):
-        yield ids[first : first + _AT_ONCE]

@@ -1,20 +1,18 @@
 """What a list shows of many people at once, without reading all that is kept of each. Part of the history."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
 
 import sqlalchemy as sa
 
 from worker.database import schema
 from worker.history.in_sight import Sight
 from worker.history.records import UnknownPerson
-from worker.history.rows import readable, time_of, unknown_of
+from worker.history.rows import batched, readable, time_of, unknown_of
 
 _sightings, _unknowns = schema.sightings, schema.unknowns
-_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Glance:
 def last_seen(connection: sa.Connection, identity_ids: Collection[str], sight: Sight) -> dict[str, Glance]:
     """The latest sighting in sight of each of these people, by identity_id; of those alone who were seen."""
     found: dict[str, Glance] = {}
-    for ids in _batched(sorted(identity_ids)):
+    for ids in batched(sorted(identity_ids)):
         living = (
             _sightings.c.identity_id.in_(ids),
             _sightings.c.expires_s > time.time(),
@@ -63,7 +61,7 @@ def revisions(connection: sa.Connection) -> dict[str, tuple[int, bool]]:
 def people(connection: sa.Connection, unknown_ids: Collection[str]) -> list[UnknownPerson]:
     """These unknown people, as far as they are remembered. A row that cannot be read is left out."""
     found: list[UnknownPerson] = []
-    for ids in _batched(sorted(unknown_ids)):
+    for ids in batched(sorted(unknown_ids)):
         query = sa.select(_unknowns).where(_unknowns.c.unknown_id.in_(ids), _unknowns.c.template.is_not(None))
         found += readable(connection.execute(query), unknown_of)
     return found
@@ -74,7 +72,7 @@ def cameras(connection: sa.Connection, unknown_ids: Collection[str] | None, sigh
     ``camera_id``."""
     columns = _sightings.c
     seen: dict[str, dict[str, int]] = {}
-    groups: Iterator[Any] = iter([None]) if unknown_ids is None else _batched(sorted(unknown_ids))
+    groups: Iterable[list[str] | None] = [None] if unknown_ids is None else batched(sorted(unknown_ids))
     for ids in groups:
         query = (
             sa.select(columns.unknown_id, columns.camera_id, sa.func.count())
@@ -86,8 +84,3 @@ def cameras(connection: sa.Connection, unknown_ids: Collection[str] | None, sigh
         ):
             seen.setdefault(unknown_id, {})[camera_id] = count
     return seen
-
-
-def _batched(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(ids), _AT_ONCE):
-        yield ids[first : first + _AT_ONCE]

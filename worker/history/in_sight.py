@@ -3,14 +3,13 @@
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Final
 
 import sqlalchemy as sa
 
 from worker.database import schema
 from worker.history.records import UnknownPerson
-from worker.history.rows import time_of
+from worker.history.rows import batched, time_of
 
 _IDS: Final = 10_000
 """So many ids are looked up at once."""
@@ -55,8 +54,8 @@ class Sight:
         """Those of these sightings that are in sight."""
         if self.cameras is None:
             return set(sighting_ids)
-        columns, found, ids = schema.sightings.c, set[str](), iter(sighting_ids)
-        while some := list(islice(ids, _IDS)):
+        columns, found = schema.sightings.c, set[str]()
+        for some in batched(sighting_ids, _IDS):
             query = sa.select(columns.sighting_id).where(columns.sighting_id.in_(some), *self.of(columns.camera_id))
             found |= set(connection.execute(query).scalars())
         return found

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from worker.people_keys import Owned
 HOUR_S: Final = 3600
 Row = dict[str, Any]
 _Record = TypeVar("_Record")
+_Id = TypeVar("_Id")
 
 _log = get_logger(__name__)
 
@@ -23,6 +25,13 @@ _log = get_logger(__name__)
 def last_of_each(rows: list[Row], key: str) -> list[Row]:
     """Of rows with the same ``key``, the last one: a statement may not store one twice."""
     return list({row[key]: row for row in rows}.values())
+
+
+def batched(ids: Iterable[_Id], at_once: int = 500) -> Iterator[list[_Id]]:
+    """All ``ids``, so many at once as one statement is to name."""
+    left = iter(ids)
+    while some := list(islice(left, at_once)):
+        yield some
 
 
 def cleaned(row: Row) -> Row:

@@ -44,6 +44,7 @@ from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
 from worker.history.retention import Retention, kept_s, read_retention, write_retention
 from worker.history.rows import (
+    batched,
     cleaned,
     hour_of,
     last_of_each,
@@ -66,7 +67,6 @@ EVERYBODY: Final = -1
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches, schema.regroupings)
 _POLL_S: Final = 0.05
-_AT_ONCE: Final = 500
 
 _log = get_logger(__name__)
 
@@ -309,8 +309,7 @@ class History:
         with _told(), self._database.reading() as connection:
             found = like(self._database, connection, probe, threshold, conditions, chunk_rows)
         same: dict[str, PastSighting] = {}
-        for first in range(0, len(found[:limit]), _AT_ONCE):
-            ids = [sighting_id for _, sighting_id in found[:limit][first : first + _AT_ONCE]]
+        for ids in batched(sighting_id for _, sighting_id in found[:limit]):
             query = sa.select(schema.sightings).where(columns.sighting_id.in_(ids))
             same |= {sighting.sighting_id: sighting for sighting in self._read(query)}
         hits = ((same.get(sighting_id), similarity) for similarity, sighting_id in found[:limit])
