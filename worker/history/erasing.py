@@ -17,6 +17,7 @@ from worker.erased import Erased, Erasure
 from worker.history import denials, regrouping
 from worker.history.records import EmbedderId, Vector
 from worker.history.rows import batched
+from worker.history.storing import next_revision
 from worker.names import person_name
 from worker.people_keys import Owned
 from worker.types import Vectors
@@ -119,10 +120,11 @@ def known(connection: sa.Connection) -> Erased:
     return Erased(Erasure(row.erasure_id, row.made_at, frozenset(json.loads(row.digests))) for row in rows)
 
 
-def erase(connection: sa.Connection, erased: Erased, names: Collection[str], revision: int) -> Counter[str]:
+def erase(connection: sa.Connection, erased: Erased, names: Collection[str]) -> Counter[str]:
     """Removes all that bears an id of ``erased``, and the ``names`` from what is told of others; returns how many rows
     of which kind. Of an unknown person a mark stays until it expires, so that every worker learns of it: the id, no
-    template. ``revision``: of these marks."""
+    template."""
+    revision = next_revision(connection)  # first: until the end, nobody else changes unknown people
     gone, changed = _doomed_sightings(connection, erased)
     count = _blank(connection, changed, erased, names)
     for ids in batched(gone):
@@ -130,8 +132,7 @@ def erase(connection: sa.Connection, erased: Erased, names: Collection[str], rev
     people = connection.execute(sa.select(_unknowns.c.unknown_id)).scalars()
     for ids in batched([unknown_id for unknown_id in people if unknown_id in erased]):
         mark: dict[str, Any] = {"template": None, "evidence": 0.0, "first_seen_s": 0.0, "last_seen_s": 0.0}
-        mark["revision"] = revision
-        update = _unknowns.update().where(_unknowns.c.unknown_id.in_(ids)).values(mark)
+        update = _unknowns.update().where(_unknowns.c.unknown_id.in_(ids)).values(mark | {"revision": revision})
         count["unknown people"] += connection.execute(update).rowcount
     count["regroupings"] += _forget_regroupings(connection, erased)
     done = known(connection).ids

@@ -16,20 +16,20 @@ import sqlalchemy as sa
 
 from worker.database import schema
 from worker.errors import HistoryError
+from worker.history import denials
 from worker.history.records import Naming, PastSighting, UnknownPerson, Vector
 from worker.history.rows import readable, sighting_of, unknown_of, unknown_row
+from worker.history.storing import next_revision
+from worker.names import clean_text
+from worker.people_keys import Owned
 
 _sightings, _unknowns, _regroupings = schema.sightings, schema.unknowns, schema.regroupings
 
 Tell = Callable[[Sequence[PastSighting], str], None]
 """Is given sightings as they were, and the id that their person has now. What it raises undoes the step."""
-NextRevision = Callable[[], int]
-"""Asked late: until the end of the transaction, nobody else may change unknown people."""
 
 
-def merge(
-    connection: sa.Connection, kept: UnknownPerson, other: UnknownPerson, next_revision: NextRevision, tell: Tell
-) -> str:
+def merge(connection: sa.Connection, kept: UnknownPerson, other: UnknownPerson, tell: Tell) -> str:
     """Gives all sightings of ``other`` to ``kept``; returns the id of this step, by which it can be undone.
 
     Raises:
@@ -43,7 +43,7 @@ def merge(
         )
     moved = _sightings_of(connection, other.unknown_id)
     tell(moved, kept.unknown_id)
-    return _move(connection, other, kept, moved, next_revision())
+    return _move(connection, other, kept, moved, next_revision(connection))
 
 
 def split(
@@ -51,7 +51,6 @@ def split(
     person: UnknownPerson,
     sighting_ids: Sequence[str],
     new_id: str,
-    next_revision: NextRevision,
     tell: Tell,
 ) -> str:
     """Gives these sightings of ``person`` to somebody new, ``new_id``; returns the id of this step.
@@ -69,7 +68,7 @@ def split(
     if made is None:
         raise HistoryError("none of these sightings has a face by which somebody can be told apart")
     tell(moved, new_id)
-    revision = next_revision()
+    revision = next_revision(connection)
     times = connection.execute(
         sa.select(_unknowns.c.recorded_s, _unknowns.c.expires_s).where(_unknowns.c.unknown_id == person.unknown_id)
     ).one()
@@ -78,6 +77,28 @@ def split(
         unknown_row(made) | {"revision": revision, "recorded_s": times[0], "expires_s": times[1]},
     )
     return _move(connection, person, made, moved, revision)
+
+
+def name(connection: sa.Connection, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
+    """Notes who the person of these sightings was."""
+    named = {
+        "identity_id": identity_id, "identity_name": Owned(identity_id, clean_text(identity_name)), "unknown_id": "",
+        "corrections": _sightings.c.corrections + 1,
+    }  # fmt: skip
+    for sighting_id in sighting_ids:
+        connection.execute(_sightings.update().where(_sightings.c.sighting_id == sighting_id).values(named))
+
+
+def drop(connection: sa.Connection, unknown_id: str, *, sightings_too: bool = False) -> None:
+    """Forgets the template of an unknown person, whose sightings are nobody's then; with ``sightings_too`` also the
+    templates of these."""
+    gone: dict[str, Any] = {"template": None, "revision": next_revision(connection)}
+    connection.execute(_unknowns.update().where(_unknowns.c.unknown_id == unknown_id).values(gone))
+    forget(connection, unknown_id)
+    gone = {"unknown_id": ""} | ({"template": None} if sightings_too else {})
+    if sightings_too:
+        denials.changed(connection)
+    connection.execute(_sightings.update().where(_sightings.c.unknown_id == unknown_id).values(gone))
 
 
 def note_naming(
@@ -101,12 +122,13 @@ def namings(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> l
     ]  # fmt: skip
 
 
-def take_name_back(connection: sa.Connection, naming: Naming, sighting_ids: Sequence[str], next_revision: int) -> None:
+def take_name_back(connection: sa.Connection, naming: Naming, sighting_ids: Sequence[str]) -> None:
     """Makes the person of ``naming`` unknown again, with these sightings.
 
     Raises:
         HistoryError: it was undone meanwhile.
     """
+    revision = next_revision(connection)
     of_step = (_regroupings.c.step == naming.step) & (_regroupings.c.undone == 0)
     if not connection.execute(_regroupings.update().where(of_step).values(undone=1)).rowcount:
         raise HistoryError(f"step {naming.step} was undone before")
@@ -115,10 +137,10 @@ def take_name_back(connection: sa.Connection, naming: Naming, sighting_ids: Sequ
         one = (_sightings.c.sighting_id == sighting_id) & (_sightings.c.identity_id == naming.identity_id)
         again = theirs | {"corrections": _sightings.c.corrections + 1}
         connection.execute(_sightings.update().where(one).values(again))
-    _make_anew(connection, naming.unknown_id, next_revision)
+    _make_anew(connection, naming.unknown_id, revision)
 
 
-def undo(connection: sa.Connection, step: str, next_revision: NextRevision, tell: Tell) -> tuple[str, str]:
+def undo(connection: sa.Connection, step: str, tell: Tell) -> tuple[str, str]:
     """Takes a merge or a split back; returns whose sightings went back to whom: ``(from, to)``.
 
     Raises:
@@ -140,7 +162,7 @@ def undo(connection: sa.Connection, step: str, next_revision: NextRevision, tell
     moved = set(json.loads(row.sighting_ids))
     back = [sighting for sighting in _sightings_of(connection, row.to_id) if sighting.sighting_id in moved]
     tell(back, row.from_id)
-    revision = next_revision()
+    revision = next_revision(connection)
     connection.execute(_regroupings.update().where(_regroupings.c.step == step).values(undone=1))
     _give(connection, back, row.from_id)
     for unknown_id in (row.from_id, row.to_id):

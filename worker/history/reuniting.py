@@ -11,9 +11,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from worker.database import schema
+from worker.database.database import Database
 from worker.history import regrouping
 from worker.history.records import PastSighting, UnknownPerson
-from worker.history.rows import cleaned, readable, unknown_of, unknown_row
+from worker.history.rows import readable, unknown_of
+from worker.history.storing import meet
 from worker.logs import get_logger
 
 _sightings, _unknowns = schema.sightings, schema.unknowns
@@ -39,13 +41,13 @@ def without_strangers(connection: sa.Connection, unknowns: Sequence[UnknownPerso
 
 
 def reunite(
+    database: Database,
     connection: sa.Connection,
     sightings: Sequence[PastSighting],
     *,
     threshold: float | None,
     now_s: float,
     remember_s: float,
-    next_revision: regrouping.NextRevision,
 ) -> Moved:
     """Stores the people of ``sightings``, which are stored already, who are not: each as somebody new, or with the
     sightings of the person whom they are. Returns the sightings of the latter.
@@ -61,7 +63,6 @@ def reunite(
     one_at_a_time(connection)
     stored = _known(connection, first)
     others = _everybody(connection, now_s)
-    times = {"recorded_s": now_s, "expires_s": now_s + remember_s}
     may_move = connection.execute(
         sa.text("SELECT has_table_privilege('facestream.regroupings', 'INSERT')")
     ).scalar_one()
@@ -75,8 +76,7 @@ def reunite(
             sighting.unknown_id, sighting.embedder, sighting.template, sighting.embedded_faces,
             sighting.started_at, sighting.ended_at,
         )  # fmt: skip
-        row = cleaned(unknown_row(person)) | times | {"revision": next_revision()}
-        connection.execute(_unknowns.insert(), row)
+        meet(database, connection, person, now_s=now_s, remember_s=remember_s)
         least = sighting.account.threshold if threshold is None else threshold
         same = None
         if may_move and least is not None:
@@ -85,7 +85,7 @@ def reunite(
         if same is None:
             others.append(person)
             continue
-        step = regrouping.merge(connection, same, person, next_revision, note)
+        step = regrouping.merge(connection, same, person, note)
         _log.warning(
             "an unknown person had two ids, given while the database was away: they are one now",
             kept=same.unknown_id, other=person.unknown_id, step=step,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -22,7 +22,7 @@ _Id = TypeVar("_Id")
 _log = get_logger(__name__)
 
 
-def last_of_each(rows: list[Row], key: str) -> list[Row]:
+def last_of_each(rows: Sequence[Row], key: str) -> list[Row]:
     """Of rows with the same ``key``, the last one: a statement may not store one twice."""
     return list({row[key]: row for row in rows}.values())
 

@@ -13,13 +13,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 import sqlalchemy as sa
 
-from worker.database import half_templates, schema
+from worker.database import schema
 from worker.database.address import parse_database_url
 from worker.database.database import Database, open_postgres, open_sqlite
 from worker.database.layout import require_newest, upgrade
@@ -36,7 +35,7 @@ from worker.errors import (
     HistoryValueError,
 )
 from worker.files import is_of_state, private_folder
-from worker.history import denials, erasing, glances, regrouping, reuniting, sealing
+from worker.history import denials, erasing, glances, regrouping, reuniting, sealing, storing
 from worker.history.erasing import Someone
 from worker.history.hours import Hour, by_hour
 from worker.history.in_sight import Sight
@@ -47,19 +46,15 @@ from worker.history.rows import (
     batched,
     cleaned,
     hour_of,
-    last_of_each,
     readable,
     sighting_of,
     sighting_row,
     tally_of,
-    tally_row,
     unknown_of,
-    unknown_row,
 )
 from worker.logs import get_logger
 from worker.names import clean_text
 from worker.observer import Observer
-from worker.people_keys import Owned
 
 FILE: Final = "history.sqlite3"
 EVERYBODY: Final = -1
@@ -191,28 +186,24 @@ class History:
         with _told(), self._database.writing() as connection, _values_checked(self.label):
             set_here = read_retention(connection)
             keep_s, remember_s = kept_s(set_here.sightings_days, keep_s), kept_s(set_here.unknowns_days, remember_s)
-            if batch_id and not self._is_new(connection, batch_id, now_s + keep_s):
+            if batch_id and not storing.is_new(self._database, connection, batch_id, now_s + keep_s):
                 return
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
             kept: dict[str, str] = {}
             if rows := [cleaned(sighting_row(sighting)) | times for sighting in sightings]:
                 kept = regrouping.merged(connection)
                 rows = [row | {"unknown_id": kept.get(row["unknown_id"], row["unknown_id"])} for row in rows]
-                self._store_sightings(connection, last_of_each(rows, "sighting_id"))
+                storing.store_sightings(self._database, connection, rows)
             moved = [(one, kept[one.unknown_id]) for one in sightings if one.unknown_id in kept]
             if tell is not None and not self._database.is_sqlite:
                 moved += reuniting.reunite(
-                    connection, [one for one in sightings if one.unknown_id not in kept],
+                    self._database, connection, [one for one in sightings if one.unknown_id not in kept],
                     threshold=threshold, now_s=now_s, remember_s=remember_s,
-                    next_revision=partial(_next_revision, connection),
                 )  # fmt: skip
                 unknowns = reuniting.without_strangers(connection, unknowns)
-            times = {"recorded_s": now_s, "expires_s": now_s + remember_s}
             for person in unknowns:
-                row = cleaned(unknown_row(person)) | times | {"revision": _next_revision(connection)}
-                connection.execute(self._meeting(), row)
-            for tally in tallies:
-                connection.execute(self._adding(), tally_row(tally) | {"expires_s": now_s + keep_s})
+                storing.meet(self._database, connection, person, now_s=now_s, remember_s=remember_s)
+            storing.add_tallies(self._database, connection, tallies, now_s + keep_s)
             if tell is not None and moved:
                 tell(moved)
 
@@ -327,7 +318,7 @@ class History:
         People who are gone are among them, without a template, so that every worker learns of it; with 0, they are not.
         """
         with _told(), self._database.reading() as connection:
-            revision = _newest_revision(connection)
+            revision = storing.newest_revision(connection)
             if revision < after_revision:
                 after_revision = EVERYBODY
             query = (
@@ -357,7 +348,7 @@ class History:
         with _told(), self._database.writing() as connection:
             if not self._database.is_sqlite:
                 reuniting.one_at_a_time(connection)
-            if _newest_revision(connection) < after_revision:
+            if storing.newest_revision(connection) < after_revision:
                 after_revision = EVERYBODY
             query = sa.select(schema.unknowns).where(
                 schema.unknowns.c.revision > after_revision,
@@ -370,8 +361,7 @@ class History:
             if same is not None:
                 return same
             remember_s = kept_s(read_retention(connection).unknowns_days, remember_s)
-            times = {"recorded_s": now_s, "expires_s": now_s + remember_s, "revision": _next_revision(connection)}
-            connection.execute(self._meeting(), cleaned(unknown_row(person)) | times)
+            storing.meet(self._database, connection, person, now_s=now_s, remember_s=remember_s)
         return person
 
     def unknown(self, unknown_id: str) -> UnknownPerson:
@@ -427,7 +417,7 @@ class History:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            _name(connection, sighting_ids, identity_id, identity_name)
+            regrouping.name(connection, sighting_ids, identity_id, identity_name)
 
     def name_unknown(
         self,
@@ -444,8 +434,8 @@ class History:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            _name(connection, sighting_ids, identity_id, identity_name)
-            _drop(connection, unknown_id, sightings_too=False)
+            regrouping.name(connection, sighting_ids, identity_id, identity_name)
+            regrouping.drop(connection, unknown_id)
             step = regrouping.note_naming(connection, unknown_id, identity_id, list(sighting_ids), list(sample_ids))
         self._vanish()
         return step
@@ -471,7 +461,7 @@ class History:
             HistoryError: it was undone meanwhile, or cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            regrouping.take_name_back(connection, naming, sighting_ids, _next_revision(connection))
+            regrouping.take_name_back(connection, naming, sighting_ids)
 
     def ignore_unknown(self, unknown_id: str, *, ignored: bool = True) -> None:
         """Notes whether people do not want to be asked about this unknown person.
@@ -550,7 +540,7 @@ class History:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            _drop(connection, unknown_id, sightings_too=sightings_too)
+            regrouping.drop(connection, unknown_id, sightings_too=sightings_too)
         self._vanish()
 
     def merge_unknowns(self, kept: str, other: str, tell: regrouping.Tell = _told_nobody) -> str:
@@ -561,9 +551,8 @@ class History:
             HistoryError: no such person, they cannot be merged, or it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            revision = partial(_next_revision, connection)
             people = self._person(connection, kept), self._person(connection, other)
-            return regrouping.merge(connection, *people, revision, tell)
+            return regrouping.merge(connection, *people, tell)
 
     def merged(self) -> dict[str, str]:
         """Of people who were merged into others: who they are now."""
@@ -584,8 +573,7 @@ class History:
             person = self._person(connection, unknown_id)
             if hidden := set(sighting_ids) - self._sight.sightings(connection, set(sighting_ids)):
                 raise regrouping.not_theirs(min(hidden), person.unknown_id)
-            revision = partial(_next_revision, connection)
-            return new_id, regrouping.split(connection, person, sighting_ids, new_id, revision, tell)
+            return new_id, regrouping.split(connection, person, sighting_ids, new_id, tell)
 
     def undo_regrouping(self, step: str, tell: regrouping.Tell = _told_nobody) -> tuple[str, str]:
         """Takes a merge or a split back; returns whose sightings went back to whom: ``(from, to)``. ``tell`` as for
@@ -597,7 +585,7 @@ class History:
         with _told(), self._database.writing() as connection:
             if not self._sight.any_of(connection, regrouping.moved_in(connection, step)):
                 raise regrouping.no_step(step)
-            return regrouping.undo(connection, step, partial(_next_revision, connection), tell)
+            return regrouping.undo(connection, step, tell)
 
     def retention(self) -> Retention:
         """For how long things are kept, as far as that is set in this database."""
@@ -701,7 +689,7 @@ class History:
         if not again and erased.ids <= done:
             return Counter()
         with _told(), self._database.writing() as connection:
-            gone = erasing.erase(connection, erased, names, _next_revision(connection))
+            gone = erasing.erase(connection, erased, names)
         self._vanish()
         return gone
 
@@ -771,52 +759,6 @@ class History:
         ):
             yield from rows
 
-    def _is_new(self, connection: sa.Connection, batch_id: str, expires_s: float) -> bool:
-        noted = self._database.insert(schema.batches).values(batch_id=batch_id, expires_s=expires_s)
-        once = noted.on_conflict_do_nothing().returning(schema.batches.c.batch_id)
-        return connection.execute(once).first() is not None
-
-    def _store_sightings(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
-        connection.execute(self._replacing_sighting(), rows)
-        templates = {row["sighting_id"]: row["template"].value for row in rows if row["template"] is not None}
-        if halves := half_templates.halves_of(connection, templates):
-            # Those that people have corrected are not replaced.
-            columns = schema.sightings.c
-            stored = sa.select(columns.sighting_id).where(columns.sighting_id.in_(halves), columns.corrections == 0)
-            half_templates.add(connection, {key: halves[key] for key in connection.execute(stored).scalars()})
-
-    def _replacing_sighting(self) -> Any:
-        insert, columns = self._database.insert(schema.sightings), schema.sightings.c
-        return insert.on_conflict_do_update(
-            index_elements=["sighting_id"],
-            set_={column.name: insert.excluded[column.name] for column in columns if column is not columns.sighting_id},
-            where=columns.corrections == 0,
-        )
-
-    def _meeting(self) -> Any:
-        """Stores an unknown person. Somebody who was enrolled or forgotten meanwhile stays so."""
-        insert = self._database.insert(schema.unknowns)
-        new, old = insert.excluded, schema.unknowns.c
-        same = ("template", "evidence", "revision", "recorded_s", "expires_s")
-        return insert.on_conflict_do_update(
-            index_elements=["unknown_id"],
-            set_={name: new[name] for name in same}
-            | {
-                "first_seen_s": sa.case(
-                    (new.first_seen_s < old.first_seen_s, new.first_seen_s), else_=old.first_seen_s
-                ),
-                "last_seen_s": sa.case((new.last_seen_s > old.last_seen_s, new.last_seen_s), else_=old.last_seen_s),
-            },
-            where=old.template.is_not(None),
-        )
-
-    def _adding(self) -> Any:
-        insert = self._database.insert(schema.tallies)
-        return insert.on_conflict_do_update(
-            index_elements=["camera_id", "hour", "reason"],
-            set_={name: schema.tallies.c[name] + insert.excluded[name] for name in ("tracks", "faces")},
-        )
-
     def _vanish(self) -> None:
         """Takes deleted content out of SQLite's write-ahead log as well, and gives its space back."""
         self.vanish(0.0)
@@ -859,31 +801,3 @@ def _values_checked(label: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, OverflowError, AttributeError) as error:
         raise HistoryValueError(f"history {label} cannot store a value: {error}") from error
-
-
-def _name(connection: sa.Connection, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
-    name = Owned(identity_id, clean_text(identity_name))
-    named = {"identity_id": identity_id, "identity_name": name, "unknown_id": ""}
-    for sighting_id in sighting_ids:
-        update = schema.sightings.update().where(schema.sightings.c.sighting_id == sighting_id)
-        connection.execute(update.values(named | {"corrections": schema.sightings.c.corrections + 1}))
-
-
-def _drop(connection: sa.Connection, unknown_id: str, *, sightings_too: bool) -> None:
-    gone: dict[str, Any] = {"template": None, "revision": _next_revision(connection)}
-    connection.execute(schema.unknowns.update().where(schema.unknowns.c.unknown_id == unknown_id).values(gone))
-    regrouping.forget(connection, unknown_id)
-    gone = {"unknown_id": ""} | ({"template": None} if sightings_too else {})
-    if sightings_too:
-        denials.changed(connection)
-    of_theirs = schema.sightings.c.unknown_id == unknown_id
-    connection.execute(schema.sightings.update().where(of_theirs).values(gone))
-
-
-def _next_revision(connection: sa.Connection) -> int:
-    connection.execute(schema.newest.update().values(revision=schema.newest.c.revision + 1))
-    return _newest_revision(connection)
-
-
-def _newest_revision(connection: sa.Connection) -> int:
-    return int(connection.execute(sa.select(schema.newest.c.revision)).scalar_one())
