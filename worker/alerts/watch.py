@@ -142,7 +142,7 @@ class Watch:
         address = None if rule is None else rule.receivers.get(alert.receiver)
         if rule is None or address is None:
             self._book.refused(alert, "the receiver was taken out of the rule")
-            self._observer.alert_ended("given_up", time.time() - alert.made_s)
+            self._ended(alert, "given_up")
             return 0.0
         if self._is_erased(alert.event):
             self._book.drop(alert)
@@ -156,19 +156,22 @@ class Watch:
             deliver(self._alert(rule, alert, picture), address, secret, self._policy)
         except AwayError as error:
             goes_on = self._book.away(alert, str(error))
-            self._observer.alert_ended("postponed" if goes_on else "given_up", time.time() - alert.made_s)
+            self._ended(alert, "postponed" if goes_on else "given_up")
             _log.warning("an alert waits", rule=alert.rule_id, reason=str(error), tries=alert.tries)
         except RejectedError as error:
             self._book.refused(alert, str(error))
-            self._observer.alert_ended("given_up", time.time() - alert.made_s)
+            self._ended(alert, "given_up")
             _log.error("an alert is given up", rule=alert.rule_id, reason=str(error))
         else:
             subjects = filter(None, [alert.event.identity_id, alert.event.unknown_id, alert.sighting_id])
             kind = "webhook" if secret else address.partition("://")[0]
             note(self._audit_folder, "alert sent", subjects, rule=alert.rule_id, kind=kind, picture=int(bool(picture)))
             self._book.sent(alert)
-            self._observer.alert_ended("delivered", time.time() - alert.made_s)
+            self._ended(alert, "delivered")
         return 0.0
+
+    def _ended(self, alert: DueAlert, outcome: str) -> None:
+        self._observer.alert_ended(outcome, time.time() - alert.made_s)
 
     def _picture_for(self, rule: Rule, alert: DueAlert) -> bytes | None:
         """The picture, empty if there is to be none; None while it may still come."""

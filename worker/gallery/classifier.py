@@ -22,8 +22,8 @@ from worker.types import Candidate, Embeddings, Vectors
 _log = get_logger(__name__)
 
 DESCRIPTION_FILE: Final = "classifier.json"
-_MOST_BYTES: Final = 1 << 30
 """The file that is read first and replaced last. It names the other files of the folder, with their digests."""
+_MOST_BYTES: Final = 1 << 30
 
 Kind = Literal["svm", "cnn"]
 Floats = NDArray[np.float64]
