@@ -55,10 +55,6 @@ def rows(database: Database) -> str:
         return "".join(str(connection.execute(sa.text(f"SELECT * FROM facestream.{name}")).all()) for name in tables)
 
 
-def in_tables(postgres: PostgresServer, *needles: bytes) -> list[str]:
-    return postgres.files_with(*needles, below="base")
-
-
 def forget(url: str, receipt: Path, *more: str) -> int:
     given = ["--gallery", url, "--yes", "--no-events", "--receipt", str(receipt)]
     return run_command_line(["forget", ANNA, *given, *more])
@@ -71,12 +67,12 @@ def test_rows_and_the_files_of_the_tables_hold_nothing_of_the_person(
     with database.outside() as connection:
         connection.autocommit = True
         connection.execute("CHECKPOINT")
-    assert in_tables(postgres, ANNA.encode(), *vectors)
+    assert postgres.files_with(ANNA.encode(), *vectors, below="base")
     assert forget(postgres_url, tmp_path / "receipt.json") == 0
     assert ANNA not in rows(database)
     assert not any(repr(vector)[2:-1] in rows(database) for vector in vectors)
     assert BEN in rows(database)
-    assert in_tables(postgres, ANNA.encode(), *vectors) == []
+    assert postgres.files_with(ANNA.encode(), *vectors, below="base") == []
     remains = " ".join(one["what"] for one in json.loads((tmp_path / "receipt.json").read_text())["remains"])
     assert "write-ahead log" in remains, "which outlives a DELETE"
 

@@ -174,8 +174,8 @@ def everything_sealed(server: PostgresServer) -> list[str]:
     """All texts that are sealed in any file of the server, its log included."""
     server.execute("CHECKPOINT")
     found = set()
-    for path in (path for path in server.data.rglob("*") if path.is_file()):
-        found |= set(re.findall(rb"\x01own1:[A-Za-z0-9+/]{16,}={0,2}", path.read_bytes()))
+    for _, content in server.files():
+        found |= set(re.findall(rb"\x01own1:[A-Za-z0-9+/]{16,}={0,2}", content))
     # What lies behind a text in a file may look as if it belonged to it.
     texts = [one.decode() for one in found]
     return [text[: len(text) - cut] for text in texts for cut in range(8) if (len(text) - cut - HEAD) % 4 == 0]

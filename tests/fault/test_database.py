@@ -17,12 +17,11 @@ import pytest
 from tests.fault.proxy import FaultProxy
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, probe, sample
 from tests.support.past import sighting
-from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.postgres import PostgresServer, running_postgres, with_tables
 from tests.support.waiting import eventually
 from worker.database.address import parse_database_url
 from worker.database.backup import back_up, restore
 from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.errors import GalleryError, GalleryUnavailableError, HistoryError
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.history.store import History
@@ -40,8 +39,7 @@ def server() -> Iterator[PostgresServer]:
 def test_a_killed_server_loses_no_acknowledged_person_and_leaves_no_half_one(
     server: PostgresServer, pytestconfig: pytest.Config, tell: Callable[[str], None]
 ) -> None:
-    url = server.new_database("site")
-    upgrade(open_postgres(parse_database_url(url)))
+    url = with_tables(server.new_database("site"))
     gallery = DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)
     acknowledged: set[str] = set()
     tried = 0
@@ -76,8 +74,7 @@ def test_a_killed_server_loses_no_acknowledged_person_and_leaves_no_half_one(
 
 
 def test_a_connection_that_is_cut_in_mid_reply_costs_no_enrolment(server: PostgresServer) -> None:
-    url = server.new_database("site")
-    upgrade(open_postgres(parse_database_url(url)))
+    url = with_tables(server.new_database("site"))
     direct = DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)
     with closing(FaultProxy(server.port, seed=1)) as proxy:
         through = DatabaseGallery.open(url.replace(str(server.port), str(proxy.port)))
@@ -101,8 +98,7 @@ def test_a_connection_that_is_cut_in_mid_reply_costs_no_enrolment(server: Postgr
 def test_a_standby_that_lacks_the_last_change_takes_over_and_that_is_told(
     server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.new_database("site")
-    upgrade(open_postgres(parse_database_url(server.url("site"))))
+    with_tables(server.new_database("site"))
     standby = PostgresServer(primary=server)
     hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
     url = f"postgresql://postgres@{hosts}/site?target_session_attrs=read-write&gallery=site"
@@ -193,8 +189,7 @@ def sightings_in(url: str) -> set[str]:
 def test_a_standby_that_replicates_at_once_lacks_nothing_that_was_acknowledged(
     server: PostgresServer, tell: Callable[[str], None]
 ) -> None:
-    server.new_database("site")
-    upgrade(open_postgres(parse_database_url(server.url("site"))))
+    with_tables(server.new_database("site"))
     standby = PostgresServer("fsync=on", primary=server)
     hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
     url = f"postgresql://postgres@{hosts}/site?target_session_attrs=read-write&gallery=site"
@@ -226,8 +221,7 @@ def test_a_standby_that_replicates_at_once_lacks_nothing_that_was_acknowledged(
 def test_a_backup_and_a_restore_while_others_write_are_whole(
     server: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = server.new_database("site")
-    upgrade(open_postgres(parse_database_url(url)))
+    url = with_tables(server.new_database("site"))
     DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)
     address = parse_database_url(url)
     database = open_postgres(address)
@@ -273,8 +267,7 @@ def small_disk(server: PostgresServer) -> Iterator[Path]:
 
 
 def test_a_full_disk_of_the_server_is_told_and_loses_nothing(server: PostgresServer, small_disk: Path) -> None:
-    url = server.new_database("site")
-    upgrade(open_postgres(parse_database_url(url)))
+    url = with_tables(server.new_database("site"))
     server.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
     server.execute("ALTER TABLE facestream.samples SET TABLESPACE small", database="site")
     gallery = DatabaseGallery.create(url, MODEL, DIGEST, DIMENSION)

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from tests.support.past import AXES, MODEL, sighting, unknown
+from tests.support.postgres import with_tables
 from tests.support.repository import REPOSITORY
-from worker.database.address import parse_database_url
-from worker.database.database import open_postgres
-from worker.database.layout import upgrade
 from worker.errors import HistoryError
 from worker.history.records import EmbedderId, PastSighting, explain
 from worker.history.store import FILE, History
@@ -24,8 +22,7 @@ WEEK_S = 7 * 86_400.0
 def past(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     place: Path | str = tmp_path
     if request.param == "postgres":
-        place = str(request.getfixturevalue("postgres_url"))
-        upgrade(open_postgres(parse_database_url(place)))
+        place = with_tables(request.getfixturevalue("postgres_url"))
     with History.open(place, create=True) as opened:
         yield opened
 

@@ -160,7 +160,20 @@ def test_where_no_frame_is_kept_no_more_than_the_face_is_made_of_a_picture(tmp_p
     assert sizes == [(90, 92)], "the cut, up to the next pixel of colour"
 
 
-class Slow:
+class Nothing:
+    """What the store holds in which nothing was kept yet."""
+
+    def get(self, path: str) -> bytes | None:
+        return None
+
+    def remove(self, paths: Sequence[str]) -> int:
+        return 0
+
+    def prune(self, before: float) -> int:
+        return 0
+
+
+class Slow(Nothing):
     """A store that writes when it may."""
 
     def __init__(self) -> None:
@@ -171,15 +184,6 @@ class Slow:
         self.busy.set()
         assert self.go.wait(60)
         self.written.append(content)
-
-    def get(self, path: str) -> bytes | None:
-        return None
-
-    def remove(self, paths: Sequence[str]) -> int:
-        return 0
-
-    def prune(self, before: float) -> int:
-        return 0
 
 
 def test_for_a_slow_store_the_best_picture_waits_and_no_other() -> None:
@@ -245,18 +249,9 @@ def test_a_worker_removes_what_has_expired_when_it_starts(tmp_path: Path) -> Non
     assert list(tmp_path.rglob("*.jpg")) == []
 
 
-class Full:
+class Full(Nothing):
     def put(self, path: str, content: bytes) -> None:
         raise SinkError("no space left")
-
-    def get(self, path: str) -> bytes | None:
-        return None
-
-    def remove(self, paths: Sequence[str]) -> int:
-        return 0
-
-    def prune(self, before: float) -> int:
-        return 0
 
 
 def test_what_cannot_be_written_is_counted_and_stops_nothing() -> None:

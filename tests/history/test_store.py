@@ -39,8 +39,7 @@ def traces(template: np.ndarray, folder: Path) -> int:
 def past(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     place: Path | str = tmp_path / "state"
     if request.param == "postgres":
-        place = str(request.getfixturevalue("postgres_url"))
-        with_tables(place)
+        place = with_tables(request.getfixturevalue("postgres_url"))
     with History.open(place, create=True) as opened:
         yield opened
 

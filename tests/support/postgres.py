@@ -100,14 +100,14 @@ class PostgresServer:
         return rows
 
     def files_with(self, *needles: bytes, below: str = "") -> list[str]:
-        """The files of the server that hold one of the needles; one that it removes meanwhile holds nothing."""
-        found = []
+        """The files of the server that hold one of the needles."""
+        return [path for path, content in self.files(below) if any(needle in content for needle in needles)]
+
+    def files(self, below: str = "") -> Iterator[tuple[str, bytes]]:
+        """The files of the server with their content, except those that it removes meanwhile."""
         for path in (self.data / below).rglob("*"):
-            content = b""
             with suppress(FileNotFoundError, IsADirectoryError):
-                content = path.read_bytes()
-            found += [str(path)] if any(needle in content for needle in needles) else []
-        return found
+                yield str(path), path.read_bytes()
 
     def new_database(self, name: str) -> str:
         """The URL of a new, empty database."""
