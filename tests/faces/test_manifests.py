@@ -421,3 +421,6 @@ def test_a_manifest_that_unfolds_or_nests_without_end_or_is_a_pipe_is_one_line(t
         assert "\n" not in str(told.value)
     with pytest.raises(ModelError, match="no ordinary file"):
         load_manifest(str(pipe))
+    path.write_text("# line\n" * 200_000 + "id: x\n")
+    with pytest.raises(ModelError, match="is larger than"):
+        load_manifest(str(path))

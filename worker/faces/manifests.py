@@ -227,7 +227,10 @@ def _read_manifest(path: Path) -> Manifest:
 def _validated(kind: type[_Kind], path: Path) -> _Kind:
     try:
         with open_regular(path) as file:
-            _, document = parse_yaml(file.read(_MOST_BYTES).decode())
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ModelError(f"manifest {path} is larger than {_MOST_BYTES} bytes: a manifest has a few lines")
+        _, document = parse_yaml(content.decode())
     except OSError as error:
         raise ModelError(f"manifest {path}: {error.strerror or error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
