@@ -1,19 +1,16 @@
 """The accounts of others: made, changed, disabled and removed; and links with which they choose their passwords."""
 
-from http import HTTPStatus
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from worker.api import administration
 from worker.api.access import Caller, SharedParts
 from worker.api.account_documents import LinkDocument
 from worker.api.accounts import Account, Role
-from worker.api.errors import AccountError
 from worker.api.parts import Parts
 from worker.api.problems import not_found
-from worker.console import settings
 from worker.console.choices import chosen, known_cameras, role_of
 from worker.console.pages import Manager, gone_to, render, segment
 
@@ -26,13 +23,9 @@ Ids = Annotated[list[str] | None, Form(max_length=1000)]
 @router.post("/settings/accounts")
 def add_account(
     request: Request, caller: Manager, parts: SharedParts, name: Text = "", role: Text = "", camera: Ids = None
-) -> Response:
+) -> HTMLResponse:
     """Makes an account, and a link with which its owner chooses the password."""
-    try:
-        made = administration.create(parts, name, None, role_of(role), chosen(camera))
-    except AccountError as error:
-        typed = {"name": name, "role": role, "cameras": camera or []}
-        return settings.page(caller, parts, problem=str(error), typed=typed)
+    made = administration.create(parts, name, None, role_of(role), chosen(camera))
     return _page(request, caller, parts, made, said="made", link=administration.make_link(parts, made.name))
 
 
@@ -44,15 +37,10 @@ def account_page(request: Request, caller: Manager, parts: SharedParts, name: st
 
 @router.post("/settings/accounts/{name}")
 def change_account(
-    request: Request, caller: Manager, parts: SharedParts, name: str, role: Text = "", camera: Ids = None
-) -> Response:
+    _caller: Manager, parts: SharedParts, name: str, role: Text = "", camera: Ids = None
+) -> RedirectResponse:
     """Gives an account another role and other cameras, at once."""
-    account = _find(parts, name)
-    try:
-        administration.change(parts, name, role=role_of(role), cameras=chosen(camera))
-    except AccountError as error:
-        typed = {"role": role, "cameras": camera or []}
-        return _page(request, caller, parts, account, problem=str(error), typed=typed)
+    administration.change(parts, name, role=role_of(role), cameras=chosen(camera))
     return _gone(name, "changed")
 
 
@@ -60,22 +48,15 @@ def change_account(
 def make_link(request: Request, caller: Manager, parts: SharedParts, name: str) -> HTMLResponse:
     """Makes a link for another password; it is on this page and never again."""
     account = _find(parts, name)
-    try:
-        return _page(request, caller, parts, account, link=administration.make_link(parts, name))
-    except AccountError as error:
-        return _page(request, caller, parts, account, problem=str(error))
+    return _page(request, caller, parts, account, link=administration.make_link(parts, name))
 
 
 @router.post("/settings/accounts/{name}/disabled")
 def disable(
-    request: Request, caller: Manager, parts: SharedParts, name: str, disabled: Annotated[bool, Form()] = True
-) -> Response:
+    _caller: Manager, parts: SharedParts, name: str, disabled: Annotated[bool, Form()] = True
+) -> RedirectResponse:
     """Disables an account, or enables it again."""
-    account = _find(parts, name)
-    try:
-        administration.change(parts, name, disabled=disabled)
-    except AccountError as error:
-        return _page(request, caller, parts, account, problem=str(error))
+    administration.change(parts, name, disabled=disabled)
     return _gone(name, "disabled" if disabled else "enabled")
 
 
@@ -87,13 +68,9 @@ def end_sessions(_caller: Manager, parts: SharedParts, name: str) -> RedirectRes
 
 
 @router.post("/settings/accounts/{name}/remove")
-def remove_account(request: Request, caller: Manager, parts: SharedParts, name: str) -> Response:
+def remove_account(_caller: Manager, parts: SharedParts, name: str) -> RedirectResponse:
     """Removes an account with its sessions and tokens."""
-    account = _find(parts, name)
-    try:
-        administration.remove(parts, name)
-    except AccountError as error:
-        return _page(request, caller, parts, account, problem=str(error))
+    administration.remove(parts, name)
     return gone_to("/settings", said="removed")
 
 
@@ -109,14 +86,13 @@ def _gone(name: str, said: str) -> RedirectResponse:
 
 
 def _page(
-    request: Request, caller: Caller, parts: Parts, account: Account, *, said: str = "", problem: str = "",
-    link: LinkDocument | None = None, typed: dict[str, Any] | None = None,
+    request: Request, caller: Caller, parts: Parts, account: Account, *, said: str = "",
+    link: LinkDocument | None = None,
 ) -> HTMLResponse:  # fmt: skip
-    now: dict[str, Any] = {"role": account.role, "cameras": list(account.cameras or ())}
-    typed = now | (typed or {})
+    cameras = account.cameras or ()
     return render(
-        "account", caller, HTTPStatus.UNPROCESSABLE_ENTITY if problem else HTTPStatus.OK, account=account, said=said,
-        problem=problem, typed=typed, roles=get_args(Role), cameras=sorted({*known_cameras(parts), *typed["cameras"]}),
+        "account", caller, account=account, said=said, roles=get_args(Role), chosen=cameras,
+        cameras=sorted({*known_cameras(parts), *cameras}),
         link=None if link is None else f"{str(request.base_url).rstrip('/')}{link.path}",
         expires=None if link is None else link.expires_at, sessions=parts.sessions.all(account.name),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What forms let people choose from."""
+"""What forms let people choose from, and what they choose."""
 
 from contextlib import suppress
 from http import HTTPStatus
@@ -9,6 +9,7 @@ from worker.api.accounts import Role
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.api.sight import Cameras
+from worker.console.texts import text
 from worker.errors import SinkError
 
 
@@ -33,3 +34,13 @@ def role_of(text: str) -> Role:
         if text == role:
             return role  # type: ignore[no-any-return] # get_args tells no types
     raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"a role is one of these: {', '.join(get_args(Role))}")
+
+
+def require_same(password: str, again: str) -> None:
+    """Does nothing if a new password was typed twice.
+
+    Raises:
+        Problem: the two are not the same.
+    """
+    if password != again:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(text("the two passwords are not the same")))

@@ -10,10 +10,10 @@ from fastapi.responses import HTMLResponse
 
 from worker.api import keys
 from worker.api.access import COOKIE, SharedParts, session_of
-from worker.api.errors import AccountError, LoginError, TooManyAttemptsError
-from worker.api.parts import Parts
+from worker.api.errors import LoginError, TooManyAttemptsError
 from worker.api.passwords import SHORTEST
 from worker.api.problems import Problem
+from worker.console.choices import require_same
 from worker.console.forms import Sent, come_back
 from worker.console.pages import Looker, ask_who, gone_to, inside, render
 from worker.console.provider import leave_address
@@ -95,7 +95,7 @@ def logout(caller: Looker, parts: SharedParts) -> Response:
 @router.get("/setup")
 def setup_page(request: Request) -> Response:
     """Asks for the code of the first start; where there is an admin, for name and password."""
-    return _setup() if keys.first_code_of(request).code else gone_to("/login")
+    return render("setup", None, shortest=SHORTEST) if keys.first_code_of(request).code else gone_to("/login")
 
 
 @router.post("/setup")
@@ -103,22 +103,19 @@ def setup(
     request: Request, parts: SharedParts, code: Text = "", name: Text = "", password: Text = "", again: Text = ""
 ) -> Response:
     """Makes the first admin."""
-    if password != again:
-        return _setup(code, name, "the two passwords are not the same", HTTPStatus.UNPROCESSABLE_ENTITY)
+    require_same(password, again)
     response = gone_to("/")
-    try:
-        keys.set_up(request, response, parts, code, name, password)
-    except Problem as problem:
-        return _setup(code, name, str(problem.detail), HTTPStatus(problem.status_code))
-    except AccountError as error:
-        return _setup(code, name, str(error), HTTPStatus.UNPROCESSABLE_ENTITY)
+    keys.set_up(request, response, parts, code, name, password)
     return response
 
 
 @router.get("/password/{secret}")
 def password_page(parts: SharedParts, secret: str) -> Response:
     """Takes the link with which somebody chooses a password."""
-    return _password(parts, secret)
+    account = parts.accounts.of_link(secret)
+    if account is None:
+        raise Problem(HTTPStatus.FORBIDDEN, "this link was used before, or has expired: ask an admin for a new one")
+    return render("password", None, account=account, secret=secret, shortest=SHORTEST)
 
 
 @router.post("/password/{secret}")
@@ -126,24 +123,11 @@ def choose_password(
     request: Request, parts: SharedParts, secret: str, password: Text = "", again: Text = ""
 ) -> Response:
     """Sets the password, and begins a session."""
-    if password != again:
-        return _password(parts, secret, "the two passwords are not the same")
+    require_same(password, again)
     try:
         account = keys.use_link(parts, secret, password)
-    except (AccountError, LoginError) as error:
-        return _password(parts, secret, str(error))
+    except LoginError as error:
+        raise Problem(HTTPStatus.FORBIDDEN, str(error)) from None
     response = gone_to("/")
     keys.begin(request, response, parts, account.name)
     return response
-
-
-def _password(parts: Parts, secret: str, problem: str = "") -> HTMLResponse:
-    account = parts.accounts.of_link(secret)
-    if account is None:
-        raise Problem(HTTPStatus.FORBIDDEN, "this link was used before, or has expired: ask an admin for a new one")
-    status = HTTPStatus.UNPROCESSABLE_ENTITY if problem else HTTPStatus.OK
-    return render("password", None, status, account=account, secret=secret, problem=problem, shortest=SHORTEST)
-
-
-def _setup(code: str = "", name: str = "", problem: str = "", status: HTTPStatus = HTTPStatus.OK) -> HTMLResponse:
-    return render("setup", None, status, code=code, name=name, problem=problem, shortest=SHORTEST)

@@ -1,23 +1,22 @@
 """One's own password and log-ins, tokens, the accounts of all, what holds here, and the audit log."""
 
 from http import HTTPStatus
-from typing import Annotated, Any, Final, cast, get_args
+from typing import Annotated, Final, cast, get_args
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import ValidationError
 
 from worker.api import keys, passwords, settings, token_operations
 from worker.api.access import Caller, SharedParts
 from worker.api.account_documents import AccountDocument
 from worker.api.accounts import ROLES, Scope
-from worker.api.errors import AccountError, TooManyAttemptsError
+from worker.api.errors import TooManyAttemptsError
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.api.setting_documents import RetentionDocument
-from worker.console.choices import chosen, known_cameras
+from worker.console.choices import chosen, known_cameras, require_same
 from worker.console.pages import Looker, Manager, Visitor, gone_to, render
-from worker.console.texts import text
 from worker.history.retention import Retention
 from worker.redaction import first_problem
 
@@ -32,22 +31,21 @@ Words = Annotated[str, Query(max_length=300)]
 def settingspage(caller: Visitor, parts: SharedParts, said: str = "") -> HTMLResponse:
     """One's own password, log-ins and tokens, thresholds, how long things are kept; for who manages: accounts and all
     tokens."""
-    return page(caller, parts, said=said)
+    return _page(caller, parts, said=said)
 
 
 @router.post("/settings/password")
 def change_password(
     request: Request, caller: Looker, parts: SharedParts, old_password: Text = "", password: Text = "", again: Text = ""
-) -> Response:
+) -> RedirectResponse:
     """Another password of one's own; all other sessions end."""
-    if password != again:
-        return page(caller, parts, problem=str(text("the two passwords are not the same")))
+    require_same(password, again)
     try:
         keys.change_password(request, parts, caller, old_password, password)
-    except (AccountError, TooManyAttemptsError) as error:
-        return page(caller, parts, problem=str(error))
+    except TooManyAttemptsError as error:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
     except Problem as problem:
-        return page(caller, parts, problem=str(problem.detail))
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, problem.detail) from None
     return gone_to("/settings", said="password")
 
 
@@ -73,14 +71,11 @@ def add_token(
     scopes: Annotated[list[str] | None, Form()] = None,
     days: Annotated[float, Form(gt=0, le=3650)] = 90.0,
     camera: Annotated[list[str] | None, Form(max_length=1000)] = None,
-) -> Response:
+) -> HTMLResponse:
     """Makes a token; its secret is on this page and never again."""
     wanted = tuple(cast(Scope, scope) for scope in scopes or () if scope in get_args(Scope))
-    try:
-        _token, secret = token_operations.make_token(parts, caller, name, wanted, days, chosen(camera))
-    except AccountError as error:
-        return page(caller, parts, problem=str(error), typed={"token": name, "token_cameras": camera or []})
-    return page(caller, parts, secret=secret)
+    _token, secret = token_operations.make_token(parts, caller, name, wanted, days, chosen(camera))
+    return _page(caller, parts, secret=secret)
 
 
 @router.post("/settings/tokens/{token_id}/end")
@@ -93,7 +88,7 @@ def end_token(caller: Looker, parts: SharedParts, token_id: str) -> RedirectResp
 @router.post("/settings/retention")
 def keep(
     _caller: Manager, parts: SharedParts, etag: Text, sightings: Text = "", unknowns: Text = "", pictures: Text = ""
-) -> Response:
+) -> RedirectResponse:
     """Sets for how long things are kept, for all workers; an empty field: as each is configured."""
     typed = {"sightings_days": sightings, "unknowns_days": unknowns, "pictures_days": pictures}
     try:
@@ -122,21 +117,16 @@ def audit_page(
     )  # fmt: skip
 
 
-def page(
-    caller: Caller, parts: Parts, *, said: str = "", problem: str = "", secret: str = "",
-    typed: dict[str, Any] | None = None,
-) -> HTMLResponse:  # fmt: skip
-    """The page Settings; ``secret``: of a token that was made just now."""
+def _page(caller: Caller, parts: Parts, *, said: str = "", secret: str = "") -> HTMLResponse:
+    """``secret``: of a token that was made just now."""
     manages = caller.may("manage")
     holds = settings.settings(parts)
-    blank: dict[str, Any] = {"name": "", "role": "viewer", "cameras": [], "token": "", "token_cameras": []}
     return render(
-        "settings", caller, HTTPStatus.UNPROCESSABLE_ENTITY if problem else HTTPStatus.OK, said=said, problem=problem,
-        secret=secret, tokens=token_operations.tokens_of(parts, caller), scopes=ROLES[caller.account.role],
+        "settings", caller, said=said, secret=secret, tokens=token_operations.tokens_of(parts, caller),
+        scopes=ROLES[caller.account.role],
         accounts=[AccountDocument.of(one) for one in parts.accounts.accounts()] if manages else [], roles=list(ROLES),
         sessions=keys.sessions_of(parts, caller), cameras=known_cameras(parts),
         holds=holds, etag=settings.etag(Retention(**holds.retention.model_dump())), shortest=passwords.SHORTEST,
-        typed=blank | (typed or {}),
     )  # fmt: skip
 
 
