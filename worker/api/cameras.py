@@ -22,12 +22,12 @@ from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IdempotencyKey, IfMatch
 from worker.api.pictures import jpeg_of
-from worker.api.problems import Problem, not_found, responses
+from worker.api.problems import Problem, not_found, responses, unusable
 from worker.audit_log import note
 from worker.config import CameraConfig
 from worker.errors import FacestreamError, SinkError
 from worker.fleet.registry import CameraRegistry, Registered, StaleDefinitionError, decode_camera, require_network
-from worker.redaction import first_problem, redact_url
+from worker.redaction import redact_url
 from worker.redis.client import REDIS_ERRORS
 from worker.redis.errors import explain
 from worker.service.status import age_s, condition_of
@@ -181,10 +181,8 @@ def camera_of(fields: dict[str, Any]) -> CameraConfig:
     try:
         camera = CameraConfig(**fields)
         require_network(camera)
-    except ValidationError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
-    except FacestreamError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+    except (ValidationError, FacestreamError) as error:
+        raise unusable(error) from None
     return camera
 
 

@@ -13,7 +13,7 @@ from worker.api.documents import GroupDocument, Groups, GroupSettings, Membershi
 from worker.api.paging import etag_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IfMatch
-from worker.api.problems import Problem, not_found, responses
+from worker.api.problems import Problem, not_found, responses, unusable
 from worker.errors import ConfigError
 from worker.gallery.contents import Person
 from worker.gallery.groups import Group, group_name
@@ -74,7 +74,7 @@ def set_group(
     try:
         name = group_name(name)
     except ConfigError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+        raise unusable(error) from None
     groups = known(parts)
     if name in groups and fresh:
         raise Problem(HTTPStatus.CONFLICT, f"there is a group {name!r} already: change it, or choose another name")

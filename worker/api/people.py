@@ -24,7 +24,7 @@ from worker.api.documents import (
 )
 from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
-from worker.api.problems import Problem, not_found, responses
+from worker.api.problems import Problem, not_found, responses, unusable
 from worker.api.sight import in_sight
 from worker.errors import ConfigError
 from worker.gallery.consents import Consent
@@ -141,7 +141,7 @@ def set_consent(
         try:
             consent = Consent(since, until, clean_text(settings.basis), clean_text(settings.note))
         except ConfigError as error:
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+            raise unusable(error) from None
     return parts.gallery().set_consent(identity_id, consent)
 
 

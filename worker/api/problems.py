@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from worker.api.errors import AccountError, LoginError, NoSuchAccountError, TooManyAttemptsError
@@ -15,6 +16,7 @@ from worker.errors import (
     SinkError,
     SourceError,
 )
+from worker.redaction import first_problem
 
 MEDIA_TYPE: Final = "application/problem+json"
 _AWAY: Final = (DatabaseUnavailableError, GalleryUnavailableError, HistoryUnavailableError, SinkError)
@@ -30,6 +32,12 @@ class Problem(HTTPException):
 def not_found(what: str) -> Problem:
     """There is no such thing."""
     return Problem(HTTPStatus.NOT_FOUND, what)
+
+
+def unusable(error: ValidationError | FacestreamError) -> Problem:
+    """What was given cannot be taken."""
+    text = first_problem(error) if isinstance(error, ValidationError) else str(error)
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, text)
 
 
 def problem_of(error: FacestreamError) -> Problem:

@@ -17,7 +17,7 @@ from worker.api.groups import known
 from worker.api.paging import etag_of, require_match
 from worker.api.parts import Parts
 from worker.api.people import IdempotencyKey, IfMatch
-from worker.api.problems import Problem, not_found, responses
+from worker.api.problems import Problem, not_found, responses, unusable
 from worker.api.rule_documents import (
     AlertDocument,
     AlertsPage,
@@ -30,7 +30,6 @@ from worker.api.rule_documents import (
 )
 from worker.audit_log import note
 from worker.errors import ConfigError
-from worker.redaction import first_problem
 from worker.wire import rfc3339
 
 router = APIRouter(tags=["rules"])
@@ -161,7 +160,7 @@ def settings_of(values: dict[str, Any]) -> RuleSettings:
     try:
         return RuleSettings.model_validate(values)
     except ValidationError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
+        raise unusable(error) from None
 
 
 def watch_of(request: Request) -> Watch:
@@ -176,10 +175,8 @@ def _checked(parts: Parts, settings: RuleSettings, before: dict[str, Any]) -> Ru
     try:
         rule = Rule.model_validate(given)
         rule.require_receivers()
-    except ValidationError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
-    except ConfigError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+    except (ValidationError, ConfigError) as error:
+        raise unusable(error) from None
     groups = known(parts)
     for name in (*rule.groups, *rule.not_groups):
         if name not in groups:

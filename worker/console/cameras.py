@@ -14,10 +14,9 @@ from worker.api import camera_hours, cameras
 from worker.api.access import SharedParts
 from worker.api.camera_documents import CameraChange, CameraDocument, CamerasPage, CheckDocument, NewCamera
 from worker.api.parts import Parts
-from worker.api.problems import Problem
+from worker.api.problems import Problem, unusable
 from worker.console.pages import Manager, Visitor, gone_to, render
 from worker.errors import HistoryError, SinkError
-from worker.redaction import first_problem
 from worker.wire import parse_rfc3339
 
 router = APIRouter(include_in_schema=False)
@@ -84,7 +83,7 @@ def add(
             return _add_page(caller, typed, tried)
         cameras.add(parts, given)
     except ValidationError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
+        raise unusable(error) from None
     return gone_to(f"/cameras/{given.camera_id}", said="added")
 
 
@@ -167,7 +166,7 @@ def _changed(
     try:
         given = CameraChange(**fields)
     except ValidationError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
+        raise unusable(error) from None
     cameras.change(parts, camera_id, given, etag)
     return gone_to(f"/cameras/{camera_id}{page}", said=said)
 

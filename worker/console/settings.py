@@ -13,12 +13,11 @@ from worker.api.account_documents import AccountDocument
 from worker.api.accounts import ROLES, Scope
 from worker.api.errors import TooManyAttemptsError
 from worker.api.parts import Parts
-from worker.api.problems import Problem
+from worker.api.problems import Problem, unusable
 from worker.api.setting_documents import RetentionDocument
 from worker.console.choices import chosen, known_cameras, require_same
 from worker.console.pages import Looker, Manager, Visitor, gone_to, render
 from worker.history.retention import Retention
-from worker.redaction import first_problem
 
 router = APIRouter(include_in_schema=False)
 
@@ -43,7 +42,7 @@ def change_password(
     try:
         keys.change_password(request, parts, caller, old_password, password)
     except TooManyAttemptsError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+        raise unusable(error) from None
     except Problem as problem:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, problem.detail) from None
     return gone_to("/settings", said="password")
@@ -94,7 +93,7 @@ def keep(
     try:
         given = RetentionDocument(**{name: _number(value) for name, value in typed.items()})
     except ValidationError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first_problem(error)) from None
+        raise unusable(error) from None
     settings.keep(parts, given, etag)
     return gone_to("/settings", said="kept")
 
