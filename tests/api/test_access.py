@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from tests.support.console import API, Console, console_config, running_console
-from worker.api.accounts import Role
+from worker.api.roles import Role
 
 NOBODY, VIEWER, OPERATOR, ADMIN = 0, 1, 2, 3
 LEAST: dict[str, int] = {

@@ -10,7 +10,7 @@ from schemathesis.checks import ignored_auth, positive_data_acceptance
 
 from tests.support.console import API, Console
 from tests.support.repository import REPOSITORY
-from worker.api.accounts import Role
+from worker.api.roles import Role
 
 # Beside a session, a header for somebody else, such as a proxy with passwords of its own, changes nothing. And a cursor
 # or a password may have the right form and still be none.

@@ -5,9 +5,9 @@ from pathlib import Path
 import httpx
 
 from tests.support.console import API, PASSWORD, Console, console_config, serving
-from worker.api.accounts import Role
 from worker.api.app import make_app
 from worker.api.parts import Parts
+from worker.api.roles import Role
 from worker.history.store import FILE
 
 

@@ -16,8 +16,8 @@ from tests.support.publishing import STREAM
 from tests.support.redis_servers import RedisServer
 from tests.support.repository import REPOSITORY
 from tests.support.sample_events import make_event, stream_fields
-from worker.api.accounts import ROLES
 from worker.api.parts import Parts
+from worker.api.roles import ROLES
 from worker.console.app import make_console
 from worker.database.address import parse_database_url
 from worker.database.database import open_postgres

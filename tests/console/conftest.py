@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.support.console import PASSWORD, Console, console_config, running_console
-from worker.api.accounts import Role
+from worker.api.roles import Role
 
 # A slow machine is not a fault.
 expect.set_options(timeout=60_000)

@@ -14,9 +14,9 @@ from fastapi import FastAPI
 
 from tests.fuzz.common import Target, scratch
 from tests.support.console import add_account, console_config, fill, place_of
-from worker.api.accounts import ROLES
 from worker.api.app import PREFIX, described, make_app
 from worker.api.parts import Parts
+from worker.api.roles import ROLES
 from worker.database.database import open_sqlite
 from worker.history.store import FILE
 

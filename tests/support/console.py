@@ -19,8 +19,8 @@ from fastapi import FastAPI
 from tests.support.past import AXES, MODEL, NOON, sighting, unknown
 from tests.support.sample_events import make_event
 from tests.support.waiting import eventually
-from worker.api.accounts import ROLES, Role
 from worker.api.parts import Parts
+from worker.api.roles import ROLES, Role
 from worker.config import EvidenceConfig, history_place, load_config
 from worker.console.app import make_console
 from worker.database import schema

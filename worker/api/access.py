@@ -11,11 +11,12 @@ from fastapi import Depends, Request, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
-from worker.api.accounts import ROLES, Account, Scope
+from worker.api.accounts import Account
 from worker.api.door import SAFE
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.api.replies import Reply
+from worker.api.roles import ROLES, Scope
 from worker.api.sessions import csrf_of
 from worker.api.sight import Cameras, in_sight, look_through
 from worker.audit_log import acting_as

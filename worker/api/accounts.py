@@ -15,10 +15,7 @@ import sqlalchemy as sa
 
 from worker.api.errors import AccountError, LoginError, NoSuchAccountError
 from worker.api.passwords import Passwords
-from worker.api.roles import MOST_CAMERAS
-from worker.api.roles import ROLES as ROLES
-from worker.api.roles import Role as Role
-from worker.api.roles import Scope as Scope
+from worker.api.roles import MOST_CAMERAS, Role
 from worker.api.sight import Cameras, in_order, read_cameras, write_cameras
 from worker.database import schema
 from worker.history.shared import SharedDatabase

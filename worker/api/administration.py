@@ -15,10 +15,11 @@ from worker.api.account_documents import (
     NewAccount,
     time_text,
 )
-from worker.api.accounts import Account, Role
+from worker.api.accounts import Account
 from worker.api.parts import Parts
 from worker.api.people import IdempotencyKey
 from worker.api.problems import responses
+from worker.api.roles import Role
 from worker.api.sight import Cameras, in_order
 from worker.audit_log import note
 

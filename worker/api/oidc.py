@@ -26,8 +26,8 @@ from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
-from worker.api.accounts import ROLES, Role
 from worker.api.errors import LoginError
+from worker.api.roles import ROLES, Role
 from worker.api.sight import Cameras, in_order
 from worker.asking import Asker
 from worker.config import OidcConfig

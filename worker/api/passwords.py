@@ -2,15 +2,11 @@
 
 import secrets
 import threading
-from typing import Final
 
 import argon2
 
 from worker.api.errors import AccountError
 from worker.api.roles import LONGEST_PASSWORD, SHORTEST_PASSWORD
-
-SHORTEST: Final = SHORTEST_PASSWORD
-LONGEST: Final = LONGEST_PASSWORD
 
 
 class Passwords:
@@ -27,8 +23,8 @@ class Passwords:
         Raises:
             AccountError: it is too short, or too long.
         """
-        if not SHORTEST <= len(password) <= LONGEST:
-            raise AccountError(f"a password has {SHORTEST} to {LONGEST} characters")
+        if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+            raise AccountError(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
         with self._hashing:
             return self._hasher.hash(password)
 
@@ -38,7 +34,7 @@ class Passwords:
             self._nobody = self.hash(secrets.token_hex(16))
         with self._hashing:
             try:
-                fits = self._hasher.verify(password_hash or self._nobody, password[: LONGEST + 1])
+                fits = self._hasher.verify(password_hash or self._nobody, password[: LONGEST_PASSWORD + 1])
             except argon2.exceptions.VerificationError:
                 return False
         return fits and bool(password_hash)

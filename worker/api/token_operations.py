@@ -8,10 +8,10 @@ from fastapi import APIRouter, Response
 
 from worker.api.access import Caller, Reader, SharedParts, once
 from worker.api.account_documents import NewToken, NewTokenDocument, TokenDocument, TokensPage
-from worker.api.accounts import Scope
 from worker.api.parts import Parts
 from worker.api.people import IdempotencyKey
 from worker.api.problems import Problem, responses
+from worker.api.roles import Scope
 from worker.api.sight import Cameras, in_order
 from worker.api.tokens import Token
 from worker.audit_log import note

@@ -8,9 +8,7 @@ from typing import Any, Final, get_args
 import sqlalchemy as sa
 
 from worker.api.accounts import (
-    ROLES,
     Account,
-    Scope,
     account_of,
     checked_cameras,
     checked_name,
@@ -18,6 +16,7 @@ from worker.api.accounts import (
     require_account,
 )
 from worker.api.errors import AccountError, NoSuchAccountError
+from worker.api.roles import ROLES, Scope
 from worker.api.sight import Cameras, both, read_cameras, write_cameras
 from worker.database import schema
 from worker.history.shared import SharedDatabase

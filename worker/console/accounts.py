@@ -8,9 +8,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from worker.api import administration
 from worker.api.access import Caller, SharedParts
 from worker.api.account_documents import LinkDocument
-from worker.api.accounts import Account, Role
+from worker.api.accounts import Account
 from worker.api.parts import Parts
 from worker.api.problems import not_found
+from worker.api.roles import Role
 from worker.console.choices import chosen, known_cameras, role_of
 from worker.console.pages import Manager, gone_to, render, segment
 

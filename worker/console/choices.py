@@ -5,9 +5,9 @@ from http import HTTPStatus
 from typing import get_args
 
 from worker.api import cameras
-from worker.api.accounts import Role
 from worker.api.parts import Parts
 from worker.api.problems import Problem
+from worker.api.roles import Role
 from worker.api.sight import Cameras
 from worker.console.texts import text
 from worker.errors import SinkError

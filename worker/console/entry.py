@@ -11,8 +11,8 @@ from fastapi.responses import HTMLResponse
 from worker.api import keys
 from worker.api.access import COOKIE, SharedParts, session_of
 from worker.api.errors import LoginError, TooManyAttemptsError
-from worker.api.passwords import SHORTEST
 from worker.api.problems import Problem
+from worker.api.roles import SHORTEST_PASSWORD
 from worker.console.choices import require_same
 from worker.console.forms import Sent, come_back
 from worker.console.pages import Looker, ask_who, gone_to, inside, render
@@ -95,7 +95,7 @@ def logout(caller: Looker, parts: SharedParts) -> Response:
 @router.get("/setup")
 def setup_page(request: Request) -> Response:
     """Asks for the code of the first start; where there is an admin, for name and password."""
-    return render("setup", None, shortest=SHORTEST) if keys.first_code_of(request).code else gone_to("/login")
+    return render("setup", None, shortest=SHORTEST_PASSWORD) if keys.first_code_of(request).code else gone_to("/login")
 
 
 @router.post("/setup")
@@ -115,7 +115,7 @@ def password_page(parts: SharedParts, secret: str) -> Response:
     account = parts.accounts.of_link(secret)
     if account is None:
         raise Problem(HTTPStatus.FORBIDDEN, "this link was used before, or has expired: ask an admin for a new one")
-    return render("password", None, account=account, secret=secret, shortest=SHORTEST)
+    return render("password", None, account=account, secret=secret, shortest=SHORTEST_PASSWORD)
 
 
 @router.post("/password/{secret}")

@@ -14,9 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from worker import __version__
 from worker.api.access import COOKIE, Caller, SharedParts, admit, has_csrf, session_of
-from worker.api.accounts import Scope
 from worker.api.oidc import Provider
 from worker.api.problems import Problem
+from worker.api.roles import Scope
 from worker.console.forms import Sent, require_first
 from worker.console.texts import counted, language, text
 from worker.history.records import PastSighting

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import ValidationError
 
-from worker.api import keys, passwords, settings, token_operations
+from worker.api import keys, settings, token_operations
 from worker.api.access import Caller, SharedParts
 from worker.api.account_documents import AccountDocument
-from worker.api.accounts import ROLES, Scope
 from worker.api.errors import TooManyAttemptsError
 from worker.api.parts import Parts
 from worker.api.problems import Problem, unusable
+from worker.api.roles import ROLES, SHORTEST_PASSWORD, Scope
 from worker.api.setting_documents import RetentionDocument
 from worker.console.choices import chosen, known_cameras, require_same
 from worker.console.pages import Looker, Manager, Visitor, gone_to, render
@@ -125,7 +125,7 @@ def _page(caller: Caller, parts: Parts, *, said: str = "", secret: str = "") -> 
         scopes=ROLES[caller.account.role],
         accounts=[AccountDocument.of(one) for one in parts.accounts.accounts()] if manages else [], roles=list(ROLES),
         sessions=keys.sessions_of(parts, caller), cameras=known_cameras(parts),
-        holds=holds, etag=settings.etag(Retention(**holds.retention.model_dump())), shortest=passwords.SHORTEST,
+        holds=holds, etag=settings.etag(Retention(**holds.retention.model_dump())), shortest=SHORTEST_PASSWORD,
     )  # fmt: skip
 
 
