@@ -25,11 +25,10 @@ from worker.api.pictures import jpeg_of
 from worker.api.problems import Problem, not_found, responses, unusable
 from worker.audit_log import note
 from worker.config import CameraConfig
-from worker.errors import FacestreamError, SinkError
+from worker.errors import FacestreamError
 from worker.fleet.registry import CameraRegistry, Registered, StaleDefinitionError, decode_camera, require_network
 from worker.redaction import redact_url
-from worker.redis.client import REDIS_ERRORS
-from worker.redis.errors import explain
+from worker.redis.errors import told_redis_errors
 from worker.service.status import age_s, condition_of
 from worker.types import Image
 from worker.video.trial import look_through
@@ -211,11 +210,10 @@ def _defined(parts: Parts, camera_id: str, if_match: str | None = None) -> Regis
 @contextmanager
 def _registry(parts: Parts) -> Iterator[CameraRegistry]:
     try:
-        yield CameraRegistry(parts.redis(), parts.config.fleet)
+        with told_redis_errors(parts.config.redis):
+            yield CameraRegistry(parts.redis(), parts.config.fleet)
     except StaleDefinitionError as error:
         raise Problem(HTTPStatus.PRECONDITION_FAILED, str(error)) from None
-    except REDIS_ERRORS as error:
-        raise SinkError(explain(error, parts.config.redis)) from None
 
 
 @router.get("/cameras", operation_id="list_cameras")

@@ -25,8 +25,8 @@ from worker.errors import DatabaseError, SinkError
 from worker.events.codec import encode
 from worker.events.consumer.tail import read_events
 from worker.logs import get_logger
-from worker.redis.client import REDIS_ERRORS, connect, server_time_ms
-from worker.redis.errors import explain
+from worker.redis.client import connect, server_time_ms
+from worker.redis.errors import told_redis_errors
 from worker.types import Event
 
 router = APIRouter(tags=["live"])
@@ -136,10 +136,8 @@ class Live:
 
 def _present(parts: Parts) -> str:
     """The id that comes before those of entries that are written from now on."""
-    try:
+    with told_redis_errors(parts.config.redis):
         return f"{server_time_ms(parts.redis())}-0"
-    except REDIS_ERRORS as error:
-        raise SinkError(explain(error, parts.config.redis)) from None
 
 
 def missed(parts: Parts, after: str) -> list[Entry]:

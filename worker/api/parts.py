@@ -33,8 +33,8 @@ from worker.gallery.resemblance import known_impostors
 from worker.history.evidence_store import EvidenceStore, open_store
 from worker.history.shared import SharedDatabase
 from worker.history.store import History
-from worker.redis.client import REDIS_ERRORS, Client, connect
-from worker.redis.errors import explain
+from worker.redis.client import Client, connect
+from worker.redis.errors import told_redis_errors
 from worker.service.status import WorkerStatus, reported
 from worker.types import Event
 from worker.video.child_video import Decoders
@@ -281,11 +281,10 @@ class Parts:
     def redis_trouble(self) -> str:
         """Why Redis cannot be asked; empty if it can."""
         try:
-            self.redis().ping()
+            with told_redis_errors(self.config.redis):
+                self.redis().ping()
         except SinkError as error:
             return str(error)
-        except REDIS_ERRORS as error:
-            return explain(error, self.config.redis)
         return ""
 
     def pictures(self) -> EvidenceStore | None:

@@ -20,7 +20,6 @@ from worker.cli.options import (
     command_group,
     quiet_logs,
     redis_settings,
-    told_redis_errors,
 )
 from worker.cli.screen import count_of, fit, padded, print_json, say, say_lines, screen_width, time_text
 from worker.errors import ConfigError
@@ -209,6 +208,7 @@ def list_dead(
     """List the dead letters with their reasons; --retry puts each back, for its group to try again."""
     from worker.events.consumer.group import dead_letters, put_back
     from worker.redis.client import connect
+    from worker.redis.errors import told_redis_errors
 
     quiet_logs()
     settings = redis_settings(config, redis, stream)

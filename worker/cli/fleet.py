@@ -17,7 +17,6 @@ from worker.cli.options import (
     RedisUrl,
     command_group,
     quiet_logs,
-    told_redis_errors,
 )
 from worker.cli.parsing import read_source
 from worker.cli.screen import Document, complain, count_of, print_json, say, say_lines, screen_width, table
@@ -157,6 +156,7 @@ def _json_of(answer: "Answer") -> object:
 def _ask_redis(url: str | None, fleet: str | None) -> "Look":
     from worker.fleet.registry import CameraRegistry, why_unowned
     from worker.redis.client import connect
+    from worker.redis.errors import told_redis_errors
     from worker.service.status import reported
 
     config = _fleet_config(None, url, fleet)
@@ -288,6 +288,7 @@ def resume_cameras(
 def _registry(path: Path | None, redis: str | None, fleet: str | None) -> "Iterator[CameraRegistry]":
     from worker.fleet.registry import CameraRegistry
     from worker.redis.client import connect
+    from worker.redis.errors import told_redis_errors
 
     quiet_logs()
     config = _fleet_config(path, redis, fleet)

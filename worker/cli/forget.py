@@ -316,10 +316,10 @@ def _connect(config: "Config") -> "Client":
 def _tell_consumers(
     work: "Forgetting", plan: "Plan", client: "Client", config: "Config", *, events: bool, delete: bool
 ) -> None:
-    from worker.cli.options import told_redis_errors
     from worker.erased import Erased
     from worker.events import erasing
     from worker.events.publisher import publish_at_once
+    from worker.redis.errors import told_redis_errors
     from worker.wire import parse_rfc3339
 
     stream = config.redis.stream

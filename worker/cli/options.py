@@ -1,13 +1,11 @@
 """Options that several commands share, and what they open."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from worker.errors import SinkError, SourceError
+from worker.errors import SourceError
 
 if TYPE_CHECKING:
     from worker.config import RedisConfig
@@ -190,18 +188,3 @@ def redis_settings(config: Path | None, url: str | None, stream: str | None) -> 
 
     given = {name: value for name, value in {"url": url, "stream": stream}.items() if value is not None}
     return load_config(config, {"redis": given}).redis
-
-
-@contextmanager
-def told_redis_errors(config: "RedisConfig") -> Iterator[None]:
-    """Turns an error of Redis in the block into a :class:`SinkError` that says what to do.
-
-    Raises:
-        SinkError: Redis cannot be reached, or refuses a command.
-    """
-    from worker.redis.client import REDIS_ERRORS, explain
-
-    try:
-        yield
-    except REDIS_ERRORS as error:
-        raise SinkError(explain(error, config)) from None

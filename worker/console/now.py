@@ -15,8 +15,7 @@ from worker.console.pages import Visitor, render
 from worker.errors import SinkError
 from worker.events.codec import decode
 from worker.events.consumer.streams import stream_keys
-from worker.redis.client import REDIS_ERRORS
-from worker.redis.errors import explain
+from worker.redis.errors import told_redis_errors
 from worker.wire import as_text
 
 router = APIRouter(include_in_schema=False)
@@ -64,12 +63,10 @@ def recent(parts: Parts, most: int) -> list[Entry]:
         SinkError: Redis cannot be asked.
     """
     found: list[tuple[tuple[int, int], Entry]] = []
-    try:
+    with told_redis_errors(parts.config.redis):
         client: Any = parts.redis()
         for key in stream_keys(client, parts.config.redis.stream):
             found += _newest(parts, client, key, most)
-    except REDIS_ERRORS as error:
-        raise SinkError(explain(error, parts.config.redis)) from None
     found.sort(key=lambda each: each[0], reverse=True)
     return [entry for _, entry in found[:most]]
 

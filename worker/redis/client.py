@@ -27,7 +27,7 @@ from redis.sentinel import Sentinel
 from worker.config import RedisConfig
 from worker.errors import ConfigError, SinkBusyError, SinkError
 from worker.redis.address import RedisAddress, parse_redis_url
-from worker.redis.errors import address, explain, is_busy, is_wrong_type, pause_s
+from worker.redis.errors import REDIS_ERRORS, address, explain, is_busy, is_wrong_type, pause_s
 from worker.redis.keys import CAMERA_PLACEHOLDER
 
 
@@ -109,9 +109,6 @@ __all__ = [
 # A Cluster's client takes the same calls: only this module needs to know which of the two it holds.
 Client: TypeAlias = redis.Redis
 AsyncClient: TypeAlias = async_redis.Redis
-
-REDIS_ERRORS: Final = (RedisError, OSError)
-"""What a client raises where Redis is away or refuses."""
 
 _SOCKET_SHARE: Final = 0.5
 _P = ParamSpec("_P")

@@ -1,5 +1,7 @@
 """What each error of Redis means to a user, in one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from redis.backoff import FullJitterBackoff
@@ -19,8 +21,11 @@ from redis.exceptions import (
 from redis.sentinel import MasterNotFoundError
 
 from worker.config import RedisConfig
+from worker.errors import SinkError
 from worker.redaction import redact
 
+REDIS_ERRORS: Final = (RedisError, OSError)
+"""What a client raises where Redis is away or refuses."""
 _PASSING_CODES: Final = (
     "MASTERDOWN",
     "CLUSTERDOWN",
@@ -143,3 +148,16 @@ _DOUBLINGS: Final = 16
 def pause_s(failures: int) -> float:
     """Seconds to wait after ``failures`` tries in a row: random, up to twice as long each time, at most 5."""
     return _BACKOFF.compute(min(failures, _DOUBLINGS))
+
+
+@contextmanager
+def told_redis_errors(config: RedisConfig) -> Iterator[None]:
+    """Turns an error of Redis in the block into a :class:`SinkError` that says what to do.
+
+    Raises:
+        SinkError: Redis cannot be reached, or refuses a command.
+    """
+    try:
+        yield
+    except REDIS_ERRORS as error:
+        raise SinkError(explain(error, config)) from None
