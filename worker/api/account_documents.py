@@ -1,7 +1,7 @@
 """What the operations on accounts, sessions and tokens answer with, and what they are given."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -142,17 +142,17 @@ class TokenDocument(BaseModel):
 
     @classmethod
     def of(cls, token: "Token") -> "TokenDocument":
-        return cls(**_token_fields(token))
+        return cls(
+            token_id=token.token_id, name=token.name, account=token.account, scopes=list(token.scopes),
+            created_at=time_text(token.created_s), expires_at=time_text(token.expires_s),
+            cameras=None if token.cameras is None else list(token.cameras),
+        )  # fmt: skip
 
 
 class NewTokenDocument(TokenDocument):
     """A token that was made just now; its secret is shown this once, and null in a repeated answer."""
 
     token: str | None
-
-    @classmethod
-    def with_secret(cls, token: "Token", secret: str | None) -> "NewTokenDocument":
-        return cls(**_token_fields(token), token=secret)
 
 
 class TokensPage(BaseModel):
@@ -188,11 +188,3 @@ class FirstAdmin(Given):
 def time_text(seconds: float) -> str:
     """A Unix time as documents have it."""
     return rfc3339(datetime.fromtimestamp(seconds, UTC))
-
-
-def _token_fields(token: "Token") -> dict[str, Any]:
-    return {
-        "token_id": token.token_id, "name": token.name, "account": token.account, "scopes": list(token.scopes),
-        "created_at": time_text(token.created_s), "expires_at": time_text(token.expires_s),
-        "cameras": None if token.cameras is None else list(token.cameras),
-    }  # fmt: skip

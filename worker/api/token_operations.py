@@ -74,7 +74,8 @@ def create_token(
         )  # fmt: skip
         shown.append(secret)
         # What is kept for a repeated request holds no secret.
-        return HTTPStatus.CREATED, NewTokenDocument.with_secret(token, None).model_dump_json()
+        document = NewTokenDocument(**TokenDocument.of(token).model_dump(), token=None)
+        return HTTPStatus.CREATED, document.model_dump_json()
 
     response = once(parts, caller, idempotency_key, f"token {given.model_dump_json()}", make)
     if not shown:
