@@ -10,7 +10,7 @@ import pytest
 from tests.support.console import PASSWORD, add_account
 from tests.support.postgres import PostgresServer, with_tables
 from tests.support.repository import REPOSITORY
-from worker.api.accounts import Accounts
+from worker.api.accounts import Account, Accounts
 from worker.api.errors import AccountError, LoginError, TooManyAttemptsError
 from worker.api.replies import Replies
 from worker.api.sessions import Sessions
@@ -30,6 +30,10 @@ class Keys:
         self.sessions = Sessions(self._database, self.accounts)
         self.tokens = Tokens(self._database)
         self.replies = Replies(self._database)
+
+    def log_in(self, name: str, password: str, address: str, session_s: float) -> tuple[Account, str]:
+        account = self.sessions.check(name, password, address)
+        return account, self.sessions.begin(account.name, session_s, address)
 
     def close(self) -> None:
         self._database.close()
@@ -55,7 +59,7 @@ def test_what_one_console_stores_another_one_knows(two: tuple[Keys, Keys]) -> No
         other.accounts.create("second", PASSWORD, "admin", first=True)
     with pytest.raises(AccountError, match="choose another name"):
         other.accounts.create("Zoe\u0308", PASSWORD, "viewer")
-    _account, secret = other.sessions.log_in("Zoë", PASSWORD, "10.0.0.1", 60.0)
+    _account, secret = other.log_in("Zoë", PASSWORD, "10.0.0.1", 60.0)
     assert one.sessions.of(secret) == account
     assert one.sessions.of("guess") is None
     token, key = one.tokens.create(account, "script", ("change", "read"), 60.0)
@@ -71,7 +75,7 @@ def test_what_one_console_stores_another_one_knows(two: tuple[Keys, Keys]) -> No
 def test_a_session_ends_by_itself(two: tuple[Keys, Keys]) -> None:
     keys, _ = two
     keys.accounts.create("a", PASSWORD, "viewer")
-    _account, secret = keys.sessions.log_in("a", PASSWORD, "10.0.0.1", -1.0)
+    _account, secret = keys.log_in("a", PASSWORD, "10.0.0.1", -1.0)
     assert keys.sessions.of(secret) is None
 
 
@@ -80,10 +84,10 @@ def test_failures_count_over_all_consoles_and_for_each_address(two: tuple[Keys, 
     keys[0].accounts.create("a", PASSWORD, "viewer")
     for number in range(5):
         with pytest.raises(LoginError, match="name or the password"):
-            keys[number % 2].sessions.log_in("a", "wrong password", "10.0.0.1", 60.0)
+            keys[number % 2].log_in("a", "wrong password", "10.0.0.1", 60.0)
     with pytest.raises(TooManyAttemptsError, match="15 minutes"):
-        keys[0].sessions.log_in("a", PASSWORD, "10.0.0.1", 60.0)
-    assert keys[1].sessions.log_in("a", PASSWORD, "10.0.0.2", 60.0)[0].name == "a"
+        keys[0].log_in("a", PASSWORD, "10.0.0.1", 60.0)
+    assert keys[1].log_in("a", PASSWORD, "10.0.0.2", 60.0)[0].name == "a"
 
 
 def test_who_guesses_from_many_addresses_is_stopped_too(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -94,9 +98,9 @@ def test_who_guesses_from_many_addresses_is_stopped_too(tmp_path: Path, request:
     database.close()
     for number in range(50):
         with pytest.raises(LoginError, match="name or the password"):
-            keys.sessions.log_in("a", "w", f"10.0.1.{number}", 60.0)
+            keys.log_in("a", "w", f"10.0.1.{number}", 60.0)
     with pytest.raises(TooManyAttemptsError):
-        keys.sessions.log_in("a", PASSWORD, "10.0.2.1", 60.0)
+        keys.log_in("a", PASSWORD, "10.0.2.1", 60.0)
 
 
 def test_a_request_is_claimed_by_one_of_many(two: tuple[Keys, Keys]) -> None:
@@ -126,7 +130,7 @@ def test_accounts_are_nobodys_business_but_the_consoles(postgres: PostgresServer
         )
         keys = Keys(postgres_url.replace("postgres@", f"a_{role}@"))
         if role == "console":
-            assert keys.sessions.log_in("a", PASSWORD, "", 60.0)[0].role == "admin"
+            assert keys.log_in("a", PASSWORD, "", 60.0)[0].role == "admin"
         else:
             with pytest.raises(DatabaseError, match="permission denied"):
                 keys.accounts.accounts()

@@ -11,7 +11,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated, Any, Final
 
@@ -148,12 +150,9 @@ def receipts(parts: Parts) -> list[ErasedDocument]:
     """The receipts that this installation keeps, the newest first; one that is damaged is left out."""
     require_all_cameras()
     found = []
-    for folder in erasure_folders(parts.config):
-        for path in (folder / RECEIPTS).glob("*.json"):
-            try:
-                found.append(_document(read_receipt(path)))
-            except ErasureError:
-                continue
+    for path in _receipt_files(parts):
+        with suppress(ErasureError):
+            found.append(_document(read_receipt(path)))
     return sorted(found, key=_order, reverse=True)
 
 
@@ -165,11 +164,14 @@ def receipt(parts: Parts, erasure_id: str) -> dict[str, Any]:
         ErasureError: it was changed.
     """
     require_all_cameras()
-    for folder in erasure_folders(parts.config):
-        for path in (folder / RECEIPTS).glob("*.json"):
-            if path.stem == erasure_id:
-                return read_receipt(path)
+    for path in _receipt_files(parts):
+        if path.stem == erasure_id:
+            return read_receipt(path)
     raise not_found("there is no such receipt here; each is kept where the erasure was carried out")
+
+
+def _receipt_files(parts: Parts) -> list[Path]:
+    return [path for folder in erasure_folders(parts.config) for path in (folder / RECEIPTS).glob("*.json")]
 
 
 def _document(signed: dict[str, Any]) -> ErasedDocument:

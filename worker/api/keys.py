@@ -74,29 +74,19 @@ def first_code_of(request: Request) -> FirstCode:
     return cast(FirstCode, request.app.state.first_code)
 
 
-def enter(request: Request, response: Response, parts: Parts, secret: str) -> Caller:
-    """Gives the browser the cookie of a new session."""
-    response.set_cookie(
-        COOKIE, secret, max_age=int(parts.config.console.session_hours * 3600), httponly=True, samesite="strict",
-        secure=request.url.scheme == "https", path="/",
-    )  # fmt: skip
-    return cast(Caller, session_of(parts, secret))
-
-
 def log_in(request: Request, response: Response, parts: Parts, name: str, password: str) -> Caller:
     """Begins a session.
 
     Raises:
         LoginError: the name or the password is wrong, or too many tries have failed.
     """
-    session_s = parts.config.console.session_hours * 3600
     try:
-        _account, secret = parts.sessions.log_in(name, password, address_of(request), session_s, agent_of(request))
+        account = parts.sessions.check(name, password, address_of(request))
     except LoginError as error:
         parts.metrics.login("limited" if isinstance(error, TooManyAttemptsError) else "wrong")
         raise
     parts.metrics.login("ok")
-    return enter(request, response, parts, secret)
+    return begin(request, response, parts, account.name)
 
 
 def set_up(request: Request, response: Response, parts: Parts, code: str, name: str, password: str) -> Caller:
@@ -111,14 +101,18 @@ def set_up(request: Request, response: Response, parts: Parts, code: str, name: 
 
 
 def begin(request: Request, response: Response, parts: Parts, name: str) -> Caller:
-    """Begins a session of an account whose owner has shown who they are.
+    """Begins a session of an account whose owner has shown who they are; the browser gets its cookie.
 
     Raises:
         NoSuchAccountError: there is no such account, or it is disabled.
     """
     session_s = parts.config.console.session_hours * 3600
     secret = parts.sessions.begin(name, session_s, address_of(request), agent_of(request))
-    return enter(request, response, parts, secret)
+    response.set_cookie(
+        COOKIE, secret, max_age=int(session_s), httponly=True, samesite="strict",
+        secure=request.url.scheme == "https", path="/",
+    )  # fmt: skip
+    return cast(Caller, session_of(parts, secret))
 
 
 def change_password(request: Request, parts: Parts, caller: Caller, old: str, new: str) -> None:

@@ -42,18 +42,13 @@ class Sessions:
     def __init__(self, database: SharedDatabase, accounts: Accounts) -> None:
         self._database, self._accounts = database, accounts
 
-    def log_in(self, name: str, password: str, address: str, session_s: float, agent: str = "") -> tuple[Account, str]:
-        """The account, and the secret of a new session, which lasts for ``session_s``.
+    def check(self, name: str, password: str, address: str) -> Account:
+        """Whose name and password these are.
 
         Raises:
             TooManyAttemptsError: too many tries have failed; the password was not looked at.
             LoginError: no such account, or not its password, or it is disabled.
         """
-        account = self.check(name, password, address)
-        return account, self.begin(account.name, session_s, address, agent)
-
-    def check(self, name: str, password: str, address: str) -> Account:
-        """Whose name and password these are. Raises as :meth:`log_in`."""
         name = person_name(name)
         self._count_attempt(name, address)
         account = self._accounts.with_password(name, password)
@@ -64,7 +59,8 @@ class Sessions:
         return account
 
     def begin(self, name: str, session_s: float, address: str = "", agent: str = "") -> str:
-        """The secret of a new session of an account; failed log-ins from ``address`` are forgotten.
+        """The secret of a new session of an account, which lasts for ``session_s``; failed log-ins from ``address`` are
+        forgotten.
 
         Raises:
             NoSuchAccountError: there is no such account, or it is disabled.
