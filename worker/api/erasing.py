@@ -43,7 +43,6 @@ _SECTIONS: Final = {
     "encryption", "fleet", "outbox", "network",
 }  # fmt: skip
 """Of the configuration: what an erasure has to know."""
-_MOST_DOUBT: Final = 0.5
 _WHOLE: Final = responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED)
 
 
@@ -125,7 +124,7 @@ def plan_of(parts: Parts, *, identity_id: str = "", unknown_id: str = "") -> Era
     opened = [open_gallery(path) for path in paths]
     galleries = all_galleries(opened[0], opened[1] if len(opened) > 1 else None) if opened else []
     try:
-        plan = make_plan(request, galleries, parts.config, _MOST_DOUBT)
+        plan = make_plan(request, galleries, parts.config)
     finally:
         for gallery in galleries:
             gallery.close()

@@ -99,7 +99,7 @@ def thresholds(parts: Parts) -> list[ThresholdDocument]:
         return []
     gallery = parts.gallery()
     with parts.history() as history:
-        strangers, seen = history.unknowns()[0], history.seen_unknown()
+        strangers, seen = parts.strangers.look(history), history.seen_unknown()
 
     def told(of: Literal["everybody", "camera", "group"], name: str, threshold: float | None, samples: int) -> None:
         risk = risk_of(parts, gallery, threshold)

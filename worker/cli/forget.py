@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from worker.redis.client import Client
     from worker.types import Vectors
 
-_DEFAULT_THRESHOLD = 0.5
-"""For the past of a gallery whose model is not at hand and that is not calibrated."""
-
 
 def register(app: typer.Typer) -> None:
     """Adds the command of this chapter to ``app``."""
@@ -147,7 +144,7 @@ def erase(
     if not folders:
         raise ConfigError("where is the person kept? give --gallery PATH, --state-dir DIR or --config FILE")
     trained = _people_of([*classifiers, *([config_.classifier] if config_.classifier else [])])
-    plan = make_plan(request, galleries, config_, _DEFAULT_THRESHOLD)
+    plan = make_plan(request, galleries, config_)
     _tell_plan(plan, galleries, json_output)
     # Before anything is changed: those who have read events of this person must learn of it.
     client = _connect(config_) if events or delete_entries else None

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from worker.history.retention import Retention
 from worker.history.store import FILE, History
 from worker.people_keys import named
 from worker.types import Embeddings, Vectors
+
+_THRESHOLD: Final = 0.5
+"""For the past of a gallery whose model is not at hand and that is not calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def galleries_of(gallery: Gallery) -> list[Gallery]:
     return [gallery, *filter(None, [previous])]
 
 
-def make_plan(request: Request, galleries: Sequence[Gallery], config: Config, default_threshold: float) -> Plan:
+def make_plan(request: Request, galleries: Sequence[Gallery], config: Config) -> Plan:
     """What there is of the people in ``request``, in ``galleries`` and in the past of a worker with ``config``.
 
     Raises:
@@ -126,7 +130,7 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config, de
     versions = [version for gallery in galleries for version in _versions(gallery)]
     sample_ids, names = _known_as(identity_ids, versions)
     vectors = [_vectors_of(version, sample_ids) for version in versions]
-    faces = _faces_by_model(versions, sample_ids, galleries, default_threshold)
+    faces = _faces_by_model(versions, sample_ids, galleries)
     if request.faces is not None and request.faces[0] not in faces:
         faces[request.faces[0]] = request.faces[1:]
     wanted = Wanted(frozenset(identity_ids), frozenset(request.unknown_ids), faces)
@@ -242,7 +246,7 @@ def _vectors_of(version: Contents, sample_ids: Collection[str]) -> Vectors:
 
 
 def _faces_by_model(
-    versions: Sequence[Contents], sample_ids: Collection[str], galleries: Sequence[Gallery], default: float
+    versions: Sequence[Contents], sample_ids: Collection[str], galleries: Sequence[Gallery]
 ) -> dict[EmbedderId, tuple[Vectors, float]]:
     thresholds = {_made_with(gallery.contents): gallery.threshold for gallery in galleries}
     faces: dict[EmbedderId, tuple[Vectors, float]] = {}
@@ -252,7 +256,7 @@ def _faces_by_model(
         if len(mine):
             threshold = thresholds.get(made_with)
             before = faces[made_with][0] if made_with in faces else mine[:0]
-            faces[made_with] = np.concatenate([before, mine]), default if threshold is None else threshold
+            faces[made_with] = np.concatenate([before, mine]), _THRESHOLD if threshold is None else threshold
     return faces
 
 
