@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import redis as redis_client
 import yaml
 
 from tests.support.command_line import running
-from tests.support.console import API, PASSWORD, add_accounts, console_config, fill, place_of
+from tests.support.console import API, PASSWORD, add_accounts, console_config, fill, place_of, running_console
+from tests.support.past import AXES
 from tests.support.postgres import PostgresServer, with_tables
 from tests.support.publishing import STREAM
 from tests.support.receivers import SECRET, Receiver
@@ -24,6 +26,8 @@ from worker.alerts.book import Book
 from worker.alerts.rules import Rule
 from worker.cli import run_command_line
 from worker.erased import Erasure, add_erasure, digest_of, folders_of
+from worker.erasure.own import erasure_folders
+from worker.gallery.contents import NewSample
 from worker.history.shared import SharedDatabase
 
 ADDRESS = re.compile(r"The console is at (http://\S+)")
@@ -172,3 +176,21 @@ def test_a_console_over_a_database_is_waited_for_by_name(
         assert console["worker"].startswith("console-")
         assert console["done"]
         assert not re.search(r"Anna|p-anna", shown(client))
+
+
+@pytest.mark.redis
+def test_what_was_found_in_a_shared_gallery_names_nobody_who_was_erased(
+    tmp_path: Path, redis_url: str, postgres_url: str
+) -> None:
+    with_tables(postgres_url)
+    config = console_config(tmp_path, redis_url, postgres_url, state_dir=str(tmp_path / "state"))
+    like_anna = (0.52 * AXES[0] + np.sqrt(1 - 0.52**2) * AXES[6]).astype(np.float32)
+    with running_console(config) as console:
+        console.parts.gallery().add([NewSample("Zoë", like_anna, "zoe.jpg", "a" * 64, identity_id="p-zoe")])
+        viewer = console.as_role("viewer")
+        eventually(lambda: "Anna" in viewer.get(f"{API}/findings").text)
+        # The list alone: the database still has her, in the same version.
+        erasure = Erasure("e1", "2026-01-01T00:00:00.000Z", frozenset({digest_of("p-anna")}))
+        add_erasure(erasure_folders(config), erasure)
+        eventually(lambda: "Anna" not in viewer.get(f"{API}/people").text)
+        assert "Anna" not in viewer.get(f"{API}/findings").text

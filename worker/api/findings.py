@@ -27,13 +27,14 @@ def look(parts: Parts, identity_id: str = "") -> tuple[State, list[Finding]]:
     worked out once for a version, in the background."""
     if not parts.has_gallery():
         return "ready", []
-    gallery = parts.gallery()
+    # In this order: what is erased from now on makes it another one.
+    erased, gallery = parts.erased.ids, parts.gallery()
     if gallery.sample_count > MOST_SAMPLES:
         return "too_large", []
     threshold = parts.threshold(gallery)
-    wanted = gallery.version, threshold
+    wanted = gallery.version, erased, threshold
     if parts.findings[0] != wanted and not _working.locked():
-        work = threading.Thread(target=_work, args=(parts, gallery, threshold), name="audit", daemon=True)
+        work = threading.Thread(target=_work, args=(parts, gallery, wanted), name="audit", daemon=True)
         work.start()
         work.join(_PATIENCE_S)
     done, found = parts.findings
@@ -42,12 +43,12 @@ def look(parts: Parts, identity_id: str = "") -> tuple[State, list[Finding]]:
     return "ready", [each for each in found if not identity_id or identity_id in each.identity_ids]
 
 
-def _work(parts: Parts, gallery: Gallery, threshold: float) -> None:
+def _work(parts: Parts, gallery: Gallery, wanted: tuple[int, frozenset[str], float]) -> None:
+    version, _erased, threshold = wanted
     with _working:
-        version = gallery.version
         found = audit(gallery, threshold=threshold, margin=parts.config.recognition.margin)
         if gallery.version == version:
-            parts.findings = (version, threshold), found
+            parts.findings = wanted, found
 
 
 @router.get("/findings", operation_id="list_findings")

@@ -70,7 +70,7 @@ class Parts:
         self.metrics = ConsoleMetrics()
         self.strangers = Strangers()
         self.findings: tuple[object, list[Finding]] = (None, [])
-        """What an audit has found, and in which version of the gallery."""
+        """What an audit has found, and in which gallery: its version, and who is hidden in it."""
         self.audit_folder = history_folder(config) or default_state_dir()
         self._place: Path | str = place
         self._lock = threading.RLock()
