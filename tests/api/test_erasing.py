@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 from tests.support.command_line import facestream
@@ -68,3 +69,14 @@ def test_without_redis_nobody_is_erased_and_the_page_says_why(tmp_path: Path) ->
         refused = client.post(f"{API}/people/p-anna/erasure")
         assert (refused.status_code, "nothing was changed" in refused.json()["detail"]) == (409, True)
     assert [person.name for person in open_gallery(tmp_path / "people").people()] == ["Anna", "Bob"]
+
+
+def test_an_unknown_person_is_erased_before_anybody_is_enrolled(console: Console, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "people")
+    client = console.as_role("operator")
+    assert client.get(f"{API}/unknowns/u-1/erasure").json()["past_sightings"] == 2
+    told = client.post(f"{API}/unknowns/u-1/erasure")
+    assert (told.status_code, told.json().get("whole")) == (200, True), told.text
+    assert client.get(f"{API}/unknowns/u-1").status_code == 404
+    refused = facestream("forget", "Anna", "--yes", "--no-events", "--gallery", str(tmp_path / "people"))
+    assert (refused.code, "no gallery at" in refused.stderr) == (1, True), refused

@@ -91,7 +91,7 @@ def forget(
         return _verify(verify, who, config_, json_output)
     if who is None:
         raise ConfigError("whom? give a name, an id or a photo; or --verify RECEIPT")
-    galleries = open_galleries(config_)
+    galleries = [] if who.startswith("u-") and _nobody_is_enrolled(config_) else open_galleries(config_)
     request = _named_by(config_.classifier, who) or _request(who, galleries, models_dir or config_.models_dir, engine)
     signed, kept = erase(
         request, galleries, config_, yes=yes, events=events, delete_entries=delete_entries, wait_s=wait_s,
@@ -113,6 +113,16 @@ def open_galleries(config: "Config") -> "list[Gallery]":
 
     opened, shadow = _open(config.gallery), _open(config.shadow_gallery)
     return all_galleries(opened, shadow) if opened is not None else []
+
+
+def _nobody_is_enrolled(config: "Config") -> bool:
+    """Whether there is no gallery yet where one is named: unknown people are seen before anybody is enrolled."""
+    from worker.gallery.opening import gallery_exists
+
+    if config.gallery is None or gallery_exists(config.gallery):
+        return False
+    say("nobody is enrolled yet: there is no gallery where the configuration names one", err=True)
+    return True
 
 
 def erase(
