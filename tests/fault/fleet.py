@@ -79,13 +79,15 @@ class Worker:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels."""
+        return float(sum(sample.value for sample in self._samples(name) if labels.items() <= sample.labels.items()))
+
+    def by_camera(self, name: str) -> dict[str, float]:
+        """The value of each camera."""
+        return {sample.labels["camera"]: sample.value for sample in self._samples(name)}
+
+    def _samples(self, name: str) -> list[Any]:
         families = text_string_to_metric_families(self._metrics())
-        return sum(
-            sample.value
-            for family in families
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return [sample for family in families for sample in family.samples if sample.name == name]
 
     def _metrics(self) -> str:
         """A port whose worker has no time to answer ends a request after a while: that is no answer yet."""
@@ -160,6 +162,21 @@ class Fleet:
         self.wait_until(
             lambda: all(self.read(camera_id) >= frames for camera_id in camera_ids), 120, f"each of {camera_ids} read"
         )
+
+    def wait_until_read_on(self, camera_ids: Sequence[str]) -> None:
+        """Until more frames of each camera have been read, by whoever owns it; a counter that begins anew is none."""
+        last: dict[tuple[str, str], float] = {}
+        going = set()
+
+        def all_go_on() -> bool:
+            for worker in self.workers:
+                for camera_id, frames in worker.by_camera("facestream_frames_read_total").items():
+                    if frames > last.get((worker.name, camera_id), frames):
+                        going.add(camera_id)
+                    last[worker.name, camera_id] = frames
+            return going >= set(camera_ids)
+
+        self.wait_until(all_go_on, 120, f"each of {camera_ids} read on", every_s=0.2)
 
     def _worker(self, folder: Path, config: Path, name: str) -> Worker:
         state = folder / "state" / name

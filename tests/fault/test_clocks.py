@@ -68,8 +68,10 @@ def test_a_clock_that_is_set_by_an_hour_costs_neither_camera_nor_event(
             step(offset)
             time.sleep(3 * LEASE_S)
 
-            def told_again(since: int = events_before) -> bool:
-                return any(event.camera_id in own for _, event in fleet.events()[since:])
+            def told_again(since: int = events_before, offset_s: int = int(offset[:-1])) -> bool:
+                """By the clock as it is set now: what was on its way bears the time of before."""
+                told = [event for _, event in fleet.events()[since:] if event.camera_id in own]
+                return any(abs(event.captured_at.timestamp() - time.time() - offset_s) < 1800 for event in told)
 
             fleet.wait_until(told_again, 60, f"events of its cameras after a step of {offset}")
             passed_s = time.monotonic() - stepped_at
@@ -77,8 +79,6 @@ def test_a_clock_that_is_set_by_an_hour_costs_neither_camera_nor_event(
             assert fleet.owners() == before, offset
             assert least_fps > 1.0, offset
             tell(f"clock {offset}: {least_fps:.1f} frames/s of {cameras.fps:.1f}, owners and epochs unchanged")
-        shown_hours = {round((event.captured_at.timestamp() - time.time()) / 3600) for _, event in fleet.events()}
-        assert shown_hours >= {0, 1}, "the clock of the worker was not stepped: the test shows nothing"
         for worker in fleet.workers:
             assert worker.stop() == 0, worker.tail()
         assert told_twice(fleet.events()) == {}

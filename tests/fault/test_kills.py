@@ -44,6 +44,8 @@ def test_killed_workers_cost_nobody_their_sighting(
             victim.start()
             owns = lambda name=victim.name: any(owner == name for owner, _ in fleet.owners().values())  # noqa: E731
             fleet.wait_until(owns, 60, f"{victim.name} takes part again")
+            # One after another: a camera whose reader is killed again and again before its first frame shows nobody.
+            fleet.wait_until_read_on(cameras.ids)
         # Whoever is in front of a camera now is named yet.
         time.sleep(5)
         ended = time.time()

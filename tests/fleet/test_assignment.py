@@ -206,6 +206,19 @@ def test_a_newcomer_is_given_its_part(client: redis.Redis, registry: CameraRegis
     assert list(new.sources) == [camera_id]
 
 
+def test_a_camera_that_has_just_come_is_not_the_one_that_is_handed_on(
+    client: redis.Redis, registry: CameraRegistry, clock: FleetClock
+) -> None:
+    old, new = Reader(client, "old"), Reader(client, "new")
+    old.beat()
+    registry.add(camera("b"))
+    old.beat()
+    assert list(old.sources) == ["c0", "c1", "b"]
+    new.beat()
+    old.beat()
+    assert [(camera_id, reason) for camera_id, reason in old.lost] == [("c0", "rebalanced")]
+
+
 def test_a_worker_that_has_just_come_takes_few_at_once(
     client: redis.Redis, registry: CameraRegistry, clock: FleetClock
 ) -> None:

@@ -244,8 +244,8 @@ class Assignment:
         if beat.surplus:
             self._yielded_s = time.monotonic()
             kept = [camera_id for camera_id, held in self._held.items() if held.lease.stage == "kept"]
-            # The latest gained first: it has been followed for the shortest time.
-            for camera_id in kept[::-1][: beat.surplus]:
+            # Each in its turn: the latest gained could be handed on and on, and be read by nobody.
+            for camera_id in kept[: beat.surplus]:
                 self._give_up(camera_id, "rebalanced")
         self._observer.leases_renewed(len(self._held))
         self._observer.fleet_seen(beat.workers, beat.cameras, beat.unowned)
