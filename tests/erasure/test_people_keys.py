@@ -113,9 +113,14 @@ class Site:
         )  # fmt: skip
         return [row[0] for statement in statements for row in self.server.execute(statement, database="test")]
 
-    def forget(self, receipt: Path, *more: str) -> int:
+    def one(self, statement: str) -> Any:
+        """A value as the server has it."""
+        ((value,),) = self.server.execute(statement, database="test")
+        return value
+
+    def forget(self, receipt: Path, who: str = "") -> int:
         given = ["--gallery", self.url, "--yes", "--no-events", "--receipt", str(receipt)]
-        return run_command_line(["forget", self.name, *given, *more])
+        return run_command_line(["forget", who or self.name, *given])
 
 
 @pytest.fixture
@@ -168,6 +173,81 @@ def test_no_key_that_is_left_opens_anything_about_them(site: Site, tmp_path: Pat
     assert any(BEN in text for text in texts)
     for needle in (site.name, site.name.upper(), json.dumps(site.name)[1:-1], site.anna):
         assert not [text for text in texts if needle in text]
+
+
+def test_what_had_another_key_before_goes_with_the_person(site: Site, tmp_path: Path) -> None:
+    """A rule that was changed or deleted, an entry that was merged, an unknown person who was named and has expired."""
+    sealed = []
+    shared = SharedDatabase.open(site.url)
+    book = Book(shared)
+    told = {"webhook": "https://site.example/hook", "webhook_secret": "0123456789abcdef"}
+    for name in ("changed", "deleted"):
+        stored = book.add(Rule.model_validate({"name": f"{name} {site.name}", "people": [site.anna], **told}))
+        sealed.append(site.one(f"SELECT document FROM facestream.console_rules WHERE rule_id = '{stored.rule_id}'"))
+        if name == "changed":
+            book.change(stored.rule_id, Rule.model_validate({"name": "the door", **told}))
+        else:
+            book.remove(stored.rule_id)
+    gallery = DatabaseGallery.open(site.url)
+    other = f"{site.name} again"
+    gallery.add([NewSample(other, site.vectors[2], "2.jpg", secrets.token_hex(32), "abe", 0.5)])
+    of_other = f"WHERE identity_id = '{gallery.person(other).identity_id}'"
+    sealed.append(site.one(f"SELECT name FROM facestream.people {of_other}"))
+    sealed.append(site.one(f"SELECT vector FROM facestream.samples {of_other}"))
+    gallery.merge(site.name, other)
+    with History.open(site.url) as history:
+        seen = sighting(7, site.vectors[2], embedder=MODEL, unknown_id="u-7")
+        history.write([seen], [unknown("u-7", site.vectors[2], embedder=MODEL)], keep_s=WEEK_S, remember_s=WEEK_S)
+        sealed.append(site.one("SELECT template FROM facestream.sightings WHERE sighting_id = 'door_7'"))
+        history.name_unknown("u-7", ["door_7"], site.anna, site.name, ["sample"])
+    site.server.execute("DELETE FROM facestream.sightings WHERE sighting_id = 'door_7'", database="test")
+    assert all(opened(PeopleKeys(site.key_file), sealed))
+    assert site.forget(tmp_path / "receipt.json") == 0
+    on_disk = [one if isinstance(one, bytes) else one.encode() for one in sealed]
+    assert all(site.files_with(one) for one in on_disk), "the log has all of it"
+    assert not any(opened(PeopleKeys(site.key_file), sealed))
+    receipt = json.loads((tmp_path / "receipt.json").read_text())
+    assert all(place["physical_at"] for place in receipt["places"] if place["where"].startswith("postgres"))
+    owners = {owner for (owner,) in site.server.execute("SELECT owner FROM facestream.spent_keys", database="test")}
+    assert not owners & {"", site.anna}, "they are destroyed"
+    assert {stored.rule.name for stored in book.rules()} == {"all", "not …", "… is here", "the door"}
+    shared.close()
+
+
+def test_what_an_erasure_has_sealed_anew_goes_with_its_person_also_after_it_has_expired(
+    site: Site, tmp_path: Path
+) -> None:
+    assert site.forget(tmp_path / "receipt.json") == 0
+    template = site.one("SELECT template FROM facestream.sightings WHERE sighting_id = 'door_4'")
+    site.server.execute("DELETE FROM facestream.sightings WHERE sighting_id = 'door_4'", database="test")
+    assert all(opened(PeopleKeys(site.key_file), [template]))
+    assert site.forget(tmp_path / "receipt.json", BEN) == 0
+    assert not any(opened(PeopleKeys(site.key_file), [template]))
+
+
+def test_a_sighting_that_was_taken_for_somebody_else_costs_that_person_nothing(site: Site, tmp_path: Path) -> None:
+    """One of Ben lies under the key of Anna, one of somebody unknown under that of another unknown person."""
+    for who in (BEN, site.other):
+        assert site.forget(tmp_path / "receipt.json", who) == 0
+        receipt = json.loads((tmp_path / "receipt.json").read_text())
+        shared = [place for place in receipt["places"] if place["where"].startswith("postgres")]
+        assert not any(place["physical_at"] for place in shared), "what the log has can be opened by the other key"
+        assert any("write-ahead log" in one["what"] for one in receipt["remains"])
+    use(Keys(people=PeopleKeys(site.key_file)))
+    contents = DatabaseGallery.open(site.url).contents
+    assert [*contents.names.values()] == [site.name]
+    assert np.array_equal(contents.vectors_of(site.anna), site.vectors[:2])
+    with History.open(site.url) as history:
+        named = {"identity_id": site.anna, "identity_name": site.name}
+        again = [
+            sighting(8, site.vectors[1], embedder=MODEL, **named),
+            sighting(9, site.vectors[2], embedder=MODEL, unknown_id="u-1"),
+        ]
+        history.write(again, keep_s=WEEK_S, remember_s=WEEK_S)
+        found = {seen.sighting_id: seen for seen in history.sightings()}
+        assert all(found[key].template is not None for key in ("door_1", "door_2", "door_8", "door_9"))
+        assert found["door_8"].identity_name == site.name
+        assert [person.unknown_id for person in history.unknowns()[0]] == ["u-1"]
 
 
 def everything_sealed(server: PostgresServer) -> list[str]:

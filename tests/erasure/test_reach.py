@@ -26,6 +26,7 @@ from worker.gallery.contents import NewSample
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.groups import Group
 from worker.history.records import Account
+from worker.history.sealing import spend
 from worker.history.shared import SharedDatabase
 from worker.history.store import History
 
@@ -38,6 +39,7 @@ THEIRS = {
     "denials": "identity_id identity_name given_id unknown_id",
     "regroupings": "from_id to_id sighting_ids samples",
     "console_replies": "body",
+    "spent_keys": "owner",
     "console_rules": "document",
     "console_alerts": "sighting_id event",
     "people": "identity_id name consent groups",
@@ -56,6 +58,7 @@ NOBODYS = {
     "retention": "kind days",
     "regroupings": "step number whole undone expires_s",
     "erasures": "erasure_id made_at digests",
+    "spent_keys": "tag",
     # Those who use the console.
     "console_accounts": "account role password_hash created_s cameras disabled provider subject",
     "console_links": "digest account expires_s",
@@ -136,6 +139,8 @@ def make_past(url: str) -> list[str]:
     book.note(make_event(sighting_id="door_1", identity_id=anna, identity_name=ANNA), book.rules())
     replies.claim("request", "digest")
     replies.keep("request", 201, json.dumps({"identity_name": ANNA}))
+    with shared.writing() as connection:
+        spend(connection, ["0123456789ab"], anna)
     shared.close()
     vectors = [vector.tobytes() for vector in ANNAS]
     digests = [photo, HASH, hashlib.sha256(vectors[0]).hexdigest()]

@@ -19,7 +19,7 @@ from worker.database import schema
 from worker.database.owned import apart
 from worker.errors import FacestreamError, SinkError
 from worker.events.codec import decode, encode
-from worker.history.sealing import owner_of_event
+from worker.history.sealing import owner_of_event, spend_rule
 from worker.history.shared import SharedDatabase
 from worker.logs import get_logger
 from worker.people_keys import Owned
@@ -131,12 +131,14 @@ class Book:
     def change(self, rule_id: str, rule: Rule) -> None:
         """The rule says something else from now on; what was told stays told."""
         with self._database.writing() as connection:
+            spend_rule(connection, rule_id)
             of_it = _rules.c.rule_id == rule_id
             connection.execute(_rules.update().where(of_it).values(document=apart(rule_id, rule.model_dump_json())))
 
     def remove(self, rule_id: str) -> None:
         """What it would still have told is not told."""
         with self._database.writing() as connection:
+            spend_rule(connection, rule_id)
             connection.execute(_alerts.delete().where(_alerts.c.rule_id == rule_id))
             connection.execute(_rules.delete().where(_rules.c.rule_id == rule_id))
 

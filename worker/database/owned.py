@@ -82,6 +82,12 @@ def apart(an_id: str, value: _Value) -> Owned[_Value]:
     return Owned(f"{an_id} {secrets.token_hex(8)}", value)
 
 
+def tag_for(owner: str, dialect: Any) -> str:
+    """By which key a database seals what is about ``owner``; "" if it seals nothing."""
+    keys = _keys(dialect)
+    return "" if keys is None else keys.tag_of(owner)
+
+
 def opened(value: Any) -> Any:
     """The bytes of a person as they were before they were sealed; b"" if the key is destroyed.
 

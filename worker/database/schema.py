@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from worker.database.owned import OwnAccount, OwnBytes, OwnText
 
-LAYOUT: Final = 15
+LAYOUT: Final = 16
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -153,6 +153,10 @@ erasures: Final = Table(
     "erasures", past, Column("erasure_id", Text, primary_key=True), _text("made_at"), _text("digests")
 )
 """Who was erased from this database: digests (JSON) of their ids. A database that was restored lacks the latest."""
+
+spent_keys: Final = Table("spent_keys", past, Column("tag", Text, primary_key=True), _text("owner"))
+"""Keys of people that seal nothing here any more, but what was changed or deleted and the server may still have in its
+files. They are destroyed with those of the person with the id ``owner``; where that is "", with those of anybody."""
 
 accounts: Final = Table(
     "console_accounts",

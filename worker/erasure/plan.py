@@ -137,7 +137,10 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config) ->
     traces: Sequence[Trace] = ()
     unknown_ids = frozenset(request.unknown_ids)
     beside: tuple[tuple[str, str, float], ...] = ()
-    staying = {name for gallery in galleries for key, name in gallery.contents.names.items() if key not in identity_ids}
+    others = {
+        key: name for gallery in galleries for key, name in gallery.contents.names.items() if key not in identity_ids
+    }
+    staying = {*others.values()}
     gone_names = frozenset({*names, *(name for _, name in request.trained)} - staying)
     templates: list[bytes] = []
     tags: set[str] = set()
@@ -151,7 +154,7 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config) ->
             templates = history.templates_of(seen, unknown_ids)
             retention = history.retention()
             if isinstance(place, str):
-                tags |= history.tags_of(Someone(identity_ids, unknown_ids, seen, gone_names))
+                tags |= history.tags_of(Someone(identity_ids, unknown_ids, seen, gone_names), others)
     of_names, unsearched = search.needles_of_names(gone_names, staying)
     of_vectors = [needle for some in vectors if len(some) for needle in search.needles_of_vectors(some)]
     needles = tuple(dict.fromkeys([*of_names, *of_vectors, *(raw[: search.NEEDLE_BYTES] for raw in templates)]))

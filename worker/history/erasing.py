@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from worker.database import schema
 from worker.database.owned import apart, names_in_account
 from worker.erased import Erased, Erasure
-from worker.history import denials, regrouping
+from worker.history import denials, regrouping, sealing
 from worker.history.records import EmbedderId, Vector
 from worker.history.rows import batched
 from worker.history.storing import next_revision
@@ -142,6 +142,9 @@ def erase(connection: sa.Connection, erased: Erased, names: Collection[str]) -> 
             connection.execute(schema.erasures.insert(), row | {"digests": json.dumps(sorted(erasure.digests))})
     denials.remove_orphans(connection)
     denials.changed(connection)
+    if _may_see_rules(connection):
+        spent = connection.execute(sa.select(schema.spent_keys)).all()
+        sealing.take_back(connection, [row.tag for row in spent if row.tag in erased.keys or row.owner in erased])
     return +count
 
 
@@ -217,6 +220,8 @@ def _blank_rules(connection: sa.Connection, erased: Erased, names: Collection[st
     for rule_id, document in _rules(connection):
         left = _without(document, erased, names)
         of_it = schema.rules.c.rule_id == rule_id
+        if left != document or not document:
+            sealing.spend_rule(connection, rule_id)
         if not document:  # nobody can carry it out, or tell whom it names
             connection.execute(schema.rules.delete().where(of_it))
         elif left != document:

@@ -2,22 +2,26 @@
 
 A row keeps the key by which it was written, whatever is said of it later. So a row may be about somebody else than the
 person whose key seals it. Before that key is destroyed, such a row gets another one.
+
+A key of which nothing would be known once its row is changed or deleted is noted in ``spent_keys``: the server may have
+the earlier row in its files for a long time.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from worker.database import schema
-from worker.database.owned import OwnBytes, apart
-from worker.history.rows import owner_of
+from worker.database.owned import OwnBytes, apart, tag_for
+from worker.history.rows import batched, owner_of
 from worker.people_keys import BYTES_HEAD, TEXT_HEAD, Owned, tag_in
 
 _sightings, _unknowns, _denials = schema.sightings, schema.unknowns, schema.denials
 _alerts, _rules, _replies = schema.alerts, schema.rules, schema.replies
+_spent = schema.spent_keys
 _OWN: Final = (
     (_sightings, ("sighting_id", "identity_id", "unknown_id"), ("template", "event", "identity_name")),
     (_unknowns, ("unknown_id",), ("template",)),
@@ -48,6 +52,43 @@ def part_from(connection: sa.Connection, tags: Collection[str], ids: Mapping[sa.
             _write_anew(connection, table, row, parted=True)
             count += 1
     return count
+
+
+def without_others(
+    connection: sa.Connection, tags: set[str], staying: Collection[str], unknown_ids: Collection[str]
+) -> set[str]:
+    """``tags`` without the keys of people who stay: of the ids ``staying``, and of unknown people who are not among
+    ``unknown_ids``. A sighting that was taken for somebody else lies under the key of that person. If there was such a
+    key, "" is in the result: not all goes with the keys."""
+    theirs = connection.execute(sa.select(_unknowns.c.unknown_id).where(_unknowns.c.template.is_not(None))).scalars()
+    others = {tag_for(an_id, connection.dialect) for an_id in ({*theirs} - {*unknown_ids}) | {*staying}} - {""}
+    return tags if tags.isdisjoint(others) else (tags - others) | {""}
+
+
+def spend(connection: sa.Connection, tags: Iterable[str], owner: str = "") -> None:
+    """Notes keys that will seal no row any more. They are destroyed with those of ``owner``, an id; without one, with
+    those of the next person who is erased."""
+    if rows := [{"tag": tag, "owner": owner} for tag in {*tags} - {""}]:
+        take_back(connection, [row["tag"] for row in rows])
+        connection.execute(_spent.insert(), rows)
+
+
+def spend_rule(connection: sa.Connection, rule_id: str) -> None:
+    """Before a rule is changed or deleted: it may name anybody, and its key seals nothing else."""
+    head = connection.execute(sa.select(_head(_rules.c.document)).where(_rules.c.rule_id == rule_id)).scalar()
+    spend(connection, [tag_in(head)])
+
+
+def take_back(connection: sa.Connection, tags: Collection[str]) -> None:
+    """These keys are not spent, or not any more."""
+    for some in batched(tags):
+        connection.execute(_spent.delete().where(_spent.c.tag.in_(some)))
+
+
+def spent(connection: sa.Connection, owners: Collection[str]) -> set[str]:
+    """The keys that are destroyed with those of these ids."""
+    rows = connection.execute(sa.select(_spent.c.tag, _spent.c.owner))
+    return {row.tag for row in rows if row.owner == "" or row.owner in owners}
 
 
 def seal_anew(connection: sa.Connection) -> int:
@@ -89,6 +130,10 @@ def _write_anew(connection: sa.Connection, table: sa.Table, row: Any, *, parted:
         return
     # A rule is about several people: it has a key of its own in any case.
     owner = apart(row[0], "").owner if parted or table is _rules else _owner(table, row, found)
+    if table is _rules:
+        spend_rule(connection, row.rule_id)
+    elif parted:  # once the row has expired, nothing else would say whose the key was
+        spend(connection, [tag_for(owner, connection.dialect)], _owner(table, row, found))
     values: dict[str, Any] = {name: Owned(owner, getattr(found, name)) for name in names if getattr(found, name)}
     if values or more:
         connection.execute(table.update().where(of_it).values(values | {name: getattr(found, name) for name in more}))

@@ -22,6 +22,7 @@ from worker.database import schema
 from worker.database.address import parse_database_url
 from worker.database.database import Database, open_postgres, open_sqlite
 from worker.database.layout import require_newest, upgrade
+from worker.database.owned import tag_for
 from worker.erased import Erased, folders_of, read_erased
 from worker.errors import (
     DatabaseError,
@@ -435,6 +436,9 @@ class History:
         """
         with _told(), self._database.writing() as connection:
             regrouping.name(connection, sighting_ids, identity_id, identity_name)
+            # What was written of them while they were unknown is sealed by other keys.
+            theirs = {unknown_id, *(one for one, now in regrouping.merged(connection).items() if now == unknown_id)}
+            sealing.spend(connection, (tag_for(one, connection.dialect) for one in theirs), identity_id)
             regrouping.drop(connection, unknown_id)
             step = regrouping.note_naming(connection, unknown_id, identity_id, list(sighting_ids), list(sample_ids))
         self._vanish()
@@ -462,6 +466,7 @@ class History:
         """
         with _told(), self._database.writing() as connection:
             regrouping.take_name_back(connection, naming, sighting_ids)
+            sealing.take_back(connection, [tag_for(naming.unknown_id, connection.dialect)])
 
     def ignore_unknown(self, unknown_id: str, *, ignored: bool = True) -> None:
         """Notes whether people do not want to be asked about this unknown person.
@@ -640,14 +645,16 @@ class History:
             found += [row.template for row in rows if row[0] in wanted and isinstance(row.template, bytes)]
         return found
 
-    def tags_of(self, someone: Someone | None = None) -> set[str]:
-        """By which keys of people what is of ``someone`` (None: all) is sealed in a database; "" is among them if
-        something is not sealed."""
+    def tags_of(self, someone: Someone | None = None, staying: Collection[str] = ()) -> set[str]:
+        """By which keys of people what is of ``someone`` (None: all) is sealed in a database, or was; "" is among them
+        if something is not sealed, or by the key of somebody else who stays: ``staying`` are ids of people."""
         with _told(), self._database.reading() as connection:
             if someone is None:
                 return sealing.tags_of(connection, None)
             rule_ids = erasing.rules_about(connection, someone.identity_ids, someone.names)
-            return sealing.tags_of(connection, someone.rows | {schema.rules: rule_ids})
+            tags = sealing.tags_of(connection, someone.rows | {schema.rules: rule_ids})
+            tags |= sealing.spent(connection, {*someone.identity_ids, *someone.unknown_ids, *someone.sighting_ids})
+            return sealing.without_others(connection, tags, staying, someone.unknown_ids)
 
     def part_from(self, tags: Collection[str], someone: Someone, erased: Erased) -> int:
         """Before the keys ``tags`` are destroyed: takes ``someone`` out of what is of others, and seals that anew;

@@ -5,7 +5,7 @@ import json
 import struct
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -19,12 +19,13 @@ from worker.database import half_templates, schema
 from worker.database.address import DatabaseAddress
 from worker.database.database import Database, open_postgres
 from worker.database.layout import require_newest
-from worker.database.owned import opened
+from worker.database.owned import opened, tag_for
 from worker.erased import Erased, Erasure
 from worker.errors import ConfigError, DatabaseError, DatabaseUnavailableError, GalleryError, GalleryUnavailableError
 from worker.gallery.consents import Consent, consents_of
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, changes_between
 from worker.gallery.groups import groups_of
+from worker.history.sealing import spend
 from worker.logs import get_logger
 from worker.names import clean_text
 from worker.observer import Observer
@@ -439,6 +440,9 @@ class GalleryStore:
         """The rows in which ``after``, the next version, differs from ``before``."""
         gone, added = changes_between(before, after)
         changed = {"changed": after.version}
+        if moved := gone & added.keys():
+            self._spend(connection, {one.identity_id: added[one.sample_id][0].identity_id
+                                     for one in before.samples if one.sample_id in moved})  # fmt: skip
         for ids in _batched(sorted(gone)):
             connection.execute(_samples.delete().where(_samples.c.gallery == self.name, _samples.c.sample_id.in_(ids)))
             marks = [self._mine | {"sample_id": sample_id} | changed for sample_id in ids]
@@ -463,6 +467,14 @@ class GalleryStore:
             # Damaged samples, which no contents hold, go with their person.
             for table in (_samples, _people):
                 connection.execute(table.delete().where(table.c.gallery == self.name, table.c.identity_id.in_(ids)))
+
+    def _spend(self, connection: sa.Connection, merged: Mapping[str, str]) -> None:
+        """Of people who are others now: what was written of them before was sealed by keys of their own."""
+        for before, now in merged.items():
+            if before != now:
+                mine = schema.spent_keys.c.owner == before
+                connection.execute(schema.spent_keys.update().where(mine).values(owner=now))
+                spend(connection, [tag_for(before, connection.dialect)], now)
 
     def _replace_damaged(self, connection: sa.Connection, samples: Sequence[Sample]) -> None:
         """Takes out the damaged samples of the photos of ``samples``, which are enrolled again."""
