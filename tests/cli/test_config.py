@@ -92,6 +92,17 @@ def test_variables_that_nothing_reads_are_warnings(file: Path, capsys: Output, m
     assert "FACESTREAM_GALERY is not a setting, and is ignored; did you mean FACESTREAM_GALLERY?" in stderr
 
 
+def test_what_is_not_held_to_the_hosts_that_are_allowed_is_a_warning(file: Path, capsys: Output) -> None:
+    file.write_text("cameras: [{id: door, source: 'rtsp://u:s3cret@10.0.0.5/main'}]\ndecoding: {processes: 'off'}\n")
+    assert run_command_line(["config", "check", "--config", str(file)]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert stdout == "valid, with 1 warning: 1 camera\n"
+    assert stderr.count("\n") == 1
+    assert "facestream: warning: an RTSP server can lead the worker to any host" in stderr
+    assert "cameras: door" in stderr
+    assert "s3cret" not in stderr
+
+
 def show(file: Path, text: str, capsys: Output) -> str:
     file.write_text(text, encoding="utf-8")
     assert run_command_line(["config", "show", "--config", str(file)]) == 0

@@ -1,6 +1,9 @@
 """Cameras that are read at the same time."""
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.support.rtsp import write_clip
 from worker.config import CameraConfig, Config
@@ -36,3 +39,35 @@ def test_a_file_that_fails_is_through_as_well(tmp_path: Path) -> None:
         assert cameras.pop_ended() == ["clip"]
     finally:
         assert len(cameras.close()) == 1
+
+
+RTSP, HTTP, CLIP = ({"id": kind, "source": source} for kind, source in (
+    ("door", "rtsp://127.0.0.1:9/x"), ("yard", "http://127.0.0.1:9/x"), ("clip", "clip.mp4"),
+))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("processes", "has_seccomp", "cameras", "lasting", "told"),
+    [
+        ("off", True, [RTSP, HTTP, CLIP], False, "decoding.processes is off (cameras: door); set it to live, or"),
+        ("off", True, [HTTP, CLIP], False, ""),
+        ("off", True, [], True, "(cameras: each that comes)"),
+        ("live", False, [RTSP], False, "(seccomp) (cameras: door); run on Linux"),
+        ("live", True, [RTSP], True, ""),
+    ],
+)
+def test_one_line_says_where_an_rtsp_server_can_lead_the_worker_anywhere(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    processes: str,
+    has_seccomp: bool,
+    cameras: list[dict[str, Any]],
+    lasting: bool,
+    told: str,
+) -> None:
+    monkeypatch.setattr("worker.video.cameras.can_guard", lambda: has_seccomp)
+    config = Config.model_validate({"cameras": cameras, "decoding": {"processes": processes}})
+    Cameras(config, Observer(), lasting=lasting).close()
+    lines = [record.getMessage() for record in caplog.records if "network.allowed_hosts" in record.getMessage()]
+    assert len(lines) == bool(told)
+    assert all(told in line for line in lines)

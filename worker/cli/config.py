@@ -33,6 +33,7 @@ def check_config(config: ConfigFile = None) -> int:
     Files, galleries and sources that it names are looked for as well; no camera and no server is asked.
     """
     from worker.config import Problem, photo_limits, read_layers, unknown_variables
+    from worker.video.cameras import unguarded
 
     layers = read_layers(config)
     mistakes, settings = layers.examine()
@@ -45,7 +46,10 @@ def check_config(config: ConfigFile = None) -> int:
         complain(f"configuration from {problem}")
     if mistakes or missing or settings is None:
         return 2 if mistakes else max(code for _problem, code in missing)
-    warnings = unknown_variables()
+    warnings = [*unknown_variables()]
+    if unheld := unguarded(settings, lasting=settings.fleet.enabled):
+        say(f"facestream: warning: {unheld}", err=True)
+        warnings.append(unheld)
     told = f"valid, with {count_of(len(warnings), 'warning')}" if warnings else "valid"
     say(f"{told}: {count_of(len(settings.cameras), 'camera')}")
     return 0

@@ -5,18 +5,42 @@ from functools import partial
 
 from worker.config import CameraConfig, Config
 from worker.errors import FacestreamError
+from worker.logs import get_logger
 from worker.observer import Observer
 from worker.types import Frame
 from worker.video.addresses import parse_address
 from worker.video.buffers import Batcher, FrameBuffer
 from worker.video.child_video import Decoders
+from worker.video.connect_guard import can_guard
 from worker.video.decoder import open_video
 from worker.video.reader import CameraReader
 from worker.video.schedule import Schedule, look_interval_s, reads_every_frame
 
+_log = get_logger(__name__)
+
 _JOIN_S = 2.0
 _LEAVE_S = 0.8
 """So long decoders may say good-bye to their cameras before they are killed."""
+
+
+def unguarded(config: Config, *, lasting: bool) -> str:
+    """Where a redirect of an RTSP server is not held to ``network.allowed_hosts``: which cameras these are, why, and
+    what to do; "" if each is. ``lasting``: further cameras may come."""
+    addresses = {camera.id: parse_address(camera.source.get_secret_value()) for camera in config.cameras}
+    ids = [key for key, address in addresses.items() if address.kind == "network" and not address.over_http]
+    if config.decoding.processes == "off":
+        why, to_do = "decoding.processes is off", "set it to live"
+    elif not can_guard():
+        why, to_do = "this system cannot stop a connection (seccomp)", "run on Linux, where seccomp is allowed"
+    else:
+        return ""
+    if not ids and not lasting:
+        return ""
+    which = ", ".join(ids) or "each that comes"
+    return (
+        f"an RTSP server can lead the worker to any host, whatever network.allowed_hosts says: {why} "
+        f"(cameras: {which}); {to_do}, or let a firewall open the way to the cameras alone"
+    )
 
 
 class Cameras:
@@ -29,6 +53,8 @@ class Cameras:
         self._config = config
         self._observer = observer
         self._lasting = lasting
+        if problem := unguarded(config, lasting=lasting):
+            _log.warning(problem)
         self._opener = partial(open_video, hosts=config.network.policy)
         self._decoders = Decoders(config.decoding, config.network.policy, queue_frames=config.batching.queue_frames)
         if (lasting and config.decoding.processes != "off") or any(map(self._is_apart, config.cameras)):

@@ -21,6 +21,7 @@ from typing import Final
 # Number of the system call ``seccomp``, that of ``connect``, and what the kernel calls the architecture.
 _MACHINES: Final = {"x86_64": (317, 42, 0xC000003E), "aarch64": (277, 203, 0xC00000B7)}
 _SET_MODE_FILTER: Final = 1
+_KNOWS_ACTION: Final = 2
 _NEW_LISTENER: Final = 1 << 3
 _ALLOW: Final = 0x7FFF0000
 _ASK: Final = 0x7FC00000
@@ -34,6 +35,17 @@ _LONGEST_ADDRESS: Final = 128
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
+
+
+def can_guard() -> bool:
+    """Whether the system has what :func:`guard_connections` needs, as far as can be told without it."""
+    if platform.system() != "Linux" or platform.machine() not in _MACHINES:
+        return False
+    number, asked = _MACHINES[platform.machine()][0], ctypes.c_uint(_ASK)
+    found = ctypes.CDLL(None).syscall(
+        ctypes.c_long(number), ctypes.c_uint(_KNOWS_ACTION), ctypes.c_uint(0), ctypes.byref(asked)
+    )
+    return int(found) == 0
 
 
 def guard_connections(may_connect: Callable[[str], bool]) -> bool:
