@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from tests.support.galleries import DIGEST, DIMENSION, MODEL, sample
 from worker.errors import GalleryError
 from worker.events.spool import Spool, StateTable, lock_spool
-from worker.files import replace_file, write_durably
+from worker.files import remove_drafts, remove_scratch, replace_file, scratch_folder, write_durably
 from worker.gallery.crops import CropStore, cut_crop
 from worker.gallery.folder import FolderGallery
 from worker.history.evidence_store import FolderStore
@@ -218,3 +219,50 @@ def test_a_gallery_of_another_user_is_an_error_of_one_line(tmp_path: Path) -> No
         [sys.executable, "-c", code, str(tmp_path / "gallery")], check=True, capture_output=True, text=True
     )
     assert "Permission denied; it is for the user who made it" in ended.stdout
+
+
+KILLED = """
+import pathlib, sys, time
+from worker.files import scratch_folder
+with scratch_folder() as folder:
+    (folder / "face.jpg").write_bytes(b"a face")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_process_that_was_killed_has_left_goes_and_that_of_others_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    processes = [subprocess.Popen([sys.executable, "-c", KILLED], **pipes) for _ in range(2)]
+    _, alive = (Path((process.stdout or sys.stdin).readline().strip()) for process in processes)
+    processes[0].kill()
+    processes[0].communicate()
+    old, new = tmp_path / "facestream-photos-old", tmp_path / "facestream-photos-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "face.jpg").write_bytes(b"a face")
+    os.utime(old, (0, 0))
+    with scratch_folder() as mine:
+        assert {*tmp_path.iterdir()} == {alive, new, mine}
+        assert stat.S_IMODE(mine.stat().st_mode) == 0o700
+    assert (alive / "face.jpg").exists()
+    processes[1].communicate("")
+    assert {*tmp_path.iterdir()} == {new}
+    remove_scratch()
+    assert {*tmp_path.iterdir()} == {new}
+
+
+def test_what_was_left_half_written_is_removed_once_nobody_writes_it(tmp_path: Path) -> None:
+    deep = tmp_path / "door" / "2026-01-01"
+    deep.mkdir(parents=True)
+    left, at_work, picture = deep / ".draft-1", deep / ".draft-2", deep / "seen.face.jpg"
+    for path in (left, at_work, picture):
+        path.write_bytes(b"a face")
+    for path in (left, picture):
+        os.utime(path, (0, 0))
+    assert remove_drafts(tmp_path) == 1
+    assert {*deep.iterdir()} == {at_work, picture}

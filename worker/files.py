@@ -1,6 +1,7 @@
 """How files are made: never half written, and for their owner only, whatever the process's umask says."""
 
 import errno
+import fcntl
 import hashlib
 import io
 import logging
@@ -8,16 +9,23 @@ import mmap
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from worker.errors import OutputError
 
 DRAFT: Final = ".draft-"
 """How the names of files begin that are being written."""
+_ABANDONED_S: Final = 60.0
+_SCRATCH: Final = "facestream-scratch-"
+_SCRATCH_OF_BEFORE: Final = ("bench", "demo", "live", "photo", "photos", "search")
+_DAY_S: Final = 86_400.0
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
@@ -213,6 +221,72 @@ def why_unwritable(error: OSError | ValueError | NotImplementedError) -> str:
     if number == errno.EROFS:
         return f"{reason}; mount it for writing, or name another folder"
     return f"{reason}; check its permissions and free space"
+
+
+def remove_drafts(folder: Path) -> int:
+    """Removes what a process that was killed has left half written anywhere below ``folder``; returns how many files.
+    What was written within the last minute may be at work."""
+    gone = 0
+    for above, _, names in os.walk(folder):
+        for name in names:
+            draft = Path(above, name)
+            with suppress(OSError):
+                if name.startswith(DRAFT) and time.time() - draft.lstat().st_mtime > _ABANDONED_S:
+                    draft.unlink()
+                    gone += 1
+    return gone
+
+
+@contextmanager
+def without_name(content: BinaryIO) -> Iterator[Path]:
+    """What ``content`` holds from its beginning, in a file without a name, for the block: a path by which this process
+    alone can open it. However the process ends, nothing is left."""
+    content.seek(0)
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(content, file)
+        file.flush()
+        yield Path(f"/proc/self/fd/{file.fileno()}")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder of this user alone, for the block. What processes that were killed have left of theirs goes first."""
+    remove_scratch()
+    made = Path(tempfile.mkdtemp(prefix="facestream-"))
+    # It gets the name by which it is found once it is locked: the system unlocks it however this process ends.
+    held = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        made = made.rename(made.with_name(f"{_SCRATCH}{secrets.token_hex(8)}"))
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        os.close(held)
+
+
+def remove_scratch() -> None:
+    """Removes the folders of :func:`scratch_folder` whose process is gone, and those that earlier versions have left a
+    day ago."""
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            held = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(held).st_uid == os.geteuid():
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(held)
+    for left in (left for kind in _SCRATCH_OF_BEFORE for left in place.glob(f"facestream-{kind}-*")):
+        with suppress(OSError):
+            status = left.lstat()
+            if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _DAY_S:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """People by the API: what programs see of them, and how they change them."""
 
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,14 @@ import pytest
 
 from tests.support.console import API, Console
 from tests.support.past import AXES
+from tests.support.stand_ins import StandInDetector, StandInEmbedder, detector_of, embedder_of
 from tests.support.waiting import eventually
+from worker.api.parts import Networks, Parts
 from worker.audit_log import AuditLog
+from worker.errors import SourceError
 from worker.evaluation.audit import audit
 from worker.gallery.contents import NewSample
+from worker.gallery.enrolment import PhotoResult
 from worker.gallery.opening import open_gallery
 from worker.history.store import History
 from worker.wire import rfc3339
@@ -161,3 +167,37 @@ def test_photos_are_enrolled_and_each_refusal_has_its_reason(tmp_path: Path, red
         assert str(tmp_path.parent) not in answer.text
         assert client.post(f"{API}/people", files=sent, **asked).json() == answer.json()  # type: ignore[arg-type]
         assert client.get(f"{API}/people").json()["items"][0]["samples"] == 1
+
+
+def test_no_photo_that_is_sent_lies_in_a_folder_where_a_console_that_is_killed_would_leave_it(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    gallery = console.parts.gallery()
+    embedder = StandInEmbedder(gallery.model_id)
+    embedder.preprocessing_digest = gallery.preprocessing_digest
+    networks = Networks(detector_of(StandInDetector()), embedder_of(embedder))
+    monkeypatch.setattr(Parts, "networks", lambda _parts: networks)
+    sent = b"the bytes of a photo" * 100_000
+    read = []
+
+    def enroll(named: Sequence[tuple[Path, str]], *_: object, lie_at: Mapping[Path, Path]) -> Iterator[PhotoResult]:
+        for path, name in named:
+            read.append((path.name, lie_at[path].read_bytes() == sent, [*folder.rglob("*")]))
+            yield PhotoResult(path, "", name, False, "unreadable", detail=f"photo {path} is no picture")
+
+    def look(path: Path) -> None:
+        read.append(("found", path.read_bytes() == sent, [*folder.rglob("*")]))
+        raise SourceError(f"photo {path} is no picture")
+
+    monkeypatch.setattr("worker.api.people.enroll_named", enroll)
+    monkeypatch.setattr("worker.api.search.read_photo", look)
+    client = console.as_role("operator")
+    photos = [("photos", ("1/a.jpg", sent)), ("photos", ("2\\a.jpg", sent))]
+    told = client.post(f"{API}/people", data={"identity_name": "Carla"}, files=photos).json()["photos"]
+    assert [(photo["path"], photo["detail"]) for photo in told] == [("a.jpg", "photo a.jpg is no picture")] * 2
+    answer = client.post(f"{API}/faces", files={"photo": ("b.jpg", sent)})
+    assert "the photo is no picture" in answer.text
+    assert read == [("a.jpg", True, []), ("a.jpg", True, []), ("found", True, [])]

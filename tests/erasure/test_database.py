@@ -16,11 +16,16 @@ from worker.config import Config, OutboxConfig, default_state_dir
 from worker.database.address import parse_database_url
 from worker.database.database import Database, open_postgres
 from worker.database.layout import upgrade
+from worker.encryption import new_key, parse_keys, use
 from worker.erased import FILE as ERASED
 from worker.erasure.own import OwnErasure, erasure_folders
 from worker.events.outbox import Outbox
 from worker.gallery.database.gallery import DatabaseGallery
+from worker.gallery.database.last_copy import LastCopy
+from worker.gallery.database.store import Copy
+from worker.history.records import Account
 from worker.history.store import History
+from worker.history.waiting import Waiting
 from worker.recognition.pipeline import Pipeline
 
 WEEK_S = 7 * 86_400.0
@@ -101,6 +106,37 @@ def test_every_worker_of_the_fleet_says_that_it_is_done(database: Database, post
     assert worker["done"]
     assert [person.name for person in gallery.people()] == [BEN]
     assert (tmp_path / "elsewhere" / ERASED).exists(), "it remembers this where the database does not reach"
+
+
+@pytest.mark.parametrize("key", ["", new_key()], ids=["in clear", "encrypted"])
+def test_what_a_worker_that_is_gone_for_good_has_left_on_the_disk_goes(
+    database: Database, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    if key:
+        monkeypatch.setenv("FACESTREAM_ENCRYPTION__KEY", key)
+        use(parse_keys(key))
+    state = default_state_dir()
+    gallery = DatabaseGallery.open(postgres_url)
+    LastCopy(state / "galleries" / "0123").write(Copy(gallery.contents, "change"), at_once=True)
+    anna = gallery.person(ANNA).identity_id
+    named = {"embedder": MODEL, "identity_id": anna, "identity_name": ANNA}
+    told = Account(nearest=BEN, similarity=0.8, runner_up=ANNA, runner_up_similarity=0.4)
+    past = [sighting(1, ANNAS[0], **named), sighting(6, face(11, 1), embedder=MODEL, account=told)]
+    waiting = Waiting(state / "waiting-gone")
+    waiting.keep(past, [], [], keep_s=WEEK_S, remember_s=WEEK_S)
+
+    def left() -> list[Path]:
+        needles = [ANNA.encode(), json.dumps(ANNA)[1:-1].encode(), *(one.tobytes()[:64] for one in ANNAS)]
+        files = [path for path in state.rglob("*") if path.is_file()]
+        return [path for path in files if any(needle in path.read_bytes() for needle in needles)]
+
+    assert bool(left()) == (key == "")
+    assert forget(postgres_url, tmp_path / "receipt.json") == 0
+    assert left() == []
+    with History.open(state / "waiting-gone" / "now") as history:
+        (other,) = history.sightings()
+    assert (other.sighting_id, other.account.nearest, other.account.runner_up) == ("door_6", BEN, "")
+    assert not [path for path in (state / "galleries").rglob("*") if path.is_file() and path.name != "lock"]
 
 
 def test_a_worker_that_does_not_carry_it_out_is_named(database: Database, postgres_url: str, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from worker.api.metrics import Counted
 from worker.api.own_erasure import ConsoleErasure
 from worker.api.parts import Parts
 from worker.api.problems import MEDIA_TYPE, document_of, problem_of, responses
+from worker.erasure.own import remove_abandoned
 from worker.errors import FacestreamError
 from worker.logs import get_logger
 from worker.redaction import redact
@@ -64,6 +65,7 @@ def make_app(parts: Parts) -> FastAPI:
     Raises:
         FacestreamError: it cannot be erased now.
     """
+    remove_abandoned(parts.config)
     live = Live(parts)
     erasure = ConsoleErasure(parts, live.forget)
     erasure.catch_up()

@@ -29,12 +29,11 @@ from worker.api.people import IdempotencyKey, IfMatch
 from worker.api.problems import Problem, not_found, responses
 from worker.audit_log import note
 from worker.config import Config
-from worker.erasure.forgetting import all_galleries
+from worker.erasure.forgetting import open_galleries
 from worker.erasure.own import erasure_folders
 from worker.erasure.plan import Request, make_plan
 from worker.erasure.receipt import RECEIPTS, read_receipt
 from worker.errors import ErasureError
-from worker.gallery.opening import gallery_exists, open_gallery
 
 router = APIRouter(tags=["erasures"])
 
@@ -120,9 +119,7 @@ def plan_of(parts: Parts, *, identity_id: str = "", unknown_id: str = "") -> Era
         name = unknowns.find(parts, unknown_id).unknown_id
         request = Request(unknown_ids=(unknown_id,))
     parts.looked_up("forget", identity_id or unknown_id)
-    paths = [path for path in (parts.config.gallery, parts.config.shadow_gallery) if path and gallery_exists(path)]
-    opened = [open_gallery(path) for path in paths]
-    galleries = all_galleries(opened[0], opened[1] if len(opened) > 1 else None) if opened else []
+    galleries = open_galleries(parts.config, may_lack=True)
     try:
         plan = make_plan(request, galleries, parts.config)
     finally:

@@ -1,8 +1,8 @@
 """Who is known: listed, renamed, removed, added from photos."""
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -27,6 +27,7 @@ from worker.api.parts import Parts
 from worker.api.problems import Problem, not_found, responses, unusable
 from worker.api.sight import in_sight
 from worker.errors import ConfigError
+from worker.files import without_name
 from worker.gallery.consents import Consent
 from worker.gallery.contents import Person
 from worker.gallery.enrolment import enroll_named
@@ -215,25 +216,25 @@ def enroll(parts: Parts, name: str, photos: Sequence[UploadFile]) -> list[PhotoD
     networks = parts.networks()
     embedder = networks.embedder
     gallery = parts.gallery_like(embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
-    with tempfile.TemporaryDirectory(prefix="facestream-photos-") as folder:
-        named = [(_keep(photo, Path(folder) / str(number)), name) for number, photo in enumerate(photos)]
-        results = enroll_named(named, gallery, networks.detector, embedder)
+    named = [(Path(str(number), _called(photo)), name) for number, photo in enumerate(photos)]
+    with ExitStack() as opened:
+        lie_at = {
+            path: opened.enter_context(without_name(photo.file)) for (path, _), photo in zip(named, photos, strict=True)
+        }
+        results = enroll_named(named, gallery, networks.detector, embedder, lie_at=lie_at)
         made = {result.path: dataclasses.asdict(result) | {"path": result.path.name} for result in results}
-    # A refused photo's reason may name the file, which lay in a folder of ours.
+    # A refused photo's reason may name the file; the number is ours, since two may have the same name.
     return [
-        PhotoDocument(**made[path] | {"detail": made[path]["detail"].replace(f"{path.parent}/", "")})
+        PhotoDocument(**made[path] | {"detail": made[path]["detail"].replace(str(path), path.name)})
         for path, _ in named
         if path in made
     ]
 
 
-def _keep(photo: UploadFile, folder: Path) -> Path:
-    """The photo as a file of its own name, in a folder of its own: two may have the same name."""
-    folder.mkdir()
+def _called(photo: UploadFile) -> str:
+    """What the file was called, without folders."""
     name = Path((photo.filename or "").replace("\\", "/")).name.replace("\0", "")
-    path = folder / (name[-100:].lstrip(".") or "photo")
-    path.write_bytes(photo.file.read())
-    return path
+    return name[-100:].lstrip(".") or "photo"
 
 
 @router.get("/people", operation_id="list_people")

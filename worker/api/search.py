@@ -1,10 +1,8 @@
 """Who is in a photo, and where and when the person was seen."""
 
 import base64
-import tempfile
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated, Final
 
 import numpy as np
@@ -18,6 +16,7 @@ from worker.api.pictures import jpeg_of
 from worker.api.problems import Problem, responses
 from worker.audit_log import note
 from worker.errors import SourceError
+from worker.files import without_name
 from worker.gallery.enrolment import choose_face
 from worker.history.documents import sighting_document
 from worker.history.records import EmbedderId, PastSighting, Vector
@@ -61,13 +60,11 @@ def faces_in(parts: Parts, photo: UploadFile) -> FacesInPhoto:
         SourceError: the photo cannot be read, or shows no face.
         ModelError: the networks cannot be loaded.
     """
-    with tempfile.NamedTemporaryFile(prefix="facestream-photo-") as file:
-        file.write(photo.file.read())
-        file.flush()
+    with without_name(photo.file) as path:
         try:
-            image = read_photo(Path(file.name))
+            image = read_photo(path)
         except SourceError as error:
-            raise SourceError(str(error).replace(f"photo {file.name}", "the photo")) from None
+            raise SourceError(str(error).replace(f"photo {path}", "the photo")) from None
     (found,) = parts.networks().detector.detect([image])
     chosen, problem = choose_face(found, (image.shape[1], image.shape[0]))
     if problem == "no_face":

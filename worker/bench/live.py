@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -26,6 +25,7 @@ from worker.bench.contest import Contestant, UnableError, Work
 from worker.bench.material import REAL_MODEL_ID
 from worker.bench.scraping import counters, events, free_port, gauge, quantile_s, since
 from worker.errors import SourceError
+from worker.files import scratch_folder
 from worker.redis.embedded import embedded_redis
 from worker.video.clips import repeat_clip
 
@@ -201,8 +201,7 @@ def measure_live(
         UnableError: there is no RTSP server or no Redis, or the worker does not start.
     """
     require_rtsp_server()
-    with tempfile.TemporaryDirectory(prefix="facestream-live-") as name, embedded_redis() as redis_url:
-        folder = Path(name)
+    with scratch_folder() as folder, embedded_redis() as redis_url:
         clip_fps = _long_clip(clip, folder / "long.mp4", seconds + _START_S + _SETTLE_S)
         with _server(folder / "long.mp4", cameras) as (server, port):
             config: dict[str, Any] = {

@@ -3,7 +3,6 @@
 import fnmatch
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from worker.bench.contest import ContestantProcess, Starter
 from worker.bench.material import Material, make_material
 from worker.errors import ConfigError
 from worker.faces.engines import processor_flags
+from worker.files import scratch_folder
 
 _GROUPS: Final = (
     (networks.DETECTION_NAMES, networks.measure_detection),
@@ -97,11 +97,11 @@ def measure_capacity(
 def _setup(
     options: Options, say: Callable[[str], None], start: Starter, wanted: Callable[[str], bool] = lambda _name: True
 ) -> Iterator[Setup]:
-    with tempfile.TemporaryDirectory(prefix="facestream-bench-") as name:
+    with scratch_folder() as folder:
 
         def material() -> Material:
             say("making frames, faces and weights")
-            return make_material(Path(name), options.clip, _FRAMES, options.models_dir, start=start)
+            return make_material(folder, options.clip, _FRAMES, options.models_dir, start=start)
 
         rounds = _QUICK_ROUNDS if options.quick else _ROUNDS
         yield Setup(material, rounds=rounds, quick=options.quick, wanted=wanted, start=start)

@@ -1,7 +1,6 @@
 """Search among 10 thousand, 100 thousand and a million faces of 2048 numbers each, one query at a time."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +8,7 @@ from typing import Any, Final
 from worker.bench.comparison import Row, Setup, compared, joined, same_people, unable
 from worker.bench.contest import Results, compete
 from worker.bench.material import DIMENSION
+from worker.files import scratch_folder
 
 SAMPLES: Final = 4
 THRESHOLD: Final = 0.55
@@ -25,12 +25,12 @@ def measure(setup: Setup) -> Iterator[Row]:
         wanted = [name for name in NAMES if name.startswith(f"search_{size}/") and setup.wanted(name)]
         if not wanted:
             continue
-        with tempfile.TemporaryDirectory(prefix="facestream-search-") as folder:
+        with scratch_folder() as folder:
             vectors_gb = count * DIMENSION * 4 / 1e9
-            if problem := _problem(size, vectors_gb, Path(folder), quick=setup.quick):
+            if problem := _problem(size, vectors_gb, folder, quick=setup.quick):
                 yield from (unable(name, _unit(name), problem) for name in wanted)
                 continue
-            arguments = {"folder": folder, "people": count // SAMPLES, "samples": SAMPLES, "queries": queries}
+            arguments = {"folder": str(folder), "people": count // SAMPLES, "samples": SAMPLES, "queries": queries}
             contestants = {
                 "ours": ("worker.bench.ours:search", arguments),
                 "flat": ("worker.bench.peers:flat_search", arguments),

@@ -187,12 +187,13 @@ def expire(
 def _erase_lapsed(config: "Config", told: Document, *, events: bool, json_output: bool) -> bool:
     """Erases the people whose consent is over; notes in ``told`` how many, and says whether nothing of them is left."""
     from worker.cli import forget
+    from worker.erasure.forgetting import open_galleries
     from worker.erasure.plan import Request
     from worker.gallery.opening import gallery_exists
 
     if config.gallery is None or not gallery_exists(config.gallery):
         return True
-    galleries = forget.open_galleries(config)
+    galleries = open_galleries(config)
     now = datetime.now(UTC)
     over = [person for person in galleries[0].people() if person.consent is not None and person.consent.is_over(now)]
     told["people"] = len(over)

@@ -85,13 +85,17 @@ def forget(
     Says before what it will touch, and asks. Exit code 1 if anything within reach is left, or a worker has not said
     that it is done.
     """
+    from worker.erasure.forgetting import open_galleries
+
     quiet_logs()
     config_ = settings(config, gallery, state_dir, url=redis, stream=stream)
     if verify is not None:
         return _verify(verify, who, config_, json_output)
     if who is None:
         raise ConfigError("whom? give a name, an id or a photo; or --verify RECEIPT")
-    galleries = [] if who.startswith("u-") and _nobody_is_enrolled(config_) else open_galleries(config_)
+    galleries = open_galleries(config_, may_lack=who.startswith("u-"))
+    if config_.gallery is not None and not galleries:
+        say("nobody is enrolled yet: there is no gallery where the configuration names one", err=True)
     request = _named_by(config_.classifier, who) or _request(who, galleries, models_dir or config_.models_dir, engine)
     signed, kept = erase(
         request, galleries, config_, yes=yes, events=events, delete_entries=delete_entries, wait_s=wait_s,
@@ -105,24 +109,6 @@ def forget(
         _tell_remains(signed)
         say(f"receipt: {receipt or kept}")
     return 0 if signed["whole"] else 1
-
-
-def open_galleries(config: "Config") -> "list[Gallery]":
-    """Those that a worker with ``config`` uses, with what a switch has put aside."""
-    from worker.erasure.forgetting import all_galleries
-
-    opened, shadow = _open(config.gallery), _open(config.shadow_gallery)
-    return all_galleries(opened, shadow) if opened is not None else []
-
-
-def _nobody_is_enrolled(config: "Config") -> bool:
-    """Whether there is no gallery yet where one is named: unknown people are seen before anybody is enrolled."""
-    from worker.gallery.opening import gallery_exists
-
-    if config.gallery is None or gallery_exists(config.gallery):
-        return False
-    say("nobody is enrolled yet: there is no gallery where the configuration names one", err=True)
-    return True
 
 
 def erase(
@@ -145,7 +131,7 @@ def erase(
     """
     from worker.audit_log import AuditLog
     from worker.erasure.forgetting import Forgetting
-    from worker.erasure.own import erasure_folders
+    from worker.erasure.own import erasure_folders, remove_abandoned
     from worker.erasure.plan import make_plan
     from worker.erasure.receipt import Signer
     from worker.wire import now_rfc3339
@@ -176,6 +162,7 @@ def erase(
     work.empty_databases()
     for one in galleries:
         one.close()
+    remove_abandoned(config_)
     work.search(_searched(config_))
     for path, people in trained.items():
         if not people.isdisjoint(plan.names):
@@ -237,12 +224,6 @@ def _verify(receipt: Path, who: str | None, config: "Config", json_output: bool)
 def _tell_check(found: bool | None, right: str, wrong: str) -> None:
     if found is not None:
         say(right if found else wrong)
-
-
-def _open(path: str | None) -> "Gallery | None":
-    from worker.gallery import opening
-
-    return None if path is None else opening.open_gallery(path)
 
 
 def _folders_of(gallery: str | None, known: Sequence[Path]) -> list[Path]:

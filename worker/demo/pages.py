@@ -1,6 +1,5 @@
 """The demo goes on in the console: a camera before which people walk by again and again, and pages that show them."""
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from worker.console.app import make_console
 from worker.console.entry import one_time_path
 from worker.demo.stranger import make_stranger_clip
 from worker.errors import FacestreamError
+from worker.files import scratch_folder
 from worker.fleet.registry import CameraRegistry
 from worker.redis.client import connect
 from worker.redis.embedded import embedded_redis
@@ -46,7 +46,7 @@ def show_pages(gallery: Path, output: Path, say: Callable[[str], None]) -> None:
     """
     clip = make_stranger_clip(output)
     with (
-        tempfile.TemporaryDirectory(prefix="facestream-demo-") as scratch,
+        scratch_folder() as scratch,
         embedded_redis() as redis_url,
         camera(clip) as source,
     ):
@@ -55,11 +55,11 @@ def show_pages(gallery: Path, output: Path, say: Callable[[str], None]) -> None:
             {
                 "fleet": {"enabled": True},  # so that the console sees the camera, and others can be added there
                 "gallery": str(gallery),
-                "state_dir": str(Path(scratch, "state")),
+                "state_dir": str(scratch / "state"),
                 "redis": {"url": redis_url},
                 "metrics": {"host": "127.0.0.1", "port": 0},
                 "recognition": {"linger_s": 2.0},
-                "evidence": {"store": str(Path(scratch, "pictures"))},
+                "evidence": {"store": str(scratch / "pictures")},
                 "console": {"host": "127.0.0.1", "port": 0},
             },
         )

@@ -27,8 +27,11 @@ from worker.events.spool import InUseError
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import FolderGallery
 from worker.gallery.gallery import Gallery
+from worker.gallery.opening import gallery_exists, open_gallery
+from worker.gallery.snapshots import SnapshotStore
 from worker.history.evidence_store import open_store, paths_of, picture_path
 from worker.history.store import History
+from worker.history.waiting import Waiting
 from worker.recognition.saved import without_erased
 from worker.wire import now_rfc3339
 
@@ -119,6 +122,12 @@ class Forgetting:
             self._at("past sightings", _shown(place), partial(self._history, place))
         for path in sorted({path for folder in self._folders for path in folder.glob("outbox-*.sqlite3")}):
             self._at("events that wait", str(path), partial(self._outbox, path))
+        for folder in self._folders:
+            # Of workers of a fleet, which may never start again.
+            for waiting in sorted(folder.glob("waiting-*")):
+                self._at("past sightings that wait for the database", str(waiting), partial(self._waiting, waiting))
+            for copy in sorted(folder.glob("galleries/*")):
+                self._at("last copy of a gallery", str(copy), partial(self._copy, copy))
         if self._config.evidence.store is not None:
             self._at("pictures of sightings", str(self._config.evidence.store), self._pictures)
 
@@ -268,6 +277,16 @@ class Forgetting:
         finally:
             outbox.close()
 
+    def _waiting(self, folder: Path) -> str:
+        Waiting(folder).erase(self._erased, self._plan.names)
+        return "what it had of them"
+
+    def _copy(self, folder: Path) -> str:
+        store = SnapshotStore(folder)
+        with store.locked():
+            store.clear()
+        return "the whole copy; the worker makes it anew"
+
     def _pictures(self) -> str:
         store = open_store(self._config.evidence)
         mine = [
@@ -283,9 +302,26 @@ class Forgetting:
         return counted(+count)
 
 
-def all_galleries(gallery: Gallery, shadow: Gallery | None) -> list[Gallery]:
-    """Those that a worker uses, each with the one that a switch of models has put aside."""
-    return [*galleries_of(gallery), *(galleries_of(shadow) if shadow is not None else [])]
+def open_galleries(config: Config, *, may_lack: bool = False) -> list[Gallery]:
+    """Those that a worker with ``config`` uses, each with the one that a switch of models has put aside.
+
+    ``may_lack``: one that is named and not there is passed over, since unknown people are seen before anybody is
+    enrolled.
+
+    Raises:
+        GalleryError: one is not there, is damaged, or its database cannot be used.
+    """
+    opened: list[Gallery] = []
+    try:
+        for path in filter(None, (config.gallery, config.shadow_gallery)):
+            if not may_lack or gallery_exists(path):
+                opened.append(gallery := open_gallery(path))
+                opened += galleries_of(gallery)[1:]
+    except FacestreamError:
+        for gallery in opened:
+            gallery.close()
+        raise
+    return opened
 
 
 def remove_erased(url: str, erased: Erased) -> Counter[str]:

@@ -18,6 +18,7 @@ from worker.erased import Erased, add_erasure, folders_of, read_erased, stamp_of
 from worker.erasure.attendance import Presence
 from worker.errors import FacestreamError, GalleryUnavailableError, SinkError
 from worker.events.outbox import Outbox
+from worker.files import remove_drafts, remove_scratch
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.gallery import Gallery
 from worker.history.recorder import Recorder
@@ -41,6 +42,16 @@ def erasure_folders(config: Config) -> list[Path]:
     if state is None and (config.fleet.enabled or isinstance(history_place(config), str)):
         state = default_state_dir()
     return folders_of(config.gallery, state)
+
+
+def remove_abandoned(config: Config) -> None:
+    """Removes what processes that were killed have left half written, which bears nobody's name."""
+    remove_scratch()
+    store = config.evidence.store
+    kept = [] if store is None or "://" in store else [Path(store)]
+    shadow = folders_of(config.shadow_gallery)
+    for folder in dict.fromkeys([*erasure_folders(config), *shadow, *kept]):
+        remove_drafts(folder)
 
 
 def destroy_keys(erased: Erased) -> None:

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -110,6 +110,7 @@ def enroll_named(
     *,
     min_quality: float = REJECT_BELOW,
     crops: CropStore | None = None,
+    lie_at: Mapping[Path, Path] | None = None,
 ) -> Iterator[PhotoResult]:
     """Enrols photos into ``gallery``; yields what became of each photo, once that is stored. An interrupted run keeps
     what it has taken so far.
@@ -121,6 +122,7 @@ def enroll_named(
         embedder: the embedder that the gallery was made with.
         min_quality: faces below this quality (0..1) are not taken.
         crops: if given, keeps the face of each photo that is taken.
+        lie_at: where a photo is read from whose path says only what it is called.
 
     Raises:
         GalleryError: the gallery was made with another model, or the gallery or the crops cannot be written.
@@ -131,7 +133,7 @@ def enroll_named(
     enrolment = _Enrolment(gallery, detector, embedder, [photo for photo, _ in named], min_quality, crops)
     _tell_of_similar_names({name for _, name in named}, enrolment.known_names)
     try:
-        for batch in in_batches(_read_all(named, enrolment), BATCH_PHOTOS):
+        for batch in in_batches(_read_all(named, enrolment, lie_at or {}), BATCH_PHOTOS):
             enrolment.take([photo for photo, _ in batch])
             if enrolment.waiting >= max(_COMMIT_PHOTOS, gallery.sample_count // 8):
                 yield from enrolment.commit()
@@ -335,27 +337,29 @@ class _Enrolment:
         return nearest if nearest != name and similarity >= self._threshold else ""
 
 
-def _read_all(named: Iterable[tuple[Path, str]], enrolment: _Enrolment) -> Iterator[tuple[_Photo, Image]]:
+def _read_all(
+    named: Iterable[tuple[Path, str]], enrolment: _Enrolment, lie_at: Mapping[Path, Path]
+) -> Iterator[tuple[_Photo, Image]]:
     """Each photo that can be read, as :func:`worker.video.photos.in_batches` takes them; the others are refused."""
     for path, name in named:
-        if photo := _read(path, name, enrolment):
+        if photo := _read(path, name, enrolment, lie_at.get(path, path)):
             yield photo, photo.image
 
 
-def _read(path: Path, name: str, enrolment: _Enrolment) -> _Photo | None:
+def _read(path: Path, name: str, enrolment: _Enrolment, lies_at: Path) -> _Photo | None:
     if not name:
         enrolment.refuse(path, name, "no_name", "its name, or that of its folder, has no letters")
         return None
     try:
-        sha256 = hashlib.sha256(read_file(path)).hexdigest()
+        sha256 = hashlib.sha256(read_file(lies_at)).hexdigest()
         if known := enrolment.note(clean_text(path.name), sha256):
             enrolment.refuse(path, name, "duplicate_photo", f"the same file as {known}")
             return None
-        return _Photo(path, name, sha256, read_photo(path))
+        return _Photo(path, name, sha256, read_photo(lies_at))
     except OSError as error:
         enrolment.refuse(path, name, "unreadable", error.strerror or str(error))
     except SourceError as error:
-        enrolment.refuse(path, name, "unreadable", str(error))
+        enrolment.refuse(path, name, "unreadable", str(error).replace(str(lies_at), str(path)))
     return None
 
 

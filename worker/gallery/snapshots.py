@@ -216,6 +216,19 @@ class SnapshotStore:
         except OSError as error:
             raise _unwritable(self.folder, error) from None
 
+    def clear(self) -> None:
+        """Removes every snapshot; call inside :meth:`locked`.
+
+        Raises:
+            GalleryError: one of them cannot be removed.
+        """
+        try:
+            self._current.unlink(missing_ok=True)
+            if self._snapshots.exists():
+                shutil.rmtree(self._snapshots)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
     def all_readable(self) -> Iterator[Snapshot]:
         """Every snapshot that is intact, oldest first."""
         for name in self._names():

@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from worker.config import EvidenceConfig
 from worker.encryption import is_as_wanted, seal, unseal
 from worker.errors import ConfigError, EncryptionError, SinkError
-from worker.files import private_folder, replace_file
+from worker.files import private_folder, remove_drafts, replace_file
 from worker.types import Image
 
 _SUFFIXES: Final = (".face.jpg", ".frame.jpg")
@@ -164,6 +164,7 @@ class FolderStore:
 
     def prune(self, before: float) -> int:
         removed = 0
+        remove_drafts(self._folder)
         try:
             for path in self._folder.glob("*/*/*.jpg"):
                 if path.name.endswith(_SUFFIXES) and path.stat().st_mtime < before:

@@ -22,7 +22,7 @@ from worker.config import (
 )
 from worker.database.schema import LAYOUT
 from worker.encryption import use
-from worker.erasure.own import OwnErasure, erasure_folders
+from worker.erasure.own import OwnErasure, erasure_folders, remove_abandoned
 from worker.errors import FacestreamError
 from worker.events.outbox import Outbox, open_outbox
 from worker.events.publisher import Publisher
@@ -373,6 +373,7 @@ def _open_erasure(
     heartbeats: Heartbeats,
 ) -> OwnErasure | None:
     """What forgets people who are erased while this worker runs, or were before; None where nothing is kept."""
+    remove_abandoned(config)
     folders = erasure_folders(config)
     if not folders:
         return None
