@@ -56,7 +56,7 @@ NOBODYS = {
     "tallies": "camera_id hour reason tracks faces expires_s",
     "batches": "batch_id expires_s",
     "retention": "kind days",
-    "regroupings": "step number whole undone expires_s",
+    "regroupings": "step number whole undone expires_s changed_s",
     "erasures": "erasure_id made_at digests",
     "spent_keys": "tag",
     # Those who use the console.

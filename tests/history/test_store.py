@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import pytest
 
 from tests.support.past import AXES, MODEL, NOON, sighting, unknown
 from tests.support.postgres import with_tables
+from tests.support.sample_events import make_event
 from worker.config import Config, history_folder
 from worker.errors import HistoryError, SinkError
+from worker.events.codec import encode
 from worker.history.erasing import Wanted
 from worker.history.records import EmbedderId, PastSighting, Tally
 from worker.history.store import FILE, History
@@ -285,11 +287,98 @@ def test_two_ids_become_one_person_and_two_again(past: History) -> None:
     write(past, [sighting(4, AXES[1], unknown_id="u-2")])
     assert ids_of(past, "u-1") == ["door_1", "door_2", "door_3", "door_4"]
     assert past.undo_regrouping(step) == ("u-1", "u-2")
-    assert (ids_of(past, "u-1"), ids_of(past, "u-2")) == (["door_1", "door_4"], ["door_2", "door_3"])
+    assert (ids_of(past, "u-1"), ids_of(past, "u-2")) == (["door_1"], ["door_2", "door_3", "door_4"])
     assert {one.unknown_id for one in past.unknowns()[0]} == {one.unknown_id for one in before}
     assert known(past)["u-2"][:2] == [0.0, 1.0]
     with pytest.raises(HistoryError, match="was undone before"):
         past.undo_regrouping(step)
+
+
+def test_what_was_seen_after_a_merge_goes_at_its_undoing_to_whom_it_shows(past: History) -> None:
+    two_people(past)
+    write(past, [sighting(9, AXES[1], identity_id="p-1", identity_name="Ann")])
+    step = past.merge_unknowns("u-1", "u-2")
+    of_other = encode(make_event(unknown_id="u-2"))
+    turned = 0.8 * AXES[0] + 0.6 * AXES[1]
+    write(
+        past,
+        [sighting(4, turned, unknown_id="u-1"), sighting(5, turned[[1, 0, *range(2, 16)]], unknown_id="u-1"),
+         sighting(6, None, unknown_id="u-2", event=of_other), sighting(7, None, unknown_id="u-1"),
+         sighting(8, AXES[3], unknown_id="u-2", event=of_other)],
+    )  # fmt: skip
+    past.deny(past.sightings(sighting_id="door_9")[0], unknown_id="u-1")
+    told: dict[str, str] = {}
+
+    def tell(sightings: Sequence[PastSighting], unknown_id: str) -> None:
+        told.update((one.sighting_id, unknown_id) for one in sightings)
+
+    past.undo_regrouping(step, tell)
+    assert ids_of(past, "u-2") == [f"door_{number}" for number in (2, 3, 5, 6, 8, 9)]
+    assert ids_of(past, "u-1") == [f"door_{number}" for number in (1, 4, 7)]
+    assert told == dict.fromkeys(ids_of(past, "u-2"), "u-2")
+    assert past.unknown("u-2").last_seen == sighting(9).ended_at
+
+
+def test_who_was_seen_again_while_they_were_one_with_another_is_remembered_as_long(
+    past: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_s = time.time()
+    write(past, [sighting(2, AXES[1], unknown_id="u-2")], [unknown("u-2", AXES[1])], keep_s=1000, remember_s=100)
+    monkeypatch.setattr(time, "time", lambda: begun_s + 60)
+    write(past, [sighting(1, unknown_id="u-1")], [unknown("u-1")], keep_s=1000, remember_s=100)
+    step = past.merge_unknowns("u-1", "u-2")
+    monkeypatch.setattr(time, "time", lambda: begun_s + 120)
+    write(past, [sighting(4, AXES[1], unknown_id="u-1")], [unknown("u-1")], keep_s=1000, remember_s=100)
+    past.prune()
+    past.undo_regrouping(step)
+    monkeypatch.setattr(time, "time", lambda: begun_s + 200)
+    past.prune()
+    assert set(known(past)) == {"u-1", "u-2"}
+    assert ids_of(past, "u-2") == ["door_2", "door_4"]
+
+
+def test_a_merge_is_one_also_where_something_of_the_other_has_expired(
+    past: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(past, [sighting(5, AXES[1], unknown_id="u-2")], keep_s=10)
+    two_people(past)
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 20)
+    past.merge_unknowns("u-1", "u-2")
+    write(past, [sighting(6, AXES[1], unknown_id="u-2")])
+    assert ids_of(past, "u-1") == ["door_1", "door_2", "door_3", "door_6"]
+
+
+def test_a_sighting_that_goes_on_while_its_person_is_parted_is_of_the_one_whom_it_shows(past: History) -> None:
+    two_people(past)
+    write(past, [sighting(5, AXES[2], unknown_id="u-2")])
+    moved: dict[str, str] = {}
+
+    def end(*sightings: PastSighting) -> None:
+        write(past, sightings, tell=lambda told: moved.update((one.sighting_id, now) for one, now in told))
+
+    new_id, split = past.split_unknown("u-2", ["door_5"])
+    end(sighting(6, AXES[2], unknown_id="u-2"), sighting(7, AXES[1], unknown_id="u-2"))
+    assert moved == {"door_6": new_id}
+    # What was there when the two were parted is whose people said, also if it is written once more.
+    write(past, [sighting(3, AXES[2], unknown_id="u-2")])
+    # One that begins later was compared with both.
+    begins = datetime.now(UTC) + timedelta(minutes=1)
+    write(past, [sighting(8, AXES[2], unknown_id="u-2", started_at=begins, ended_at=begins)])
+    assert (ids_of(past, "u-2"), ids_of(past, new_id)) == (
+        ["door_2", "door_3", "door_7", "door_8"], ["door_5", "door_6"]
+    )  # fmt: skip
+    # With the split undone, nobody of the new id is left, and nobody comes to be.
+    past.undo_regrouping(split)
+    end(sighting(9, AXES[2], unknown_id=new_id))
+    assert moved == {"door_6": new_id, "door_9": "u-2"}
+    assert ids_of(past, new_id) == []
+    assert new_id not in known(past)
+    # A merge that is undone parts two as well.
+    merge = past.merge_unknowns("u-1", "u-2")
+    past.undo_regrouping(merge)
+    end(sighting(10, AXES[1], unknown_id="u-1"), sighting(11, AXES[0], unknown_id="u-1"))
+    assert moved == {"door_6": new_id, "door_9": "u-2", "door_10": "u-2"}
 
 
 def test_a_step_that_could_not_be_told_is_not_made(past: History) -> None:

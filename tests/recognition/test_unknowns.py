@@ -182,6 +182,34 @@ def test_a_sighting_that_goes_on_while_its_person_is_merged_ends_under_the_id_th
         assert people.sightings()[2].event["unknown_id"] == now
 
 
+def test_a_sighting_that_goes_on_while_its_person_is_split_ends_under_the_id_of_whom_it_shows(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, Config())
+    with History.open(tmp_path) as mine, History.open(tmp_path) as people:
+        unknowns = Unknowns(UnknownsConfig(), EmbedderId("m", ""), 8, recorder=recorder, history=mine)
+        scene = Scene(recorder, unknowns, linger_s=1.0)
+        # Two who look so much alike that they got one id.
+        alike = (0.8 * STRANGER + 0.6 * AXES[5]).astype(np.float32)
+        for track_id, face in ((1, STRANGER), (2, alike)):
+            scene.frames(20, {track_id: face})
+            scene.frame({}, ended=(track_id,))
+            scene.absent(2.0)
+        eventually(lambda: len(people.sightings()) == 2)
+        first, second = people.sightings()
+        assert first.unknown_id == second.unknown_id
+        (started,) = scene.frames(20, {3: alike})
+        assert started.unknown_id == first.unknown_id
+        new_id, _ = people.split_unknown(first.unknown_id, [second.sighting_id])
+        # The one from whom they were parted may come beside them.
+        (beside,) = scene.frames(20, {3: alike, 4: STRANGER})
+        assert beside.unknown_id == first.unknown_id
+        ended = [event for event in scene.frame({}, ended=(3, 4)) + scene.absent(2.0) if event.type == "ended"]
+        now = {started.sighting_id: new_id, beside.sighting_id: first.unknown_id}
+        assert {event.sighting_id: event.unknown_id for event in ended} == now
+        recorder.close()
+        assert {seen.sighting_id: seen.event["unknown_id"] for seen in people.sightings()[2:]} == now
+        assert {seen.sighting_id: seen.unknown_id for seen in people.sightings()[2:]} == now
+
+
 def test_two_strangers_at_once_are_two_people() -> None:
     scene = with_unknowns(Notes())
     events = scene.frames(20, {1: STRANGER, 2: STRANGER}) + scene.sightings.close()

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from worker.database.owned import OwnAccount, OwnBytes, OwnText
 
-LAYOUT: Final = 16
+LAYOUT: Final = 17
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -144,10 +144,12 @@ regroupings: Final = Table(
     Column("undone", Integer, nullable=False),
     _seconds("expires_s"),
     _text("samples", server_default=""),
+    Column("changed_s", Double, nullable=False, server_default=text("0")),
 )
 """Merges and splits of unknown people, in the order of ``number``: which sightings (JSON) went from whom to whom.
 ``whole``: whether ``from_id`` kept none. Ids alone, nothing that anybody is recognised by. ``samples``: of a person who
-was named, and is ``to_id`` since, the ids (JSON) of the samples that were added; "" for a merge or a split."""
+was named, and is ``to_id`` since, the ids (JSON) of the samples that were added; "" for a merge or a split.
+``changed_s``: when the step was made, or undone; 0 where that was not noted."""
 
 erasures: Final = Table(
     "erasures", past, Column("erasure_id", Text, primary_key=True), _text("made_at"), _text("digests")

@@ -75,7 +75,7 @@ def find(connection: sa.Connection, wanted: Wanted) -> tuple[list[Trace], frozen
     for row in _with_faces(connection, _unknowns, wanted):
         unknown_ids.add(row.unknown_id)
     # A sighting that is going on has the id that its person had before a merge.
-    unknown_ids |= {before for before, now in regrouping.merged(connection).items() if now in unknown_ids}
+    unknown_ids |= {before for before, now in regrouping.regrouped(connection).merged.items() if now in unknown_ids}
     traces: dict[str, Trace] = {}
     names: set[str] = set()
     near = {row.sighting_id for row in _with_faces(connection, _sightings, wanted) if not row.identity_id}

@@ -15,6 +15,7 @@ from typing import Final
 from worker.background import BackgroundTask, Heartbeats
 from worker.errors import HistoryError
 from worker.history.records import CounterExample, EmbedderId, UnknownPerson
+from worker.history.regrouping import Regrouped
 from worker.history.store import EVERYBODY, History
 from worker.logs import get_logger
 from worker.observer import Observer
@@ -70,7 +71,7 @@ class FleetPast:
         self._lock = threading.Lock()
         self._changed: list[UnknownPerson] = []
         self._revision = 0
-        self._merged: dict[str, str] = {}
+        self._regrouped = Regrouped()
         self._taken_up = 0
         self._away_until_s = 0.0
         self._claims: dict[str, _Claim] = {}
@@ -100,9 +101,9 @@ class FleetPast:
             self._taken_up = self._revision
         return changed
 
-    def merged(self) -> dict[str, str]:
-        """As :meth:`History.merged`, when it was last looked. Never waits."""
-        return self._merged
+    def regrouped(self) -> Regrouped:
+        """As :meth:`History.regrouped`, when it was last looked. Never waits."""
+        return self._regrouped
 
     def denials_revision(self) -> int:
         """As :meth:`History.denials_revision`, when it was last looked. Never waits."""
@@ -181,7 +182,7 @@ class FleetPast:
             # After an outage it may be another server, which has another past.
             changed, revision = history.unknowns(EVERYBODY if self._problem else self._revision)
             is_as_before = revision == self._revision and not self._problem
-            merged = self._merged if is_as_before else history.merged()
+            regrouped = self._regrouped if is_as_before else history.regrouped()
             embedder, said = self._embedder, history.denials_revision()
             examples = self._examples
             if embedder is not None and said != examples[0]:
@@ -197,6 +198,6 @@ class FleetPast:
                 _log.warning("the past of the fleet went back: what is there now is taken up anew")
             if self._problem or revision < self._revision:
                 self._taken_up = EVERYBODY
-            self._revision, self._merged, self._problem = revision, merged, ""
+            self._revision, self._regrouped, self._problem = revision, regrouped, ""
             if embedder == self._embedder:
                 self._examples = examples

@@ -7,8 +7,8 @@ Before anything is written, those who were told of the sightings are told whose 
 import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from worker.database import schema
 from worker.errors import HistoryError
 from worker.history import denials
-from worker.history.records import Naming, PastSighting, UnknownPerson, Vector
+from worker.history.records import EmbedderId, Naming, PastSighting, UnknownPerson, Vector
 from worker.history.rows import readable, sighting_of, unknown_of, unknown_row
 from worker.history.storing import next_revision
 from worker.names import clean_text
@@ -27,6 +27,35 @@ _sightings, _unknowns, _regroupings = schema.sightings, schema.unknowns, schema.
 
 Tell = Callable[[Sequence[PastSighting], str], None]
 """Is given sightings as they were, and the id that their person has now. What it raises undoes the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Regrouped:
+    """What became of the ids of unknown people. A sighting that was going on meanwhile has the id of before.
+
+    ``merged``: of people who are somebody else's part now, who that is. ``parted``: when (Unix time), from whom, and
+    who was parted from them; oldest first.
+    """
+
+    merged: Mapping[str, str] = field(default_factory=dict)
+    parted: Sequence[tuple[float, str, str]] = ()
+
+    def choices(self, unknown_id: str, started_s: float) -> list[str]:
+        """Whom a sighting may show that has ``unknown_id`` and began at ``started_s``: more than one where a person was
+        parted after that. The first is to be taken if nothing else decides."""
+        found = [self.merged.get(unknown_id, unknown_id)]
+        for at_s, one, other in self.parted:
+            if at_s > started_s and self.merged.get(one, one) in found:
+                found.append(self.merged.get(other, other))
+        return list(dict.fromkeys(found))
+
+
+def nearest_of(template: Vector | None, choices: Sequence[str], templates: Mapping[str, Vector]) -> str:
+    """Whose of ``templates`` is nearest to ``template`` (d,); the first of ``choices`` if that cannot be told."""
+    if template is None:
+        return choices[0]
+    comparable = [one for one in choices if one in templates and templates[one].shape == template.shape]
+    return max(comparable, key=lambda one: float(templates[one] @ template), default=choices[0])
 
 
 def merge(connection: sa.Connection, kept: UnknownPerson, other: UnknownPerson, tell: Tell) -> str:
@@ -43,7 +72,7 @@ def merge(connection: sa.Connection, kept: UnknownPerson, other: UnknownPerson, 
         )
     moved = _sightings_of(connection, other.unknown_id)
     tell(moved, kept.unknown_id)
-    return _move(connection, other, kept, moved, next_revision(connection))
+    return _move(connection, other, kept, moved, next_revision(connection), whole=True)
 
 
 def split(
@@ -69,14 +98,11 @@ def split(
         raise HistoryError("none of these sightings has a face by which somebody can be told apart")
     tell(moved, new_id)
     revision = next_revision(connection)
-    times = connection.execute(
-        sa.select(_unknowns.c.recorded_s, _unknowns.c.expires_s).where(_unknowns.c.unknown_id == person.unknown_id)
-    ).one()
     connection.execute(
-        _unknowns.insert(),
-        unknown_row(made) | {"revision": revision, "recorded_s": times[0], "expires_s": times[1]},
+        _unknowns.insert(), unknown_row(made) | {"revision": revision, "recorded_s": 0.0, "expires_s": 0.0}
     )
-    return _move(connection, person, made, moved, revision)
+    _remember_again(connection, new_id, person.unknown_id, moved, revision)
+    return _move(connection, person, made, moved, revision, whole=False)
 
 
 def name(connection: sa.Connection, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
@@ -143,6 +169,10 @@ def take_name_back(connection: sa.Connection, naming: Naming, sighting_ids: Sequ
 def undo(connection: sa.Connection, step: str, tell: Tell) -> tuple[str, str]:
     """Takes a merge or a split back; returns whose sightings went back to whom: ``(from, to)``.
 
+    Each goes to whom it belongs. After a split, those of the person who goes were all of the one who stays. Of what was
+    recorded after a merge, some is of the person who is back: what a worker has told of them, and what is more like
+    them than like the other.
+
     Raises:
         HistoryError: there is no such step, it was undone, or something came after it.
     """
@@ -159,15 +189,77 @@ def undo(connection: sa.Connection, step: str, tell: Tell) -> tuple[str, str]:
     )
     if (after := connection.execute(later.order_by(_regroupings.c.number.desc())).scalars().first()) is not None:
         raise HistoryError(f"step {after} came after {step} with the same people: undo that one first")
-    moved = set(json.loads(row.sighting_ids))
-    back = [sighting for sighting in _sightings_of(connection, row.to_id) if sighting.sighting_id in moved]
+    went, seen = set(json.loads(row.sighting_ids)), _sightings_of(connection, row.to_id)
+    back = seen if _is_split(row) else _theirs_again(connection, row, went, seen)
     tell(back, row.from_id)
     revision = next_revision(connection)
-    connection.execute(_regroupings.update().where(_regroupings.c.step == step).values(undone=1))
+    undone = {"undone": 1, "changed_s": time.time() if row.changed_s else 0.0}
+    connection.execute(_regroupings.update().where(_regroupings.c.step == step).values(undone))
     _give(connection, back, row.from_id)
+    if row.whole and not went.issuperset(sighting.sighting_id for sighting in back):
+        _remember_again(connection, row.from_id, row.to_id, back, revision)
     for unknown_id in (row.from_id, row.to_id):
         _make_anew(connection, unknown_id, revision)
     return row.to_id, row.from_id
+
+
+def _theirs_again(
+    connection: sa.Connection, merge: Any, went: set[str], seen: Sequence[PastSighting]
+) -> list[PastSighting]:
+    """Those of ``seen``, the sightings of the two who are one since ``merge``, that are of the one who ``went`` with
+    those then."""
+    later = _later(connection, merge) - went
+    before = regrouped(connection, without=merge.step).merged
+    mine: dict[str, bool] = {}
+    for sighting in seen:
+        told = sighting.event.get("unknown_id", "")
+        if sighting.sighting_id not in later:
+            mine[sighting.sighting_id] = sighting.sighting_id in went
+        elif before.get(told, told) == merge.from_id:
+            mine[sighting.sighting_id] = True
+    templates: dict[str, Vector] = {}
+    for unknown_id in (merge.from_id, merge.to_id):
+        certain = [one for one in seen if mine.get(one.sighting_id) == (unknown_id == merge.from_id)]
+        if certain and (mean := _mean_of(certain, certain[0].embedder)) is not None:
+            templates[unknown_id] = mean
+    for sighting in seen:
+        if sighting.sighting_id not in mine and len(templates) == 2:
+            whose = nearest_of(sighting.template, [merge.to_id, merge.from_id], templates)
+            mine[sighting.sighting_id] = whose == merge.from_id
+    return [sighting for sighting in seen if mine.get(sighting.sighting_id)]
+
+
+def _later(connection: sa.Connection, merge: Any) -> set[str]:
+    """The sightings that came to the two who are one after ``merge``; none if its time was not noted."""
+    if not merge.changed_s:
+        return set()
+    recorded = sa.select(_sightings.c.sighting_id).where(
+        _sightings.c.unknown_id == merge.to_id, _sightings.c.recorded_s > merge.changed_s
+    )
+    said = sa.select(schema.denials.c.sighting_id).where(
+        schema.denials.c.unknown_id == merge.to_id, schema.denials.c.denied_s > merge.changed_s
+    )
+    return set(connection.execute(sa.union(recorded, said)).scalars())
+
+
+def _remember_again(
+    connection: sa.Connection, unknown_id: str, other_id: str, seen: list[PastSighting], revision: int
+) -> None:
+    """Somebody who was seen while they were one with ``other_id`` is remembered for as long as that one."""
+    query = sa.select(_unknowns).where(_unknowns.c.unknown_id == other_id)
+    if (other := connection.execute(query).one_or_none()) is None:
+        return
+    times = {"recorded_s": other.recorded_s, "expires_s": other.expires_s}
+    theirs = _unknowns.c.unknown_id == unknown_id
+    if connection.execute(_unknowns.update().where(theirs).values(times)).rowcount:
+        return
+    if (made := _made_of(unknown_of(other), unknown_id, seen)) is not None:
+        connection.execute(_unknowns.insert(), unknown_row(made) | times | {"revision": revision})
+
+
+def _is_split(step: Any) -> bool:
+    """Whether it was one; of an earlier step that is not known for sure."""
+    return not step.whole and step.changed_s > 0
 
 
 def not_theirs(sighting_id: str, unknown_id: str) -> HistoryError:
@@ -186,21 +278,55 @@ def moved_in(connection: sa.Connection, step: str) -> list[str]:
     return list(json.loads(found)) if found else []
 
 
-def merged(connection: sa.Connection) -> dict[str, str]:
-    """Of people who were merged into others: who they are now. A sighting that was going on at the merge has the old
-    id."""
-    found: dict[str, str] = {}
-    query = sa.select(_regroupings.c.from_id, _regroupings.c.to_id).where(
-        _regroupings.c.undone == 0, _regroupings.c.whole == 1, _regroupings.c.samples == ""
-    )
-    now = {row.from_id: row.to_id for row in connection.execute(query.order_by(_regroupings.c.number))}
-    for unknown_id, kept in now.items():
+def regrouped(connection: sa.Connection, without: str = "") -> Regrouped:
+    """What all steps have led to, except that one."""
+    rows = connection.execute(
+        sa.select(_regroupings)
+        .where(_regroupings.c.samples == "", _regroupings.c.step != without)
+        .order_by(_regroupings.c.number)
+    ).all()
+    into: dict[str, str] = {}
+    parted: list[tuple[float, str, str]] = []
+    for row in rows:
+        if _is_split(row):
+            one, other = row.from_id, row.to_id
+        elif row.whole:
+            one, other = row.to_id, row.from_id
+        else:
+            continue
+        # A split that was undone is as a merge, and a merge that was undone as a split.
+        if bool(row.whole) != bool(row.undone):
+            into[other] = one
+        elif row.changed_s:
+            parted.append((row.changed_s, one, other))
+    merged: dict[str, str] = {}
+    for unknown_id, kept in into.items():
         passed = {unknown_id}
-        while kept in now and kept not in passed:  # a damaged table may lead round in a circle
+        while kept in into and kept not in passed:  # a damaged table may lead round in a circle
             passed.add(kept)
-            kept = now[kept]
-        found[unknown_id] = kept
-    return found
+            kept = into[kept]
+        merged[unknown_id] = kept
+    return Regrouped(merged, sorted(parted))
+
+
+def whose(connection: sa.Connection, sightings: Sequence[PastSighting]) -> dict[str, str]:
+    """Of these sightings, which are to be stored, those that have another person now than they say: by sighting_id."""
+    seen = [sighting for sighting in sightings if sighting.unknown_id]
+    if not seen:
+        return {}
+    now = regrouped(connection)
+    choices = {one.sighting_id: now.choices(one.unknown_id, one.started_at.timestamp()) for one in seen}
+    unsure = [sighting_id for sighting_id, found in choices.items() if len(found) > 1]
+    if unsure:
+        # Of those that were there when people parted the two, they said whose they are.
+        known = sa.select(_sightings.c.sighting_id).where(_sightings.c.sighting_id.in_(unsure))
+        for sighting_id in connection.execute(known).scalars():
+            choices[sighting_id] = choices[sighting_id][:1]
+    people = {unknown_id for found in choices.values() if len(found) > 1 for unknown_id in found}
+    rows = connection.execute(sa.select(_unknowns).where(_unknowns.c.unknown_id.in_(people))) if people else ()
+    templates = {one.unknown_id: one.template for one in readable(rows, unknown_of) if one.template is not None}
+    found = {one.sighting_id: nearest_of(one.template, choices[one.sighting_id], templates) for one in seen}
+    return {one.sighting_id: found[one.sighting_id] for one in seen if found[one.sighting_id] != one.unknown_id}
 
 
 def forget(connection: sa.Connection, unknown_id: str) -> None:
@@ -210,16 +336,21 @@ def forget(connection: sa.Connection, unknown_id: str) -> None:
 
 
 def _move(
-    connection: sa.Connection, giver: UnknownPerson, taker: UnknownPerson, moved: list[PastSighting], revision: int
+    connection: sa.Connection,
+    giver: UnknownPerson,
+    taker: UnknownPerson,
+    moved: list[PastSighting],
+    revision: int,
+    *,
+    whole: bool,
 ) -> str:
     sighting_ids = _give(connection, moved, taker.unknown_id)
-    left = connection.execute(sa.select(_sightings).where(_sightings.c.unknown_id == giver.unknown_id)).first()
     expires_s = connection.execute(
         sa.select(sa.func.max(_unknowns.c.expires_s)).where(
             _unknowns.c.unknown_id.in_([giver.unknown_id, taker.unknown_id])
         )
     ).scalar_one()
-    step = _note(connection, giver.unknown_id, taker.unknown_id, sighting_ids, int(left is None), expires_s)
+    step = _note(connection, giver.unknown_id, taker.unknown_id, sighting_ids, int(whole), expires_s)
     for unknown_id in (giver.unknown_id, taker.unknown_id):
         _make_anew(connection, unknown_id, revision)
     return step
@@ -241,7 +372,7 @@ def _note(
         {
             "step": step, "number": number + 1, "from_id": from_id, "to_id": to_id,
             "sighting_ids": json.dumps(sighting_ids), "whole": whole, "undone": 0, "expires_s": expires_s,
-            "samples": samples,
+            "samples": samples, "changed_s": time.time(),
         },
     )  # fmt: skip
     return step
@@ -279,16 +410,28 @@ def _make_anew(connection: sa.Connection, unknown_id: str, revision: int) -> Non
 
 def _made_of(like: UnknownPerson, unknown_id: str, seen: list[PastSighting]) -> UnknownPerson | None:
     """The person whom these sightings show; None if none of them has a template."""
-    usable = [sighting for sighting in seen if sighting.template is not None and sighting.embedder == like.embedder]
-    if not usable:
+    if (mean := _mean_of(seen, like.embedder)) is None:
         return None
-    mean: Vector = np.sum([s.template * np.float32(s.embedded_faces) for s in usable if s.template is not None], axis=0)
-    mean = (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)
     return replace(
         like,
         unknown_id=unknown_id,
         template=mean,
-        embedded_faces=float(sum(sighting.embedded_faces for sighting in usable)),
+        embedded_faces=float(
+            sum(one.embedded_faces for one in seen if one.template is not None and one.embedder == like.embedder)
+        ),
         first_seen=min(sighting.started_at for sighting in seen),
         last_seen=max(sighting.ended_at for sighting in seen),
     )
+
+
+def _mean_of(seen: Sequence[PastSighting], embedder: EmbedderId) -> Vector | None:
+    """The mean of the faces in these sightings, of unit length; None if none of them has a template."""
+    faces = [
+        one.template * np.float32(one.embedded_faces)
+        for one in seen
+        if one.template is not None and one.embedder == embedder
+    ]
+    if not faces:
+        return None
+    mean: Vector = np.sum(faces, axis=0)
+    return (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)

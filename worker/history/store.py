@@ -190,15 +190,14 @@ class History:
             if batch_id and not storing.is_new(self._database, connection, batch_id, now_s + keep_s):
                 return
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
-            kept: dict[str, str] = {}
-            if rows := [cleaned(sighting_row(sighting)) | times for sighting in sightings]:
-                kept = regrouping.merged(connection)
-                rows = [row | {"unknown_id": kept.get(row["unknown_id"], row["unknown_id"])} for row in rows]
-                storing.store_sightings(self._database, connection, rows)
-            moved = [(one, kept[one.unknown_id]) for one in sightings if one.unknown_id in kept]
+            whose = regrouping.whose(connection, sightings)
+            moved = [(one, whose[one.sighting_id]) for one in sightings if one.sighting_id in whose]
+            if sightings:
+                now = [replace(one, unknown_id=whose.get(one.sighting_id, one.unknown_id)) for one in sightings]
+                storing.store_sightings(self._database, connection, [cleaned(sighting_row(one)) | times for one in now])
             if tell is not None and not self._database.is_sqlite:
                 moved += reuniting.reunite(
-                    self._database, connection, [one for one in sightings if one.unknown_id not in kept],
+                    self._database, connection, [one for one in sightings if one.sighting_id not in whose],
                     threshold=threshold, now_s=now_s, remember_s=remember_s,
                 )  # fmt: skip
                 unknowns = reuniting.without_strangers(connection, unknowns)
@@ -437,7 +436,7 @@ class History:
         with _told(), self._database.writing() as connection:
             regrouping.name(connection, sighting_ids, identity_id, identity_name)
             # What was written of them while they were unknown is sealed by other keys.
-            theirs = {unknown_id, *(one for one, now in regrouping.merged(connection).items() if now == unknown_id)}
+            theirs = {unknown_id, *(one for one, now in regrouping.regrouped(connection).merged.items() if now == unknown_id)}
             sealing.spend(connection, (tag_for(one, connection.dialect) for one in theirs), identity_id)
             regrouping.drop(connection, unknown_id)
             step = regrouping.note_naming(connection, unknown_id, identity_id, list(sighting_ids), list(sample_ids))
@@ -559,10 +558,10 @@ class History:
             people = self._person(connection, kept), self._person(connection, other)
             return regrouping.merge(connection, *people, tell)
 
-    def merged(self) -> dict[str, str]:
-        """Of people who were merged into others: who they are now."""
+    def regrouped(self) -> regrouping.Regrouped:
+        """What became of the ids of unknown people."""
         with _told(), self._database.reading() as connection:
-            return regrouping.merged(connection)
+            return regrouping.regrouped(connection)
 
     def split_unknown(
         self, unknown_id: str, sighting_ids: Sequence[str], tell: regrouping.Tell = _told_nobody

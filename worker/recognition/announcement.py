@@ -72,7 +72,7 @@ class Announcer:
                 sighting.template.count,
                 sighting.seen_at,
                 threshold=self._threshold,
-                taken={other.unknown_id for other in present if other.unknown_id},
+                taken={self._known_as(other) for other in present if other.unknown_id},
             )
 
     def _conclude(self, sighting: Sighting) -> None:
@@ -111,8 +111,16 @@ class Announcer:
             )
         )
 
+    def _known_as(self, sighting: Sighting) -> str:
+        """The id of the unknown person now. The sighting keeps the one that it was given: what people say of the two
+        may be undone while it goes on."""
+        if self._context.unknowns is None:
+            return sighting.unknown_id
+        template = sighting.template.vector if sighting.template.count else None
+        return self._context.unknowns.known_as(sighting.unknown_id, sighting.started_at, template)
+
     def _event(self, sighting: Sighting, kind: EventType) -> Event:
-        match, unknowns = sighting.match, self._context.unknowns
+        match = sighting.match
         known = match is not None and match.similarity > -1.0
         event = Event(
             event_id=event_id(
@@ -138,8 +146,7 @@ class Announcer:
             gallery_version=match.gallery_version if match else 0,
             worker_id=self._context.worker_id,
             epoch=self._epoch,
-            # The sighting keeps the id that it was given: a merge can be undone while it goes on.
-            unknown_id=unknowns.known_as(sighting.unknown_id) if unknowns else sighting.unknown_id,
+            unknown_id=self._known_as(sighting),
             embedded_faces=sighting.template.count,
             zones=",".join(sorted(sighting.zones)),
             groups=",".join(match.groups) if match else "",

@@ -19,6 +19,7 @@ from worker.gallery.gallery import Gallery
 from worker.history.fleet_past import Choice, FleetPast
 from worker.history.recorder import Recorder
 from worker.history.records import EmbedderId, Naming, PastSighting, UnknownPerson, Vector
+from worker.history.regrouping import Regrouped, nearest_of
 from worker.history.reuniting import nearest
 from worker.history.store import History
 from worker.logs import get_logger
@@ -61,7 +62,7 @@ class Unknowns:
         self._history = history
         self._fleet = fleet
         self._revision = 0
-        self._merged: dict[str, str] = {}
+        self._regrouped = Regrouped()
         self._asked: dict[str, UnknownPerson] = {}
         self._people: list[UnknownPerson] = []
         self._rows: dict[str, int] = {}
@@ -102,7 +103,6 @@ class Unknowns:
             # What the database has been told by this worker comes back with what others told it.
             self._unasked(own_id)
             return own_id
-        taken = {self._merged.get(unknown_id, unknown_id) for unknown_id in taken}
         count = len(self._people)
         if count:
             similarities = self._templates[:count] @ template
@@ -120,11 +120,17 @@ class Unknowns:
         kept_apart, remember_s = frozenset(taken), self._remember.total_seconds()
         return self._claimed(own, lambda others: nearest(own, others, threshold, kept_apart, remember_s))
 
-    def known_as(self, unknown_id: str) -> str:
-        """Who an unknown person is now, in case that they were merged into another one meanwhile."""
+    def known_as(self, unknown_id: str, started_at: datetime, template: Vector | None) -> str:
+        """Who the person of a sighting is now that goes on since ``started_at``, in case that people were merged or
+        parted meanwhile: of two who were parted, the one who is nearer to ``template`` (d,)."""
         if unknown_id:
             self._refresh()
-        return self._merged.get(unknown_id, unknown_id)
+        choices = self._regrouped.choices(unknown_id, started_at.timestamp())
+        if len(choices) == 1:
+            return choices[0]
+        return nearest_of(
+            template, choices, {one: self._templates[self._rows[one]] for one in choices if one in self._rows}
+        )
 
     def conclude(self, sighting_id: str, template: Vector, evidence: int, at: datetime) -> str:
         """The id of the person of a sighting that ends: empty, unless the database of the fleet is asked for it."""
@@ -194,13 +200,13 @@ class Unknowns:
 
     def _refresh(self) -> None:
         if self._fleet is not None:
-            changed, self._merged = self._fleet.changed(), self._fleet.merged()
+            changed, self._regrouped = self._fleet.changed(), self._fleet.regrouped()
         elif self._history is not None:
             try:
                 before = self._revision
                 changed, self._revision = self._history.unknowns(before)
                 if self._revision != before:
-                    self._merged = self._history.merged()
+                    self._regrouped = self._history.regrouped()
             except HistoryError as error:
                 _log.warning("unknown people are remembered by this worker alone", reason=str(error))
                 return
