@@ -19,7 +19,7 @@ from worker.errors import HistoryError
 from worker.history import denials
 from worker.history.records import EmbedderId, Naming, PastSighting, UnknownPerson, Vector
 from worker.history.rows import readable, sighting_of, unknown_of, unknown_row
-from worker.history.storing import next_revision
+from worker.history.storing import hold, next_revision
 from worker.names import clean_text
 from worker.people_keys import Owned
 
@@ -98,15 +98,13 @@ def split(
         raise HistoryError("none of these sightings has a face by which somebody can be told apart")
     tell(moved, new_id)
     revision = next_revision(connection)
-    connection.execute(
-        _unknowns.insert(), unknown_row(made) | {"revision": revision, "recorded_s": 0.0, "expires_s": 0.0}
-    )
-    _remember_again(connection, new_id, person.unknown_id, moved, revision)
+    _remember(connection, new_id, person.unknown_id, moved, revision)
     return _move(connection, person, made, moved, revision, whole=False)
 
 
 def name(connection: sa.Connection, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
     """Notes who the person of these sightings was."""
+    hold(connection, _sightings.c.sighting_id.in_(sighting_ids))
     named = {
         "identity_id": identity_id, "identity_name": Owned(identity_id, clean_text(identity_name)), "unknown_id": "",
         "corrections": _sightings.c.corrections + 1,
@@ -118,6 +116,7 @@ def name(connection: sa.Connection, sighting_ids: Sequence[str], identity_id: st
 def drop(connection: sa.Connection, unknown_id: str, *, sightings_too: bool = False) -> None:
     """Forgets the template of an unknown person, whose sightings are nobody's then; with ``sightings_too`` also the
     templates of these."""
+    hold(connection, _sightings.c.unknown_id == unknown_id)
     gone: dict[str, Any] = {"template": None, "revision": next_revision(connection)}
     connection.execute(_unknowns.update().where(_unknowns.c.unknown_id == unknown_id).values(gone))
     forget(connection, unknown_id)
@@ -154,6 +153,7 @@ def take_name_back(connection: sa.Connection, naming: Naming, sighting_ids: Sequ
     Raises:
         HistoryError: it was undone meanwhile.
     """
+    hold(connection, _sightings.c.sighting_id.in_(sighting_ids))
     revision = next_revision(connection)
     of_step = (_regroupings.c.step == naming.step) & (_regroupings.c.undone == 0)
     if not connection.execute(_regroupings.update().where(of_step).values(undone=1)).rowcount:
@@ -176,7 +176,10 @@ def undo(connection: sa.Connection, step: str, tell: Tell) -> tuple[str, str]:
     Raises:
         HistoryError: there is no such step, it was undone, or something came after it.
     """
-    row = connection.execute(sa.select(_regroupings).where(_regroupings.c.step == step)).one_or_none()
+    of_step = sa.select(_regroupings).where(_regroupings.c.step == step)
+    both = of_step.with_only_columns(_regroupings.c.to_id).scalar_subquery()
+    hold(connection, _sightings.c.unknown_id == both)
+    row = connection.execute(of_step).one_or_none()
     if row is None or row.expires_s <= time.time():
         raise no_step(step)
     if row.undone:
@@ -197,7 +200,7 @@ def undo(connection: sa.Connection, step: str, tell: Tell) -> tuple[str, str]:
     connection.execute(_regroupings.update().where(_regroupings.c.step == step).values(undone))
     _give(connection, back, row.from_id)
     if row.whole and not went.issuperset(sighting.sighting_id for sighting in back):
-        _remember_again(connection, row.from_id, row.to_id, back, revision)
+        _remember(connection, row.from_id, row.to_id, back, revision)
     for unknown_id in (row.from_id, row.to_id):
         _make_anew(connection, unknown_id, revision)
     return row.to_id, row.from_id
@@ -242,10 +245,11 @@ def _later(connection: sa.Connection, merge: Any) -> set[str]:
     return set(connection.execute(sa.union(recorded, said)).scalars())
 
 
-def _remember_again(
+def _remember(
     connection: sa.Connection, unknown_id: str, other_id: str, seen: list[PastSighting], revision: int
 ) -> None:
-    """Somebody who was seen while they were one with ``other_id`` is remembered for as long as that one."""
+    """Somebody who was one with ``other_id`` until now, and whom these sightings show, is remembered as long as that
+    one."""
     query = sa.select(_unknowns).where(_unknowns.c.unknown_id == other_id)
     if (other := connection.execute(query).one_or_none()) is None:
         return

@@ -4,7 +4,7 @@ With their first sighting that is stored they are compared with everybody else. 
 was stored first.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -40,26 +40,30 @@ def without_strangers(connection: sa.Connection, unknowns: Sequence[UnknownPerso
     return [person for person in unknowns if person.template is None or person.unknown_id in known]
 
 
+def strangers(connection: sa.Connection, sightings: Iterable[PastSighting]) -> dict[str, PastSighting]:
+    """The first of ``sightings`` of each unknown person who is not stored, by unknown_id."""
+    seen = [one for one in sightings if one.unknown_id and not one.identity_id and one.template is not None]
+    seen.sort(key=lambda one: (one.started_at, one.sighting_id), reverse=True)
+    first = {one.unknown_id: one for one in seen}
+    known = _known(connection, first) if first else ()
+    return {unknown_id: first[unknown_id] for unknown_id in reversed(first) if unknown_id not in known}
+
+
 def reunite(
     database: Database,
     connection: sa.Connection,
-    sightings: Sequence[PastSighting],
+    first: Mapping[str, PastSighting],
     *,
     threshold: float | None,
     now_s: float,
     remember_s: float,
 ) -> Moved:
-    """Stores the people of ``sightings``, which are stored already, who are not: each as somebody new, or with the
-    sightings of the person whom they are. Returns the sightings of the latter.
+    """Stores the people of ``first``, see :func:`strangers`, whose sightings are stored already: each as somebody new,
+    or with the sightings of the person whom they are. Returns the sightings of the latter.
 
     The cosine from which they are one is ``threshold``, or that of the sighting. Whoever was before the same camera at
     the same time is somebody else.
     """
-    seen = [one for one in sightings if one.unknown_id and not one.identity_id and one.template is not None]
-    seen.sort(key=lambda one: (one.started_at, one.sighting_id))
-    first = {one.unknown_id: one for one in reversed(seen)}
-    if not first.keys() - _known(connection, first):
-        return []
     one_at_a_time(connection)
     stored = _known(connection, first)
     others = _everybody(connection, now_s)

@@ -192,14 +192,20 @@ class History:
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
             whose = regrouping.whose(connection, sightings)
             moved = [(one, whose[one.sighting_id]) for one in sightings if one.sighting_id in whose]
+            strangers: dict[str, PastSighting] = {}
+            if tell is not None and not self._database.is_sqlite:
+                strangers = reuniting.strangers(connection, [one for one in sightings if one.sighting_id not in whose])
+            if strangers:
+                written = schema.sightings.c.sighting_id.in_([one.sighting_id for one in sightings])
+                storing.hold(connection, written, schema.sightings.c.unknown_id.in_(strangers))
             if sightings:
                 now = [replace(one, unknown_id=whose.get(one.sighting_id, one.unknown_id)) for one in sightings]
                 storing.store_sightings(self._database, connection, [cleaned(sighting_row(one)) | times for one in now])
-            if tell is not None and not self._database.is_sqlite:
+            if strangers:
                 moved += reuniting.reunite(
-                    self._database, connection, [one for one in sightings if one.sighting_id not in whose],
-                    threshold=threshold, now_s=now_s, remember_s=remember_s,
-                )  # fmt: skip
+                    self._database, connection, strangers, threshold=threshold, now_s=now_s, remember_s=remember_s
+                )
+            if tell is not None and not self._database.is_sqlite:
                 unknowns = reuniting.without_strangers(connection, unknowns)
             for person in unknowns:
                 storing.meet(self._database, connection, person, now_s=now_s, remember_s=remember_s)
@@ -434,9 +440,12 @@ class History:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            columns = schema.sightings.c
+            storing.hold(connection, columns.unknown_id == unknown_id, columns.sighting_id.in_(sighting_ids))
             regrouping.name(connection, sighting_ids, identity_id, identity_name)
             # What was written of them while they were unknown is sealed by other keys.
-            theirs = {unknown_id, *(one for one, now in regrouping.regrouped(connection).merged.items() if now == unknown_id)}
+            merged = regrouping.regrouped(connection).merged
+            theirs = {unknown_id, *(one for one, now in merged.items() if now == unknown_id)}
             sealing.spend(connection, (tag_for(one, connection.dialect) for one in theirs), identity_id)
             regrouping.drop(connection, unknown_id)
             step = regrouping.note_naming(connection, unknown_id, identity_id, list(sighting_ids), list(sample_ids))
@@ -555,6 +564,7 @@ class History:
             HistoryError: no such person, they cannot be merged, or it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            storing.hold(connection, schema.sightings.c.unknown_id.in_([clean_text(kept), clean_text(other)]))
             people = self._person(connection, kept), self._person(connection, other)
             return regrouping.merge(connection, *people, tell)
 
@@ -574,6 +584,7 @@ class History:
         """
         new_id = f"u-{secrets.token_hex(6)}"
         with _told(), self._database.writing() as connection:
+            storing.hold(connection, schema.sightings.c.unknown_id == clean_text(unknown_id))
             person = self._person(connection, unknown_id)
             if hidden := set(sighting_ids) - self._sight.sightings(connection, set(sighting_ids)):
                 raise regrouping.not_theirs(min(hidden), person.unknown_id)
@@ -618,6 +629,10 @@ class History:
         with _told(), self._database.writing() as connection:
             set_here = read_retention(connection)
             keep_s, remember_s = kept_s(set_here.sightings_days, keep_s), kept_s(set_here.unknowns_days, remember_s)
+            old = schema.sightings.c.expires_s <= now_s
+            if keep_s is not None:
+                old |= schema.sightings.c.recorded_s <= now_s - keep_s
+            storing.hold(connection, old)
             for table in _EXPIRING:
                 gone += connection.execute(table.delete().where(table.c.expires_s <= now_s)).rowcount
             for table, age_s in ((schema.sightings, keep_s), (schema.unknowns, remember_s)):
@@ -663,6 +678,7 @@ class History:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            storing.hold(connection)
             # First, so that nothing of them is ever sealed by a key that stays.
             erasing.blank(connection, erased, someone.names)
             return sealing.part_from(connection, tags, someone.rows)
@@ -674,6 +690,7 @@ class History:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            storing.hold(connection)
             return sealing.seal_anew(connection)
 
     def beside(self, traces: Sequence[erasing.Trace]) -> list[tuple[str, str, float]]:
@@ -695,6 +712,7 @@ class History:
         if not again and erased.ids <= done:
             return Counter()
         with _told(), self._database.writing() as connection:
+            storing.hold(connection)
             gone = erasing.erase(connection, erased, names)
         self._vanish()
         return gone

@@ -12,6 +12,25 @@ from worker.history.rows import Row, cleaned, last_of_each, tally_row, unknown_r
 _sightings, _unknowns, _tallies, _newest = schema.sightings, schema.unknowns, schema.tallies, schema.newest
 
 
+def hold(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> None:
+    """Until the end of the transaction, nobody else changes the past sightings that meet one of ``conditions``; without
+    any, nobody stores one either.
+
+    No two transactions wait for each other, because each takes what it changes in this order: sightings by their ids,
+    the lock of those who look for somebody new, ``newest``, unknown people, and then everything else. So whoever
+    changes more than one sighting, or one after something else, asks for this first.
+    """
+    if connection.dialect.name == "sqlite":  # one transaction writes at a time
+        return
+    if not conditions:
+        connection.exec_driver_sql(f"LOCK TABLE {schema.SCHEMA}.{_sightings.name} IN EXCLUSIVE MODE")
+        return
+    held = sa.select(_sightings.c.sighting_id).where(sa.or_(*conditions))
+    # In the order in which Python sorts ids, whatever the language of the database is.
+    held = held.order_by(sa.collate(_sightings.c.sighting_id, "C"))
+    connection.execute(sa.select(sa.func.count()).select_from(held.with_for_update().subquery()))
+
+
 def newest_revision(connection: sa.Connection) -> int:
     """The revision of the unknown person who was changed last."""
     return int(connection.execute(sa.select(_newest.c.revision)).scalar_one())
@@ -32,7 +51,7 @@ def is_new(database: Database, connection: sa.Connection, batch_id: str, expires
 
 def store_sightings(database: Database, connection: sa.Connection, rows: Sequence[Row]) -> None:
     """Stores or replaces sightings, one or more; those that people have corrected stay as they are."""
-    rows = last_of_each(rows, "sighting_id")
+    rows = sorted(last_of_each(rows, "sighting_id"), key=lambda row: str(row["sighting_id"]))
     insert, columns = database.insert(_sightings), _sightings.c
     replaced = {column.name: insert.excluded[column.name] for column in columns if column is not columns.sighting_id}
     not_corrected = columns.corrections == 0
@@ -71,5 +90,5 @@ def add_tallies(database: Database, connection: sa.Connection, tallies: Iterable
         index_elements=["camera_id", "hour", "reason"],
         set_={name: _tallies.c[name] + insert.excluded[name] for name in ("tracks", "faces")},
     )
-    for tally in tallies:
+    for tally in sorted(tallies, key=lambda each: (each.camera_id, each.hour, each.reason)):
         connection.execute(adding, tally_row(tally) | {"expires_s": expires_s})

@@ -1,0 +1,144 @@
+"""Several who change the past at once, in a real PostgreSQL: none waits for one who waits for them."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support.past import AXES, sighting, unknown
+from tests.support.postgres import with_tables
+from tests.support.waiting import eventually
+from worker.config import Config
+from worker.erased import Erased, Erasure, digest_of
+from worker.errors import HistoryError, HistoryUnavailableError
+from worker.history.recorder import Recorder
+from worker.history.records import Account
+from worker.history.store import History
+
+WEEK_S = 7 * 86_400.0
+Change = Callable[[History], object]
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    return with_tables(postgres_url)
+
+
+@pytest.fixture
+def beside(url: str) -> Iterator[tuple[Any, Any]]:
+    """Two more connections: one that holds what others wait for, and one that looks who waits."""
+    import psycopg
+
+    with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as watcher:
+        yield holder, watcher
+
+
+def waiting(watcher: Any) -> int:
+    """How many wait for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'test' AND wait_event_type = 'Lock'"
+    return int(watcher.execute(query).fetchone()[0])
+
+
+def changes(past: History, mine: str) -> dict[str, Change]:
+    """What may be done with the same two people, whose ids begin with ``mine``, at once. No order in which their
+    sightings are named here is that of their ids."""
+    one, other, stranger = f"{mine}-1", f"{mine}-2", f"{mine}-3"
+
+    def seen(letter: str, person: int, **more: Any) -> Any:
+        account = Account(threshold=0.5)
+        own = {"sighting_id": f"{mine}{letter}", "unknown_id": f"{mine}-{person}", "account": account} | more
+        return sighting(0, AXES[person], **own)
+
+    def write(place: History, *rows: Any, people: tuple[Any, ...] = ()) -> None:
+        place.write(rows, people, keep_s=WEEK_S, remember_s=WEEK_S, tell=lambda _: None, threshold=0.5)
+
+    rows = [seen("d", 2), seen("b", 2), seen("c", 1), seen("a", 1)]
+    named = seen("e", 1, identity_id=f"{mine}-p", identity_name="Ann", unknown_id="")
+    people = unknown(one, AXES[1]), unknown(other, AXES[2])
+    write(past, *rows, named, seen("f", 4), seen("g", 5), seen("h", 5), people=people)
+    step = past.merge_unknowns(one, f"{mine}-4")
+    erased = Erased([Erasure(mine, "2026-01-01T00:00:00.000Z", frozenset({digest_of(one)}))])
+    (to_deny,) = past.sightings(sighting_id=named.sighting_id)
+    return {
+        "write": lambda place: write(place, *rows, people=people[::-1]),
+        # After an outage: somebody new, who turns out to be one who is there.
+        "write of a stranger": lambda place: write(
+            place, *[replace(row, unknown_id=stranger) for row in (seen("z", 2), seen("0", 2))], *rows
+        ),
+        "merge": lambda place: place.merge_unknowns(other, one),
+        "split": lambda place: place.split_unknown(other, [f"{mine}d"]),
+        "undo": lambda place: place.undo_regrouping(step),
+        "name": lambda place: place.name_unknown(other, [f"{mine}d", f"{mine}b", f"{mine}a"], "p", "Ann", []),
+        "deny": lambda place: place.deny(to_deny, unknown_id=other),
+        "forget": lambda place: place.drop_unknown(one, sightings_too=True),
+        "erase": lambda place: place.erase(erased, ["Ann"]),
+    }
+
+
+@pytest.mark.parametrize(
+    "gate", ["newest", pytest.param("sightings WHERE sighting_id = '{}b'", marks=pytest.mark.slow)]
+)
+def test_who_change_the_same_at_once_do_not_wait_for_each_other(url: str, beside: tuple[Any, Any], gate: str) -> None:
+    holder, watcher = beside
+    problems: list[str] = []
+
+    def make(change: Change, place: History, name: str) -> None:
+        try:
+            change(place)
+        except HistoryUnavailableError as error:
+            problems.append(f"{name}: {error}")
+        except HistoryError:
+            pass  # the other one was quicker, and there is nothing left to be done
+
+    with History.open(url) as past, History.open(url) as one, History.open(url) as other:
+        names = list(changes(past, "n"))
+        for number, (first, second) in enumerate((a, b) for a in names for b in names if a != b):
+            todo = changes(past, str(number))
+            threads: list[threading.Thread] = []
+            holder.execute(f"SELECT 1 FROM facestream.{gate.format(number)} FOR UPDATE")
+            for place, name in ((one, first), (other, second)):
+                before = waiting(watcher)
+                thread = threading.Thread(target=make, args=(todo[name], place, f"{first} and {second}"))
+                threads.append(thread)
+                thread.start()
+                eventually(lambda: not thread.is_alive() or waiting(watcher) > before)  # noqa: B023
+            holder.rollback()
+            for thread in threads:
+                thread.join(60)
+                assert not thread.is_alive()
+    assert problems == []
+
+
+def test_a_worker_that_others_kept_from_writing_writes_it_again(url: str, beside: tuple[Any, Any]) -> None:
+    import psycopg
+
+    holder, watcher = beside
+    # Once more, as after a reply that was lost.
+    rows = [sighting(number, AXES[0], camera_id="yard") for number in (1, 2, 3)]
+    with History.open(url) as past:
+        past.write([sighting(number) for number in (1, 2, 3)], keep_s=WEEK_S, remember_s=WEEK_S)
+    recorder = Recorder(url, Config(), gather_s=0.01, retry_s=0.1)
+    of_sighting = "SELECT 1 FROM facestream.sightings WHERE sighting_id = %s FOR UPDATE"
+    with psycopg.connect(url) as other:
+        # The worker is the one who finds that both wait for each other.
+        other.execute("SET deadlock_timeout = '300s'")
+        other.execute(of_sighting, ["door_3"])
+        holder.execute(of_sighting, ["door_2"])
+        for row in rows[::-1]:
+            recorder.sighting(row)
+        eventually(lambda: waiting(watcher) == 1)
+        taking = threading.Thread(target=other.execute, args=(of_sighting, ["door_1"]))
+        taking.start()
+        eventually(lambda: waiting(watcher) == 2)
+        holder.rollback()
+        taking.join(60)
+        assert not taking.is_alive()
+        other.rollback()
+    with History.open(url) as past:
+        eventually(lambda: [one.camera_id for one in past.sightings()] == ["yard"] * 3)
+    recorder.close()
+    # It was not for nothing.
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = 'test'"
+    eventually(lambda: watcher.execute(deadlocks).fetchone() == (1,))
