@@ -17,6 +17,7 @@ from tests.support.repository import REPOSITORY
 from worker.database.address import parse_database_url
 from worker.database.backup import back_up, restore
 from worker.database.database import open_postgres
+from worker.database.half_templates import has_all
 from worker.database.inspection import inspect
 from worker.encryption import Keys, use
 from worker.erased import Erased, Erasure, digest_of
@@ -80,6 +81,15 @@ def halves(url: str) -> int:
     return found.rows.get("half_templates", -1)
 
 
+def is_complete(url: str) -> bool:
+    """Whether a search need not look for templates without a row."""
+    database = open_postgres(parse_database_url(url))
+    with database.reading() as connection:
+        complete = has_all(connection)
+    database.close()
+    return complete
+
+
 _COSINES = st.floats(-1.0, 1.0) | st.floats(0.495, 0.505) | st.sampled_from([0.5, 0.4999, 0.5001])
 _TEMPLATES: st.SearchStrategy[Any] = st.one_of(
     st.builds(face, st.integers(0, 99), _COSINES),
@@ -123,6 +133,10 @@ def test_the_answers_are_those_of_a_server_without_the_extension(
                     _change(past, kind, *what)
         same = [found(past, threshold, chunk_rows=chunk_rows) for past in (quick, plain)]
         assert same[0] == same[1]
+        assert is_complete(with_it) or any(kind == "lose half" for kind, *_ in changes)
+        with_tables(with_it)
+        assert is_complete(with_it)
+        assert found(quick, threshold, chunk_rows=chunk_rows) == same[1]
         assert quick.similar(face(3), OTHER, -1.0) == []
         long = [len(past.similar(PROBE * np.float32(1e6), MODEL, 0.5)) for past in (quick, plain)]
         assert long[0] == long[1]
@@ -220,15 +234,35 @@ def test_what_is_sealed_by_a_key_does_not_stand_there_as_it_is(url: str, tmp_pat
         write(past, 3)
         assert halves(url) == 2
         assert len(found(past)) == 3
+        assert is_complete(url)
         past.seal_anew()
         assert halves(url) == 0
+        assert is_complete(url)
         with_tables(url)
         assert halves(url) == 0
         assert found(past)[:2] == before
         use(Keys(people=PeopleKeys(tmp_path / "people.key", writing=False)))
         past.seal_anew()
-        with_tables(url)
         assert halves(url) == 3
+        assert len(found(past)) == 3
+        assert is_complete(url)
+
+
+def test_a_table_of_the_version_before_keeps_what_it_has(url: str, server: PostgresServer) -> None:
+    with History.open(url) as past:
+        write(past, 1, 2)
+        past.write([sighting(3, 2 * face(3, 0.9))], keep_s=WEEK_S, remember_s=WEEK_S)
+        server.execute(
+            "DELETE FROM facestream.half_templates WHERE sighting_id = 'door_3'",
+            "ALTER TABLE facestream.half_templates ALTER COLUMN template SET NOT NULL", database="vectors",
+        )  # fmt: skip
+        before = server.execute("SELECT 'facestream.half_templates'::regclass::oid", database="vectors")
+        assert len(found(past)) == 3
+        write(past, 4)
+        with_tables(url)
+        assert server.execute("SELECT 'facestream.half_templates'::regclass::oid", database="vectors") == before
+        assert (halves(url), is_complete(url)) == (3, True)
+        assert [name for name, _ in found(past)] == ["door_3", "door_1", "door_2", "door_4"]
 
 
 @pytest.mark.parametrize("extension", [True, False])

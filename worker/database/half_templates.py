@@ -1,8 +1,9 @@
 """The templates of past sightings once more, in 16 bits, where a PostgreSQL database has the extension pgvector.
 
 The server compares them by itself, and sends the few that are near. The table is no part of a layout: it is made of the
-templates, as an index is, and a database without it gives the same answers. A template that is sealed, that is of no
-length that the rounding is known for, or that was written by somebody who may not write here, has no row in it.
+templates, as an index is, and a database without it gives the same answers. A template that is sealed, or of no
+length that the rounding is known for, has a row that holds nothing, and so is read itself in each search. One that was
+written by somebody who may not write here has no row.
 
 A row goes with its sighting, and also when the template of the sighting changes. The server itself sees to both.
 """
@@ -22,7 +23,9 @@ from worker.people_keys import is_sealed
 from worker.types import Vectors
 
 TABLE: Final = "half_templates"
-half_templates: Final = sa.Table(TABLE, sa.MetaData(), sa.Column("sighting_id", sa.Text, primary_key=True))
+half_templates: Final = sa.Table(
+    TABLE, sa.MetaData(), sa.Column("sighting_id", sa.Text, primary_key=True), sa.Column("template", sa.LargeBinary)
+)
 _MOST_NUMBERS: Final = 16_000
 """The longest halfvec that pgvector stores."""
 _LONGEST: Final = 1.001
@@ -34,11 +37,11 @@ _MOST_NEAR: Final = 100_000
 _AT_ONCE: Final = 5000
 _DROP: Final = "DROP TABLE IF EXISTS facestream.half_templates"
 _MAKE: Final = (
-    _DROP,  # what is left of it where the extension was dropped
-    """CREATE TABLE facestream.half_templates (
+    """CREATE TABLE IF NOT EXISTS facestream.half_templates (
         sighting_id text PRIMARY KEY REFERENCES facestream.sightings ON DELETE CASCADE,
-        template EXTENSION.halfvec NOT NULL
+        template EXTENSION.halfvec
     ) WITH (toast_tuple_target = 8160)""",
+    "ALTER TABLE facestream.half_templates ALTER COLUMN template DROP NOT NULL",  # as it was before
     # By it, the server counts the templates in a moment.
     """CREATE INDEX IF NOT EXISTS sightings_with_template ON facestream.sightings (sighting_id)
         WHERE template IS NOT NULL""",
@@ -58,18 +61,23 @@ _EXTENSION: Final = """
     SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
     WHERE e.extname = 'vector' AND to_regtype(quote_ident(n.nspname) || '.halfvec') IS NOT NULL
 """
-_IS_OWNER: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('facestream.sightings')"
-_MAY: Final = """
-    SELECT quote_ident(n.nspname) FROM pg_attribute a
-    JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
+_IS_OWNER: Final = """
+    SELECT bool_and(pg_has_role(relowner, 'USAGE')) FROM pg_class
+    WHERE oid IN (to_regclass('facestream.sightings'), to_regclass('facestream.half_templates'))
+"""
+_COLUMN: Final = """
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
     WHERE a.attrelid = to_regclass('facestream.half_templates') AND a.attname = 'template' AND NOT a.attisdropped
-    AND has_table_privilege(a.attrelid, %s)
+"""
+_MAY: Final = f"""
+    SELECT quote_ident(n.nspname) {_COLUMN} AND NOT a.attnotnull AND has_table_privilege(a.attrelid, %s)
 """
 _ADD: Final = "INSERT INTO facestream.half_templates (sighting_id, template) VALUES (%s, %b) ON CONFLICT DO NOTHING"
 # The plan with several processes looks dearer than it is: the server expects a third of the rows to be near.
 _SCAN: Final = "SET LOCAL jit = off; SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0"
 _NEAR: Final = """
-    SELECT sighting_id FROM facestream.half_templates WHERE CASE WHEN EXTENSION.vector_dims(template) = %(numbers)s
+    SELECT sighting_id FROM facestream.half_templates
+    WHERE template IS NULL OR CASE WHEN EXTENSION.vector_dims(template) = %(numbers)s
     THEN EXTENSION.halfvec_negative_inner_product(template, %(probe)b) <= %(most)s END LIMIT %(limit)s
 """
 
@@ -79,12 +87,14 @@ def make(connection: sa.Connection) -> None:
     if _may(connection, "INSERT") or not connection.exec_driver_sql(_IS_OWNER).scalar():
         return
     if extension := _first(connection, _EXTENSION):
+        if not _first(connection, f"SELECT 1 {_COLUMN}"):  # what is left of it where the extension was dropped
+            connection.exec_driver_sql(_DROP)
         for statement in _MAKE:
             connection.exec_driver_sql(statement.replace("EXTENSION", extension))
 
 
 def fill(database: Database) -> None:
-    """Adds the templates that have no row and could have one, if there is the table, and this user owns it.
+    """Adds a row for each template that has none, if there is the table, and this user owns it.
 
     Raises:
         DatabaseError: the database cannot be used.
@@ -100,8 +110,8 @@ def fill(database: Database) -> None:
             # Nobody changes one of them until its row is there.
             query = query.order_by(sightings.c.sighting_id).limit(_AT_ONCE).with_for_update(of=sightings)
             rows = connection.execute(query).all()
-            plain = ((row[0], bytes(row[1])) for row in rows)
-            add(connection, {key: half for key, raw in plain if not is_sealed(raw) and (half := _half_of(raw))})
+            raws = {row[0]: bytes(row[1]) for row in rows}
+            add(connection, {key: None if is_sealed(raw) else _half_of(raw) for key, raw in raws.items()})
         if len(rows) < _AT_ONCE:
             return
         after = rows[-1][0]
@@ -122,18 +132,18 @@ def is_there(connection: sa.Connection) -> bool:
     return connection.dialect.name != "sqlite" and bool(_may(connection, "SELECT"))
 
 
-def halves_of(connection: sa.Connection, templates: Mapping[str, bytes]) -> dict[str, bytes]:
+def halves_of(connection: sa.Connection, templates: Mapping[str, bytes]) -> dict[str, bytes | None]:
     """What :func:`add` is to be given for these templates (float32) by sighting_id; nothing if there is no such table
-    here, or if what this process writes is sealed."""
-    if connection.dialect.name == "sqlite" or not templates or seals(connection.dialect):
+    here."""
+    if connection.dialect.name == "sqlite" or not templates or not _may(connection, "INSERT"):
         return {}
-    if not _may(connection, "INSERT"):
-        return {}
-    return {key: half for key, raw in templates.items() if (half := _half_of(raw))}
+    sealed = seals(connection.dialect)
+    return {key: None if sealed else _half_of(raw) for key, raw in templates.items()}
 
 
-def add(connection: sa.Connection, halves: Mapping[str, bytes]) -> None:
-    """Adds rows for sightings that are stored, with the templates that they have there."""
+def add(connection: sa.Connection, halves: Mapping[str, bytes | None]) -> None:
+    """Adds rows for sightings that are stored, with the templates that they have there; None for one that is to be read
+    itself."""
     if halves:
         with _cursor(connection) as cursor:
             cursor.executemany(_ADD, list(halves.items()))
@@ -141,7 +151,8 @@ def add(connection: sa.Connection, halves: Mapping[str, bytes]) -> None:
 
 def near(connection: sa.Connection, probe: Vectors, threshold: float) -> list[str] | None:
     """The ids of all sightings in the table whose template may have a product of at least ``threshold`` with ``probe``
-    float32 (d,), and of some that are a little below. None: the table cannot tell, all templates are to be read."""
+    float32 (d,): also of those that are to be read themselves, and of some that are a little below. None: the table
+    cannot tell, all templates are to be read."""
     half = _half_of(probe.tobytes())
     if half is None or not (extension := _may(connection, "SELECT")):
         return None

@@ -8,13 +8,13 @@ the earlier row in its files for a long time.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from worker.database import schema
+from worker.database import half_templates, schema
 from worker.database.owned import OwnBytes, apart, tag_for
 from worker.history.rows import batched, owner_of
 from worker.people_keys import BYTES_HEAD, TEXT_HEAD, Owned, tag_in
@@ -46,12 +46,13 @@ def tags_of(connection: sa.Connection, ids: Mapping[sa.Table, Collection[str]] |
 def part_from(connection: sa.Connection, tags: Collection[str], ids: Mapping[sa.Table, Collection[str]]) -> int:
     """Seals all rows anew that are sealed by one of ``tags`` and are not of ``ids``, each by a key of its own; returns
     how many."""
-    count = 0
+    written = []
     for table, row, mine in list(_heads(connection)):
         if table in ids and row[0] not in ids[table] and not mine.isdisjoint(tags):
             _write_anew(connection, table, row, parted=True)
-            count += 1
-    return count
+            written.append((table, row[0]))
+    _halve_anew(connection, written)
+    return len(written)
 
 
 def without_others(
@@ -93,13 +94,14 @@ def spent(connection: sa.Connection, owners: Collection[str]) -> set[str]:
 
 def seal_anew(connection: sa.Connection) -> int:
     """Writes all rows as the keys of people say now; returns how many."""
-    count = 0
+    written = []
     # What the console answered is kept for a day, for who asks again.
     connection.execute(_replies.delete())
     for table, row, _ in list(_heads(connection)):
         _write_anew(connection, table, row, parted=False)
-        count += 1
-    return count
+        written.append((table, row[0]))
+    _halve_anew(connection, written)
+    return len(written)
 
 
 def owner_of_event(event: Mapping[str, str], sighting_id: str) -> str:
@@ -137,6 +139,14 @@ def _write_anew(connection: sa.Connection, table: sa.Table, row: Any, *, parted:
     values: dict[str, Any] = {name: Owned(owner, getattr(found, name)) for name in names if getattr(found, name)}
     if values or more:
         connection.execute(table.update().where(of_it).values(values | {name: getattr(found, name) for name in more}))
+
+
+def _halve_anew(connection: sa.Connection, written: Sequence[tuple[sa.Table, str]]) -> None:
+    """The server has taken away what it had of the templates of before."""
+    for ids in batched(sighting_id for table, sighting_id in written if table is _sightings):
+        query = sa.select(_sightings.c.sighting_id, _sightings.c.template)
+        rows = connection.execute(query.where(_sightings.c.sighting_id.in_(ids), _sightings.c.template.is_not(None)))
+        half_templates.add(connection, half_templates.halves_of(connection, {row[0]: row[1] for row in rows}))
 
 
 def _owner(table: sa.Table, row: Any, found: Any) -> str:
