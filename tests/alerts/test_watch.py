@@ -1,6 +1,7 @@
 """Rules carried out: each visit is told once, whoever of several processes does it, and nothing is lost."""
 
 import base64
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -45,10 +46,12 @@ class World:
         self.gone: set[str] = set()
 
     @contextmanager
-    def watching(self, policy: HostPolicy | None = None, observer: Observer | None = None) -> Iterator[Watch]:
+    def watching(
+        self, policy: HostPolicy | None = None, observer: Observer | None = None, book: type[Book] = Book
+    ) -> Iterator[Watch]:
         database = SharedDatabase.open(self.place)
         watch = Watch(
-            Book(database),
+            book(database),
             self.redis,
             policy or HostPolicy(),
             audit_folder=None,
@@ -247,6 +250,22 @@ def test_an_alert_that_a_dead_process_took_is_delivered_by_another_one(world: Wo
     again = world.book.take()
     assert again is not None
     assert (again.alert_id, again.tries) == (taken.alert_id, 2)
+
+
+def test_to_deliver_an_alert_its_rule_alone_is_read(world: World) -> None:
+    class Strict(Book):
+        def rules(self) -> list[StoredRule]:
+            """They are read as often as they may have changed, by the one who looks at events."""
+            assert threading.current_thread().name == "rules"
+            return super().rules()
+
+    stored = world.rule(groups=["banned"])
+    with world.watching(book=Strict):
+        world.happens()
+        eventually(lambda: world.states() == ["sent"])
+    assert world.book.rule(stored.rule_id) == stored.rule
+    world.book.remove(stored.rule_id)
+    assert world.book.rule(stored.rule_id) is None
 
 
 def test_a_rule_that_is_deleted_tells_nobody(world: World) -> None:

@@ -111,7 +111,7 @@ def test_what_has_expired_is_gone_from_the_disk(tmp_path: Path, monkeypatch: pyt
         write(past, [sighting(2, kept)], keep_s=1000)
         assert traces(template, tmp_path) > 100
         clock[0] += 60
-        assert past.unknowns()[0] == []
+        assert past.unknowns()[0] == past.unknown_people(["u-1"]) == []
         assert len(past.sightings()) == 2
         clock[0] += 60
         assert len(past.sightings()) == 1

@@ -138,7 +138,7 @@ class Watch:
         alert = self._book.take()
         if alert is None:
             return _IDLE_S
-        rule = next((each.rule for each in self._book.rules() if each.rule_id == alert.rule_id), None)
+        rule = self._book.rule(alert.rule_id)
         address = None if rule is None else rule.receivers.get(alert.receiver)
         if rule is None or address is None:
             self._book.refused(alert, "the receiver was taken out of the rule")

@@ -62,7 +62,8 @@ def people(connection: sa.Connection, unknown_ids: Collection[str]) -> list[Unkn
     """These unknown people, as far as they are remembered. A row that cannot be read is left out."""
     found: list[UnknownPerson] = []
     for ids in batched(sorted(unknown_ids)):
-        query = sa.select(_unknowns).where(_unknowns.c.unknown_id.in_(ids), _unknowns.c.template.is_not(None))
+        there = _unknowns.c.template.is_not(None), _unknowns.c.expires_s > time.time()
+        query = sa.select(_unknowns).where(_unknowns.c.unknown_id.in_(ids), *there)
         found += readable(connection.execute(query), unknown_of)
     return found
 
