@@ -118,6 +118,12 @@ class PostgresServer:
         """The processes of the server that serve somebody who is connected to this database."""
         return [row[0] for row in self.execute(f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}'")]
 
+    def waiting(self, database: str = "test") -> int:
+        """How many who are connected to this database wait for a lock."""
+        waits = f"datname = '{database}' AND wait_event_type = 'Lock'"
+        ((count,),) = self.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {waits}")
+        return int(count)
+
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
             [self.programs / program, *arguments], user=self._user, cwd=self.folder, check=True, capture_output=True

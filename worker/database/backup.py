@@ -1,19 +1,24 @@
 """A whole database to a file, and back.
 
-PostgreSQL has its own tools for this, ``pg_dump`` and ``pg_restore``; a SQLite file is copied by SQLite.
+PostgreSQL has its own tools for this, ``pg_dump``, ``pg_restore`` and ``psql``; a SQLite file is copied by SQLite.
 """
 
 import os
 import re
+import shutil
 import sqlite3
-import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Final
+from subprocess import DEVNULL, PIPE, Popen
+from tempfile import TemporaryFile
+from typing import IO, Any, Final
 
 from worker.database import half_templates
 from worker.database.address import DatabaseAddress
 from worker.database.database import Database, open_sqlite, password_of
+from worker.database.errors import translated
 from worker.database.layout import layout_of, upgrade
 from worker.database.schema import LAYOUT, SCHEMA, VERSION_TABLE
 from worker.errors import DatabaseError, OutputError
@@ -22,6 +27,7 @@ from worker.redaction import redact
 from worker.sqlite import source_for
 
 _MOST_TRIES: Final = 20
+_DEADLOCK: Final = "40P01"
 _TOOLS_MISSING: Final = "install PostgreSQL's client programs (Debian: postgresql-client), not older than the server"
 
 
@@ -43,10 +49,9 @@ def back_up(database: Database, file: Path, address: DatabaseAddress | None = No
             with database.outside() as connection:
                 connection.execute("VACUUM INTO ?", (str(file),))
         else:
-            _run(
-                address, "pg_dump", "--format=custom", f"--schema={SCHEMA}", "--no-owner", "--no-privileges",
-                f"--exclude-table={SCHEMA}.{half_templates.TABLE}", f"--file={file}",
-            )  # fmt: skip
+            options = "--format=custom", f"--schema={SCHEMA}", "--no-owner", "--no-privileges"
+            without = f"--exclude-table={SCHEMA}.{half_templates.TABLE}"
+            _run(address, *_connecting(address, "pg_dump", *options, without, f"--file={file}"))
     except BaseException:
         file.unlink(missing_ok=True)
         raise
@@ -94,22 +99,49 @@ def _restore_sqlite(database: Database, file: Path) -> None:
 
 
 def _restore_postgres(database: Database, address: DatabaseAddress, file: Path) -> None:
-    rows = _run(address, "pg_restore", "--data-only", f"--table={VERSION_TABLE}", "--file=-", str(file), connects=False)
+    rows = _run(address, "pg_restore", "--data-only", f"--table={VERSION_TABLE}", "--file=-", str(file))
     found = re.search(rf"^COPY .*{VERSION_TABLE} .*\n(\d+)$", rows, re.MULTILINE)
     _check_layout(file, int(found[1]) if found else 0)
     half_templates.drop(database)
     for tries in count(1):
-        try:
-            _run(
-                address, "pg_restore", "--clean", "--if-exists", "--single-transaction", "--exit-on-error",
-                "--no-owner", "--no-privileges", str(file),
-            )  # fmt: skip
-        except DatabaseError as error:
-            # A writer may hold a table and wait for one that is restored already. Then nothing was changed.
-            if tries == _MOST_TRIES or "deadlock detected" not in str(error):
-                raise
-        else:
+        problem = _replay(address, file)
+        if problem is None:
             return
+        # A writer may hold a table and wait for one that is restored already. Then nothing was changed.
+        if tries == _MOST_TRIES or problem.sqlstate != _DEADLOCK:
+            with translated(address.server):
+                raise problem
+
+
+def _replay(address: DatabaseAddress, file: Path) -> Any:
+    """Restores ``file`` in one transaction: psql carries out what pg_restore writes. Returns the error of the server,
+    one of psycopg's, if there is one: psql tells its code, and pg_restore its text alone, in the server's language."""
+    import psycopg
+
+    writes = ["pg_restore", "--clean", "--if-exists", "--no-owner", "--no-privileges", "--file=-", str(file)]
+    options = "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=verbose", "--file=-"
+    with TemporaryFile() as said, TemporaryFile() as said_of_file:
+        with (
+            _begun(_connecting(address, "psql", *options), address, said, stdin=PIPE) as target,
+            _begun(writes, address, said_of_file, stdout=PIPE) as source,
+        ):
+            with suppress(BrokenPipeError):  # psql has ended, and says why
+                target.stdin.write(b"BEGIN;\n")
+                shutil.copyfileobj(source.stdout, target.stdin)
+                if source.wait() == 0:
+                    target.stdin.write(b"COMMIT;\n")
+            with suppress(BrokenPipeError):
+                target.stdin.close()
+        if target.returncode == 0:
+            if source.returncode:
+                raise _problem(address, _read(said_of_file))
+            return None
+        told = _read(said)
+    errors = re.findall(r"^psql:<stdin>:\d+: [^:]+: +([0-9A-Z]{5}): (.*)$", told, re.MULTILINE)
+    if not errors:
+        raise _problem(address, told)
+    code, text = errors[-1]
+    return psycopg.errors.lookup(code)(text)
 
 
 def _check_layout(file: Path, layout: int) -> None:
@@ -122,28 +154,53 @@ def _check_layout(file: Path, layout: int) -> None:
         )
 
 
-def _run(address: DatabaseAddress, program: str, *arguments: str, connects: bool = True) -> str:
-    """Runs a program of PostgreSQL on the database; returns what it printed. The password is not on its command line,
-    which every user of the machine can read."""
+def _run(address: DatabaseAddress, *command: str) -> str:
+    """Runs a program of PostgreSQL; returns what it printed."""
+    with TemporaryFile() as said, _begun(command, address, said, stdout=PIPE) as program:
+        printed, _ = program.communicate()
+        if program.returncode:
+            raise _problem(address, _read(said))
+    return str(printed, "utf-8", "replace")
+
+
+def _connecting(address: DatabaseAddress, program: str, *arguments: str) -> list[str]:
+    """The command that lets ``program`` connect to the database. The password is not in it: every user of the machine
+    can read it."""
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     given = conninfo_to_dict(address.conninfo.get_secret_value())
-    in_address = given.pop("password", None)
+    given.pop("password", None)
+    return [program, f"--dbname={make_conninfo('', **given)}", "--no-password", *arguments]
+
+
+def _begun(
+    command: Sequence[str], address: DatabaseAddress, said: IO[bytes], *, stdin: int = DEVNULL, stdout: int = DEVNULL
+) -> Any:
+    """``command``, which writes its errors to ``said``; English ones, as far as they are not the server's."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    in_address = conninfo_to_dict(address.conninfo.get_secret_value()).get("password")
     password = password_of(address) if address.password_file else in_address
-    environment = dict(os.environ) | ({} if password is None else {"PGPASSWORD": str(password)})
-    target = [f"--dbname={make_conninfo('', **given)}"] if connects else []
+    environment = dict(os.environ) | {"LC_ALL": "C"} | ({} if password is None else {"PGPASSWORD": str(password)})
     try:
-        done = subprocess.run(  # noqa: S603 - the program is one of two, the arguments are our own
-            [program, *target, "--no-password", *arguments] if connects else [program, *arguments],
-            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        return Popen(  # noqa: S603 - the program is one of three, the arguments are our own
+            command, env=environment, stdin=stdin, stdout=stdout, stderr=said
         )  # fmt: skip
     except FileNotFoundError:
-        raise DatabaseError(f"{program} is not installed: {_TOOLS_MISSING}") from None
-    if done.returncode:
-        said = [line for line in redact(done.stderr).splitlines() if "error:" in line] or ["it gave no reason"]
-        advice = f"; {_TOOLS_MISSING}" if "server version" in done.stderr else ""
-        raise DatabaseError(f"{address.server}: {said[0].strip()}{advice}")
-    return done.stdout
+        raise DatabaseError(f"{command[0]} is not installed: {_TOOLS_MISSING}") from None
+
+
+def _read(said: IO[bytes]) -> str:
+    said.seek(0)
+    return str(said.read(), "utf-8", "replace")
+
+
+def _problem(address: DatabaseAddress, told: str) -> DatabaseError:
+    """What a program told on its standard error, as one line."""
+    lines = [line.strip() for line in redact(told).splitlines() if line.strip()]
+    said = [line for line in lines if "error:" in line] or lines[-1:] or ["it gave no reason"]
+    advice = f"; {_TOOLS_MISSING}" if "server version" in told else ""
+    return DatabaseError(f"{address.server}: {said[0]}{advice}")
 
 
 def open_file(folder_file: Path) -> Database:

@@ -86,7 +86,7 @@ class Database:
         import psycopg
 
         done = True
-        refused: list[str] = []
+        refused: list[Any] = []
         with self.outside() as connection:
             connection.set_autocommit(True)
             there = {
@@ -94,15 +94,17 @@ class Database:
                 for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [SCHEMA])
             }
             statements = [f"VACUUM (FULL) {SCHEMA}.{table}" for table in tables if table in there]
-            # VACUUM passes over the tables of others, and only says so.
-            connection.add_notice_handler(lambda notice: refused.append(str(notice.message_primary)))
+            # VACUUM passes over the tables of others, and only says so: in the language of the server.
+            connection.add_notice_handler(
+                lambda notice: refused.append(notice) if notice.severity_nonlocalized == "WARNING" else None
+            )
             for statement in (*statements, "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"):
                 try:
                     connection.execute(statement)
                 except psycopg.errors.InsufficientPrivilege:
                     done = False
             connection.set_autocommit(False)
-        return done and not any("permission denied" in notice or "skipping" in notice for notice in refused)
+        return done and not refused
 
     def insert(self, table: sa.Table) -> sqlite.Insert:
         """An INSERT that knows ON CONFLICT, which both databases write in the same way."""
