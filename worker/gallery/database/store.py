@@ -1,8 +1,6 @@
 """A gallery in PostgreSQL: read, changed and replaced, each in one transaction."""
 
-import hashlib
 import json
-import struct
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,17 +17,31 @@ from worker.database import half_templates, schema
 from worker.database.address import DatabaseAddress
 from worker.database.database import Database, open_postgres
 from worker.database.layout import require_newest
-from worker.database.owned import opened, tag_for
+from worker.database.owned import tag_for
 from worker.erased import Erased, Erasure
 from worker.errors import ConfigError, DatabaseError, DatabaseUnavailableError, GalleryError, GalleryUnavailableError
 from worker.gallery.consents import Consent, consents_of
 from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, Sample, changes_between
-from worker.gallery.groups import groups_of
+from worker.gallery.database.rows import (
+    GONE,
+    Photo,
+    SampleRow,
+    batched,
+    contents_of,
+    digest_of,
+    meta_row,
+    names_of,
+    person_row,
+    photo_or_problem,
+    sample_of,
+    sample_row,
+    sample_row_of_copy,
+)
 from worker.history.sealing import spend
 from worker.logs import get_logger
 from worker.names import clean_text
 from worker.observer import Observer
-from worker.people_keys import BYTES_HEAD, TEXT_HEAD, Owned, tag_in
+from worker.people_keys import BYTES_HEAD, TEXT_HEAD, tag_in
 from worker.types import Vectors
 from worker.wire import parse_rfc3339
 
@@ -38,7 +50,6 @@ CHANNEL: Final = "facestream_gallery"
 KEPT_CHANGES: Final = 10_000
 """Who is more versions behind reads everything, except the vectors that they have."""
 _PRUNE_EVERY: Final = 100
-_AT_ONCE: Final = 5000
 _UNIT: Final = 1e-3
 _WITH_PEOPLE: Final = (
     "people", "samples", "sightings", "unknowns", "denials", "console_alerts", "console_rules", "console_replies",
@@ -47,19 +58,11 @@ _WITH_PEOPLE: Final = (
 _UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError)
 _LONG_AGO: Final = "1970-01-01T00:00:00Z"
 _FORGET_S: Final = 24 * 3600
-_COLUMNS: Final = 9
-_GONE: Final = "its key was destroyed"
-"""Somebody was forgotten, and the row goes in a moment."""
-_DOUBLE: Final = struct.Struct(">d")
 
 _galleries, _people, _samples = schema.galleries, schema.people, schema.samples
 _removed, _changes, _followers = schema.removed, schema.changes, schema.followers
 
 _log = get_logger(__name__)
-
-
-Photo = tuple[str, str, str]
-"""What it was called, its SHA-256, and its perceptual hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ class GalleryStore:
         """Makes the gallery, with these contents, which hold nobody; None if there is one already."""
         copy = Copy(replace(contents, version=1), new_change_id())
         with self._told(), self._database.writing() as connection:
-            insert = self._database.insert(_galleries).values(self._mine | _meta(copy.contents, copy.change_id))
+            insert = self._database.insert(_galleries).values(self._mine | meta_row(copy.contents, copy.change_id))
             made = insert.on_conflict_do_nothing().returning(_galleries.c.gallery)
             if connection.execute(made).first() is None:
                 return None
@@ -254,13 +257,13 @@ class GalleryStore:
                 return 0
             contents = copy.contents
             mine = (_people.c.gallery == self.name) & (_people.c.identity_id == sa.bindparam("of_id"))
-            rows = [{"of_id": key} | _person_row(contents, key) for key in contents.names]
+            rows = [{"of_id": key} | person_row(contents, key) for key in contents.names]
             if rows:
                 connection.execute(_people.update().where(mine), rows)
             mine = (_samples.c.gallery == self.name) & (_samples.c.sample_id == sa.bindparam("of_id"))
             for block in contents.blocks:
                 pairs = zip(block.samples, block.vectors, strict=True)
-                rows = [{"of_id": sample.sample_id} | _sample_row(sample, vector) for sample, vector in pairs]
+                rows = [{"of_id": sample.sample_id} | sample_row(sample, vector) for sample, vector in pairs]
                 if rows:
                     connection.execute(_samples.update().where(mine), rows)
         return len(contents.samples)
@@ -306,7 +309,7 @@ class GalleryStore:
         if known is not None and (row.version, row.change_id) == (known.contents.version, known.change_id):
             return known
         try:
-            meta = _contents_of(row)
+            meta = contents_of(row)
         except _UNREADABLE:
             raise GalleryError(
                 f"gallery {self.label}: its row in the table galleries is damaged; restore it from a backup"
@@ -326,26 +329,26 @@ class GalleryStore:
         contents = before.minus(set(gone)) if gone else before
         people = self._people(connection, _people.c.changed > before.version)
         rows = self._sample_rows(connection, _samples.c.changed > before.version)
-        contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **_names_of(people)})
+        contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **names_of(people)})
         return self._noted(contents, before, people)
 
     def _whole(self, connection: sa.Connection, meta: Contents, known: dict[str, Any]) -> Contents:
         """Everything, except the vectors in ``known`` (by sample_id) whose digest is still right."""
         people = self._people(connection)
-        names, meta = _names_of(people), self._noted(meta, meta, people)
+        names, meta = names_of(people), self._noted(meta, meta, people)
         if not known or encryption.keys().people is not None:
             return self._filled(meta, self._sample_rows(connection), names)
         digests = self._digests(connection)
-        kept = {key for key, vector in known.items() if key in digests and _digest(vector.tobytes()) == digests[key]}
+        kept = {key for key, vector in known.items() if key in digests and digest_of(vector.tobytes()) == digests[key]}
         missing = [key for key in digests if key not in kept]
         vectors = {key: known[key].tobytes() for key in kept}
-        for ids in _batched(missing):
+        for ids in batched(missing):
             some = _samples.c.sample_id.in_(ids)
             vectors |= {row.sample_id: row.vector for row in self._sample_rows(connection, some)}
-        columns = [_samples.c[field.name] for field in fields(_Row) if field.name != "vector"]
+        columns = [_samples.c[field.name] for field in fields(SampleRow) if field.name != "vector"]
         query = sa.select(*columns).where(_samples.c.gallery == self.name).order_by(_samples.c.number)
         plain = connection.execute(query).mappings()
-        return self._filled(meta, (_Row(**row, vector=vectors[row["sample_id"]]) for row in plain), names)
+        return self._filled(meta, (SampleRow(**row, vector=vectors[row["sample_id"]]) for row in plain), names)
 
     def _digests(self, connection: sa.Connection) -> dict[str, str]:
         query = sa.select(_samples.c.sample_id, _samples.c.digest).where(_samples.c.gallery == self.name)
@@ -394,13 +397,13 @@ class GalleryStore:
         return connection.execute(query).scalars().all()
 
     def _sample_rows(self, connection: sa.Connection, *conditions: Any) -> Iterator[Any]:
-        columns = [_samples.c[field.name] for field in fields(_Row)]
+        columns = [_samples.c[field.name] for field in fields(SampleRow)]
         query = sa.select(*columns).where(_samples.c.gallery == self.name, *conditions).order_by(_samples.c.number)
         if conditions:
             with connection.execute(query) as rows:
                 yield from rows
         else:  # everything: by COPY, which spares both sides to write and read each byte as two digits
-            yield from map(_row_of_copy, self._database.copied(connection, query))
+            yield from map(sample_row_of_copy, self._database.copied(connection, query))
 
     def _filled(self, contents: Contents, rows: Iterable[Any], names: dict[str, str]) -> Contents:
         """With the samples in ``rows``. A damaged one is named in the log and left out; all others are used."""
@@ -410,10 +413,10 @@ class GalleryStore:
         while chunk := list(islice(rows, BLOCK_SAMPLES)):
             whole: list[tuple[Any, Photo]] = []
             for row in chunk:
-                found = _photo_or_problem(row, length)
+                found = photo_or_problem(row, length)
                 if not isinstance(found, str):
                     whole.append((row, found))
-                elif found is not _GONE:
+                elif found is not GONE:
                     self._tell_damaged(row, names, found)
             raw = b"".join([row.vector[:length] for row, _ in whole])
             vectors = np.frombuffer(raw, "<f4").reshape(-1, contents.dimension)
@@ -421,7 +424,7 @@ class GalleryStore:
             sound: list[Sample] = []
             for (row, photo), is_unit in zip(whole, are_unit.tolist(), strict=True):
                 if is_unit:
-                    sound.append(_sample(row, photo))
+                    sound.append(sample_of(row, photo))
                 else:
                     self._tell_damaged(row, names, "its vector is not finite and of unit length")
             contents = contents.plus(sound, vectors if len(sound) == len(whole) else vectors[are_unit], names)
@@ -443,7 +446,7 @@ class GalleryStore:
         if moved := gone & added.keys():
             self._spend(connection, {one.identity_id: added[one.sample_id][0].identity_id
                                      for one in before.samples if one.sample_id in moved})  # fmt: skip
-        for ids in _batched(sorted(gone)):
+        for ids in batched(sorted(gone)):
             connection.execute(_samples.delete().where(_samples.c.gallery == self.name, _samples.c.sample_id.in_(ids)))
             marks = [self._mine | {"sample_id": sample_id} | changed for sample_id in ids]
             mark = self._database.insert(_removed)
@@ -457,13 +460,13 @@ class GalleryStore:
             renamed = {name: person.excluded[name] for name in ("name", "consent", "groups")} | changed
             connection.execute(
                 person.on_conflict_do_update(index_elements=["gallery", "identity_id"], set_=renamed),
-                [self._mine | _person_row(after, key) | changed for key in sorted(named)],
+                [self._mine | person_row(after, key) | changed for key in sorted(named)],
             )
         self._replace_damaged(connection, [sample for sample, _ in added.values()])
-        for some in _batched(added.values()):
-            rows = [self._mine | _sample_row(sample, vector) | changed for sample, vector in some]
+        for some in batched(added.values()):
+            rows = [self._mine | sample_row(sample, vector) | changed for sample, vector in some]
             connection.execute(_samples.insert(), rows)
-        for ids in _batched(key for key in before.names if key not in after.names):
+        for ids in batched(key for key in before.names if key not in after.names):
             # Damaged samples, which no contents hold, go with their person.
             for table in (_samples, _people):
                 connection.execute(table.delete().where(table.c.gallery == self.name, table.c.identity_id.in_(ids)))
@@ -484,7 +487,7 @@ class GalleryStore:
         photos = {sample.photo_sha256 for sample in samples}
         if keys is not None:
             photos |= {keys.mark(sample.identity_id, sample.photo_sha256) for sample in samples} - {""}
-        for ids in _batched(self._damaged):
+        for ids in batched(self._damaged):
             connection.execute(
                 _samples.delete().where(
                     _samples.c.gallery == self.name, _samples.c.sample_id.in_(ids), _samples.c.photo_sha256.in_(photos)
@@ -495,7 +498,7 @@ class GalleryStore:
         """Makes ``made`` the version of the gallery, and announces it; it is seen when the transaction ends."""
         version = made.contents.version
         connection.execute(
-            _galleries.update().where(_galleries.c.gallery == self.name).values(_meta(made.contents, made.change_id))
+            _galleries.update().where(_galleries.c.gallery == self.name).values(meta_row(made.contents, made.change_id))
         )
         row = {"version": version, "change_id": made.change_id, "made_s": time.time()}
         connection.execute(_changes.insert().values(self._mine | row))
@@ -524,142 +527,13 @@ class GalleryStore:
             raise GalleryError(f"gallery {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row of samples, however it came."""
-
-    sample_id: str
-    identity_id: str
-    photo: str
-    photo_sha256: str
-    photo_hash: str
-    quality: float
-    added_at: str
-    digest: str
-    vector: bytes
-
-
-def _row_of_copy(row: bytes) -> _Row:
-    """Of a row as COPY has it: the number of its fields (2 bytes), then each field after its length (4 bytes)."""
-    values, start = [], 2
-    for _ in range(_COLUMNS):
-        end = start + 4 + int.from_bytes(row[start : start + 4])
-        values.append(row[start + 4 : end])
-        start = end
-    sample_id, identity_id, photo, sha256, photo_hash, quality, added_at, digest, vector = values
-    (number,) = _DOUBLE.unpack(quality)
-    return _Row(
-        sample_id.decode(), identity_id.decode(), photo.decode(), sha256.decode(), photo_hash.decode(), number,
-        added_at.decode(), digest.decode(), opened(vector),
-    )  # fmt: skip
-
-
 def new_change_id() -> str:
     """An id that no change has."""
     return uuid.uuid4().hex
 
 
-def _meta(contents: Contents, change_id: str) -> dict[str, Any]:
-    return {
-        "version": contents.version,
-        "change_id": change_id,
-        "model_id": contents.model_id,
-        "preprocessing": contents.preprocessing_digest,
-        "dimension": contents.dimension,
-        "threshold": contents.threshold,
-        "camera_thresholds": json.dumps(contents.camera_thresholds),
-        "calibration": json.dumps(contents.calibration),
-        "created_at": contents.created_at,
-        "groups": json.dumps({name: group.document() for name, group in contents.groups.items()}),
-    }
-
-
-def _contents_of(row: Any) -> Contents:
-    """What a row of galleries says, with nobody in it.
-
-    Raises:
-        ValueError, TypeError, KeyError, AttributeError, ConfigError: it is damaged.
-    """
-    if row.dimension < 1:
-        raise ValueError(f"no vector has {row.dimension} numbers")
-    return Contents(
-        row.version, row.model_id, row.preprocessing, row.dimension, {},
-        (Block((), np.empty((0, row.dimension), np.float32)),), row.threshold, dict(json.loads(row.camera_thresholds)),
-        dict(json.loads(row.calibration)), row.created_at, groups=groups_of(json.loads(row.groups)),
-    )  # fmt: skip
-
-
-def _person_row(contents: Contents, identity_id: str) -> dict[str, Any]:
-    consent = contents.consents.get(identity_id)
-    text = "" if consent is None else json.dumps(consent.document())
-    groups = contents.memberships.get(identity_id)
-    return {
-        "identity_id": identity_id,
-        "name": Owned(identity_id, contents.names[identity_id]),
-        "consent": Owned(identity_id, text),
-        "groups": Owned(identity_id, json.dumps(groups) if groups else ""),
-    }
-
-
-def _names_of(people: Sequence[Any]) -> dict[str, str]:
-    return {row.identity_id: clean_text(row.name) for row in people}
-
-
 def _with_meta(contents: Contents, meta: Contents) -> Contents:
     return replace(meta, names=contents.names, blocks=contents.blocks)
-
-
-def _photo_or_problem(row: Any, length: int) -> Photo | str:
-    """Of a row whose vector has ``length`` bytes: its photo, or why it is damaged."""
-    vector = row.vector
-    if row.digest:
-        if len(vector) != length:
-            return f"its vector has {len(vector)} bytes, not {length}"
-        if _digest(vector) != row.digest:
-            return "its vector does not match its digest"
-        return row.photo, row.photo_sha256, row.photo_hash
-    if not vector:
-        return _GONE
-    try:
-        photo, photo_sha256, photo_hash = json.loads(vector[length:])
-        return str(photo), str(photo_sha256), str(photo_hash)
-    except (ValueError, TypeError, RecursionError):
-        return "it was not sealed by facestream"
-
-
-def _sample(row: Any, photo: Photo) -> Sample:
-    return Sample(row.sample_id, row.identity_id, clean_text(photo[0]), *photo[1:], row.quality, row.added_at)
-
-
-def _sample_row(sample: Sample, vector: Vectors) -> dict[str, Any]:
-    """Where people have keys of their own, what the photo was called, and what tells it, lies sealed with the vector:
-    one opening for a sample."""
-    raw = np.ascontiguousarray(vector, "<f4").tobytes()
-    row: dict[str, Any] = {
-        "sample_id": sample.sample_id,
-        "identity_id": sample.identity_id,
-        "quality": sample.quality,
-        "added_at": sample.added_at,
-    }
-    keys = encryption.keys().people
-    if keys is None or not keys.writing:
-        photo = {"photo": sample.photo, "photo_sha256": sample.photo_sha256, "photo_hash": sample.photo_hash}
-        return row | photo | {"vector": raw, "digest": _digest(raw)}
-    sealed = raw + json.dumps([sample.photo, sample.photo_sha256, sample.photo_hash]).encode()
-    mark = keys.mark(sample.identity_id, sample.photo_sha256)
-    return row | {
-        "photo": "", "photo_sha256": mark, "photo_hash": "", "vector": Owned(sample.identity_id, sealed), "digest": ""
-    }  # fmt: skip
-
-
-def _batched(values: Iterable[Any]) -> Iterator[list[Any]]:
-    values = iter(values)
-    while batch := list(islice(values, _AT_ONCE)):
-        yield batch
-
-
-def _digest(raw: bytes) -> str:
-    return hashlib.sha256(raw).hexdigest()
 
 
 def _vectors_by_id(contents: Contents) -> dict[str, Vectors]:
