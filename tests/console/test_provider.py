@@ -11,20 +11,9 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from tests.support.console import API, PASSWORD, Console, console_config, form, running_console
-from tests.support.provider import CLIENT, SECRET, OpenIdProvider, running_provider
+from tests.support.provider import CLIENT, SECRET, OpenIdProvider, oidc, running_provider
 from worker.api.parts import Parts
 from worker.errors import ConfigError
-
-ROLES = {"guards": "viewer", "reception": "operator", "it": "admin"}
-
-
-def oidc(issuer: str, folder: Path, **changes: Any) -> dict[str, Any]:
-    (folder / "secret").write_text(f"{SECRET}\n")
-    given = {
-        "issuer": issuer, "client_id": CLIENT, "client_secret_file": str(folder / "secret"), "roles": ROLES,
-        "label": "Example Org",
-    }  # fmt: skip
-    return {"console": {"oidc": given | changes}}
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +253,80 @@ def test_cameras_and_domains_by_claims(tmp_path: Path, redis_url: str, provider:
             provider.user("anna", **who, **told)
             _, refused = log_in(console, provider)
             assert "allowed domain" in problem_of(refused)
+
+
+def asked_beside(provider: OpenIdProvider) -> list[str]:
+    return [authorization for path, _, authorization in provider.asked if path == "/userinfo"]
+
+
+def test_a_claim_that_the_id_token_lacks_is_asked_for_and_no_other(
+    tmp_path: Path, redis_url: str, provider: OpenIdProvider
+) -> None:
+    more = {"cameras_claim": "cameras", "allowed_domains": ["example.org"], "roles_claim": "realm.roles"}
+    lacking: tuple[tuple[str, ...], ...] = (
+        ("realm",), ("cameras",), ("email",), ("email_verified",), ("realm", "preferred_username"), (),
+    )  # fmt: skip
+    verified = {"email": "anna@example.org", "email_verified": True}
+    who = {"preferred_username": "anna", "realm": {"roles": ["guards"]}, "cameras": ["door"], **verified}
+    provider.user("anna", **who)
+    with running_console(console_config(tmp_path, redis_url, **oidc(provider.issuer, tmp_path, **more))) as console:
+        for names in lacking:
+            provider.asked.clear()
+            provider.claims = lambda claims, names=names: [claims.pop(name) for name in names]  # type: ignore[misc]
+            client, answer = log_in(console, provider)
+            assert answer.status_code == 200, (names, answer.text)
+            me = client.get(f"{API}/me").json()
+            assert (me["name"], me["role"], me["cameras"]) == ("anna", "viewer", ["door"]), names
+            assert len(asked_beside(provider)) == bool(names)
+            assert all(each.startswith("Bearer ") for each in asked_beside(provider))
+        # What the ID token says counts, also that somebody is in no group.
+        provider.claims = lambda claims: claims.update(realm={"roles": []})
+        assert "no role here" in problem_of(log_in(console, provider)[1])
+        provider.claims = lambda claims: claims.update(email="anna@evil.org", email_verified=False)
+        assert "allowed domain" in problem_of(log_in(console, provider)[1])
+        provider.claims = lambda claims: (claims.update(email="anna@evil.org"), claims.pop("email_verified"))
+        provider.change = lambda path, told: told | {"email": "eve@evil.org"} if path == "/userinfo" else told
+        assert "allowed domain" in problem_of(log_in(console, provider)[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "status", "told"),
+    [
+        ("/userinfo", {"sub": "bob"}, 401, "about somebody else"),
+        ("/userinfo", {"sub": None}, 401, "about somebody else"),
+        ("/userinfo", {"much": "x" * 300_000}, 503, "does not answer as it should"),
+        ("/userinfo", {"groups": 7}, 401, "no role here"),
+        ("/oauth2/token", {"access_token": "of-somebody-else"}, 401, "at_hash"),
+        ("/oauth2/token", {"access_token": None}, 401, "no access token"),
+        ("/oauth2/token", {"access_token": "two\r\nlines"}, 401, "at_hash"),
+        ("/.well-known/openid-configuration", {"userinfo_endpoint": "http://127.0.0.1:9/"}, 503, "cannot be reached"),
+        ("/.well-known/openid-configuration", {"userinfo_endpoint": "http://127.0.0.2/"}, 401, "allowed_hosts"),
+        ("/.well-known/openid-configuration", {"userinfo_endpoint": "file:///etc/passwd"}, 401, "not https"),
+        ("/.well-known/openid-configuration", {"userinfo_endpoint": None}, 401, "no role here"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_beside_the_id_token_has_to_hold_as_well(
+    console: Console, provider: OpenIdProvider, path: str, change: dict[str, Any], status: int, told: str
+) -> None:
+    provider.claims = lambda claims: claims.pop("groups")
+    provider.change = lambda at, said: said | change if at == path else said
+    client, refused = log_in(console, provider)
+    assert (refused.status_code, told in problem_of(refused)) == (status, True), refused.text
+    assert client.get(f"{API}/me").status_code == 401
+    assert "anna" not in {account.name for account in console.parts.accounts.accounts()}
+
+
+def test_an_access_token_that_the_provider_does_not_take_is_told(console: Console, provider: OpenIdProvider) -> None:
+    provider.claims = lambda claims: (claims.pop("groups"), claims.pop("at_hash"))
+    for token, told in (
+        ("not-known-any-more", "does not tell the claim groups (400"),
+        ("two\r\nlines", "no access token"),
+    ):
+        provider.change = lambda path, said, token=token: (  # type: ignore[misc]
+            said | {"access_token": token} if path == "/oauth2/token" else said
+        )
+        _, refused = log_in(console, provider)
+        assert (refused.status_code, told in problem_of(refused)) == (401, True), refused.text
 
 
 def test_a_configuration_that_is_not_whole_is_told(tmp_path: Path, redis_url: str) -> None:

@@ -10,8 +10,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 import httpx
 from joserfc import jwt
@@ -19,6 +20,17 @@ from joserfc.jwk import KeySet, RSAKey
 from werkzeug.serving import make_server
 
 CLIENT, SECRET = "facestream", "the-secret-of-the-client"
+ROLES = {"guards": "viewer", "reception": "operator", "it": "admin"}
+
+
+def oidc(issuer: str, folder: Path, **changes: Any) -> dict[str, Any]:
+    """The part of a console's configuration that names a provider; its secret lies in ``folder``."""
+    (folder / "secret").write_text(f"{SECRET}\n")
+    given = {
+        "issuer": issuer, "client_id": CLIENT, "client_secret_file": str(folder / "secret"), "roles": ROLES,
+        "label": "Example Org",
+    }  # fmt: skip
+    return {"console": {"oidc": given | changes}}
 
 
 class OpenIdProvider:
@@ -36,7 +48,7 @@ class OpenIdProvider:
         self.known_keys = [self.key]
         self.signing: RSAKey | None = self.key
         self.header: dict[str, Any] = {"alg": "RS256", "kid": "k1"}
-        self.claims: Callable[[dict[str, Any]], None] = lambda _claims: None
+        self.claims: Callable[[dict[str, Any]], object] = lambda _claims: None
         self.change: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda _path, told: told
         self.challenges: list[str] = []
         self.asked: list[tuple[str, dict[str, list[str]], str]] = []
@@ -48,7 +60,6 @@ class OpenIdProvider:
 
     def let_in(self, location: str, subject: str) -> str:
         """What a person does there, who was sent to ``location``: the address to which they are sent back."""
-        self.challenges += parse_qs(urlsplit(location).query)["code_challenge"]
         answer = httpx.post(location, data={"sub": subject}, trust_env=False)
         assert answer.status_code == 302, answer.text
         return answer.headers["location"]
@@ -57,11 +68,15 @@ class OpenIdProvider:
         path = environ["PATH_INFO"]
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         self.asked.append((path, parse_qs(body.decode("utf-8", "replace")), environ.get("HTTP_AUTHORIZATION", "")))
+        if path == "/oauth2/authorize":
+            self.challenges += parse_qs(environ["QUERY_STRING"]).get("code_challenge", [])
         head: list[Any] = []
         environ["wsgi.input"] = io.BytesIO(body)
         content = b"".join(self._app.wsgi_app(environ, lambda *given, **_more: head.extend(given[:2])))
         headers = [(name, value) for name, value in head[1] if name.lower() != "content-length"]
-        if path in {"/jwks", "/oauth2/token", "/.well-known/openid-configuration"} and head[0].startswith("200"):
+        if path in {"/jwks", "/oauth2/token", "/userinfo", "/.well-known/openid-configuration"} and head[0].startswith(
+            "200"
+        ):
             content = json.dumps(self._told(path, json.loads(content), parse_qs(body.decode()))).encode()
         start_response(head[0], [*headers, ("Content-Length", str(len(content)))])
         return [content]

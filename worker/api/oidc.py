@@ -6,11 +6,12 @@ received goes by :mod:`worker.asking`, with its limits, and to no host that the 
 
 import hmac
 import json
+import re
 import secrets
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -45,6 +46,8 @@ _CLOCKS_S: Final = 300.0
 _SAFE: Final = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 """How an ID token may be signed: never not at all, and never with a secret that others may know."""
 _ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+_BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""What an access token may be made of (RFC 6750)."""
 _EVERY: Final = "*"
 
 
@@ -122,8 +125,9 @@ class Provider:
         if "error" in answered or not answered.get("code"):
             code = answered.get("error", "no code")
             raise LoginError(f"the provider did not let you in ({_word(code)})")
-        token = self._exchange(answered["code"], begun.verifier, redirect_uri)
-        return self._person(self._claims(token, begun.nonce))
+        given = self._exchange(answered["code"], begun.verifier, redirect_uri)
+        claims = self._claims(given, begun.nonce)
+        return self._person(claims, self._beside(claims, given.get("access_token")))
 
     def leave_url(self, back: str) -> str:
         """Where somebody ends their session at the provider, who then leads to the page ``back``; empty where there is
@@ -135,8 +139,8 @@ class Provider:
         given = [("client_id", self._config.client_id), ("post_logout_redirect_uri", back)]
         return str(add_params_to_uri(address, given)) if str(address).startswith(("https://", "http://")) else ""
 
-    def _exchange(self, code: str, verifier: str, redirect_uri: str) -> str:
-        """The ID token for a code."""
+    def _exchange(self, code: str, verifier: str, redirect_uri: str) -> dict[str, Any]:
+        """What the provider gives for a code: an ID token among it, which is a text."""
         described = self._description()
         methods = described.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         method = "client_secret_basic" if "client_secret_basic" in methods else "client_secret_post"
@@ -147,10 +151,11 @@ class Provider:
         status, given = self._ask("POST", url, content=str(body).encode(), headers=headers)
         if status != httpx.codes.OK or not isinstance(given.get("id_token"), str):
             raise LoginError(f"the provider gave no ID token ({status}, {_word(given.get('error', 'no reason'))})")
-        return str(given["id_token"])
+        return given
 
-    def _claims(self, token: str, nonce: str) -> dict[str, Any]:
-        """What an ID token says, which was made for this log-in just now, by the provider, for us."""
+    def _claims(self, given: Mapping[str, Any], nonce: str) -> dict[str, Any]:
+        """What the ID token says, which was made for this log-in just now, by the provider, for us."""
+        token = given["id_token"]
         offered = self._description().get("id_token_signing_alg_values_supported", ["RS256"])
         algorithms = sorted(_SAFE.intersection(map(str, offered)))
         try:
@@ -169,6 +174,8 @@ class Provider:
                 "aud": {"essential": True, "value": self._config.client_id},
             }
             params = {"nonce": nonce, "client_id": self._config.client_id}
+            if isinstance(given.get("access_token"), str):  # the one that the ID token names, if it names one
+                params["access_token"] = given["access_token"]
             claims = CodeIDToken(decoded.claims, decoded.header, options, params)
             claims.validate(leeway=_LEEWAY_S)
         except ExpiredTokenError:
@@ -179,20 +186,42 @@ class Provider:
             raise LoginError(f"the provider's ID token does not hold ({_word(what)})") from None
         return dict(claims)
 
-    def _person(self, claims: Mapping[str, Any]) -> Person:
-        email, domains = str(claims.get("email") or ""), self._config.allowed_domains
-        domain = email.rpartition("@")[2].lower()
-        if domains and (domain not in {each.lower() for each in domains} or claims.get("email_verified") is not True):
+    def _beside(self, claims: Mapping[str, Any], token: object) -> dict[str, Any]:
+        """What the provider says of somebody beside the ID token, if that lacks a claim that is needed here; nothing
+        where there is nothing to ask."""
+        needed = [self._config.roles_claim, self._config.cameras_claim]
+        needed += ["email", "email_verified"] if self._config.allowed_domains else []
+        lacking = [each for each in needed if each and _claim(claims, each) is None]
+        url = self._description().get("userinfo_endpoint")
+        if not lacking or url is None:
+            return {}
+        if not isinstance(token, str) or not _BEARER.fullmatch(token):
+            raise LoginError(f"the provider gave no access token with which to ask for the claim {lacking[0]}")
+        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        status, told = self._ask("GET", str(url), headers=headers)
+        if status != httpx.codes.OK:
+            why = _word(told.get("error", "no reason"))
+            raise LoginError(f"the provider's userinfo does not tell the claim {lacking[0]} ({status}, {why})")
+        if told.get("sub") != claims["sub"]:
+            raise LoginError("the provider's userinfo is about somebody else: begin again")
+        return told
+
+    def _person(self, *told: Mapping[str, Any]) -> Person:
+        """Who that is; ``told``: the claims of the ID token, and others, which count where it says nothing."""
+        mail = next((each for each in told if each.get("email") and "email_verified" in each), {})
+        domain, domains = str(mail.get("email", "")).rpartition("@")[2].lower(), self._config.allowed_domains
+        if domains and (domain not in {each.lower() for each in domains} or mail["email_verified"] is not True):
             raise LoginError("the provider tells no address of an allowed domain for you: ask an admin")
-        wanted = {self._config.roles[value] for value in _values(claims, self._config.roles_claim)
+        wanted = {self._config.roles[value] for value in _values(told, self._config.roles_claim)
                   if value in self._config.roles}  # fmt: skip
         role: Role | None = next((each for each in reversed(ROLES) if each in wanted), None)
         cameras: Cameras = None
         if self._config.cameras_claim and role != "admin":
-            named = _values(claims, self._config.cameras_claim)
+            named = _values(told, self._config.cameras_claim)
             cameras = None if _EVERY in named else in_order(named)
-        name = next((str(claims[each]) for each in ("preferred_username", "email", "name") if claims.get(each)), "")
-        return Person(str(claims["sub"]), person_name(name) or str(claims["sub"]), role, cameras)
+        names = (each[of] for of in ("preferred_username", "email", "name") for each in told if each.get(of))
+        subject = str(told[0]["sub"])
+        return Person(subject, person_name(str(next(names, ""))) or subject, role, cameras)
 
     def _description(self) -> dict[str, Any]:
         with self._lock:
@@ -239,11 +268,17 @@ class Provider:
         return answer.status, given
 
 
-def _values(claims: Mapping[str, Any], path: str) -> list[str]:
-    """The texts of a claim; ``path`` may lead into it: ``realm_access.roles``."""
+def _claim(claims: Mapping[str, Any], path: str) -> Any:
+    """A claim; ``path`` may lead into it: ``realm_access.roles``. None where it is not there."""
     found: Any = claims.get(path, claims)
     for part in path.split(".") if found is claims else ():
         found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _values(told: Iterable[Mapping[str, Any]], path: str) -> list[str]:
+    """The texts of a claim, of the first that has it."""
+    found = next((value for claims in told if (value := _claim(claims, path)) is not None), None)
     if isinstance(found, str):
         return [found]
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []

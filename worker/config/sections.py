@@ -462,7 +462,7 @@ class OidcConfig(_Section):
     )
     ca_file: UserPath | None = Field(None, description="certificates that are trusted in place of the system's")
     scopes: tuple[str, ...] = Field(("profile", "email"), description="what is asked for, beside openid")
-    roles_claim: str = Field("groups", description="claim of the ID token that decides on the role; realm_access.roles")
+    roles_claim: str = Field("groups", description="claim that decides on the role, such as realm_access.roles")
     roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
         default_factory=dict, description="role by value of that claim; the highest counts, nobody without one comes in"
     )
