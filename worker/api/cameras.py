@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -25,7 +25,7 @@ from worker.api.pictures import jpeg_of
 from worker.api.problems import Problem, not_found, responses, unusable
 from worker.audit_log import note
 from worker.config import CameraConfig
-from worker.errors import FacestreamError
+from worker.errors import FacestreamError, SinkError
 from worker.fleet.registry import CameraRegistry, Registered, StaleDefinitionError, decode_camera, require_network
 from worker.redaction import redact_url
 from worker.redis.errors import told_redis_errors
@@ -56,6 +56,13 @@ def everything(parts: Parts, only: str | None = None) -> list[CameraDocument]:
         camera_document(camera_id, defined.get(camera_id), reports.get(camera_id))
         for camera_id in sorted(known if only is None else known & {only})
     ]
+
+
+def known(parts: Parts) -> list[CameraDocument]:
+    """The same; none where Redis cannot be asked, of which Health tells."""
+    with suppress(SinkError):
+        return everything(parts)
+    return []
 
 
 def _reports(parts: Parts) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """What holds here: thresholds and how often they are wrong, how long things are kept; and the audit log."""
 
 from collections import Counter, deque
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from http import HTTPStatus
@@ -10,7 +10,8 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Query, Response
 
 from worker.api.access import Manager, Reader, SharedParts
-from worker.api.cameras import everything
+from worker.api.camera_documents import CameraDocument
+from worker.api.cameras import known as cameras_known
 from worker.api.groups import known
 from worker.api.paging import etag_of, require_match
 from worker.api.parts import Parts
@@ -27,7 +28,6 @@ from worker.api.setting_documents import (
 from worker.api.sight import sees
 from worker.api.suggestions import risk_of, strangers_a_day
 from worker.audit_log import AuditLog, note
-from worker.errors import SinkError
 from worker.history.retention import Retention
 
 router = APIRouter(tags=["settings"])
@@ -35,15 +35,17 @@ router = APIRouter(tags=["settings"])
 _MOST: Final = 200
 
 
-def settings(parts: Parts) -> SettingsDocument:
-    """
+def settings(parts: Parts, cameras: Sequence[CameraDocument] | None = None) -> SettingsDocument:
+    """``cameras``: all of them, if they are known already.
+
     Raises:
         GalleryError: the gallery cannot be read.
     """
     kept = retention(parts)
     config = kept.over(parts.config)
     return SettingsDocument(
-        risk=risk_of(parts, parts.gallery()) if parts.has_gallery() else None, thresholds=thresholds(parts),
+        risk=risk_of(parts, parts.gallery()) if parts.has_gallery() else None,
+        thresholds=thresholds(parts, cameras_known(parts) if cameras is None else cameras),
         sightings_days=config.history.keep_days, unknowns_days=config.unknowns.remember_days,
         pictures_days=None if config.evidence.store is None else config.evidence.keep_days,
         retention=RetentionDocument(**asdict(kept)), session_hours=config.console.session_hours,
@@ -88,7 +90,7 @@ def keep(parts: Parts, given: RetentionDocument, if_match: str | None = None) ->
     return wanted
 
 
-def thresholds(parts: Parts) -> list[ThresholdDocument]:
+def thresholds(parts: Parts, cameras: Sequence[CameraDocument]) -> list[ThresholdDocument]:
     """From which similarity somebody is named: in general, by cameras and for groups that have a threshold of their
     own; nothing where nobody is enrolled.
 
@@ -118,8 +120,7 @@ def thresholds(parts: Parts) -> list[ThresholdDocument]:
     told("everybody", "", None, gallery.sample_count)
     own = {} if parts.config.recognition.threshold is not None else gallery.camera_thresholds
     own = {camera_id: threshold for camera_id, threshold in own.items() if sees(camera_id)}
-    with suppress(SinkError):  # Redis is away: Health says so
-        own |= {one.camera_id: one.threshold for one in everything(parts) if one.threshold is not None}
+    own |= {one.camera_id: one.threshold for one in cameras if one.threshold is not None}
     for camera_id, threshold in sorted(own.items()):
         told("camera", camera_id, threshold, gallery.sample_count)
     samples = Counter(name for person in parts.people() for name in person.groups for _ in person.samples)

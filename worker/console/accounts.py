@@ -9,10 +9,11 @@ from worker.api import administration
 from worker.api.access import Caller, SharedParts
 from worker.api.account_documents import LinkDocument
 from worker.api.accounts import Account
+from worker.api.cameras import known
 from worker.api.parts import Parts
 from worker.api.problems import not_found
 from worker.api.roles import Role
-from worker.console.choices import chosen, known_cameras, role_of
+from worker.console.choices import chosen, role_of
 from worker.console.pages import Manager, gone_to, render, segment
 
 router = APIRouter(include_in_schema=False)
@@ -93,7 +94,7 @@ def _page(
     cameras = account.cameras or ()
     return render(
         "account", caller, account=account, said=said, roles=get_args(Role), chosen=cameras,
-        cameras=sorted({*known_cameras(parts), *cameras}),
+        cameras=sorted({*(one.camera_id for one in known(parts)), *cameras}),
         link=None if link is None else f"{str(request.base_url).rstrip('/')}{link.path}",
         expires=None if link is None else link.expires_at, sessions=parts.sessions.all(account.name),
     )  # fmt: skip

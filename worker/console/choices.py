@@ -1,23 +1,11 @@
 """What forms let people choose from, and what they choose."""
 
-from contextlib import suppress
 from http import HTTPStatus
 from typing import get_args
 
-from worker.api import cameras
-from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.api.roles import Role
 from worker.api.sight import Cameras
-from worker.console.texts import text
-from worker.errors import SinkError
-
-
-def known_cameras(parts: Parts) -> list[str]:
-    """The cameras that somebody may be restricted to; none where Redis cannot be asked."""
-    with suppress(SinkError):
-        return [camera.camera_id for camera in cameras.everything(parts)]
-    return []
 
 
 def chosen(ticked: list[str] | None) -> Cameras:
@@ -43,4 +31,4 @@ def require_same(password: str, again: str) -> None:
         Problem: the two are not the same.
     """
     if password != again:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(text("the two passwords are not the same")))
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the two passwords are not the same")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import ValidationError
 
-from worker.api import keys, settings, token_operations
+from worker.api import cameras, keys, settings, token_operations
 from worker.api.access import Caller, SharedParts
 from worker.api.account_documents import AccountDocument
 from worker.api.errors import TooManyAttemptsError
@@ -15,7 +15,7 @@ from worker.api.parts import Parts
 from worker.api.problems import Problem, unusable
 from worker.api.roles import ROLES, SHORTEST_PASSWORD, Scope
 from worker.api.setting_documents import RetentionDocument
-from worker.console.choices import chosen, known_cameras, require_same
+from worker.console.choices import chosen, require_same
 from worker.console.pages import Looker, Manager, Visitor, gone_to, render
 from worker.history.retention import Retention
 
@@ -119,12 +119,13 @@ def audit_page(
 def _page(caller: Caller, parts: Parts, *, said: str = "", secret: str = "") -> HTMLResponse:
     """``secret``: of a token that was made just now."""
     manages = caller.may("manage")
-    holds = settings.settings(parts)
+    known = cameras.known(parts)
+    holds = settings.settings(parts, known)
     return render(
         "settings", caller, said=said, secret=secret, tokens=token_operations.tokens_of(parts, caller),
         scopes=ROLES[caller.account.role],
         accounts=[AccountDocument.of(one) for one in parts.accounts.accounts()] if manages else [], roles=list(ROLES),
-        sessions=keys.sessions_of(parts, caller), cameras=known_cameras(parts),
+        sessions=keys.sessions_of(parts, caller), cameras=[one.camera_id for one in known],
         holds=holds, etag=settings.etag(Retention(**holds.retention.model_dump())), shortest=SHORTEST_PASSWORD,
     )  # fmt: skip
 
