@@ -1,11 +1,13 @@
 """Forms in a real browser: a session that ends while somebody types, a second click, and the way back."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.support.console import PASSWORD, Console
+from tests.support.console import PASSWORD, Console, console_config, running_console
+from tests.support.provider import oidc, running_provider
 from worker.gallery.groups import Group
 
 pytestmark = pytest.mark.slow
@@ -51,6 +53,57 @@ def test_what_was_typed_when_the_session_ended_is_there_after_the_log_in(enter: 
     form.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status")).to_contain_text("The group is set")
     assert console.parts.gallery().groups["family"].colour == "red"
+
+
+def test_what_was_typed_is_there_after_a_log_in_by_the_provider_also_if_that_refuses_first(
+    browser: Browser, tmp_path: Path, redis_url: str
+) -> None:
+    with (
+        running_provider() as provider,
+        running_console(console_config(tmp_path, redis_url, **oidc(provider.issuer, tmp_path))) as console,
+        browser.new_context() as context,
+    ):
+        provider.user("anna", preferred_username="anna", groups=["reception"])
+        context.route(lambda url: not url.startswith("http://127.0.0.1"), lambda route: route.abort())
+        page = context.new_page()
+
+        def ask_provider(answer: str) -> None:
+            page.get_by_role("link", name="Log in with Example Org").click()
+            if answer == "Authorize":
+                page.locator("input[name=sub]").fill("anna")
+            page.get_by_role("button", name=answer).click()
+
+        page.goto(f"{console.address}/people/p-bob?said=x")
+        ask_provider("Authorize")
+        page.wait_for_url(f"{console.address}/people/p-bob?said=x")
+        page.get_by_role("textbox", name="Name").fill("محمد & <b>Söhne</b>")
+        expire(console, page)
+        page.get_by_role("button", name="Rename").click()
+        expect(page.get_by_text("What you typed is kept on this page")).to_be_visible()
+        ask_provider("Deny")
+        expect(page.get_by_role("alert")).to_contain_text("begin again")
+        ask_provider("Authorize")
+        expect(page.get_by_role("alert")).to_contain_text("Nothing was sent yet")
+        expect(page).to_have_url(f"{console.address}/people/p-bob?said=x")
+        expect(page.get_by_role("textbox", name="Name")).to_have_value("محمد & <b>Söhne</b>")
+        assert page.evaluate("sessionStorage.length") == 0
+        page.get_by_role("button", name="Rename").click()
+        expect(page.get_by_role("status")).to_contain_text("Renamed")
+        assert people(console) == ["Anna", "محمد & <b>Söhne</b>"]
+
+        page.get_by_role("textbox", name="Name").fill("Rob")
+        expire(console, page)
+        page.get_by_role("button", name="Rename").click()
+        ask_provider("Deny")
+        log_in_again(page, "operator")
+        expect(page.get_by_role("textbox", name="Name")).to_have_value("Rob")
+
+        expire(console, page)
+        page.get_by_role("button", name="Rename").click()
+        ask_provider("Deny")
+        page.goto(f"{console.address}/find")
+        expect(page).to_have_url(f"{console.address}/login?to=%2Ffind")
+        assert page.evaluate("sessionStorage.length") == 0, "who goes elsewhere leaves nothing in the browser"
 
 
 def test_two_browsers_edit_one_person(enter: Enter, console: Console) -> None:

@@ -9,13 +9,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 from worker.api import keys
-from worker.api.access import COOKIE, SharedParts, session_of
+from worker.api.access import COOKIE, Caller, SharedParts, session_of
 from worker.api.errors import LoginError, TooManyAttemptsError
 from worker.api.problems import Problem
 from worker.api.roles import SHORTEST_PASSWORD
 from worker.console.choices import require_same
 from worker.console.forms import Sent, come_back
-from worker.console.pages import Looker, ask_who, gone_to, inside, render
+from worker.console.pages import Asker, Looker, Visitor, ask_who, gone_to, inside, render
 from worker.console.provider import leave_address
 from worker.console.texts import text
 
@@ -74,13 +74,30 @@ async def login(
     except LoginError as error:
         return ask_who(sent, to, name, str(error), provider=parts.provider)
     if sent is not None:
-        told = text("You are logged in again. Nothing was sent yet, and what you typed is still here.")
-        page = await come_back(request, sent, HTTPStatus.OK, told, session=caller.secret)
         cookies = answer.headers.getlist("set-cookie")
-        answer = HTMLResponse(page) if page else render("problem", caller, status=HTTPStatus.OK, detail=told, sent=sent)
+        answer = await _again(request, caller, sent)
         for cookie in cookies:
             answer.headers.append("set-cookie", cookie)
     return answer
+
+
+@router.get("/login/kept")
+def kept_page(caller: Visitor) -> Response:
+    """Where somebody arrives by the provider whose browser has kept a form on the way: it sends the form from here."""
+    return render("kept", caller)
+
+
+@router.post("/login/kept")
+async def kept_form(request: Request, caller: Asker, kept: Kept = "") -> Response:
+    """Lets a form come back that was sent without a session."""
+    sent = Sent.read(kept)
+    return gone_to("/") if sent is None else await _again(request, caller, sent)
+
+
+async def _again(request: Request, caller: Caller, sent: Sent) -> Response:
+    told = text("You are logged in again. Nothing was sent yet, and what you typed is still here.")
+    page = await come_back(request, sent, HTTPStatus.OK, told, session=caller.secret)
+    return HTMLResponse(page) if page else render("problem", caller, status=HTTPStatus.OK, detail=told, sent=sent)
 
 
 @router.post("/logout")

@@ -384,6 +384,25 @@ if (code && location.hash.length > 1) {
   history.replaceState(null, "", location.pathname);
 }
 
+// A form that was sent without a session stays in this tab while somebody logs in at the provider, and comes back then.
+const KEPT = "facestream-kept";
+const provider = document.getElementById("provider");
+provider?.addEventListener("click", () => {
+  const kept = document.querySelector("input[name=kept]");
+  if (kept) {
+    sessionStorage.setItem(KEPT, kept.value);
+  }
+});
+if (provider && !provider.search.includes(encodeURIComponent("/login/kept"))) {
+  sessionStorage.removeItem(KEPT);
+}
+const again = document.getElementById("again");
+if (again) {
+  again.elements.kept.value = sessionStorage.getItem(KEPT) ?? "";
+  sessionStorage.removeItem(KEPT);
+  again.submit();
+}
+
 // A camera is tried without leaving the page: nothing that was typed has to be typed again.
 const trial = document.getElementById("trial");
 trial?.addEventListener("submit", async (event) => {
@@ -392,38 +411,26 @@ trial?.addEventListener("submit", async (event) => {
   }
   event.preventDefault();
   const told = document.getElementById("tried");
-  const fields = new FormData(trial);
-  const say = (kind, ...parts) => {
+  const fields = new URLSearchParams(new FormData(trial, event.submitter));
+  fields.set("key", `${fields.get("key")}-${Date.now()}`);
+  const say = (kind, text) => {
     const line = document.createElement("p");
     line.className = kind;
-    line.append(...parts);
+    line.textContent = text;
     told.replaceChildren(line);
   };
   say("dim", trial.dataset.waiting);
   event.submitter.disabled = true;
   try {
-    const user = encodeURIComponent(fields.get("user"));
-    const password = encodeURIComponent(fields.get("password"));
-    const login = user && `${user}${password && `:${password}`}@`;
-    const source = login ? fields.get("source").trim().replace(/^([a-z]+:\/\/)(?:[^/]*@)?/i, `$1${login}`) : fields.get("source").trim();
-    const answer = await fetch("/api/v1/cameras/check", {
-      method: "POST",
-      headers: { "Content-Type": "application/json", "X-CSRF-Token": fields.get("csrf") },
-      body: JSON.stringify({ camera_id: fields.get("camera_id"), source, transport: fields.get("transport") }),
-    });
-    const found = await answer.json();
-    if (found.works) {
-      say("said", `${trial.dataset.works} ${found.width}×${found.height}`);
-      const picture = document.createElement("img");
-      picture.className = "shot";
-      picture.alt = trial.dataset.picture;
-      picture.src = `data:image/jpeg;base64,${found.picture}`;
-      told.append(picture);
-    } else {
-      const reason = document.createElement("bdi");
-      reason.textContent = found.reason ?? found.detail;
-      say("wrong", `${trial.dataset.fails} `, reason);
+    const answer = await fetch(trial.action, { method: "POST", body: fields });
+    if (answer.status === 401) {
+      trial.submit();
+      return;
     }
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    page.getElementById("retype")?.remove();
+    const found = answer.ok ? page.getElementById("tried").childNodes : [page.querySelector("main .wrong:not(#standing)")];
+    told.replaceChildren(...found);
   } catch {
     say("wrong", trial.dataset.lost);
   }
