@@ -1,15 +1,26 @@
 """The catalogue: every text of the pages in every language, with the same values in it."""
 
+import ast
 import re
+from collections.abc import Iterator
+from contextvars import copy_context
 from pathlib import Path
 from string import Formatter
 
+import httpx
 import pytest
+import redis
+from fastapi import Request
 from jinja2 import Environment, nodes
 
-from tests.support.console import Console
+from tests.support.console import Console, form
+from tests.support.repository import REPOSITORY
+from worker.config import FleetConfig
 from worker.console.pages import HERE
-from worker.console.texts import LANGUAGES
+from worker.console.texts import FOLDER, LANGUAGES, speak, told
+from worker.redis.keys import fleet_key
+from worker.service.status import CameraStatus, WorkerStatus
+from worker.wire import now_rfc3339
 
 TEXT = r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\''
 ALONE = re.compile(rf"\b(?:_|text)\(\s*(?:{TEXT})")
@@ -122,3 +133,172 @@ def test_a_page_speaks_the_language_that_the_browser_asks_for(
     answer = console.as_role("viewer").get("/unknown", headers={"Accept-Language": asked})
     assert f'<html lang="{language}">' in answer.text
     assert f"<h1>{word}</h1>" in answer.text
+
+
+SAID = [
+    path
+    for place in (
+        "api", "console", "alerts/rules.py", "alerts/delivery.py", "alerts/book.py", "fleet/registry.py",
+        "redis/errors.py", "database/errors.py", "history/records.py", "history/regrouping.py", "history/denials.py",
+        "gallery/groups.py", "gallery/enrolment.py", "gallery/consents.py", "gallery/gallery.py",
+        "evaluation/audit.py", "erasure/forgetting.py", "erasure/attendance.py", "video/trial.py", "video/web.py",
+    )
+    for path in sorted((REPOSITORY / "worker" / place).rglob("*.py") or [REPOSITORY / "worker" / place])
+    if path.stem not in {"asking", "client", "metrics", "server"} and "documents" not in path.stem
+]  # fmt: skip
+"""Where what people see on pages is put into words: errors, findings, reasons, accounts of what was done."""
+FOR_OTHERS = re.compile(r"facestream console$|a request failed|^console\.oidc|^(?:logged|password chosen)|^facestream ")
+"""What goes to logs and to who starts the console."""
+NEVER_SHOWN = {
+    "the calibration of this gallery",
+    "pairs of people in the evidence of the model or the calibration",
+    "the worker is too slow for all of them",
+    "they came too late",
+    "the camera was taken away",
+    "faces out of focus",
+    "faces too dark or too bright",
+    "too dark or too bright",
+    "out of focus",
+    "max number of clients reached",
+    "IP address mismatch",
+    "not valid for",
+    "EOF occurred in violation of protocol",
+    "closed by server",
+    "reset by peer",
+    "{0}: {1}{2} never became a sighting: {3}",
+    "the gallery key",
+    "past looked up",
+    "hardly a face",
+    "in a mask",
+    "calibrate with people like these: facestream calibrate --people, or --strangers from the site",
+    "if they are one, 'facestream gallery merge' makes them one",
+    "enroll more and better photos of both; raise the threshold if they are still confused",
+    "look at the photo; if it is wrong: facestream gallery remove-sample",
+    "look at the photos; facestream gallery remove-sample, or enroll more",
+    "enroll photos of other days, light and angles",
+    "look at these photos; remove the wrong ones: facestream gallery remove-sample",
+}
+"""Texts of pages, for which there is the other catalogue; what servers say; and what only commands show."""
+THREE_WORDS = re.compile(r"[^\W\d_]{2,}(?:['\d]* [^\W\d_]+){2,}")
+NOT_FOR_PEOPLE = {
+    "text",
+    "counted",
+    "Field",
+    "Query",
+    "HTTPBearer",
+    "compile",
+    "debug",
+    "info",
+    "warning",
+    "error",
+    "note",
+    "_note",
+}
+
+
+def sentences(path: Path) -> Iterator[str]:
+    """Each text of a module that may be for people, with ``{0}`` for what is put into it."""
+    tree = ast.parse(path.read_text())
+    passed: set[int] = set()
+    for node in ast.walk(tree):
+        called = node.func if isinstance(node, ast.Call) else None
+        name = getattr(called, "id", getattr(called, "attr", ""))
+        if name in NOT_FOR_PEOPLE or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            passed |= {id(inner) for inner in ast.walk(node)}
+        if isinstance(node, ast.Call):
+            passed |= {id(inner) for word in node.keywords if word.arg in {"description", "meaning", "summary"}
+                       for inner in ast.walk(word.value)}  # fmt: skip
+        if isinstance(node, ast.JoinedStr):
+            passed |= {id(piece) for piece in node.values if isinstance(piece, ast.Constant)}
+    for node in ast.walk(tree):
+        if id(node) in passed:
+            continue
+        found = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+        if isinstance(node, ast.JoinedStr):
+            numbers = iter(range(len(node.values)))
+            pieces = [
+                piece.value if isinstance(piece, ast.Constant) else f"{{{next(numbers)}}}" for piece in node.values
+            ]
+            found = "".join(map(str, pieces))
+        if THREE_WORDS.search(found) and "|" not in found and ".*" not in found:
+            yield found.strip(" ,;:")
+
+
+def in_language(language: str, english: str) -> str:
+    def say() -> str:
+        speak(Request({"type": "http", "headers": [(b"accept-language", language.encode())]}))
+        return told(english)
+
+    return copy_context().run(say)
+
+
+def untold(english: str, language: str) -> bool:
+    """Whether nothing of a sentence is known; what is said of Redis begins with its address."""
+    filled = re.sub(r"\{(\d)\}", r"x\1", english)
+    return all('lang="en"' in in_language(language, each) or in_language(language, each) == each
+               for each in (filled, f"Redis at host:1 {filled}"))  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SAID, ids=lambda path: str(path.relative_to(REPOSITORY / "worker")))
+def test_what_people_are_told_elsewhere_is_known_in_every_language(path: Path) -> None:
+    said = {each for each in sentences(path) if each not in NEVER_SHOWN and not FOR_OTHERS.search(each)}
+    assert [(language, each) for language in LANGUAGES for each in sorted(said) if untold(each, language)] == []
+
+
+def test_there_are_sentences_to_look_at_and_one_that_is_not_known_is_found(tmp_path: Path) -> None:
+    assert sum(len(set(sentences(path))) for path in SAID) > 120
+    (tmp_path / "module.py").write_text('raise ValueError(f"nobody has put {this} into German yet")')
+    (found,) = sentences(tmp_path / "module.py")
+    assert untold(found, "de")
+    assert {path.name for path in (FOLDER / "told").glob("*.json")} == {path.name for path in FOLDER.glob("*.json")}
+
+
+@pytest.mark.parametrize(
+    ("english", "german"),
+    [
+        ("camera gallery: no frame for 50 s", "Kamera gallery: seit 50 s kein Bild"),
+        ("w: redis: Redis at redis:1 refuses the login (NO); check user and password in redis.url",
+         "w: Redis: Redis unter redis:1 lehnt die Anmeldung ab (NO); prüfen Sie Benutzer und Passwort in redis.url"),
+        ("seen 12 times; 3 too small (min 20 px; the largest face had 12), 2 turned away; 5 embedded",
+         "12-mal gesehen; 3 zu klein (mindestens 20 px; das größte Gesicht hatte 12), 2 abgewandt; 5 ausgewertet"),
+        ("nearest was Anna Not at 0.61 (threshold 0.50, runner-up Bob 0.20): below threshold; matched",
+         "am ähnlichsten war Anna Not mit 0.61 (Schwelle 0.50, danach Bob 0.20): unter der Schwelle; erkannt"),
+        ("2 past sightings, 1 unknown person", "2 vergangene Sichtungen, 1 unbekannte Person"),
+        ("there is no camera {0} <b>; it may have been removed",
+         "eine Kamera {0} <b> gibt es nicht; vielleicht wurde sie entfernt"),
+        ("a <b>server</b> said this", '<span lang="en">a &lt;b&gt;server&lt;/b&gt; said this</span>'),
+        ("", ""), ("a: b; " * 1000, f'<span lang="en">{"a: b; " * 1000}</span>'),
+    ],
+)  # fmt: skip
+def test_a_sentence_is_found_by_what_it_was_made_of_and_names_in_it_stay(english: str, german: str) -> None:
+    assert in_language("de", english) == german
+    assert in_language("en", english) == english
+
+
+def alert_of(answer: httpx.Response) -> str:
+    return re.sub("<[^>]*>", "", "".join(re.findall(r'class="wrong"[^>]*role="alert"[^>]*>(.*?)</p>', answer.text)))
+
+
+def test_what_goes_wrong_is_told_in_the_readers_language(console: Console, redis_url: str) -> None:
+    german = {"Accept-Language": "de"}
+    operator = console.as_role("operator")
+    operator.headers.update(german)
+    missing = operator.get("/people/p-none")
+    assert "<h1>Nicht gefunden</h1>" in missing.text
+    assert "niemand mit der Kennung" in alert_of(missing)
+    answer = form(operator, "/people", "/groups", group="a,b", threshold="", colour="", advice="")
+    assert "ohne Komma und Schrägstrich" in alert_of(answer)
+    refused = console.anybody(**german).post("/login", data={"name": "viewer", "password": "wrong"})
+    assert "der Name oder das Passwort ist falsch" in alert_of(refused)
+    status = WorkerStatus(
+        worker_id="w-1", at=now_rfc3339(), version="1", uptime_s=5.0, ready=False, outbox_events=0, gallery_people=2,
+        gallery_version=1, reasons={"outbox": "the disk says something odd"},
+        cameras=[CameraStatus(camera_id="door", state="waiting", reason="the server answers 404 Not Found", fps=0.0)],
+    )  # fmt: skip
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(fleet_key(FleetConfig().name, "status"), "w-1:1", status.model_dump_json())
+    health = operator.get("/health").text
+    assert "Kamera door: wartet: der Server antwortet 404" in health
+    assert "Worker w-1: Ausgang: the disk says something odd" in health
+    assert "Diese Seite ist auf Englisch" in operator.get("/runbooks/camera-down").text
+    assert "Diese Seite" not in console.as_role("viewer").get("/runbooks/camera-down").text

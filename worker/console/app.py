@@ -30,7 +30,7 @@ from worker.console import (
 )
 from worker.console.forms import Once, RepeatedError, Sent, come_back
 from worker.console.pages import HERE, NotLoggedInError, ask_who, gone_to, render, to_login
-from worker.console.texts import speak, speaking
+from worker.console.texts import speak, speaking, told
 from worker.errors import FacestreamError
 
 _AGAIN_S: Final = 5
@@ -77,7 +77,7 @@ async def _tell(request: Request, error: Exception) -> Response:
     with suppress(FacestreamError):  # if the database is away, the page says so without a menu
         caller = await run_in_threadpool(session_of, request.app.state.parts, request.cookies.get(COOKIE))
         if sent is not None:
-            page = await come_back(request, sent, status, detail)
+            page = await come_back(request, sent, status, told(detail))
     if page is not None:
         return HTMLResponse(page, status, headers)
     answer = render("problem", caller, status, status=status, detail=detail, sent=sent)

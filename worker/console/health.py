@@ -13,6 +13,7 @@ from worker.api import fleet
 from worker.api.access import SharedParts
 from worker.api.problems import not_found
 from worker.console.pages import HERE, Visitor, render
+from worker.console.texts import told
 
 router = APIRouter(include_in_schema=False)
 
@@ -23,7 +24,7 @@ _TEXT: Final = MarkdownIt("commonmark", {"html": False}).enable("table")
 @router.get("/standing")
 def standing(_caller: Visitor, parts: SharedParts) -> PlainTextResponse:
     """For pages that are open: why Redis cannot be asked; empty if it can."""
-    return PlainTextResponse(parts.redis_trouble())
+    return PlainTextResponse(told(parts.redis_trouble(), marked=False))
 
 
 @router.get("/health")

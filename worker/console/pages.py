@@ -18,7 +18,7 @@ from worker.api.oidc import Provider
 from worker.api.problems import Problem
 from worker.api.roles import Scope
 from worker.console.forms import Sent, require_first
-from worker.console.texts import counted, language, text
+from worker.console.texts import counted, grouped, language, text, told
 from worker.history.records import PastSighting
 
 HERE: Final = Path(__file__).parent
@@ -148,7 +148,7 @@ def one_in(rate: float) -> str:
     """A rate as people would say it."""
     if rate >= 0.5:
         return text("most")
-    return text("1 in {number}", number=f"{round(1 / rate):,}") if rate > 1e-9 else text("1 in a billion")
+    return text("1 in {number}", number=grouped(1 / rate)) if rate > 1e-9 else text("1 in a billion")
 
 
 def days(between: float) -> str:
@@ -156,7 +156,7 @@ def days(between: float) -> str:
     if between > _LONG_DAYS:
         return text("less than once in ten years")
     if between < 1:
-        return text("about {number} times a day", number=f"{1 / between:,.0f}")
+        return text("about {number} times a day", number=grouped(1 / between))
     return counted(round(between), "about once a day", "about once in {count} days")
 
 
@@ -178,7 +178,7 @@ def _templates() -> Environment:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    made.filters |= {"moment": _moment, "readable": _readable, "segment": segment, "who": who}
+    made.filters |= {"moment": _moment, "readable": _readable, "segment": segment, "told": told, "who": who}
     made.globals |= {
         "sureness": sureness, "_": text, "n_": counted, "language": language, "one_in": one_in, "days": days,
         "fresh_key": lambda: secrets.token_urlsafe(9),
