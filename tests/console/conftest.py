@@ -14,7 +14,7 @@ from worker.api.roles import Role
 expect.set_options(timeout=60_000)
 
 CHROMIUM = Path("/usr/bin/chromium")
-EXPECTED = re.compile("ERR_INTERNET_DISCONNECTED|responded with a status of (401|404|409|412|422|503)")
+EXPECTED = re.compile("ERR_INTERNET_DISCONNECTED|responded with a status of (400|401|404|409|412|422|503)")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",

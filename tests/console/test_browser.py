@@ -23,11 +23,6 @@ from worker.gallery.groups import Group
 pytestmark = pytest.mark.slow
 
 Enter = Callable[..., Page]
-PAGES = (
-    "/", "/sightings", "/sightings/door_1", "/unknown", "/unknown/u-1", "/unknown?ignored=true", "/people",
-    "/people/p-anna", "/find", "/rules", "/health", "/cameras", "/add-camera", "/cameras/door", "/cameras/door/areas",
-    "/settings", "/settings/audit", "/settings/audit?verify=true",
-)  # fmt: skip
 
 
 def named(console: Console) -> list[str]:
@@ -38,16 +33,6 @@ def add(url: str, *events: Any) -> None:
     with redis.Redis.from_url(url) as client:
         for event in events:
             client.xadd(STREAM, stream_fields(event))
-
-
-@pytest.fixture
-def door(console: Console) -> None:
-    """A camera that is not there, with a mask and a zone."""
-    area = [[0.1, 0.1], [0.4, 0.1], [0.4, 0.5]]
-    made = {"camera_id": "door", "source": "rtsp://127.0.0.1:9/1"}
-    admin = console.as_role("admin")
-    assert admin.post(f"{API}/cameras", json=made).status_code == 201
-    assert admin.patch(f"{API}/cameras/door", json={"masks": [area], "zones": {"till": area}}).status_code == 200
 
 
 def test_a_stranger_is_named_in_two_clicks(enter: Enter, console: Console) -> None:
@@ -272,29 +257,6 @@ def test_a_photo_that_is_not_of_the_person_is_removed_where_it_was_taken_for_the
     page.get_by_role("button", name="This photo is not Anna").click()
     expect(page.get_by_role("status")).to_contain_text("The sample was removed")
     assert [sample.photo for sample in console.parts.gallery().person("Anna").samples] == ["wrong.jpg"]
-
-
-@pytest.mark.usefixtures("door")
-def test_a_page_holds_at_every_width_with_names_of_every_kind(enter: Enter, console: Console) -> None:
-    gallery = console.parts.gallery()
-    gallery.rename("p-anna", "An extraordinarily long name " * 3)
-    gallery.rename("p-bob", "محمد بن عبد الله 🎉")
-    for width in (360, 768, 1920):
-        page = enter("admin", width)
-        for path in PAGES:
-            page.goto(console.address + path)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
-
-
-@pytest.mark.usefixtures("door")
-@pytest.mark.parametrize("dark", [False, True])
-def test_axe_finds_nothing(enter: Enter, console: Console, dark: bool) -> None:
-    page = enter("admin", dark=dark)
-    axe = Axe()
-    for path in PAGES:
-        page.goto(console.address + path)
-        found = axe.run(page)
-        assert found.violations_count == 0, (path, found.generate_report())
 
 
 def test_the_way_in_and_out(enter: Enter, console: Console) -> None:
