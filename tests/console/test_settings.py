@@ -1,8 +1,12 @@
 """The page Settings: accounts, tokens, the threshold in words, the audit log."""
 
 import re
+from typing import Any
+
+import pytest
 
 from tests.support.console import API, PASSWORD, Console, form
+from worker.api.cameras import everything
 from worker.audit_log import LOG
 from worker.gallery.groups import Group
 from worker.gallery.opening import open_gallery
@@ -201,3 +205,15 @@ def test_the_audit_log_is_shown_filtered_and_checked(console: Console) -> None:
     log.write_text(log.read_text().replace("past looked up", "past looked at", 1))
     assert "was changed after it was written" in admin.get("/settings/audit", params={"verify": "true"}).text
     assert admin.get(f"{API}/audit/verification").json()["problems"]
+
+
+def test_the_page_asks_once_for_the_cameras(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin, asked = console.as_role("admin"), []
+
+    def counting(*given: Any, **more: Any) -> Any:
+        asked.append(given)
+        return everything(*given, **more)
+
+    monkeypatch.setattr("worker.api.cameras.everything", counting)
+    assert admin.get("/settings").status_code == 200
+    assert len(asked) == 1
