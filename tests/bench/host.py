@@ -120,6 +120,8 @@ def _say(line: str) -> None:
 
 def _pipeline(options: argparse.Namespace, clock: Clock) -> tuple[Any, list[Picture]]:
     runtime = load_runtime("jax", processor=True)
+    import keras
+
     from worker.faces.device.embedder import DeviceNetwork
     from worker.faces.device.pictures import pictures_on
     from worker.faces.embedding import FaceEmbedder
@@ -147,6 +149,8 @@ def _pipeline(options: argparse.Namespace, clock: Clock) -> tuple[Any, list[Pict
         )
     )  # fmt: skip
     arguments = {"network": "face_cnn", "weights": None, "side": SIDE}
+    # The random weights decide how many verdicts are taken: runs can be compared only if they are the same.
+    keras.utils.set_random_seed(0)
     pictures = pictures_on(runtime)
     network = DeviceNetwork("worker.faces.networks.face_cnn:build", arguments, runtime, pictures, precision="fp32")
 

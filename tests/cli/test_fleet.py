@@ -70,12 +70,25 @@ def test_the_table_shows_who_reads_what(command: Command, redis_url: str) -> Non
 
 def test_options_become_part_of_the_definition(command: Command, redis_url: str) -> None:
     picture = ("--rotate", "180", "--flip", "horizontal", "--pixel-aspect", "4:2", "--snapshot-interval-s", "5")
-    command("add", "door", SOURCE, "--transport", "udp", "--read-timeout-s", "2", "--threshold", "0.5", *picture)
+    command(
+        "add",
+        "door",
+        SOURCE,
+        "--transport",
+        "udp",
+        "--read-timeout-s",
+        "2",
+        "--threshold",
+        "0.5",
+        *picture,
+        "--decode-on",
+        "gpu",
+    )
     with redis.Redis.from_url(redis_url) as client:
         [row] = CameraRegistry(client, FleetConfig()).cameras()
     document = json.loads(row.definition.document or "")
     assert document == {
-        "id": "door", "source": SOURCE, "transport": "udp", "read_timeout_s": 2.0, "threshold": 0.5,
+        "id": "door", "source": SOURCE, "transport": "udp", "decode_on": "gpu", "read_timeout_s": 2.0, "threshold": 0.5,
         "rotate": 180, "flip": "horizontal", "pixel_aspect": "2:1", "snapshot_interval_s": 5.0,
     }  # fmt: skip
 

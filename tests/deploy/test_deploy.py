@@ -259,6 +259,8 @@ def test_the_fleet_on_a_gpu_changes_only_its_workers_and_builds_a_stage_that_the
         assert service["image"] != services[name]["image"], "an image of the processor must not be taken for it"
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]
+    (capabilities,) = re.findall(r"NVIDIA_DRIVER_CAPABILITIES=(\S+)", (DEPLOY / "Dockerfile").read_text())
+    assert set(capabilities.split(",")) == {"compute", "utility", "video"}, "networks, nvidia-smi, decoding"
 
 
 def test_commands_of_the_example_fleet_are_commands() -> None:

@@ -403,6 +403,37 @@ def test_auto_takes_the_processor_where_there_is_no_gpu_and_says_so_where_no_run
     assert "cannot be used: going on with the processor" in line.getMessage()
 
 
+_WITHOUT_A_NAME = """
+from worker.errors import ModelError
+from worker.faces.device.runtimes import installed, load_runtime
+
+class Made:
+    card = "A card"
+    def __init__(self, name, device):
+        self.name, self.device = name, device
+
+def make(name, cache_dir, processor):
+    made.append(name)
+    return Made(name, "GPU" if name == seeing else "CPU")
+
+made, seeing = [], ""
+try:
+    load_runtime(make=make)
+except ModelError as error:
+    assert str(error).startswith("no GPU is seen by " + " or ".join(installed())), error
+assert made == installed(), "a runtime without a GPU is not kept"
+made, seeing = [], installed()[-1]
+first = load_runtime(make=make)
+assert first.name == seeing and made == installed()
+assert load_runtime(make=make) is first and load_runtime(seeing, make=make) is first
+assert made == installed(), made
+"""
+
+
+def test_without_a_name_each_runtime_is_made_once_until_one_sees_the_gpu() -> None:
+    run(_WITHOUT_A_NAME, "")
+
+
 def test_a_runtime_that_there_is_not_is_refused() -> None:
     with pytest.raises(ModelError, match="no runtime 'abacus'"):
         load_runtime("abacus", processor=True)

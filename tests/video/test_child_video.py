@@ -14,10 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.support.bombs import video as large_video
 from tests.support.hostile_servers import endless_body, serving
@@ -28,13 +30,13 @@ from worker.config import CameraConfig, Config, DecodingConfig
 from worker.errors import SourceError
 from worker.hosts import HostPolicy
 from worker.observer import Observer, SourceState
-from worker.types import Image
+from worker.types import Image as Pixels
 from worker.video.addresses import parse_address
 from worker.video.cameras import Cameras
 from worker.video.child_messages import parse
 from worker.video.child_video import ChildVideo, DecoderDiedError, Decoders
 from worker.video.connection import Source
-from worker.video.decoder import ImageFolder, open_video
+from worker.video.decoder import ImageFolder, Video, open_video
 from worker.video.planes import rgb_of
 from worker.video.shared_pictures import SharedPictures
 
@@ -119,7 +121,7 @@ def decoders() -> Iterator[Decoders]:
     found.close()
 
 
-def shown(video: Source, look_interval_s: float) -> list[tuple[float | None, Image | None]]:
+def shown(video: Source, look_interval_s: float) -> list[tuple[float | None, Pixels | None]]:
     """Each picture with its time; None for those that were passed over."""
     if not isinstance(video, ImageFolder):
         video.look_interval_s = look_interval_s
@@ -258,6 +260,71 @@ def test_a_decoder_gets_nothing_of_the_worker_but_its_own_address(
     assert next(line for line in limits.splitlines() if line.startswith("Max core file size")).split()[4] == "0"
     links = [str(link.readlink()) for link in Path(f"/proc/{decoder}/fd").iterdir()]
     assert sum("facestream-pictures" in link for link in links) == 1
+
+
+@pytest.mark.rtsp
+@pytest.mark.parametrize("processes", ["live", "off"])
+def test_without_a_gpu_a_camera_for_it_says_so_again_and_again_and_the_other_goes_on(
+    make: Callable[..., Rig], server: RtspServer, monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    rig = make(processes=processes)
+    rig.start("good", server.url("/clip"))
+    rig.start("bad", server.url("/clip", "user:pa55word"), decode_on="gpu")
+    rig.until(lambda: rig.seen.states.count(("bad", "waiting")) == 3)
+    _, reason = rig.cameras.states()["bad"]
+    assert reason.splitlines() == [reason]
+    assert "cannot be decoded on a GPU: no NVIDIA GPU can be used here (see nvidia-smi)" in reason
+    assert "leave decode_on out, or choose 'processor'" in reason
+    assert "pa55word" not in reason
+    rig.more("good")
+    assert rig.seen.read["bad"] == 0
+    assert not rig.seen.deaths
+
+
+def test_a_decoder_for_a_gpu_may_reserve_addresses_and_fill_no_more_memory(
+    make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver reserves more addresses than any limit for memory could allow, and finds its card by the environment."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        rig = make()
+        rig.start("door", f"rtsp://127.0.0.1:{silent.getsockname()[1]}/x", open_timeout_s=60, decode_on="gpu")
+
+        def limits() -> dict[str, str]:
+            [decoder] = eventually(lambda: decoders_of(os.getpid()))
+            assert b"CUDA_VISIBLE_DEVICES=-1" in environment_of(decoder)
+            lines = Path(f"/proc/{decoder}/limits").read_text().splitlines()
+            return {line[:26].strip(): line[26:].split()[0] for line in lines}
+
+        eventually(lambda: limits()["Max data size"] != "unlimited")
+        assert 1_024_000_000 < int(limits()["Max data size"]) < 2_000_000_000
+        assert limits()["Max address space"] == "unlimited"
+
+
+@pytest.mark.parametrize("name", ["walking.gif", "folder", "clip.mp4"])
+def test_what_no_gpu_decodes_is_refused_in_one_line(
+    tmp_path: Path, name: str, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+    elif name == "clip.mp4":
+        path = clip
+    else:
+        Image.new("RGB", (64, 48)).save(path)
+    camera = CameraConfig.model_validate({"id": "door", "source": str(path), "decode_on": "gpu"})
+    with pytest.raises(SourceError) as refused:
+        open_video(parse_address(str(path)), camera, Observer())
+    reasons = {
+        "walking.gif": "a GPU decodes no video of its kind",
+        "folder": "a GPU decodes no folder of images",
+        "clip.mp4": "no NVIDIA GPU can be used here (see nvidia-smi)",
+    }
+    assert f"{path} cannot be decoded on a GPU: {reasons[name]}; leave decode_on out" in str(refused.value)
+    with av.open(str(clip)) as container, pytest.raises(SourceError, match="a GPU decodes no h264"):
+        Video(container, parse_address(str(clip)), camera, Observer(), begun_s=0.0)
 
 
 @pytest.mark.rtsp

@@ -27,6 +27,24 @@ def decoded(form: str, width: int, height: int, *, colour_range: int = 0, matrix
     return frame
 
 
+@pytest.mark.parametrize(("form", "of_gpu"), [("yuv420p", "nv12"), ("yuv420p10le", "p010le")])
+@pytest.mark.parametrize("colour_range", [0, 1, 2])
+@pytest.mark.parametrize("size", [(1920, 1080), (322, 242)])
+def test_what_a_gpu_decodes_becomes_what_the_processor_decodes(
+    form: str, of_gpu: str, colour_range: int, size: tuple[int, int]
+) -> None:
+    """Decoders for one standard give the same values; a GPU only lays U and V by turns."""
+    frame = decoded(form, *size, colour_range=colour_range, matrix=1)
+    expected = planes_of(frame, Geometry())
+    planes = planes_of(frame.reformat(format=of_gpu, threads=1), Geometry(), apart=True)
+    assert (planes.form, planes.colour_range, planes.matrix) == (form, colour_range, 1)
+    for plane, same in zip(planes.planes, expected.planes, strict=True):
+        used = size[0] * (2 if form.endswith("10le") else 1) // (1 if plane is planes.planes[0] else 2)
+        np.testing.assert_array_equal(plane[:, :used], same[:, :used])
+    np.testing.assert_array_equal(rgb_of(planes), rgb_of(expected))
+    assert planes_of(frame, Geometry(), apart=True).form == form
+
+
 def copied(planes: Planes) -> Planes:
     """The same picture without the decoder's frame: as it comes from elsewhere."""
     return replace(planes, planes=tuple(plane.copy() for plane in planes.planes), origin=None)

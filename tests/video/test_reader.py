@@ -29,10 +29,10 @@ from worker.observer import Observer, SourceState
 from worker.types import Frame
 from worker.video import connection
 from worker.video import reader as source
-from worker.video.addresses import parse_address
+from worker.video.addresses import Address, parse_address
 from worker.video.buffers import Batcher, FrameBuffer
 from worker.video.child_video import DecoderDiedError, Fate
-from worker.video.decoder import FOLDER_FPS, Picture, open_video
+from worker.video.decoder import FOLDER_FPS, ImageFolder, Picture, Video, open_video
 from worker.video.planes import planes_of_image
 from worker.video.reader import CameraReader, backoff_s
 from worker.video.web import SourceSilentError
@@ -449,6 +449,19 @@ def test_a_video_of_which_not_one_picture_can_be_decoded_fails(
     assert rig.reader.state == "failed"
     assert str(rig.reader.error) == f"camera cam: {path}: not one picture can be decoded; is it damaged, or cut off?"
     assert "streaming" not in rig.observer.states
+
+
+def test_a_video_that_a_gpu_took_and_does_not_decode_is_told_as_such(tmp_path: Path, make: Make) -> None:
+    path = drop_key_frames(write_with_b_frames(tmp_path / "whole.mp4", 60), tmp_path / "clip.mp4")
+
+    def opener(address: Address, camera: CameraConfig, observer: Observer) -> Video | ImageFolder:
+        return open_video(address, camera.model_copy(update={"decode_on": "processor"}), observer)
+
+    rig = make(path, decode_on="gpu", opener=opener)
+    assert rig.drain() == []
+    assert "not one picture can be decoded; does the GPU decode its kind of video? See decode_on" in str(
+        rig.reader.error
+    )
 
 
 def test_a_folder_of_which_not_one_image_can_be_read_fails(tmp_path: Path, make: Make) -> None:

@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,26 +25,50 @@ from worker.types import Detections, Image
 Document = dict[str, Any]
 
 NAMES: Final = ("limits", "same", "embed", "detect", "chain", "search")
-_RUNS: Final = 7
 _SIDE: Final = 224
-_CAMERAS: Final = 8
-_MILLION: Final = 1_000_000
 _TEMPLATE_ARGUMENTS: Final = {
     "network": "resnet50", "side": _SIDE, "channel_order": "bgr", "mean": [91.4953, 103.8827, 131.0912],
 }  # fmt: skip
 _BUILDER: Final = "worker.faces.networks.vggface2:build"
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured: ``runs`` of each row; ``embedded`` faces in each of ``batches``; pictures in each of
+    ``detected``, so many of them (``rounds``) one after the other; as many rounds of ``cameras``, and a gallery.
+
+    ``precisions``: of the embedder; the chain takes the first. ``every``: of the clip each frame that counts so many is
+    compared, and, if ``photos`` is true, every photo.
+    """
+
+    runs: int = 7
+    embedded: int = 2048
+    batches: Sequence[int] = (32, 256, 1024)
+    detected: Sequence[int] = (8, 16)
+    min_face_px: Sequence[int] = (40, 20)
+    rounds: int = 6
+    cameras: int = 8
+    gallery: int = 1_000_000
+    precisions: Sequence[str] = ("fp16", "bf16")
+    every: int = 10
+    photos: bool = True
+
+
+QUICK: Final = Sizes(
+    runs=1, embedded=8, batches=(8,), detected=(1,), min_face_px=(40,), rounds=1, cameras=1, gallery=2000,
+    precisions=("fp16",), every=60, photos=False,
+)  # fmt: skip
+"""Each kind of row once, to see that everything is there; its figures say nothing of a card."""
+
+
 class Meter:
     """Measures works on one runtime and describes each as a document."""
 
-    def __init__(self, runtime: Runtime, say: Callable[[str], None]) -> None:
-        self.runtime = runtime
+    def __init__(self, runtime: Runtime, say: Callable[[str], None], sizes: Sizes) -> None:
+        self.runtime, self.sizes = runtime, sizes
         self._say = say
 
-    def row(
-        self, name: str, unit: str, work: Callable[[], Any], count: float, *, runs: int = _RUNS, **more: Any
-    ) -> Document:
+    def row(self, name: str, unit: str, work: Callable[[], Any], count: float, **more: Any) -> Document:
         """``count`` things (in ``unit``) a run of ``work``, which ends when its last result is there. The first run,
         in which functions are compiled, does not count."""
         begun_s = time.perf_counter()
@@ -51,7 +76,7 @@ class Meter:
         first_s = time.perf_counter() - begun_s
         work()
         seconds = []
-        for _ in range(runs):
+        for _ in range(self.sizes.runs):
             begun_s = time.perf_counter()
             work()
             seconds.append(time.perf_counter() - begun_s)
@@ -78,8 +103,7 @@ def measure_device(
     data: Path | None = None,
     runtime: str | None = None,
     names: Sequence[str] = NAMES,
-    precisions: Sequence[str] = ("bf16", "fp16"),
-    gallery: int = _MILLION,
+    sizes: Sizes = Sizes(),
     processor: bool = False,
     cache_dir: Path | None = None,
     say: Callable[[str], None] = lambda _text: None,
@@ -90,20 +114,22 @@ def measure_device(
         frames: of 1920x1080, at least one; they are taken by turns.
         clip, data: what the comparison of faces looks at, see :func:`worker.bench.device_faces.compare_faces`.
         names: of :data:`NAMES`.
-        precisions: of the embedder; the chain takes the first.
-        gallery: how many vectors the chain searches.
 
     Raises:
         ModelError: the runtime is not there, or sees no GPU.
     """
-    meter = Meter(load_runtime(runtime, cache_dir=cache_dir, processor=processor), say)
+    meter = Meter(load_runtime(runtime, cache_dir=cache_dir, processor=processor), say, sizes)
     groups: dict[str, Callable[[], Iterator[Document]]] = {
         "limits": lambda: _limits(meter),
-        "same": lambda: compare_faces(meter.runtime, clip, data, say) if clip is not None else iter(()),
-        "embed": lambda: _embedding(meter, precisions),
+        "same": lambda: (
+            compare_faces(meter.runtime, clip, data, say, every=sizes.every, photos=sizes.photos)
+            if clip is not None
+            else iter(())
+        ),
+        "embed": lambda: _embedding(meter),
         "detect": lambda: _detection(meter, frames),
-        "chain": lambda: _chain(meter, frames, precisions[0], gallery),
-        "search": lambda: _search(meter, gallery),
+        "chain": lambda: _chain(meter, frames),
+        "search": lambda: _search(meter),
     }
     for name in names:
         yield from groups[name]()
@@ -150,15 +176,15 @@ def _limits(meter: Meter) -> Iterator[Document]:
     yield meter.row("limit: transfer up, 16 pictures of 6 MB", "GB/s", up, 16 * pictures[0].nbytes / 1e9)
 
 
-def _embedding(meter: Meter, precisions: Sequence[str]) -> Iterator[Document]:
-    runtime = meter.runtime
+def _embedding(meter: Meter) -> Iterator[Document]:
+    runtime, sizes = meter.runtime, meter.sizes
     random = np.random.default_rng(1)
-    for precision in precisions:
+    for precision in sizes.precisions:
         network = _network(runtime, precision)
-        for batch in (32, 256, 1024):
+        for batch in sizes.batches:
             chips = random.integers(0, 256, (batch, _SIDE, _SIDE, 3), dtype=np.uint8)
             there = runtime.put(chips)
-            repeats = max(1, 2048 // batch)
+            repeats = max(1, sizes.embedded // batch)
 
             def on_card() -> None:
                 results = [network.features(there) for _ in range(repeats)]  # noqa: B023
@@ -180,10 +206,10 @@ def _embedding(meter: Meter, precisions: Sequence[str]) -> Iterator[Document]:
 
 
 def _detection(meter: Meter, frames: Sequence[Image]) -> Iterator[Document]:
-    for min_face_px in (40, 20):
+    for min_face_px in meter.sizes.min_face_px:
         detector, _ = _detector(meter.runtime, min_face_px)
-        for batch in (8, 16):
-            batches = _batches(frames, batch, 6)
+        for batch in meter.sizes.detected:
+            batches = _batches(frames, batch, meter.sizes.rounds)
             found = 0
 
             def run() -> None:
@@ -204,19 +230,19 @@ def _detection(meter: Meter, frames: Sequence[Image]) -> Iterator[Document]:
             yield meter.row(f"{name}, on the card", "frames/s", again, 5 * batch)
 
 
-def _chain(meter: Meter, frames: Sequence[Image], precision: str, gallery: int) -> Iterator[Document]:
-    """Every frame of eight cameras: detect, follow the tracks, embed every face, search the gallery. While the
+def _chain(meter: Meter, frames: Sequence[Image]) -> Iterator[Document]:
+    """Every frame of a few cameras: detect, follow the tracks, embed every face, search the gallery. While the
     processor follows the tracks of a batch, the device looks for faces in the next one."""
     from worker.faces.device.search import DeviceIndex
 
-    runtime = meter.runtime
-    network = _network(runtime, precision)
-    searched = DeviceIndex([_unit(gallery, 2048)], np.arange(gallery), runtime)
-    for min_face_px in (40, 20):
+    runtime, sizes = meter.runtime, meter.sizes
+    network = _network(runtime, sizes.precisions[0])
+    searched = DeviceIndex([_unit(sizes.gallery, 2048)], np.arange(sizes.gallery), runtime)
+    for min_face_px in sizes.min_face_px:
         detector, pictures = _detector(runtime, min_face_px)
         network.pictures = pictures
-        batches = _batches(frames, _CAMERAS, 12)
-        trackers = [Tracker(TrackingConfig()) for _ in range(_CAMERAS)]
+        batches = _batches(frames, sizes.cameras, 2 * sizes.rounds)
+        trackers = [Tracker(TrackingConfig()) for _ in range(sizes.cameras)]
         clock, faces, spent = 0.0, 0, dict.fromkeys(("detect", "track", "embed", "search"), 0.0)
 
         def run() -> None:
@@ -253,7 +279,7 @@ def _chain(meter: Meter, frames: Sequence[Image], precision: str, gallery: int) 
                 if last is not None:
                     searched.collect(last)
 
-        name = f"chain, {_CAMERAS} cameras, {min_face_px} px, gallery of {gallery:,}"
+        name = f"chain, {sizes.cameras} cameras, {min_face_px} px, gallery of {sizes.gallery:,}"
         count = sum(map(len, batches))
         row = meter.row(name, "frames/s", run, count)
         yield row | {
@@ -262,9 +288,10 @@ def _chain(meter: Meter, frames: Sequence[Image], precision: str, gallery: int) 
         }
 
 
-def _search(meter: Meter, gallery: int) -> Iterator[Document]:
+def _search(meter: Meter) -> Iterator[Document]:
     from worker.faces.device.search import DeviceIndex
 
+    gallery = meter.sizes.gallery
     for dimension in (512, 2048):
         vectors = _unit(gallery, dimension)
         searched = DeviceIndex([vectors], np.arange(gallery), meter.runtime)

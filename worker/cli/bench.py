@@ -40,7 +40,14 @@ def bench(
         bool,
         typer.Option("--capacity", help="Only say how many live cameras like --video this machine carries (a minute)."),
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="One round, without the gallery of a million.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="One round, without the gallery of a million. With --device, each row once in small, without a GPU "
+            "too, to see that all is there.",
+        ),
+    ] = False,
     device: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +79,7 @@ def bench(
     crowd = data / "video" / "crowd_1080p.mp4" if data else None
     clip = video or (crowd if crowd and crowd.is_file() else None)
     if device is not None:
-        return _measure_device(device, clip, data, rows or (), _Lines(save, True))
+        return _measure_device(device, clip, data, rows or (), quick, _Lines(save, True))
     models = models_dir or config.models_dir() or (data / "models" if data else None)
     console = Console(stderr=True, highlight=False, markup=False)
     described = machine() | {"clip": clip.name if clip else "facestream's own"}
@@ -103,8 +110,10 @@ def bench(
     return 0
 
 
-def _measure_device(runtime: str, clip: Path | None, data: Path | None, rows: Sequence[str], lines: "_Lines") -> int:
-    from worker.bench.device import NAMES, measure_device
+def _measure_device(
+    runtime: str, clip: Path | None, data: Path | None, rows: Sequence[str], quick: bool, lines: "_Lines"
+) -> int:
+    from worker.bench.device import NAMES, QUICK, Sizes, measure_device
     from worker.faces.device.runtimes import load_runtime
     from worker.video.clips import open_clip
 
@@ -115,18 +124,22 @@ def _measure_device(runtime: str, clip: Path | None, data: Path | None, rows: Se
         raise FacestreamError(f"--rows: no such row; those of --device are {', '.join(NAMES)}")
     progress = partial(say, err=True)
     only_compares = names == ["same"]
+    processor = False
     try:
         load_runtime(runtime)
     except ModelError as problem:
-        if not only_compares:
+        if not (only_compares or quick):
             raise
-        progress(f"no GPU: the faces are compared on the processor ({problem})")
+        processor = True
+        what = "the faces are compared" if only_compares else "each row is tried in small"
+        progress(f"no GPU: {what} on the processor ({problem})")
     frames = []
     if not only_compares:
         with open_clip(clip) as reader:
             frames = list(reader)
+    sizes = QUICK if quick else Sizes()
     for row in measure_device(
-        frames, clip=clip, data=data, runtime=runtime, names=names, processor=only_compares, say=progress
+        frames, clip=clip, data=data, runtime=runtime, names=names, sizes=sizes, processor=processor, say=progress
     ):
         lines.write(row)
     return 0

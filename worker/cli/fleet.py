@@ -185,6 +185,7 @@ def add_camera(
     ] = None,
     policy: Annotated[str | None, typer.Option("--policy", help="auto, newest or every.")] = None,
     transport: Annotated[str | None, typer.Option("--transport", help="RTSP transport: tcp or udp.")] = None,
+    decode_on: Annotated[str | None, typer.Option("--decode-on", help="processor, or gpu.")] = None,
     open_timeout_s: Annotated[
         float | None, typer.Option("--open-timeout-s", help="Longest wait until it is open, s.")
     ] = None,
@@ -214,7 +215,7 @@ def add_camera(
     options = {
         "policy": policy, "transport": transport, "open_timeout_s": open_timeout_s, "read_timeout_s": read_timeout_s,
         "rotate": rotate, "flip": flip, "pixel_aspect": pixel_aspect, "snapshot_interval_s": snapshot_interval_s,
-        "threshold": threshold,
+        "threshold": threshold, "decode_on": decode_on,
     }  # fmt: skip
     where = read_source(source, source_file)
     if where is None:

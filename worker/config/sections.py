@@ -71,6 +71,10 @@ class CameraConfig(_Section):
         "frames that tell nothing new",
     )
     transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
+    decode_on: Literal["processor", "gpu"] = Field(
+        "processor",
+        description="what decodes the video; 'gpu' is an NVIDIA GPU, and never the processor in its place",
+    )
     open_timeout_s: Seconds = Field(10.0, description="give up opening the source after this long")
     read_timeout_s: Seconds = Field(5.0, description="a live source that sends no frame for this long is reopened")
     reconnect_initial_s: Seconds = Field(0.5, description="first pause before a live source is reopened")

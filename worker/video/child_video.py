@@ -61,7 +61,10 @@ _BYTES_A_PIXEL: Final = 3
 _MOST_WAITING: Final = 1000
 _WIDEST: Final = 16.0
 _MOST_INTERVAL_S: Final = 86_400.0
-_KEPT: Final = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ")
+_KEPT: Final = (
+    "CUDA_DEVICE_ORDER", "CUDA_MPS_PIPE_DIRECTORY", "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL", "LD_LIBRARY_PATH",
+    "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ",
+)  # fmt: skip
 """What a decoder gets of the worker's environment, which may hold keys and passwords."""
 
 _log = get_logger(__name__)

@@ -139,9 +139,9 @@ class Connection:
         if self._stopping.is_set():
             return
         if time.monotonic() >= self._picture_deadline_s:
-            raise SourceSilentError(f"{self._address.label}: data but no picture that can be decoded{_why(video)}")
+            raise SourceSilentError(f"{self._address.label}: data but no picture that can be decoded{self._why(video)}")
         if not self.pictures:
-            hint = _why(video) or "; is it damaged, or cut off?"
+            hint = self._why(video) or "; is it damaged, or cut off?"
             raise SourceError(f"{self._address.label}: not one picture can be decoded{hint}")
         self.still = not isinstance(video, ImageFolder) and video.still and self.pictures == 1
         self.ended_well = self.recording
@@ -159,8 +159,7 @@ class Connection:
             self._deadline_s = now_s + self._camera.read_timeout_s + self._grace_s
         return not self._stopping.is_set() and now_s < self._picture_deadline_s
 
-
-def _why(video: Source) -> str:
-    if isinstance(video, ImageFolder):
-        return ""
-    return f": {video.refused}; see max_megapixels" if video.refused else ""
+    def _why(self, video: Source) -> str:
+        if not isinstance(video, ImageFolder) and video.refused:
+            return f": {video.refused}; see max_megapixels"
+        return "; does the GPU decode its kind of video? See decode_on" if self._camera.decode_on == "gpu" else ""

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import av
 import av.logging
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
@@ -114,6 +115,10 @@ class Video:
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             container.close()
             raise SourceError(f"{address.label} holds no video that can be decoded: give a video stream or file")
+        self._on_gpu = camera.decode_on == "gpu"
+        if self._on_gpu and not stream.codec_context.is_hwaccel:
+            container.close()
+            raise SourceError(_not_on_gpu(address, f"a GPU decodes no {stream.codec_context.name}"))
         self._max_pixels = camera.max_pixels
         if _pixels(stream) > self._max_pixels:
             width, height = stream.codec_context.width, stream.codec_context.height
@@ -330,7 +335,7 @@ class Video:
             # What the stream itself says may stand beside key frames or the first picture alone, and holds behind them.
             self._matrix = matrix
         geometry = self._straightener.geometry(self._matrix, aspect)
-        return Picture(self._pts_s(frame), partial(planes_of, frame, geometry))
+        return Picture(self._pts_s(frame), partial(planes_of, frame, geometry, apart=self._on_gpu))
 
     def _pts_s(self, item: VideoFrame | av.Packet) -> float | None:
         # Frames that the decoder still held at the end come without their time base.
@@ -382,6 +387,8 @@ def open_video(
         SourceError: missing, unreadable, not a video, refused, silent; without credentials in its text.
     """
     if address.kind == "folder":
+        if camera.decode_on == "gpu":
+            raise SourceError(_not_on_gpu(address, "a GPU decodes no folder of images"))
         return ImageFolder(address, camera)
     if address.kind == "file" and not Path(address.target).is_file():
         raise SourceError(f"{address.label}: no such file; check the path")
@@ -394,21 +401,16 @@ def open_video(
         arguments["timeout"] = (camera.open_timeout_s, camera.read_timeout_s)
     if address.kind == "device":
         arguments["format"] = "video4linux2,v4l2"
+    if camera.decode_on == "gpu":
+        arguments["hwaccel"] = HWAccel("cuda", allow_software_fallback=False)
     begun_s = time.monotonic()
     web, target = _way_to(address, camera, hosts or HostPolicy(), arguments)
     try:
         container = av.open(target, **arguments)
-    except (av.error.FFmpegError, OSError, SourceError) as error:
+    except (av.error.FFmpegError, OSError, SourceError, RuntimeError) as error:
         if web is not None:
             web.close()
-        if isinstance(error, SourceError):
-            raise
-        problem = _problem(error)
-        # FFmpeg's RTSP client calls an interrupted handshake invalid data.
-        if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
-            problem = f"no answer within {camera.open_timeout_s:g} s"
-        kind = SourceMemoryError if isinstance(error, MemoryError) else SourceError
-        raise kind(f"{address.label} cannot be opened: {problem}; {_advice(address)}") from None
+        raise _refusal(error, address, camera, begun_s) from None
     alone = isinstance(target, JpegStream) and target.alone
     return Video(container, address, camera, observer, web, alone=alone, begun_s=begun_s)
 
@@ -437,6 +439,20 @@ def _way_to(
         return web, file
     arguments["format"] = jpeg_stream.FORMAT
     return web, jpegs
+
+
+def _refusal(error: Exception, address: Address, camera: CameraConfig, begun_s: float) -> Exception:
+    """What a source that was asked for at ``begun_s`` is refused with, if ``error`` kept it from being opened."""
+    if isinstance(error, SourceError) or (camera.decode_on != "gpu" and isinstance(error, RuntimeError)):
+        return error
+    if camera.decode_on == "gpu" and (why := _why_not_on_gpu(error)):
+        return SourceError(_not_on_gpu(address, why))
+    problem = _problem(error)
+    # FFmpeg's RTSP client calls an interrupted handshake invalid data.
+    if address.live and time.monotonic() - begun_s >= camera.open_timeout_s:
+        problem = f"no answer within {camera.open_timeout_s:g} s"
+    kind = SourceMemoryError if isinstance(error, MemoryError) else SourceError
+    return kind(f"{address.label} cannot be opened: {problem}; {_advice(address)}")
 
 
 def _require_reachable(address: Address, hosts: HostPolicy) -> None:
@@ -484,6 +500,21 @@ def _advice(address: Address) -> str:
     if address.kind == "network":
         return "check address, credentials and network"
     return "check that it is a camera that nothing else uses" if address.kind == "device" else "check the file"
+
+
+def _not_on_gpu(address: Address, why: str) -> str:
+    return f"{address.label} cannot be decoded on a GPU: {why}; leave decode_on out, or choose 'processor'"
+
+
+def _why_not_on_gpu(error: Exception) -> str:
+    """Empty if the GPU is not the reason of ``error``. FFmpeg's own words are those of a file that cannot be read."""
+    if not isinstance(error, av.error.FFmpegError | OSError):
+        return "a GPU decodes no video of its kind"
+    try:
+        HWAccel("cuda").create(av.Codec("h264", "r"))
+    except (av.error.FFmpegError, OSError, NotImplementedError):
+        return "no NVIDIA GPU can be used here (see nvidia-smi)"
+    return ""
 
 
 def _is_of_stills(format_name: str) -> bool:

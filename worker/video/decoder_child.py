@@ -48,6 +48,7 @@ _MOST_HELD: Final = 4
 """So many pictures may wait for the worker's answer while the next one is decoded."""
 _MOST_PASSED: Final = 100
 _MOST_FILES: Final = 64
+_MOST_FILES_WITH_GPU: Final = 512
 _REFUSED: Final = f"which is not the source's own host; {ALLOW}"
 _FIRST_TO_GO: Final = "500"
 """The kernel, short of memory, ends a decoder before it ends the worker."""
@@ -61,13 +62,14 @@ def decode(link: socket.socket, memory: int) -> int:
     """Does what is asked over ``link``, and writes pictures to the file descriptor ``memory``; the exit code."""
     try:
         asked = json.loads(link.recv(MOST_BYTES))
-        _limit(*asked["limits"])
+        camera = CameraConfig.model_validate(asked["camera"])
+        _limit(*asked["limits"], on_gpu=camera.decode_on == "gpu")
         kind, target, label = asked["address"]
         allowed, refused = asked["hosts"]
         child = _Child(link, memory)
         child.run(
             Address(kind, target, label),
-            CameraConfig.model_validate(asked["camera"]),
+            camera,
             HostPolicy(tuple(allowed), tuple(refused)),
         )
     except (_WorkerGoneError, BrokenPipeError, ConnectionResetError):
@@ -90,13 +92,17 @@ def _tell_end(link: socket.socket, error: Exception) -> int:
     return 0 if kind in ("silent", "source") else 1
 
 
-def _limit(memory_bytes: int, shared_bytes: int) -> None:
-    """``memory_bytes`` of address space beyond what is there already; ``shared_bytes`` of pictures."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    space = pages * os.sysconf("SC_PAGE_SIZE") + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+def _limit(memory_bytes: int, shared_bytes: int, *, on_gpu: bool) -> None:
+    """``memory_bytes`` of address space beyond what is there already; ``shared_bytes`` of pictures.
+
+    A driver reserves far more addresses for its GPU than there is memory: then only what may be written is limited.
+    """
+    whole, _, _, _, _, data, _ = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split())
+    most = (data if on_gpu else whole) * os.sysconf("SC_PAGE_SIZE") + memory_bytes
+    resource.setrlimit(resource.RLIMIT_DATA if on_gpu else resource.RLIMIT_AS, (most, most))
+    files = min(_MOST_FILES_WITH_GPU if on_gpu else _MOST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     resource.setrlimit(resource.RLIMIT_FSIZE, (shared_bytes, shared_bytes))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES, _MOST_FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold pictures of people
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")

@@ -1,6 +1,8 @@
 """From a decoder's planes to the pictures that are looked at: RGB, or grey for the motion gate."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import av
@@ -16,14 +18,25 @@ from worker.video.geometry import AS_IT_IS, Geometry
 _LOW: Final = frozenset({"yuv420p", "yuvj420p", "nv12"})
 _HALVED: Final = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
 _BYTE_PLANES: Final = _HALVED | {"yuv444p", "yuvj444p", "gray"}
+_APART: Final = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 _GREY_FIRST: Final = _BYTE_PLANES | {"nv12"}
 """Formats whose first plane is the grey picture, a byte a pixel: it is read without converting anything."""
 
 _of_thread = threading.local()
 
 
-def planes_of(frame: VideoFrame, geometry: Geometry) -> Planes:
-    """The planes of a decoded frame, which they keep alive. Nothing is copied."""
+def planes_of(frame: VideoFrame, geometry: Geometry, *, apart: bool = False) -> Planes:
+    """The planes of a decoded frame, which they keep alive. Nothing is copied.
+
+    ``apart``: U and V that lie by turns, as a GPU decodes them, are copied apart. So the planes are those that the
+    processor decodes, and what is made of them is the same.
+
+    Raises:
+        SourceError: they cannot be copied.
+    """
+    if apart and frame.format.name in _APART:
+        with _told_of(frame.format.name):
+            frame = _reformatter().reformat(frame, format=_APART[frame.format.name], threads=1)
     form, width, height = frame.format.name, frame.width, frame.height
     return Planes(
         form,
@@ -126,14 +139,20 @@ def _is_plain(planes: Planes) -> bool:
 
 
 def _converted(planes: Planes, form: str) -> NDArray[np.uint8]:
-    try:
+    with _told_of(planes.form):
         frame = planes.origin if isinstance(planes.origin, VideoFrame) else _frame_of(planes)
         # The thread that converts is one of several already: FFmpeg would start more for each picture.
         image = _reformatter().reformat(frame, format=form, threads=1).to_ndarray()
-    except (av.error.FFmpegError, ValueError) as error:
-        raise SourceError(f"a picture of format {planes.form} cannot be converted: {type(error).__name__}") from None
     # FFmpeg pads the rows of widths that do not suit it.
     return np.ascontiguousarray(image, np.uint8)
+
+
+@contextmanager
+def _told_of(form: str) -> Iterator[None]:
+    try:
+        yield
+    except (av.error.FFmpegError, ValueError) as error:
+        raise SourceError(f"a picture of format {form} cannot be converted: {type(error).__name__}") from None
 
 
 def _reformatter() -> VideoReformatter:

@@ -61,26 +61,39 @@ def installed() -> list[str]:
     return [name for name in RUNTIMES if importlib.util.find_spec(name) is not None]
 
 
-def load_runtime(name: str | None = None, *, cache_dir: Path | None = None, processor: bool = False) -> Runtime:
-    """The runtime ``name``, or the one that Keras uses already, or the first one that is installed and has a GPU.
+def load_runtime(
+    name: str | None = None,
+    *,
+    cache_dir: Path | None = None,
+    processor: bool = False,
+    make: Callable[[str, Path | None, bool], Runtime] | None = None,
+) -> Runtime:
+    """The runtime ``name``, or the one that this process uses already, or the first one that is installed and has a
+    GPU.
 
     It is made once in a process; one that was made for the processor stays there.
 
     Args:
         cache_dir: where JAX keeps what it has compiled.
         processor: take the processor: for tests, and to compare.
+        make: makes the runtime of a name, from the two above as well.
 
     Raises:
         ModelError: it is not installed, it sees no GPU, or Keras runs on another one in this process.
     """
-    chosen = name or backend_in_use() or _first_with_gpu(processor)
+    make = make or _made
+    chosen = name or backend_in_use() or next(iter(_loaded), None) or (_installed()[0] if processor else None)
+    if chosen is None:
+        runtime = _first_with_gpu(cache_dir, make)
+        use_backend(runtime.name)
+        return _loaded.setdefault(runtime.name, runtime)
     if chosen not in RUNTIMES:
         raise ModelError(f"there is no runtime '{chosen}': take one of {', '.join(RUNTIMES)}")
     extra = f"pip install 'facestream[{RUNTIMES[chosen]}]'"
     if importlib.util.find_spec(chosen) is None:
         raise ModelError(f"the runtime {chosen} is not installed: {extra}")
     use_backend(chosen)
-    runtime = _loaded.get(chosen) or _made(chosen, cache_dir, processor)
+    runtime = _loaded.get(chosen) or make(chosen, cache_dir, processor)
     if runtime.device != "GPU" and not processor and chosen not in _loaded:
         raise ModelError(
             f"{chosen} sees no GPU: check the driver with nvidia-smi, install {chosen} for it ({extra}), or choose the "
@@ -107,19 +120,24 @@ def runtime_for_auto(cache_dir: Path | None = None, devices: Sequence[Path] = GP
         return None
 
 
-def _first_with_gpu(processor: bool) -> str:
+def _installed() -> list[str]:
     there = installed()
     if not there:
         raise ModelError("no runtime for a GPU is installed: pip install 'facestream[gpu]'")
-    if processor:
-        return there[0]
+    return there
+
+
+def _first_with_gpu(cache_dir: Path | None, make: Callable[[str, Path | None, bool], Runtime]) -> Runtime:
+    there = _installed()
     broken = ""
     for name in there:
         try:
-            if _made(name, None, processor).device == "GPU":
-                return name
+            runtime = make(name, cache_dir, False)
         except ModelError as problem:
             broken += f" ({problem})"
+        else:
+            if runtime.device == "GPU":
+                return runtime
     raise ModelError(
         f"no GPU is seen by {' or '.join(there)}: check the driver with nvidia-smi, or choose the engine "
         f"openvino, which runs on the processor{broken}"
