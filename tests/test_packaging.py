@@ -12,15 +12,11 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from skimage import data
 
 from tests.support.repository import REPOSITORY
-from worker.video.clips import ClipWriter
 
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 SOURCES = sorted((REPOSITORY / "worker").rglob("*.py"))
@@ -137,38 +133,6 @@ def test_python_m_worker_answers_and_refuses(installed: Path) -> None:
     wrong = _python(installed, "-m", "worker", "no-such-command")
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_benchmark_of_a_gpu_is_tried_whole_on_a_machine_without_network_or_gpu(
-    installed: Path, tmp_path: Path
-) -> None:
-    """As in the folder that is carried to a machine with a GPU, down to an empty cache and home."""
-    alone = ["unshare", "--map-root-user", "--net"]
-    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("this system makes no network namespace")
-    portrait = cv2.resize(data.astronaut(), (192, 192), interpolation=cv2.INTER_AREA)
-    (tmp_path / "data" / "video").mkdir(parents=True)
-    with ClipWriter(tmp_path / "data" / "video" / "crowd_1080p.mp4", (192, 192), 25) as clip:
-        for number in range(61):
-            clip.write(np.roll(portrait, number, axis=1))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FACESTREAM_")}
-    done = subprocess.run(
-        [*alone, sys.executable, "-m", "worker", "bench", "--device", "jax", "--quick", "--data", "data", "--save",
-         "card.json"],
-        cwd=tmp_path, env={**kept, "PYTHONPATH": str(installed), "HOME": str(tmp_path / "home")},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "no GPU: each row is tried in small on the processor (jax sees no GPU" in done.stderr
-    assert (tmp_path / "card.json").read_text() == done.stdout
-    rows = {row["row"]: row for row in map(json.loads, done.stdout.splitlines())}
-    kinds = {re.split("[:,]| 1080p", name)[0] for name in rows}
-    assert kinds == {"limit", "same faces", "same vectors", "embed", "detect", "chain", "search"}
-    assert rows["same faces, together"]["agree"] is rows["same vectors"]["agree"] is True
-    assert rows["search, 2,000 x 2048, 256 at once"]["agrees"] is True
-    assert {row["runtime"] for row in rows.values()} == {"jax"}
 
 
 def test_everything_that_the_code_imports_is_declared() -> None:

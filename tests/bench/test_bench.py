@@ -2,8 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -512,40 +510,6 @@ def test_a_device_finds_the_faces_of_the_processor_and_a_machine_without_a_gpu_s
     assert rows["same faces, together"] | {"faces": 4, "same": 4, "agree": True} == rows["same faces, together"]
     assert rows["same vectors"]["least_cosine"] > 0.999
     assert {row["device"] for row in ended.documents} == {"CPU"}
-
-
-_COMPARE = """
-import json, sys
-from pathlib import Path
-from worker.faces.device.runtimes import load_runtime
-runtime = load_runtime(sys.argv[1], processor=True)
-from worker.bench.device_faces import compare_faces
-data = Path(sys.argv[2])
-for row in compare_faces(runtime, data / "video" / "crowd_1080p.mp4", data, lambda text: None, every=int(sys.argv[3])):
-    print(json.dumps(row))
-"""
-
-
-@pytest.mark.data
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("runtime", "every", "faces"), [("jax", 1, 1130), ("tensorflow", 10, 118)])
-def test_a_device_finds_the_faces_of_real_photos_and_footage(
-    runtime: str, every: int, faces: int, test_data: Path, shared_cache: Path
-) -> None:
-    """Every photo, and every frame of the crowd or each tenth, at 40 and at 20 px."""
-    done = subprocess.run(
-        [sys.executable, "-c", _COMPARE, runtime, str(test_data), str(every)],
-        env={**os.environ, "FACESTREAM_CACHE_DIR": str(shared_cache)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = {row["row"]: row for row in map(json.loads, done.stdout.splitlines())}
-    together = rows["same faces, together"]
-    assert together["agree"] is True, done.stdout
-    assert together["sure_missed"] == 0
-    assert together["faces"] == faces + rows["same faces, dlib_faces"]["faces"] + rows["same faces, photos"]["faces"]
-    assert rows["same faces, dlib_faces"]["pictures"] == 12
-    assert rows["same vectors"]["least_cosine"] > 0.999
 
 
 def test_rows_of_a_device_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from tests.support.bombs import video as large_video
 from tests.support.hostile_servers import endless_body, serving
-from tests.support.processes import decoders_of, environment_of, fork_servers_of, is_there, own_descriptors
+from tests.support.processes import children_of, decoders_of, environment_of, fork_servers_of, is_there, own_descriptors
 from tests.support.rtsp import RtspServer, write_clip
 from tests.support.waiting import eventually
 from worker.config import CameraConfig, Config, DecodingConfig
@@ -357,6 +357,28 @@ def test_the_process_that_forks_is_started_anew(make: Callable[..., Rig], server
     rig.until(lambda: not is_there(decoder))
     rig.more("door", 40)
     assert not rig.seen.deaths, "the camera has done nothing"
+
+
+def test_the_process_that_forks_outlives_a_decoder_that_ends_while_the_worker_lets_it_go(clip: Path) -> None:
+    """It hears of both at once."""
+    decoders = Decoders(DecodingConfig(), HostPolicy())
+    others = fork_servers_of(os.getpid())
+    camera = CameraConfig.model_validate({"id": "door", "source": str(clip)})
+    video = decoders.open(parse_address(str(clip)), camera, Observer())
+    [forking] = set(fork_servers_of(os.getpid())) - set(others)
+    try:
+        [decoder] = children_of(forking)
+        os.kill(forking, signal.SIGSTOP)
+        os.kill(decoder, signal.SIGKILL)
+        eventually(lambda: not is_there(decoder))
+        video.close()
+        os.kill(forking, signal.SIGCONT)
+        assert len(shown(decoders.open(parse_address(str(clip)), camera, Observer()), 0.0)) == 750
+        assert set(fork_servers_of(os.getpid())) - set(others) == {forking}
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(forking, signal.SIGCONT)
+        decoders.close()
 
 
 @pytest.mark.rtsp

@@ -1,6 +1,7 @@
 """``facestream bench``: this machine's speed, beside its peers where they are installed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -137,7 +138,8 @@ def _measure_device(
     if not only_compares:
         with open_clip(clip) as reader:
             frames = list(reader)
-    sizes = QUICK if quick else Sizes()
+    # A processor computes in fp16 as if by hand; a worker takes fp32 there.
+    sizes = Sizes() if not quick else replace(QUICK, precisions=("fp32",)) if processor else QUICK
     for row in measure_device(
         frames, clip=clip, data=data, runtime=runtime, names=names, sizes=sizes, processor=processor, say=progress
     ):

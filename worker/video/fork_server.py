@@ -63,7 +63,7 @@ class _ForkServer:
             elif fd == self._woken:
                 os.read(self._woken, 4096)
                 self._reap()
-            else:
+            elif fd in self._links:  # else the child has just been reaped: both were heard of at once
                 # The worker has let this connection go. Whatever the child does, it ends.
                 self._poll.unregister(fd)
                 os.kill(self._pids[fd], signal.SIGKILL)
