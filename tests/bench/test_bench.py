@@ -512,6 +512,23 @@ def test_a_device_finds_the_faces_of_the_processor_and_a_machine_without_a_gpu_s
     assert {row["device"] for row in ended.documents} == {"CPU"}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_rows_of_a_device_are_tried_in_small_without_a_gpu(tmp_path: Path) -> None:
+    with ClipWriter(tmp_path / "clip.mp4", (192, 192), 25) as clip:
+        clip.write(np.zeros((192, 192, 3), np.uint8))
+    ended = facestream(
+        "bench", "--device", "jax", "--quick", "--rows", "search", "--rows", "limits", "--video",
+        tmp_path / "clip.mp4", timeout_s=500, CUDA_VISIBLE_DEVICES="-1",
+    )  # fmt: skip
+    assert ended.code == 0
+    assert "no GPU: each row is tried in small on the processor (jax sees no GPU" in ended.stderr
+    rows = {row["row"]: row for row in ended.documents}
+    assert {name.split(":")[0].split(",")[0] for name in rows} == {"limit", "search"}
+    assert rows["search, 2,000 x 2048, 256 at once"]["agrees"] is True
+    assert {(row["runtime"], row["card"]) for row in ended.documents} == {("jax", "cpu")}
+
+
 def test_rows_of_a_device_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     assert run_command_line(["bench", "--device", "jax", "--rows", "fast*", "--video", str(clip)]) != 0
