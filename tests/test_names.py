@@ -1,8 +1,12 @@
 import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from worker.names import clean_text, is_unicode, person_name
+from worker.names import are_person_names, clean_text, is_unicode, person_name
+
+TEXTS = st.lists(st.text(st.sampled_from("aé |e\u0301\u0308\u200b\u200c\u00a0\t李\ud83d\x1b"), max_size=6), max_size=4)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +32,18 @@ def test_names_that_look_the_same_are_the_same(raw: bytes, name: str) -> None:
     assert person_name(text) == name
     assert person_name(name) == name
     person_name(text).encode()
+
+
+@given(TEXTS)
+def test_no_name_that_would_be_changed_is_taken_for_one_as_it_is_given(texts: list[str]) -> None:
+    assert not are_person_names(texts) or [person_name(text) for text in texts] == texts
+
+
+@given(TEXTS)
+def test_names_as_they_are_given_are_known_as_such(texts: list[str]) -> None:
+    names = [name for text in texts if (name := person_name(text.replace("|", ""))) and name.isprintable()]
+    # A name that begins with an accent alone is composed with the bar before it.
+    assert are_person_names([name for name in names if not unicodedata.combining(name[0])])
 
 
 def test_bytes_that_are_no_utf8_stay_apart() -> None:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Final
 
 _INVISIBLE: Final = frozenset("\u00ad\u061c\u180e\u200b\u200e\u200f\u2060\ufeff") | frozenset(
@@ -54,10 +55,21 @@ def person_name(text: str) -> str:
     It is cleaned, composed (NFC), without invisible characters, without blanks at its ends, and with one blank for each
     run of blanks inside. Capital letters, digits and signs stay as they are.
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable() and unicodedata.is_normalized("NFC", text):
         return " ".join(text.split())  # the only thing that can be wrong with it
     visible = "".join(character for character in clean_text(text) if character not in _INVISIBLE)
     return " ".join(unicodedata.normalize("NFC", visible).split())
+
+
+def are_person_names(texts: Iterable[str]) -> bool:
+    """Whether each is as :func:`person_name` gives it. Told of all together, many times as fast as one after another;
+    of names with a bar beside a blank it may be False though they are."""
+    together = f"|{'|'.join(texts)}|"
+    return (
+        together.isprintable()
+        and not any(wrong in together for wrong in ("  ", "| ", " |"))
+        and unicodedata.is_normalized("NFC", together)
+    )
 
 
 def _clean_character(character: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from worker.erased import Erased
 from worker.gallery.consents import Consent
 from worker.gallery.groups import Group, membership
-from worker.names import person_name
+from worker.names import are_person_names, person_name
 from worker.types import Membership, Vectors
 from worker.wire import now_rfc3339
 
@@ -98,6 +98,11 @@ class Block:
     vectors: Vectors
     stem: str = ""
     room: Room | None = None
+
+    @property
+    def origin(self) -> int:
+        """The same for living blocks of which one begins with the samples of the other."""
+        return id(self if self.room is None else self.room)
 
     def grown(self, samples: Sequence[Sample], vectors: Vectors, most: int) -> "Block":
         """With these samples behind its own; ``most``: how many samples a block may come to hold."""
@@ -283,7 +288,7 @@ def enrolled(
 def _ids_of(wanted: set[str], names: dict[str, str]) -> dict[str, str]:
     """Who is called by these names, as :func:`worker.names.person_name` gives them."""
     ids = {name: identity_id for identity_id, name in reversed(names.items()) if name in wanted}
-    if len(ids) < len(wanted):
+    if len(ids) < len(wanted) and not are_person_names(names.values()):
         # Galleries of earlier versions may hold names that a new one has in another form, or one name twice.
         formed = {person_name(name): identity_id for identity_id, name in reversed(names.items())}
         ids = {name: formed[name] for name in wanted & formed.keys()} | ids
@@ -326,9 +331,9 @@ def other_people(before: Contents, after: Contents) -> Difference:
 
 
 def removed_samples(before: Contents, after: Contents) -> set[str]:
-    """The ids of the samples that ``after`` no longer has. Blocks that stayed are not looked through."""
+    """The ids of the samples that ``after`` no longer has. What stayed of blocks is not looked through."""
     lost, new = _apart(before, after)
-    return {sample.sample_id for sample in lost} - {sample.sample_id for sample in new}
+    return {sample.sample_id for sample in lost} - {sample.sample_id for sample, _ in new}
 
 
 def changes_between(before: Contents, after: Contents) -> tuple[set[str], dict[str, tuple[Sample, Vectors]]]:
@@ -336,32 +341,29 @@ def changes_between(before: Contents, after: Contents) -> tuple[set[str], dict[s
     in order, with their vectors float32 (d,)."""
     old, new = _apart(before, after)
     # Most are the same objects, which are told quickly.
-    stayed = {id(sample) for sample in old} & {id(sample) for sample in new}
+    stayed = {id(sample) for sample in old} & {id(sample) for sample, _ in new}
     same = {sample for sample in old if id(sample) not in stayed} & {
-        sample for sample in new if id(sample) not in stayed
+        sample for sample, _ in new if id(sample) not in stayed
     }
 
     def differs(sample: Sample) -> bool:
         return id(sample) not in stayed and sample not in same
 
     gone = {sample.sample_id for sample in old if differs(sample)}
-    kept = {id(block) for block in before.blocks}
-    added = {
-        sample.sample_id: (sample, block.vectors[row])
-        for block in after.blocks
-        if id(block) not in kept
-        for row, sample in enumerate(block.samples)
-        if differs(sample)
-    }
-    return gone, added
+    return gone, {sample.sample_id: (sample, vector) for sample, vector in new if differs(sample)}
 
 
-def _apart(before: Contents, after: Contents) -> tuple[list[Sample], list[Sample]]:
-    """The samples of the blocks that only ``before`` has, and of those that only ``after`` has."""
-    old, new = ({id(block): block for block in contents.blocks} for contents in (before, after))
+def _apart(before: Contents, after: Contents) -> tuple[list[Sample], list[tuple[Sample, Vectors]]]:
+    """The samples that ``before`` has beyond what its blocks share with those of ``after``, and the other way round,
+    the latter with their vectors."""
+    old, new = ({block.origin: len(block.samples) for block in contents.blocks} for contents in (before, after))
     return (
-        [sample for key, block in old.items() if key not in new for sample in block.samples],
-        [sample for key, block in new.items() if key not in old for sample in block.samples],
+        [sample for block in before.blocks for sample in block.samples[new.get(block.origin, 0) :]],
+        [
+            (block.samples[row], block.vectors[row])
+            for block in after.blocks
+            for row in range(old.get(block.origin, 0), len(block.samples))
+        ],
     )
 
 

@@ -34,7 +34,7 @@ class Searchable:
 
     A person's number in the index is the person's place in ``identity_ids``, which ends with "" for nobody. While a
     gallery is open no number is given to a second person, so ``owners``, the numbers of a block's samples, stay true
-    for an unchanged block.
+    for an unchanged block. ``numbers`` is one dictionary for all versions, to which those of later ones are added.
     """
 
     contents: Contents
@@ -51,12 +51,10 @@ def searchable(
     representation: Representation | Literal["auto"] = "auto",
 ) -> Searchable:
     """``contents`` ready for searches. What ``before`` has computed for blocks that stayed is taken over."""
-    numbers = {} if before is None else before.numbers
-    new = [identity_id for identity_id in contents.names if identity_id not in numbers]
-    if new or before is None:
-        numbers = {**numbers, **{identity_id: len(numbers) + place for place, identity_id in enumerate(new)}}
-    known = {} if before is None else dict(zip(map(_key, before.contents.blocks), before.owners, strict=True))
-    owners = tuple(_owners(block, numbers, known.get(_key(block))) for block in contents.blocks)
+    numbers: dict[str, int] = {} if before is None else before.numbers
+    begun = () if before is None else zip(before.contents.blocks, before.owners, strict=True)
+    known = {block.origin: owners for block, owners in begun}
+    owners = tuple(_owners(block, numbers, known.get(block.origin)) for block in contents.blocks)
     index = PersonIndex(
         [block.vectors for block in contents.blocks],
         np.concatenate(owners),
@@ -66,17 +64,12 @@ def searchable(
     return Searchable(contents, (*numbers, ""), numbers, owners, index)
 
 
-def _key(block: Block) -> int:
-    """The same for blocks of which one begins with the samples of the other."""
-    return id(block if block.room is None else block.room)
-
-
-def _owners(block: Block, numbers: Mapping[str, int], known: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """The number of each sample's person; those of the first samples may be ``known``."""
+def _owners(block: Block, numbers: dict[str, int], known: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The number of each sample's person; those of the first samples may be ``known``. Who has no number gets one."""
     begun = np.empty(0, np.int64) if known is None else known[: len(block.samples)]
     if len(begun) == len(block.samples):
         return begun
-    rest = [numbers[sample.identity_id] for sample in islice(block.samples, len(begun), None)]
+    rest = [numbers.setdefault(sample.identity_id, len(numbers)) for sample in islice(block.samples, len(begun), None)]
     return np.concatenate([begun, np.array(rest, np.int64)])
 
 

@@ -287,10 +287,12 @@ class GalleryStore:
     # What follows is done within a transaction.
 
     def _row(self, connection: sa.Connection, known: Copy | None = None) -> Any:
-        """The row of the gallery; its ``change_of_known`` is the change that made the version of ``known``."""
+        """The row of the gallery; its ``change_of_known`` is the change that made the version of ``known``, and
+        ``some_removed`` says whether samples were taken out since."""
         version = 0 if known is None else known.contents.version
         change = sa.select(_changes.c.change_id).where(_changes.c.gallery == self.name, _changes.c.version == version)
-        query = sa.select(_galleries, change.scalar_subquery().label("change_of_known"))
+        gone = sa.exists().where(_removed.c.gallery == self.name, _removed.c.changed > version)
+        query = sa.select(_galleries, change.scalar_subquery().label("change_of_known"), gone.label("some_removed"))
         return connection.execute(query.where(_galleries.c.gallery == self.name)).one_or_none()
 
     def _lock(self, connection: sa.Connection) -> Any:
@@ -317,16 +319,19 @@ class GalleryStore:
         if known is None or not known.same_model(Copy(meta, row.change_id)):
             return Copy(self._whole(connection, meta, {}), row.change_id)
         if row.change_of_known == known.change_id:  # what came later is all known
-            return Copy(self._grown(connection, meta, known.contents), row.change_id)
+            return Copy(self._grown(connection, meta, known.contents, row.some_removed), row.change_id)
         _log.warning(
             "the gallery has another past than this copy: it is read whole",
             gallery=self.label, version=row.version, copy=known.contents.version,
         )  # fmt: skip
         return Copy(self._whole(connection, meta, _vectors_by_id(known.contents)), row.change_id)
 
-    def _grown(self, connection: sa.Connection, meta: Contents, before: Contents) -> Contents:
-        gone = self._column(connection, _removed.c.sample_id, _removed.c.changed > before.version)
-        contents = before.minus(set(gone)) if gone else before
+    def _grown(self, connection: sa.Connection, meta: Contents, before: Contents, some_removed: bool) -> Contents:
+        contents = before
+        if some_removed:
+            contents = before.minus(
+                set(self._column(connection, _removed.c.sample_id, _removed.c.changed > before.version))
+            )
         people = self._people(connection, _people.c.changed > before.version)
         rows = self._sample_rows(connection, _samples.c.changed > before.version)
         contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **names_of(people)})
