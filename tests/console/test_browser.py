@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.support.console import API, Console, keep_picture, of_anna
 from tests.support.publishing import STREAM
-from tests.support.sample_events import make_event, stream_fields
+from tests.support.sample_events import STARTED_AT, make_event, stream_fields
 from worker.gallery.contents import NewSample
 from worker.gallery.groups import Group
 
@@ -188,6 +188,12 @@ def test_now_shows_what_comes_and_what_came_while_the_line_was_cut(
     add(redis_url, make_event(4, sighting_id="door_2026-03-01T08:32:00.000Z_9"))
     page.get_by_role("button", name="Go on").click()
     expect(strip.locator("li")).to_have_count(3)
+    before = {"sighting_id": "door_before", "started_at": STARTED_AT - timedelta(hours=1)}
+    add(redis_url, make_event(5, type="corrected", identity_name="Old", **before))
+    for _ in range(2):  # live, and as the page is made
+        expect(strip.locator("li")).to_have_count(4)
+        expect(strip.locator("li").last).to_contain_text("Old")
+        page.reload()
 
 
 def test_who_waits_for_somebody_is_told_once_and_of_nobody_else(enter: Enter, redis_url: str) -> None:

@@ -106,6 +106,21 @@ def test_what_was_typed_is_there_after_a_log_in_by_the_provider_also_if_that_ref
         assert page.evaluate("sessionStorage.length") == 0, "who goes elsewhere leaves nothing in the browser"
 
 
+def test_a_camera_that_is_tried_without_a_session_is_still_typed_after_the_log_in(
+    enter: Enter, console: Console
+) -> None:
+    page = enter("admin")
+    page.goto(f"{console.address}/add-camera")
+    page.get_by_label("Name").fill("back-door")
+    page.get_by_label("Address").fill("rtsp://127.0.0.1:9/1")
+    expire(console, page)
+    page.get_by_role("button", name="Test", exact=True).click()
+    expect(page.get_by_text("What you typed is kept on this page")).to_be_visible()
+    log_in_again(page, "admin")
+    expect(page.get_by_label("Name")).to_have_value("back-door")
+    expect(page.get_by_label("Address")).to_have_value("rtsp://127.0.0.1:9/1")
+
+
 def test_two_browsers_edit_one_person(enter: Enter, console: Console) -> None:
     one, other = enter("operator"), enter("admin")
     for page in (one, other):

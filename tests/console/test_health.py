@@ -86,6 +86,15 @@ def test_what_is_wrong_comes_with_its_alert_and_what_to_do(
         assert viewer.get(link).status_code == 200
 
 
+def test_of_much_that_is_wrong_the_first_are_shown_and_the_others_are_folded(console: Console, redis_url: str) -> None:
+    worker(redis_url, *(camera(f"c-{number}", state="waiting", reason="no answer") for number in range(25)))
+    text = console.as_role("viewer").get("/health").text
+    assert (text.count('href="/runbooks/camera-down"'), "<summary>5 more</summary>" in text) == (25, True)
+    assert (
+        text.index("c-19: waiting") < text.index("<summary>") < text.index("c-20: waiting") < text.index("</details>")
+    )
+
+
 def test_without_a_worker_and_without_redis_it_says_what_to_do(tmp_path: Path, redis_server: Any) -> None:
     from tests.support.console import console_config, running_console
 

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from pathlib import Path
 from string import Formatter
@@ -17,7 +17,7 @@ from tests.support.console import Console, form
 from tests.support.repository import REPOSITORY
 from worker.config import FleetConfig
 from worker.console.pages import HERE
-from worker.console.texts import FOLDER, LANGUAGES, speak, told
+from worker.console.texts import FOLDER, LANGUAGES, counted, speak, told
 from worker.redis.keys import fleet_key
 from worker.service.status import CameraStatus, WorkerStatus
 from worker.wire import now_rfc3339
@@ -224,10 +224,12 @@ def sentences(path: Path) -> Iterator[str]:
             yield found.strip(" ,;:")
 
 
-def in_language(language: str, english: str) -> str:
+def in_language(language: str, what: str | Callable[[], str]) -> str:
+    """What a page of this language says."""
+
     def say() -> str:
         speak(Request({"type": "http", "headers": [(b"accept-language", language.encode())]}))
-        return told(english)
+        return told(what) if isinstance(what, str) else what()
 
     return copy_context().run(say)
 
@@ -263,6 +265,8 @@ def test_there_are_sentences_to_look_at_and_one_that_is_not_known_is_found(tmp_p
          "12-mal gesehen; 3 zu klein (mindestens 20 px; das größte Gesicht hatte 12), 2 abgewandt; 5 ausgewertet"),
         ("nearest was Anna Not at 0.61 (threshold 0.50, runner-up Bob 0.20): below threshold; matched",
          "am ähnlichsten war Anna Not mit 0.61 (Schwelle 0.50, danach Bob 0.20): unter der Schwelle; erkannt"),
+        ("rtsp://host/1 cannot be opened: no answer within 10 s; check the file; next try in 8 s",
+         "rtsp://host/1 lässt sich nicht öffnen: keine Antwort in 10 s; prüfen Sie die Datei; nächster Versuch in 8 s"),
         ("2 past sightings, 1 unknown person", "2 vergangene Sichtungen, 1 unbekannte Person"),
         ("there is no camera {0} <b>; it may have been removed",
          "eine Kamera {0} <b> gibt es nicht; vielleicht wurde sie entfernt"),
@@ -273,6 +277,13 @@ def test_there_are_sentences_to_look_at_and_one_that_is_not_known_is_found(tmp_p
 def test_a_sentence_is_found_by_what_it_was_made_of_and_names_in_it_stay(english: str, german: str) -> None:
     assert in_language("de", english) == german
     assert in_language("en", english) == english
+
+
+@pytest.mark.parametrize(
+    ("language", "shown"), [("en", "3,000 samples"), ("de", "3\N{NARROW NO-BREAK SPACE}000 Proben")]
+)
+def test_thousands_stand_apart_as_the_language_has_them(language: str, shown: str) -> None:
+    assert in_language(language, lambda: counted(3000, "One sample", "{count} samples")) == shown
 
 
 def alert_of(answer: httpx.Response) -> str:

@@ -16,6 +16,7 @@ from worker.errors import SinkError
 from worker.events.codec import decode
 from worker.events.consumer.streams import stream_keys
 from worker.redis.errors import told_redis_errors
+from worker.types import Event
 from worker.wire import as_text
 
 router = APIRouter(include_in_schema=False)
@@ -35,11 +36,13 @@ def now_page(caller: Visitor, parts: SharedParts) -> HTMLResponse:
         entries = recent(parts, _ENTRIES)
     except SinkError as error:
         problem = str(error)
-    newest: dict[str, Any] = {}
+    newest: dict[str, Event] = {}
     for _, event in entries:
         newest.setdefault(event.sighting_id, event)
+    # A correction is about somebody who came by before.
+    events = sorted(newest.values(), key=lambda event: event.started_at, reverse=True)
     return render(
-        "now", caller, events=list(newest.values())[:_SHOWN], after=entries[0][0] if entries else _BEGINNING,
+        "now", caller, events=events[:_SHOWN], after=entries[0][0] if entries else _BEGINNING,
         problem=problem, most=_SHOWN, **_tiles(parts),
     )  # fmt: skip
 

@@ -138,9 +138,9 @@ class _Told:
 
 def _pattern(english: str) -> re.Pattern[str]:
     """What finds a sentence again; of several values side by side, the first takes all. Beside one word alone, a value
-    is one, too."""
+    is one, too; and none goes over into the next sentence."""
     pieces, at = list[str](), 0
-    value = "." if len(_WORD.findall(_PLACES.sub("", english))) > 1 else r"\S"
+    value = "(?:(?!; ).)" if len(_WORD.findall(_PLACES.sub("", english))) > 1 else r"\S"
     for place in re.finditer(r"\{(\d+)\}(?:\{\d+\})*", english):
         pieces += [re.escape(english[at : place.start()]), f"(?P<v{place[1]}>{value}*?)"]
         at = place.end()

@@ -245,7 +245,8 @@ class Strip {
       : "";
     item.querySelector(".type").textContent = this.list.dataset.types.split("|")[TYPES.indexOf(event.type)] ?? event.type;
     if (!known) {
-      this.list.prepend(item);
+      const isBefore = (other) => other.querySelector("time").dateTime <= event.started_at;
+      this.list.insertBefore(item, [...this.list.children].find(isBefore) ?? null);
       while (this.list.children.length > this.most) {
         this.list.lastElementChild.remove();
       }
@@ -424,6 +425,8 @@ trial?.addEventListener("submit", async (event) => {
   try {
     const answer = await fetch(trial.action, { method: "POST", body: fields });
     if (answer.status === 401) {
+      // Without a session, the page of the log-in keeps what was typed.
+      trial.append(Object.assign(document.createElement("input"), { type: "hidden", name: "do", value: "test" }));
       trial.submit();
       return;
     }
