@@ -82,15 +82,20 @@ def test_rows_and_the_files_of_the_tables_hold_nothing_of_the_person(
     assert "write-ahead log" in remains, "which outlives a DELETE"
 
 
-def test_every_worker_of_the_fleet_says_that_it_is_done(database: Database, postgres_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [False, True], ids=["elsewhere", "beside the command"])
+def test_every_worker_of_the_fleet_says_that_it_is_done(
+    database: Database, postgres_url: str, tmp_path: Path, beside: bool
+) -> None:
     del database
+    state = default_state_dir() if beside else tmp_path / "elsewhere"
+    state.mkdir(parents=True, exist_ok=True)
     gallery = DatabaseGallery.open(postgres_url)
-    config = Config(gallery=postgres_url, worker_id="w", state_dir=tmp_path / "elsewhere")
+    config = Config(gallery=postgres_url, worker_id="w", state_dir=state)
     embedder = StandInEmbedder(MODEL.model_id)
     pipeline = Pipeline(config, detector_of(StandInDetector()), embedder_of(embedder), gallery)
-    outbox = Outbox(OutboxConfig(), path=tmp_path / "elsewhere" / "outbox-w.sqlite3")
+    outbox = Outbox(OutboxConfig(), path=state / "outbox-w.sqlite3")
     folders = erasure_folders(config)
-    assert folders == [tmp_path / "elsewhere"], "another folder than the command's"
+    assert folders == [state]
     own = OwnErasure(folders, "w", pipeline, outbox, lambda action: action())
     gallery.follow("w")
     own.catch_up()
@@ -101,11 +106,11 @@ def test_every_worker_of_the_fleet_says_that_it_is_done(database: Database, post
         own.close()
         gallery.close()
         outbox.close()
-    (worker,) = json.loads((tmp_path / "receipt.json").read_text())["workers"]
-    assert worker["worker"].startswith("w/")
-    assert worker["done"]
+    workers = json.loads((tmp_path / "receipt.json").read_text())["workers"]
+    assert [one["worker"][:2] for one in workers] == (["w-"] if beside else []) + ["w/"]
+    assert all(one["done"] for one in workers)
     assert [person.name for person in gallery.people()] == [BEN]
-    assert (tmp_path / "elsewhere" / ERASED).exists(), "it remembers this where the database does not reach"
+    assert (state / ERASED).exists(), "it remembers this where the database does not reach"
 
 
 @pytest.mark.parametrize("key", ["", new_key()], ids=["in clear", "encrypted"])

@@ -131,7 +131,9 @@ class ConsoleErasure:
         with suppress(GalleryError):  # the database is away: who waits for this console does so until it is back
             gallery = self._parts.gallery()
             if isinstance(gallery, DatabaseGallery):
-                gallery.attend(self._name, self._parts.erased)
+                # Of other databases, the folders may know more.
+                done = Erased(each for each in self._fetched.erasures if each.erasure_id in self._parts.erased.ids)
+                gallery.attend(self._name, done)
                 self._followed = gallery
 
     def _note_names(self) -> None:

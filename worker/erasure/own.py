@@ -89,6 +89,7 @@ class OwnErasure:
         self._people = pipeline.gallery
         self._fetched = Erased()
         self._fetched_s = float("-inf")
+        self._acknowledged = ""
         self._names: Mapping[str, str] = {}
         self._earlier: Mapping[str, str] = {}
         self._done = Erased()
@@ -127,6 +128,8 @@ class OwnErasure:
             erased = self._read() if changed else self._done.plus(self._fetch().erasures)
             if erased.ids != self._done.ids:
                 self._take_up(erased)
+            elif self._fetched.stamp != self._acknowledged:
+                self._acknowledge()  # it had come by a folder before
             self._stamp = stamp
         except FacestreamError as error:
             self._note_problem(str(error))
@@ -156,8 +159,13 @@ class OwnErasure:
         if self._pipeline.gallery is not self._people:
             self._people = self._pipeline.gallery
             self._order(partial(self._hide, self._done))
-            if self._shared is not None:
-                self._shared.acknowledge_erased(self._fetched)
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Says in the database that the list there is carried out."""
+        if self._shared is not None:
+            self._shared.acknowledge_erased(self._fetched)
+            self._acknowledged = self._fetched.stamp
 
     def _take_up(self, erased: Erased) -> None:
         forgotten = Event()
@@ -220,8 +228,7 @@ class OwnErasure:
             _log.info("people who were erased are forgotten here", erasures=len(erased.ids))
         self._problem = ""
         self._presence.tell(erased.ids)
-        if self._shared is not None:
-            self._shared.acknowledge_erased(self._fetched)
+        self._acknowledge()
 
     def _note_problem(self, problem: str) -> None:
         if problem != self._problem:
