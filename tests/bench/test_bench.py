@@ -527,6 +527,7 @@ def test_rows_of_a_device_are_tried_in_small_without_a_gpu(tmp_path: Path) -> No
     assert {name.split(":")[0].split(",")[0] for name in rows} == {"limit", "search"}
     assert rows["search, 2,000 x 2048, 256 at once"]["agrees"] is True
     assert {(row["runtime"], row["card"]) for row in ended.documents} == {("jax", "cpu")}
+    assert all(row["low"] > 0 for row in ended.documents), "what is slow is told as well"
 
 
 def test_rows_of_a_device_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

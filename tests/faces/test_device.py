@@ -389,6 +389,21 @@ def test_without_a_gpu_or_the_library_one_line_says_what_to_do(
     assert "Traceback" not in done.stderr
 
 
+def test_a_plugin_that_cannot_start_is_told_in_the_same_line_and_not_by_a_traceback(tmp_path: Path) -> None:
+    """As JAX's own plugin for CUDA on a machine without a driver."""
+    plugin = tmp_path / "jax_plugins" / "cards" / "__init__.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text("def initialize():\n    raise RuntimeError('Unable to load cuPTI.\\nIs it installed?')\n")
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", _REFUSED, "jax", str(tmp_path)],
+        capture_output=True, text=True, check=True, env={**os.environ, "JAX_PLATFORMS": "", "PYTHONPATH": paths},
+    )  # fmt: skip
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("jax sees no GPU (Unable to load cuPTI. Is it installed?): check the driver with nvidia-smi")
+    assert "Traceback" not in done.stderr
+
+
 def test_auto_takes_the_processor_where_there_is_no_gpu_and_says_so_where_no_runtime_sees_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,7 +423,7 @@ from worker.errors import ModelError
 from worker.faces.device.runtimes import installed, load_runtime
 
 class Made:
-    card = "A card"
+    card, problem = "A card", "it is broken"
     def __init__(self, name, device):
         self.name, self.device = name, device
 
@@ -421,6 +436,7 @@ try:
     load_runtime(make=make)
 except ModelError as error:
     assert str(error).startswith("no GPU is seen by " + " or ".join(installed())), error
+    assert "(jax: it is broken)" in str(error)
 assert made == installed(), "a runtime without a GPU is not kept"
 made, seeing = [], installed()[-1]
 first = load_runtime(make=make)

@@ -85,9 +85,9 @@ class Meter:
             "row": name,
             "runtime": self.runtime.name,
             "card": self.runtime.card,
-            "value": round(statistics.median(rates), 1),
-            "low": round(min(rates), 1),
-            "high": round(max(rates), 1),
+            "value": _figure(statistics.median(rates)),
+            "low": _figure(min(rates)),
+            "high": _figure(max(rates)),
             "unit": unit,
             "ms": round(1000 * statistics.median(seconds), 3),
             "first_s": round(first_s, 1),
@@ -332,6 +332,11 @@ def _vectors(network: Any, waiting: Any) -> NDArray[np.float32]:
 def _batches(frames: Sequence[Image], size: int, count: int) -> list[list[Image]]:
     """Arrays of their own, as from so many cameras: none goes up for another."""
     return [[frames[(number * size + place) % len(frames)].copy() for place in range(size)] for number in range(count)]
+
+
+def _figure(value: float) -> float:
+    """In so many digits as one reads: a slow device is no device of speed 0."""
+    return round(value, 1) if value >= 100 else float(f"{value:.3g}")
 
 
 def _unit(count: int, dimension: int) -> NDArray[np.float32]:

@@ -263,7 +263,7 @@ def _load_network(
     if engine == "keras":
         from worker.faces.engines import keras
 
-        precision = keras.best_precision() if precision == "auto" else _known(precision, ("fp32", "bf16"))
+        precision = keras.best_precision() if precision == "auto" else _known(precision, ("fp32", "bf16", "fp16"))
         return keras.KerasNetwork(*_keras_builder(manifest, files), precision=precision), precision
 
     from worker.faces.engines import openvino

@@ -1,9 +1,12 @@
 """The runtime of the device path: TensorFlow, JAX or torch, one in a process, chosen before Keras is imported."""
 
 import importlib.util
+import logging
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -30,12 +33,14 @@ _log = get_logger(__name__)
 class Runtime(Protocol):
     """Moves arrays to the device and back, and compiles functions of ``keras.ops``.
 
-    ``name`` is of :data:`RUNTIMES`, ``device`` is ``GPU`` or ``CPU``, ``card`` the device's own name.
+    ``name`` is of :data:`RUNTIMES`, ``device`` is ``GPU`` or ``CPU``, ``card`` the device's own name. ``problem`` is
+    why it sees no GPU, where it says that; else empty.
     """
 
     name: str
     device: str
     card: str
+    problem: str
 
     def put(self, arrays: Any) -> Any:
         """Tensors on the device of an array or of arrays in lists, as they are nested; the copies may still be under
@@ -96,8 +101,8 @@ def load_runtime(
     runtime = _loaded.get(chosen) or make(chosen, cache_dir, processor)
     if runtime.device != "GPU" and not processor and chosen not in _loaded:
         raise ModelError(
-            f"{chosen} sees no GPU: check the driver with nvidia-smi, install {chosen} for it ({extra}), or choose the "
-            "engine openvino, which runs on the processor"
+            f"{chosen} sees no GPU{_in_brackets(runtime.problem)}: check the driver with nvidia-smi, install {chosen} "
+            f"for it ({extra}), or choose the engine openvino, which runs on the processor"
         )
     return _loaded.setdefault(chosen, runtime)
 
@@ -138,6 +143,7 @@ def _first_with_gpu(cache_dir: Path | None, make: Callable[[str, Path | None, bo
         else:
             if runtime.device == "GPU":
                 return runtime
+            broken += _in_brackets(runtime.problem and f"{name}: {runtime.problem}")
     raise ModelError(
         f"no GPU is seen by {' or '.join(there)}: check the driver with nvidia-smi, or choose the engine "
         f"openvino, which runs on the processor{broken}"
@@ -149,15 +155,41 @@ def _made(name: str, cache_dir: Path | None, processor: bool) -> Runtime:
         return _CLASSES[name](cache_dir, processor)
     except (AssertionError, ImportError, OSError, RuntimeError) as error:
         # A plugin of another version, a library of the driver that is missing, a driver that is too old.
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        reason = _in_short([str(error)]) or type(error).__name__
         raise ModelError(
             f"{name} cannot be used: {reason}. Install it anew (pip install 'facestream[{RUNTIMES[name]}]'), check the "
             "driver with nvidia-smi, or choose the engine openvino, which runs on the processor"
         ) from None
 
 
+def _in_short(texts: Sequence[str]) -> str:
+    return " ".join(" ".join(texts).split())[:_LONGEST_REASON]
+
+
+def _in_brackets(text: str) -> str:
+    return text and f" ({text})"
+
+
+@contextmanager
+def _heard(logger: str) -> Iterator[list[str]]:
+    """What ``logger`` says meanwhile, in place of the tracebacks that it would write."""
+    said: list[str] = []
+
+    def hear(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        said.append(str(error) if error is not None else record.getMessage())
+        return False
+
+    logging.getLogger(logger).addFilter(hear)
+    try:
+        yield said
+    finally:
+        logging.getLogger(logger).removeFilter(hear)
+
+
 class _TensorFlow:
     name = "tensorflow"
+    problem = ""
 
     def __init__(self, _cache_dir: Path | None, processor: bool) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -200,7 +232,9 @@ class _Jax:
         self._jax = jax
         if cache_dir is not None:
             jax.config.update("jax_compilation_cache_dir", str(cache_dir / "jax"))
-        (self._device, *_) = jax.devices()
+        with _heard("jax._src.xla_bridge") as said:
+            (self._device, *_) = jax.devices()
+        self.problem = _in_short(said)
         self.device = "GPU" if self._device.platform == "gpu" else "CPU"
         self.card = str(self._device.device_kind)
 
@@ -226,7 +260,10 @@ class _Torch:
         import torch
 
         self._torch = torch
-        self.device = "GPU" if torch.cuda.is_available() and not processor else "CPU"
+        with warnings.catch_warnings(record=True) as said:
+            there = torch.cuda.is_available()
+        self.problem = _in_short([str(warning.message) for warning in said])
+        self.device = "GPU" if there and not processor else "CPU"
         self.card = torch.cuda.get_device_name() if self.device == "GPU" else "CPU"
 
     def put(self, arrays: Any) -> Any:
