@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from worker.database import schema
 from worker.database.owned import apart, names_in_account
 from worker.erased import Erased, Erasure
-from worker.history import denials, regrouping, sealing
+from worker.history import denials, sealing
 from worker.history.records import EmbedderId, Vector
+from worker.history.regrouped import regrouped
 from worker.history.rows import batched
 from worker.history.storing import next_revision
 from worker.names import person_name
@@ -75,7 +76,7 @@ def find(connection: sa.Connection, wanted: Wanted) -> tuple[list[Trace], frozen
     for row in _with_faces(connection, _unknowns, wanted):
         unknown_ids.add(row.unknown_id)
     # A sighting that is going on has the id that its person had before a merge.
-    unknown_ids |= {before for before, now in regrouping.regrouped(connection).merged.items() if now in unknown_ids}
+    unknown_ids |= {before for before, now in regrouped(connection).merged.items() if now in unknown_ids}
     traces: dict[str, Trace] = {}
     names: set[str] = set()
     near = {row.sighting_id for row in _with_faces(connection, _sightings, wanted) if not row.identity_id}
@@ -92,6 +93,16 @@ def find(connection: sa.Connection, wanted: Wanted) -> tuple[list[Trace], frozen
                 row.sighting_id, row.camera_id, row.started_s, row.ended_s, row.identity_id, row.unknown_id
             )
     return list(traces.values()), frozenset(unknown_ids), frozenset(names - {""})
+
+
+def templates_of(connection: sa.Connection, sighting_ids: Collection[str], unknown_ids: Collection[str]) -> list[bytes]:
+    """The templates of these sightings and unknown people, as they are stored."""
+    found: list[bytes] = []
+    for key, ids in ((_sightings.c.sighting_id, sighting_ids), (_unknowns.c.unknown_id, unknown_ids)):
+        for some in batched(ids):
+            templates = connection.execute(sa.select(key.table.c.template).where(key.in_(some))).scalars()
+            found += [template for template in templates if isinstance(template, bytes)]
+    return found
 
 
 def beside(connection: sa.Connection, traces: Sequence[Trace]) -> list[tuple[str, str, float]]:

@@ -15,8 +15,9 @@ from typing import Final
 from worker.background import BackgroundTask, Heartbeats
 from worker.errors import HistoryError
 from worker.history.records import CounterExample, EmbedderId, UnknownPerson
-from worker.history.regrouping import Regrouped
-from worker.history.store import EVERYBODY, History
+from worker.history.regrouped import Regrouped
+from worker.history.store import History
+from worker.history.strangers import EVERYBODY
 from worker.logs import get_logger
 from worker.observer import Observer
 

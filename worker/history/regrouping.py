@@ -1,4 +1,4 @@
-"""Unknown people who were told apart or together wrongly, or were named: merged, split, and the last step undone.
+"""Unknown people who were told apart or together wrongly: merged, split, and the last step undone.
 
 A person is what their sightings say: after each step, templates are made anew from the sightings that a person has.
 Before anything is written, those who were told of the sightings are told whose they are now.
@@ -7,8 +7,8 @@ Before anything is written, those who were told of the sightings are told whose 
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,45 +17,15 @@ import sqlalchemy as sa
 from worker.database import schema
 from worker.errors import HistoryError
 from worker.history import denials
-from worker.history.records import EmbedderId, Naming, PastSighting, UnknownPerson, Vector
+from worker.history.records import EmbedderId, PastSighting, UnknownPerson, Vector
+from worker.history.regrouped import is_split, nearest_of, regrouped
 from worker.history.rows import readable, sighting_of, unknown_of, unknown_row
 from worker.history.storing import hold, next_revision
-from worker.names import clean_text
-from worker.people_keys import Owned
 
 _sightings, _unknowns, _regroupings = schema.sightings, schema.unknowns, schema.regroupings
 
 Tell = Callable[[Sequence[PastSighting], str], None]
 """Is given sightings as they were, and the id that their person has now. What it raises undoes the step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Regrouped:
-    """What became of the ids of unknown people. A sighting that was going on meanwhile has the id of before.
-
-    ``merged``: of people who are somebody else's part now, who that is. ``parted``: when (Unix time), from whom, and
-    who was parted from them; oldest first.
-    """
-
-    merged: Mapping[str, str] = field(default_factory=dict)
-    parted: Sequence[tuple[float, str, str]] = ()
-
-    def choices(self, unknown_id: str, started_s: float) -> list[str]:
-        """Whom a sighting may show that has ``unknown_id`` and began at ``started_s``: more than one where a person was
-        parted after that. The first is to be taken if nothing else decides."""
-        found = [self.merged.get(unknown_id, unknown_id)]
-        for at_s, one, other in self.parted:
-            if at_s > started_s and self.merged.get(one, one) in found:
-                found.append(self.merged.get(other, other))
-        return list(dict.fromkeys(found))
-
-
-def nearest_of(template: Vector | None, choices: Sequence[str], templates: Mapping[str, Vector]) -> str:
-    """Whose of ``templates`` is nearest to ``template`` (d,); the first of ``choices`` if that cannot be told."""
-    if template is None:
-        return choices[0]
-    comparable = [one for one in choices if one in templates and templates[one].shape == template.shape]
-    return max(comparable, key=lambda one: float(templates[one] @ template), default=choices[0])
 
 
 def merge(connection: sa.Connection, kept: UnknownPerson, other: UnknownPerson, tell: Tell) -> str:
@@ -102,17 +72,6 @@ def split(
     return _move(connection, person, made, moved, revision, whole=False)
 
 
-def name(connection: sa.Connection, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
-    """Notes who the person of these sightings was."""
-    hold(connection, _sightings.c.sighting_id.in_(sighting_ids))
-    named = {
-        "identity_id": identity_id, "identity_name": Owned(identity_id, clean_text(identity_name)), "unknown_id": "",
-        "corrections": _sightings.c.corrections + 1,
-    }  # fmt: skip
-    for sighting_id in sighting_ids:
-        connection.execute(_sightings.update().where(_sightings.c.sighting_id == sighting_id).values(named))
-
-
 def drop(connection: sa.Connection, unknown_id: str, *, sightings_too: bool = False) -> None:
     """Forgets the template of an unknown person, whose sightings are nobody's then; with ``sightings_too`` also the
     templates of these."""
@@ -124,46 +83,6 @@ def drop(connection: sa.Connection, unknown_id: str, *, sightings_too: bool = Fa
     if sightings_too:
         denials.changed(connection)
     connection.execute(_sightings.update().where(_sightings.c.unknown_id == unknown_id).values(gone))
-
-
-def note_naming(
-    connection: sa.Connection, unknown_id: str, identity_id: str, sighting_ids: list[str], sample_ids: list[str]
-) -> str:
-    """Notes that an unknown person is ``identity_id`` now; returns the id of this step."""
-    of_person = sa.select(_unknowns.c.expires_s).where(_unknowns.c.unknown_id == unknown_id)
-    expires_s = connection.execute(of_person).scalar_one()
-    return _note(connection, unknown_id, identity_id, sighting_ids, 1, expires_s, json.dumps(sample_ids))
-
-
-def namings(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[Naming]:
-    """The names that can still be taken back, the latest first."""
-    open_ones = (_regroupings.c.samples != "", _regroupings.c.undone == 0, _regroupings.c.expires_s > time.time())
-    query = sa.select(_regroupings).where(*open_ones, *conditions).order_by(_regroupings.c.number.desc())
-    return [
-        Naming(
-            row.step, row.from_id, row.to_id, tuple(json.loads(row.sighting_ids)), tuple(json.loads(row.samples))
-        )
-        for row in connection.execute(query)
-    ]  # fmt: skip
-
-
-def take_name_back(connection: sa.Connection, naming: Naming, sighting_ids: Sequence[str]) -> None:
-    """Makes the person of ``naming`` unknown again, with these sightings.
-
-    Raises:
-        HistoryError: it was undone meanwhile.
-    """
-    hold(connection, _sightings.c.sighting_id.in_(sighting_ids))
-    revision = next_revision(connection)
-    of_step = (_regroupings.c.step == naming.step) & (_regroupings.c.undone == 0)
-    if not connection.execute(_regroupings.update().where(of_step).values(undone=1)).rowcount:
-        raise HistoryError(f"step {naming.step} was undone before")
-    theirs = {"identity_id": "", "identity_name": "", "unknown_id": naming.unknown_id}
-    for sighting_id in sighting_ids:
-        one = (_sightings.c.sighting_id == sighting_id) & (_sightings.c.identity_id == naming.identity_id)
-        again = theirs | {"corrections": _sightings.c.corrections + 1}
-        connection.execute(_sightings.update().where(one).values(again))
-    _make_anew(connection, naming.unknown_id, revision)
 
 
 def undo(connection: sa.Connection, step: str, tell: Tell) -> tuple[str, str]:
@@ -193,7 +112,7 @@ def undo(connection: sa.Connection, step: str, tell: Tell) -> tuple[str, str]:
     if (after := connection.execute(later.order_by(_regroupings.c.number.desc())).scalars().first()) is not None:
         raise HistoryError(f"step {after} came after {step} with the same people: undo that one first")
     went, seen = set(json.loads(row.sighting_ids)), _sightings_of(connection, row.to_id)
-    back = seen if _is_split(row) else _theirs_again(connection, row, went, seen)
+    back = seen if is_split(row) else _theirs_again(connection, row, went, seen)
     tell(back, row.from_id)
     revision = next_revision(connection)
     undone = {"undone": 1, "changed_s": time.time() if row.changed_s else 0.0}
@@ -202,7 +121,7 @@ def undo(connection: sa.Connection, step: str, tell: Tell) -> tuple[str, str]:
     if row.whole and not went.issuperset(sighting.sighting_id for sighting in back):
         _remember(connection, row.from_id, row.to_id, back, revision)
     for unknown_id in (row.from_id, row.to_id):
-        _make_anew(connection, unknown_id, revision)
+        make_anew(connection, unknown_id, revision)
     return row.to_id, row.from_id
 
 
@@ -261,11 +180,6 @@ def _remember(
         connection.execute(_unknowns.insert(), unknown_row(made) | times | {"revision": revision})
 
 
-def _is_split(step: Any) -> bool:
-    """Whether it was one; of an earlier step that is not known for sure."""
-    return not step.whole and step.changed_s > 0
-
-
 def not_theirs(sighting_id: str, unknown_id: str) -> HistoryError:
     """The sighting does not show this person."""
     return HistoryError(f"{sighting_id} is no sighting of {unknown_id}; 'facestream unknown show' lists them")
@@ -280,57 +194,6 @@ def moved_in(connection: sa.Connection, step: str) -> list[str]:
     """The sightings that went to somebody else in this step; none if there is no such step."""
     found = connection.execute(sa.select(_regroupings.c.sighting_ids).where(_regroupings.c.step == step)).scalar()
     return list(json.loads(found)) if found else []
-
-
-def regrouped(connection: sa.Connection, without: str = "") -> Regrouped:
-    """What all steps have led to, except that one."""
-    rows = connection.execute(
-        sa.select(_regroupings)
-        .where(_regroupings.c.samples == "", _regroupings.c.step != without)
-        .order_by(_regroupings.c.number)
-    ).all()
-    into: dict[str, str] = {}
-    parted: list[tuple[float, str, str]] = []
-    for row in rows:
-        if _is_split(row):
-            one, other = row.from_id, row.to_id
-        elif row.whole:
-            one, other = row.to_id, row.from_id
-        else:
-            continue
-        # A split that was undone is as a merge, and a merge that was undone as a split.
-        if bool(row.whole) != bool(row.undone):
-            into[other] = one
-        elif row.changed_s:
-            parted.append((row.changed_s, one, other))
-    merged: dict[str, str] = {}
-    for unknown_id, kept in into.items():
-        passed = {unknown_id}
-        while kept in into and kept not in passed:  # a damaged table may lead round in a circle
-            passed.add(kept)
-            kept = into[kept]
-        merged[unknown_id] = kept
-    return Regrouped(merged, sorted(parted))
-
-
-def whose(connection: sa.Connection, sightings: Sequence[PastSighting]) -> dict[str, str]:
-    """Of these sightings, which are to be stored, those that have another person now than they say: by sighting_id."""
-    seen = [sighting for sighting in sightings if sighting.unknown_id]
-    if not seen:
-        return {}
-    now = regrouped(connection)
-    choices = {one.sighting_id: now.choices(one.unknown_id, one.started_at.timestamp()) for one in seen}
-    unsure = [sighting_id for sighting_id, found in choices.items() if len(found) > 1]
-    if unsure:
-        # Of those that were there when people parted the two, they said whose they are.
-        known = sa.select(_sightings.c.sighting_id).where(_sightings.c.sighting_id.in_(unsure))
-        for sighting_id in connection.execute(known).scalars():
-            choices[sighting_id] = choices[sighting_id][:1]
-    people = {unknown_id for found in choices.values() if len(found) > 1 for unknown_id in found}
-    rows = connection.execute(sa.select(_unknowns).where(_unknowns.c.unknown_id.in_(people))) if people else ()
-    templates = {one.unknown_id: one.template for one in readable(rows, unknown_of) if one.template is not None}
-    found = {one.sighting_id: nearest_of(one.template, choices[one.sighting_id], templates) for one in seen}
-    return {one.sighting_id: found[one.sighting_id] for one in seen if found[one.sighting_id] != one.unknown_id}
 
 
 def forget(connection: sa.Connection, unknown_id: str) -> None:
@@ -354,13 +217,13 @@ def _move(
             _unknowns.c.unknown_id.in_([giver.unknown_id, taker.unknown_id])
         )
     ).scalar_one()
-    step = _note(connection, giver.unknown_id, taker.unknown_id, sighting_ids, int(whole), expires_s)
+    step = note_step(connection, giver.unknown_id, taker.unknown_id, sighting_ids, int(whole), expires_s)
     for unknown_id in (giver.unknown_id, taker.unknown_id):
-        _make_anew(connection, unknown_id, revision)
+        make_anew(connection, unknown_id, revision)
     return step
 
 
-def _note(
+def note_step(
     connection: sa.Connection,
     from_id: str,
     to_id: str,
@@ -369,6 +232,7 @@ def _note(
     expires_s: float,
     samples: str = "",
 ) -> str:
+    """Notes that these sightings went from one person to another; returns the id of this step."""
     step = uuid.uuid4().hex[:8]
     number = connection.execute(sa.select(sa.func.coalesce(sa.func.max(_regroupings.c.number), 0))).scalar_one()
     connection.execute(
@@ -396,7 +260,7 @@ def _sightings_of(connection: sa.Connection, unknown_id: str) -> list[PastSighti
     return list(readable(connection.execute(query.order_by(_sightings.c.started_s)), sighting_of))
 
 
-def _make_anew(connection: sa.Connection, unknown_id: str, revision: int) -> None:
+def make_anew(connection: sa.Connection, unknown_id: str, revision: int) -> None:
     """Makes a person of the sightings that they have now; without any, they are gone."""
     old = connection.execute(sa.select(_unknowns).where(_unknowns.c.unknown_id == unknown_id)).one_or_none()
     if old is None:

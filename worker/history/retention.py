@@ -3,6 +3,7 @@
 What is set there takes the place of what each configuration says. Why so: docs/decisions/retention.md.
 """
 
+import time
 from dataclasses import asdict, dataclass, fields
 from typing import Final, Self, TypeVar
 
@@ -10,10 +11,12 @@ import sqlalchemy as sa
 
 from worker.config import Config
 from worker.database import schema
+from worker.history import denials, storing
 
 _DAY_S: Final = 86_400.0
 _T = TypeVar("_T")
 _table = schema.retention
+_EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches, schema.regroupings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +62,25 @@ def write_retention(connection: sa.Connection, retention: Retention) -> None:
     connection.execute(_table.delete())
     if rows := [{"kind": kind, "days": days} for kind, days in asdict(retention).items() if days is not None]:
         connection.execute(_table.insert(), rows)
+
+
+def remove_expired(connection: sa.Connection, *, keep_s: float | None, remember_s: float | None) -> int:
+    """Removes what has expired, or was recorded longer ago than these, unless the database says otherwise; returns how
+    many rows went."""
+    now_s, set_here = time.time(), read_retention(connection)
+    ages = (
+        (schema.sightings, kept_s(set_here.sightings_days, keep_s)),
+        (schema.unknowns, kept_s(set_here.unknowns_days, remember_s)),
+    )
+    gone = 0
+    for table in _EXPIRING:
+        old = table.c.expires_s <= now_s
+        for each, age_s in ages:
+            if each is table and age_s is not None:
+                old |= table.c.recorded_s <= now_s - age_s
+        if table is schema.sightings:
+            storing.hold(connection, old)
+        gone += connection.execute(table.delete().where(old)).rowcount
+    if gone:
+        denials.remove_orphans(connection)
+    return gone

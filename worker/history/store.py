@@ -36,13 +36,14 @@ from worker.errors import (
     HistoryValueError,
 )
 from worker.files import is_of_state, private_folder
-from worker.history import denials, erasing, glances, regrouping, reuniting, sealing, storing
+from worker.history import denials, erasing, glances, namings, regrouping, reuniting, sealing, storing, strangers
 from worker.history.erasing import Someone
 from worker.history.hours import Hour, by_hour
 from worker.history.in_sight import Sight
 from worker.history.likeness import like
 from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
-from worker.history.retention import Retention, kept_s, read_retention, write_retention
+from worker.history.regrouped import Regrouped, ids_now, regrouped
+from worker.history.retention import Retention, kept_s, read_retention, remove_expired, write_retention
 from worker.history.rows import (
     batched,
     cleaned,
@@ -51,17 +52,13 @@ from worker.history.rows import (
     sighting_of,
     sighting_row,
     tally_of,
-    unknown_of,
 )
 from worker.logs import get_logger
 from worker.names import clean_text
 from worker.observer import Observer
 
 FILE: Final = "history.sqlite3"
-EVERYBODY: Final = -1
-"""The revision before all unknown people, also those who are gone."""
 _DISK_ERRNOS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_EXPIRING: Final = (schema.sightings, schema.unknowns, schema.tallies, schema.batches, schema.regroupings)
 _POLL_S: Final = 0.05
 
 _log = get_logger(__name__)
@@ -190,20 +187,20 @@ class History:
             if batch_id and not storing.is_new(self._database, connection, batch_id, now_s + keep_s):
                 return
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
-            whose = regrouping.whose(connection, sightings)
+            whose = ids_now(connection, sightings)
             moved = [(one, whose[one.sighting_id]) for one in sightings if one.sighting_id in whose]
-            strangers: dict[str, PastSighting] = {}
+            unheard: dict[str, PastSighting] = {}
             if tell is not None and not self._database.is_sqlite:
-                strangers = reuniting.strangers(connection, [one for one in sightings if one.sighting_id not in whose])
-            if strangers:
+                unheard = reuniting.strangers(connection, [one for one in sightings if one.sighting_id not in whose])
+            if unheard:
                 written = schema.sightings.c.sighting_id.in_([one.sighting_id for one in sightings])
-                storing.hold(connection, written, schema.sightings.c.unknown_id.in_(strangers))
+                storing.hold(connection, written, schema.sightings.c.unknown_id.in_(unheard))
             if sightings:
                 now = [replace(one, unknown_id=whose.get(one.sighting_id, one.unknown_id)) for one in sightings]
                 storing.store_sightings(self._database, connection, [cleaned(sighting_row(one)) | times for one in now])
-            if strangers:
+            if unheard:
                 moved += reuniting.reunite(
-                    self._database, connection, strangers, threshold=threshold, now_s=now_s, remember_s=remember_s
+                    self._database, connection, unheard, threshold=threshold, now_s=now_s, remember_s=remember_s
                 )
             if tell is not None and not self._database.is_sqlite:
                 unknowns = reuniting.without_strangers(connection, unknowns)
@@ -324,17 +321,7 @@ class History:
         People who are gone are among them, without a template, so that every worker learns of it; with 0, they are not.
         """
         with _told(), self._database.reading() as connection:
-            revision = storing.newest_revision(connection)
-            if revision < after_revision:
-                after_revision = EVERYBODY
-            query = (
-                sa.select(schema.unknowns)
-                .where(schema.unknowns.c.revision > after_revision, schema.unknowns.c.expires_s > time.time())
-                .order_by(schema.unknowns.c.first_seen_s, schema.unknowns.c.unknown_id)
-            )
-            rows = connection.execute(query).all()
-            people = self._sight.people(connection, list(readable(rows, unknown_of)))
-        return [person for person in people if person.template is not None or after_revision], revision
+            return strangers.changed(connection, after_revision, self._sight)
 
     def claim(
         self,
@@ -350,49 +337,13 @@ class History:
         Raises:
             HistoryError: it cannot be written.
         """
-        now_s = time.time()
         with _told(), self._database.writing() as connection:
-            if not self._database.is_sqlite:
-                reuniting.one_at_a_time(connection)
-            if storing.newest_revision(connection) < after_revision:
-                after_revision = EVERYBODY
-            query = sa.select(schema.unknowns).where(
-                schema.unknowns.c.revision > after_revision,
-                schema.unknowns.c.expires_s > now_s,
-                schema.unknowns.c.template.is_not(None),
-                schema.unknowns.c.model_id == person.embedder.model_id,
-                schema.unknowns.c.preprocessing == person.embedder.preprocessing_digest,
-            )
-            same = choose(list(readable(connection.execute(query), unknown_of)))
-            if same is not None:
-                return same
-            remember_s = kept_s(read_retention(connection).unknowns_days, remember_s)
-            storing.meet(self._database, connection, person, now_s=now_s, remember_s=remember_s)
-        return person
+            return strangers.claim(self._database, connection, person, after_revision, choose, remember_s=remember_s)
 
     def unknown(self, unknown_id: str) -> UnknownPerson:
         """Raises HistoryError: no such person, or not any more."""
         with _told(), self._database.reading() as connection:
-            return self._person(connection, unknown_id)
-
-    def _person(self, connection: sa.Connection, unknown_id: str) -> UnknownPerson:
-        query = sa.select(schema.unknowns).where(
-            schema.unknowns.c.unknown_id == clean_text(unknown_id),
-            schema.unknowns.c.template.is_not(None),
-            schema.unknowns.c.expires_s > time.time(),
-        )
-        if (row := connection.execute(query).one_or_none()) is not None:
-            people = list(readable([row], unknown_of))
-            if not people:
-                raise HistoryError(
-                    f"what {self.label} holds of {unknown_id} is damaged; 'facestream unknown forget' removes it"
-                )
-            for person in self._sight.people(connection, people):
-                return person
-        raise HistoryError(
-            f"no unknown person {unknown_id} in {self.label}: enrolled, forgotten or expired; "
-            "'facestream unknown list' shows who is there"
-        )
+            return strangers.find(connection, unknown_id, self._sight, self.label)
 
     def tallies(
         self, *, since: datetime | None = None, until: datetime | None = None, camera_id: str | None = None
@@ -423,7 +374,7 @@ class History:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            regrouping.name(connection, sighting_ids, identity_id, identity_name)
+            namings.name(connection, sighting_ids, identity_id, identity_name)
 
     def name_unknown(
         self,
@@ -442,13 +393,13 @@ class History:
         with _told(), self._database.writing() as connection:
             columns = schema.sightings.c
             storing.hold(connection, columns.unknown_id == unknown_id, columns.sighting_id.in_(sighting_ids))
-            regrouping.name(connection, sighting_ids, identity_id, identity_name)
+            namings.name(connection, sighting_ids, identity_id, identity_name)
             # What was written of them while they were unknown is sealed by other keys.
-            merged = regrouping.regrouped(connection).merged
+            merged = regrouped(connection).merged
             theirs = {unknown_id, *(one for one, now in merged.items() if now == unknown_id)}
             sealing.spend(connection, (tag_for(one, connection.dialect) for one in theirs), identity_id)
             regrouping.drop(connection, unknown_id)
-            step = regrouping.note_naming(connection, unknown_id, identity_id, list(sighting_ids), list(sample_ids))
+            step = namings.note(connection, unknown_id, identity_id, list(sighting_ids), list(sample_ids))
         self._vanish()
         return step
 
@@ -463,7 +414,7 @@ class History:
             return self._namings(connection, schema.regroupings.c.to_id == clean_text(identity_id))
 
     def _namings(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Naming]:
-        found = regrouping.namings(connection, condition)
+        found = namings.still_open(connection, condition)
         return [naming for naming in found if self._sight.any_of(connection, naming.sightings)]
 
     def take_name_back(self, naming: Naming, sighting_ids: Sequence[str]) -> None:
@@ -473,7 +424,7 @@ class History:
             HistoryError: it was undone meanwhile, or cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            regrouping.take_name_back(connection, naming, sighting_ids)
+            namings.take_back(connection, naming, sighting_ids)
             sealing.take_back(connection, [tag_for(naming.unknown_id, connection.dialect)])
 
     def ignore_unknown(self, unknown_id: str, *, ignored: bool = True) -> None:
@@ -483,7 +434,7 @@ class History:
             HistoryError: no such person, or it cannot be written.
         """
         with _told(), self._database.writing() as connection:
-            person = self._person(connection, unknown_id)
+            person = strangers.find(connection, unknown_id, self._sight, self.label)
             theirs = schema.unknowns.c.unknown_id == person.unknown_id
             connection.execute(schema.unknowns.update().where(theirs).values(ignored=int(ignored)))
 
@@ -565,13 +516,13 @@ class History:
         """
         with _told(), self._database.writing() as connection:
             storing.hold(connection, schema.sightings.c.unknown_id.in_([clean_text(kept), clean_text(other)]))
-            people = self._person(connection, kept), self._person(connection, other)
-            return regrouping.merge(connection, *people, tell)
+            stays, goes = (strangers.find(connection, one, self._sight, self.label) for one in (kept, other))
+            return regrouping.merge(connection, stays, goes, tell)
 
-    def regrouped(self) -> regrouping.Regrouped:
+    def regrouped(self) -> Regrouped:
         """What became of the ids of unknown people."""
         with _told(), self._database.reading() as connection:
-            return regrouping.regrouped(connection)
+            return regrouped(connection)
 
     def split_unknown(
         self, unknown_id: str, sighting_ids: Sequence[str], tell: regrouping.Tell = _told_nobody
@@ -585,7 +536,7 @@ class History:
         new_id = f"u-{secrets.token_hex(6)}"
         with _told(), self._database.writing() as connection:
             storing.hold(connection, schema.sightings.c.unknown_id == clean_text(unknown_id))
-            person = self._person(connection, unknown_id)
+            person = strangers.find(connection, unknown_id, self._sight, self.label)
             if hidden := set(sighting_ids) - self._sight.sightings(connection, set(sighting_ids)):
                 raise regrouping.not_theirs(min(hidden), person.unknown_id)
             return new_id, regrouping.split(connection, person, sighting_ids, new_id, tell)
@@ -624,22 +575,8 @@ class History:
         Raises:
             HistoryError: it cannot be written.
         """
-        now_s = time.time()
-        gone = 0
         with _told(), self._database.writing() as connection:
-            set_here = read_retention(connection)
-            keep_s, remember_s = kept_s(set_here.sightings_days, keep_s), kept_s(set_here.unknowns_days, remember_s)
-            old = schema.sightings.c.expires_s <= now_s
-            if keep_s is not None:
-                old |= schema.sightings.c.recorded_s <= now_s - keep_s
-            storing.hold(connection, old)
-            for table in _EXPIRING:
-                gone += connection.execute(table.delete().where(table.c.expires_s <= now_s)).rowcount
-            for table, age_s in ((schema.sightings, keep_s), (schema.unknowns, remember_s)):
-                if age_s is not None:
-                    gone += connection.execute(table.delete().where(table.c.recorded_s <= now_s - age_s)).rowcount
-            if gone:
-                denials.remove_orphans(connection)
+            gone = remove_expired(connection, keep_s=keep_s, remember_s=remember_s)
         if gone:
             self._vanish()
         return gone
@@ -651,13 +588,8 @@ class History:
 
     def templates_of(self, sighting_ids: Collection[str], unknown_ids: Collection[str]) -> list[bytes]:
         """The templates of these sightings and unknown people, as they are stored."""
-        tables = ((schema.sightings.c.sighting_id, sighting_ids), (schema.unknowns.c.unknown_id, unknown_ids))
-        found = []
-        for key, ids in tables:
-            wanted = set(ids)
-            rows = self._rows(sa.select(key, key.table.c.template).where(key.table.c.template.is_not(None)))
-            found += [row.template for row in rows if row[0] in wanted and isinstance(row.template, bytes)]
-        return found
+        with _told(), self._database.reading() as connection:
+            return erasing.templates_of(connection, sighting_ids, unknown_ids)
 
     def tags_of(self, someone: Someone | None = None, staying: Collection[str] = ()) -> set[str]:
         """By which keys of people what is of ``someone`` (None: all) is sealed in a database, or was; "" is among them

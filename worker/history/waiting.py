@@ -14,7 +14,8 @@ from worker.erased import Erased
 from worker.errors import HistoryError
 from worker.history.records import PastSighting, Tally, UnknownPerson
 from worker.history.reuniting import Tell
-from worker.history.store import EVERYBODY, History
+from worker.history.store import History
+from worker.history.strangers import EVERYBODY
 from worker.logs import get_logger
 
 _NOW: Final = "now"

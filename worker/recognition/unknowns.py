@@ -19,7 +19,7 @@ from worker.gallery.gallery import Gallery
 from worker.history.fleet_past import Choice, FleetPast
 from worker.history.recorder import Recorder
 from worker.history.records import EmbedderId, Naming, PastSighting, UnknownPerson, Vector
-from worker.history.regrouping import Regrouped, nearest_of
+from worker.history.regrouped import Regrouped, nearest_of
 from worker.history.reuniting import nearest
 from worker.history.store import History
 from worker.logs import get_logger
