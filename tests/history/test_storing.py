@@ -68,19 +68,26 @@ def changes(past: History, mine: str) -> dict[str, Change]:
             place, *[replace(row, unknown_id=stranger) for row in (seen("z", 2), seen("0", 2))], *rows
         ),
         "merge": lambda place: place.merge_unknowns(other, one),
+        "name": lambda place: place.name_unknown(other, [f"{mine}d", f"{mine}b", f"{mine}a"], "p", "Ann", []),
+        "erase": lambda place: place.erase(erased, ["Ann"]),
         "split": lambda place: place.split_unknown(other, [f"{mine}d"]),
         "undo": lambda place: place.undo_regrouping(step),
-        "name": lambda place: place.name_unknown(other, [f"{mine}d", f"{mine}b", f"{mine}a"], "p", "Ann", []),
         "deny": lambda place: place.deny(to_deny, unknown_id=other),
         "forget": lambda place: place.drop_unknown(one, sightings_too=True),
-        "erase": lambda place: place.erase(erased, ["Ann"]),
     }
 
 
 @pytest.mark.parametrize(
-    "gate", ["newest", pytest.param("sightings WHERE sighting_id = '{}b'", marks=pytest.mark.slow)]
+    ("gate", "kinds"),
+    [
+        ("newest", 5),
+        pytest.param("newest", 9, marks=pytest.mark.slow),
+        pytest.param("sightings WHERE sighting_id = '{}b'", 9, marks=pytest.mark.slow),
+    ],
 )
-def test_who_change_the_same_at_once_do_not_wait_for_each_other(url: str, beside: tuple[Any, Any], gate: str) -> None:
+def test_who_change_the_same_at_once_do_not_wait_for_each_other(
+    url: str, beside: tuple[Any, Any], gate: str, kinds: int
+) -> None:
     holder, watcher = beside
     problems: list[str] = []
 
@@ -93,7 +100,7 @@ def test_who_change_the_same_at_once_do_not_wait_for_each_other(url: str, beside
             pass  # the other one was quicker, and there is nothing left to be done
 
     with History.open(url) as past, History.open(url) as one, History.open(url) as other:
-        names = list(changes(past, "n"))
+        names = list(changes(past, "n"))[:kinds]
         for number, (first, second) in enumerate((a, b) for a in names for b in names if a != b):
             todo = changes(past, str(number))
             threads: list[threading.Thread] = []
