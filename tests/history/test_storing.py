@@ -118,6 +118,43 @@ def test_who_change_the_same_at_once_do_not_wait_for_each_other(
     assert problems == []
 
 
+@pytest.mark.parametrize("how", ["merge", "undo of a split"])
+def test_a_sighting_that_is_stored_in_the_moment_of_a_merge_is_of_the_one_who_is_left(
+    url: str, beside: tuple[Any, Any], how: str
+) -> None:
+    _, watcher = beside
+    moved: dict[str, str] = {}
+    threads: list[threading.Thread] = []
+
+    def end(unknown_id: str) -> None:
+        with History.open(url) as worker:
+            worker.write(
+                [sighting(3, AXES[2], unknown_id=unknown_id)], keep_s=WEEK_S, remember_s=WEEK_S,
+                tell=lambda told: moved.update((one.sighting_id, now) for one, now in told),
+            )  # fmt: skip
+
+    with History.open(url) as past:
+        rows = [sighting(number, AXES[number], unknown_id=f"u-{number}") for number in (1, 2)]
+        past.write(rows, [unknown("u-1", AXES[1]), unknown("u-2", AXES[2])], keep_s=WEEK_S, remember_s=WEEK_S)
+        goes, step = "u-2", ""
+        if how == "undo of a split":
+            past.merge_unknowns("u-1", "u-2")
+            goes, step = past.split_unknown("u-1", ["door_2"])
+
+        def tell(_told: Any, _now: str) -> None:
+            threads.append(threading.Thread(target=end, args=(goes,)))
+            threads[0].start()
+            eventually(lambda: not threads[0].is_alive() or waiting(watcher) == 1)
+
+        if step:
+            past.undo_regrouping(step, tell)
+        else:
+            past.merge_unknowns("u-1", goes, tell)
+        threads[0].join(60)
+        assert {one.sighting_id for one in past.sightings(unknown_id="u-1")} == {"door_1", "door_2", "door_3"}
+        assert moved == {"door_3": "u-1"}
+
+
 def test_a_worker_that_others_kept_from_writing_writes_it_again(url: str, beside: tuple[Any, Any]) -> None:
     import psycopg
 

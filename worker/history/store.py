@@ -187,12 +187,15 @@ class History:
             if batch_id and not storing.is_new(self._database, connection, batch_id, now_s + keep_s):
                 return
             times = {"recorded_s": now_s, "expires_s": now_s + keep_s}
-            whose = ids_now(connection, sightings)
-            moved = [(one, whose[one.sighting_id]) for one in sightings if one.sighting_id in whose]
             unheard: dict[str, PastSighting] = {}
             if tell is not None and not self._database.is_sqlite:
-                unheard = reuniting.strangers(connection, [one for one in sightings if one.sighting_id not in whose])
+                unheard = reuniting.strangers(connection, sightings)
+            if any(one.unknown_id for one in sightings):
+                storing.settle(connection, alone=bool(unheard))
+            whose = ids_now(connection, sightings)
+            moved = [(one, whose[one.sighting_id]) for one in sightings if one.sighting_id in whose]
             if unheard:
+                unheard = reuniting.strangers(connection, [one for one in sightings if one.sighting_id not in whose])
                 written = schema.sightings.c.sighting_id.in_([one.sighting_id for one in sightings])
                 storing.hold(connection, written, schema.sightings.c.unknown_id.in_(unheard))
             if sightings:
@@ -515,6 +518,7 @@ class History:
             HistoryError: no such person, they cannot be merged, or it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            storing.settle(connection, alone=True)
             storing.hold(connection, schema.sightings.c.unknown_id.in_([clean_text(kept), clean_text(other)]))
             stays, goes = (strangers.find(connection, one, self._sight, self.label) for one in (kept, other))
             return regrouping.merge(connection, stays, goes, tell)
@@ -535,6 +539,7 @@ class History:
         """
         new_id = f"u-{secrets.token_hex(6)}"
         with _told(), self._database.writing() as connection:
+            storing.settle(connection, alone=True)
             storing.hold(connection, schema.sightings.c.unknown_id == clean_text(unknown_id))
             person = strangers.find(connection, unknown_id, self._sight, self.label)
             if hidden := set(sighting_ids) - self._sight.sightings(connection, set(sighting_ids)):
@@ -549,6 +554,7 @@ class History:
             HistoryError: there is no such step, it was undone, others came after it, or it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            storing.settle(connection, alone=True)
             if not self._sight.any_of(connection, regrouping.moved_in(connection, step)):
                 raise regrouping.no_step(step)
             return regrouping.undo(connection, step, tell)

@@ -1,6 +1,7 @@
 """How records are stored: what takes the place of what is there. Part of the history's database."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -10,15 +11,16 @@ from worker.history.records import Tally, UnknownPerson
 from worker.history.rows import Row, cleaned, last_of_each, tally_row, unknown_row
 
 _sightings, _unknowns, _tallies, _newest = schema.sightings, schema.unknowns, schema.tallies, schema.newest
+_REGROUPING: Final = 0x75677270
 
 
 def hold(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> None:
     """Until the end of the transaction, nobody else changes the past sightings that meet one of ``conditions``; without
     any, nobody stores one either.
 
-    No two transactions wait for each other, because each takes what it changes in this order: sightings by their ids,
-    the lock of those who look for somebody new, ``newest``, unknown people, and then everything else. So whoever
-    changes more than one sighting, or one after something else, asks for this first.
+    No two transactions wait for each other, because each takes what it changes in this order: the lock of
+    :func:`settle`, sightings by their ids, the lock of those who look for somebody new, ``newest``, unknown people, and
+    then everything else. So whoever changes more than one sighting, or one after something else, asks for this first.
     """
     if connection.dialect.name == "sqlite":  # one transaction writes at a time
         return
@@ -29,6 +31,14 @@ def hold(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> None
     # In the order in which Python sorts ids, whatever the language of the database is.
     held = held.order_by(sa.collate(_sightings.c.sighting_id, "C"))
     connection.execute(sa.select(sa.func.count()).select_from(held.with_for_update().subquery()))
+
+
+def settle(connection: sa.Connection, *, alone: bool) -> None:
+    """Until the end of the transaction, nobody merges or parts unknown people; ``alone``: because this one does, and
+    then nobody stores a sighting of somebody unknown either. It would be of one who is gone at the same moment."""
+    if connection.dialect.name != "sqlite":
+        lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
+        connection.execute(sa.select(lock(_REGROUPING)))
 
 
 def newest_revision(connection: sa.Connection) -> int:
