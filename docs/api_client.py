@@ -100,7 +100,7 @@ def _ordinary(
     query = [each for each in parameters if each["in"] == "query"]
     headers = {each["name"].lower() for each in parameters if each["in"] == "header"}
     required = [f"{place}: str" for place in places]
-    optional = [f"{each['name']}: {_type(each['schema'])} = {each['schema'].get('default')!r}" for each in query]
+    optional = [f"{each['name']}: {_type(each['schema'])}{_default(each)}" for each in query]
     passed = places.copy()
     if query:
         named = ", ".join(f"{each['name']!r}: {each['name']}" for each in query)
@@ -124,6 +124,10 @@ def _ordinary(
         template = template.replace(f"{{{place}}}", "{}")
     result, call = _answer(operation, method, f'"{template}"', passed, schemas, used, [each["name"] for each in query])
     return [*required, *(["*", *optional] if optional else [])], result, call
+
+
+def _default(parameter: Mapping[str, Any]) -> str:
+    return "" if parameter.get("required") else f" = {parameter['schema'].get('default')!r}"
 
 
 def _form(properties: Mapping[str, Any], required: list[str], passed: list[str]) -> None:

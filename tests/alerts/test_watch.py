@@ -264,7 +264,7 @@ def test_to_deliver_an_alert_its_rule_alone_is_read(world: World) -> None:
         world.happens()
         eventually(lambda: world.states() == ["sent"])
     assert world.book.rule(stored.rule_id) == stored.rule
-    world.book.remove(stored.rule_id)
+    assert world.book.remove(stored)
     assert world.book.rule(stored.rule_id) is None
 
 
@@ -272,7 +272,7 @@ def test_a_rule_that_is_deleted_tells_nobody(world: World) -> None:
     stored = world.rule()
     event = world.happens(1)
     world.book.note(event, [stored])
-    world.book.remove(stored.rule_id)
+    assert world.book.remove(stored)
     assert world.book.take() is None
     assert world.book.note(event, [stored]) == 0
     assert world.book.recent(9) == []

@@ -20,6 +20,7 @@ LEAST: dict[str, int] = {
     "plan_erasure_of_person": OPERATOR, "erase_person": OPERATOR, "plan_erasure_of_unknown": OPERATOR,
     "erase_unknown": OPERATOR, "list_erasures": OPERATOR, "show_erasure": OPERATOR,
     "list_findings": VIEWER, "show_timeline": VIEWER, "find_faces": VIEWER,
+    "plan_merge_of_people": OPERATOR, "merge_people": OPERATOR,
     "set_consent": OPERATOR, "clear_consent": OPERATOR,
     "list_unknowns": VIEWER, "show_unknown": VIEWER, "list_suggestions": VIEWER,
     "follow_events": VIEWER, "show_status": VIEWER,

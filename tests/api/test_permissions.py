@@ -78,6 +78,8 @@ def use(console: Console) -> None:
     )
     assert named["corrected"] == 2
     done(operator.delete(f"{API}/unknowns/u-2"))
+    step = done(operator.post(f"{API}/people/{named['identity_id']}/merge", json={"other": "p-bob"}))["step"]
+    done(operator.post(f"{API}/steps/{step}/undo"))
     done(operator.post(f"{API}/sightings/door_1/correction", json={}))
     done(operator.delete(f"{API}/sightings/door_1/correction"))
     done(operator.patch(f"{API}/people/p-bob", json={"identity_name": "Bobby"}))

@@ -151,3 +151,51 @@ class TestWithPhotos:
         expect(page.get_by_alt_text("The person who is looked for")).to_be_visible()
         expect(page.get_by_role("status")).to_contain_text("sightings are similar by")
         check(page)
+
+
+def test_two_entries_of_one_person_are_made_one_and_two_again(enter: Enter, console: Console) -> None:
+    gallery = console.parts.gallery()
+    like_bob = (0.7 * AXES[1] + np.sqrt(1 - 0.49) * AXES[7]).astype(np.float32)
+    gallery.add([NewSample("Robert Ångström", like_bob, "r.jpg", "b" * 64, quality=0.8, identity_id="p-robert")])
+    page = enter("operator")
+    page.goto(f"{console.address}/people/p-bob")
+    page.get_by_text("Somebody else is the same person").click()
+    page.get_by_label("The same person as").press_sequentially("Rob")
+    expect(page.locator('#names option[value="Robert Ångström"]')).to_have_count(1)
+    page.get_by_label("The same person as").fill("Robert Ångström")
+    page.get_by_role("button", name="See what changes").click()
+    expect(page.locator("h1")).to_have_text("Are Bob and Robert Ångström one person?")
+    expect(page.locator("main")).to_contain_text("Their most similar faces are similar by 0.70")
+    check(page)
+    page.get_by_role("button", name="They are one person").click()
+    expect(page.get_by_role("status")).to_contain_text("Two people are one now.")
+    expect(page.locator("main")).to_contain_text("Merged with this person")
+    check(page)
+    page.get_by_role("button", name="Undo", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text("Undone.")
+    assert [person.name for person in console.parts.people()] == ["Anna", "Bob", "Robert Ångström"]
+
+
+def test_the_people_of_a_rule_are_chosen_by_their_names(enter: Enter, console: Console) -> None:
+    page = enter("admin")
+    page.goto(f"{console.address}/rules")
+    field = page.get_by_role("combobox", name="These people")
+    field.press_sequentially("An")
+    expect(page.locator('#names option[value="Anna"]')).to_have_count(1)
+    for name in ("Anna", "Nobody", "Bob"):
+        field.fill(name)
+        field.press("Enter")
+    expect(page.locator(".chips li")).to_have_count(3)
+    page.get_by_label("Name of the rule").fill("Guests")
+    page.get_by_label("Webhook an https address").fill("https://example.org/hook")
+    page.get_by_label("Secret of the webhook").fill("sixteen characters")
+    page.get_by_role("button", name="Make the rule").click()
+    expect(page.get_by_role("alert")).to_contain_text("'Nobody': nobody enrolled is called so")
+    expect(page.locator(".chips li")).to_have_count(3)
+    page.get_by_role("button", name="Remove Nobody").click()
+    page.get_by_label("Webhook an https address").fill("https://example.org/hook")
+    page.get_by_label("Secret of the webhook").fill("sixteen characters")
+    check(page)
+    page.get_by_role("button", name="Make the rule").click()
+    expect(page.get_by_role("status")).to_contain_text("The rule is made")
+    assert [each.rule.people for each in console.parts.book.rules()] == [("p-anna", "p-bob")]

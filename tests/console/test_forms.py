@@ -14,6 +14,7 @@ from PIL import Image
 from tests.support.command_line import RETAIL
 from tests.support.console import API, PASSWORD, Console, console_config, form, running_console
 from worker.api.parts import Parts
+from worker.gallery.contents import NewSample
 from worker.gallery.groups import Group
 
 
@@ -65,7 +66,7 @@ def test_every_kind_of_field_comes_back_and_files_and_passwords_are_named(consol
     rule = {
         "name": "at the back", "who": "unknown", "not_group": "staff", "weekday": ["sat", "sun"], "after": "20:00",
         "time_zone": "Europe/Berlin", "apprise": "ntfys://one\nntfys://two", "webhook_secret": "sixteen characters",
-        "webhook": "https://u:pass@example.org/x", "people": ["p-anna"],
+        "webhook": "https://u:pass@example.org/x", "people": "Anna\r\nBob",
     }  # fmt: skip
     text = came_back(admin, admin.post("/rules", data=rule), name="admin").text
     shown = text[text.index('action="/rules"') :]
@@ -74,7 +75,7 @@ def test_every_kind_of_field_comes_back_and_files_and_passwords_are_named(consol
     assert 'name="enabled" value="on">' in shown, "a box that was not ticked"
     assert re.findall(r'name="not_group" value="(\w+)" checked', shown) == ["staff"]
     assert re.findall(r'name="weekday" value="(\w+)" checked', shown) == ["sat", "sun"]
-    assert '<option value="p-anna" selected>' in shown
+    assert re.search(r'<textarea name="people"[^>]*>\s*Anna\r?\nBob</textarea>', shown)
     assert re.search(r"<textarea[^>]*>\s*ntfys://one\nntfys://two</textarea>", shown)
     assert "Type again what may hold a password: Webhook, Secret of the webhook" in shown
     assert "sixteen characters" not in text
@@ -86,6 +87,29 @@ def test_every_kind_of_field_comes_back_and_files_and_passwords_are_named(consol
     assert re.search(r'name="identity_name"[^>]* value="Carla"', page)
     assert "Choose these files again: a.jpg, b.jpg" in page
     assert "<details open><summary>Add somebody" in page
+
+
+def test_the_people_of_a_rule_are_names_one_a_line_however_many_there_are(console: Console) -> None:
+    gallery, admin = console.parts.gallery(), console.as_role("admin")
+    vector = gallery.vectors("p-bob")[0][0]
+    gallery.add([NewSample(f"Person {n}", vector, f"{n}.jpg", f"x{n}", quality=0.5) for n in range(3000)])
+    assert "Person 7" not in admin.get("/rules").text
+    given = {"name": "r", "webhook": "https://example.org/h", "webhook_secret": "sixteen characters"}
+    wrong = form(admin, "/rules", "/rules", people="Anna\r\nPerson\r\n", **given)
+    assert wrong.status_code == 422
+    assert "several people are called so" in wrong.text
+    assert re.search(r'<textarea name="people"[^>]*>\s*Anna\r?\nPerson\s*</textarea>', wrong.text)
+    form(admin, "/rules", "/rules", people="Anna\r\n p-bob \r\nPerson 2999\r\nanna", **given)
+    (stored,) = console.parts.book.rules()
+    third = gallery.person("Person 2999").identity_id
+    assert stored.rule.people == ("p-anna", "p-bob", third)
+    page = f"/rules/{stored.rule_id}"
+    assert re.search(r'<textarea name="people"[^>]*>Anna\nBob\nPerson 2999</textarea>', admin.get(page).text)
+    gallery.remove("Person 2999")
+    kept = form(admin, page, page, name="r", people=f"Anna\r\n{third}")
+    assert (kept.status_code, third in kept.text) == (422, True), "a rule about nobody would be about everybody"
+    assert form(admin, page, page, name="r", people="Bob").status_code == 303
+    assert console.parts.book.rules()[0].rule.people == ("p-bob",)
 
 
 @pytest.mark.parametrize(

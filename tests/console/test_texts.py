@@ -140,7 +140,8 @@ SAID = [
     for place in (
         "api", "console", "alerts/rules.py", "alerts/delivery.py", "alerts/book.py", "fleet/registry.py",
         "redis/errors.py", "database/errors.py", "history/records.py", "history/regrouping.py", "history/denials.py",
-        "gallery/groups.py", "gallery/enrolment.py", "gallery/consents.py", "gallery/gallery.py",
+        "gallery/groups.py", "gallery/enrolment.py", "gallery/consents.py", "gallery/gallery.py", "gallery/merging.py",
+        "history/merging.py", "recognition/merging.py",
         "evaluation/audit.py", "erasure/forgetting.py", "erasure/attendance.py", "video/trial.py", "video/web.py",
     )
     for path in sorted((REPOSITORY / "worker" / place).rglob("*.py") or [REPOSITORY / "worker" / place])

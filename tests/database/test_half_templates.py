@@ -153,7 +153,8 @@ def _change(past: History, kind: str, *what: Any) -> None:
     if kind == "forget":
         past.drop_unknown(what[0], sightings_too=True)
     elif kind == "correct":
-        past.name_sightings([f"door_{what[0]}"], "p-1", "Anna")
+        for one in past.sightings(sighting_id=f"door_{what[0]}"):
+            past.give_name(one, "p-1", "Anna")
     else:
         number, template, unknown_id, twice = what
         row = sighting(number, template, unknown_id=unknown_id)

@@ -185,9 +185,9 @@ def test_what_had_another_key_before_goes_with_the_person(site: Site, tmp_path: 
         stored = book.add(Rule.model_validate({"name": f"{name} {site.name}", "people": [site.anna], **told}))
         sealed.append(site.one(f"SELECT document FROM facestream.console_rules WHERE rule_id = '{stored.rule_id}'"))
         if name == "changed":
-            book.change(stored.rule_id, Rule.model_validate({"name": "the door", **told}))
+            book.change(stored, Rule.model_validate({"name": "the door", **told}))
         else:
-            book.remove(stored.rule_id)
+            book.remove(stored)
     gallery = DatabaseGallery.open(site.url)
     other = f"{site.name} again"
     gallery.add([NewSample(other, site.vectors[2], "2.jpg", secrets.token_hex(32), "abe", 0.5)])

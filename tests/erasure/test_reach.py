@@ -37,7 +37,7 @@ THEIRS = {
     "sightings": "sighting_id identity_id identity_name unknown_id template event account",
     "unknowns": "template",
     "denials": "identity_id identity_name given_id unknown_id",
-    "regroupings": "from_id to_id sighting_ids samples",
+    "regroupings": "from_id to_id sighting_ids samples undo",
     "console_replies": "body",
     "spent_keys": "owner",
     "console_rules": "document",
@@ -132,6 +132,9 @@ def make_past(url: str) -> list[str]:
         history.deny(by_id["door_8"], unknown_id="u-anna")
         history.merge_unknowns("u-anna", "u-again")
         history.name_unknown("u-named", ["door_6"], anna, ANNA, [stored.sample_id])
+        gallery.add([sample("Another entry", face(16, 0))])
+        merger = gallery.merge(ANNA, "Another entry")
+        history.merge_people(merger.document(), ANNA, [], lambda: None, remember_s=WEEK_S)
     shared = SharedDatabase.open(url)
     book, replies = Book(shared), Replies(shared)
     hook = {"webhook": "https://site.example/hook", "webhook_secret": "0123456789abcdef"}

@@ -210,8 +210,8 @@ def test_nothing_is_left_of_whom_was_removed(
 def test_two_entries_become_one_person(gallery: DatabaseGallery, opened: Opener) -> None:
     gallery.add([sample("Anna", 1), sample("Anna", 2), sample("A. Berg", 3), sample("c", 4)])
     other, anna = opened(), gallery.person("Anna")
-    merged = gallery.merge("Anna", "A. Berg")
-    assert (merged.identity_id, len(merged.samples)) == (anna.identity_id, 3)
+    merger = gallery.merge("Anna", "A. Berg")
+    assert (merger.identity_id, merger.other_name) == (anna.identity_id, "A. Berg")
     other.reload_if_changed()
     for each in (gallery, other, opened()):
         assert enrolled(each) == {"Anna": {"1.jpg", "2.jpg", "3.jpg"}, "c": {"4.jpg"}}
@@ -219,6 +219,27 @@ def test_two_entries_become_one_person(gallery: DatabaseGallery, opened: Opener)
     for wrong in ("A. Berg", "Anna"):
         with pytest.raises(GalleryError, match=r"nobody called|one person already"):
             gallery.merge("Anna", wrong)
+    gallery.part(merger)
+    other.reload_if_changed()
+    for each in (gallery, other, opened()):
+        assert enrolled(each) == {"Anna": {"1.jpg", "2.jpg"}, "A. Berg": {"3.jpg"}, "c": {"4.jpg"}}
+        assert each.search(probe(3))[0].identity_id == merger.other_id
+
+
+def test_who_is_behind_keeps_a_person_all_of_whose_samples_were_replaced(
+    gallery: DatabaseGallery, opened: Opener
+) -> None:
+    (first, _) = gallery.add([sample("Anna", 1), sample("c", 4)])
+    other = opened()
+    gallery.add([sample("Anna", 2)])
+    assert first is not None
+    gallery.remove_sample(first.sample_id)
+    gallery.remove("c")
+    assert other.reload_if_changed()
+    for each in (other, opened()):
+        assert enrolled(each) == {"Anna": {"2.jpg"}}
+        assert each.person("Anna").identity_id == first.identity_id
+        assert other.search(probe(2))[0].identity_name == "Anna"
 
 
 def test_a_change_whose_reply_was_lost_is_made_once(

@@ -168,7 +168,7 @@ def test_what_is_forgotten_of_a_person_includes_their_sightings(past: History, t
 
 def test_naming_says_who_it_was_and_counts(past: History) -> None:
     write(past, [sighting(1, unknown_id="u-1"), sighting(2, unknown_id="u-1")])
-    past.name_sightings(["door_1"], "p-1", "Anna")
+    past.give_name(past.sightings(sighting_id="door_1")[0], "p-1", "Anna")
     first, second = past.sightings()
     assert (first.identity_id, first.identity_name, first.unknown_id, first.corrections) == ("p-1", "Anna", "", 1)
     assert (second.identity_id, second.unknown_id, second.corrections) == ("", "u-1", 0)

@@ -135,19 +135,32 @@ class Book:
             connection.execute(_rules.insert(), row)
         return stored
 
-    def change(self, rule_id: str, rule: Rule) -> None:
-        """The rule says something else from now on; what was told stays told."""
+    def change(self, before: StoredRule, rule: Rule) -> bool:
+        """The rule says something else from now on; what was told stays told. Returns whether it was still as it was
+        ``before``: otherwise it stays as it is."""
         with self._database.writing() as connection:
-            spend_rule(connection, rule_id)
-            of_it = _rules.c.rule_id == rule_id
-            connection.execute(_rules.update().where(of_it).values(document=apart(rule_id, rule.model_dump_json())))
+            if not self._is_still(connection, before):
+                return False
+            spend_rule(connection, before.rule_id)
+            document = apart(before.rule_id, rule.model_dump_json())
+            connection.execute(_rules.update().where(_rules.c.rule_id == before.rule_id).values(document=document))
+        return True
 
-    def remove(self, rule_id: str) -> None:
-        """What it would still have told is not told."""
+    def remove(self, before: StoredRule) -> bool:
+        """What it would still have told is not told. Returns whether it was still as it was ``before``."""
         with self._database.writing() as connection:
-            spend_rule(connection, rule_id)
-            connection.execute(_alerts.delete().where(_alerts.c.rule_id == rule_id))
-            connection.execute(_rules.delete().where(_rules.c.rule_id == rule_id))
+            if not self._is_still(connection, before):
+                return False
+            spend_rule(connection, before.rule_id)
+            connection.execute(_alerts.delete().where(_alerts.c.rule_id == before.rule_id))
+            connection.execute(_rules.delete().where(_rules.c.rule_id == before.rule_id))
+        return True
+
+    def _is_still(self, connection: sa.Connection, before: StoredRule) -> bool:
+        """Nobody else can change it until the end of the transaction."""
+        query = sa.select(_rules).where(_rules.c.rule_id == before.rule_id).with_for_update()
+        row = connection.execute(query).one_or_none()
+        return row is not None and self._stored(row) == before
 
     def note(self, event: Event, wanted: Iterable[StoredRule]) -> int:
         """Notes that ``event`` is to be told to the receivers of these rules, unless they were told of this visit or

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final, cast
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Header, Request, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
@@ -21,6 +21,10 @@ from worker.api.sessions import csrf_of
 from worker.api.sight import Cameras, in_sight, look_through
 from worker.audit_log import acting_as
 
+IdempotencyKey = Annotated[
+    str | None, Header(description="a text of your own: the same request with it is done once within a day")
+]
+"""For :func:`once`."""
 COOKIE: Final = "facestream_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
 _LONGEST_KEY: Final = 200

@@ -108,7 +108,7 @@ class Accounts:
         """
         hashed = None if password is None else self._passwords.hash(password)
         with self._database.writing() as connection:
-            before = require_account(connection, name)
+            before = require_account(connection, name, locked=True)
             if before.provider and (role or password or cameras != "same"):
                 raise AccountError(f"role, cameras and password of {name} are those of the OpenID provider")
             wanted = before.cameras if cameras == "same" else cameras
@@ -252,12 +252,14 @@ def account_of(row: Mapping[Any, Any]) -> Account:
     )  # fmt: skip
 
 
-def require_account(connection: sa.Connection, name: str) -> Account:
-    """
+def require_account(connection: sa.Connection, name: str, *, locked: bool = False) -> Account:
+    """The account; ``locked``: nobody else changes it until the end of the transaction.
+
     Raises:
         NoSuchAccountError: there is no such account.
     """
-    row = connection.execute(sa.select(_accounts).where(_accounts.c.account == name)).mappings().one_or_none()
+    query = sa.select(_accounts).where(_accounts.c.account == name)
+    row = connection.execute(query.with_for_update() if locked else query).mappings().one_or_none()
     if row is None:
         raise NoSuchAccountError(f"there is no account {name}")
     return account_of(row)

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from fastapi import APIRouter, Response
 
-from worker.api.access import Manager, SharedParts, once
+from worker.api.access import IdempotencyKey, Manager, SharedParts, once
 from worker.api.account_documents import (
     AccountChange,
     AccountDocument,
@@ -17,7 +17,6 @@ from worker.api.account_documents import (
 )
 from worker.api.accounts import Account
 from worker.api.parts import Parts
-from worker.api.people import IdempotencyKey
 from worker.api.problems import responses
 from worker.api.roles import Role
 from worker.api.sight import Cameras, in_order

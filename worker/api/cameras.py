@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 from pydantic import ValidationError
 
-from worker.api.access import Manager, Reader, SharedParts, once
+from worker.api.access import IdempotencyKey, Manager, Reader, SharedParts, once
 from worker.api.camera_documents import (
     CameraChange,
     CameraDocument,
@@ -18,9 +18,8 @@ from worker.api.camera_documents import (
     NewCamera,
     camera_document,
 )
-from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
+from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
-from worker.api.people import IdempotencyKey, IfMatch
 from worker.api.pictures import jpeg_of
 from worker.api.problems import Problem, not_found, responses, unusable
 from worker.audit_log import note
@@ -127,10 +126,11 @@ def change(parts: Parts, camera_id: str, given: CameraChange, if_match: str | No
         Problem: there is no such camera, a field is wrong, or it was changed meanwhile.
     """
     row = _defined(parts, camera_id, if_match)
-    expected = row.definition.revision if if_match else None
     settings = given.model_dump(exclude_unset=True, exclude={"paused"})
     if settings.get("source") is None:
         settings.pop("source", None)
+    # What is not given stays as it was read here: also without an ETag, nobody else's change may be lost.
+    expected = row.definition.revision if if_match or settings else None
     with _registry(parts) as registry:
         if settings:
             old = decode_camera(row.definition.document or "", camera_id)

@@ -47,6 +47,8 @@ from worker.api.documents import (
     NamedDocument,
     NameRequest,
     NearPage,
+    PeopleMerged,
+    PeopleMergePlan,
     PeoplePage,
     PersonChange,
     PersonDocument,
@@ -401,6 +403,26 @@ class Console:
     ) -> AlikePage:
         """Unknown people who resemble the same enrolled person, and how often a stranger is taken for that person."""
         return self._ask.one(AlikePage, "GET", "/suggestions")
+
+    def plan_merge_of_people(self, identity_id: str, *, other: str) -> PeopleMergePlan:
+        """What changes if ``other`` is the same person, and how sure that is. Its ETag is of both people."""
+        return self._ask.one(PeopleMergePlan, "GET", "/people/{}/merge", identity_id, query={"other": other})
+
+    def merge_people(
+        self, identity_id: str, body: MergeRequest, *, if_match: str | None = None, idempotency_key: str | None = None
+    ) -> PeopleMerged:
+        """Two entries are one person: this one keeps id and name, and gets samples, groups and past sightings of
+        the other. It can be undone. The ETag is that of the plan."""
+        return self._ask.one(
+            PeopleMerged,
+            "POST",
+            "/people/{}/merge",
+            identity_id,
+            body=body,
+            if_match=if_match,
+            key=idempotency_key,
+            keyed=True,
+        )
 
     def follow_events(self, after: str | None = None) -> Iterator[LiveEvent]:
         """Events as they come; the data are the fields of ``facestream tail --json``. With the id of an event, what

@@ -450,6 +450,42 @@ class MergeRequest(Given):
     other: Id
 
 
+class PeopleMergePlan(BaseModel):
+    """What changes if two enrolled people are made one; ``other_id`` goes."""
+
+    identity_id: str
+    identity_name: str
+    other_id: str
+    other_name: str
+    samples: int = Field(description="how many faces the person has then")
+    moved: int = Field(description="how many of them are those of the other one")
+    groups: list[str] = Field(description="in which the person is then")
+    joined: list[str] = Field(description="those of them in which the person is not yet")
+    threshold: float | None = Field(
+        description="cosine from which the person is named then, because of a group; null: as everybody"
+    )
+    consent: ConsentDocument | None = Field(description="what both allow; null: nothing bounds the time")
+    consent_changes: bool = Field(description="the person's consent is another one now")
+    sightings: int = Field(description="how many past sightings of the other one get the name")
+    similarity: float = Field(description="cosine between the two most similar faces of the two")
+    stranger_rate: float | None = Field(
+        description="share of pairs of different people that reach this similarity; null where it is not known"
+    )
+    risk: Risk
+
+
+class PeopleMerged(BaseModel):
+    """Two enrolled people are one."""
+
+    step: str = Field(description="takes it back, by ``POST /steps/{step}/undo``")
+    identity_id: str
+    identity_name: str
+    merged: str = Field(description="the id that has gone")
+    merged_name: str
+    samples: int = Field(description="how many faces of the person are enrolled now")
+    corrected: int = Field(description="how many past sightings were corrected")
+
+
 class SplitRequest(Given):
     """The sightings that show somebody else."""
 

@@ -21,11 +21,10 @@ from fastapi import APIRouter, Query, Response
 from pydantic import SecretStr
 
 from worker.api import people, unknowns
-from worker.api.access import Changer, SharedParts, once, require_all_cameras
+from worker.api.access import Changer, IdempotencyKey, SharedParts, once, require_all_cameras
 from worker.api.documents import ErasedDocument, ErasurePlan, ErasuresPage
-from worker.api.paging import MOST, cursor_of, place_of, require_match
+from worker.api.paging import MOST, IfMatch, cursor_of, place_of, require_match
 from worker.api.parts import Parts
-from worker.api.people import IdempotencyKey, IfMatch
 from worker.api.problems import Problem, not_found, responses
 from worker.audit_log import note
 from worker.config import Config

@@ -10,12 +10,11 @@ from fastapi import APIRouter, Response
 from worker.api import documents, people
 from worker.api.access import Changer, Reader, SharedParts
 from worker.api.documents import GroupDocument, Groups, GroupSettings, Memberships, PersonDocument
-from worker.api.paging import etag_of, require_match
+from worker.api.paging import IfMatch, etag_of, require_match
 from worker.api.parts import Parts
-from worker.api.people import IfMatch
 from worker.api.problems import Problem, not_found, responses, unusable
 from worker.errors import ConfigError
-from worker.gallery.contents import Person
+from worker.gallery.contents import Contents, Person
 from worker.gallery.groups import Group, group_name
 
 router = APIRouter(tags=["groups"])
@@ -56,7 +55,7 @@ def find(parts: Parts, name: str) -> GroupDocument:
     for group in listed(parts):
         if group.group == name:
             return group
-    raise not_found(f"there is no group {name!r}; it may have been deleted")
+    raise _no_group(name)
 
 
 def set_group(
@@ -75,15 +74,18 @@ def set_group(
         name = group_name(name)
     except ConfigError as error:
         raise unusable(error) from None
-    groups = known(parts)
-    if name in groups and fresh:
-        raise Problem(HTTPStatus.CONFLICT, f"there is a group {name!r} already: change it, or choose another name")
-    if if_match is not None:
-        require_match(if_match, etag(find(parts, name)))
-    if name not in groups and len(groups) >= _MOST:
-        raise Problem(HTTPStatus.CONFLICT, f"there are {_MOST} groups already: delete one first")
+
+    def require(contents: Contents) -> None:
+        groups = contents.groups
+        if name in groups and fresh:
+            raise Problem(HTTPStatus.CONFLICT, f"there is a group {name!r} already: change it, or choose another name")
+        if if_match is not None:
+            require_match(if_match, _etag_in(contents, name))
+        if name not in groups and len(groups) >= _MOST:
+            raise Problem(HTTPStatus.CONFLICT, f"there are {_MOST} groups already: delete one first")
+
     group = Group(settings.threshold, settings.colour, settings.advice)
-    parts.gallery().set_group(name, group)
+    parts.gallery().set_group(name, group, require=require)
     return _document(name, group, sum(name in person.groups for person in parts.people()))
 
 
@@ -94,8 +96,12 @@ def delete(parts: Parts, name: str, if_match: str | None = None) -> None:
         Problem: there is none of this name, or it was changed meanwhile.
         GalleryError: the gallery cannot be written.
     """
-    require_match(if_match, etag(find(parts, name)))
-    parts.gallery().remove_group(name)
+    find(parts, name)
+
+    def require(contents: Contents) -> None:
+        require_match(if_match, _etag_in(contents, name))
+
+    parts.gallery().remove_group(name, require=require)
 
 
 def regroup(parts: Parts, identity_id: str, names: Sequence[str], if_match: str | None = None) -> Person:
@@ -106,17 +112,29 @@ def regroup(parts: Parts, identity_id: str, names: Sequence[str], if_match: str 
         GalleryError: the gallery cannot be written.
     """
     person = people.find(parts, identity_id)
-    require_match(if_match, people.etag(person))
     _require(parts, names)
-    parts.gallery().regroup([identity_id], join=names, leave=set(person.groups) - set(names))
+    parts.gallery().regroup(
+        [identity_id], join=names, leave=set(person.groups) - set(names),
+        require=people.unchanged(identity_id, if_match),
+    )  # fmt: skip
     return people.find(parts, identity_id)
+
+
+def _etag_in(contents: Contents, name: str) -> str:
+    if name not in contents.groups:
+        raise _no_group(name)
+    return etag(_document(name, contents.groups[name], 0))
+
+
+def _no_group(name: str) -> Problem:
+    return not_found(f"there is no group {name!r}; it may have been deleted")
 
 
 def _require(parts: Parts, names: Sequence[str]) -> None:
     groups = known(parts)
     for name in names:
         if name not in groups:
-            raise not_found(f"there is no group {name!r}; it may have been deleted")
+            raise _no_group(name)
 
 
 def _document(name: str, group: Group, people: int) -> GroupDocument:

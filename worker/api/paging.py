@@ -5,12 +5,17 @@ import binascii
 import hashlib
 import json
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from fastapi import Header
 
 from worker.api.problems import Problem
 
 MOST: Final = 200
 """The longest page."""
+IfMatch = Annotated[
+    str | None, Header(description="the ETag that was seen: the change is refused if it is another one now")
+]
 
 
 def cursor_of(*place: float | str) -> str:

@@ -53,6 +53,17 @@ class Networks:
     embedder: FaceEmbedder
 
 
+def rule_in_sight(stored: StoredRule) -> StoredRule | None:
+    """The rule with those of its cameras that are in sight; None if there is none."""
+    cameras = in_sight()
+    if cameras is None:
+        return stored
+    seen = both(stored.rule.cameras or None, cameras)
+    if not seen:
+        return None
+    return replace(stored, rule=stored.rule.model_copy(update={"cameras": seen if stored.rule.cameras else ()}))
+
+
 class Parts:
     """Of one console. Safe to use from any thread.
 
@@ -251,16 +262,7 @@ class Parts:
 
     def rules(self) -> list[StoredRule]:
         """The rules that are about a camera in sight, by name; of their cameras, those in sight."""
-        cameras = in_sight()
-        if cameras is None:
-            return self.book.rules()
-        found = []
-        for stored in self.book.rules():
-            seen = both(stored.rule.cameras or None, cameras)
-            if seen:
-                rule = stored.rule.model_copy(update={"cameras": seen if stored.rule.cameras else ()})
-                found.append(replace(stored, rule=rule))
-        return found
+        return [seen for stored in self.book.rules() if (seen := rule_in_sight(stored)) is not None]
 
     def alerts(self, most: int) -> list[PastAlert]:
         """The newest alerts about sightings in sight, newest first."""

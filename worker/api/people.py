@@ -8,10 +8,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
+from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 
 from worker.api import documents
-from worker.api.access import Changer, Reader, SharedParts, once
+from worker.api.access import Changer, IdempotencyKey, Reader, SharedParts, once
 from worker.api.documents import (
     ConsentSettings,
     Enrolled,
@@ -22,15 +22,16 @@ from worker.api.documents import (
     Removed,
     SamplesPage,
 )
-from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
+from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
 from worker.api.problems import Problem, not_found, responses, unusable
 from worker.api.sight import in_sight
 from worker.errors import ConfigError
 from worker.files import without_name
 from worker.gallery.consents import Consent
-from worker.gallery.contents import Person
+from worker.gallery.contents import Contents, Person
 from worker.gallery.enrolment import enroll_named
+from worker.gallery.gallery import Require
 from worker.gallery.opening import prune_crops, remove_person
 from worker.history.glances import Glance
 from worker.names import clean_text, person_name
@@ -38,12 +39,6 @@ from worker.wire import rfc3339
 
 router = APIRouter(tags=["people"])
 
-IfMatch = Annotated[
-    str | None, Header(description="the ETag that was seen: the change is refused if it is another one now")
-]
-IdempotencyKey = Annotated[
-    str | None, Header(description="a text of your own: the same request with it is done once within a day")
-]
 Consents = Literal["ending", "over"]
 _PHOTO_NAME: Final = 150
 
@@ -58,7 +53,12 @@ def find(parts: Parts, identity_id: str) -> Person:
         person = gallery.person(identity_id)
         samples = [dataclasses.replace(sample, photo=origin(parts, sample.photo)) for sample in person.samples]
         return dataclasses.replace(person, samples=type(person.samples)(samples))
-    raise not_found(f"nobody with the id {identity_id} is enrolled; the person may have been removed")
+    raise nobody(identity_id)
+
+
+def nobody(identity_id: str) -> Problem:
+    """There is no such person."""
+    return not_found(f"nobody with the id {identity_id} is enrolled; the person may have been removed")
 
 
 def origin(parts: Parts, photo: str) -> str:
@@ -75,6 +75,26 @@ def etag(person: Person) -> str:
     consent = None if person.consent is None else person.consent.document()
     samples = [sample.sample_id for sample in person.samples]
     return etag_of(person.identity_id, person.name, samples, person.groups, consent)
+
+
+def unchanged(identity_id: str, if_match: str | None) -> Require:
+    """What refuses a change if the person is gone, or is another one than the ETag says. The gallery asks it while
+    nobody else can change anything."""
+
+    def require(contents: Contents) -> None:
+        require_match(if_match, etag(person_in(contents, identity_id)))
+
+    return require
+
+
+def person_in(contents: Contents, identity_id: str) -> Person:
+    """
+    Raises:
+        Problem: nobody has this id.
+    """
+    if identity_id not in contents.names:
+        raise nobody(identity_id)
+    return contents.person(identity_id, contents.samples_of(identity_id))
 
 
 def matching(people: Sequence[Person], words: str) -> list[Person]:
@@ -135,7 +155,7 @@ def set_consent(
         Problem: nobody has the id, they were changed meanwhile, or it would end before it begins.
         GalleryError: the gallery cannot be written.
     """
-    require_match(if_match, etag(find(parts, identity_id)))
+    find(parts, identity_id)
     consent = None
     if settings is not None:
         since, until = (rfc3339(_in_utc(at)) if at else "" for at in (settings.since, settings.until))
@@ -143,7 +163,7 @@ def set_consent(
             consent = Consent(since, until, clean_text(settings.basis), clean_text(settings.note))
         except ConfigError as error:
             raise unusable(error) from None
-    return parts.gallery().set_consent(identity_id, consent)
+    return parts.gallery().set_consent(identity_id, consent, require=unchanged(identity_id, if_match))
 
 
 def _in_utc(at: datetime) -> datetime:
@@ -164,8 +184,8 @@ def rename(parts: Parts, identity_id: str, name: str, if_match: str | None = Non
         Problem: nobody has the id, or they were changed meanwhile.
         GalleryError: the name is empty or taken, or the gallery cannot be written.
     """
-    require_match(if_match, etag(find(parts, identity_id)))
-    return parts.gallery().rename(identity_id, name)
+    find(parts, identity_id)
+    return parts.gallery().rename(identity_id, name, require=unchanged(identity_id, if_match))
 
 
 def remove(parts: Parts, identity_id: str, if_match: str | None = None) -> Person:
@@ -176,8 +196,8 @@ def remove(parts: Parts, identity_id: str, if_match: str | None = None) -> Perso
         GalleryError: the gallery cannot be written.
         HistoryError: the person is removed, but the history cannot be written.
     """
-    require_match(if_match, etag(find(parts, identity_id)))
-    removed = remove_person(parts.gallery(), identity_id)
+    find(parts, identity_id)
+    removed = remove_person(parts.gallery(), identity_id, require=unchanged(identity_id, if_match))
     with parts.history() as history:
         history.forget_denials_of(identity_id)
     return removed
@@ -190,13 +210,17 @@ def remove_sample(parts: Parts, identity_id: str, sample_id: str, if_match: str 
         Problem: there is no such face of this person, or it is the last one.
         GalleryError: the gallery cannot be written.
     """
-    person = find(parts, identity_id)
-    require_match(if_match, etag(person))
-    if all(sample.sample_id != sample_id for sample in person.samples):
-        raise not_found(f"{person.name} has no sample {sample_id}; it may have been removed")
-    if len(person.samples) == 1:
-        raise Problem(HTTPStatus.CONFLICT, f"this is the last sample of {person.name}: remove the person instead")
-    parts.gallery().remove_sample(sample_id)
+    find(parts, identity_id)
+
+    def require(contents: Contents) -> None:
+        person = person_in(contents, identity_id)
+        require_match(if_match, etag(person))
+        if all(sample.sample_id != sample_id for sample in person.samples):
+            raise not_found(f"{person.name} has no sample {sample_id}; it may have been removed")
+        if len(person.samples) == 1:
+            raise Problem(HTTPStatus.CONFLICT, f"this is the last sample of {person.name}: remove the person instead")
+
+    parts.gallery().remove_sample(sample_id, require=require)
     prune_crops(parts.gallery())
 
 

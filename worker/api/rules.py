@@ -12,11 +12,10 @@ from worker.alerts.delivery import shown
 from worker.alerts.rules import Rule
 from worker.alerts.trial import try_rule
 from worker.alerts.watch import Watch
-from worker.api.access import Changer, Manager, SharedParts, once
+from worker.api.access import Changer, IdempotencyKey, Manager, SharedParts, once
 from worker.api.groups import known
-from worker.api.paging import etag_of, require_match
-from worker.api.parts import Parts
-from worker.api.people import IdempotencyKey, IfMatch
+from worker.api.paging import IfMatch, etag_of, require_match
+from worker.api.parts import Parts, rule_in_sight
 from worker.api.problems import Problem, not_found, responses, unusable
 from worker.api.rule_documents import (
     AlertDocument,
@@ -61,9 +60,14 @@ def find(parts: Parts, rule_id: str) -> StoredRule:
     Raises:
         Problem: there is none.
     """
-    for stored in parts.rules():
-        if stored.rule_id == rule_id:
-            return stored
+    return _find(parts, rule_id)[0]
+
+
+def _find(parts: Parts, rule_id: str) -> tuple[StoredRule, StoredRule]:
+    """As it is in sight, and as it is."""
+    for stored in parts.book.rules():
+        if stored.rule_id == rule_id and (seen := rule_in_sight(stored)) is not None:
+            return seen, stored
     raise not_found(f"there is no rule {rule_id}; it may have been deleted")
 
 
@@ -89,10 +93,12 @@ def change(parts: Parts, watch: Watch, rule_id: str, settings: RuleSettings, if_
     Raises:
         Problem: as :func:`make`; or there is none, or it was changed meanwhile.
     """
-    before = find(parts, rule_id)
-    require_match(if_match, etag(before))
-    rule = _checked(parts, settings, before.rule.model_dump(include=set(_SECRETS)))
-    parts.book.change(rule_id, rule)
+    while True:
+        seen, before = _find(parts, rule_id)
+        require_match(if_match, etag(seen))
+        rule = _checked(parts, settings, before.rule.model_dump(include=set(_SECRETS)))
+        if parts.book.change(before, rule):
+            break
     watch.changed()
     stored = StoredRule(rule_id, rule, before.made_s)
     _note(parts, "rule changed", stored)
@@ -105,9 +111,11 @@ def remove(parts: Parts, watch: Watch, rule_id: str, if_match: str | None = None
     Raises:
         Problem: there is none, or it was changed meanwhile.
     """
-    stored = find(parts, rule_id)
-    require_match(if_match, etag(stored))
-    parts.book.remove(rule_id)
+    while True:
+        stored, before = _find(parts, rule_id)
+        require_match(if_match, etag(stored))
+        if parts.book.remove(before):
+            break
     watch.changed()
     _note(parts, "rule removed", stored)
 

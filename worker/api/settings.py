@@ -13,9 +13,8 @@ from worker.api.access import Manager, Reader, SharedParts
 from worker.api.camera_documents import CameraDocument
 from worker.api.cameras import known as cameras_known
 from worker.api.groups import known
-from worker.api.paging import etag_of, require_match
+from worker.api.paging import IfMatch, etag_of, require_match
 from worker.api.parts import Parts
-from worker.api.people import IfMatch
 from worker.api.problems import responses
 from worker.api.setting_documents import (
     AuditEntry,
@@ -73,9 +72,7 @@ def keep(parts: Parts, given: RetentionDocument, if_match: str | None = None) ->
     """
     wanted = Retention(**given.model_dump())
     with parts.history() as history:
-        before = history.retention()
-        require_match(if_match, etag(before))
-        history.keep(wanted)
+        before = history.keep(wanted, lambda before: require_match(if_match, etag(before)))
         config = wanted.over(parts.config)
         gone = (
             history.prune(

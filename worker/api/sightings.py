@@ -20,9 +20,8 @@ from worker.api.documents import (
     Timeline,
     TimelineEntry,
 )
-from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
+from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
-from worker.api.people import IfMatch
 from worker.api.problems import Problem, not_found, responses
 from worker.errors import SinkError
 from worker.events.publisher import publish_at_once

@@ -6,10 +6,9 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from worker.api.access import Caller, Reader, SharedParts, once
+from worker.api.access import Caller, IdempotencyKey, Reader, SharedParts, once
 from worker.api.account_documents import NewToken, NewTokenDocument, TokenDocument, TokensPage
 from worker.api.parts import Parts
-from worker.api.people import IdempotencyKey
 from worker.api.problems import Problem, responses
 from worker.api.roles import Scope
 from worker.api.sight import Cameras, in_order

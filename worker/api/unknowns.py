@@ -7,7 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from worker.api.access import Changer, Reader, SharedParts, once
+from worker.api import merging
+from worker.api.access import Changer, IdempotencyKey, Reader, SharedParts, once
 from worker.api.documents import (
     MergeRequest,
     NamedDocument,
@@ -21,9 +22,8 @@ from worker.api.documents import (
     UnknownDocument,
     UnknownsPage,
 )
-from worker.api.paging import MOST, cursor_of, etag_of, place_of, require_match
+from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
 from worker.api.parts import Parts
-from worker.api.people import IdempotencyKey, IfMatch
 from worker.api.problems import Problem, not_found, responses
 from worker.api.sight import sees
 from worker.api.suggestions import risk_of, suggest
@@ -201,6 +201,11 @@ def undo(parts: Parts, step: str) -> tuple[str, str]:
     """
     parts.looked_up("unknown undo")
     with parts.history() as history:
+        past = history.merger(step)
+    if past is not None:
+        merging.undo(parts, past)
+        return past.identity_id, past.other_id
+    with parts.history() as history:
         naming = history.naming(step)
         if naming is None:
             return history.undo_regrouping(step, _correcting(parts))
@@ -218,10 +223,12 @@ def forget(parts: Parts, unknown_id: str, if_match: str | None = None) -> None:
     Raises:
         Problem: there is no such person.
     """
-    require_match(if_match, etag(find(parts, unknown_id)))
+    find(parts, unknown_id)
     parts.looked_up("unknown forget", unknown_id)
     with parts.history() as history:
-        history.drop_unknown(unknown_id, sightings_too=True)
+        history.drop_unknown(
+            unknown_id, sightings_too=True, require=lambda person: require_match(if_match, etag(person))
+        )  # fmt: skip
 
 
 def _length(person: UnknownPerson) -> int:

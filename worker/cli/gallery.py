@@ -299,13 +299,16 @@ def merge_people(
 ) -> None:
     """Two entries are one person: the first one keeps its name and id, and gets all samples of the other."""
     opened = _open(gallery)
-    gone = opened.person(other)
-    person = opened.merge(who, gone.identity_id)
+    gone = opened.merge(who, other)
+    person = opened.person(gone.identity_id)
     if json_output:
         merged = {"identity_id": person.identity_id, "identity_name": person.name, "samples": len(person.samples)}
-        print_json(merged | {"merged": gone.identity_id, "merged_name": gone.name, "version": opened.version})
+        print_json(merged | {"merged": gone.other_id, "merged_name": gone.other_name, "version": opened.version})
     else:
-        say(f"{gone.name} is now {person.name} ({count_of(len(person.samples), 'sample')}); version {opened.version}")
+        say(
+            f"{gone.other_name} is now {person.name} ({count_of(len(person.samples), 'sample')}); "
+            f"version {opened.version}"
+        )
 
 
 def note_consent(

@@ -1,5 +1,6 @@
 """``facestream gallery group``: groups of people, such as staff or banned."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -107,10 +108,12 @@ def remove_people(name: GroupName, who: People, gallery: GalleryPath, json_outpu
     _regroup(gallery, who, json_output, leave=[name])
 
 
-def _regroup(path: str, who: list[str], json_output: bool, **changes: list[str]) -> None:
+def _regroup(
+    path: str, who: list[str], json_output: bool, *, join: Sequence[str] = (), leave: Sequence[str] = ()
+) -> None:
     quiet_logs()
     opened = open_gallery(path)
-    opened.regroup(who, **changes)
+    opened.regroup(who, join=join, leave=leave)
     for person in map(opened.person, who):
         if json_output:
             told = {"identity_id": person.identity_id, "identity_name": person.name, "groups": list(person.groups)}

@@ -13,7 +13,8 @@ from worker.errors import ConfigError, SinkError, SourceError
 
 if TYPE_CHECKING:
     from worker.config import Config, EvidenceConfig
-    from worker.history.records import Naming, PastSighting
+    from worker.gallery.gallery import Gallery
+    from worker.history.records import Naming, PastMerger, PastSighting
     from worker.history.regrouping import Tell
     from worker.history.store import History
 
@@ -262,12 +263,16 @@ def undo_unknown(
     stream: StreamName = None,
     json_output: AsJson = False,
 ) -> None:
-    """Take a merge, a split or a name back; sightings that bore the name are published as corrected."""
+    """Take a merge, a split or a name back, also a merge of two enrolled people on the console's pages; sightings that
+    bore the name are published as corrected."""
     quiet_logs()
     config_ = settings(config, gallery, state_dir, url=redis, stream=stream)
     with open_history(config_, "unknown undo") as history:
-        naming = history.naming(step)
-        if naming is None:
+        past, naming = history.merger(step), history.naming(step)
+        if past is not None:
+            _part(past, history, config_)
+            from_id, to_id = past.identity_id, past.other_id
+        elif naming is None:
             from_id, to_id = history.undo_regrouping(step, _correcting(config_))
         else:
             _take_name_back(naming, history, config_)
@@ -294,6 +299,17 @@ def _take_name_back(naming: "Naming", history: "History", config: "Config") -> N
     from worker.recognition import unknowns
     from worker.redis.client import connect
 
+    unknowns.take_name_back(naming, history, _gallery_of_names(config), connect(config.redis), config.redis)
+
+
+def _part(past: "PastMerger", history: "History", config: "Config") -> None:
+    from worker.recognition import merging
+    from worker.redis.client import connect
+
+    merging.undo(past, history, _gallery_of_names(config), connect(config.redis), config.redis)
+
+
+def _gallery_of_names(config: "Config") -> "Gallery":
     if config.gallery is None:
         raise ConfigError("which gallery holds the name? give --gallery PATH or --config FILE")
-    unknowns.take_name_back(naming, history, open_gallery(config.gallery), connect(config.redis), config.redis)
+    return open_gallery(config.gallery)

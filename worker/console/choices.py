@@ -1,11 +1,29 @@
 """What forms let people choose from, and what they choose."""
 
 from http import HTTPStatus
-from typing import get_args
+from typing import Final, get_args
 
+from worker.api import people
+from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.api.roles import Role
 from worker.api.sight import Cameras
+
+_NAMES: Final = 500
+
+
+def some_names(parts: Parts) -> list[str]:
+    """Of people who are enrolled: what is suggested before somebody types, and without JavaScript."""
+    return [person.name for person in parts.people()[:_NAMES]]
+
+
+def meant(parts: Parts, words: str) -> tuple[str | None, str]:
+    """The id of the one person who is meant by a name, a part of it, or an id; or what is wrong."""
+    found = [person for person in parts.people() if words in {person.name, person.identity_id}]
+    found = found or people.matching(parts.people(), words)
+    if len(found) == 1:
+        return found[0].identity_id, ""
+    return None, "several people are called so: write more of the name" if found else "nobody enrolled is called so"
 
 
 def chosen(ticked: list[str] | None) -> Cameras:

@@ -94,7 +94,8 @@ def _edit(each: _Field, values: Mapping[str, list[str]], keep: Collection[str]) 
         if each.kind == "option" and each.name not in values:
             return None
         return None if (each.value in given) == each.is_on else _tag(each, None, is_on=not each.is_on)
-    if not given or given[0] == each.value:
+    # A browser ends the lines of a text in its own way.
+    if not given or given[0].replace("\r\n", "\n") == each.value:
         return None
     return f"\n{html.escape(given[0])}" if each.kind == "textarea" else _tag(each, given[0], is_on=False)
 

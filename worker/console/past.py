@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from worker.api import fleet, people, search, sightings
+from worker.api import fleet, search, sightings
 from worker.api.access import Caller, SharedParts
-from worker.api.parts import Parts
 from worker.api.problems import Problem
+from worker.console.choices import meant, some_names
 from worker.console.pages import Asker, Sender, Visitor, gone_to, render
 from worker.console.texts import text
 from worker.errors import SourceError
@@ -38,7 +38,7 @@ def list_page(
     cursor: str | None = None,
 ) -> HTMLResponse:
     """Sightings by person, camera and time, newest first."""
-    identity_id, problem = _meant(parts, person) if person else (None, "")
+    identity_id, problem = meant(parts, person) if person else (None, "")
     found: list[PastSighting] = []
     more = None
     if not problem:
@@ -49,7 +49,7 @@ def list_page(
     asked = {"person": person, "unknown": unknown, "camera": camera, "since": since, "until": until}
     return render(
         "sightings", caller, sightings=found, more=more, asked=asked, problem=problem, cameras=fleet.cameras(parts),
-        names=_names(parts),
+        names=some_names(parts),
     )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def one_page(caller: Visitor, parts: SharedParts, sighting_id: str, said: str = 
     sighting = sightings.look(parts, sighting_id)
     return render(
         "sighting", caller, sighting=sighting, why=explain(sighting), account=sighting.account, said=said,
-        etag=sightings.etag(sighting), names=_names(parts), near=sightings.nearest(parts, sighting),
+        etag=sightings.etag(sighting), names=some_names(parts), near=sightings.nearest(parts, sighting),
         timeline=sightings.timeline(parts, sighting),
         has_pictures=parts.pictures() is not None,
     )  # fmt: skip
@@ -123,19 +123,6 @@ def find(
 def _find(caller: Caller, **values: Any) -> HTMLResponse:
     shown: dict[str, Any] = {"found": None, "threshold": 0.0, "problem": "", "choice": [], "face": ""}
     return render("find", caller, **shown | values)
-
-
-def _meant(parts: Parts, words: str) -> tuple[str | None, str]:
-    """The id of the one person who is meant, or what is wrong."""
-    found = [person for person in parts.people() if words in {person.name, person.identity_id}]
-    found = found or people.matching(parts.people(), words)
-    if len(found) == 1:
-        return found[0].identity_id, ""
-    return None, "several people are called so: write more of the name" if found else "nobody enrolled is called so"
-
-
-def _names(parts: Parts) -> list[str]:
-    return [person.name for person in parts.people()[:500]]
 
 
 def _time(text: str) -> datetime | None:

@@ -9,12 +9,14 @@ from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from pydantic import ValidationError
 
-from worker.api import documents, erasing, findings, groups, people, sightings
+from worker.api import documents, erasing, findings, groups, merging, people, sightings
 from worker.api.access import Caller, SharedParts
 from worker.api.documents import ConsentSettings, GroupSettings
 from worker.api.parts import Parts
 from worker.api.problems import Problem
+from worker.console.choices import meant
 from worker.console.pages import Sender, Visitor, gone_to, render, render_slowly
+from worker.errors import GalleryError
 
 router = APIRouter(include_in_schema=False)
 
@@ -69,15 +71,19 @@ def enroll(
 
 
 @router.get("/people/{identity_id}")
-def one_page(caller: Visitor, parts: SharedParts, identity_id: str, said: str = "") -> HTMLResponse:
+def one_page(
+    caller: Visitor, parts: SharedParts, identity_id: str, said: str = "",
+    steps: Annotated[str, Query(max_length=200)] = "",
+) -> HTMLResponse:  # fmt: skip
     """One person: samples, and where they were seen last."""
     person = people.find(parts, identity_id)
     seen, _more = sightings.page(parts, _SEEN, identity_id=identity_id)
     with parts.history() as history:
-        namings = history.namings_of(identity_id)
+        namings, mergers = history.namings_of(identity_id), history.mergers_of(identity_id)
     return render(
         "person", caller, person=person, consent=documents.person_document(person).consent, etag=people.etag(person),
         seen=seen, said=said, groups=groups.listed(parts), namings=namings, audit=findings.look(parts, identity_id),
+        mergers=mergers, steps=steps,
     )  # fmt: skip
 
 
@@ -92,6 +98,42 @@ def rename(
     """Another name; the id stays."""
     people.rename(parts, identity_id, identity_name, etag)
     return gone_to(f"/people/{identity_id}", said="renamed")
+
+
+@router.get("/people/{identity_id}/merge")
+def merge_page(
+    caller: Sender, parts: SharedParts, identity_id: str, other: Annotated[str, Query(max_length=300)] = ""
+) -> HTMLResponse:
+    """What changes if somebody else (name or id) is the same person, and the question."""
+    person = people.find(parts, identity_id)
+    other_id, problem = meant(parts, other) if other else (None, "")
+    shown: dict[str, Any] = {"plan": None, "etag": ""}
+    if other_id is not None:
+        try:
+            shown = {
+                "plan": merging.plan(parts, identity_id, other_id),
+                "etag": merging.etag(parts, identity_id, other_id),
+            }
+        except Problem as error:
+            problem = error.detail
+        except GalleryError as error:
+            problem = str(error)
+    return render(
+        "merge", caller, person=person, other=other, problem=problem, **shown,
+    )  # fmt: skip
+
+
+@router.post("/people/{identity_id}/merge")
+def merge(
+    _caller: Sender,
+    parts: SharedParts,
+    identity_id: str,
+    other_id: Annotated[str, Form(max_length=300)],
+    etag: Annotated[str, Form()],
+) -> RedirectResponse:
+    """Two entries are one person."""
+    done = merging.merge(parts, identity_id, other_id, etag)
+    return gone_to(f"/people/{identity_id}", said="merged", steps=done.step)
 
 
 @router.post("/people/{identity_id}/groups")

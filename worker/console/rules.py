@@ -1,5 +1,7 @@
 """Rules: who is told of whom, where and when; and what became of the alerts."""
 
+from collections import Counter
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -13,6 +15,7 @@ from worker.api.access import Caller, SharedParts
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.api.rule_documents import RuleSettings, TrialDocument
+from worker.console.choices import meant
 from worker.console.pages import Manager, Visitor, gone_to, render
 from worker.console.texts import text
 
@@ -44,17 +47,41 @@ def _page(
     return render(
         "rules", caller, rules=[(rules.document(each), rules.etag(each)) for each in parts.rules()], said=said,
         alerts=rules.alerts(parts, _SHOWN), waiting=parts.waiting(), tried=tried, cameras=fleet.cameras(parts),
-        groups=[(name, name) for name in groups.known(parts)], people=parts.people(),
+        groups=[(name, name) for name in groups.known(parts)], named=lambda ids: _named(parts, ids),
         weekdays=[(day, text(day)) for day in WEEKDAYS],
         chosen=None if chosen is None else (rules.document(chosen), rules.etag(chosen)),
     )  # fmt: skip
 
 
+def _named(parts: Parts, ids: Iterable[str]) -> list[str]:
+    """What people are called; the id of who is not enrolled any more, or shares a name."""
+    people = parts.people()
+    names = {person.identity_id: person.name for person in people}
+    often = Counter(names.values())
+    return [name if often[name := names.get(each, each)] == 1 else each for each in ids]
+
+
+def _ids(parts: Parts, lines: str) -> list[str]:
+    """Whom these lines mean: names, or ids.
+
+    Raises:
+        Problem: one means nobody, or several people.
+    """
+    found = []
+    for line in filter(None, map(str.strip, lines.splitlines())):
+        identity_id, problem = meant(parts, line)
+        if identity_id is None:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{line[:100]!r}: {problem}")
+        found.append(identity_id)
+    return list(dict.fromkeys(found))
+
+
 def _settings(
+    parts: SharedParts,
     name: Line = "",
     enabled: Line = "",
     who: Line = "anyone",
-    people: Several = None,
+    people: Annotated[str, Form(max_length=200_000)] = "",
     group: Several = None,
     not_group: Several = None,
     cameras: Annotated[str, Form(max_length=3000)] = "",
@@ -71,7 +98,7 @@ def _settings(
     """What a form says. An address that is not given stays as it is, unless all are to be forgotten."""
     addresses = [line.strip() for line in apprise.splitlines() if line.strip()]
     values: dict[str, Any] = {
-        "name": name, "enabled": bool(enabled), "who": who, "people": people or (), "groups": group or (),
+        "name": name, "enabled": bool(enabled), "who": who, "people": _ids(parts, people), "groups": group or (),
         "not_groups": not_group or (), "cameras": [each.strip() for each in cameras.split(",") if each.strip()],
         "weekdays": weekday or (), "after": after.strip(), "before": before.strip(), "time_zone": time_zone.strip(),
         "webhook": webhook.strip() or ("" if forget else None),

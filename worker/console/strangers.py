@@ -12,6 +12,7 @@ from worker.api.access import SharedParts
 from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.api.strangers import AT_ONCE
+from worker.console.choices import some_names
 from worker.console.pages import Sender, Visitor, gone_to, inside, render
 from worker.gallery.contents import Person
 
@@ -19,7 +20,6 @@ router = APIRouter(include_in_schema=False)
 
 _SHOWN: Final = 12
 _FACES: Final = 4
-_NAMES: Final = 500
 _SIGHTINGS: Final = 120
 _GROUPS: Final = 6
 _GROUP: Final = 24
@@ -54,12 +54,11 @@ def list_page(
     alike = [
         (each, [(unknown_id, faces[unknown_id][:1]) for unknown_id in each.unknown_ids[:_GROUP]]) for each in groups
     ]
-    people = parts.people()
     return render(
         "unknown", caller, cards=cards, alike=alike, is_all=is_all, total=shown.total, cursor=cursor,
-        more=shown.next_cursor, ignored=ignored, names=[person.name for person in people[:_NAMES]],
-        others=[person.unknown_id for person in shown.items], named=_called(people, named), steps=steps, said=said,
-        count=count,
+        more=shown.next_cursor, ignored=ignored, names=some_names(parts),
+        others=[person.unknown_id for person in shown.items], named=_called(parts.people(), named), steps=steps,
+        said=said, count=count,
     )  # fmt: skip
 
 
@@ -68,8 +67,7 @@ def one_page(caller: Visitor, parts: SharedParts, unknown_id: str) -> HTMLRespon
     """One unknown person: every face, to choose those that show somebody else."""
     person = unknowns.detail(parts, unknown_id)
     seen = unknowns.faces_of(parts, [unknown_id], _SIGHTINGS)[unknown_id]
-    names = [known.name for known in parts.people()[:_NAMES]]
-    return render("stranger", caller, person=person, seen=seen, names=names)
+    return render("stranger", caller, person=person, seen=seen, names=some_names(parts))
 
 
 @router.post("/unknown/some")

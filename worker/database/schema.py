@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from worker.database.owned import OwnAccount, OwnBytes, OwnText
 
-LAYOUT: Final = 17
+LAYOUT: Final = 18
 """The newest layout. Each has a step in ``migrations`` that leads to it."""
 VERSION_TABLE: Final = "facestream_layout"
 SCHEMA: Final = "facestream"
@@ -145,11 +145,13 @@ regroupings: Final = Table(
     _seconds("expires_s"),
     _text("samples", server_default=""),
     Column("changed_s", Double, nullable=False, server_default=text("0")),
+    _own("undo", server_default=""),
 )
 """Merges and splits of unknown people, in the order of ``number``: which sightings (JSON) went from whom to whom.
 ``whole``: whether ``from_id`` kept none. Ids alone, nothing that anybody is recognised by. ``samples``: of a person who
 was named, and is ``to_id`` since, the ids (JSON) of the samples that were added; "" for a merge or a split.
-``changed_s``: when the step was made, or undone; 0 where that was not noted."""
+``changed_s``: when the step was made, or undone; 0 where that was not noted. ``undo``: of an enrolled person who was
+merged into another one, what takes that back (JSON); "" for all others."""
 
 erasures: Final = Table(
     "erasures", past, Column("erasure_id", Text, primary_key=True), _text("made_at"), _text("digests")

@@ -127,8 +127,15 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config) ->
     identity_ids = {_resolve(galleries, person) for person in request.people} | {key for key, _ in request.trained}
     if request.faces is not None:
         identity_ids |= _shown(request.faces, galleries)
+    place = history_place(config)
+    if place is not None and not has_past(place):
+        place = None
+    earlier_names: set[str] = set()
+    if place is not None:
+        with History.open(place) as history:
+            identity_ids, earlier_names = history.known_as(identity_ids)
     versions = [version for gallery in galleries for version in _versions(gallery)]
-    sample_ids, names = _known_as(identity_ids, versions)
+    sample_ids, names = _known_as(identity_ids, versions, galleries[0].contents if galleries else None)
     vectors = [_vectors_of(version, sample_ids) for version in versions]
     faces = _faces_by_model(versions, sample_ids, galleries)
     if request.faces is not None and request.faces[0] not in faces:
@@ -141,11 +148,11 @@ def make_plan(request: Request, galleries: Sequence[Gallery], config: Config) ->
         key: name for gallery in galleries for key, name in gallery.contents.names.items() if key not in identity_ids
     }
     staying = {*others.values()}
-    gone_names = frozenset({*names, *(name for _, name in request.trained)} - staying)
+    gone_names = frozenset({*names, *earlier_names, *(name for _, name in request.trained)} - staying)
     templates: list[bytes] = []
     tags: set[str] = set()
     retention = Retention()
-    if (place := history_place(config)) is not None and has_past(place):
+    if place is not None:
         with History.open(place) as history:
             traces, unknown_ids, past_names = history.traces(wanted)
             gone_names |= past_names - staying
@@ -219,18 +226,21 @@ def _versions(gallery: Gallery) -> list[Contents]:
     return [*past, gallery.contents]
 
 
-def _known_as(identity_ids: set[str], versions: Sequence[Contents]) -> tuple[set[str], set[str]]:
+def _known_as(identity_ids: set[str], versions: Sequence[Contents], now: Contents | None) -> tuple[set[str], set[str]]:
     """Adds to ``identity_ids`` the ids under which these people were before they were merged; returns their samples and
-    names in all versions."""
+    names in all versions. Who is somebody else in the version in use, ``now``, is left out with all samples: the two
+    were one for a while, and that was undone."""
     samples: set[str] = set()
+    others = set() if now is None else now.names.keys() - identity_ids
+    not_theirs = set() if now is None else {each.sample_id for each in now.samples if each.identity_id in others}
     while True:
         for version in versions:
             for sample in version.samples:
-                if sample.identity_id in identity_ids:
+                if sample.identity_id in identity_ids and sample.sample_id not in not_theirs:
                     samples.add(sample.sample_id)
         owners = {
             sample.identity_id for version in versions for sample in version.samples if sample.sample_id in samples
-        }
+        } - others
         if owners <= identity_ids:
             break
         identity_ids |= owners

@@ -45,6 +45,22 @@ class Consent:
         return asdict(self)
 
 
+def narrower(one: Consent | None, other: Consent | None) -> Consent | None:
+    """What both allow. Basis and note are those of ``one``, where it has some.
+
+    Raises:
+        ConfigError: there is no time that both allow.
+    """
+    if one is None or other is None:
+        return one or other
+    return Consent(
+        max(filter(None, (one.since, other.since)), key=parse_rfc3339, default=""),
+        min(filter(None, (one.until, other.until)), key=parse_rfc3339, default=""),
+        one.basis or other.basis,
+        one.note or other.note,
+    )
+
+
 def consents_of(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Consent]:
     """Consents by identity_id, as :meth:`Consent.document` gave them."""
     return {

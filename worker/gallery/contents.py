@@ -171,6 +171,11 @@ class Contents:
         theirs = {key: tuple(sorted(set(names))) for key, names in groups.items() if names}
         return replace(self, memberships=others | theirs)
 
+    def consenting(self, consents: Mapping[str, Consent | None]) -> "Contents":
+        """With these consents of the people named in ``consents``, by identity_id; None: nothing bounds that."""
+        others = {key: one for key, one in self.consents.items() if key not in consents}
+        return replace(self, consents=others | {key: one for key, one in consents.items() if one is not None})
+
     def called(self, names: dict[str, str]) -> "Contents":
         """With these people alone, by identity_id: what was noted of others is forgotten."""
         consents = {key: one for key, one in self.consents.items() if key in names}
@@ -223,15 +228,6 @@ class Contents:
             return self
         left = self.minus(gone)
         return left.called({key: name for key, name in left.names.items() if key not in people})
-
-    def merged(self, identity_id: str, other_id: str) -> "Contents":
-        """With the samples of ``other_id`` as further samples of ``identity_id``; ``other_id`` is nobody any more."""
-        moved = self.samples_of(other_id)
-        vectors = self.vectors_of(other_id)
-        names = {key: name for key, name in self.names.items() if key != other_id}
-        groups = {*self.memberships.get(identity_id, ()), *self.memberships.get(other_id, ())}
-        left = self.minus({sample.sample_id for sample in moved}).called(names).grouped({identity_id: groups})
-        return left.plus([replace(sample, identity_id=identity_id) for sample in moved], vectors, names)
 
 
 def new_identity_id() -> str:

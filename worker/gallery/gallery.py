@@ -20,12 +20,21 @@ from worker.gallery.contents import BLOCK_SAMPLES, Block, Contents, NewSample, P
 from worker.gallery.crops import CropStore
 from worker.gallery.groups import Group, group_name
 from worker.gallery.index import PersonIndex, Representation
+from worker.gallery.merging import Merger, merged, parted
 from worker.gallery.stored import require_unit
 from worker.names import clean_text, person_name
 from worker.types import Candidate, Embeddings, Vectors
 
 if TYPE_CHECKING:
     from worker.faces.device.runtimes import Runtime
+
+Require = Callable[[Contents], None]
+"""Is given the newest contents, within the transaction or under the lock of a change, and may refuse it: what it raises
+is raised, and nothing is changed."""
+
+
+def whatever(_contents: Contents) -> None:
+    """Whatever the gallery holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +138,9 @@ class Gallery:
             note(self.audit_folder, "enrolled", {sample.identity_id for sample in taken}, samples=len(taken))
         return stored
 
-    def remove(self, identity: str) -> Person:
-        """Removes a person (id or name) with all samples; returns the removed person.
+    def remove(self, identity: str, *, require: Require = whatever) -> Person:
+        """Removes a person (id or name) with all samples; returns the removed person. ``require``, here and below: what
+        must be true of the gallery then.
 
         Raises:
             GalleryError: nobody is called that, or the gallery cannot be written.
@@ -138,6 +148,7 @@ class Gallery:
         removed: list[Person] = []
 
         def change(contents: Contents) -> Contents:
+            require(contents)
             identity_id = self._resolve(contents, identity)
             gone = contents.samples_of(identity_id)
             removed[:] = [contents.person(identity_id, gone)]
@@ -148,7 +159,7 @@ class Gallery:
         note(self.audit_folder, "removed", [removed[0].identity_id], samples=len(removed[0].samples))
         return removed[0]
 
-    def remove_sample(self, sample_id: str) -> Sample:
+    def remove_sample(self, sample_id: str, *, require: Require = whatever) -> Sample:
         """Removes one sample, and the person if it was their last one.
 
         Raises:
@@ -157,6 +168,7 @@ class Gallery:
         removed: list[Sample] = []
 
         def change(contents: Contents) -> Contents:
+            require(contents)
             removed[:] = [sample for sample in contents.samples if sample.sample_id == sample_id]
             if not removed:
                 raise GalleryError(
@@ -168,7 +180,7 @@ class Gallery:
         note(self.audit_folder, "sample removed", [removed[0].identity_id, sample_id])
         return removed[0]
 
-    def rename(self, identity: str, new_name: str) -> Person:
+    def rename(self, identity: str, new_name: str, *, require: Require = whatever) -> Person:
         """Gives a person (id or name) another name; the identity_id stays.
 
         Raises:
@@ -179,6 +191,7 @@ class Gallery:
             raise GalleryError("a person's name must not be empty")
 
         def change(contents: Contents) -> Contents:
+            require(contents)
             identity_id = self._resolve(contents, identity)
             if any(person_name(name) == new_name and key != identity_id for key, name in contents.names.items()):
                 raise GalleryError(
@@ -191,30 +204,47 @@ class Gallery:
         note(self.audit_folder, "renamed", [person.identity_id])
         return person
 
-    def merge(self, identity: str, other: str) -> Person:
-        """Gives a person (id or name) all samples of ``other``, who is the same person under another id; returns the
-        person as they are then.
+    def merge(self, identity: str, other: str, *, require: Require = whatever) -> Merger:
+        """Gives a person (id or name) all samples and groups of ``other``, who is the same person under another id; the
+        consent is what both allow. Returns what :meth:`part` takes back.
 
         Raises:
-            GalleryError: nobody is called that, both are the same already, or the gallery cannot be written.
+            GalleryError: nobody is called that, both are the same already, they may be recognised at different times,
+                or the gallery cannot be written.
         """
-        into: list[str] = []
-        gone: list[str] = []
+        made: list[Merger] = []
 
         def change(contents: Contents) -> Contents:
+            require(contents)
             identity_id, other_id = self._resolve(contents, identity), self._resolve(contents, other)
             if identity_id == other_id:
                 raise GalleryError(
                     f"gallery {self.label}: {clean_text(identity)!r} and {clean_text(other)!r} are one person already"
                 )
-            into[:], gone[:] = [identity_id], [other_id]
-            return contents.merged(identity_id, other_id)
+            after, merger = merged(contents, identity_id, other_id)
+            made[:] = [merger]
+            return after
 
         self._change(change)
-        note(self.audit_folder, "merged", [*into, *gone])
-        return self.person(into[0])
+        note(self.audit_folder, "merged", [made[0].identity_id, made[0].other_id])
+        return made[0]
 
-    def set_consent(self, identity: str, consent: Consent | None) -> Person:
+    def part(self, merger: Merger) -> None:
+        """Takes a merger back: the other person is there again, with the samples that are left of theirs.
+
+        Raises:
+            GalleryError: the person is gone, one of the two would have no sample, somebody else has the name by now,
+                or the gallery cannot be written.
+        """
+
+        def change(contents: Contents) -> Contents:
+            self._resolve(contents, merger.identity_id)
+            return parted(contents, merger)
+
+        self._change(change)
+        note(self.audit_folder, "parted", [merger.identity_id, merger.other_id])
+
+    def set_consent(self, identity: str, consent: Consent | None, *, require: Require = whatever) -> Person:
         """Notes from when until when a person (id or name) may be recognised; None: nothing bounds that.
 
         Raises:
@@ -222,6 +252,7 @@ class Gallery:
         """
 
         def change(contents: Contents) -> Contents:
+            require(contents)
             identity_id = self._resolve(contents, identity)
             others = {key: one for key, one in contents.consents.items() if key != identity_id}
             return replace(contents, consents=others if consent is None else {**others, identity_id: consent})
@@ -231,7 +262,7 @@ class Gallery:
         note(self.audit_folder, "consent noted", [person.identity_id], until=consent.until if consent else "")
         return person
 
-    def set_group(self, name: str, group: Group) -> None:
+    def set_group(self, name: str, group: Group, *, require: Require = whatever) -> None:
         """Makes the group called ``name``, or gives it these settings.
 
         Raises:
@@ -239,11 +270,16 @@ class Gallery:
             GalleryError: the gallery cannot be written.
         """
         name = group_name(name)
-        self._change(lambda contents: replace(contents, groups={**contents.groups, name: group}))
+
+        def change(contents: Contents) -> Contents:
+            require(contents)
+            return replace(contents, groups={**contents.groups, name: group})
+
+        self._change(change)
         threshold = "" if group.threshold is None else f"{group.threshold:.4f}"
         note(self.audit_folder, "group set", group=name, threshold=threshold)
 
-    def remove_group(self, name: str) -> None:
+    def remove_group(self, name: str, *, require: Require = whatever) -> None:
         """Removes a group; who was in it stays in the gallery.
 
         Raises:
@@ -251,6 +287,7 @@ class Gallery:
         """
 
         def change(contents: Contents) -> Contents:
+            require(contents)
             self._require_groups(contents, [name])
             contents = contents.grouped(
                 {key: {*names} - {name} for key, names in contents.memberships.items() if name in names}
@@ -260,7 +297,10 @@ class Gallery:
         self._change(change)
         note(self.audit_folder, "group removed", group=name)
 
-    def regroup(self, identities: Sequence[str], *, join: Collection[str] = (), leave: Collection[str] = ()) -> None:
+    def regroup(
+        self, identities: Sequence[str], *, join: Collection[str] = (), leave: Collection[str] = (),
+        require: Require = whatever,
+    ) -> None:  # fmt: skip
         """Puts people (ids or names) into the groups ``join`` and takes them out of ``leave``, in one new version.
 
         Raises:
@@ -269,6 +309,7 @@ class Gallery:
         regrouped: list[str] = []
 
         def change(contents: Contents) -> Contents:
+            require(contents)
             self._require_groups(contents, [*join, *leave])
             regrouped[:] = [self._resolve(contents, identity) for identity in identities]
             before = {identity_id: {*contents.memberships.get(identity_id, ())} for identity_id in regrouped}

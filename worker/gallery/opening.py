@@ -21,7 +21,7 @@ from worker.gallery.contents import Contents, Difference, Person, other_people
 from worker.gallery.crops import CropStore
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import PREVIOUS, FolderGallery, what_is_noted
-from worker.gallery.gallery import Gallery
+from worker.gallery.gallery import Gallery, Require, whatever
 from worker.gallery.groups import after_switch
 from worker.gallery.snapshots import Snapshot, SnapshotStore
 
@@ -158,13 +158,14 @@ def roll_back(path: Path | str, *, accept: Difference | None = None) -> int:
     return _noted(path, "rolled back")
 
 
-def remove_person(gallery: Gallery, identity: str) -> Person:
+def remove_person(gallery: Gallery, identity: str, *, require: Require = whatever) -> Person:
     """Removes a person (id or name) from the gallery and from the one that a switch has put aside, with their crops.
+    ``require`` as for :meth:`Gallery.remove`.
 
     Raises:
         GalleryError: nobody is called that, or a gallery or the folder of crops cannot be written.
     """
-    person = gallery.remove(identity)
+    person = gallery.remove(identity, require=require)
     previous = _put_aside(gallery)
     if previous is not None and any(other.identity_id == person.identity_id for other in previous.people()):
         previous.remove(person.identity_id)

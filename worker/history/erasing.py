@@ -200,10 +200,10 @@ def _may_see_rules(connection: sa.Connection) -> bool:
 
 def rules_about(connection: sa.Connection, ids: Container[str], names: Collection[str]) -> set[str]:
     """The ids of the rules that are about one of these people, or bear one of these names."""
-    return {rule_id for rule_id, document in _rules(connection) if _without(document, ids, names) != document}
+    return {rule_id for rule_id, document in stored_rules(connection) if _without(document, ids, names) != document}
 
 
-def _rules(connection: sa.Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+def stored_rules(connection: sa.Connection) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rules by their ids; one that cannot be read is empty."""
     for row in connection.execute(sa.select(schema.rules.c.rule_id, schema.rules.c.document)).all():
         document: Any = None
@@ -228,7 +228,7 @@ def _without(rule: dict[str, Any], ids: Container[str], names: Collection[str]) 
 
 def _blank_rules(connection: sa.Connection, erased: Erased, names: Collection[str]) -> int:
     count = 0
-    for rule_id, document in _rules(connection):
+    for rule_id, document in stored_rules(connection):
         left = _without(document, erased, names)
         of_it = schema.rules.c.rule_id == rule_id
         if left != document or not document:

@@ -194,6 +194,19 @@ class Naming:
 
 
 @dataclass(frozen=True, slots=True)
+class PastMerger:
+    """The enrolled person ``other_id`` is ``identity_id`` since, with these past ``sightings`` (ids). ``step`` takes it
+    back; ``told`` says what was changed, and in ``merger`` what the gallery had."""
+
+    step: str
+    identity_id: str
+    other_id: str
+    other_name: str
+    sightings: tuple[str, ...]
+    told: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """Faces and tracks of one camera and hour that never became a sighting, for one reason."""
 

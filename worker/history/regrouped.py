@@ -46,7 +46,7 @@ def regrouped(connection: sa.Connection, without: str = "") -> Regrouped:
     """What all steps have led to, except that one."""
     rows = connection.execute(
         sa.select(_regroupings)
-        .where(_regroupings.c.samples == "", _regroupings.c.step != without)
+        .where(_regroupings.c.samples == "", _regroupings.c.undo == "", _regroupings.c.step != without)
         .order_by(_regroupings.c.number)
     ).all()
     into: dict[str, str] = {}

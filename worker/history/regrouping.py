@@ -7,7 +7,7 @@ Before anything is written, those who were told of the sightings are told whose 
 import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from worker.history.records import EmbedderId, PastSighting, UnknownPerson, Vect
 from worker.history.regrouped import is_split, nearest_of, regrouped
 from worker.history.rows import readable, sighting_of, unknown_of, unknown_row
 from worker.history.storing import hold, next_revision
+from worker.people_keys import Owned
 
 _sightings, _unknowns, _regroupings = schema.sightings, schema.unknowns, schema.regroupings
 
@@ -196,6 +197,12 @@ def moved_in(connection: sa.Connection, step: str) -> list[str]:
     return list(json.loads(found)) if found else []
 
 
+def steps_about(connection: sa.Connection, ids: Collection[str]) -> set[str]:
+    """The steps that are about one of these people."""
+    rows = connection.execute(sa.select(_regroupings.c.step, _regroupings.c.from_id, _regroupings.c.to_id))
+    return {step for step, from_id, to_id in rows if from_id in ids or to_id in ids}
+
+
 def forget(connection: sa.Connection, unknown_id: str) -> None:
     """Nothing of this person can be undone any more."""
     either = sa.or_(_regroupings.c.from_id == unknown_id, _regroupings.c.to_id == unknown_id)
@@ -231,8 +238,9 @@ def note_step(
     whole: int,
     expires_s: float,
     samples: str = "",
+    undo: Owned[str] | str = "",
 ) -> str:
-    """Notes that these sightings went from one person to another; returns the id of this step."""
+    """Notes that these sightings went from one person to another, as the columns of the table say; returns its id."""
     step = uuid.uuid4().hex[:8]
     number = connection.execute(sa.select(sa.func.coalesce(sa.func.max(_regroupings.c.number), 0))).scalar_one()
     connection.execute(
@@ -240,7 +248,7 @@ def note_step(
         {
             "step": step, "number": number + 1, "from_id": from_id, "to_id": to_id,
             "sighting_ids": json.dumps(sighting_ids), "whole": whole, "undone": 0, "expires_s": expires_s,
-            "samples": samples, "changed_s": time.time(),
+            "samples": samples, "changed_s": time.time(), "undo": undo,
         },
     )  # fmt: skip
     return step

@@ -20,7 +20,7 @@ from worker.history.rows import batched, owner_of
 from worker.people_keys import BYTES_HEAD, TEXT_HEAD, Owned, tag_in
 
 _sightings, _unknowns, _denials = schema.sightings, schema.unknowns, schema.denials
-_alerts, _rules, _replies = schema.alerts, schema.rules, schema.replies
+_alerts, _rules, _replies, _regroupings = schema.alerts, schema.rules, schema.replies, schema.regroupings
 _spent = schema.spent_keys
 _OWN: Final = (
     (_sightings, ("sighting_id", "identity_id", "unknown_id"), ("template", "event", "identity_name")),
@@ -29,6 +29,7 @@ _OWN: Final = (
     (_alerts, ("sighting_id", "rule_id", "receiver"), ("event",)),
     (_rules, ("rule_id",), ("document",)),
     (_replies, ("request",), ("body",)),
+    (_regroupings, ("step", "to_id"), ("undo",)),
 )
 """What tells a row from others, the id of whom it is about first; and what is sealed of it."""
 
@@ -152,6 +153,8 @@ def _halve_anew(connection: sa.Connection, written: Sequence[tuple[sa.Table, str
 def _owner(table: sa.Table, row: Any, found: Any) -> str:
     if table is _unknowns:
         return str(row.unknown_id)
+    if table is _regroupings:
+        return str(row.to_id)
     if table is not _alerts:
         return owner_of(row.identity_id, row.unknown_id, row.sighting_id)
     with suppress(ValueError, AttributeError):  # a damaged row is for its reader to judge

@@ -36,12 +36,32 @@ from worker.errors import (
     HistoryValueError,
 )
 from worker.files import is_of_state, private_folder
-from worker.history import denials, erasing, glances, namings, regrouping, reuniting, sealing, storing, strangers
+from worker.history import (
+    denials,
+    erasing,
+    glances,
+    merging,
+    namings,
+    regrouping,
+    reuniting,
+    sealing,
+    storing,
+    strangers,
+)
 from worker.history.erasing import Someone
 from worker.history.hours import Hour, by_hour
 from worker.history.in_sight import Sight
 from worker.history.likeness import like
-from worker.history.records import CounterExample, EmbedderId, Naming, PastSighting, Tally, UnknownPerson, Vector
+from worker.history.records import (
+    CounterExample,
+    EmbedderId,
+    Naming,
+    PastMerger,
+    PastSighting,
+    Tally,
+    UnknownPerson,
+    Vector,
+)
 from worker.history.regrouped import Regrouped, ids_now, regrouped
 from worker.history.retention import Retention, kept_s, read_retention, remove_expired, write_retention
 from worker.history.rows import (
@@ -370,15 +390,6 @@ class History:
         with _told(), self._database.reading() as connection:
             return by_hour(connection, camera_id, since, reasons)
 
-    def name_sightings(self, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
-        """Notes who the person of these sightings was.
-
-        Raises:
-            HistoryError: it cannot be written.
-        """
-        with _told(), self._database.writing() as connection:
-            namings.name(connection, sighting_ids, identity_id, identity_name)
-
     def name_unknown(
         self,
         unknown_id: str,
@@ -430,6 +441,72 @@ class History:
             namings.take_back(connection, naming, sighting_ids)
             sealing.take_back(connection, [tag_for(naming.unknown_id, connection.dialect)])
 
+    def merge_people(
+        self,
+        merger: dict[str, Any],
+        identity_name: str,
+        sighting_ids: Sequence[str],
+        tell: Callable[[], None],
+        *,
+        remember_s: float,
+    ) -> str:
+        """The enrolled person ``other_id`` of ``merger`` is ``identity_id``, called ``identity_name``, in these past
+        sightings, in what was said of any, and in rules. Returns the id of this step, for :meth:`merger` and
+        :meth:`part_people`; it expires after ``remember_s``, unless the database says otherwise. ``tell`` is called
+        first; what it raises is raised, and nothing is changed.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            tell()
+            expires_s = time.time() + kept_s(read_retention(connection).unknowns_days, remember_s)
+            return merging.merge(connection, merger, identity_name, sighting_ids, expires_s)
+
+    def merger(self, step: str) -> PastMerger | None:
+        """Which two people became one in this step; None if it was something else, was undone, or has expired."""
+        with _told(), self._database.reading() as connection:
+            return next(iter(merging.mergers(connection, schema.regroupings.c.step == clean_text(step))), None)
+
+    def mergers_of(self, identity_id: str) -> list[PastMerger]:
+        """Who was made one with this person, the latest first, as far as that can still be undone; of the sightings,
+        those in sight."""
+        with _told(), self._database.reading() as connection:
+            found = merging.mergers(connection, schema.regroupings.c.to_id == clean_text(identity_id))
+            return [replace(past, sightings=tuple(self._sight.sightings(connection, past.sightings))) for past in found]
+
+    def known_as(self, identity_ids: set[str]) -> tuple[set[str], set[str]]:
+        """These people, with the ids that others had who were merged into them; and the names of those."""
+        with _told(), self._database.reading() as connection:
+            return merging.known_as(connection, identity_ids)
+
+    def require_last(self, past: PastMerger) -> None:
+        """Does nothing if neither of the two people was merged again.
+
+        Raises:
+            HistoryError: one was.
+        """
+        with _told(), self._database.reading() as connection:
+            merging.require_last(connection, past)
+
+    def part_people(self, past: PastMerger, sighting_ids: Sequence[str], tell: Callable[[], None]) -> None:
+        """Takes a merger back; ``sighting_ids`` are those of its sightings that still name the person. ``tell`` as for
+        :meth:`merge_people`.
+
+        Raises:
+            HistoryError: it was undone meanwhile, others came after it, or it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            tell()
+            merging.undo(connection, past, sighting_ids)
+
+    def count_of(self, identity_id: str) -> int:
+        """How many past sightings name this person."""
+        query = sa.select(sa.func.count()).where(*self._within(None, None, None))
+        query = query.where(schema.sightings.c.identity_id == clean_text(identity_id))
+        with _told(), self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def ignore_unknown(self, unknown_id: str, *, ignored: bool = True) -> None:
         """Notes whether people do not want to be asked about this unknown person.
 
@@ -460,6 +537,15 @@ class History:
         with _told(), self._database.writing() as connection:
             denials.revise(connection, sighting, verdict)
             denials.add(connection, sighting, verdict, time.time(), link=link)
+
+    def give_name(self, sighting: PastSighting, identity_id: str, identity_name: str) -> None:
+        """Notes who the person of ``sighting`` was, which named nobody.
+
+        Raises:
+            HistoryError: the sighting was changed meanwhile, or it cannot be written.
+        """
+        with _told(), self._database.writing() as connection:
+            denials.revise(connection, sighting, (identity_id, clean_text(identity_name), ""))
 
     def take_back(self, sighting: PastSighting, identity_name: str) -> None:
         """Undoes the last denial of ``sighting``: it shows the person whom it named before, called ``identity_name``.
@@ -498,15 +584,23 @@ class History:
             regrouping.forget(connection, identity_id)
         self._vanish()
 
-    def drop_unknown(self, unknown_id: str, *, sightings_too: bool = False) -> None:
+    def drop_unknown(
+        self, unknown_id: str, *, sightings_too: bool = False,
+        require: Callable[[UnknownPerson], None] | None = None,
+    ) -> None:  # fmt: skip
         """Forgets the template of an unknown person; a mark stays for a while, so that every worker learns of it.
 
-        ``sightings_too``: also the templates of their sightings, whose times and verdicts stay.
+        ``sightings_too``: also the templates of their sightings, whose times and verdicts stay. ``require`` is given
+        the person first, while nobody else can change them; what it raises is raised, and nothing is changed.
 
         Raises:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            if require is not None:
+                storing.hold(connection, schema.sightings.c.unknown_id == clean_text(unknown_id))
+                storing.next_revision(connection)  # until the end, nobody else changes unknown people
+                require(strangers.find(connection, unknown_id, self._sight, self.label))
             regrouping.drop(connection, unknown_id, sightings_too=sightings_too)
         self._vanish()
 
@@ -564,15 +658,20 @@ class History:
         with _told(), self._database.reading() as connection:
             return read_retention(connection)
 
-    def keep(self, wanted: Retention) -> None:
+    def keep(self, wanted: Retention, require: Callable[[Retention], None] = lambda _before: None) -> Retention:
         """Sets that, for all who use this database. What it makes too old goes with the next :meth:`prune`; what was
-        recorded before is not kept longer than was promised then.
+        recorded before is not kept longer than was promised then. Returns what was set before. ``require`` is given
+        that first, while nobody else can change it; what it raises is raised, and nothing is changed.
 
         Raises:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            storing.next_revision(connection)  # until the end, nobody else changes it
+            before = read_retention(connection)
+            require(before)
             write_retention(connection, wanted)
+            return before
 
     def prune(self, *, keep_s: float | None = None, remember_s: float | None = None) -> int:
         """Removes what has expired, or was recorded longer ago than these, unless the database says otherwise; returns
@@ -604,7 +703,9 @@ class History:
             if someone is None:
                 return sealing.tags_of(connection, None)
             rule_ids = erasing.rules_about(connection, someone.identity_ids, someone.names)
-            tags = sealing.tags_of(connection, someone.rows | {schema.rules: rule_ids})
+            steps = regrouping.steps_about(connection, someone.identity_ids)
+            ids = someone.rows | {schema.rules: rule_ids, schema.regroupings: steps}
+            tags = sealing.tags_of(connection, ids)
             tags |= sealing.spent(connection, {*someone.identity_ids, *someone.unknown_ids, *someone.sighting_ids})
             return sealing.without_others(connection, tags, staying, someone.unknown_ids)
 

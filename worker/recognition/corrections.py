@@ -124,7 +124,7 @@ def settle(correction: Correction, history: History, config: Config) -> None:
         _retract(sighting, history)
         return
     if correction.names:
-        history.name_sightings([sighting.sighting_id], event.identity_id, event.identity_name)
+        history.give_name(sighting, event.identity_id, event.identity_name)
         return
     if correction.new_unknown is not None:
         history.write(

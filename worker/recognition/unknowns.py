@@ -338,11 +338,17 @@ def take_name_back(naming: Naming, history: History, gallery: Gallery, client: C
 def _named(naming: Naming, history: History, gallery: Gallery) -> list[PastSighting]:
     """The sightings that are to be unknown again. Those to which people have given another name since are not."""
     wanted = None if _samples_of(naming.identity_id, gallery) <= set(naming.samples) else set(naming.sightings)
+    theirs = all_of(history, naming.identity_id)
+    return [sighting for sighting in theirs if wanted is None or sighting.sighting_id in wanted]
+
+
+def all_of(history: History, identity_id: str) -> list[PastSighting]:
+    """All past sightings that name this person, newest first."""
     found: list[PastSighting] = []
     before: tuple[float, str] | None = None
-    while page := history.page(_PAGE, identity_id=naming.identity_id, before=before):
+    while page := history.page(_PAGE, identity_id=identity_id, before=before):
         before = page[-1].started_at.timestamp(), page[-1].sighting_id
-        found += [sighting for sighting in page if wanted is None or sighting.sighting_id in wanted]
+        found += page
     return found
 
 

@@ -33,7 +33,7 @@ def main() -> None:
                 keep_s=LONG_S,
                 remember_s=LONG_S,
             )
-            past.name_sightings(["door_2"], "4f1c", "Zoë O'Hara")
+            past.give_name(past.sightings(sighting_id="door_2")[0], "4f1c", "Zoë O'Hara")
             past.drop_unknown("u-2")
         connection = sqlite3.connect(Path(folder) / FILE)
         for pragma in ("user_version", "application_id"):

@@ -284,6 +284,74 @@ function suggestNames(field) {
   });
 }
 
+// People are chosen by their names, each shown by itself. What is sent is the field with one name a line.
+class Chosen {
+  constructor(box) {
+    this.box = box;
+    this.field = box.querySelector("textarea");
+    const label = this.field.closest("label");
+    const told = document.createElement("label");
+    const hint = document.createElement("span");
+    hint.className = "dim";
+    hint.textContent = box.dataset.add;
+    this.typed = document.createElement("input");
+    this.typed.maxLength = 300;
+    this.typed.autocomplete = "off";
+    this.typed.setAttribute("list", "names");
+    told.append(label.firstChild.textContent, hint, this.typed);
+    this.list = document.createElement("ul");
+    this.list.className = "chips";
+    label.hidden = true;
+    box.append(told, this.list);
+    suggestNames(this.typed);
+    this.typed.addEventListener("change", () => this.add());
+    this.typed.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") {
+        event.preventDefault();
+        this.add();
+      }
+    });
+    this.show();
+  }
+
+  get names() {
+    return this.field.value.split("\n").map((name) => name.trim()).filter(Boolean);
+  }
+
+  keep(names) {
+    this.field.value = names.join("\n");
+    this.show();
+  }
+
+  add() {
+    const name = this.typed.value.trim();
+    this.typed.value = "";
+    if (name && !this.names.includes(name)) {
+      this.keep([...this.names, name]);
+    }
+  }
+
+  show() {
+    const chip = (name) => {
+      const item = document.createElement("li");
+      const shown = document.createElement("bdi");
+      shown.textContent = name;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "quiet";
+      button.textContent = "\u00d7";
+      button.setAttribute("aria-label", `${this.box.dataset.remove} ${name}`);
+      button.addEventListener("click", () => {
+        this.keep(this.names.filter((each) => each !== name));
+        this.typed.focus();
+      });
+      item.append(shown, button);
+      return item;
+    };
+    this.list.replaceChildren(...this.names.map(chip));
+  }
+}
+
 // A second click sends nothing; the server would do nothing for it either.
 function sendOnce(form) {
   const enable = (is) => form.querySelectorAll("button").forEach((button) => (button.disabled = !is));
@@ -362,6 +430,7 @@ if (at) {
 }
 document.querySelectorAll("time").forEach(local);
 document.querySelectorAll("input[list=names]").forEach(suggestNames);
+document.querySelectorAll(".people").forEach((box) => new Chosen(box));
 document.querySelectorAll("form.drop").forEach(takeDrops);
 document.querySelectorAll("input[data-utc]").forEach(typeLocally);
 document.querySelectorAll(".webcam").forEach((box) => new Webcam(box));

@@ -37,7 +37,7 @@ from worker.gallery.database.rows import (
     sample_row,
     sample_row_of_copy,
 )
-from worker.history.sealing import spend
+from worker.history.sealing import spend, take_back
 from worker.logs import get_logger
 from worker.names import clean_text
 from worker.observer import Observer
@@ -334,7 +334,11 @@ class GalleryStore:
             )
         people = self._people(connection, _people.c.changed > before.version)
         rows = self._sample_rows(connection, _samples.c.changed > before.version)
-        contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **names_of(people)})
+        lost = {key: name for key, name in before.names.items() if key not in contents.names}
+        contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **lost, **names_of(people)})
+        # Who lost all samples that are known here may have got others in between.
+        if lost and (gone_people := lost.keys() - {sample.identity_id for sample in contents.samples}):
+            contents = replace(contents, names={k: name for k, name in contents.names.items() if k not in gone_people})
         return self._noted(contents, before, people)
 
     def _whole(self, connection: sa.Connection, meta: Contents, known: dict[str, Any]) -> Contents:
@@ -449,8 +453,12 @@ class GalleryStore:
         gone, added = changes_between(before, after)
         changed = {"changed": after.version}
         if moved := gone & added.keys():
-            self._spend(connection, {one.identity_id: added[one.sample_id][0].identity_id
-                                     for one in before.samples if one.sample_id in moved})  # fmt: skip
+            merged = {one.identity_id: added[one.sample_id][0].identity_id
+                      for one in before.samples if one.sample_id in moved}  # fmt: skip
+            self._spend(connection, {gone: now for gone, now in merged.items() if gone not in after.names})
+            # Those who were merged, and are there again.
+            again = [tag_for(now, connection.dialect) for now in merged.values() if now not in before.names]
+            take_back(connection, again)
         for ids in batched(sorted(gone)):
             connection.execute(_samples.delete().where(_samples.c.gallery == self.name, _samples.c.sample_id.in_(ids)))
             marks = [self._mine | {"sample_id": sample_id} | changed for sample_id in ids]
