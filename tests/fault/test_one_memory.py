@@ -25,7 +25,10 @@ PATIENCE_S = 240
 
 @pytest.fixture
 def cameras(tmp_path: Path, test_data: Path) -> Iterator[Cameras]:
-    """Six cameras that show the same strangers at the same moment: workers meet them in the same second."""
+    """Six cameras that show the same strangers at the same moment: workers meet them in the same second.
+
+    With this seed no two of them resemble each other: 0.14 at most, while the model takes two for one from 0.32 on.
+    """
     require_rtsp()
     found = Cameras(
         tmp_path / "cameras",
@@ -35,7 +38,7 @@ def cameras(tmp_path: Path, test_data: Path) -> Iterator[Cameras]:
         strangers=STRANGERS,
         visit_s=(4.0, 5.0),
         apart_s=0.0,
-        seed=6,
+        seed=296,
     )
     found.start()
     yield found

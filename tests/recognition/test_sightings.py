@@ -128,6 +128,17 @@ def test_person_who_steps_into_the_place_of_another_is_a_new_sighting() -> None:
     assert next(event for event in events if kinds([event]) == [("ended", "Alice")]).ended_at == left_at
 
 
+@pytest.mark.parametrize("seen_before", [1, 2])
+def test_who_steps_into_the_place_of_somebody_hardly_seen_is_not_mixed_with_them(seen_before: int) -> None:
+    scene = Scene(linger_s=5.0)
+    scene.frames(seen_before, {1: STRANGER})
+    events = scene.absent(2.0) + scene.frames(15, {1: ALICE})
+    sighting = scene.sightings.of_track(1)
+    assert sighting is not None
+    assert float(sighting.template.vector @ ALICE) > 0.99
+    assert ("started", "Alice") in kinds(events)
+
+
 @pytest.mark.parametrize("embed", [True, False])
 def test_same_person_after_a_gap_of_the_track_is_the_same_sighting(embed: bool) -> None:
     scene = Scene(linger_s=5.0)

@@ -153,9 +153,9 @@ class Sighting:
         return self.rejection or "not_enough_evidence"
 
     def learn(self, vector: NDArray[np.float32], quality: float, threshold: float) -> None:
-        """Adds an embedded face. Once the sighting is announced, a face that does not resemble it at all is held back,
-        until one that does shows that it is still the same person."""
-        may_be_another = self.announced or self.leapt
+        """Adds an embedded face. Once the sighting is announced, or after a gap or a leap, a face that does not
+        resemble it at all is held back, until one that does shows that it is still the same person."""
+        may_be_another = self.announced or self.leapt or self.doubtful.count > 0
         if may_be_another and self.template.count and float(self.template.vector @ vector) < DOUBT_RATIO * threshold:
             self.doubtful.add(vector, quality)
             return
