@@ -69,7 +69,6 @@ def test_what_tensorflow_computes_in_fp16_is_what_it_computes_in_fp32(tmp_path: 
 _DETECT_AND_WATCH_THREADS = """
 import os, sys, threading
 from contextlib import suppress
-from collections.abc import Mapping
 from pathlib import Path
 import numpy as np
 from worker.config import DetectionConfig

@@ -26,14 +26,14 @@ _LEAVE_S = 0.8
 def unguarded(config: Config, *, lasting: bool) -> str:
     """Where a redirect of an RTSP server is not held to ``network.allowed_hosts``: which cameras these are, why, and
     what to do; "" if each is. ``lasting``: further cameras may come."""
-    addresses = {camera.id: parse_address(camera.source.get_secret_value()) for camera in config.cameras}
-    ids = [key for key, address in addresses.items() if address.kind == "network" and not address.over_http]
     if config.decoding.processes == "off":
         why, to_do = "decoding.processes is off", "set it to live"
     elif not can_guard():
         why, to_do = "this system cannot stop a connection (seccomp)", "run on Linux, where seccomp is allowed"
     else:
         return ""
+    addresses = {camera.id: parse_address(camera.source.get_secret_value()) for camera in config.cameras}
+    ids = [key for key, address in addresses.items() if address.kind == "network" and not address.over_http]
     if not ids and not lasting:
         return ""
     which = ", ".join(ids) or "each that comes"

@@ -81,7 +81,7 @@ def load_runtime(
     Args:
         cache_dir: where JAX keeps what it has compiled.
         processor: take the processor: for tests, and to compare.
-        make: makes the runtime of a name, from the two above as well.
+        make: what makes a runtime of a name, ``cache_dir`` and ``processor``.
 
     Raises:
         ModelError: it is not installed, it sees no GPU, or Keras runs on another one in this process.
@@ -139,7 +139,7 @@ def _first_with_gpu(cache_dir: Path | None, make: Callable[[str, Path | None, bo
         try:
             runtime = make(name, cache_dir, False)
         except ModelError as problem:
-            broken += f" ({problem})"
+            broken += _in_brackets(str(problem))
         else:
             if runtime.device == "GPU":
                 return runtime
