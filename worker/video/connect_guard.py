@@ -39,26 +39,27 @@ class _Program(ctypes.Structure):
 
 def can_guard() -> bool:
     """Whether the system has what :func:`guard_connections` needs, as far as can be told without it."""
-    if platform.system() != "Linux" or platform.machine() not in _MACHINES:
-        return False
-    number, asked = _MACHINES[platform.machine()][0], ctypes.c_uint(_ASK)
-    found = ctypes.CDLL(None).syscall(
-        ctypes.c_long(number), ctypes.c_uint(_KNOWS_ACTION), ctypes.c_uint(0), ctypes.byref(asked)
-    )
-    return int(found) == 0
+    numbers = _numbers()
+    return numbers is not None and _seccomp(numbers[0], _KNOWS_ACTION, 0, ctypes.c_uint(_ASK)) == 0
 
 
 def guard_connections(may_connect: Callable[[str], bool]) -> bool:
     """From now on, ``may_connect`` is asked, in another thread, with the address of each TCP connection; one that it
     refuses fails with EACCES. Returns whether the system can do that; once in a thread, and for good."""
-    if platform.system() != "Linux" or platform.machine() not in _MACHINES:
+    numbers = _numbers()
+    if numbers is None:
         return False
     listener: queue.SimpleQueue[int] = queue.SimpleQueue()
     # It begins before, so the filter is not its own.
     threading.Thread(target=_answer, args=(listener, may_connect), name="connections", daemon=True).start()
-    found = _install(*_MACHINES[platform.machine()])
+    found = _install(*numbers)
     listener.put(found)
     return found >= 0
+
+
+def _numbers() -> tuple[int, int, int] | None:
+    """Those of this machine in ``_MACHINES``; None where it is another one."""
+    return _MACHINES.get(platform.machine()) if platform.system() == "Linux" else None
 
 
 def _install(seccomp: int, connect: int, architecture: int) -> int:
@@ -72,11 +73,12 @@ def _install(seccomp: int, connect: int, architecture: int) -> int:
     )  # fmt: skip
     held = ctypes.create_string_buffer(instructions)
     program = _Program(len(instructions) // 8, ctypes.addressof(held))
-    return int(
-        ctypes.CDLL(None).syscall(
-            ctypes.c_long(seccomp), ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_NEW_LISTENER), ctypes.byref(program)
-        )
-    )
+    return _seccomp(seccomp, _SET_MODE_FILTER, _NEW_LISTENER, program)
+
+
+def _seccomp(number: int, operation: int, flags: int, about: ctypes.c_uint | _Program) -> int:
+    asked = ctypes.c_long(number), ctypes.c_uint(operation), ctypes.c_uint(flags), ctypes.byref(about)
+    return int(ctypes.CDLL(None).syscall(*asked))
 
 
 def _answer(listener: "queue.SimpleQueue[int]", may_connect: Callable[[str], bool]) -> None:
