@@ -20,6 +20,7 @@ from tests.support.waiting import PATIENCE_S, eventually
 from worker.background import Heartbeats
 from worker.config import load_config
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
+from worker.gallery.consents import Consent
 from worker.gallery.contents import Contents, NewSample
 from worker.gallery.database.gallery import DatabaseGallery
 from worker.gallery.folder import FolderGallery
@@ -187,6 +188,7 @@ def test_nothing_is_left_of_whom_was_removed(
     gallery: DatabaseGallery, opened: Opener, sql: Callable[..., list[tuple[Any, ...]]]
 ) -> None:
     gallery.add([sample("Ann Example", 1), sample("Ann Example", 2), sample("b", 3)])
+    gallery.set_consent("Ann Example", Consent(note="by letter"))
     other = opened()
     before = everything_in(sql)
     assert all(vector(seed).tobytes().hex() in before for seed in (1, 2, 3))
@@ -201,6 +203,7 @@ def test_nothing_is_left_of_whom_was_removed(
         held = b"".join(block.vectors.tobytes() for block in each.contents.blocks)
         assert vector(1).tobytes() not in held
         assert len(each.contents.samples) == 1
+        assert each.contents.consents == {}
     (last,) = gallery.person("b").samples
     gallery.remove_sample(last.sample_id)
     assert len(gallery) == 0

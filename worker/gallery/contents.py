@@ -2,10 +2,11 @@
 
 import threading
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
-from typing import Any, Final
+from itertools import chain, compress
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,11 @@ from worker.wire import now_rfc3339
 
 BLOCK_SAMPLES: Final = 8192
 _LEAST_ROOM: Final = 64
+# Passes over all samples use these: a removal is taken up by each worker of a fleet, and most of it is such passes.
+_sample_ids: Final = attrgetter("sample_id")
+_people: Final = attrgetter("identity_id")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,7 @@ class Contents:
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        return tuple(chain.from_iterable(block.samples for block in self.blocks))
+        return tuple(_samples(self.blocks))
 
     @property
     def sample_count(self) -> int:
@@ -167,20 +173,20 @@ class Contents:
 
     def grouped(self, groups: Mapping[str, Collection[str]]) -> "Contents":
         """With these groups of the people named in ``groups``, by identity_id."""
-        others = {key: names for key, names in self.memberships.items() if key not in groups}
         theirs = {key: tuple(sorted(set(names))) for key, names in groups.items() if names}
-        return replace(self, memberships=others | theirs)
+        return replace(self, memberships=_less(self.memberships, groups) | theirs)
 
     def consenting(self, consents: Mapping[str, Consent | None]) -> "Contents":
         """With these consents of the people named in ``consents``, by identity_id; None: nothing bounds that."""
-        others = {key: one for key, one in self.consents.items() if key not in consents}
-        return replace(self, consents=others | {key: one for key, one in consents.items() if one is not None})
+        theirs = {key: one for key, one in consents.items() if one is not None}
+        return replace(self, consents=_less(self.consents, consents) | theirs)
 
-    def called(self, names: dict[str, str]) -> "Contents":
-        """With these people alone, by identity_id: what was noted of others is forgotten."""
-        consents = {key: one for key, one in self.consents.items() if key in names}
-        memberships = {key: one for key, one in self.memberships.items() if key in names}
-        return replace(self, names=names, consents=consents, memberships=memberships)
+    def forgetting(self, people: Collection[str]) -> "Contents":
+        """Without these people (ids), who have no samples: nothing that was noted of them is left."""
+        if not people:
+            return self
+        names, consents = _less(self.names, people), _less(self.consents, people)
+        return replace(self, names=names, consents=consents, memberships=_less(self.memberships, people))
 
     def vectors_of(self, identity_id: str | None = None) -> Vectors:
         """The vectors float32 (n, d) of one person, or of all, in the order of ``samples``: a copy."""
@@ -203,18 +209,24 @@ class Contents:
 
     def minus(self, sample_ids: set[str]) -> "Contents":
         """Without these samples, and without each person who loses their last sample by this."""
-        blocks = [_without(block, sample_ids) for block in self.blocks]
-        lost = {
-            sample.identity_id
-            for before, after in zip(self.blocks, blocks, strict=True)
-            if after is not before
-            for sample in before.samples
-            if sample.sample_id in sample_ids
-        }
+        left, lost = self.cut(sample_ids)
+        return left.forgetting(lost)
+
+    def cut(self, sample_ids: set[str]) -> tuple["Contents", set[str]]:
+        """Without these samples, and with everybody; and the ids of those who lose their last sample by this."""
+        blocks: list[Block] = []
+        lost: set[str] = set()
+        for block in self.blocks:
+            gone = list(map(sample_ids.__contains__, map(_sample_ids, block.samples)))
+            if any(gone):
+                lost.update(map(_people, compress(block.samples, gone)))
+                kept = ~np.array(gone)
+                block = Block(tuple(compress(block.samples, kept.tolist())), block.vectors[kept])
+            blocks.append(block)
         blocks = [block for block in blocks[:-1] if block.samples] + blocks[-1:]
-        lost -= {sample.identity_id for block in blocks for sample in block.samples} if lost else set()
-        names = {key: name for key, name in self.names.items() if key not in lost}
-        return replace(self, blocks=tuple(blocks)).called(names)
+        if lost:
+            lost.difference_update(map(_people, _samples(blocks)))
+        return replace(self, blocks=tuple(blocks)), lost
 
     def without(self, erased: Erased) -> "Contents":
         """Without the people and samples who were erased; itself if none is here."""
@@ -226,8 +238,7 @@ class Contents:
         }
         if not people and not gone:
             return self
-        left = self.minus(gone)
-        return left.called({key: name for key, name in left.names.items() if key not in people})
+        return self.minus(gone).forgetting(people)
 
 
 def new_identity_id() -> str:
@@ -297,11 +308,17 @@ def _rows(block: Block, identity_id: str | None) -> slice | list[int]:
     return [row for row, sample in enumerate(block.samples) if sample.identity_id == identity_id]
 
 
-def _without(block: Block, sample_ids: set[str]) -> Block:
-    kept = [row for row, sample in enumerate(block.samples) if sample.sample_id not in sample_ids]
-    if len(kept) == len(block.samples):
-        return block
-    return Block(tuple(block.samples[row] for row in kept), block.vectors[kept])
+def _samples(blocks: Iterable[Block]) -> Iterator[Sample]:
+    return chain.from_iterable(block.samples for block in blocks)
+
+
+def _less(noted: dict[str, _T], people: Collection[str]) -> dict[str, _T]:
+    """What was noted of others; ``noted`` itself if it is of others alone."""
+    gone = [key for key in people if key in noted]
+    left = dict(noted) if gone else noted
+    for key in gone:
+        left.pop(key, None)
+    return left
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,39 +345,37 @@ def other_people(before: Contents, after: Contents) -> Difference:
 
 def removed_samples(before: Contents, after: Contents) -> set[str]:
     """The ids of the samples that ``after`` no longer has. What stayed of blocks is not looked through."""
-    lost, new = _apart(before, after)
-    return {sample.sample_id for sample in lost} - {sample.sample_id for sample, _ in new}
+    old, new = _beyond(before, after), _beyond(after, before)
+    return {*map(_sample_ids, _samples(old))} - {*map(_sample_ids, _samples(new))}
 
 
 def changes_between(before: Contents, after: Contents) -> tuple[set[str], dict[str, tuple[Sample, Vectors]]]:
     """The ids of the samples that ``after`` has no more or has otherwise, and the samples that are new or otherwise,
     in order, with their vectors float32 (d,)."""
-    old, new = _apart(before, after)
+    old, new = _beyond(before, after), _beyond(after, before)
     # Most are the same objects, which are told quickly.
-    stayed = {id(sample) for sample in old} & {id(sample) for sample, _ in new}
-    same = {sample for sample in old if id(sample) not in stayed} & {
-        sample for sample, _ in new if id(sample) not in stayed
+    stayed = {*map(id, _samples(old))} & {*map(id, _samples(new))}
+    same = {sample for sample in _samples(old) if id(sample) not in stayed} & {
+        sample for sample in _samples(new) if id(sample) not in stayed
     }
 
     def differs(sample: Sample) -> bool:
         return id(sample) not in stayed and sample not in same
 
-    gone = {sample.sample_id for sample in old if differs(sample)}
-    return gone, {sample.sample_id: (sample, vector) for sample, vector in new if differs(sample)}
+    gone = {sample.sample_id for sample in _samples(old) if differs(sample)}
+    return gone, {
+        sample.sample_id: (sample, block.vectors[row])
+        for block in new
+        for row, sample in enumerate(block.samples)
+        if differs(sample)
+    }
 
 
-def _apart(before: Contents, after: Contents) -> tuple[list[Sample], list[tuple[Sample, Vectors]]]:
-    """The samples that ``before`` has beyond what its blocks share with those of ``after``, and the other way round,
-    the latter with their vectors."""
-    old, new = ({block.origin: len(block.samples) for block in contents.blocks} for contents in (before, after))
-    return (
-        [sample for block in before.blocks for sample in block.samples[new.get(block.origin, 0) :]],
-        [
-            (block.samples[row], block.vectors[row])
-            for block in after.blocks
-            for row in range(old.get(block.origin, 0), len(block.samples))
-        ],
-    )
+def _beyond(contents: Contents, other: Contents) -> list[Block]:
+    """What the blocks of ``contents`` hold beyond what they share with those of ``other``."""
+    shared = {block.origin: len(block.samples) for block in other.blocks}
+    starts = ((block, shared.get(block.origin, 0)) for block in contents.blocks)
+    return [Block(block.samples[start:], block.vectors[start:]) for block, start in starts]
 
 
 def _some(names: Sequence[str]) -> str:

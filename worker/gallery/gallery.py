@@ -152,8 +152,7 @@ class Gallery:
             identity_id = self._resolve(contents, identity)
             gone = contents.samples_of(identity_id)
             removed[:] = [contents.person(identity_id, gone)]
-            left = contents.minus({sample.sample_id for sample in gone})
-            return left.called({key: name for key, name in left.names.items() if key != identity_id})
+            return contents.minus({sample.sample_id for sample in gone}).forgetting([identity_id])
 
         self._change(change)
         note(self.audit_folder, "removed", [removed[0].identity_id], samples=len(removed[0].samples))
@@ -254,8 +253,7 @@ class Gallery:
         def change(contents: Contents) -> Contents:
             require(contents)
             identity_id = self._resolve(contents, identity)
-            others = {key: one for key, one in contents.consents.items() if key != identity_id}
-            return replace(contents, consents=others if consent is None else {**others, identity_id: consent})
+            return contents.consenting({identity_id: consent})
 
         self._change(change)
         person = self.person(identity)

@@ -70,11 +70,10 @@ def merged(contents: Contents, identity_id: str, other_id: str) -> tuple[Content
         identity_id, other_id, contents.names[other_id], tuple(sample.sample_id for sample in moved),
         (own, others, both), groups, joined,
     )  # fmt: skip
-    names = {key: name for key, name in contents.names.items() if key != other_id}
-    left = contents.minus(set(merger.sample_ids)).called(names)
+    left = contents.minus(set(merger.sample_ids)).forgetting([other_id])
     left = left.grouped({identity_id: {*contents.memberships.get(identity_id, ()), *groups}})
     left = left.consenting({identity_id: both})
-    return left.plus([replace(sample, identity_id=identity_id) for sample in moved], vectors, names), merger
+    return left.plus([replace(sample, identity_id=identity_id) for sample in moved], vectors, left.names), merger
 
 
 def parted(contents: Contents, merger: Merger) -> Contents:

@@ -327,19 +327,16 @@ class GalleryStore:
         return Copy(self._whole(connection, meta, _vectors_by_id(known.contents)), row.change_id)
 
     def _grown(self, connection: sa.Connection, meta: Contents, before: Contents, some_removed: bool) -> Contents:
-        contents = before
+        left, lost = before, set[str]()
         if some_removed:
-            contents = before.minus(
-                set(self._column(connection, _removed.c.sample_id, _removed.c.changed > before.version))
-            )
+            gone = self._column(connection, _removed.c.sample_id, _removed.c.changed > before.version)
+            left, lost = before.cut(set(gone))
         people = self._people(connection, _people.c.changed > before.version)
         rows = self._sample_rows(connection, _samples.c.changed > before.version)
-        lost = {key: name for key, name in before.names.items() if key not in contents.names}
-        contents = self._filled(_with_meta(contents, meta), rows, {**contents.names, **lost, **names_of(people)})
-        # Who lost all samples that are known here may have got others in between.
-        if lost and (gone_people := lost.keys() - {sample.identity_id for sample in contents.samples}):
-            contents = replace(contents, names={k: name for k, name in contents.names.items() if k not in gone_people})
-        return self._noted(contents, before, people)
+        contents = self._filled(_with_meta(left, meta), rows, {**before.names, **names_of(people)})
+        if lost:  # all samples that are known here; they may have got others in between
+            lost -= {sample.identity_id for sample in contents.samples[left.sample_count :]}
+        return self._noted(contents, before, people).forgetting(lost)
 
     def _whole(self, connection: sa.Connection, meta: Contents, known: dict[str, Any]) -> Contents:
         """Everything, except the vectors in ``known`` (by sample_id) whose digest is still right."""
