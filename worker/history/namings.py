@@ -18,8 +18,7 @@ _sightings, _unknowns, _regroupings = schema.sightings, schema.unknowns, schema.
 
 
 def name(connection: sa.Connection, sighting_ids: Sequence[str], identity_id: str, identity_name: str) -> None:
-    """Notes who the person of these sightings was."""
-    hold(connection, _sightings.c.sighting_id.in_(sighting_ids))
+    """Notes who the person of these sightings was; the caller holds them, see :func:`worker.history.storing.hold`."""
     named = {
         "identity_id": identity_id, "identity_name": Owned(identity_id, clean_text(identity_name)), "unknown_id": "",
         "corrections": _sightings.c.corrections + 1,

@@ -75,8 +75,7 @@ def split(
 
 def drop(connection: sa.Connection, unknown_id: str, *, sightings_too: bool = False) -> None:
     """Forgets the template of an unknown person, whose sightings are nobody's then; with ``sightings_too`` also the
-    templates of these."""
-    hold(connection, _sightings.c.unknown_id == unknown_id)
+    templates of these. The caller holds them, see :func:`worker.history.storing.hold`."""
     gone: dict[str, Any] = {"template": None, "revision": next_revision(connection)}
     connection.execute(_unknowns.update().where(_unknowns.c.unknown_id == unknown_id).values(gone))
     forget(connection, unknown_id)

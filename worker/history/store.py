@@ -597,8 +597,8 @@ class History:
             HistoryError: it cannot be written.
         """
         with _told(), self._database.writing() as connection:
+            storing.hold(connection, schema.sightings.c.unknown_id == unknown_id)
             if require is not None:
-                storing.hold(connection, schema.sightings.c.unknown_id == clean_text(unknown_id))
                 storing.next_revision(connection)  # until the end, nobody else changes unknown people
                 require(strangers.find(connection, unknown_id, self._sight, self.label))
             regrouping.drop(connection, unknown_id, sightings_too=sightings_too)
