@@ -6,7 +6,6 @@ itself, in 16 bits, and sends those alone that are near.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from worker.database import half_templates, schema
 from worker.database.database import Database
 from worker.database.owned import opened
 from worker.history.records import Vector
+from worker.history.rows import batched
 from worker.people_keys import SEALED_BYTES
 from worker.types import Vectors
 
@@ -65,7 +65,7 @@ def _rows_of_sqlite(
     columns = schema.sightings.c
     query = sa.select(columns.sighting_id, columns.template).where(*conditions)
     with connection.execute(query.execution_options(yield_per=chunk_rows)) as rows:
-        while chunk := list(islice(rows, chunk_rows)):
+        for chunk in batched(rows, chunk_rows):
             # A damaged file may have something else in the place of a template, or of an id.
             sound = [row for row in chunk if isinstance(row.sighting_id, str) and isinstance(row.template, bytes)]
             sound = [row for row in sound if len(row.template) == 4 * len(probe)]
@@ -107,7 +107,7 @@ def _copied(
         *conditions, sa.or_(has == length, has == length + SEALED_BYTES)
     )
     rows = database.copied(connection, query)
-    while chunk := list(islice(rows, chunk_rows)):
+    for chunk in batched(rows, chunk_rows):
         split = [_template_and_id(row) for row in chunk]
         # What is sealed by a key that was destroyed opens to nothing.
         split = [both for both in split if len(both[0]) == length]

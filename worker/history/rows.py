@@ -28,7 +28,7 @@ def last_of_each(rows: Sequence[Row], key: str) -> list[Row]:
 
 
 def batched(ids: Iterable[_Id], at_once: int = 500) -> Iterator[list[_Id]]:
-    """All ``ids``, so many at once as one statement is to name."""
+    """All ``ids``, or other things, so many at once as one statement is to name."""
     left = iter(ids)
     while some := list(islice(left, at_once)):
         yield some

@@ -6,7 +6,6 @@ import shutil
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ from worker.erased import Erased
 from worker.errors import HistoryError
 from worker.history.records import PastSighting, Tally, UnknownPerson
 from worker.history.reuniting import Tell
+from worker.history.rows import batched
 from worker.history.store import History
 from worker.history.strangers import EVERYBODY
 from worker.logs import get_logger
@@ -94,7 +94,7 @@ class Waiting:
                 _log.error("what waited for the database cannot be read", folder=str(folder), problem=str(error))
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
-            while chunk := list(islice(past, _CHUNK)):
+            for chunk in batched(past, _CHUNK):
                 history.write(chunk, keep_s=keep_s, remember_s=remember_s, tell=tell, threshold=threshold)
             # Tallies add up: the name of the file says whether they were added before.
             history.write(

@@ -3,9 +3,8 @@
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +19,6 @@ from worker.types import Vectors
 
 GONE: Final = "its key was destroyed"
 """Somebody was forgotten, and the row goes in a moment."""
-_AT_ONCE: Final = 5000
 _COLUMNS: Final = 9
 _DOUBLE: Final = struct.Struct(">d")
 
@@ -149,13 +147,6 @@ def sample_row(sample: Sample, vector: Vectors) -> dict[str, Any]:
     return row | {
         "photo": "", "photo_sha256": mark, "photo_hash": "", "vector": Owned(sample.identity_id, sealed), "digest": ""
     }  # fmt: skip
-
-
-def batched(values: Iterable[Any]) -> Iterator[list[Any]]:
-    """All ``values``, so many at once as one statement is to have."""
-    values = iter(values)
-    while batch := list(islice(values, _AT_ONCE)):
-        yield batch
 
 
 def digest_of(raw: bytes) -> str:

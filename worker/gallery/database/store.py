@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from itertools import islice
 from typing import Any, Final, Self
 
 import numpy as np
@@ -26,7 +25,6 @@ from worker.gallery.database.rows import (
     GONE,
     Photo,
     SampleRow,
-    batched,
     contents_of,
     digest_of,
     meta_row,
@@ -37,6 +35,7 @@ from worker.gallery.database.rows import (
     sample_row,
     sample_row_of_copy,
 )
+from worker.history.rows import batched
 from worker.history.sealing import spend, take_back
 from worker.logs import get_logger
 from worker.names import clean_text
@@ -50,6 +49,7 @@ CHANNEL: Final = "facestream_gallery"
 KEPT_CHANGES: Final = 10_000
 """Who is more versions behind reads everything, except the vectors that they have."""
 _PRUNE_EVERY: Final = 100
+_AT_ONCE: Final = 5000
 _UNIT: Final = 1e-3
 _WITH_PEOPLE: Final = (
     "people", "samples", "sightings", "unknowns", "denials", "console_alerts", "console_rules", "console_replies",
@@ -348,7 +348,7 @@ class GalleryStore:
         kept = {key for key, vector in known.items() if key in digests and digest_of(vector.tobytes()) == digests[key]}
         missing = [key for key in digests if key not in kept]
         vectors = {key: known[key].tobytes() for key in kept}
-        for ids in batched(missing):
+        for ids in batched(missing, _AT_ONCE):
             some = _samples.c.sample_id.in_(ids)
             vectors |= {row.sample_id: row.vector for row in self._sample_rows(connection, some)}
         columns = [_samples.c[field.name] for field in fields(SampleRow) if field.name != "vector"]
@@ -413,10 +413,9 @@ class GalleryStore:
 
     def _filled(self, contents: Contents, rows: Iterable[Any], names: dict[str, str]) -> Contents:
         """With the samples in ``rows``. A damaged one is named in the log and left out; all others are used."""
-        rows = iter(rows)
         contents = replace(contents, names=names)
         length = 4 * contents.dimension
-        while chunk := list(islice(rows, BLOCK_SAMPLES)):
+        for chunk in batched(rows, BLOCK_SAMPLES):
             whole: list[tuple[Any, Photo]] = []
             for row in chunk:
                 found = photo_or_problem(row, length)
@@ -456,7 +455,7 @@ class GalleryStore:
             # Those who were merged, and are there again.
             again = [tag_for(now, connection.dialect) for now in merged.values() if now not in before.names]
             take_back(connection, again)
-        for ids in batched(sorted(gone)):
+        for ids in batched(sorted(gone), _AT_ONCE):
             connection.execute(_samples.delete().where(_samples.c.gallery == self.name, _samples.c.sample_id.in_(ids)))
             marks = [self._mine | {"sample_id": sample_id} | changed for sample_id in ids]
             mark = self._database.insert(_removed)
@@ -473,10 +472,10 @@ class GalleryStore:
                 [self._mine | person_row(after, key) | changed for key in sorted(named)],
             )
         self._replace_damaged(connection, [sample for sample, _ in added.values()])
-        for some in batched(added.values()):
+        for some in batched(added.values(), _AT_ONCE):
             rows = [self._mine | sample_row(sample, vector) | changed for sample, vector in some]
             connection.execute(_samples.insert(), rows)
-        for ids in batched(key for key in before.names if key not in after.names):
+        for ids in batched((key for key in before.names if key not in after.names), _AT_ONCE):
             # Damaged samples, which no contents hold, go with their person.
             for table in (_samples, _people):
                 connection.execute(table.delete().where(table.c.gallery == self.name, table.c.identity_id.in_(ids)))
@@ -497,7 +496,7 @@ class GalleryStore:
         photos = {sample.photo_sha256 for sample in samples}
         if keys is not None:
             photos |= {keys.mark(sample.identity_id, sample.photo_sha256) for sample in samples} - {""}
-        for ids in batched(self._damaged):
+        for ids in batched(self._damaged, _AT_ONCE):
             connection.execute(
                 _samples.delete().where(
                     _samples.c.gallery == self.name, _samples.c.sample_id.in_(ids), _samples.c.photo_sha256.in_(photos)
