@@ -6,7 +6,7 @@ from worker.events.codec import encode, event_id
 from worker.faces.quality import smallest_face_px
 from worker.history.records import PastSighting
 from worker.recognition.sighting import RecognitionContext, Sighting
-from worker.recognition.unknowns import unknown_id_of
+from worker.recognition.unknowns import Going, unknown_id_of
 from worker.types import Event, EventType
 
 NOT_ENROLLED = frozenset({"below_threshold", "empty_gallery", "denied"})
@@ -72,7 +72,7 @@ class Announcer:
                 sighting.template.count,
                 sighting.seen_at,
                 threshold=self._threshold,
-                taken={self._known_as(other) for other in present if other.unknown_id},
+                beside=[_going(other) for other in present if other.unknown_id],
             )
 
     def _conclude(self, sighting: Sighting) -> None:
@@ -111,16 +111,8 @@ class Announcer:
             )
         )
 
-    def _known_as(self, sighting: Sighting) -> str:
-        """The id of the unknown person now. The sighting keeps the one that it was given: what people say of the two
-        may be undone while it goes on."""
-        if self._context.unknowns is None:
-            return sighting.unknown_id
-        template = sighting.template.vector if sighting.template.count else None
-        return self._context.unknowns.known_as(sighting.unknown_id, sighting.started_at, template)
-
     def _event(self, sighting: Sighting, kind: EventType) -> Event:
-        match = sighting.match
+        match, unknowns = sighting.match, self._context.unknowns
         known = match is not None and match.similarity > -1.0
         event = Event(
             event_id=event_id(
@@ -146,7 +138,8 @@ class Announcer:
             gallery_version=match.gallery_version if match else 0,
             worker_id=self._context.worker_id,
             epoch=self._epoch,
-            unknown_id=self._known_as(sighting),
+            # The sighting keeps the id that it was given: what people say of the two may be undone while it goes on.
+            unknown_id=sighting.unknown_id if unknowns is None else unknowns.known_as(*_going(sighting)),
             embedded_faces=sighting.template.count,
             zones=",".join(sorted(sighting.zones)),
             groups=",".join(match.groups) if match else "",
@@ -154,3 +147,7 @@ class Announcer:
         sighting.transitions += 1
         sighting.last_event_id = event.event_id
         return event
+
+
+def _going(sighting: Sighting) -> Going:
+    return sighting.unknown_id, sighting.started_at, sighting.template.vector if sighting.template.count else None

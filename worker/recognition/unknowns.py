@@ -2,7 +2,7 @@
 name."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -29,6 +29,9 @@ from worker.types import Embeddings, Event
 _GROWTH: Final = 256
 _MOST_EVIDENCE: Final = 50.0
 """A template counts as the mean of this many faces at most, so that later ones still move it."""
+
+Going = tuple[str, datetime, Vector | None]
+"""Of a sighting that goes on: the id that its unknown person got, since when, and its template (d,) if it has one."""
 
 _log = get_logger(__name__)
 
@@ -88,14 +91,16 @@ class Unknowns:
         *,
         threshold: float,
         taken: Collection[str] = (),
+        beside: Iterable[Going] = (),
     ) -> str:
         """The id of the unknown person with this ``template`` (d,), known so far or new; empty where the database of
         the fleet has not said yet who it is: ask again with the next frame.
 
         ``threshold`` is the camera's, which applies unless another one is configured; ``taken`` are other people who
-        are in front of the camera at the same time, so that it is none of them.
+        are in front of the camera at the same time, and ``beside`` sightings of others, so that it is none of them.
         """
         self._refresh()
+        taken = {*taken, *(self._now(*other) for other in beside)}
         if self._config.threshold is not None:
             threshold = self._config.threshold
         own_id = unknown_id_of(sighting_id)
@@ -125,6 +130,9 @@ class Unknowns:
         parted meanwhile: of two who were parted, the one who is nearer to ``template`` (d,)."""
         if unknown_id:
             self._refresh()
+        return self._now(unknown_id, started_at, template)
+
+    def _now(self, unknown_id: str, started_at: datetime, template: Vector | None) -> str:
         choices = self._regrouped.choices(unknown_id, started_at.timestamp())
         if len(choices) == 1:
             return choices[0]
