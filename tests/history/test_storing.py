@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.past import AXES, sighting, unknown
-from tests.support.postgres import with_tables
+from tests.support.postgres import PostgresServer, with_tables
 from tests.support.waiting import eventually
 from worker.config import Config
 from worker.erased import Erased, Erasure, digest_of
@@ -27,18 +27,12 @@ def url(postgres_url: str) -> str:
 
 
 @pytest.fixture
-def beside(url: str) -> Iterator[tuple[Any, Any]]:
-    """Two more connections: one that holds what others wait for, and one that looks who waits."""
+def holder(url: str) -> Iterator[Any]:
+    """One more connection, which holds what others wait for."""
     import psycopg
 
-    with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as watcher:
-        yield holder, watcher
-
-
-def waiting(watcher: Any) -> int:
-    """How many wait for a lock."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'test' AND wait_event_type = 'Lock'"
-    return int(watcher.execute(query).fetchone()[0])
+    with psycopg.connect(url) as connection:
+        yield connection
 
 
 def changes(past: History, mine: str) -> dict[str, Change]:
@@ -86,9 +80,8 @@ def changes(past: History, mine: str) -> dict[str, Change]:
     ],
 )
 def test_who_change_the_same_at_once_do_not_wait_for_each_other(
-    url: str, beside: tuple[Any, Any], gate: str, kinds: int
+    url: str, postgres: PostgresServer, holder: Any, gate: str, kinds: int
 ) -> None:
-    holder, watcher = beside
     problems: list[str] = []
 
     def make(change: Change, place: History, name: str) -> None:
@@ -106,11 +99,11 @@ def test_who_change_the_same_at_once_do_not_wait_for_each_other(
             threads: list[threading.Thread] = []
             holder.execute(f"SELECT 1 FROM facestream.{gate.format(number)} FOR UPDATE")
             for place, name in ((one, first), (other, second)):
-                before = waiting(watcher)
+                before = postgres.waiting()
                 thread = threading.Thread(target=make, args=(todo[name], place, f"{first} and {second}"))
                 threads.append(thread)
                 thread.start()
-                eventually(lambda: not thread.is_alive() or waiting(watcher) > before)  # noqa: B023
+                eventually(lambda: not thread.is_alive() or postgres.waiting() > before)  # noqa: B023
             holder.rollback()
             for thread in threads:
                 thread.join(60)
@@ -120,9 +113,8 @@ def test_who_change_the_same_at_once_do_not_wait_for_each_other(
 
 @pytest.mark.parametrize("how", ["merge", "undo of a split"])
 def test_a_sighting_that_is_stored_in_the_moment_of_a_merge_is_of_the_one_who_is_left(
-    url: str, beside: tuple[Any, Any], how: str
+    url: str, postgres: PostgresServer, how: str
 ) -> None:
-    _, watcher = beside
     moved: dict[str, str] = {}
     threads: list[threading.Thread] = []
 
@@ -144,7 +136,7 @@ def test_a_sighting_that_is_stored_in_the_moment_of_a_merge_is_of_the_one_who_is
         def tell(_told: Any, _now: str) -> None:
             threads.append(threading.Thread(target=end, args=(goes,)))
             threads[0].start()
-            eventually(lambda: not threads[0].is_alive() or waiting(watcher) == 1)
+            eventually(lambda: not threads[0].is_alive() or postgres.waiting() == 1)
 
         if step:
             past.undo_regrouping(step, tell)
@@ -155,10 +147,11 @@ def test_a_sighting_that_is_stored_in_the_moment_of_a_merge_is_of_the_one_who_is
         assert moved == {"door_3": "u-1"}
 
 
-def test_a_worker_that_others_kept_from_writing_writes_it_again(url: str, beside: tuple[Any, Any]) -> None:
+def test_a_worker_that_others_kept_from_writing_writes_it_again(
+    url: str, postgres: PostgresServer, holder: Any
+) -> None:
     import psycopg
 
-    holder, watcher = beside
     # Once more, as after a reply that was lost.
     rows = [sighting(number, AXES[0], camera_id="yard") for number in (1, 2, 3)]
     with History.open(url) as past:
@@ -172,10 +165,10 @@ def test_a_worker_that_others_kept_from_writing_writes_it_again(url: str, beside
         holder.execute(of_sighting, ["door_2"])
         for row in rows[::-1]:
             recorder.sighting(row)
-        eventually(lambda: waiting(watcher) == 1)
+        eventually(lambda: postgres.waiting() == 1)
         taking = threading.Thread(target=other.execute, args=(of_sighting, ["door_1"]))
         taking.start()
-        eventually(lambda: waiting(watcher) == 2)
+        eventually(lambda: postgres.waiting() == 2)
         holder.rollback()
         taking.join(60)
         assert not taking.is_alive()
@@ -185,4 +178,4 @@ def test_a_worker_that_others_kept_from_writing_writes_it_again(url: str, beside
     recorder.close()
     # It was not for nothing.
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = 'test'"
-    eventually(lambda: watcher.execute(deadlocks).fetchone() == (1,))
+    eventually(lambda: postgres.execute(deadlocks) == [(1,)])
