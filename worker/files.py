@@ -228,10 +228,9 @@ def remove_drafts(folder: Path) -> int:
     What was written within the last minute may be at work."""
     gone = 0
     for above, _, names in os.walk(folder):
-        for name in names:
-            draft = Path(above, name)
+        for draft in (Path(above, name) for name in names if name.startswith(DRAFT)):
             with suppress(OSError):
-                if name.startswith(DRAFT) and time.time() - draft.lstat().st_mtime > _ABANDONED_S:
+                if time.time() - draft.lstat().st_mtime > _ABANDONED_S:
                     draft.unlink()
                     gone += 1
     return gone
