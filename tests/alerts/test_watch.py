@@ -263,7 +263,7 @@ def test_to_deliver_an_alert_its_rule_alone_is_read(world: World) -> None:
     with world.watching(book=Strict):
         world.happens()
         eventually(lambda: world.states() == ["sent"])
-    assert world.book.rule(stored.rule_id) == stored.rule
+    assert world.book.rule(stored.rule_id) == stored
     assert world.book.remove(stored)
     assert world.book.rule(stored.rule_id) is None
 

@@ -105,12 +105,11 @@ class Book:
         found = [stored for row in rows if (stored := self._stored(row)) is not None]
         return sorted(found, key=lambda stored: (stored.rule.name.casefold(), stored.rule_id))
 
-    def rule(self, rule_id: str) -> Rule | None:
+    def rule(self, rule_id: str) -> StoredRule | None:
         """What this rule says now; None if it is gone, or cannot be read."""
         with self._database.reading() as connection:
             row = connection.execute(sa.select(_rules).where(_rules.c.rule_id == rule_id)).one_or_none()
-        stored = None if row is None else self._stored(row)
-        return None if stored is None else stored.rule
+        return None if row is None else self._stored(row)
 
     def _stored(self, row: Any) -> StoredRule | None:
         try:

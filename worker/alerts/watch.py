@@ -138,7 +138,8 @@ class Watch:
         alert = self._book.take()
         if alert is None:
             return _IDLE_S
-        rule = self._book.rule(alert.rule_id)
+        stored = self._book.rule(alert.rule_id)
+        rule = None if stored is None else stored.rule
         address = None if rule is None else rule.receivers.get(alert.receiver)
         if rule is None or address is None:
             self._book.refused(alert, "the receiver was taken out of the rule")

@@ -96,7 +96,7 @@ def delete(parts: Parts, name: str, if_match: str | None = None) -> None:
         Problem: there is none of this name, or it was changed meanwhile.
         GalleryError: the gallery cannot be written.
     """
-    find(parts, name)
+    _require(parts, [name])
 
     def require(contents: Contents) -> None:
         require_match(if_match, _etag_in(contents, name))

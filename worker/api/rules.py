@@ -65,9 +65,9 @@ def find(parts: Parts, rule_id: str) -> StoredRule:
 
 def _find(parts: Parts, rule_id: str) -> tuple[StoredRule, StoredRule]:
     """As it is in sight, and as it is."""
-    for stored in parts.book.rules():
-        if stored.rule_id == rule_id and (seen := rule_in_sight(stored)) is not None:
-            return seen, stored
+    stored = parts.book.rule(rule_id)
+    if stored is not None and (seen := rule_in_sight(stored)) is not None:
+        return seen, stored
     raise not_found(f"there is no rule {rule_id}; it may have been deleted")
 
 
