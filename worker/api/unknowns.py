@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from worker.api import merging
 from worker.api.access import Changer, IdempotencyKey, Reader, SharedParts, once
 from worker.api.documents import (
     MergeRequest,
@@ -34,6 +33,7 @@ from worker.history.records import PastSighting, UnknownPerson
 from worker.history.regrouping import Tell
 from worker.names import person_name
 from worker.recognition import unknowns
+from worker.recognition.merging import take_back
 from worker.recognition.unknowns import Named
 
 router = APIRouter(tags=["unknowns"])
@@ -201,16 +201,7 @@ def undo(parts: Parts, step: str) -> tuple[str, str]:
     """
     parts.looked_up("unknown undo")
     with parts.history() as history:
-        past = history.merger(step)
-    if past is not None:
-        merging.undo(parts, past)
-        return past.identity_id, past.other_id
-    with parts.history() as history:
-        naming = history.naming(step)
-        if naming is None:
-            return history.undo_regrouping(step, _correcting(parts))
-        unknowns.take_name_back(naming, history.of_cameras(None), parts.gallery(), parts.redis(), parts.config.redis)
-    return naming.identity_id, naming.unknown_id
+        return take_back(step, history, parts.gallery, parts.redis, parts.config.redis)
 
 
 def _correcting(parts: Parts) -> Tell:

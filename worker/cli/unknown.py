@@ -14,9 +14,8 @@ from worker.errors import ConfigError, SinkError, SourceError
 if TYPE_CHECKING:
     from worker.config import Config, EvidenceConfig
     from worker.gallery.gallery import Gallery
-    from worker.history.records import Naming, PastMerger, PastSighting
+    from worker.history.records import PastSighting
     from worker.history.regrouping import Tell
-    from worker.history.store import History
 
 UnknownId = Annotated[str, typer.Argument(metavar="ID", help="The unknown_id, as in events and in the list.")]
 
@@ -265,18 +264,15 @@ def undo_unknown(
 ) -> None:
     """Take a merge, a split or a name back, also a merge of two enrolled people on the console's pages; sightings that
     bore the name are published as corrected."""
+    from worker.recognition.merging import take_back
+    from worker.redis.client import connect
+
     quiet_logs()
     config_ = settings(config, gallery, state_dir, url=redis, stream=stream)
     with open_history(config_, "unknown undo") as history:
-        past, naming = history.merger(step), history.naming(step)
-        if past is not None:
-            _part(past, history, config_)
-            from_id, to_id = past.identity_id, past.other_id
-        elif naming is None:
-            from_id, to_id = history.undo_regrouping(step, _correcting(config_))
-        else:
-            _take_name_back(naming, history, config_)
-            from_id, to_id = naming.identity_id, naming.unknown_id
+        from_id, to_id = take_back(
+            step, history, partial(_gallery_of_names, config_), partial(connect, config_.redis), config_.redis
+        )
     if json_output:
         print_json({"step": step, "from": from_id, "to": to_id})
     else:
@@ -293,20 +289,6 @@ def _correcting(config: "Config") -> "Tell":
     from worker.redis.client import connect
 
     return partial(publish_regrouping, connect(config.redis), config.redis)
-
-
-def _take_name_back(naming: "Naming", history: "History", config: "Config") -> None:
-    from worker.recognition import unknowns
-    from worker.redis.client import connect
-
-    unknowns.take_name_back(naming, history, _gallery_of_names(config), connect(config.redis), config.redis)
-
-
-def _part(past: "PastMerger", history: "History", config: "Config") -> None:
-    from worker.recognition import merging
-    from worker.redis.client import connect
-
-    merging.undo(past, history, _gallery_of_names(config), connect(config.redis), config.redis)
 
 
 def _gallery_of_names(config: "Config") -> "Gallery":

@@ -6,6 +6,7 @@ The gallery comes first: it refuses what cannot be. What fails after that puts i
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from worker.config import RedisConfig
 from worker.errors import FacestreamError, SinkError
@@ -14,7 +15,7 @@ from worker.gallery.gallery import Gallery, Require
 from worker.gallery.merging import Merger
 from worker.history.records import PastMerger
 from worker.history.store import History
-from worker.recognition.unknowns import all_of, correction
+from worker.recognition.unknowns import all_of, correction, publish_regrouping, take_name_back
 from worker.redis.client import Client
 from worker.types import Event
 
@@ -57,6 +58,28 @@ def merge(
             remember_s=remember_s,
         )  # fmt: skip
     return Merged(step, merger, tuple(told))
+
+
+def take_back(
+    step: str, history: History, gallery: Callable[[], Gallery], client: Callable[[], Client], config: RedisConfig
+) -> tuple[str, str]:
+    """Takes back what was done in ``step``: a merge of two people, a name that an unknown person was given, or a merge
+    or a split of unknown people. Returns whose sightings went back to whom. ``gallery`` is asked for in the first two
+    cases alone. What is not in sight of ``history`` goes back with the rest.
+
+    Raises:
+        GalleryError: people cannot be taken apart, or the gallery cannot be written.
+        SinkError: Redis does not take the events, and nothing was changed.
+        HistoryError: there is no such step, it was undone meanwhile, others came after it, or it cannot be written.
+    """
+    everywhere = history.of_cameras(None)
+    if (past := history.merger(step)) is not None:
+        undo(past, everywhere, gallery(), client(), config)
+        return past.identity_id, past.other_id
+    if (naming := history.naming(step)) is not None:
+        take_name_back(naming, everywhere, gallery(), client(), config)
+        return naming.identity_id, naming.unknown_id
+    return history.undo_regrouping(step, partial(publish_regrouping, client(), config))
 
 
 def undo(past: PastMerger, history: History, gallery: Gallery, client: Client, config: RedisConfig) -> None:
