@@ -25,6 +25,7 @@ from tests.support.postgres import with_tables
 from tests.support.publishing import stored
 from tests.support.redis_servers import RedisServer
 from worker.alerts.rules import Rule
+from worker.api.suggestions import risk_of
 from worker.audit_log import AuditLog
 from worker.encryption import Keys, use
 from worker.gallery.contents import NewSample
@@ -169,6 +170,20 @@ def test_a_change_of_either_since_somebody_looked_stops_the_merge(two: Console) 
         assert merged(client, **{"If-Match": seen_then}).status_code == 412
     assert names(two) == ["Anna", "Bob", BOBBY]
     assert merged(client, **{"If-Match": looked()}).status_code == 200
+
+
+def test_a_change_while_a_merge_is_worked_out_stops_it_too(two: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = two.as_role("operator")
+
+    def slow(*given: Any) -> Any:
+        client.put(f"{API}/people/p-bobby/consent", json={"note": "changed"})
+        return risk_of(*given)
+
+    monkeypatch.setattr("worker.api.merging.risk_of", slow)
+    shown = client.get(f"{API}/people/p-bob/merge", params={"other": "p-bobby"})
+    assert shown.status_code == 200, shown.text
+    assert merged(client, **{"If-Match": shown.headers["ETag"]}).status_code == 412
+    assert names(two) == ["Anna", "Bob", BOBBY]
 
 
 def test_a_consent_is_never_widened_and_what_was_set_since_stays(two: Console) -> None:

@@ -15,7 +15,6 @@ from worker.api.sight import sees
 from worker.api.suggestions import risk_of
 from worker.gallery.contents import Contents, Person
 from worker.gallery.merging import merged
-from worker.history.records import PastMerger
 from worker.recognition import merging
 from worker.recognition.merging import Merged
 
@@ -24,8 +23,9 @@ router = APIRouter(tags=["people"])
 _DAY_S: Final = 86_400.0
 
 
-def plan(parts: Parts, identity_id: str, other: str) -> PeopleMergePlan:
-    """What a merge of these two would change, and how sure it is that they are one person.
+def plan(parts: Parts, identity_id: str, other: str) -> tuple[PeopleMergePlan, str]:
+    """What a merge of these two would change, how sure it is that they are one person, and the ETag of both: another
+    one after each change of one of the two.
 
     Raises:
         Problem: there is no such person, or both are the same.
@@ -33,13 +33,14 @@ def plan(parts: Parts, identity_id: str, other: str) -> PeopleMergePlan:
     """
     one, two = _both(parts, identity_id, other)
     parts.looked_up("gallery merge", identity_id, other)
-    gallery, impostors = parts.gallery(), parts.impostors(parts.gallery())
+    gallery = parts.gallery()
+    impostors = parts.impostors(gallery)
     after, merger = merged(gallery.contents, identity_id, other)
     now = after.person(identity_id, after.samples_of(identity_id))
     similarity = float((gallery.vectors(identity_id)[0] @ gallery.vectors(other)[0].T).max())
     with parts.history() as history:
         sightings = history.count_of(other)
-    return PeopleMergePlan(
+    told = PeopleMergePlan(
         identity_id=identity_id, identity_name=one.name, other_id=other, other_name=two.name,
         samples=len(now.samples), moved=len(two.samples), groups=list(now.groups),
         joined=[name for name in now.groups if name in merger.joined],
@@ -47,15 +48,7 @@ def plan(parts: Parts, identity_id: str, other: str) -> PeopleMergePlan:
         consent_changes=now.consent != one.consent, sightings=sightings, similarity=round(similarity, 4),
         stranger_rate=impostors.rate_at(similarity) if impostors else None, risk=risk_of(parts, gallery),
     )  # fmt: skip
-
-
-def etag(parts: Parts, identity_id: str, other: str) -> str:
-    """Another one after each change of one of the two.
-
-    Raises:
-        Problem: there is no such person.
-    """
-    return etag_of(*(people.etag(people.find(parts, each)) for each in (identity_id, other)))
+    return told, _etag(one, two)
 
 
 def merge(parts: Parts, identity_id: str, other: str, if_match: str | None = None) -> Merged:
@@ -69,8 +62,7 @@ def merge(parts: Parts, identity_id: str, other: str, if_match: str | None = Non
     _both(parts, identity_id, other)
 
     def require(contents: Contents) -> None:
-        both = (people.person_in(contents, each) for each in (identity_id, other))
-        require_match(if_match, etag_of(*map(people.etag, both)))
+        require_match(if_match, _etag(*(people.person_in(contents, each) for each in (identity_id, other))))
 
     # Connects before anything is changed.
     client = parts.redis()
@@ -82,24 +74,15 @@ def merge(parts: Parts, identity_id: str, other: str, if_match: str | None = Non
         )  # fmt: skip
 
 
-def undo(parts: Parts, past: PastMerger) -> None:
-    """Takes a merge back.
-
-    Raises:
-        GalleryError: it cannot be taken back, or the gallery cannot be written.
-        HistoryError: another one came after it.
-        SinkError: past sightings could not be corrected, and nothing was changed.
-    """
-    client = parts.redis()
-    with parts.history() as history:
-        merging.undo(past, history.of_cameras(None), parts.gallery(), client, parts.config.redis)
-
-
 def _both(parts: Parts, identity_id: str, other: str) -> tuple[Person, Person]:
     one, two = people.find(parts, identity_id), people.find(parts, other)
     if identity_id == other:
         raise Problem(HTTPStatus.CONFLICT, f"{one.name} is one person already: choose somebody else")
     return one, two
+
+
+def _etag(*both: Person) -> str:
+    return etag_of(*map(people.etag, both))
 
 
 @router.get(
@@ -115,8 +98,7 @@ def plan_merge(
     response: Response,
 ) -> PeopleMergePlan:
     """What changes if ``other`` is the same person, and how sure that is. Its ETag is of both people."""
-    told = plan(parts, identity_id, other)
-    response.headers["ETag"] = etag(parts, identity_id, other)
+    told, response.headers["ETag"] = plan(parts, identity_id, other)
     return told
 
 

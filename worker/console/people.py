@@ -107,20 +107,15 @@ def merge_page(
     """What changes if somebody else (name or id) is the same person, and the question."""
     person = people.find(parts, identity_id)
     other_id, problem = meant(parts, other) if other else (None, "")
-    shown: dict[str, Any] = {"plan": None, "etag": ""}
+    plan, etag = None, ""
     if other_id is not None:
         try:
-            shown = {
-                "plan": merging.plan(parts, identity_id, other_id),
-                "etag": merging.etag(parts, identity_id, other_id),
-            }
+            plan, etag = merging.plan(parts, identity_id, other_id)
         except Problem as error:
             problem = error.detail
         except GalleryError as error:
             problem = str(error)
-    return render(
-        "merge", caller, person=person, other=other, problem=problem, **shown,
-    )  # fmt: skip
+    return render("merge", caller, person=person, other=other, problem=problem, plan=plan, etag=etag)
 
 
 @router.post("/people/{identity_id}/merge")
