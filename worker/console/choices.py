@@ -1,5 +1,6 @@
 """What forms let people choose from, and what they choose."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, get_args
 
@@ -8,6 +9,7 @@ from worker.api.parts import Parts
 from worker.api.problems import Problem
 from worker.api.roles import Role
 from worker.api.sight import Cameras
+from worker.gallery.contents import Person
 
 _NAMES: Final = 500
 
@@ -17,10 +19,10 @@ def some_names(parts: Parts) -> list[str]:
     return [person.name for person in parts.people()[:_NAMES]]
 
 
-def meant(parts: Parts, words: str) -> tuple[str | None, str]:
-    """The id of the one person who is meant by a name, a part of it, or an id; or what is wrong."""
-    found = [person for person in parts.people() if words in {person.name, person.identity_id}]
-    found = found or people.matching(parts.people(), words)
+def meant(known: Sequence[Person], words: str) -> tuple[str | None, str]:
+    """The id of the one person of these who is meant by a name, a part of it, or an id; or what is wrong."""
+    found = [person for person in known if words in {person.name, person.identity_id}]
+    found = found or people.matching(known, words)
     if len(found) == 1:
         return found[0].identity_id, ""
     return None, "several people are called so: write more of the name" if found else "nobody enrolled is called so"

@@ -38,7 +38,7 @@ def list_page(
     cursor: str | None = None,
 ) -> HTMLResponse:
     """Sightings by person, camera and time, newest first."""
-    identity_id, problem = meant(parts, person) if person else (None, "")
+    identity_id, problem = meant(parts.people(), person) if person else (None, "")
     found: list[PastSighting] = []
     more = None
     if not problem:

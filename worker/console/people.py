@@ -106,7 +106,7 @@ def merge_page(
 ) -> HTMLResponse:
     """What changes if somebody else (name or id) is the same person, and the question."""
     person = people.find(parts, identity_id)
-    other_id, problem = meant(parts, other) if other else (None, "")
+    other_id, problem = meant(parts.people(), other) if other else (None, "")
     plan, etag = None, ""
     if other_id is not None:
         try:

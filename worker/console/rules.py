@@ -67,9 +67,9 @@ def _ids(parts: Parts, lines: str) -> list[str]:
     Raises:
         Problem: one means nobody, or several people.
     """
-    found = []
+    found, people = [], parts.people()
     for line in filter(None, map(str.strip, lines.splitlines())):
-        identity_id, problem = meant(parts, line)
+        identity_id, problem = meant(people, line)
         if identity_id is None:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{line[:100]!r}: {problem}")
         found.append(identity_id)
