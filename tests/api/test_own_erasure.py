@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from tests.support.sample_events import make_event, stream_fields
 from tests.support.waiting import eventually
 from worker.alerts.book import Book
 from worker.alerts.rules import Rule
+from worker.api.parts import Parts
 from worker.cli import run_command_line
-from worker.erased import Erasure, add_erasure, digest_of, folders_of
+from worker.erased import Erased, Erasure, add_erasure, digest_of, folders_of
 from worker.erasure.own import erasure_folders
 from worker.gallery.contents import NewSample
 from worker.history.shared import SharedDatabase
@@ -194,3 +195,8 @@ def test_what_was_found_in_a_shared_gallery_names_nobody_who_was_erased(
         add_erasure(erasure_folders(config), erasure)
         eventually(lambda: "Anna" not in viewer.get(f"{API}/people").text)
         assert "Anna" not in viewer.get(f"{API}/findings").text
+        gallery = console.parts.gallery()
+    with closing(Parts(config)) as parts:
+        parts.forget(Erased([erasure]))
+        opened = parts.gallery_like(gallery.model_id, gallery.preprocessing_digest, gallery.dimension)
+        assert [person.name for person in opened.people()] == ["Bob", "Zoë"], "opened by who enrols somebody"

@@ -188,6 +188,7 @@ class Parts:
         with self._lock:
             if self._gallery is None:
                 self._gallery = open_or_create_gallery(self.gallery_path, model_id, preprocessing_digest, dimension)
+                self._gallery.hide(self.erased)
             return self.gallery()
 
     def has_gallery(self) -> bool:
