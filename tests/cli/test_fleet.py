@@ -70,20 +70,8 @@ def test_the_table_shows_who_reads_what(command: Command, redis_url: str) -> Non
 
 def test_options_become_part_of_the_definition(command: Command, redis_url: str) -> None:
     picture = ("--rotate", "180", "--flip", "horizontal", "--pixel-aspect", "4:2", "--snapshot-interval-s", "5")
-    command(
-        "add",
-        "door",
-        SOURCE,
-        "--transport",
-        "udp",
-        "--read-timeout-s",
-        "2",
-        "--threshold",
-        "0.5",
-        *picture,
-        "--decode-on",
-        "gpu",
-    )
+    more = ("--threshold", "0.5", "--decode-on", "gpu")
+    command("add", "door", SOURCE, "--transport", "udp", "--read-timeout-s", "2", *more, *picture)
     with redis.Redis.from_url(redis_url) as client:
         [row] = CameraRegistry(client, FleetConfig()).cameras()
     document = json.loads(row.definition.document or "")
