@@ -21,7 +21,8 @@ from tests.support.repository import REPOSITORY
 from tests.support.sample_events import make_event, stream_fields
 from worker.api import client
 from worker.api.client import ApiError, ConsoleUnreachableError
-from worker.api.documents import GroupSettings, NameRequest, PersonChange
+from worker.api.person_documents import GroupSettings, PersonChange
+from worker.api.unknown_documents import NameRequest
 
 HEAVY = {
     "fastapi", "starlette", "uvicorn", "jinja2", "sqlalchemy", "numpy", "cv2", "av", "faiss", "tensorflow", "openvino",

@@ -25,28 +25,16 @@ from worker.api.account_documents import (
 )
 from worker.api.asking import ApiError, Asking, ConsoleUnreachableError, LiveEvent, Photo
 from worker.api.camera_documents import CameraChange, CameraDocument, CamerasPage, CheckDocument, HoursPage, NewCamera
-from worker.api.documents import (
-    AlikePage,
+from worker.api.documents import ErasedDocument, ErasurePlan, ErasuresPage, StatusDocument
+from worker.api.person_documents import (
     ConsentSettings,
-    CorrectionDocument,
-    CorrectionRequest,
     Enrolled,
-    ErasedDocument,
-    ErasurePlan,
-    ErasuresPage,
-    Explanation,
-    FacesPage,
     FindingDocument,
     FindingsPage,
-    Found,
     GroupDocument,
     Groups,
     GroupSettings,
     Memberships,
-    MergeRequest,
-    NamedDocument,
-    NameRequest,
-    NearPage,
     PeopleMerged,
     PeopleMergePlan,
     PeoplePage,
@@ -54,20 +42,33 @@ from worker.api.documents import (
     PersonDocument,
     Removed,
     SamplesPage,
+)
+from worker.api.rule_documents import AlertsPage, RuleDocument, RuleSettings, RulesPage, TrialDocument
+from worker.api.setting_documents import AuditEntry, AuditPage, AuditVerification, RetentionDocument, SettingsDocument
+from worker.api.sighting_documents import (
+    CorrectionDocument,
+    CorrectionRequest,
+    Explanation,
+    FacesPage,
+    Found,
+    NearPage,
     SightingDocument,
     SightingsPage,
+    Timeline,
+)
+from worker.api.unknown_documents import (
+    AlikePage,
+    MergeRequest,
+    NamedDocument,
+    NameRequest,
     SplitDocument,
     SplitRequest,
-    StatusDocument,
     StepDocument,
-    Timeline,
     UndoneDocument,
     UnknownDetail,
     UnknownDocument,
     UnknownsPage,
 )
-from worker.api.rule_documents import AlertsPage, RuleDocument, RuleSettings, RulesPage, TrialDocument
-from worker.api.setting_documents import AuditEntry, AuditPage, AuditVerification, RetentionDocument, SettingsDocument
 
 __all__ = ["ApiError", "Console", "ConsoleUnreachableError", "LiveEvent", "Photo"]
 

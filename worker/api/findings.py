@@ -6,10 +6,10 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Query
 
 from worker.api.access import Reader, SharedParts
-from worker.api.documents import FindingDocument, FindingsPage
 from worker.api.paging import MOST, cursor_of, place_of
 from worker.api.parts import Parts
 from worker.api.people import origin
+from worker.api.person_documents import FindingDocument, FindingsPage
 from worker.evaluation.audit import Finding, audit
 from worker.gallery.gallery import Gallery
 

@@ -7,11 +7,18 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from worker.api import documents, people
+from worker.api import people
 from worker.api.access import Changer, Reader, SharedParts
-from worker.api.documents import GroupDocument, Groups, GroupSettings, Memberships, PersonDocument
 from worker.api.paging import IfMatch, etag_of, require_match
 from worker.api.parts import Parts
+from worker.api.person_documents import (
+    GroupDocument,
+    Groups,
+    GroupSettings,
+    Memberships,
+    PersonDocument,
+    person_document,
+)
 from worker.api.problems import Problem, not_found, responses, unusable
 from worker.errors import ConfigError
 from worker.gallery.contents import Contents, Person
@@ -201,4 +208,4 @@ def regroup_person(
     """Put a person into these groups, and take them out of all others."""
     person = regroup(parts, identity_id, memberships.groups, if_match)
     response.headers["ETag"] = people.etag(person)
-    return documents.person_document(person)
+    return person_document(person)

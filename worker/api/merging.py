@@ -5,14 +5,15 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
-from worker.api import documents, people
+from worker.api import people
 from worker.api.access import Changer, IdempotencyKey, SharedParts, once
-from worker.api.documents import MergeRequest, PeopleMerged, PeopleMergePlan
 from worker.api.paging import IfMatch, etag_of, require_match
 from worker.api.parts import Parts
+from worker.api.person_documents import PeopleMerged, PeopleMergePlan, person_document
 from worker.api.problems import Problem, responses
 from worker.api.sight import sees
 from worker.api.suggestions import risk_of
+from worker.api.unknown_documents import MergeRequest
 from worker.gallery.contents import Contents, Person
 from worker.gallery.merging import merged
 from worker.recognition import merging
@@ -44,7 +45,7 @@ def plan(parts: Parts, identity_id: str, other: str) -> tuple[PeopleMergePlan, s
         identity_id=identity_id, identity_name=one.name, other_id=other, other_name=two.name,
         samples=len(now.samples), moved=len(two.samples), groups=list(now.groups),
         joined=[name for name in now.groups if name in merger.joined],
-        threshold=after.membership(identity_id).threshold, consent=documents.person_document(now).consent,
+        threshold=after.membership(identity_id).threshold, consent=person_document(now).consent,
         consent_changes=now.consent != one.consent, sightings=sightings, similarity=round(similarity, 4),
         stranger_rate=impostors.rate_at(similarity) if impostors else None, risk=risk_of(parts, gallery),
     )  # fmt: skip

@@ -10,9 +10,11 @@ from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 
-from worker.api import documents
 from worker.api.access import Changer, IdempotencyKey, Reader, SharedParts, once
-from worker.api.documents import (
+from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
+from worker.api.parts import Parts
+from worker.api.person_documents import (
+    MOST_PHOTOS,
     ConsentSettings,
     Enrolled,
     PeoplePage,
@@ -21,9 +23,9 @@ from worker.api.documents import (
     PhotoDocument,
     Removed,
     SamplesPage,
+    person_document,
+    sample_document,
 )
-from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
-from worker.api.parts import Parts
 from worker.api.problems import Problem, not_found, responses, unusable
 from worker.api.sight import in_sight
 from worker.errors import ConfigError
@@ -127,7 +129,7 @@ def page(
     last = last_seen(parts, [person.identity_id for person in items]) if seen and items else {}
     soon, over = parts.gallery().consents_to_mind() if parts.has_gallery() else (0, 0)
     return PeoplePage(
-        items=[documents.person_document(each, last.get(each.identity_id)) for each in items], next_cursor=more,
+        items=[person_document(each, last.get(each.identity_id)) for each in items], next_cursor=more,
         total=total, consents_ending=soon, consents_over=over,
     )  # fmt: skip
 
@@ -235,8 +237,8 @@ def enroll(parts: Parts, name: str, photos: Sequence[UploadFile]) -> list[PhotoD
     name = person_name(name)
     if not name or len(name) > _PHOTO_NAME:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"a name has 1 to {_PHOTO_NAME} characters")
-    if not 0 < len(photos) <= documents.MOST_PHOTOS:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"send 1 to {documents.MOST_PHOTOS} photos at a time")
+    if not 0 < len(photos) <= MOST_PHOTOS:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"send 1 to {MOST_PHOTOS} photos at a time")
     networks = parts.networks()
     embedder = networks.embedder
     gallery = parts.gallery_like(embedder.model_id, embedder.preprocessing_digest, embedder.dimension)
@@ -300,7 +302,7 @@ def show_person(_caller: Reader, parts: SharedParts, identity_id: str, response:
     """One person, and where they were seen last."""
     person = find(parts, identity_id)
     response.headers["ETag"] = etag(person)
-    return documents.person_document(person, last_seen(parts, [identity_id]).get(identity_id))
+    return person_document(person, last_seen(parts, [identity_id]).get(identity_id))
 
 
 @router.put(
@@ -319,7 +321,7 @@ def put_consent(
     """Note from when until when a person may be recognised, as ``facestream gallery consent`` does."""
     person = set_consent(parts, identity_id, settings, if_match)
     response.headers["ETag"] = etag(person)
-    return documents.person_document(person)
+    return person_document(person)
 
 
 @router.delete(
@@ -333,7 +335,7 @@ def clear_consent(
     """Forget the consent of a person: nothing bounds the time."""
     person = set_consent(parts, identity_id, None, if_match)
     response.headers["ETag"] = etag(person)
-    return documents.person_document(person)
+    return person_document(person)
 
 
 @router.patch(
@@ -352,7 +354,7 @@ def rename_person(
     """Give a person another name; the id stays."""
     person = rename(parts, identity_id, change.identity_name, if_match)
     response.headers["ETag"] = etag(person)
-    return documents.person_document(person)
+    return person_document(person)
 
 
 @router.delete(
@@ -371,7 +373,7 @@ def list_samples(_caller: Reader, parts: SharedParts, identity_id: str, response
     """Every enrolled face of a person: where it came from, and how good it is."""
     person = find(parts, identity_id)
     response.headers["ETag"] = etag(person)
-    return SamplesPage(items=[documents.sample_document(sample) for sample in person.samples])
+    return SamplesPage(items=[sample_document(sample) for sample in person.samples])
 
 
 @router.delete(

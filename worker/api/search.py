@@ -9,11 +9,11 @@ import numpy as np
 from fastapi import APIRouter, File, Query, UploadFile
 
 from worker.api.access import Reader, SharedParts
-from worker.api.documents import FaceDocument, FacesPage, Found, FoundSighting
 from worker.api.paging import MOST
 from worker.api.parts import Parts
 from worker.api.pictures import jpeg_of
 from worker.api.problems import Problem, responses
+from worker.api.sighting_documents import FaceDocument, FacesPage, Found, FoundSighting
 from worker.audit_log import note
 from worker.errors import SourceError
 from worker.files import without_name

@@ -9,7 +9,10 @@ from fastapi import APIRouter, Query, Response
 
 from worker.api import people
 from worker.api.access import Changer, Reader, SharedParts
-from worker.api.documents import (
+from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
+from worker.api.parts import Parts
+from worker.api.problems import Problem, not_found, responses
+from worker.api.sighting_documents import (
     CorrectionDocument,
     CorrectionRequest,
     Explanation,
@@ -20,9 +23,6 @@ from worker.api.documents import (
     Timeline,
     TimelineEntry,
 )
-from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
-from worker.api.parts import Parts
-from worker.api.problems import Problem, not_found, responses
 from worker.errors import SinkError
 from worker.events.publisher import publish_at_once
 from worker.history.documents import sighting_document

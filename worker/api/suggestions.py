@@ -8,8 +8,9 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from worker.api.access import Reader, SharedParts
-from worker.api.documents import AlikeDocument, AlikePage, Risk, Suggestion
+from worker.api.documents import Risk
 from worker.api.parts import Parts
+from worker.api.unknown_documents import AlikeDocument, AlikePage, Suggestion
 from worker.gallery.gallery import Gallery
 from worker.history.records import UnknownPerson
 from worker.types import Candidate

@@ -8,7 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from worker.api.access import Changer, IdempotencyKey, Reader, SharedParts, once
-from worker.api.documents import (
+from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
+from worker.api.parts import Parts
+from worker.api.problems import Problem, not_found, responses
+from worker.api.sight import sees
+from worker.api.suggestions import risk_of, suggest
+from worker.api.unknown_documents import (
     MergeRequest,
     NamedDocument,
     NameRequest,
@@ -21,11 +26,6 @@ from worker.api.documents import (
     UnknownDocument,
     UnknownsPage,
 )
-from worker.api.paging import MOST, IfMatch, cursor_of, etag_of, place_of, require_match
-from worker.api.parts import Parts
-from worker.api.problems import Problem, not_found, responses
-from worker.api.sight import sees
-from worker.api.suggestions import risk_of, suggest
 from worker.errors import HistoryError, HistoryUnavailableError, SinkError
 from worker.events.publisher import publish_at_once
 from worker.history.documents import unknown_document

@@ -9,10 +9,10 @@ from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from pydantic import ValidationError
 
-from worker.api import documents, erasing, findings, groups, merging, people, sightings
+from worker.api import erasing, findings, groups, merging, people, sightings
 from worker.api.access import Caller, SharedParts
-from worker.api.documents import ConsentSettings, GroupSettings
 from worker.api.parts import Parts
+from worker.api.person_documents import ConsentSettings, GroupSettings, person_document
 from worker.api.problems import Problem
 from worker.console.choices import meant
 from worker.console.pages import Sender, Visitor, gone_to, render, render_slowly
@@ -81,7 +81,7 @@ def one_page(
     with parts.history() as history:
         namings, mergers = history.namings_of(identity_id), history.mergers_of(identity_id)
     return render(
-        "person", caller, person=person, consent=documents.person_document(person).consent, etag=people.etag(person),
+        "person", caller, person=person, consent=person_document(person).consent, etag=people.etag(person),
         seen=seen, said=said, groups=groups.listed(parts), namings=namings, audit=findings.look(parts, identity_id),
         mergers=mergers, steps=steps,
     )  # fmt: skip
