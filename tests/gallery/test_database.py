@@ -19,6 +19,7 @@ from tests.support.postgres import PostgresServer, locked_table, running_postgre
 from tests.support.waiting import PATIENCE_S, eventually
 from worker.background import Heartbeats
 from worker.config import load_config
+from worker.erased import Erased, Erasure, digest_of
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
 from worker.gallery.consents import Consent
 from worker.gallery.contents import Contents, NewSample
@@ -208,6 +209,25 @@ def test_nothing_is_left_of_whom_was_removed(
     gallery.remove_sample(last.sample_id)
     assert len(gallery) == 0
     assert sql("SELECT count(*) FROM people") == [(0,)]
+
+
+def test_who_was_erased_is_in_no_later_version_either(gallery: DatabaseGallery, opened: Opener) -> None:
+    _, of_ben, of_cleo = gallery.add([sample("Ann", 1), sample("Ben", 2), sample("Cleo", 3)])
+    assert of_ben is not None
+    assert of_cleo is not None
+    gallery.add([sample("Cleo", 4)])
+    other = opened()
+    gone = frozenset({digest_of(of_ben.identity_id), digest_of(of_cleo.sample_id)})
+    other.hide(Erased([Erasure("e", "2026-01-01T00:00:00.000Z", gone)]))
+    left = {"Ann": {"1.jpg"}, "Cleo": {"4.jpg"}}
+    assert enrolled(other) == left
+    gallery.add([sample("Ben", 5), sample("Dora", 6)])
+    assert other.reload_if_changed()
+    assert enrolled(other) == left | {"Dora": {"6.jpg"}}
+    gallery.remove("Ann")
+    assert other.reload_if_changed()
+    assert enrolled(other) == {"Cleo": {"4.jpg"}, "Dora": {"6.jpg"}}
+    assert other.search(probe(2))[0].identity_name != "Ben"
 
 
 def test_two_entries_become_one_person(gallery: DatabaseGallery, opened: Opener) -> None:

@@ -228,13 +228,18 @@ class Contents:
             lost.difference_update(map(_people, _samples(blocks)))
         return replace(self, blocks=tuple(blocks)), lost
 
-    def without(self, erased: Erased) -> "Contents":
-        """Without the people and samples who were erased; itself if none is here."""
+    def without(self, erased: Erased, before: "Contents | None" = None) -> "Contents":
+        """Without the people and samples who were erased; itself if none is here. ``before`` has none of them: whom
+        and what both share is not looked up again, which takes a digest for each."""
         if not erased:
             return self
-        people = {identity_id for identity_id in self.names if identity_id in erased}
+        names = self.names.keys() if before is None else self.names.keys() - before.names.keys()
+        blocks = self.blocks if before is None else _beyond(self, before)
+        people = {identity_id for identity_id in names if identity_id in erased}
         gone = {
-            sample.sample_id for sample in self.samples if sample.identity_id in people or sample.sample_id in erased
+            sample.sample_id
+            for sample in _samples(blocks)
+            if sample.identity_id in people or sample.sample_id in erased
         }
         if not people and not gone:
             return self

@@ -334,7 +334,7 @@ class DatabaseGallery(Gallery):
         """
         with self._changing:
             made = self._store.replace(self._copy, contents, self._store.beside(PREVIOUS))
-            self._live = self._seen = searchable(made.contents)
+            self._live = self._seen = searchable(made.contents.without(self._hidden))
             self._copy = made
         note(self.audit_folder, "switched", people=len(contents.names), version=made.contents.version)
 
@@ -362,7 +362,7 @@ class DatabaseGallery(Gallery):
                     "the gallery went back: the database was restored, or lost its last changes",
                     gallery=self.label, version=newest.contents.version, before=self.version,
                 )  # fmt: skip
-            self._live = searchable(newest.contents.without(self._hidden), self._live)
+            self._live = searchable(newest.contents.without(self._hidden, self._live.contents), self._live)
             self._copy = newest
             self.problem = None
         elif self.problem is None:
