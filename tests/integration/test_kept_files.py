@@ -66,6 +66,8 @@ class Site:
             (folder / name).mkdir(mode=0o700)
         self.settings: dict[str, Any] = {
             "FACESTREAM_MODELS_DIR": str(models), "FACESTREAM_EVIDENCE__STORE": str(folder / "pictures"),
+            # Whoever is erased while a camera shows them is a stranger to it from then on: of those, no pictures.
+            "FACESTREAM_EVIDENCE__OF": "known",
             "FACESTREAM_CACHE_DIR": str(folder / "cache"), "XDG_STATE_HOME": str(folder / "xdg"),
             "TMPDIR": str(folder / "temporary"), "FACESTREAM_DETECTION__DETECTOR": "yunet",
         }  # fmt: skip
@@ -185,6 +187,7 @@ def test_every_kind_of_file_is_in_the_table_and_none_has_them_afterwards(
         name = str(
             at_work.until(lambda: [event.identity_name for event in events(redis_url) if event.identity_name])[0]
         )
+        at_work.until(lambda: [*(site.folder / "pictures" / "door").rglob("*.face.jpg")])
         (person,) = client.get(f"{API}/people", params={"q": name}).json()["items"]
         told = {"webhook": "https://site.example/hook", "webhook_secret": "0123456789abcdef"}
         rule = {"name": f"{name} is here", "people": [person["identity_id"]], **told}
