@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -19,11 +20,13 @@ from tests.support.postgres import PostgresServer, locked_table, running_postgre
 from tests.support.waiting import PATIENCE_S, eventually
 from worker.background import Heartbeats
 from worker.config import load_config
+from worker.database.address import parse_database_url
 from worker.erased import Erased, Erasure, digest_of
 from worker.errors import ConfigError, GalleryError, GalleryUnavailableError
 from worker.gallery.consents import Consent
 from worker.gallery.contents import Contents, NewSample
 from worker.gallery.database.gallery import DatabaseGallery
+from worker.gallery.database.store import GalleryStore
 from worker.gallery.folder import FolderGallery
 from worker.gallery.opening import (
     copy_gallery,
@@ -307,6 +310,35 @@ def test_a_reader_reads_what_changed_and_nothing_else(
     assert enrolled(lost) == enrolled(gallery)
     for reader in (late, lost):
         assert [found.identity_name for found in reader.search(probe(0, 1, 9))] == ["person 0", "renamed", "new"]
+
+
+def test_a_change_in_the_middle_of_reading_over_a_kept_connection_is_read_whole(
+    gallery: DatabaseGallery, opened: Opener, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery.add([sample("a", 1), sample("b", 2)])
+    reader = opened()
+    gallery.add([sample("c", 3)])
+    store = GalleryStore.connect(parse_database_url(url), connections=2)
+    read_people, changes = GalleryStore._people, [lambda: gallery.remove("c"), lambda: gallery.rename("a", "d")]
+
+    def changed_before(self: GalleryStore, connection: sa.Connection, *conditions: Any) -> Any:
+        if connection is listening and changes:
+            while changes:
+                changes.pop(0)()
+        return read_people(self, connection, *conditions)
+
+    monkeypatch.setattr(GalleryStore, "_people", changed_before)
+    listening = store.listen()
+    try:
+        newest = store.fetch(reader._copy, listening)
+        assert newest is not None
+        assert not changes
+        assert (newest.contents.version, newest.contents.names) == (gallery.version, opened().contents.names)
+        assert {one.photo for one in newest.contents.samples} == {"1.jpg", "2.jpg"}
+        assert store.fetch(newest, listening) is newest
+    finally:
+        listening.close()
+        store.close()
 
 
 def test_a_damaged_row_is_named_and_all_others_are_used(

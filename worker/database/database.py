@@ -63,6 +63,12 @@ class Database:
             with connection.begin():
                 yield connection
 
+    def standing(self) -> sa.Connection:
+        """A connection for a caller who keeps it, and ends it by ``invalidate`` and ``close``. Each statement on it is
+        a transaction of its own, and a single journey to the server."""
+        with translated(self.label):
+            return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
     @contextmanager
     def outside(self) -> Iterator[Any]:
         """The connection of the driver, outside of any transaction: for what none can hold."""

@@ -4,14 +4,13 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
+
+import sqlalchemy as sa
 
 from worker.background import BackgroundTask, Heartbeats
-from worker.database.address import DatabaseAddress
-from worker.database.database import connector
-from worker.database.errors import translated
-from worker.errors import DatabaseError, GalleryError
-from worker.gallery.database.store import CHANNEL, Copy, GalleryStore
+from worker.errors import GalleryError
+from worker.gallery.database.store import Copy, GalleryStore
 from worker.logs import get_logger
 from worker.observer import Observer
 
@@ -37,8 +36,7 @@ class GalleryFollower:
     def __init__(
         self,
         store: GalleryStore,
-        address: DatabaseAddress,
-        catch_up: Callable[[], object],
+        catch_up: Callable[[sa.Connection], object],
         copy: Callable[[], Copy],
         worker_id: str,
         observer: Observer,
@@ -49,15 +47,13 @@ class GalleryFollower:
         self.away = ""
         """Why the database cannot be asked now; "" if it can."""
         self._store = store
-        self._address = address
-        self._connect = connector(address)
         self._catch_up = catch_up
         self._copy = copy
         # Two processes of one name are two workers: one must not answer for the other.
         own = secrets.token_hex(4)
         self._worker_id = f"{worker_id}/{own}"
         self._observer = observer
-        self._listening: Any = None
+        self._listening: sa.Connection | None = None
         self._beaten_s = float("-inf")
         self._acknowledged = 0
         self._away_since_s = 0.0
@@ -99,33 +95,26 @@ class GalleryFollower:
     def _step(self) -> float:
         """Waits for a change; returns after how many seconds it is to be called again."""
         try:
-            with translated(self._store.label):
-                told = self._is_told()
-            if told or self.away or self._is_due():
-                self._take_up()
-        except (GalleryError, DatabaseError) as error:
+            told = self._listening is None
+            listening = self._listening = self._listening or self._store.listen()
+            # What was changed before it listened has not been heard of.
+            if told or self._is_told(listening) or self.away or self._is_due():
+                self._take_up(listening)
+        except GalleryError as error:
             self._hang_up()
             self._note(str(error))
             return _PAUSE_S
         return 0.0
 
-    def _is_told(self) -> bool:
-        """Whether the gallery was changed since the last call, or a change may have been missed; waits for a while."""
-        if self._listening is None:
-            self._listening = self._connect(autocommit=True)
-            self._observer.database_connections(1)
-            self._listening.execute(f"LISTEN {CHANNEL}")
-            return True
+    def _is_told(self, listening: sa.Connection) -> bool:
         wait_s = min(_LISTEN_S, max(0.0, self._beaten_s + BEAT_S - time.monotonic()))
-        return any(
-            notice.payload == self._store.name for notice in self._listening.notifies(timeout=wait_s, stop_after=1)
-        )
+        return self._store.is_told(listening, wait_s)
 
-    def _take_up(self) -> None:
-        self._catch_up()
+    def _take_up(self, listening: sa.Connection) -> None:
+        self._catch_up(listening)
         self._observer.gallery_current()
         if self._is_due() or self._copy().contents.version != self._acknowledged:
-            self._beat()
+            self._beat(listening)
         if self.away:
             self.away = ""
             _log.info("the gallery is back", gallery=self._store.label, away_s=round(self._away_s(), 1))
@@ -133,9 +122,9 @@ class GalleryFollower:
     def _is_due(self) -> bool:
         return time.monotonic() - self._beaten_s >= BEAT_S
 
-    def _beat(self) -> None:
+    def _beat(self, listening: sa.Connection | None = None) -> None:
         version = self._copy().contents.version
-        self._store.acknowledge(self._worker_id, version, self.erased)
+        self._store.acknowledge(self._worker_id, version, self.erased, listening)
         self._beaten_s, self._acknowledged = time.monotonic(), version
 
     def _away_s(self) -> float:
@@ -143,8 +132,8 @@ class GalleryFollower:
 
     def _hang_up(self) -> None:
         if self._listening is not None:
-            self._observer.database_connections(-1)
             with suppress(Exception):
+                self._listening.invalidate()
                 self._listening.close()
             self._listening = None
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+import sqlalchemy as sa
 import tenacity
 
 from worker.audit_log import note
@@ -177,7 +178,6 @@ class DatabaseGallery(Gallery):
             self._store = GalleryStore.connect(self._address, connections=2, observer=observer)
             self._follower = GalleryFollower(
                 self._store,
-                self._address,
                 self.catch_up,
                 lambda: self._copy,
                 worker_id,
@@ -210,14 +210,14 @@ class DatabaseGallery(Gallery):
         self._seen = self._live
         return True
 
-    def catch_up(self) -> None:
-        """Takes up what the database has newer.
+    def catch_up(self, listening: sa.Connection | None = None) -> None:
+        """Takes up what the database has newer, over that connection if one is given.
 
         Raises:
             GalleryError: the database cannot be reached, or has no such gallery any more.
         """
         with self._changing:
-            newest = self._store.fetch(self._copy)
+            newest = self._store.fetch(self._copy, listening)
             if newest is None:
                 raise GalleryUnavailableError(f"gallery {self.label} is gone: restore the database, or enroll again")
             self._take(newest)

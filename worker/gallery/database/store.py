@@ -15,6 +15,7 @@ from worker import encryption
 from worker.database import half_templates, schema
 from worker.database.address import DatabaseAddress
 from worker.database.database import Database, open_postgres
+from worker.database.errors import translated
 from worker.database.layout import require_newest
 from worker.database.owned import tag_for
 from worker.erased import Erased, Erasure
@@ -156,13 +157,37 @@ class GalleryStore:
             self._note(connection, copy)
         return copy
 
-    def fetch(self, known: Copy | None = None) -> Copy | None:
+    def listen(self) -> sa.Connection:
+        """A connection for :meth:`fetch` and :meth:`acknowledge` that hears of changes; the caller closes it."""
+        with self._told():
+            connection = self._database.standing()
+            try:
+                connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def is_told(self, listening: sa.Connection, wait_s: float) -> bool:
+        """Whether a change of this gallery was announced since the last call; waits for that."""
+        driver: Any = listening.connection.driver_connection
+        with self._told():
+            return any(notice.payload == self.name for notice in driver.notifies(timeout=wait_s, stop_after=1))
+
+    def fetch(self, known: Copy | None = None, listening: sa.Connection | None = None) -> Copy | None:
         """The newest version; ``known`` itself if that is it, and None if there is no gallery.
 
-        Only what changed since ``known`` is read. Blocks that did not change are the same objects.
+        Only what changed since ``known`` is read. Blocks that did not change are the same objects. Over ``listening``
+        that takes half of the journeys to the server.
         """
-        with self._told(), self._database.reading() as connection:
-            return self._newest(connection, known)
+        with self._told():
+            if listening is not None:
+                newest = self._newest(listening, known)
+                # No transaction has held it still: if it has changed meanwhile, parts are of another version.
+                if newest is None or newest is known or self._is_still(listening, newest):
+                    return newest
+            with self._database.reading() as connection:
+                return self._newest(connection, known)
 
     def change(self, known: Copy, change: Callable[[Contents], Contents], change_id: str) -> Copy:
         """Makes what ``change`` returns for the newest contents the next version, and returns that version.
@@ -268,14 +293,24 @@ class GalleryStore:
                     connection.execute(_samples.update().where(mine), rows)
         return len(contents.samples)
 
-    def acknowledge(self, worker_id: str, version: int, erased: str = "") -> None:
+    def acknowledge(
+        self, worker_id: str, version: int, erased: str = "", listening: sa.Connection | None = None
+    ) -> None:
         """The worker is alive, searches this version, and has carried out this list of erased people (its stamp)."""
         seen = {"version": version, "seen_at": sa.func.clock_timestamp(), "erased": erased}
-        insert = self._database.insert(_followers).values(self._mine | {"worker_id": worker_id} | seen)
-        with self._told(), self._database.writing() as connection:
-            # It is said again in a moment, so it need not wait for the disk: twenty workers say it at once.
-            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
-            connection.execute(insert.on_conflict_do_update(index_elements=["gallery", "worker_id"], set_=seen))
+        values = self._mine | {"worker_id": worker_id} | seen
+        # It is said again in a moment, so it need not wait for the disk: twenty workers say it at once. The setting is
+        # that of this statement's transaction alone.
+        at_once = sa.func.set_config("synchronous_commit", "off", True) == "off"
+        row = sa.select(*(sa.type_coerce(value, _followers.c[name].type) for name, value in values.items()))
+        insert = self._database.insert(_followers).from_select([*values], row.where(at_once))
+        said = insert.on_conflict_do_update(index_elements=["gallery", "worker_id"], set_=seen)
+        with self._told():
+            if listening is not None:
+                listening.execute(said)
+                return
+            with self._database.writing() as connection:
+                connection.execute(said)
 
     def leave(self, worker_id: str) -> None:
         """The worker follows the gallery no more; who has been silent for a day is forgotten as well."""
@@ -294,6 +329,12 @@ class GalleryStore:
         gone = sa.exists().where(_removed.c.gallery == self.name, _removed.c.changed > version)
         query = sa.select(_galleries, change.scalar_subquery().label("change_of_known"), gone.label("some_removed"))
         return connection.execute(query.where(_galleries.c.gallery == self.name)).one_or_none()
+
+    def _is_still(self, connection: sa.Connection, copy: Copy) -> bool:
+        """Whether that is still the newest version."""
+        query = sa.select(_galleries.c.version, _galleries.c.change_id).where(_galleries.c.gallery == self.name)
+        row = connection.execute(query).one_or_none()
+        return row is not None and (row.version, row.change_id) == (copy.contents.version, copy.change_id)
 
     def _lock(self, connection: sa.Connection) -> Any:
         """Keeps every other change waiting until the end of the transaction."""
@@ -529,7 +570,8 @@ class GalleryStore:
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
-            yield
+            with translated(self.label):
+                yield
         except DatabaseUnavailableError as error:
             raise GalleryUnavailableError(f"gallery {error}") from None
         except DatabaseError as error:
