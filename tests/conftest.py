@@ -53,6 +53,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _own_turn() -> Iterator[None]:
+    """No test leaves its process with another right to the processors, which all that it starts would inherit."""
+    before = os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)
+    yield
+    after = os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)
+    assert after == before, "policy, niceness and processors of this thread are others than before the test"
+
+
+@pytest.fixture(autouse=True)
 def _own_log_handlers() -> Iterator[None]:
     """A command run inside a test logs to that test's standard error, which is closed afterwards, at its own level."""
     root, ours = logging.getLogger(), logging.getLogger("worker")
