@@ -6,11 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-import sqlalchemy as sa
-
 from worker.background import BackgroundTask, Heartbeats
 from worker.errors import GalleryError
-from worker.gallery.database.store import Copy, GalleryStore
+from worker.gallery.database.store import Copy, GalleryStore, Listening
 from worker.logs import get_logger
 from worker.observer import Observer
 
@@ -36,7 +34,7 @@ class GalleryFollower:
     def __init__(
         self,
         store: GalleryStore,
-        catch_up: Callable[[sa.Connection], object],
+        catch_up: Callable[[Listening], object],
         copy: Callable[[], Copy],
         worker_id: str,
         observer: Observer,
@@ -53,7 +51,7 @@ class GalleryFollower:
         own = secrets.token_hex(4)
         self._worker_id = f"{worker_id}/{own}"
         self._observer = observer
-        self._listening: sa.Connection | None = None
+        self._listening: Listening | None = None
         self._beaten_s = float("-inf")
         self._acknowledged = 0
         self._away_since_s = 0.0
@@ -106,11 +104,11 @@ class GalleryFollower:
             return _PAUSE_S
         return 0.0
 
-    def _is_told(self, listening: sa.Connection) -> bool:
+    def _is_told(self, listening: Listening) -> bool:
         wait_s = min(_LISTEN_S, max(0.0, self._beaten_s + BEAT_S - time.monotonic()))
         return self._store.is_told(listening, wait_s)
 
-    def _take_up(self, listening: sa.Connection) -> None:
+    def _take_up(self, listening: Listening) -> None:
         self._catch_up(listening)
         self._observer.gallery_current()
         if self._is_due() or self._copy().contents.version != self._acknowledged:
@@ -122,7 +120,7 @@ class GalleryFollower:
     def _is_due(self) -> bool:
         return time.monotonic() - self._beaten_s >= BEAT_S
 
-    def _beat(self, listening: sa.Connection | None = None) -> None:
+    def _beat(self, listening: Listening | None = None) -> None:
         version = self._copy().contents.version
         self._store.acknowledge(self._worker_id, version, self.erased, listening)
         self._beaten_s, self._acknowledged = time.monotonic(), version

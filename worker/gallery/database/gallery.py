@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-import sqlalchemy as sa
 import tenacity
 
 from worker.audit_log import note
@@ -19,7 +18,7 @@ from worker.errors import GalleryError, GalleryExistsError, GalleryUnavailableEr
 from worker.gallery.contents import Contents, empty
 from worker.gallery.database.follower import GalleryFollower
 from worker.gallery.database.last_copy import LastCopy
-from worker.gallery.database.store import Copy, Follower, GalleryStore, new_change_id
+from worker.gallery.database.store import Copy, Follower, GalleryStore, Listening, new_change_id
 from worker.gallery.gallery import Gallery, searchable
 from worker.logs import get_logger
 from worker.observer import Observer
@@ -210,7 +209,7 @@ class DatabaseGallery(Gallery):
         self._seen = self._live
         return True
 
-    def catch_up(self, listening: sa.Connection | None = None) -> None:
+    def catch_up(self, listening: Listening | None = None) -> None:
         """Takes up what the database has newer, over that connection if one is given.
 
         Raises:

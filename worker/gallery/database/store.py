@@ -60,6 +60,9 @@ _UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, Recursion
 _LONG_AGO: Final = "1970-01-01T00:00:00Z"
 _FORGET_S: Final = 24 * 3600
 
+Listening = sa.Connection
+"""A connection that hears of changes, see :meth:`GalleryStore.listen`."""
+
 _galleries, _people, _samples = schema.galleries, schema.people, schema.samples
 _removed, _changes, _followers = schema.removed, schema.changes, schema.followers
 
@@ -157,7 +160,7 @@ class GalleryStore:
             self._note(connection, copy)
         return copy
 
-    def listen(self) -> sa.Connection:
+    def listen(self) -> Listening:
         """A connection for :meth:`fetch` and :meth:`acknowledge` that hears of changes; the caller closes it."""
         with self._told():
             connection = self._database.standing()
@@ -168,13 +171,13 @@ class GalleryStore:
                 raise
         return connection
 
-    def is_told(self, listening: sa.Connection, wait_s: float) -> bool:
+    def is_told(self, listening: Listening, wait_s: float) -> bool:
         """Whether a change of this gallery was announced since the last call; waits for that."""
         driver: Any = listening.connection.driver_connection
         with self._told():
             return any(notice.payload == self.name for notice in driver.notifies(timeout=wait_s, stop_after=1))
 
-    def fetch(self, known: Copy | None = None, listening: sa.Connection | None = None) -> Copy | None:
+    def fetch(self, known: Copy | None = None, listening: Listening | None = None) -> Copy | None:
         """The newest version; ``known`` itself if that is it, and None if there is no gallery.
 
         Only what changed since ``known`` is read. Blocks that did not change are the same objects. Over ``listening``
@@ -293,9 +296,7 @@ class GalleryStore:
                     connection.execute(_samples.update().where(mine), rows)
         return len(contents.samples)
 
-    def acknowledge(
-        self, worker_id: str, version: int, erased: str = "", listening: sa.Connection | None = None
-    ) -> None:
+    def acknowledge(self, worker_id: str, version: int, erased: str = "", listening: Listening | None = None) -> None:
         """The worker is alive, searches this version, and has carried out this list of erased people (its stamp)."""
         seen = {"version": version, "seen_at": sa.func.clock_timestamp(), "erased": erased}
         values = self._mine | {"worker_id": worker_id} | seen
