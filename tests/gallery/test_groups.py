@@ -78,7 +78,9 @@ def test_groups_stay_through_all_that_happens_to_a_gallery(
     assert groups_in(opening.open_gallery(path)) == both
     copy = opening.copy_gallery(path, tmp_path / "copy")
     assert (groups_in(copy), copy.groups) == (both, gallery.groups)
-    copy.regroup(["Anna Berg"], leave=["banned"])
+    copy.regroup(["Anna Berg"], join=["staff"], only=True)
+    assert groups_in(copy)["Anna Berg"] == ("staff",)
+    copy.regroup(["Anna Berg"], leave=["staff"])
     opening.switch(path, tmp_path / "copy")
     switched = opening.open_gallery(path)
     assert (groups_in(switched), switched.groups) == (both, gallery.groups)

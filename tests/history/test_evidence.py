@@ -19,6 +19,7 @@ from tests.support.s3_server import S3, s3_server
 from tests.support.sample_events import make_event
 from worker.config import EvidenceConfig
 from worker.errors import ConfigError, SinkError
+from worker.files import DRAFT
 from worker.history.evidence import Evidence
 from worker.history.evidence_store import FolderStore, open_store, stored_face
 from worker.observer import Observer
@@ -241,12 +242,12 @@ def test_expired_pictures_go_and_nothing_else(tmp_path: Path) -> None:
     assert not (tmp_path / "door").exists()
 
 
-def test_a_worker_removes_what_has_expired_when_it_starts(tmp_path: Path) -> None:
-    FolderStore(tmp_path).put("lobby/2026-01-01/old.face.jpg", b"x")
-    for path in tmp_path.rglob("*.jpg"):
-        os.utime(path, (1000.0, 1000.0))
+def test_a_worker_removes_what_has_expired_and_what_was_left_half_written_when_it_starts(tmp_path: Path) -> None:
+    for name in ("old.face.jpg", f"{DRAFT}0123456789abcdef"):
+        FolderStore(tmp_path).put(f"lobby/2026-01-01/{name}", b"x")
+        os.utime(tmp_path / "lobby" / "2026-01-01" / name, (1000.0, 1000.0))
     keeper(tmp_path).close()
-    assert list(tmp_path.rglob("*.jpg")) == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 class Full(Nothing):

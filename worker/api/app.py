@@ -66,7 +66,7 @@ def make_app(parts: Parts) -> FastAPI:
     Raises:
         FacestreamError: it cannot be erased now.
     """
-    remove_abandoned(parts.config)
+    remove_abandoned(parts.config, pictures=False)
     live = Live(parts)
     erasure = ConsoleErasure(parts, live.forget)
     erasure.catch_up()

@@ -118,11 +118,10 @@ def regroup(parts: Parts, identity_id: str, names: Sequence[str], if_match: str 
         Problem: nobody has the id, they were changed meanwhile, or there is no such group.
         GalleryError: the gallery cannot be written.
     """
-    person = people.find(parts, identity_id)
+    people.find(parts, identity_id)
     _require(parts, names)
     parts.gallery().regroup(
-        [identity_id], join=names, leave=set(person.groups) - set(names),
-        require=people.unchanged(identity_id, if_match),
+        [identity_id], join=names, only=True, require=people.unchanged(identity_id, if_match)
     )  # fmt: skip
     return people.find(parts, identity_id)
 

@@ -44,10 +44,11 @@ def erasure_folders(config: Config) -> list[Path]:
     return folders_of(config.gallery, state)
 
 
-def remove_abandoned(config: Config) -> None:
-    """Removes what processes that were killed have left half written, which bears nobody's name."""
+def remove_abandoned(config: Config, *, pictures: bool = True) -> None:
+    """Removes what processes that were killed have left half written, which bears nobody's name. Among many
+    ``pictures`` that takes seconds: the thread that writes them does it as well."""
     remove_scratch()
-    store = config.evidence.store
+    store = config.evidence.store if pictures else None
     kept = [] if store is None or "://" in store else [Path(store)]
     shadow = folders_of(config.shadow_gallery)
     for folder in dict.fromkeys([*erasure_folders(config), *shadow, *kept]):

@@ -296,26 +296,32 @@ class Gallery:
         note(self.audit_folder, "group removed", group=name)
 
     def regroup(
-        self, identities: Sequence[str], *, join: Collection[str] = (), leave: Collection[str] = (),
+        self, identities: Sequence[str], *, join: Collection[str] = (), leave: Collection[str] = (), only: bool = False,
         require: Require = whatever,
     ) -> None:  # fmt: skip
-        """Puts people (ids or names) into the groups ``join`` and takes them out of ``leave``, in one new version.
+        """Puts people (ids or names) into the groups ``join`` and takes them out of ``leave``, in one new version;
+        ``only``: out of all others.
 
         Raises:
             GalleryError: nobody is called so, there is no such group, or the gallery cannot be written.
         """
         regrouped: list[str] = []
+        left = {*leave}
 
         def change(contents: Contents) -> Contents:
             require(contents)
             self._require_groups(contents, [*join, *leave])
             regrouped[:] = [self._resolve(contents, identity) for identity in identities]
             before = {identity_id: {*contents.memberships.get(identity_id, ())} for identity_id in regrouped}
-            after = {identity_id: (names | {*join}) - {*leave} for identity_id, names in before.items()}
+            if only:
+                left.clear()
+                left.update(*before.values())
+                left.difference_update(join)
+            after = {identity_id: (names | {*join}) - left for identity_id, names in before.items()}
             return contents if after == before else contents.grouped(after)
 
         self._change(change)
-        note(self.audit_folder, "regrouped", regrouped, joined=", ".join(sorted(join)), left=", ".join(sorted(leave)))
+        note(self.audit_folder, "regrouped", regrouped, joined=", ".join(sorted(join)), left=", ".join(sorted(left)))
 
     def _require_groups(self, contents: Contents, names: Collection[str]) -> None:
         for name in names:

@@ -373,7 +373,7 @@ def _open_erasure(
     heartbeats: Heartbeats,
 ) -> OwnErasure | None:
     """What forgets people who are erased while this worker runs, or were before; None where nothing is kept."""
-    remove_abandoned(config)
+    remove_abandoned(config, pictures=False)
     folders = erasure_folders(config)
     if not folders:
         return None
