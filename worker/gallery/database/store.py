@@ -408,14 +408,10 @@ class GalleryStore:
 
     def _noted(self, contents: Contents, before: Contents, people: Sequence[Any]) -> Contents:
         """``contents`` with the consents and groups of ``before``, and what the rows of ``people`` say."""
-        told = {row.identity_id for row in people}
-        consents = {row.identity_id: self._consent(row) for row in people if row.consent}
-        groups = {row.identity_id: groups for row in people if row.groups and (groups := self._groups(row))}
-        return replace(
-            contents,
-            consents={key: one for key, one in before.consents.items() if key not in told} | consents,
-            memberships={key: one for key, one in before.memberships.items() if key not in told} | groups,
-        )
+        contents = replace(contents, consents=before.consents, memberships=before.memberships)
+        consents = {row.identity_id: self._consent(row) if row.consent else None for row in people}
+        groups = {row.identity_id: self._groups(row) if row.groups else () for row in people}
+        return contents.consenting(consents).grouped(groups)
 
     def _consent(self, row: Any) -> Consent:
         """That of a row of people. One that cannot be read allows nothing: nobody finds the person."""
