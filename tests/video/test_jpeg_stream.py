@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -60,6 +60,8 @@ def test_pictures_come_out_as_they_went_in_wherever_they_are_cut(cuts: list[int]
     assert pictures_in([sent[begin:end] for begin, end in itertools.pairwise(places)]) == PICTURES
 
 
+@example([b"\xff\xd8", b"\xff\xd8"])
+@example([b"\xff\xd8" * 3000 + PICTURES[0]])
 @given(
     st.lists(st.binary(max_size=60) | st.sampled_from([*PICTURES, b"\xff", b"\xff\xd8\xff\xe0\xff\xff"]), max_size=8)
 )

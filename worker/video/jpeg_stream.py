@@ -73,22 +73,24 @@ class JpegStream:
         return content
 
     def _next(self) -> bytes:
-        if not self._place:
-            begin = self._held.find(_BEGIN)
-            del self._held[: begin if begin >= 0 else max(0, len(self._held) - len(_BEGIN) + 1)]
-            if begin < 0:
-                return b""
-            self._place, self._in_scan = 2, False
-        end = self._end()
-        if end < 0:
-            if not self._ended or self._pictures:
-                return b""
-            # A single picture that is cut off; how much is missing is judged where it is decoded.
-            end = len(self._held)
-        picture = bytes(self._held[:end])
-        del self._held[:end]
-        self._place = 0
-        return picture
+        while True:
+            if not self._place:
+                begin = self._held.find(_BEGIN)
+                del self._held[: begin if begin >= 0 else max(0, len(self._held) - len(_BEGIN) + 1)]
+                if begin < 0:
+                    return b""
+                self._place, self._in_scan = 2, False
+            end = self._end()
+            if end < 0:
+                if not self._ended or self._pictures:
+                    return b""
+                # A single picture that is cut off; how much is missing is judged where it is decoded.
+                end = len(self._held)
+            picture = bytes(self._held[:end])
+            del self._held[:end]
+            self._place = 0
+            if picture.startswith(_BEGIN):  # else the next picture begins before anything has come of this one
+                return picture
 
     def _end(self) -> int:
         """Where the picture ends at whose beginning what is held begins; -1 if that has not come yet."""
