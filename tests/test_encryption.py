@@ -258,6 +258,7 @@ def test_what_is_sealed_comes_back_and_any_other_bytes_are_refused(content: byte
             unseal(wrong, subject, "x")
 
 
+@pytest.mark.slow
 def test_a_library_that_brings_its_own_sqlite_turns_encryption_not_off(tmp_path: Path) -> None:
     """TensorFlow shows its SQLite to all that is loaded later."""
     program = (

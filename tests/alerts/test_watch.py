@@ -150,6 +150,7 @@ def test_what_comes_while_nobody_looks_is_told_afterwards(world: World) -> None:
         eventually(lambda: len(world.receiver.got) == 2)
 
 
+@pytest.mark.slow
 def test_a_receiver_that_is_away_gets_it_later_and_one_that_refuses_is_asked_once(world: World) -> None:
     world.receiver.status = 503
     world.rule()
@@ -185,6 +186,7 @@ class Counts(Observer):
         self.waiting.append((count, oldest_s > 0))
 
 
+@pytest.mark.slow
 def test_what_becomes_of_alerts_is_counted(world: World) -> None:
     counts = Counts()
     world.receiver.status = 503

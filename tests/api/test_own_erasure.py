@@ -135,6 +135,7 @@ def test_a_console_that_was_away_forgets_before_it_serves(tmp_path: Path, redis_
     assert not re.search(r"\bAnna\b(?! is here)|p-anna", told), "the list holds no names: what a rule is called stays"
 
 
+@pytest.mark.slow
 @pytest.mark.redis
 def test_nobody_is_told_of_an_event_that_the_stream_still_has(
     tmp_path: Path, redis_url: str, receiver: Receiver

@@ -220,6 +220,7 @@ def put_in(text: str, ids: dict[str, Any]) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", [guard_of, program_of])
 def test_no_operation_tells_of_another_camera(
     console: Console, marks: Callable[[str], bool], who: Callable[[Console], httpx.Client]

@@ -241,6 +241,7 @@ def test_what_was_typed_survives_a_database_that_is_away(console: Console, monke
     assert people(console.parts) == ["Anna", "Rob"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["x" * 100_000, "\x00\x01\x7f\u202e\ud7ff", "\u0000", "ሴ" * 5000, "../../etc/passwd"])
 def test_no_text_of_any_length_or_kind_breaks_a_form(console: Console, text: str) -> None:
     client = console.as_role("admin")

@@ -73,6 +73,7 @@ def test_no_lower_threshold_would_do(values: list[int], rate: float) -> None:
     assert all(scores.rate_at(value) > rate for value in lower)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.05, 0.01])
 def test_intervals_cover_what_they_promise(target: float) -> None:
     """The confidence interval covers the population's rate, the prediction interval that of a new group."""

@@ -45,6 +45,7 @@ def test_the_rate_against_this_gallery_decides_as_well() -> None:
     assert others[0].rate_at(found["threshold"]) <= 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.1, 0.04])
 def test_a_target_is_kept_on_people_whom_the_calibration_has_not_seen(target: float) -> None:
     generator = np.random.default_rng(5)

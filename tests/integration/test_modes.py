@@ -45,6 +45,7 @@ WRITTEN = (
 """Where there must be something: else nothing was tried."""
 
 
+@pytest.mark.slow
 @pytest.mark.redis
 def test_nothing_that_a_command_writes_may_be_read_by_others(tmp_path: Path, redis_url: str) -> None:
     site = make_site(tmp_path)

@@ -3,11 +3,14 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.command_line import RETAIL, Running, facestream, running, worker_arguments
 from tests.support.ground_truth import GroundTruth
 from tests.support.redis_answers import events
 
 
+@pytest.mark.slow
 def test_a_killed_worker_goes_on_with_the_sighting(
     redis_url: str, one_visit: GroundTruth, visited_camera: str, test_data: Path, tmp_path: Path
 ) -> None:

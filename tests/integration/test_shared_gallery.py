@@ -61,6 +61,7 @@ def says(process: subprocess.Popen[str], expected: str) -> None:
     raise AssertionError(f"it ended and never said {expected!r}")
 
 
+@pytest.mark.slow
 def test_processes_share_enrolments_and_removals_and_outlive_the_server(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -99,6 +100,7 @@ def test_processes_share_enrolments_and_removals_and_outlive_the_server(
             says(process, "ann,zoe")
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_photos_are_enrolled_and_identified(postgres_url: str, test_data: Path, tmp_path: Path) -> None:
     url = f"{postgres_url}?gallery=photos"

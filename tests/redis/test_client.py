@@ -183,6 +183,7 @@ def sentinels(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sentin
         yield setup
 
 
+@pytest.mark.slow
 def test_all_events_arrive_although_the_primary_dies_in_the_middle(sentinels: SentinelSetup) -> None:
     config = config_for(sentinels.url, sentinel_password=SecretStr(sentinels.SENTINEL_PASSWORD), timeout_s=1.0)
     events = [make_event(i) for i in range(200)]

@@ -231,6 +231,7 @@ def test_a_page_of_another_site_cannot_ask_under_its_own_name(health: Health, ho
         server.close()
 
 
+@pytest.mark.slow
 def test_many_slow_connections_keep_no_probe_out_and_make_no_threads_without_end(health: Health) -> None:
     server = HealthServer(MetricsConfig(port=0, max_connections=8), health, CollectorRegistry())
     before = threading.active_count()
