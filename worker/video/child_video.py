@@ -323,6 +323,9 @@ class ChildVideo:
                 packet = self._link.recv(MOST_BYTES)
             except BlockingIOError:  # nothing came within a moment
                 continue
+            except ConnectionResetError:
+                # It ended with an answer unread. The kernel says so once, before what was said of its end.
+                continue
             except OSError:
                 packet = b""
             if not packet:
