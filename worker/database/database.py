@@ -191,7 +191,7 @@ def open_postgres(
 
 
 def connector(address: DatabaseAddress, *, patience_s: float | None = PATIENCE_S) -> Any:
-    """A function that makes a new connection of psycopg; its options are passed on to ``psycopg.connect``.
+    """A function that makes a new connection of psycopg.
 
     A connection whose server does not answer for ``patience_s`` is given up. Keepalives do not show that: the machine
     of a server that hangs still answers them.
@@ -235,8 +235,8 @@ def connector(address: DatabaseAddress, *, patience_s: float | None = PATIENCE_S
         defaults.pop("connect_timeout", None)
     options = {key: value for key, value in defaults.items() if key not in given}
 
-    def connect(**more: Any) -> Any:
-        known: dict[str, Any] = options | more
+    def connect() -> Any:
+        known: dict[str, Any] = dict(options)
         if (password := password_of(address)) is not None:
             known["password"] = password
         # Prepared statements do not survive a pooler that hands connections round.
