@@ -440,13 +440,17 @@ SHOWN = {
 OPENED = {"recording": False, "still": False, "frame_interval_s": 0.04, "duration_s": None}
 
 
-def looked_at(*messages: bytes) -> int:
-    """How many pictures a worker gets of a decoder that says this; raises what it makes of it."""
+def looked_at(*messages: bytes, unread: bytes = b"") -> int:
+    """How many pictures a worker gets of a decoder that says this and ends, with what was sent to it ``unread``; raises
+    what it makes of it."""
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     memory = SharedPictures(4, 10_000_000)
     for message in messages:
         other.send(message)
     other.shutdown(socket.SHUT_WR)
+    if unread:
+        own.send(unread)
+        other.close()
     camera = CameraConfig.model_validate({"id": "door", "source": "rtsp://127.0.0.1/x", "read_timeout_s": 0.2})
     try:
         video = ChildVideo(own, memory, parse_address("rtsp://127.0.0.1/x"), camera, Observer())
@@ -491,6 +495,12 @@ def test_what_a_decoder_says_of_a_picture_is_not_believed(lie: dict[str, Any]) -
     written = said("Written", {"number": 0})
     with pytest.raises(SourceError):
         looked_at(said("Opened", OPENED), said("Shown", SHOWN | lie), written, end())
+
+
+def test_how_a_decoder_ended_is_heard_although_it_left_an_answer_unread() -> None:
+    with pytest.raises(DecoderDiedError, match="was killed") as told:
+        looked_at(said("Opened", OPENED), said("Died", {"code": -signal.SIGKILL}), unread=b"an answer")
+    assert told.value.fate == "killed"
 
 
 JSON = st.recursive(
